@@ -1,0 +1,44 @@
+# Every target sets up what it needs in .venv; nothing else has to be installed first.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+PROFILE ?= demo
+# One thread a process in tests: small matrices lose more to spinning threads than they gain.
+TEST_ENV := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
+
+.PHONY: help install demo test lint ui bench clean distclean
+
+help:  ## show the targets
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+$(STAMP): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' \
+		|| { echo "vggheads needs Python 3.11 to 3.13; set PYTHON=/path/to/python3"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip "setuptools>=77"
+	$(BIN)/python -m pip install --quiet --editable ".[dev]"
+	@touch $(STAMP)
+
+install: $(STAMP)  ## make .venv and install everything
+
+demo: $(STAMP)  ## the whole pipeline, from nothing to the benchmark report
+	$(BIN)/vggheads demo
+
+test: $(STAMP)  ## lint, types, docstrings and the test suite
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(TEST_ENV) $(BIN)/python -m pytest
+
+ui: $(STAMP)  ## Dagster and MLflow in the browser
+	$(BIN)/vggheads ui
+
+bench: $(STAMP)  ## speed of the FLAME layer, against smplx
+	$(BIN)/python -m benchmarks.flame_layer
+
+clean:  ## remove what the pipeline made (data, reports, runs); keeps .venv
+	rm -rf data reports .dagster mlruns/mlflow.db mlruns/artifacts dvc.lock .dvc/cache .dvc/tmp
+
+distclean: clean  ## also remove .venv and caches
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache *.egg-info

@@ -1,0 +1,54 @@
+"""What a stage leaves out, and why: in = out + excluded, always."""
+
+from __future__ import annotations
+
+import logging
+
+import pandas as pd
+
+from ml.records.tables import EXCLUSIONS, empty_table, read_table, write_table
+from ml.records.workspace import Workspace
+
+logger = logging.getLogger(__name__)
+
+
+class Exclusions:
+    """Collects the excluded samples of one stage and shard."""
+
+    def __init__(self, stage: str) -> None:
+        """Start without any; `stage` is the stage that excludes."""
+        self.stage = stage
+        self._rows: list[dict[str, str]] = []
+
+    def add(self, sample_id: str, reason: str, detail: str) -> None:
+        """Exclude a sample.
+
+        Args:
+            sample_id: what is left out; a head is written `sample_id#head_id`.
+            reason: one word or two, equal for equal causes, so that they can be counted.
+            detail: where, expected, got.
+        """
+        logger.warning("%s: excluded %s (%s): %s", self.stage, sample_id, reason, detail)
+        row = {"sample_id": sample_id, "stage": self.stage, "reason": reason, "detail": detail}
+        self._rows.append(row)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def to_frame(self) -> pd.DataFrame:
+        """The rows, as declared by `EXCLUSIONS`."""
+        return pd.DataFrame(self._rows) if self._rows else empty_table(EXCLUSIONS)
+
+    def write(self, ws: Workspace, shard: str) -> None:
+        """Write `data/<stage>/<shard>.exclusions.parquet`, empty when nothing was excluded."""
+        write_table(ws.table_path(self.stage, f"{shard}.exclusions"), self.to_frame(), EXCLUSIONS)
+
+
+def read_exclusions(ws: Workspace, stages: list[str]) -> pd.DataFrame:
+    """All exclusions of some stages, in order of stage and shard; absent files count as none."""
+    frames = [
+        read_table(path, EXCLUSIONS)
+        for stage in stages
+        for path in sorted(ws.stage_dir(stage).glob("*.exclusions.parquet"))
+    ]
+    return pd.concat([empty_table(EXCLUSIONS), *frames], ignore_index=True)

@@ -1,0 +1,23 @@
+"""One progress bar for everything that takes longer than a few seconds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+from tqdm import tqdm
+
+T = TypeVar("T")
+
+
+def progress(items: Iterable[T], description: str, total: int | None = None) -> Iterator[T]:
+    """Iterate with a bar on stderr; silent when stderr is not a terminal.
+
+    Args:
+        items: what to iterate.
+        description: shown left of the bar.
+        total: number of items, when `items` has no length.
+    """
+    yield from tqdm(
+        items, desc=description, total=total, disable=None, leave=False, dynamic_ncols=True
+    )

@@ -1,0 +1,48 @@
+"""What a stage says about the work it did."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pandas as pd
+
+Scalar = int | float | str | bool
+
+
+@dataclass(frozen=True)
+class StageReport:
+    """Counts, facts, tables and pictures of a finished stage or shard.
+
+    Attributes:
+        num_in: samples the stage was given.
+        num_out: samples it passed on.
+        num_excluded: samples it excluded; each has a row in the exclusions table.
+        metadata: facts worth showing beside the counts.
+        tables: small tables worth showing.
+        pictures: name -> path of a JPEG or PNG file.
+    """
+
+    num_in: int
+    num_out: int
+    num_excluded: int = 0
+    metadata: dict[str, Scalar] = field(default_factory=dict)
+    tables: dict[str, pd.DataFrame] = field(default_factory=dict)
+    pictures: dict[str, Path] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.num_in != self.num_out + self.num_excluded:
+            raise ValueError(
+                f"stage lost samples: in {self.num_in} != out {self.num_out} "
+                f"+ excluded {self.num_excluded}"
+            )
+
+
+def merge_counts(reports: Sequence[StageReport]) -> dict[str, int]:
+    """Sum the counts of several shards."""
+    return {
+        "num_in": sum(r.num_in for r in reports),
+        "num_out": sum(r.num_out for r in reports),
+        "num_excluded": sum(r.num_excluded for r in reports),
+    }

@@ -1,0 +1,192 @@
+"""Image shards: tar files in WebDataset naming, `<sample_id>.jpg` + `<sample_id>.json`.
+
+The same samples in the same order give the same bytes. A damaged shard gives back what can
+still be read and names the rest.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import tarfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from ml.records.atomic import atomic_write
+
+
+class DamagedSample(ValueError):
+    """A sample of a shard cannot be read; the message names shard, sample and cause."""
+
+    def __init__(self, shard: Path, sample_id: str, detail: str) -> None:
+        """Keep the parts, so that an exclusion row can be made of them."""
+        super().__init__(f"{Path(shard).name}/{sample_id}: {detail}")
+        self.shard = Path(shard)
+        self.sample_id = sample_id
+        self.detail = detail
+
+
+@dataclass(frozen=True)
+class Span:
+    """Where a member's bytes lie in the tar."""
+
+    offset: int
+    size: int
+
+
+class ShardWriter:
+    """Writes one shard; use it in a `with shard_writer(path) as writer` block."""
+
+    def __init__(self, path: Path) -> None:
+        """Open `path` for writing; members carry no times, owners or machine names."""
+        self._tar = tarfile.open(path, "w", format=tarfile.USTAR_FORMAT)  # noqa: SIM115, see close
+
+    def add(self, sample_id: str, members: Mapping[str, bytes | dict[str, Any]]) -> dict[str, Span]:
+        """Append a sample.
+
+        Args:
+            sample_id: no dots or slashes; WebDataset splits names at the first dot.
+            members: extension -> bytes, or a dict that is written as JSON.
+
+        Returns:
+            extension -> span of the member's bytes, for the table that indexes the shard.
+
+        Raises:
+            ValueError: the id has a dot or a slash.
+        """
+        if "." in sample_id or "/" in sample_id:
+            raise ValueError(f"shard: sample id must have no dot or slash, got {sample_id!r}")
+        spans = {}
+        for extension in sorted(members):
+            value = members[extension]
+            data = value if isinstance(value, bytes) else json.dumps(value, sort_keys=True).encode()
+            info = tarfile.TarInfo(f"{sample_id}.{extension}")
+            info.size = len(data)
+            info.mode = 0o644
+            offset = self._tar.offset + tarfile.BLOCKSIZE
+            self._tar.addfile(info, io.BytesIO(data))
+            spans[extension] = Span(offset, len(data))
+        return spans
+
+    def close(self) -> None:
+        """Write the end of the tar."""
+        self._tar.close()
+
+
+@contextmanager
+def shard_writer(path: Path) -> Iterator[ShardWriter]:
+    """A `ShardWriter` whose file appears at `path` only when the block ends without error."""
+    with atomic_write(path) as temporary:
+        writer = ShardWriter(temporary)
+        try:
+            yield writer
+        finally:
+            writer.close()
+
+
+class ShardReader:
+    """Random access to the samples of a shard.
+
+    The index is made by walking the tar once. A tar that breaks in the middle keeps what came
+    before; `damage` says where and why it broke.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Index the shard.
+
+        Args:
+            path: the tar file.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+        """
+        self.path = Path(path)
+        self.damage: str | None = None
+        self._spans: dict[str, dict[str, Span]] = {}
+        self._file = self.path.open("rb")
+        self._index()
+
+    def _index(self) -> None:
+        size = os.fstat(self._file.fileno()).st_size
+        end = 0
+        try:
+            with tarfile.open(fileobj=self._file, mode="r:") as tar:
+                for info in tar:
+                    sample_id, _, extension = info.name.partition(".")
+                    if not info.isfile() or "/" in info.name or not extension:
+                        self.damage = f"member {info.name!r} is not <sample_id>.<extension>"
+                        continue
+                    self._spans.setdefault(sample_id, {})[extension] = Span(
+                        info.offset_data, info.size
+                    )
+                    end = info.offset_data + info.size
+        except (tarfile.TarError, EOFError, OSError) as error:
+            self.damage = f"tar breaks after byte {end}: {error}"
+        if end > size:
+            self.damage = f"tar is cut at byte {size}, expected at least {end}"
+        elif self.damage is None and not _ends_with_zero_block(self._file, end, size):
+            self.damage = f"tar breaks after byte {end}: no end marker"
+
+    def keys(self) -> list[str]:
+        """Ids of the samples that the index holds, in order."""
+        return list(self._spans)
+
+    def read(self, sample_id: str, extension: str = "jpg") -> bytes:
+        """The bytes of one member.
+
+        Raises:
+            DamagedSample: the shard has no such member, or its bytes are cut off.
+        """
+        span = self._spans.get(sample_id, {}).get(extension)
+        if span is None:
+            cause = f"; {self.damage}" if self.damage else ""
+            raise DamagedSample(self.path, sample_id, f"no member .{extension} in the shard{cause}")
+        data = os.pread(self._file.fileno(), span.size, span.offset)
+        if len(data) != span.size:
+            detail = (
+                f".{extension} is cut: expected {span.size} bytes at {span.offset}, got {len(data)}"
+            )
+            raise DamagedSample(self.path, sample_id, detail)
+        return data
+
+    def read_json(self, sample_id: str) -> dict[str, Any]:
+        """The sample's JSON.
+
+        Raises:
+            DamagedSample: it is missing, cut off or not JSON.
+        """
+        try:
+            value = json.loads(self.read(sample_id, "json"))
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise DamagedSample(self.path, sample_id, f".json is not JSON: {error}") from error
+        if not isinstance(value, dict):
+            raise DamagedSample(
+                self.path, sample_id, f".json: expected an object, got {type(value)}"
+            )
+        return value
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def __enter__(self) -> ShardReader:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def _ends_with_zero_block(file: io.BufferedReader, end: int, size: int) -> bool:
+    start = -(-end // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
+    block = os.pread(file.fileno(), tarfile.BLOCKSIZE, start)
+    return start < size and len(block) == tarfile.BLOCKSIZE and not any(block)

@@ -1,0 +1,413 @@
+"""The tables of the pipeline: columns with dtype and unit, declared once, validated on write.
+
+One Parquet file a stage and shard. A float vector column is a list column in the file and a
+numpy array in each row of the data frame; `stack` makes one array of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ml.records.atomic import atomic_write
+from ml.records.workspace import Workspace
+
+Kind = Literal["str", "bool", "int8", "int16", "int32", "int64", "float32", "float64"]
+_ARROW = {
+    "str": pa.string(),
+    "bool": pa.bool_(),
+    "int8": pa.int8(),
+    "int16": pa.int16(),
+    "int32": pa.int32(),
+    "int64": pa.int64(),
+    "float32": pa.float32(),
+    "float64": pa.float64(),
+}
+
+
+@dataclass(frozen=True)
+class Column:
+    """A declared column.
+
+    Attributes:
+        name: the column's name.
+        kind: the scalar type, also of a vector's elements.
+        doc: what it holds, with unit and frame.
+        length: number of elements of a vector column, None for a scalar.
+        nullable: whether a value may be missing.
+        choices: the allowed values of a string column, empty for any.
+    """
+
+    name: str
+    kind: Kind
+    doc: str
+    length: int | None = None
+    nullable: bool = False
+    choices: tuple[str, ...] = ()
+
+    @property
+    def arrow_type(self) -> pa.DataType:
+        """The column's type in the Parquet file."""
+        scalar = _ARROW[self.kind]
+        return scalar if self.length is None else pa.list_(scalar, self.length)
+
+
+@dataclass(frozen=True)
+class TableSpec:
+    """A declared table: its name, its columns in order, and the columns that name a row."""
+
+    name: str
+    columns: tuple[Column, ...]
+    key: tuple[str, ...]
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The Parquet schema."""
+        return pa.schema([pa.field(c.name, c.arrow_type, c.nullable) for c in self.columns])
+
+    def extended(self, name: str, *columns: Column) -> TableSpec:
+        """This table with more columns, under another name."""
+        return TableSpec(name, self.columns + columns, self.key)
+
+
+class TableError(ValueError):
+    """A table does not fit its declaration; the message names table, row, column and value."""
+
+
+_SPLIT = Column(
+    "split", "str", "train, val or test; fixed by the pose", choices=("train", "val", "test")
+)
+_SAMPLE = Column("sample_id", "str", "the image's id")
+_HEAD_ID = Column("head_id", "int16", "number of the head in its image")
+_BBOX = Column("bbox_xywh", "float32", "left, top, width, height; image px", length=4)
+
+POSES = TableSpec(
+    "poses",
+    (
+        Column("pose_id", "str", "the pose's id; several images may share it"),
+        Column("person_id", "int16", "number of the person in the pose"),
+        _SPLIT,
+        Column("width", "int16", "image width, px"),
+        Column("height", "int16", "image height, px"),
+        Column("num_people", "int16", "persons in the pose"),
+        Column("depth", "int16", "order from the camera, 0 nearest"),
+        Column("keypoints", "float32", "COCO-17: x px, y px, confidence", length=51),
+        Column(
+            "joints_m", "float32", "COCO-17 in 3D, image axes, metres", length=51, nullable=True
+        ),
+        Column(
+            "head_rotation", "float32", "3x3, FLAME frame to image axes", length=9, nullable=True
+        ),
+        Column("scale_px_per_m", "float32", "weak-perspective scale", nullable=True),
+        Column(
+            "shift_px",
+            "float32",
+            "image position of the joints' origin, px",
+            length=2,
+            nullable=True,
+        ),
+        Column(
+            "head_centre_m",
+            "float32",
+            "FLAME origin in the joints' frame, m",
+            length=3,
+            nullable=True,
+        ),
+    ),
+    key=("pose_id", "person_id"),
+)
+CAPTIONS = TableSpec(
+    "captions",
+    (
+        _SAMPLE,
+        Column("pose_id", "str", "the pose it describes"),
+        _SPLIT,
+        Column("num_people", "int16", "persons in the pose"),
+        Column("caption", "str", "the captioner's words"),
+        Column("prompt", "str", "the final prompt"),
+        Column("negative_prompt", "str", "what the generator is told to avoid"),
+        Column("choices", "str", "every choice of the prompt rewriting, JSON"),
+        Column("scene", "str", "the described scene, JSON; see ml.captions.scene"),
+        Column("captioner", "str", "which captioner"),
+        Column("seed", "int64", "the image's seed"),
+    ),
+    key=("sample_id",),
+)
+IMAGES = TableSpec(
+    "images",
+    (
+        _SAMPLE,
+        Column("pose_id", "str", "the pose it was made from"),
+        _SPLIT,
+        Column("shard", "str", "the tar shard that holds it"),
+        Column("width", "int16", "px"),
+        Column("height", "int16", "px"),
+        Column("offset", "int64", "first byte of the image in the tar"),
+        Column("size", "int64", "bytes of the encoded image"),
+        Column("sha256", "str", "of the encoded image"),
+        Column("seed", "int64", "the image's seed"),
+        Column("generator", "str", "which generator"),
+        Column("num_people", "int16", "persons asked for"),
+        Column("mean_luma", "float32", "mean brightness, 0 to 255"),
+    ),
+    key=("sample_id",),
+)
+TRUTH = TableSpec(
+    "truth",
+    (
+        _SAMPLE,
+        _HEAD_ID,
+        Column("person_id", "int16", "the person in the pose"),
+        _SPLIT,
+        _BBOX,
+        Column(
+            "visible", "float32", "share of the head's own pixels in front that are seen, 0 to 1"
+        ),
+        Column("inside", "float32", "share of the head inside the image, 0 to 1"),
+        Column(
+            "flame", "float32", "413 parameters, image frame, px; see ml.flame.params", length=413
+        ),
+        Column("skin_tone", "int8", "Monk scale, 1 to 10"),
+        Column("hair_style", "str", "from ml.captions.scene"),
+        Column("glasses", "str", "from ml.captions.scene"),
+        Column("hat", "str", "from ml.captions.scene"),
+        Column("head_model", "str", "sha256 of the head model"),
+    ),
+    key=("sample_id", "head_id"),
+)
+HEADS = TableSpec(
+    "annotations",
+    (
+        _SAMPLE,
+        _HEAD_ID,
+        _SPLIT,
+        _BBOX,
+        Column("score", "float32", "detector's confidence, 0 to 1"),
+        Column("flame", "float32", "413 parameters, image frame, px", length=413, nullable=True),
+        Column(
+            "flame_status",
+            "str",
+            "ok, or why there are no parameters: small (below the size that can be labelled)",
+            choices=("ok", "small"),
+        ),
+        Column("head_model", "str", "sha256 of the head model"),
+        Column("teacher", "str", "name and sha256 of detector and regressor"),
+        Column("threshold", "float32", "detector's score threshold"),
+        Column(
+            "source", "str", "where the label comes from", choices=("rendered", "pseudo", "manual")
+        ),
+    ),
+    key=("sample_id", "head_id"),
+)
+VERDICTS = TableSpec(
+    "verdicts",
+    (
+        _SAMPLE,
+        _SPLIT,
+        Column("shard", "str", "the tar shard that holds the image"),
+        Column("keep", "bool", "whether the image stays in the dataset"),
+        Column("reason", "str", "keep, or the first rule that removed it"),
+        Column("detail", "str", "the numbers behind the verdict"),
+        Column("num_heads", "int16", "heads detected"),
+        Column("num_heads_flipped", "int16", "heads detected on the mirrored image"),
+        Column("num_heads_halves", "int16", "heads detected on both parts; -1 when not cut"),
+        Column("num_faces_missed", "int16", "faces without any head; -1 when no face detector ran"),
+        Column("stability", "float32", "mean best IoU with the mirrored detections", nullable=True),
+    ),
+    key=("sample_id",),
+)
+EXCLUSIONS = TableSpec(
+    "exclusions",
+    (
+        Column("sample_id", "str", "what was excluded"),
+        Column("stage", "str", "by which stage"),
+        Column("reason", "str", "one word or two, the same for the same cause"),
+        Column("detail", "str", "where, expected, got"),
+    ),
+    key=("sample_id", "stage", "detail"),
+)
+CROPS = TableSpec(
+    "crops",
+    (
+        Column("crop_id", "str", "the crop's id"),
+        Column("split", "str", "train or val", choices=("train", "val")),
+        Column("shard", "str", "the tar shard that holds it"),
+        Column("width", "int16", "px"),
+        Column("height", "int16", "px"),
+        _BBOX,
+        Column("flame", "float32", "413 parameters, crop frame, px", length=413),
+        Column("visible", "float32", "share of the head that is seen, 0 to 1"),
+        Column("seed", "int64", "the crop's seed"),
+    ),
+    key=("crop_id",),
+)
+DATASET_HEADS = HEADS.extended(
+    "filtered_dataset", Column("shard", "str", "the tar shard of the image")
+)
+ALL_TABLES = (POSES, CAPTIONS, IMAGES, TRUTH, HEADS, VERDICTS, EXCLUSIONS, CROPS, DATASET_HEADS)
+
+
+def write_table(path: Path, frame: pd.DataFrame, spec: TableSpec) -> None:
+    """Validate a table and write it atomically; equal tables give equal bytes.
+
+    Args:
+        path: the Parquet file.
+        frame: columns of `spec` in any order; no others.
+        spec: the declaration.
+
+    Raises:
+        TableError: a column is missing or unknown, or a value does not fit.
+    """
+    table = _to_arrow(frame, spec)
+    with atomic_write(path) as temporary:
+        pq.write_table(table, temporary, compression="zstd", store_schema=False)
+
+
+def read_table(path: Path, spec: TableSpec) -> pd.DataFrame:
+    """Read a table that `write_table` wrote.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        TableError: the file is damaged or has other columns.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"{spec.name}: no table at {path}; materialise its stage first")
+    try:
+        table = pq.ParquetFile(path).read()
+    except (pa.ArrowException, OSError) as error:
+        raise TableError(f"{spec.name}: {path} is not a readable Parquet file: {error}") from error
+    expected = [c.name for c in spec.columns]
+    if table.column_names != expected:
+        raise TableError(
+            f"{spec.name}: {path} has columns {table.column_names}, expected {expected}"
+        )
+    return pd.DataFrame({c.name: _from_arrow(table.column(c.name), c) for c in spec.columns})
+
+
+def read_stage(
+    ws: Workspace, stage: str, spec: TableSpec, shards: Sequence[str] | None = None
+) -> pd.DataFrame:
+    """Read the shards of a stage (default: all of the workspace), concatenated in order.
+
+    Raises:
+        FileNotFoundError: a shard is missing.
+    """
+    names = ws.shards if shards is None else shards
+    frames = [read_table(ws.table_path(stage, shard), spec) for shard in names]
+    if not frames:
+        return empty_table(spec)
+    return pd.concat(frames, ignore_index=True)
+
+
+def empty_table(spec: TableSpec) -> pd.DataFrame:
+    """A table without rows, with the declared columns."""
+    table = spec.schema.empty_table()
+    return pd.DataFrame({c.name: _from_arrow(table.column(c.name), c) for c in spec.columns})
+
+
+def stack(column: pd.Series) -> np.ndarray:
+    """Stack a vector column into one (N, length) array; (0, 0) when there are no rows."""
+    return np.stack(list(column)) if len(column) else np.zeros((0, 0), np.float32)
+
+
+def _to_arrow(frame: pd.DataFrame, spec: TableSpec) -> pa.Table:
+    expected = {c.name for c in spec.columns}
+    if set(frame.columns) != expected:
+        missing = sorted(expected - set(frame.columns))
+        unknown = sorted(set(frame.columns) - expected)
+        raise TableError(f"{spec.name}: missing columns {missing}, unknown columns {unknown}")
+    arrays = [_column_to_arrow(frame, column, spec) for column in spec.columns]
+    _check_unique(frame, spec)
+    return pa.Table.from_arrays(arrays, schema=spec.schema)
+
+
+def _column_to_arrow(frame: pd.DataFrame, column: Column, spec: TableSpec) -> pa.Array:
+    values = frame[column.name]
+    missing = values.isna().to_numpy()
+    if column.length is None and column.kind.startswith("float"):
+        # A missing scalar is a null; a NaN that is not allowed to be missing is an error.
+        missing = missing.astype(bool)
+    if missing.any() and not column.nullable:
+        raise _error(frame, spec, column, int(np.argmax(missing)), "a value", "none or NaN")
+    if column.length is not None:
+        return _vectors_to_arrow(frame, column, spec, missing)
+    if column.choices:
+        wrong = ~values.isin(column.choices).to_numpy() & ~missing
+        if wrong.any():
+            row = int(np.argmax(wrong))
+            raise _error(
+                frame, spec, column, row, f"one of {column.choices}", repr(values.iloc[row])
+            )
+    if column.kind.startswith("float"):
+        numbers = values.to_numpy(dtype=np.float64, na_value=np.nan)
+        infinite = np.isinf(numbers)
+        if infinite.any():
+            raise _error(
+                frame, spec, column, int(np.argmax(infinite)), "a finite number", "infinity"
+            )
+    plain = [None if gone else value for gone, value in zip(missing, values.tolist(), strict=True)]
+    try:
+        return pa.array(plain, type=column.arrow_type)
+    except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
+        raise TableError(f"{spec.name}.{column.name}: expected {column.kind}: {error}") from error
+
+
+def _vectors_to_arrow(
+    frame: pd.DataFrame, column: Column, spec: TableSpec, missing: np.ndarray
+) -> pa.Array:
+    length = column.length or 0
+    flat = np.zeros((len(frame), length), dtype=column.kind)
+    for row, value in enumerate(frame[column.name]):
+        if missing[row]:
+            continue
+        vector = np.asarray(value, dtype=column.kind).reshape(-1)
+        if vector.size != length:
+            raise _error(frame, spec, column, row, f"{length} numbers", f"{vector.size}")
+        if not np.isfinite(vector).all():
+            where = int(np.argmax(~np.isfinite(vector)))
+            raise _error(
+                frame, spec, column, row, "finite numbers", f"{vector[where]} at [{where}]"
+            )
+        flat[row] = vector
+    values = pa.array(flat.reshape(-1), type=_ARROW[column.kind])
+    mask = pa.array(missing) if missing.any() else None
+    return pa.FixedSizeListArray.from_arrays(values, length, mask=mask)
+
+
+def _from_arrow(column: pa.ChunkedArray, spec: Column) -> pd.Series:
+    if spec.length is None:
+        # An object column of str keeps the same type on every pandas version.
+        return (
+            column.to_pandas()
+            if spec.kind != "str"
+            else pd.Series(column.to_pylist(), dtype=object)
+        )
+    rows: list[np.ndarray | None] = []
+    for chunk in column.chunks:
+        # flatten() leaves out the slots of missing rows, whatever lies in them.
+        numbers = iter(chunk.flatten().to_numpy(zero_copy_only=False).reshape(-1, spec.length))
+        rows += [next(numbers) if ok else None for ok in chunk.is_valid().to_pylist()]
+    return pd.Series(rows, dtype=object)
+
+
+def _check_unique(frame: pd.DataFrame, spec: TableSpec) -> None:
+    doubled = frame.duplicated(list(spec.key)).to_numpy()
+    if doubled.any():
+        row = int(np.argmax(doubled))
+        key = {name: frame[name].iloc[row] for name in spec.key}
+        raise TableError(f"{spec.name}: row {row} repeats the key {key}")
+
+
+def _error(
+    frame: pd.DataFrame, spec: TableSpec, column: Column, row: int, expected: str, got: str
+) -> TableError:
+    key = {name: frame[name].iloc[row] for name in spec.key}
+    return TableError(f"{spec.name}.{column.name}: row {row} {key}: expected {expected}, got {got}")

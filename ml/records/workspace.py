@@ -1,0 +1,51 @@
+"""Where a run keeps its things, and the few values that every stage needs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ml.records.ids import shard_name
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """One run's folder and its global values (section `run` of params.yaml).
+
+    Attributes:
+        root: the project folder; data lies in `root/data/<stage>`.
+        seed: the run's seed; every random choice derives from it and a sample's id.
+        num_shards: how many shards the sharded stages have.
+        shard_size: poses in a shard.
+        workers: processes that may make shards; never changes a byte of the result.
+        threads: torch threads in training stages; fixed, because sums depend on it.
+        fingerprint: hash of a stage's code, parameters and inputs; unfinished work is kept
+            under it, so that a changed stage never resumes from a stale checkpoint.
+    """
+
+    root: Path
+    seed: int
+    num_shards: int
+    shard_size: int
+    workers: int = 1
+    threads: int = 2
+    fingerprint: str = "adhoc"
+
+    @property
+    def shards(self) -> list[str]:
+        """Names of the shards, in order."""
+        return [shard_name(index) for index in range(self.num_shards)]
+
+    def stage_dir(self, stage: str) -> Path:
+        """The folder of a stage's results."""
+        return self.root / "data" / stage
+
+    def table_path(self, stage: str, shard: str) -> Path:
+        """The Parquet file of one shard of a stage."""
+        return self.stage_dir(stage) / f"{shard}.parquet"
+
+    def work_dir(self, stage: str) -> Path:
+        """A folder for unfinished work (checkpoints) that survives a kill; made if missing."""
+        path = self.root / "data" / ".work" / stage / self.fingerprint
+        path.mkdir(parents=True, exist_ok=True)
+        return path

@@ -1,0 +1,111 @@
+import numpy as np
+import pandas as pd
+import pytest
+
+from ml.records.tables import (
+    ALL_TABLES,
+    HEADS,
+    POSES,
+    TableError,
+    empty_table,
+    read_stage,
+    read_table,
+    stack,
+    write_table,
+)
+from ml.records.workspace import Workspace
+
+
+def heads(count=3):
+    return pd.DataFrame(
+        [
+            {
+                "sample_id": "a_0",
+                "head_id": i,
+                "split": "train",
+                "bbox_xywh": np.arange(4) + i,
+                "score": 0.5,
+                "flame": None if i == 1 else np.full(413, i, np.float32),
+                "flame_status": "small" if i == 1 else "ok",
+                "head_model": "m",
+                "teacher": "t",
+                "threshold": 0.5,
+                "source": "pseudo",
+            }
+            for i in range(count)
+        ]
+    )
+
+
+@pytest.mark.parametrize("spec", ALL_TABLES, ids=lambda s: s.name)
+def test_empty_table_round_trips(spec, tmp_path):
+    write_table(tmp_path / "t.parquet", empty_table(spec), spec)
+    frame = read_table(tmp_path / "t.parquet", spec)
+    assert len(frame) == 0
+    assert list(frame.columns) == [c.name for c in spec.columns]
+
+
+def test_values_nulls_and_types_round_trip(tmp_path):
+    path = tmp_path / "t.parquet"
+    write_table(path, heads(), HEADS)
+    frame = read_table(path, HEADS)
+    assert frame["flame"][1] is None
+    assert frame["flame"][2].dtype == np.float32
+    assert (frame["flame"][2] == 2).all()
+    assert frame["score"].dtype == np.float32
+    assert stack(frame["bbox_xywh"]).tolist() == [[0, 1, 2, 3], [1, 2, 3, 4], [2, 3, 4, 5]]
+
+
+def test_equal_tables_give_equal_bytes_whatever_the_column_order(tmp_path):
+    write_table(tmp_path / "a.parquet", heads(), HEADS)
+    write_table(tmp_path / "b.parquet", heads()[list(heads().columns)[::-1]], HEADS)
+    assert (tmp_path / "a.parquet").read_bytes() == (tmp_path / "b.parquet").read_bytes()
+
+
+def planted(column, row, value):
+    frame = heads()
+    frame[column] = frame[column].astype(object)
+    frame.at[row, column] = value
+    return frame
+
+
+@pytest.mark.parametrize(
+    ("frame", "message"),
+    [
+        (
+            planted("bbox_xywh", 2, np.array([1, np.nan, 2, 3])),
+            r"bbox_xywh: row 2 .*finite.*nan at \[1\]",
+        ),
+        (planted("flame", 0, np.zeros(412)), r"flame: row 0 .*expected 413 numbers, got 412"),
+        (planted("score", 1, float("nan")), r"score: row 1 .*expected a value"),
+        (planted("score", 1, float("inf")), r"score: row 1 .*finite number, got infinity"),
+        (planted("source", 1, "guess"), r"source: row 1 .*one of .*got 'guess'"),
+        (planted("head_id", 1, 0), r"row 1 repeats the key"),
+        (planted("head_id", 1, 10**6), r"head_id: expected int16"),
+        (heads().drop(columns="score"), r"missing columns \['score'\]"),
+        (heads().assign(extra=1), r"unknown columns \['extra'\]"),
+    ],
+)
+def test_what_does_not_fit_is_refused_by_row_and_column(frame, message, tmp_path):
+    with pytest.raises(TableError, match=message):
+        write_table(tmp_path / "t.parquet", frame, HEADS)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_damaged_and_foreign_files_are_refused(tmp_path):
+    path = tmp_path / "t.parquet"
+    write_table(path, heads(), HEADS)
+    with pytest.raises(TableError, match="has columns"):
+        read_table(path, POSES)
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(TableError, match="not a readable Parquet file"):
+        read_table(path, HEADS)
+    with pytest.raises(FileNotFoundError, match="materialise its stage first"):
+        read_table(tmp_path / "none.parquet", HEADS)
+
+
+def test_read_stage_keeps_shard_order(tmp_path):
+    ws = Workspace(tmp_path, seed=0, num_shards=2, shard_size=1)
+    for shard, name in zip(ws.shards, ("first", "second"), strict=True):
+        write_table(ws.table_path("annotations", shard), heads(1).assign(sample_id=name), HEADS)
+    assert read_stage(ws, "annotations", HEADS)["sample_id"].tolist() == ["first", "second"]

@@ -1,0 +1,180 @@
+"""The shared training loop: exact resume after a kill, non-finite stop, weight average."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from ml.records.workspace import Workspace
+from ml.training.base import NonFiniteTraining, TrainingModule
+from ml.training.callbacks import CHECKPOINT_NAME
+from ml.training.determinism import EpochSampler, SampleKey, prepare_torch
+from ml.training.fit import FitConfig, finish_work, fit
+from ml.training.optim import OptimConfig
+from ml.training.tracking import NullTracker
+
+CONFIG = FitConfig(epochs=4, precision="32-true")
+STAGE = "toy"
+
+
+class ToyData(Dataset[dict[str, Any]]):
+    """Noise images whose mean is the target; the noise depends on sample and epoch."""
+
+    ids = [f"s{i:02d}" for i in range(12)]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, key: SampleKey) -> dict[str, Any]:
+        generator = torch.Generator().manual_seed(key.index * 1000 + key.epoch)
+        image = torch.randn(8, 6, 6, generator=generator) + key.index % 3
+        return {"sample_ids": self.ids[key.index], "x": image, "y": image.mean()}
+
+
+class ToyModule(TrainingModule):
+    """A convolution with dropout and batch norm: weights, buffers and random draws."""
+
+    def __init__(self, poison: str | None = None) -> None:
+        super().__init__(OptimConfig(warmup_steps=2, ema_decay=0.9))
+        self.net = nn.Sequential(
+            nn.Conv2d(8, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Dropout(0.3), nn.Flatten()
+        )
+        self.out = nn.LazyLinear(1)
+        self.out(self.net(torch.zeros(2, 8, 6, 6)))
+        self.poison = poison
+
+    def losses(self, batch: Any) -> Mapping[str, Tensor]:
+        value = self.out(self.net(batch["x"])).flatten()
+        fit_term = (value - batch["y"]).square().mean()
+        factor = float("nan") if self.poison in batch["sample_ids"] else 1.0
+        extra = value.abs().mean() * factor
+        return {"loss": fit_term + 0.01 * extra, "fit": fit_term, "extra": extra}
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self.log("val/loss", self.losses(batch)["fit"], batch_size=len(batch["x"]))
+
+
+class ToyDataModule(pl.LightningDataModule):
+    """The loaders the real data modules also build."""
+
+    def __init__(self, kill_at_epoch: int | None = None) -> None:
+        super().__init__()
+        self.kill_at_epoch = kill_at_epoch
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        data = ToyData()
+        sampler = EpochSampler(data.ids, seed=7, stage=STAGE, shuffle=True)
+        return DataLoader(data, batch_size=4, sampler=sampler)
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        data = ToyData()
+        return DataLoader(
+            data, batch_size=4, sampler=EpochSampler(data.ids, seed=7, stage=STAGE, shuffle=False)
+        )
+
+
+class KillAt(pl.Callback):
+    """Kills the process as a power cut would, in the middle of an epoch."""
+
+    def __init__(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *rest: Any) -> None:
+        if trainer.current_epoch == self.epoch and trainer.global_step % 3 == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def train(root: Path, callbacks: Sequence[pl.Callback] = (), poison: str | None = None) -> Any:
+    """Train the toy in a workspace; returns (module, result)."""
+    ws = Workspace(root=root, seed=7, num_shards=1, shard_size=1, threads=1)
+    prepare_torch(ws, STAGE)
+    module = ToyModule(poison)
+    return module, fit(module, ToyDataModule(), ws, STAGE, CONFIG, NullTracker(), callbacks)
+
+
+def assert_equal_weights(a: nn.Module, b: nn.Module) -> None:
+    for (name, left), right in zip(a.state_dict().items(), b.state_dict().values(), strict=True):
+        assert torch.equal(left, right), name
+
+
+def test_killed_and_resumed_equals_uninterrupted(tmp_path: Path) -> None:
+    whole, whole_result = train(tmp_path / "whole")
+    script = f"""
+        import sys
+        sys.path.insert(0, {str(Path(__file__).parent)!r})
+        from pathlib import Path
+        from test_fit import KillAt, train
+        train(Path({str(tmp_path / "cut")!r}), [KillAt(2)])
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)],
+        cwd=Path(__file__).parents[3],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])},
+        check=False,
+    )
+    assert done.returncode == -signal.SIGKILL
+    resumed, result = train(tmp_path / "cut")
+    assert result.resumed_epoch == 2
+    assert whole_result.resumed_epoch == 0
+    assert_equal_weights(whole, resumed)
+    assert result.history.equals(whole_result.history)
+    # A third run finds nothing left to train and still gives the averaged weights.
+    again, result = train(tmp_path / "cut")
+    assert result.resumed_epoch == CONFIG.epochs
+    assert_equal_weights(whole, again)
+    assert result.history.equals(whole_result.history)
+
+
+def test_history_and_metrics(tmp_path: Path) -> None:
+    _, result = train(tmp_path)
+    assert list(result.history["epoch"]) == [0, 1, 2, 3]
+    assert {"train/loss", "train/fit", "train/extra", "val/loss", "lr/muon"} <= set(result.history)
+    assert result.metrics["val/loss"] == result.history["val/loss"].iloc[-1]
+    assert result.history["train/loss"].iloc[-1] < result.history["train/loss"].iloc[0]
+    assert result.checkpoint.name == CHECKPOINT_NAME
+    assert (result.checkpoint.parent / "history.csv").read_text().startswith("epoch,")
+
+
+def test_other_configuration_does_not_resume(tmp_path: Path, caplog: Any) -> None:
+    train(tmp_path)
+    ws = Workspace(root=tmp_path, seed=8, num_shards=1, shard_size=1, threads=1)
+    prepare_torch(ws, STAGE)
+    result = fit(ToyModule(), ToyDataModule(), ws, STAGE, CONFIG, NullTracker())
+    assert result.resumed_epoch == 0
+    assert "different configuration" in caplog.text
+
+
+def test_non_finite_loss_names_term_and_samples(tmp_path: Path) -> None:
+    with pytest.raises(NonFiniteTraining) as caught:
+        train(tmp_path, poison="s05")
+    text = str(caught.value)
+    assert "extra = nan" in text and "loss = nan" in text and "fit" not in text.split("at epoch")[0]
+    assert "s05" in text and "epoch 0" in text and "learning rate" in text
+
+
+def test_non_finite_gradient_is_named(tmp_path: Path) -> None:
+    class BadGradient(pl.Callback):
+        def on_after_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+            pl_module.out.bias.grad.fill_(float("inf"))
+
+    with pytest.raises(NonFiniteTraining, match=r"gradient of 1 parameters \(first: out.bias\)"):
+        train(tmp_path, [BadGradient()])
+
+
+def test_finish_work_removes_the_checkpoint(tmp_path: Path) -> None:
+    _, result = train(tmp_path)
+    ws = Workspace(root=tmp_path, seed=7, num_shards=1, shard_size=1)
+    finish_work(ws, STAGE)
+    assert not result.checkpoint.exists()

@@ -1,0 +1,137 @@
+"""The numbers: average precision, vertex error, rotation error, and their intervals.
+
+Every function takes plain arrays of matched heads; who matched them is `matching.py`'s business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+FAILURE_PERCENT = 5.0
+
+
+def average_precision(scores: np.ndarray, correct: np.ndarray, num_true: int) -> float:
+    """Area under the precision-recall curve at 101 recall levels, as pycocotools computes it.
+
+    Args:
+        scores: (P,) confidences of all predictions of all images that count.
+        correct: (P,) bool, whether each found a true head.
+        num_true: true heads that count.
+
+    Returns:
+        AP in [0, 1]; NaN when there is nothing to find.
+    """
+    if num_true == 0:
+        return float("nan")
+    order = np.argsort(-scores, kind="stable")
+    hits = np.cumsum(correct[order])
+    recall = hits / num_true
+    precision = hits / np.arange(1, len(hits) + 1)
+    # The best precision at this recall or a higher one.
+    envelope = np.maximum.accumulate(precision[::-1])[::-1]
+    positions = np.searchsorted(recall, np.linspace(0, 1, 101), side="left")
+    values = np.append(envelope, 0.0)[np.minimum(positions, len(envelope))]
+    return float(values.mean())
+
+
+def nme_bbox(predicted_px: np.ndarray, true_px: np.ndarray) -> np.ndarray:
+    """Mean vertex error over the size of the true head, percent.
+
+    The size is sqrt(w * h) of the box of *all* the true head's vertices, also of those hidden or
+    outside the image: the box of the visible part would make a half-hidden head look harder.
+
+    Args:
+        predicted_px: (N, V, 2) predicted vertices, px.
+        true_px: (N, V, 2) true vertices, px.
+
+    Returns:
+        (N,) percent.
+
+    Source: facts C7 and E3; the official DAD script divides by sqrt(x2 * y2) (facts F3.31).
+    """
+    extent = true_px.max(axis=1) - true_px.min(axis=1)
+    distance = np.linalg.norm(predicted_px - true_px, axis=2).mean(axis=1)
+    return 100.0 * distance / np.sqrt(extent.prod(axis=1))
+
+
+def geodesic_deg(predicted: np.ndarray, true: np.ndarray) -> np.ndarray:
+    """Angle of the rotation between two rotations, degrees.
+
+    Args:
+        predicted: (N, 3, 3) rotation matrices.
+        true: (N, 3, 3) rotation matrices.
+
+    Returns:
+        (N,) degrees in [0, 180].
+    """
+    between = np.einsum("nij,nkj->nik", predicted.astype(np.float64), true.astype(np.float64))
+    skew = np.stack(
+        [
+            between[:, 2, 1] - between[:, 1, 2],
+            between[:, 0, 2] - between[:, 2, 0],
+            between[:, 1, 0] - between[:, 0, 1],
+        ],
+        axis=1,
+    )
+    # atan2 keeps its precision near 0 and 180 degrees, where acos of the trace loses it.
+    sine = np.linalg.norm(skew, axis=1)
+    cosine = np.trace(between, axis1=1, axis2=2) - 1.0
+    return np.degrees(np.arctan2(sine, cosine))
+
+
+def angle_error_deg(predicted: np.ndarray, true: np.ndarray) -> np.ndarray:
+    """Absolute difference of angles, the short way round, degrees."""
+    return np.abs((predicted - true + 180.0) % 360.0 - 180.0)
+
+
+def failure_rate(
+    nme_percent: np.ndarray, num_missed: int, threshold_percent: float = FAILURE_PERCENT
+) -> float:
+    """Share of true heads that were missed or whose error passes the threshold.
+
+    Args:
+        nme_percent: (M,) errors of the heads that were found.
+        num_missed: heads that were not found; each is a failure.
+        threshold_percent: what still passes.
+
+    Returns:
+        Share in [0, 1]; NaN when there was nothing to find.
+    """
+    total = len(nme_percent) + num_missed
+    failed = int((nme_percent > threshold_percent).sum()) + num_missed
+    return failed / total if total else float("nan")
+
+
+def bootstrap_intervals(
+    statistics: Callable[[np.ndarray], dict[str, float]],
+    num_images: int,
+    rng: np.random.Generator,
+    resamples: int = 500,
+    confidence: float = 0.95,
+) -> dict[str, tuple[float, float]]:
+    """Percentile intervals of figures when the images are drawn again, with replacement.
+
+    Images are drawn, not heads: the heads of one image are not independent.
+
+    Args:
+        statistics: takes (num_images,) int64 positions of the drawn images, gives the figures.
+        num_images: images in the benchmark.
+        rng: seeded generator.
+        resamples: how often to draw.
+        confidence: share of the draws inside an interval.
+
+    Returns:
+        Lower and upper end of each figure; NaN where no draw gives a number.
+    """
+    draws = rng.integers(0, max(num_images, 1), (resamples, num_images))
+    values = [statistics(draw) for draw in draws]
+    tail = 50.0 * (1.0 - confidence)
+    intervals = {}
+    for name in values[0]:
+        finite = np.array([v[name] for v in values])
+        finite = finite[np.isfinite(finite)]
+        ends = np.percentile(finite, [tail, 100.0 - tail]) if len(finite) else [np.nan, np.nan]
+        intervals[name] = (float(ends[0]), float(ends[1]))
+    return intervals

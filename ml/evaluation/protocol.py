@@ -1,0 +1,235 @@
+"""One protocol for every benchmark: predict heads, match them to the truth, count everything.
+
+A benchmark yields samples with exact truth; a predictor turns images into `Heads`; `evaluate`
+matches and measures. Missed heads count. Every figure carries its sample count and an interval.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+import pandas as pd
+
+from ml.evaluation.matching import match_heads
+from ml.evaluation.metrics import (
+    angle_error_deg,
+    average_precision,
+    bootstrap_intervals,
+    failure_rate,
+    geodesic_deg,
+    nme_bbox,
+)
+from ml.flame.geometry import HeadGeometry
+from ml.records.heads import Heads
+
+ANGLES = ("pitch", "yaw", "roll")
+# Predictions under this confidence enter the average precision but no other figure: they are not
+# what a user would be shown.
+OPERATING_SCORE = 0.3
+
+
+class Predictor(Protocol):
+    """Anything that finds heads in images."""
+
+    def predict(self, images_rgb: Sequence[np.ndarray]) -> list[Heads]:
+        """Find the heads of each image.
+
+        Args:
+            images_rgb: (H, W, 3) uint8 RGB images of any sizes.
+
+        Returns:
+            The heads of each image, in that image's pixels.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class EvaluationSample:
+    """One image and its true heads.
+
+    Attributes:
+        sample_id: the image's id.
+        image_rgb: (H, W, 3) uint8 RGB.
+        heads: true heads, image px.
+        ignore: (N,) bool, heads too hidden, cut off or small to be asked for.
+        attributes: one row a true head; columns to group the errors by.
+    """
+
+    sample_id: str
+    image_rgb: np.ndarray
+    heads: Heads
+    ignore: np.ndarray
+    attributes: pd.DataFrame = field(default_factory=pd.DataFrame)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Matched predictions of a whole benchmark.
+
+    Attributes:
+        predictions: one row a prediction that counts: image, score, correct.
+        pairs: one row a found head: image, prediction, truth, errors and attributes.
+        num_true: (images,) true heads that count.
+        num_missed: (images,) of those, not found at the operating score.
+        num_ignored: true heads that were not asked for.
+        annotated: (images,) predictions at the operating score that count.
+    """
+
+    predictions: pd.DataFrame
+    pairs: pd.DataFrame
+    num_true: np.ndarray
+    num_missed: np.ndarray
+    num_ignored: int
+    annotated: np.ndarray
+
+    @property
+    def num_images(self) -> int:
+        """Images in the benchmark."""
+        return len(self.num_true)
+
+    def metrics(self) -> dict[str, float]:
+        """All figures of the benchmark; see docs/metrics.md for each definition."""
+        return _metrics(
+            self.predictions, self.pairs, self.num_true, self.num_missed, self.annotated
+        )
+
+    def intervals(
+        self, rng: np.random.Generator, resamples: int = 500
+    ) -> dict[str, tuple[float, float]]:
+        """95 % bootstrap intervals of all figures.
+
+        Args:
+            rng: seeded generator.
+            resamples: how often the images are drawn again.
+        """
+        prediction_rows = _by_image(self.predictions, self.num_images)
+        pair_rows = _by_image(self.pairs, self.num_images)
+
+        def statistics(draw: np.ndarray) -> dict[str, float]:
+            return _metrics(
+                self.predictions.iloc[np.concatenate([prediction_rows[i] for i in draw])],
+                self.pairs.iloc[np.concatenate([pair_rows[i] for i in draw])],
+                self.num_true[draw],
+                self.num_missed[draw],
+                self.annotated[draw],
+            )
+
+        return bootstrap_intervals(statistics, self.num_images, rng, resamples)
+
+
+def evaluate(
+    predictions: Sequence[Heads],
+    samples: Sequence[EvaluationSample],
+    geometry: HeadGeometry,
+    operating_score: float = OPERATING_SCORE,
+) -> Evaluation:
+    """Match predictions to the truth and measure every found head.
+
+    Args:
+        predictions: heads of each sample, in the order of `samples`.
+        samples: images with their true heads.
+        geometry: turns parameters into vertices, rotations and angles.
+        operating_score: confidence from which a prediction counts outside average precision.
+
+    Returns:
+        The matched benchmark.
+
+    Raises:
+        ValueError: the numbers of predictions and samples differ.
+    """
+    if len(predictions) != len(samples):
+        raise ValueError(f"evaluate: {len(predictions)} predictions for {len(samples)} samples")
+    all_predictions, all_pairs, num_true, num_missed, annotated = [], [], [], [], []
+    for index, (heads, sample) in enumerate(zip(predictions, samples, strict=True)):
+        matches = match_heads(
+            heads.boxes_xyxy, heads.scores, sample.heads.boxes_xyxy, sample.ignore
+        )
+        counted = np.concatenate([matches.pairs[:, 0], matches.false_positives])
+        correct = np.arange(len(counted)) < len(matches.pairs)
+        scores = heads.scores[counted]
+        all_predictions.append(pd.DataFrame({"image": index, "score": scores, "correct": correct}))
+        shown = matches.pairs[heads.scores[matches.pairs[:, 0]] >= operating_score]
+        all_pairs.append(_measure(index, heads, sample, shown, geometry))
+        num_true.append(int((~sample.ignore).sum()))
+        num_missed.append(num_true[-1] - len(shown))
+        annotated.append(int((scores >= operating_score).sum()))
+    return Evaluation(
+        predictions=pd.concat(all_predictions, ignore_index=True),
+        pairs=pd.concat(all_pairs, ignore_index=True),
+        num_true=np.array(num_true),
+        num_missed=np.array(num_missed),
+        num_ignored=int(sum(sample.ignore.sum() for sample in samples)),
+        annotated=np.array(annotated),
+    )
+
+
+def _measure(
+    index: int, heads: Heads, sample: EvaluationSample, shown: np.ndarray, geometry: HeadGeometry
+) -> pd.DataFrame:
+    predicted, true = heads[shown[:, 0]], sample.heads[shown[:, 1]]
+    columns: dict[str, object] = {
+        "image": index,
+        "prediction": shown[:, 0],
+        "truth": shown[:, 1],
+        "nme_bbox": nme_bbox(
+            geometry.vertices_px(predicted.flame), geometry.vertices_px(true.flame)
+        ),
+        "rotation_deg": geodesic_deg(
+            geometry.rotations(predicted.flame), geometry.rotations(true.flame)
+        ),
+    }
+    predicted_angles, true_angles = (geometry.euler_deg(h.flame) for h in (predicted, true))
+    for axis, name in enumerate(ANGLES):
+        columns[f"{name}_deg"] = angle_error_deg(predicted_angles[:, axis], true_angles[:, axis])
+        columns[f"true_{name}_deg"] = true_angles[:, axis]
+    size = true.boxes_xyxy[:, 2:] - true.boxes_xyxy[:, :2]
+    columns["size_px"] = np.sqrt(size.prod(axis=1))
+    frame = pd.DataFrame(columns, index=range(len(shown)))
+    attributes = sample.attributes.iloc[shown[:, 1]].reset_index(drop=True)
+    return pd.concat([frame, attributes], axis=1)
+
+
+def _metrics(
+    predictions: pd.DataFrame,
+    pairs: pd.DataFrame,
+    num_true: np.ndarray,
+    num_missed: np.ndarray,
+    annotated: np.ndarray,
+) -> dict[str, float]:
+    total, missed, shown = int(num_true.sum()), int(num_missed.sum()), int(annotated.sum())
+    nme = pairs["nme_bbox"].to_numpy()
+    figures = {
+        "ap50": average_precision(
+            predictions["score"].to_numpy(), predictions["correct"].to_numpy(bool), total
+        ),
+        "recall": (total - missed) / total if total else float("nan"),
+        "precision": (total - missed) / shown if shown else float("nan"),
+        "nme_bbox": _mean(nme),
+        "nme_bbox_median": _median(nme),
+        "rotation_deg": _mean(pairs["rotation_deg"].to_numpy()),
+        "rotation_median_deg": _median(pairs["rotation_deg"].to_numpy()),
+        "failure_rate": failure_rate(nme, missed),
+        "failure_rate_10": failure_rate(nme, missed, 10.0),
+        "num_heads": float(total),
+        "num_missed": float(missed),
+    }
+    angles = [_mean(pairs[f"{name}_deg"].to_numpy()) for name in ANGLES]
+    figures |= {f"{name}_mae_deg": value for name, value in zip(ANGLES, angles, strict=True)}
+    figures["euler_mae_deg"] = float(np.mean(angles))
+    return figures
+
+
+def _by_image(frame: pd.DataFrame, num_images: int) -> list[np.ndarray]:
+    rows = frame["image"].to_numpy()
+    return [np.flatnonzero(rows == image) for image in range(num_images)]
+
+
+def _mean(values: np.ndarray) -> float:
+    return float(values.mean()) if len(values) else float("nan")
+
+
+def _median(values: np.ndarray) -> float:
+    return float(np.median(values)) if len(values) else float("nan")

@@ -1,0 +1,165 @@
+"""The benchmark report: one set of figures, written as Markdown and as HTML."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from ml.records.atomic import write_text
+
+TEMPLATES = Path(__file__).parent / "templates"
+
+
+@dataclass(frozen=True)
+class Metric:
+    """How a figure is shown: its key, its label, which way is better, and its format."""
+
+    name: str
+    label: str
+    arrow: str
+    format: str = "{:.1f}"
+
+
+METRICS = (
+    Metric("ap50", "AP50", "↑", "{:.3f}"),
+    Metric("recall", "recall", "↑", "{:.3f}"),
+    Metric("precision", "precision", "↑", "{:.3f}"),
+    Metric("rotation_deg", "rotation error, mean, degrees", "↓"),
+    Metric("rotation_median_deg", "rotation error, median, degrees", "↓"),
+    Metric("euler_mae_deg", "Euler MAE, degrees", "↓"),
+    Metric("yaw_mae_deg", "yaw MAE, degrees", "↓"),
+    Metric("pitch_mae_deg", "pitch MAE, degrees", "↓"),
+    Metric("roll_mae_deg", "roll MAE, degrees", "↓"),
+    Metric("nme_bbox", "NME, % of head box", "↓"),
+    Metric("failure_rate", "missed or NME over 5 %", "↓", "{:.3f}"),
+    Metric("failure_rate_10", "missed or NME over 10 %", "↓", "{:.3f}"),
+    Metric("num_missed", "missed heads", "↓", "{:.0f}"),
+)
+
+# The errors are grouped by these, so that a weakness of one group cannot hide in the mean.
+_GROUPS: Mapping[str, tuple[str, tuple[float, ...]]] = {
+    "yaw of the head, degrees": ("abs_yaw_deg", (0, 30, 60, 90, 180.1)),
+    "size of the head, px": ("size_px", (0, 20, 40, 80, 10_000)),
+    "visible share": ("visible", (0, 0.5, 0.8, 1.01)),
+    "Monk skin tone": ("skin_tone", (1, 4, 7, 11)),
+}
+
+
+def group_table(pairs: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Mean errors of the found heads by yaw, size, visibility and skin tone.
+
+    Args:
+        pairs: the found heads of an `Evaluation`.
+
+    Returns:
+        Title -> table with columns group, heads, NME and rotation error.
+    """
+    pairs = pairs.assign(abs_yaw_deg=pairs["true_yaw_deg"].abs())
+    tables = {}
+    for title, (column, edges) in _GROUPS.items():
+        lines = []
+        for low, high in pairwise(edges):
+            chosen = pairs[(pairs[column] >= low) & (pairs[column] < high)]
+            if len(chosen):
+                lines.append(
+                    {
+                        "group": _range(column, low, high),
+                        "heads": len(chosen),
+                        "NME %": round(float(chosen["nme_bbox"].mean()), 1),
+                        "rotation deg": round(float(chosen["rotation_deg"].mean()), 1),
+                    }
+                )
+        tables[title] = pd.DataFrame(lines, columns=["group", "heads", "NME %", "rotation deg"])
+    return tables
+
+
+def _range(column: str, low: float, high: float) -> str:
+    if column == "skin_tone":
+        return f"{low:.0f} to {high - 1:.0f}"
+    if column == "size_px" and high > 1000:
+        return f"from {low:.0f}"
+    return (
+        f"{low:g} to {np.floor(high * 100) / 100:g}"
+        if column == "visible"
+        else f"{low:g} to {int(high)}"
+    )
+
+
+def cell(metric: Metric, figures: Mapping[str, float]) -> str:
+    """One cell of the results table, with its interval where there is one."""
+    value = figures.get(metric.name, float("nan"))
+    if not np.isfinite(value):
+        return "n/a"
+    text = metric.format.format(value)
+    low, high = (figures.get(f"{metric.name}_{end}", float("nan")) for end in ("low", "high"))
+    if np.isfinite(low) and np.isfinite(high) and metric.name != "num_missed":
+        text += f" [{metric.format.format(low)}, {metric.format.format(high)}]"
+    return text
+
+
+def results_frame(figures: Mapping[str, Mapping[str, float]]) -> pd.DataFrame:
+    """The results table: one row a metric, one column a model or baseline."""
+    columns = {title: [cell(m, values) for m in METRICS] for title, values in figures.items()}
+    return pd.DataFrame(columns, index=pd.Index([f"{m.label} {m.arrow}" for m in METRICS]))
+
+
+def write_report(
+    folder: Path,
+    figures: Mapping[str, Mapping[str, float]],
+    groups: Mapping[str, pd.DataFrame],
+    labels: Mapping[str, str],
+    pictures: Mapping[str, Path],
+    facts: Mapping[str, object],
+    provenance: Mapping[str, str],
+) -> dict[str, Path]:
+    """Write `report.md` and `report.html`.
+
+    Args:
+        folder: where to write; pictures must lie below it.
+        figures: title of a model or baseline -> its figures.
+        groups: title -> errors by group, of the first model.
+        labels: quality of the pseudo-labels, as text.
+        pictures: title -> path of a picture.
+        facts: protocol, num_images, num_heads, num_ignored.
+        provenance: date, commit, hardware, command, threads.
+
+    Returns:
+        Kind (`markdown`, `html`) -> path.
+    """
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
+
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        undefined=StrictUndefined,
+        autoescape=select_autoescape(["html.jinja"]),
+        keep_trailing_newline=True,
+    )
+    values = {
+        "facts": dict(facts),
+        "metrics": METRICS,
+        "rows": [
+            {"title": title, "cells": {m.name: cell(m, row) for m in METRICS}}
+            for title, row in figures.items()
+        ],
+        "groups": [
+            {"title": title, "columns": list(table.columns), "lines": table.astype(str).to_numpy()}
+            for title, table in groups.items()
+        ],
+        "labels": list(labels.items()),
+        "pictures": [
+            {"title": title, "path": path.relative_to(folder).as_posix()}
+            for title, path in pictures.items()
+        ],
+        "provenance": list(provenance.items()),
+    }
+    written = {}
+    for kind, name in (("markdown", "report.md"), ("html", "report.html")):
+        path = folder / name
+        write_text(path, environment.get_template(f"{name}.jinja").render(**values))
+        written[kind] = path
+    return written

@@ -1,0 +1,80 @@
+"""Head parameters to vertices, rotations and angles; numpy in, numpy out."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from ml.flame.head_model import HeadModel
+from ml.flame.layer import FlameLayer
+from ml.flame.params import ROTATION
+from ml.flame.rotation import euler_deg_from_matrix, matrix_from_6d
+
+# Meshes of at most this many heads at once: 5,023 vertices of 256 heads are 15 MB.
+_CHUNK = 256
+
+
+class HeadGeometry:
+    """A head model as plain functions of the 413 parameters.
+
+    Vertices are those of the region that the paper measures: no ears, eyeballs and neck.
+    """
+
+    def __init__(self, head_model: HeadModel, region: str = "head") -> None:
+        """Prepare the layer of one region.
+
+        Args:
+            head_model: the head model of the parameters.
+            region: which vertices to give back.
+        """
+        self.head_model = head_model
+        self.faces = region_faces(head_model, region)
+        self._layer = FlameLayer(head_model, vertices=region)
+        self._landmarks = FlameLayer(head_model)
+
+    def vertices_xyz_px(self, flame: np.ndarray) -> np.ndarray:
+        """Vertices in the image.
+
+        Args:
+            flame: (N, 413) parameters, image frame.
+
+        Returns:
+            (N, V, 3) float32 px, x right, y down, z away from the camera.
+        """
+        return self._run(self._layer.vertices_in_image, flame, len(self._layer.vertex_indices))
+
+    def vertices_px(self, flame: np.ndarray) -> np.ndarray:
+        """Vertices in the image, (N, V, 2) px."""
+        return self.vertices_xyz_px(flame)[:, :, :2]
+
+    def landmarks_px(self, flame: np.ndarray) -> np.ndarray:
+        """The 68 landmarks in the image, (N, 68, 2) px."""
+        return self._run(self._landmarks.landmarks_in_image, flame, 68)[:, :, :2]
+
+    @staticmethod
+    def rotations(flame: np.ndarray) -> np.ndarray:
+        """(N, 413) parameters to (N, 3, 3) rotation matrices, FLAME frame to image axes."""
+        six = torch.as_tensor(np.asarray(flame, np.float32)[:, ROTATION])
+        return matrix_from_6d(six).numpy()
+
+    @classmethod
+    def euler_deg(cls, flame: np.ndarray) -> np.ndarray:
+        """(N, 413) parameters to (N, 3) pitch, yaw, roll in degrees (facts B6)."""
+        return euler_deg_from_matrix(torch.as_tensor(cls.rotations(flame))).numpy()
+
+    @staticmethod
+    def _run(function, flame: np.ndarray, count: int) -> np.ndarray:  # type: ignore[no-untyped-def]
+        parts = [np.zeros((0, count, 3), np.float32)]
+        with torch.inference_mode():
+            for start in range(0, len(flame), _CHUNK):
+                chunk = torch.as_tensor(np.asarray(flame[start : start + _CHUNK], np.float32))
+                parts.append(function(chunk).numpy())
+        return np.concatenate(parts)
+
+
+def region_faces(head_model: HeadModel, region: str) -> np.ndarray:
+    """Faces with all corners in a region, numbered within the region; (F, 3) int32."""
+    indices = head_model.regions[region]
+    number = np.full(len(head_model.v_template), -1, np.int64)
+    number[indices] = np.arange(len(indices))
+    faces = number[head_model.faces]
+    return np.ascontiguousarray(faces[(faces >= 0).all(axis=1)], dtype=np.int32)

@@ -1,0 +1,1 @@
+"""Using a trained detector: loading, predicting and drawing."""

@@ -1,0 +1,117 @@
+"""Drawing heads on images: boxes, meshes, landmarks and pose axes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import cv2
+import numpy as np
+
+from ml.flame.geometry import HeadGeometry
+from ml.imaging.rasterizer import rasterize, vertex_normals
+from ml.records.heads import Heads
+
+Style = Literal["box", "mesh", "landmarks", "pose"]
+STYLES: tuple[Style, ...] = ("box", "mesh", "landmarks", "pose")
+# One colour a head, in turn; readable on light and dark pictures (RGB).
+COLOURS = (
+    (255, 99, 71),
+    (64, 196, 255),
+    (255, 202, 40),
+    (129, 212, 72),
+    (224, 104, 255),
+    (255, 145, 188),
+    (38, 198, 160),
+    (255, 167, 90),
+)
+_AXES = ((255, 70, 70), (80, 220, 80), (90, 140, 255))
+_MESH_OPACITY = 0.6
+
+
+def draw_heads(
+    image_rgb: np.ndarray,
+    heads: Heads,
+    geometry: HeadGeometry,
+    styles: Sequence[Style] = ("mesh", "box"),
+) -> np.ndarray:
+    """Draw heads on a copy of an image.
+
+    Args:
+        image_rgb: (H, W, 3) uint8 RGB.
+        heads: heads in the image's pixels; those without finite parameters get their box only.
+        geometry: the head model's geometry.
+        styles: what to draw, in this order; any of box, mesh, landmarks, pose.
+
+    Returns:
+        (H, W, 3) uint8 RGB.
+
+    Raises:
+        ValueError: a style is unknown.
+    """
+    unknown = sorted(set(styles) - set(STYLES))
+    if unknown:
+        raise ValueError(f"draw_heads: styles {unknown} are unknown, expected some of {STYLES}")
+    canvas = image_rgb.copy()
+    posed = np.isfinite(heads.flame).all(axis=1) & (heads.flame[:, 412] > 0)
+    for style in styles:
+        if style == "mesh":
+            canvas = _draw_meshes(canvas, heads, geometry, posed)
+        for index in range(len(heads)):
+            colour = COLOURS[index % len(COLOURS)]
+            if style == "box":
+                _draw_box(canvas, heads.boxes_xyxy[index], colour)
+            elif style == "landmarks" and posed[index]:
+                _draw_points(canvas, geometry.landmarks_px(heads.flame[index : index + 1])[0])
+            elif style == "pose" and posed[index]:
+                _draw_axes(canvas, heads[[index]], geometry)
+    return canvas
+
+
+def _draw_meshes(
+    image: np.ndarray, heads: Heads, geometry: HeadGeometry, posed: np.ndarray
+) -> np.ndarray:
+    height, width = image.shape[:2]
+    canvas = image.astype(np.float32)
+    vertices = geometry.vertices_xyz_px(heads.flame[posed])
+    # Larger heads are taken to be nearer: the parameters carry no depth between heads.
+    order = np.argsort(heads.flame[posed][:, 412])
+    colours = np.array([COLOURS[i % len(COLOURS)] for i in np.flatnonzero(posed)], np.float32)
+    for index in order:
+        mesh = np.ascontiguousarray(vertices[index], np.float32)
+        face_index, barycentric, _ = rasterize(mesh, geometry.faces, height, width)
+        covered = face_index >= 0
+        normals = vertex_normals(mesh, geometry.faces)[geometry.faces[face_index[covered]]]
+        normal = (normals * barycentric[covered][:, :, None]).sum(axis=1)
+        light = 0.35 + 0.65 * np.abs(normal[:, 2]) / (np.linalg.norm(normal, axis=1) + 1e-6)
+        shaded = colours[index] * light[:, None]
+        canvas[covered] = (1 - _MESH_OPACITY) * canvas[covered] + _MESH_OPACITY * shaded
+    return np.clip(canvas + 0.5, 0, 255).astype(np.uint8)
+
+
+def _thickness(image: np.ndarray) -> int:
+    return max(1, round(min(image.shape[:2]) / 300))
+
+
+def _draw_box(image: np.ndarray, box: np.ndarray, colour: tuple[int, int, int]) -> None:
+    left, top, right, bottom = (round(float(v)) for v in box)
+    cv2.rectangle(image, (left, top), (right, bottom), colour, _thickness(image), cv2.LINE_AA)
+
+
+def _draw_points(image: np.ndarray, points: np.ndarray) -> None:
+    for x, y in points:
+        where = (round(float(x)), round(float(y)))
+        cv2.circle(image, where, _thickness(image), (255, 255, 255), -1, cv2.LINE_AA)
+
+
+def _draw_axes(image: np.ndarray, head: Heads, geometry: HeadGeometry) -> None:
+    rotation = geometry.rotations(head.flame)[0]
+    box = head.boxes_xyxy[0]
+    centre = (box[:2] + box[2:]) / 2
+    length = float(np.sqrt((box[2:] - box[:2]).prod())) * 0.6
+    for axis, colour in enumerate(_AXES):
+        tip = centre + length * rotation[:2, axis]
+        start, end = (tuple(round(float(v)) for v in point) for point in (centre, tip))
+        cv2.arrowedLine(
+            image, start, end, colour, 2 * _thickness(image), cv2.LINE_AA, tipLength=0.2
+        )

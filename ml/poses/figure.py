@@ -19,13 +19,15 @@ Side = Literal["left", "right"]
 IMAGE_FROM_BODY: Final = np.diag([1.0, -1.0, -1.0])
 """Turns body axes into image axes for a body that faces the camera."""
 
+UP: Final = np.array([0.0, 1.0, 0.0])
+
 FACE_POINTS_M: Final = np.array(
     [
-        [0.0, -0.020, 0.125],
-        [0.032, 0.027, 0.083],
-        [-0.032, 0.027, 0.083],
-        [0.078, 0.0, -0.005],
-        [-0.078, 0.0, -0.005],
+        [0.0, -0.018, 0.123],
+        [0.032, 0.022, 0.084],
+        [-0.032, 0.022, 0.084],
+        [0.078, 0.0, 0.0],
+        [-0.078, 0.0, 0.0],
     ]
 )
 """(5, 3) nose, left eye, right eye, left ear, right ear; FLAME head frame, metres."""
@@ -38,7 +40,7 @@ FACE_NORMALS: Final = np.array(
 SKULL_PIVOT_M: Final = np.array([0.0, -0.085, -0.02])
 """Where the skull turns on the neck, FLAME head frame, metres."""
 HEAD_HEIGHT_M: Final = 0.245
-"""Chin to crown of FLAME's template, metres."""
+"""Chin to crown, about, metres; the head box is a little higher."""
 HEAD_RADIUS_M: Final = 0.11
 CHILD_LIMB_LIMIT: Final = 0.88
 """Limbs shorter than this share of an adult's belong to a child."""
@@ -203,8 +205,8 @@ def sample_figure(
     chest = torso @ np.array([0.0, lengths.torso, 0.0])
     shrug = rng.normal(0.0, 0.012, 2)
     shoulders = {
-        "left": chest + torso @ (shoulder_half + [0.0, shrug[0], 0.0]),
-        "right": chest + torso @ (-shoulder_half + [0.0, shrug[1], 0.0]),
+        "left": chest + torso @ (shoulder_half + shrug[0] * UP),
+        "right": chest + torso @ (-shoulder_half + shrug[1] * UP),
     }
     hips = {"left": hip_half, "right": -hip_half}
 
@@ -226,7 +228,8 @@ def sample_figure(
         )
 
     face = head_centre + FACE_POINTS_M @ head_in_body.T
-    limbs = [part[side] for part in (shoulders, elbows, wrists, hips, knees, ankles) for side in part]
+    parts = (shoulders, elbows, wrists, hips, knees, ankles)
+    limbs = [part[side] for part in parts for side in ("left", "right")]
     joints = np.concatenate([face, np.stack(limbs)])
     to_image = IMAGE_FROM_BODY @ body
     return Figure(
@@ -280,7 +283,8 @@ def _neck_rotation(rng: np.random.Generator, body_yaw_deg: float, gaze: float) -
     wrapped = (body_yaw_deg + 180.0) % 360.0 - 180.0
     back_to_camera = float(np.clip(wrapped, -55, 55)) if abs(wrapped) < 115 else 0.0
     yaw = gaze * back_to_camera + rng.normal(0.0, 17.0)
-    pitch = rng.normal(0.0, 13.0)
+    # The neck makes up for the forward lean of most torsos.
+    pitch = rng.normal(-4.0, 13.0)
     roll = rng.normal(0.0, 9.0)
     limited = [np.clip(yaw, -75, 75), np.clip(pitch, -40, 45), np.clip(roll, -32, 32)]
     return Rotation.from_euler("YXZ", limited, degrees=True).as_matrix()
@@ -384,7 +388,7 @@ def _arm_target(
         return hips[side] + outward, torso @ (mirror * np.array([1.0, 0.0, -0.5]))
     if action == "lap":
         along = hips[side] + rng.uniform(0.55, 0.95) * (knees[side] - hips[side])
-        return along + [0.0, 0.07, 0.0], torso @ (mirror * np.array([1.0, -0.3, -0.4]))
+        return along + 0.07 * UP, torso @ (mirror * np.array([1.0, -0.3, -0.4]))
     offset, spread, pole = _BY_SHOULDER[action]
     local = mirror * np.array(offset) + rng.normal(0.0, spread, 3)
     return shoulders[side] + torso @ (lengths.arm * local), torso @ (mirror * np.array(pole))

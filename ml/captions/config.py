@@ -1,0 +1,35 @@
+"""Configuration of the captions stage."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from ml.captions.prompts import NEGATIVE_PROMPT, QUALITY_SUFFIX
+from ml.records.config import StageConfig
+
+
+class CaptionsConfig(StageConfig):
+    """How captions are made, cleared of names and turned into prompts."""
+
+    captioner: Literal["scene-grammar"] = "scene-grammar"
+    """Where captions come from; `scene-grammar` draws one and describes it."""
+    name_detector: Literal["gazetteer"] = "gazetteer"
+    """What finds personal names; `gazetteer` is the bundled lists and the capitalised-pair rule."""
+    name_probability: float = Field(0.04, ge=0, le=1)
+    """Probability that the grammar names a person, as image captioners do."""
+    max_described: int = Field(3, ge=1, le=8)
+    """Most people whose clothing a caption describes, nearest first."""
+    variants_per_pose: int = Field(1, ge=1)
+    """Captions, and so pictures, made of each pose."""
+    diversify_probability: float = Field(0.8, ge=0, le=1)
+    """Probability that a person in the prompt gets a word of origin."""
+    suffix_probability: float = Field(0.5, ge=0, le=1)
+    """Probability that the quality suffix is appended."""
+    suffix: str = QUALITY_SUFFIX
+    """The quality suffix, with its leading comma."""
+    negative_prompt: str = NEGATIVE_PROMPT
+    """What the generator is told to avoid."""
+    max_drop_rate: float = Field(0.3, ge=0, le=1)
+    """The stage fails when it excludes more than this share of a shard (paper: 20.6 %)."""

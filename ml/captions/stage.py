@@ -1,0 +1,207 @@
+"""Stage `captions`: what each picture of a shard shows, and its prompt."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Final
+
+import pandas as pd
+
+from ml.captions.config import CaptionsConfig
+from ml.captions.grammar import Caption, ToneDeck, compose
+from ml.captions.names import GazetteerNameDetector, NameDetector
+from ml.captions.prompts import TERMS, Prompt, find_terms, rewrite
+from ml.captions.scene import MONK_TONES
+from ml.poses.figure import looks_like_child
+from ml.poses.skeleton import PoseSample
+from ml.records.exclusions import Exclusions
+from ml.records.ids import sample_rng, sample_seed
+from ml.records.progress import progress
+from ml.records.report import StageReport
+from ml.records.tables import CAPTIONS, POSES, empty_table, read_table, write_table
+from ml.records.workspace import Workspace
+
+STAGE: Final = "captions"
+NO_TERM: Final = "none"
+
+
+@dataclass
+class _Work:
+    """What a shard's loop collects."""
+
+    exclusions: Exclusions
+    rows: list[dict[str, object]] = field(default_factory=list)
+    captions: list[Caption] = field(default_factory=list)
+    prompts: list[Prompt] = field(default_factory=list)
+    num_in: int = 0
+    num_named: int = 0
+    num_named_found: int = 0
+
+
+def sample_ids(pose_id: str, variants: int) -> list[str]:
+    """Ids of the pictures made of a pose.
+
+    Args:
+        pose_id: Such as `pose-00003-00012`.
+        variants: Pictures per pose.
+
+    Returns:
+        `image-00003-00012`, further ones with `-v1`, `-v2`, ...
+    """
+    first = f"image-{pose_id.removeprefix('pose-')}"
+    return [first, *(f"{first}-v{index}" for index in range(1, variants))]
+
+
+def run_shard(ws: Workspace, config: CaptionsConfig, shard: str) -> StageReport:
+    """Captions the poses of one shard, drops captions that name a person, and writes prompts.
+
+    Args:
+        ws: The workspace; reads `data/poses/<shard>.parquet`.
+        config: How captions and prompts are made.
+        shard: Name of the shard.
+
+    Returns:
+        Counts, the distribution of words of origin before and after, skin tones, name recall.
+
+    Raises:
+        ValueError: More captions were excluded than `config.max_drop_rate` allows.
+    """
+    poses = read_table(ws.table_path("poses", shard), POSES)
+    deck = ToneDeck(sample_rng(ws.seed, STAGE, f"{shard}/tones"))
+    detector = GazetteerNameDetector()
+    work = _Work(Exclusions(STAGE))
+    groups = poses.groupby("pose_id", sort=True)
+    for pose_id, rows in progress(groups, f"captions {shard}", total=groups.ngroups):
+        ids = sample_ids(str(pose_id), config.variants_per_pose)
+        work.num_in += len(ids)
+        try:
+            pose = PoseSample.from_frame(rows)
+        except ValueError as error:
+            for sample_id in ids:
+                work.exclusions.add(sample_id, "broken pose", str(error))
+            continue
+        for sample_id in ids:
+            tones = deck.deal(len(pose.people))
+            _caption_sample(ws, config, pose, sample_id, tones, detector, work)
+    _check_drop_rate(shard, config, work)
+    table = pd.DataFrame(work.rows) if work.rows else empty_table(CAPTIONS)
+    write_table(ws.table_path(STAGE, shard), table, CAPTIONS)
+    work.exclusions.write(ws, shard)
+    return StageReport(
+        num_in=work.num_in,
+        num_out=len(work.rows),
+        num_excluded=len(work.exclusions),
+        metadata={
+            "captions_with_a_name": work.num_named,
+            "of_these_found": work.num_named_found,
+            "share_with_suffix": round(
+                sum(prompt.choices["suffix"] for prompt in work.prompts)
+                / max(len(work.prompts), 1),
+                3,
+            ),
+            "example_prompt": work.prompts[0].text if work.prompts else "",
+        },
+        tables={
+            "origin_before_and_after": origin_table(work.captions, work.prompts),
+            "skin_tones": _tone_table(work.captions),
+        },
+    )
+
+
+def origin_table(captions: list[Caption], prompts: list[Prompt]) -> pd.DataFrame:
+    """Words of origin in captions and in the prompts made of them.
+
+    Args:
+        captions: Before the rewriting.
+        prompts: After it, in the same order.
+
+    Returns:
+        Columns `term`, `captions_before` and `prompts_after` (texts that contain the term at
+        least once), `subjects_after` (persons who got it); last row: texts and subjects without.
+    """
+    before = Counter(term for item in captions for term in find_terms(item.text) or [NO_TERM])
+    after = Counter(term for item in prompts for term in find_terms(item.text) or [NO_TERM])
+    subjects = Counter(
+        subject["term"] or NO_TERM for item in prompts for subject in item.choices["subjects"]
+    )
+    names = [*(term.masculine for term in TERMS), NO_TERM]
+    return pd.DataFrame(
+        {
+            "term": names,
+            "captions_before": [before[name] for name in names],
+            "prompts_after": [after[name] for name in names],
+            "subjects_after": [subjects[name] for name in names],
+        }
+    )
+
+
+def _caption_sample(
+    ws: Workspace,
+    config: CaptionsConfig,
+    pose: PoseSample,
+    sample_id: str,
+    tones: list[int],
+    detector: NameDetector,
+    work: _Work,
+) -> None:
+    """Captions one picture; appends its row or its exclusion to `work`."""
+    rng = sample_rng(ws.seed, STAGE, sample_id)
+    joints = [person.joints_m for person in pose.people]
+    caption = compose(
+        rng,
+        [one is not None and looks_like_child(one) for one in joints],
+        tones,
+        name_probability=config.name_probability,
+        max_described=config.max_described,
+    )
+    work.num_named += caption.names_person
+    spans = detector.find(caption.text)
+    if spans:
+        work.num_named_found += caption.names_person
+        # The span, not the name: the exclusions table must not keep what is removed here.
+        where = ", ".join(f"characters {s.start}-{s.end} ({s.rule})" for s in spans)
+        work.exclusions.add(sample_id, "name", f"the caption names a person: {where}")
+        return
+    prompt = rewrite(
+        caption.text,
+        rng,
+        probability=config.diversify_probability,
+        suffix_probability=config.suffix_probability,
+        suffix=config.suffix,
+        tones=[tones[index] for index in caption.described],
+    )
+    work.captions.append(caption)
+    work.prompts.append(prompt)
+    work.rows.append(
+        {
+            "sample_id": sample_id,
+            "pose_id": pose.pose_id,
+            "split": pose.split,
+            "num_people": len(pose.people),
+            "caption": caption.text,
+            "prompt": prompt.text,
+            "negative_prompt": config.negative_prompt,
+            "choices": prompt.choices_json(),
+            "scene": caption.scene.to_json(),
+            "captioner": config.captioner,
+            "seed": sample_seed(ws.seed, "images", sample_id),
+        }
+    )
+
+
+def _check_drop_rate(shard: str, config: CaptionsConfig, work: _Work) -> None:
+    if len(work.exclusions) > config.max_drop_rate * work.num_in:
+        first = work.exclusions.to_frame().iloc[0]
+        raise ValueError(
+            f"captions: {shard}: {len(work.exclusions)} of {work.num_in} captions excluded, more "
+            f"than captions.max_drop_rate = {config.max_drop_rate}; first: {first['sample_id']} "
+            f"({first['reason']}): {first['detail']}"
+        )
+
+
+def _tone_table(captions: list[Caption]) -> pd.DataFrame:
+    counts = Counter(person.skin_tone for item in captions for person in item.scene.people)
+    return pd.DataFrame(
+        {"monk_tone": list(MONK_TONES), "people": [counts[tone] for tone in MONK_TONES]}
+    )

@@ -1,0 +1,85 @@
+"""Hidden keypoints get low confidences, seen ones high, outside ones none."""
+
+import numpy as np
+import pytest
+
+from ml.poses.figure import sample_figure
+from ml.poses.occlusion import (
+    DRAWING_THRESHOLD,
+    PlacedFigure,
+    confidences,
+    covers,
+    hidden_share,
+    inside_share,
+)
+from ml.records.ids import sample_rng
+
+
+def place(x, y=60.0, distance=1.0, yaw=0.0, scale=100.0, seed="occlusion"):
+    figure = sample_figure(
+        sample_rng(5, "test", seed),
+        body_yaw_deg=yaw,
+        camera_pitch_deg=0.0,
+        is_child=False,
+        posture="standing",
+        gaze=0.0,
+    )
+    shift = np.array([x, y]) - scale * figure.head_centre_m[:2]
+    return PlacedFigure(figure, scale, shift.astype(np.float32), distance)
+
+
+def test_points_follow_from_scale_and_shift():
+    person = place(100.0)
+    np.testing.assert_allclose(person.head_px, [100.0, 60.0], atol=1e-3)
+    expected = person.scale_px_per_m * person.figure.joints_m[:, :2] + person.shift_px
+    np.testing.assert_allclose(person.points_px, expected)
+
+
+def test_body_covers_its_torso_and_not_the_air_beside_it():
+    person = place(100.0)
+    torso = person.points_px[[5, 6, 11, 12]].mean(0)
+    points = np.stack([person.head_px, torso, torso + np.array([200.0, 0.0])])
+    assert covers(person, points).tolist() == [True, True, False]
+
+
+@pytest.mark.parametrize(
+    ("shift", "low", "high"), [(0.0, 1.0, 1.0), (11.0, 0.3, 0.7), (150.0, 0, 0)]
+)
+def test_hidden_share_of_a_head_behind_another(shift, low, high):
+    """Discs of radius 11 px: the same place hides all, a radius away about 39 % stay covered."""
+    front, back = place(100.0), place(100.0 + shift, distance=2.0)
+    assert low <= hidden_share(back, [front]) <= high
+    assert hidden_share(front, []) == 0.0
+
+
+@pytest.mark.parametrize(("x", "low", "high"), [(100.0, 1.0, 1.0), (0.0, 0.4, 0.6), (-30.0, 0, 0)])
+def test_inside_share(x, low, high):
+    assert low <= inside_share(place(x), 256, 256) <= high
+
+
+def test_face_away_from_the_camera_is_hidden():
+    toward = place(100.0)
+    away = place(100.0, yaw=180.0)
+    rng = sample_rng(5, "test", "confidence")
+    (front,) = confidences([toward], 256, 256, rng)
+    (back,) = confidences([away], 256, 256, rng)
+    assert (front[:3] > DRAWING_THRESHOLD).all()
+    assert (back[:3] < DRAWING_THRESHOLD).all()
+
+
+def test_profile_hides_the_far_ear_and_eye():
+    person = place(100.0, yaw=80.0)  # nose to the image's left: the head's right side is far
+    (confidence,) = confidences([person], 256, 256, sample_rng(5, "test", "profile"))
+    assert confidence[4] < DRAWING_THRESHOLD < confidence[3]
+
+
+def test_outside_is_zero_and_covered_by_others_is_low():
+    rng = sample_rng(5, "test", "others")
+    (lonely,) = confidences([place(100.0, 150.0)], 256, 256, rng)
+    front, behind = confidences([place(100.0), place(104.0, distance=2.0)], 256, 256, rng)
+    below = place(100.0, 150.0).points_px[:, 1] >= 256
+    assert below.any()
+    assert (lonely[below] == 0).all()
+    assert behind.sum() < 0.6 * front.sum()
+    assert lonely.dtype == np.float32
+    assert ((lonely >= 0) & (lonely <= 1)).all()

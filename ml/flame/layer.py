@@ -1,0 +1,287 @@
+"""The differentiable head: coefficients and jaw to vertices. Shapes: B heads, V vertices, K coefficients."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
+
+from ml.flame.head_model import JAW_JOINT, NUM_VERTICES, HeadModel
+from ml.flame.params import NUM_EXPRESSION, NUM_SHAPE, split
+from ml.flame.projection import project_flame
+from ml.flame.rotation import matrix_from_axis_angle
+
+Z_OFFSET_M = 0.05
+"""The origin moves to the centre of the skull, so that heads turn about it."""
+_NUM_POSE = 9
+_JAW_ROWS = slice(9, 18)
+
+
+class _Skin(Function):
+    """Coefficients to vertices, and back; the jaw's vertices are articulated in place."""
+
+    @staticmethod
+    def forward(ctx, coefficients, turn, bases, origin, weight, moving):  # type: ignore[no-untyped-def]
+        flat = origin.expand(len(coefficients), -1)
+        start = 0
+        for basis in bases:
+            end = start + len(basis)
+            part = coefficients[:, start:end]
+            flat = torch.addmm(flat, part, basis) if start == 0 else flat.addmm_(part, basis)
+            start = end
+        num_vertices = flat.shape[1] // 3 - 1
+        points = flat[:, : 3 * num_vertices].view(len(flat), 3, num_vertices)
+        joint = flat[:, 3 * num_vertices :, None]
+        arm = points[:, :, moving] - joint
+        points.index_add_(2, moving, (turn @ arm) * weight)
+        ctx.save_for_backward(arm, turn, weight, moving, *bases)
+        return points
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):  # type: ignore[no-untyped-def]
+        arm, turn, weight, moving, *bases = ctx.saved_tensors
+        batch, _, num_vertices = grad.shape
+        pulled = grad[:, :, moving] * weight
+        grad_turn = pulled @ arm.transpose(1, 2)
+        back = turn.transpose(1, 2) @ pulled
+        flat = grad.new_empty(batch, 3 * (num_vertices + 1))
+        points = flat[:, : 3 * num_vertices].view(batch, 3, num_vertices)
+        points.copy_(grad)
+        points.index_add_(2, moving, back)
+        flat[:, 3 * num_vertices :] = -back.sum(2)
+        parts = [flat @ basis.T for basis in bases]
+        grad_coefficients = torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
+        return grad_coefficients, grad_turn, None, None, None, None
+
+
+class _FoldedMesh(nn.Module):
+    """Some vertices of a head model with all linear parts folded into one table."""
+
+    basis: Tensor
+    origin: Tensor
+    jaw_weight: Tensor
+    moving: Tensor
+
+    def __init__(self, head_model: HeadModel, index: np.ndarray) -> None:
+        super().__init__()
+        table = np.concatenate(
+            [head_model.posedirs[:, :, _JAW_ROWS], head_model.shapedirs], axis=2, dtype=np.float64
+        )
+        template = head_model.v_template.astype(np.float64)
+        regressor = head_model.J_regressor[JAW_JOINT].astype(np.float64)
+        joint_table = np.einsum("v,vck->ck", regressor, table)
+        # joints are regressed before the pose correctives are added
+        joint_table[:, :_NUM_POSE] = 0.0
+        offset = np.array([0.0, 0.0, Z_OFFSET_M])
+        # columns: x of all vertices, y, z, then the three coordinates of the jaw joint
+        basis = table[index].transpose(2, 1, 0).reshape(table.shape[2], -1)
+        origin = (template[index] + offset).T.reshape(-1)
+        weight = head_model.weights[index, JAW_JOINT]
+        moving = np.flatnonzero(weight > 0)
+        for name, array in (
+            ("basis", np.concatenate([basis, joint_table.T], axis=1)),
+            ("origin", np.concatenate([origin, regressor @ template + offset])),
+            ("jaw_weight", weight[moving]),
+        ):
+            self.register_buffer(
+                name, torch.as_tensor(array, dtype=torch.float32), persistent=False
+            )
+        self.register_buffer("moving", torch.as_tensor(moving), persistent=False)
+
+    def forward(self, shape: Tensor, expression: Tensor, jaw: Tensor) -> Tensor:
+        dtype = self.basis.dtype
+        turn = matrix_from_axis_angle(jaw.to(dtype)) - torch.eye(3, dtype=dtype, device=jaw.device)
+        coefficients = torch.cat([turn.flatten(1), shape.to(dtype), expression.to(dtype)], dim=1)
+        end = _NUM_POSE + shape.shape[1]
+        behind = _NUM_POSE + NUM_SHAPE
+        if shape.shape[1] == NUM_SHAPE:
+            bases = (self.basis[: behind + expression.shape[1]],)
+        else:
+            bases = (self.basis[:end], self.basis[behind : behind + expression.shape[1]])
+        points = _Skin.apply(coefficients, turn, bases, self.origin, self.jaw_weight, self.moving)
+        return points.transpose(1, 2)
+
+
+class FlameLayer(nn.Module):
+    """FLAME with a moving jaw: linear blend skinning folded into one matrix product.
+
+    Only the jaw moves (neck, eyes and global rotation are always zero here; the head's rotation is
+    applied after the offset, by the projection). So all of FLAME is
+    ``v = T + [R_jaw - I, shape, expression] basis`` and, for the vertices that have jaw weight w,
+    ``v += w (R_jaw - I)(v - jaw joint)``. The joint is three more columns of the same product.
+    `smplx.lbs` gives the same numbers and is the oracle of the tests.
+
+    First derivatives only.
+
+    Attributes:
+        vertex_indices: (V,) the vertices that forward gives, indices of the whole mesh.
+        faces: (F, 3) triangles with all corners among them, numbered within them.
+    """
+
+    vertex_indices: Tensor
+    faces: Tensor
+    landmark_barycentric: Tensor
+    landmark_corners: Tensor
+
+    def __init__(
+        self, head_model: HeadModel, vertices: str | Sequence[int] | np.ndarray | None = None
+    ) -> None:
+        """Fold the bases.
+
+        Args:
+            head_model: the head model.
+            vertices: which vertices to give: a region's name, indices in any order, None for all.
+
+        Raises:
+            KeyError: there is no such region.
+            ValueError: indices are out of range, repeated or empty.
+        """
+        super().__init__()
+        index = _indices(head_model, vertices)
+        self._mesh = _FoldedMesh(head_model, index)
+        corners = head_model.faces[head_model.landmark_faces].reshape(-1)
+        used, corner = np.unique(corners, return_inverse=True)
+        self._landmark_mesh = _FoldedMesh(head_model, used.astype(np.int64))
+        for name, array in (
+            ("vertex_indices", index),
+            ("faces", _faces_within(head_model, index)),
+            ("landmark_corners", corner.reshape(68, 3)),
+            ("landmark_barycentric", head_model.landmark_barycentric[:, :, None]),
+        ):
+            self.register_buffer(name, torch.as_tensor(array), persistent=False)
+
+    @property
+    def num_vertices(self) -> int:
+        """How many vertices forward gives."""
+        return len(self.vertex_indices)
+
+    def forward(self, shape: Tensor, expression: Tensor, jaw: Tensor) -> Tensor:
+        """Vertices of heads at rest pose but for the jaw.
+
+        Always computed in the layer's own precision, float32, autocast or not.
+
+        Args:
+            shape: (B, <= 300) leading shape coefficients; the rest is zero.
+            expression: (B, <= 100) leading expression coefficients; the rest is zero.
+            jaw: (B, 3) axis-angle, rad.
+
+        Returns:
+            (B, V, 3) FLAME frame, metres, z + 0.05; a transposed view of (B, 3, V) memory.
+
+        Raises:
+            ValueError: a shape does not fit.
+        """
+        return self._run(self._mesh, shape, expression, jaw)
+
+    @staticmethod
+    def _run(mesh: nn.Module, shape: Tensor, expression: Tensor, jaw: Tensor) -> Tensor:
+        _check(shape, expression, jaw)
+        with torch.autocast(device_type=shape.device.type, enabled=False):
+            return mesh(shape, expression, jaw)
+
+    def vertices(self, flame: Tensor) -> Tensor:
+        """Vertices of 413 parameters, not yet rotated or projected.
+
+        Args:
+            flame: (B, 413).
+
+        Returns:
+            (B, V, 3) FLAME frame, metres, z + 0.05.
+
+        Raises:
+            ValueError: flame is not (B, 413).
+        """
+        parts = split(flame)
+        return self(parts.shape, parts.expression, parts.jaw)
+
+    def vertices_in_image(self, flame: Tensor) -> Tensor:
+        """Vertices of 413 parameters in the image.
+
+        Args:
+            flame: (B, 413) image frame.
+
+        Returns:
+            (B, V, 3) image frame, pixels, x right, y down, z away from the camera.
+
+        Raises:
+            ValueError: flame is not (B, 413).
+        """
+        return project_flame(self.vertices(flame), flame)
+
+    def landmarks(self, flame: Tensor) -> Tensor:
+        """The 68 landmarks of 413 parameters, not yet rotated or projected.
+
+        Args:
+            flame: (B, 413).
+
+        Returns:
+            (B, 68, 3) FLAME frame, metres, z + 0.05, iBUG order.
+
+        Raises:
+            ValueError: flame is not (B, 413).
+        """
+        parts = split(flame)
+        vertices = self._run(self._landmark_mesh, parts.shape, parts.expression, parts.jaw)
+        return (vertices[:, self.landmark_corners] * self.landmark_barycentric).sum(2)
+
+    def landmarks_in_image(self, flame: Tensor) -> Tensor:
+        """The 68 landmarks of 413 parameters in the image.
+
+        Args:
+            flame: (B, 413) image frame.
+
+        Returns:
+            (B, 68, 3) image frame, pixels, iBUG order.
+
+        Raises:
+            ValueError: flame is not (B, 413).
+        """
+        return project_flame(self.landmarks(flame), flame)
+
+
+def _check(shape: Tensor, expression: Tensor, jaw: Tensor) -> None:
+    for name, tensor, most in (
+        ("shape", shape, NUM_SHAPE),
+        ("expression", expression, NUM_EXPRESSION),
+    ):
+        if tensor.ndim != 2 or tensor.shape[1] > most:
+            raise ValueError(
+                f"FlameLayer: {name} must be (B, K) with K <= {most}, got {tuple(tensor.shape)}"
+            )
+    if jaw.ndim != 2 or jaw.shape[1] != 3:
+        raise ValueError(f"FlameLayer: jaw must be (B, 3) axis-angle, got {tuple(jaw.shape)}")
+    if not len(shape) == len(expression) == len(jaw):
+        raise ValueError(
+            f"FlameLayer: batch sizes differ: shape {len(shape)}, expression {len(expression)}, "
+            f"jaw {len(jaw)}"
+        )
+
+
+def _indices(
+    head_model: HeadModel, vertices: str | Sequence[int] | np.ndarray | None
+) -> np.ndarray:
+    if vertices is None:
+        return np.arange(NUM_VERTICES)
+    if isinstance(vertices, str):
+        return head_model.region(vertices).astype(np.int64)
+    index = np.asarray(vertices, dtype=np.int64).reshape(-1)
+    if len(index) == 0 or index.min() < 0 or index.max() >= NUM_VERTICES:
+        raise ValueError(
+            f"FlameLayer: vertices must be indices in 0..{NUM_VERTICES - 1}, got {len(index)} of them"
+            + (f" in {index.min()}..{index.max()}" if len(index) else "")
+        )
+    if len(np.unique(index)) != len(index):
+        raise ValueError("FlameLayer: vertices must not repeat")
+    return index
+
+
+def _faces_within(head_model: HeadModel, index: np.ndarray) -> np.ndarray:
+    number = np.full(NUM_VERTICES, -1, dtype=np.int64)
+    number[index] = np.arange(len(index))
+    faces = number[head_model.faces]
+    return faces[(faces >= 0).all(axis=1)]

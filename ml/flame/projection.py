@@ -1,0 +1,186 @@
+"""Weak-perspective projection and what changes of the image frame do to the 413 parameters."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from ml.flame.params import EXPRESSION, JAW, ROTATION, SCALE, SHAPE, TRANSLATION, check_flame, split
+from ml.flame.rotation import matrix_from_6d
+
+MIN_SCALE = 1e-8
+
+
+class MirrorMaps(Protocol):
+    """What mirroring needs to know of a head model."""
+
+    mirror_shape: object
+    mirror_expression: object
+
+
+def project(vertices_m: Tensor, rotation: Tensor, translation_px: Tensor, scale: Tensor) -> Tensor:
+    """Weak-perspective projection of head vertices, P = s R v + t.
+
+    Args:
+        vertices_m: (..., V, 3) FLAME frame, metres.
+        rotation: (..., 3, 3) FLAME axes to image axes.
+        translation_px: (..., 3) pixels; z is never supervised.
+        scale: (..., 1) pixels per metre; clamped to at least 1e-8.
+
+    Returns:
+        (..., V, 3) image frame, pixels, x right, y down, z away from the camera.
+
+    Raises:
+        ValueError: a trailing dimension does not fit.
+
+    Source: paper 4.1.
+    """
+    for name, tensor, size in (
+        ("vertices_m", vertices_m, (3,)),
+        ("rotation", rotation, (3, 3)),
+        ("translation_px", translation_px, (3,)),
+        ("scale", scale, (1,)),
+    ):
+        if tuple(tensor.shape[-len(size) :]) != size:
+            raise ValueError(f"project: {name} must end in {size}, got shape {tuple(tensor.shape)}")
+    turn = scale.clamp_min(MIN_SCALE)[..., None] * rotation
+    return vertices_m @ turn.transpose(-1, -2) + translation_px[..., None, :]
+
+
+def project_flame(vertices_m: Tensor, flame: Tensor) -> Tensor:
+    """Project vertices with the rotation, translation and scale of 413 parameters.
+
+    Args:
+        vertices_m: (..., V, 3) FLAME frame, metres, from :class:`ml.flame.layer.FlameLayer`.
+        flame: (..., 413) image frame.
+
+    Returns:
+        (..., V, 3) image frame, pixels.
+
+    Raises:
+        ValueError: a trailing dimension does not fit.
+    """
+    parts = split(flame)
+    return project(vertices_m, matrix_from_6d(parts.rotation), parts.translation, parts.scale)
+
+
+def transform_flame(flame: Tensor, factor: Tensor | float, shift_px: Tensor) -> Tensor:
+    """Follow a change of frame x_out = factor * x + shift (resize, crop, letterbox, or back).
+
+    Args:
+        flame: (..., 413) old frame.
+        factor: new pixels per old pixel, > 0; a number or (...) tensor.
+        shift_px: (2,) or (..., 2), new-frame pixels.
+
+    Returns:
+        (..., 413) new frame; rotation, shape, expression and jaw are untouched.
+
+    Raises:
+        ValueError: the last dimension of flame is not 413 or that of shift_px not 2.
+    """
+    check_flame(flame)
+    if shift_px.shape[-1:] != (2,):
+        raise ValueError(f"transform_flame: shift_px must end in 2, got {tuple(shift_px.shape)}")
+    ratio = torch.as_tensor(factor, dtype=flame.dtype, device=flame.device)
+    if ratio.ndim:
+        ratio = ratio[..., None]
+    out = flame.clone()
+    out[..., TRANSLATION] = out[..., TRANSLATION] * ratio
+    out[..., TRANSLATION.start : TRANSLATION.start + 2] += shift_px
+    out[..., SCALE] = out[..., SCALE] * ratio
+    return out
+
+
+def to_letterbox(flame: Tensor, factor: float, pad_px: Tensor) -> Tensor:
+    """Original image frame to network frame, x_net = factor * x + pad.
+
+    Args:
+        flame: (..., 413) original image frame.
+        factor: network pixels per image pixel.
+        pad_px: (2,) left and top padding, network pixels.
+
+    Returns:
+        (..., 413) network frame.
+    """
+    return transform_flame(flame, factor, pad_px)
+
+
+def from_letterbox(flame: Tensor, factor: float, pad_px: Tensor) -> Tensor:
+    """Network frame to original image frame, x = (x_net - pad) / factor.
+
+    Args:
+        flame: (..., 413) network frame.
+        factor: network pixels per image pixel.
+        pad_px: (2,) left and top padding, network pixels.
+
+    Returns:
+        (..., 413) original image frame.
+    """
+    return transform_flame(flame, 1.0 / factor, -pad_px / factor)
+
+
+def crop_to_image(flame: Tensor, factor: Tensor | float, origin_px: Tensor) -> Tensor:
+    """Frame of a resized crop to the frame of its image, x = x_crop / factor + origin.
+
+    Args:
+        flame: (..., 413) crop frame.
+        factor: crop pixels per image pixel.
+        origin_px: (2,) or (..., 2) image place of the crop's upper left corner, pixels.
+
+    Returns:
+        (..., 413) image frame.
+    """
+    return transform_flame(flame, 1.0 / factor, origin_px)
+
+
+def image_to_crop(flame: Tensor, factor: Tensor | float, origin_px: Tensor) -> Tensor:
+    """Frame of an image to the frame of a resized crop, x_crop = factor * (x - origin).
+
+    Args:
+        flame: (..., 413) image frame.
+        factor: crop pixels per image pixel.
+        origin_px: (2,) or (..., 2) image place of the crop's upper left corner, pixels.
+
+    Returns:
+        (..., 413) crop frame.
+    """
+    ratio = torch.as_tensor(factor, dtype=flame.dtype, device=flame.device)
+    return transform_flame(flame, ratio, -origin_px * (ratio[..., None] if ratio.ndim else ratio))
+
+
+def mirror_flame(flame: Tensor, width_px: float, maps: MirrorMaps) -> Tensor:
+    """Parameters of the head in the horizontally mirrored image, x_out = width - x.
+
+    Vertex i of the result is the mirrored vertex ``maps.mirror_vertices[i]`` of the input. With the
+    procedural head this is exact, twice gives the input back bit by bit in everything but rounding
+    of the translation.
+
+    Args:
+        flame: (..., 413) image frame.
+        width_px: image width, pixels.
+        maps: a head model; its mirror_shape (300, 300) and mirror_expression (100, 100) take row
+            vectors of coefficients to those of the mirrored head.
+
+    Returns:
+        (..., 413) frame of the mirrored image.
+
+    Raises:
+        ValueError: the last dimension is not 413.
+    """
+    check_flame(flame)
+    out = flame.clone()
+    out[..., SHAPE] = _mirror_coefficients(flame[..., SHAPE], maps.mirror_shape)
+    out[..., EXPRESSION] = _mirror_coefficients(flame[..., EXPRESSION], maps.mirror_expression)
+    # with S = diag(-1, 1, 1) the rotation becomes S R S
+    out[..., JAW] = flame[..., JAW] * flame.new_tensor([1.0, -1.0, -1.0])
+    signs = flame.new_tensor([1.0, -1.0, -1.0, -1.0, 1.0, 1.0])
+    out[..., ROTATION] = flame[..., ROTATION] * signs
+    out[..., TRANSLATION.start] = width_px - flame[..., TRANSLATION.start]
+    return out
+
+
+def _mirror_coefficients(coefficients: Tensor, matrix: object) -> Tensor:
+    table = torch.as_tensor(matrix, dtype=coefficients.dtype, device=coefficients.device)
+    return coefficients * table if table.ndim == 1 else coefficients @ table

@@ -1,0 +1,176 @@
+"""Rotations: 6D, matrices, Euler angles, axis-angle and the distance between two of them. Batched torch."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def matrix_from_6d(rotation_6d: Tensor) -> Tensor:
+    """Rotation matrices whose first two columns are the orthonormalised halves of the input.
+
+    Args:
+        rotation_6d: (..., 6), two vectors one after the other, neither zero nor parallel.
+
+    Returns:
+        (..., 3, 3).
+
+    Raises:
+        ValueError: the last dimension is not 6.
+
+    Source: Zhou et al. 2019, "On the continuity of rotation representations in neural networks".
+    """
+    _check(rotation_6d, (6,), "rotation_6d")
+    first, second = rotation_6d[..., :3], rotation_6d[..., 3:]
+    x = torch.nn.functional.normalize(first, dim=-1)
+    z = torch.nn.functional.normalize(torch.linalg.cross(x, second, dim=-1), dim=-1)
+    y = torch.linalg.cross(z, x, dim=-1)
+    return torch.stack([x, y, z], dim=-1)
+
+
+def sixd_from_matrix(matrix: Tensor) -> Tensor:
+    """First two columns of rotation matrices; the inverse of :func:`matrix_from_6d`.
+
+    Args:
+        matrix: (..., 3, 3).
+
+    Returns:
+        (..., 6).
+
+    Raises:
+        ValueError: the trailing dimensions are not 3 x 3.
+    """
+    _check(matrix, (3, 3), "matrix")
+    return torch.cat([matrix[..., :, 0], matrix[..., :, 1]], dim=-1)
+
+
+def matrix_from_axis_angle(axis_angle: Tensor) -> Tensor:
+    """Rodrigues' formula, smooth at zero.
+
+    Args:
+        axis_angle: (..., 3) rad, axis times angle.
+
+    Returns:
+        (..., 3, 3).
+
+    Raises:
+        ValueError: the last dimension is not 3.
+    """
+    _check(axis_angle, (3,), "axis_angle")
+    squared = (axis_angle * axis_angle).sum(-1)[..., None, None]
+    small = squared < 1e-8
+    safe = torch.where(small, torch.ones_like(squared), squared)
+    angle = safe.sqrt()
+    # Taylor series where the quotients lose their digits
+    a = torch.where(small, 1.0 - squared / 6.0, torch.sin(angle) / angle)
+    half = torch.sin(0.5 * angle)
+    b = torch.where(small, 0.5 - squared / 24.0, 2.0 * half * half / safe)
+    k = skew(axis_angle)
+    eye = torch.eye(3, dtype=axis_angle.dtype, device=axis_angle.device)
+    return eye + a * k + b * (k @ k)
+
+
+def skew(vector: Tensor) -> Tensor:
+    """Cross-product matrices (..., 3, 3) of vectors (..., 3)."""
+    x, y, z = vector.unbind(-1)
+    zero = torch.zeros_like(x)
+    return torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], dim=-1).unflatten(-1, (3, 3))
+
+
+def geodesic_distance(a: Tensor, b: Tensor) -> Tensor:
+    """Angle of the rotation between two rotations, exact and differentiable near 0 and near pi.
+
+    The arc cosine of the trace loses half the digits at both ends and has no gradient there; here the
+    sine comes from the antisymmetric part, and both go into atan2. Computed in float32 at least.
+
+    Args:
+        a: (..., 3, 3) rotation matrices.
+        b: (..., 3, 3) rotation matrices, broadcast against a.
+
+    Returns:
+        (...) rad, 0 to pi.
+
+    Raises:
+        ValueError: the trailing dimensions are not 3 x 3.
+    """
+    _check(a, (3, 3), "a")
+    _check(b, (3, 3), "b")
+    dtype = torch.promote_types(torch.promote_types(a.dtype, b.dtype), torch.float32)
+    r = a.to(dtype).transpose(-1, -2) @ b.to(dtype)
+    axial = torch.stack(
+        [r[..., 2, 1] - r[..., 1, 2], r[..., 0, 2] - r[..., 2, 0], r[..., 1, 0] - r[..., 0, 1]], -1
+    )
+    squared = (axial * axial).sum(-1)
+    # the square root has no gradient at zero; there the distance is a minimum or a maximum anyway
+    flat = squared < 1e-20
+    sine = (
+        torch.where(flat, torch.zeros_like(squared), torch.where(flat, 1.0, squared).sqrt()) * 0.5
+    )
+    cosine = 0.5 * (r.diagonal(dim1=-2, dim2=-1).sum(-1) - 1.0)
+    return torch.atan2(sine, cosine)
+
+
+def euler_deg_from_matrix(matrix: Tensor) -> Tensor:
+    """Pitch, yaw and roll of a head.
+
+    A frontal head, diag(1, -1, -1), has (0, 0, 0). Pitch < 0 looks down, yaw < 0 turns the nose to
+    the right of the image, roll < 0 is the image turned anticlockwise.
+
+    Args:
+        matrix: (..., 3, 3) FLAME axes to image axes.
+
+    Returns:
+        (..., 3) pitch, yaw, roll in degrees, within [-180, 180]; at |yaw| = 90 roll is 0.
+
+    Raises:
+        ValueError: the trailing dimensions are not 3 x 3.
+    """
+    _check(matrix, (3, 3), "matrix")
+    m = matrix.transpose(-1, -2)
+    cos_yaw = torch.hypot(m[..., 0, 0], m[..., 1, 0])
+    yaw = torch.atan2(-m[..., 2, 0], cos_yaw)
+    locked = cos_yaw < 1e-6
+    pitch = torch.where(
+        locked, torch.atan2(-m[..., 1, 2], m[..., 1, 1]), torch.atan2(m[..., 2, 1], m[..., 2, 2])
+    )
+    roll = torch.where(locked, torch.zeros_like(yaw), torch.atan2(m[..., 1, 0], m[..., 0, 0]))
+    angles = torch.rad2deg(torch.stack([pitch, yaw, roll], dim=-1))
+    offset = angles.new_tensor([180.0, 0.0, 0.0])
+    return wrap_deg(angles - offset)
+
+
+def matrix_from_euler_deg(euler_deg: Tensor) -> Tensor:
+    """Rotation matrices from pitch, yaw, roll; the inverse of :func:`euler_deg_from_matrix`.
+
+    Args:
+        euler_deg: (..., 3) pitch, yaw, roll in degrees.
+
+    Returns:
+        (..., 3, 3) FLAME axes to image axes.
+
+    Raises:
+        ValueError: the last dimension is not 3.
+    """
+    _check(euler_deg, (3,), "euler_deg")
+    offset = euler_deg.new_tensor([180.0, 0.0, 0.0])
+    x, y, z = torch.deg2rad(euler_deg + offset).unbind(-1)
+    cx, sx, cy, sy, cz, sz = x.cos(), x.sin(), y.cos(), y.sin(), z.cos(), z.sin()
+    rows = [
+        cz * cy, sz * cy, -sy,
+        cz * sy * sx - sz * cx, sz * sy * sx + cz * cx, cy * sx,
+        cz * sy * cx + sz * sx, sz * sy * cx - cz * sx, cy * cx,
+    ]  # fmt: skip
+    return torch.stack(rows, dim=-1).unflatten(-1, (3, 3))
+
+
+def wrap_deg(angle_deg: Tensor) -> Tensor:
+    """Angles brought into [-180, 180), degrees."""
+    return torch.remainder(angle_deg + 180.0, 360.0) - 180.0
+
+
+def _check(tensor: Tensor, trailing: tuple[int, ...], name: str) -> None:
+    if tuple(tensor.shape[-len(trailing) :]) != trailing:
+        wanted = " x ".join(map(str, trailing))
+        raise ValueError(
+            f"{name}: trailing dimensions must be {wanted}, got shape {tuple(tensor.shape)}"
+        )

@@ -1,0 +1,345 @@
+"""Triangle meshes with the per-vertex data that the shading kernel reads, and swept surfaces.
+
+Metres, image axes (x right, y down, z away from the camera) unless a name says otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ml.imaging.rasterizer import Float32Array, Int32Array, vertex_normals
+
+NUM_EXTRAS = 4
+
+
+@dataclass(frozen=True)
+class Mesh:
+    """A surface and what its shading needs.
+
+    Attributes:
+        positions: (V, 3) float32.
+        normals: (V, 3) float32 unit vectors pointing out of the surface.
+        coords: (V, 3) float32 coordinates that stay with the surface, metres; patterns and
+            noise are functions of them.
+        tangents: (V, 3) float32 direction of the fibres (hair, cloth); zero where meaningless.
+        extras: (V, 4) float32, meaning set by the material (see `shading.py`).
+        faces: (F, 3) int32.
+        materials: (F,) int32 row of the material table.
+        parts: (F,) int32 one of `parts.py`'s codes, by which truth tells head from body.
+    """
+
+    positions: Float32Array
+    normals: Float32Array
+    coords: Float32Array
+    tangents: Float32Array
+    extras: Float32Array
+    faces: Int32Array
+    materials: Int32Array
+    parts: Int32Array
+
+    def moved(self, rotation: np.ndarray, shift: np.ndarray) -> Mesh:
+        """The same surface after `rotation @ x + shift`."""
+        turn = np.asarray(rotation, np.float32).T
+        return replace(
+            self,
+            positions=self.positions @ turn + np.asarray(shift, np.float32),
+            normals=self.normals @ turn,
+            tangents=self.tangents @ turn,
+        )
+
+
+def make_mesh(
+    positions: np.ndarray,
+    faces: np.ndarray,
+    material: int,
+    part: int,
+    *,
+    coords: np.ndarray | None = None,
+    tangents: np.ndarray | None = None,
+    extras: np.ndarray | None = None,
+    outward_from: np.ndarray | None = None,
+    normals: np.ndarray | None = None,
+) -> Mesh:
+    """Build a mesh of one material; missing data become zeros, normals follow from the faces.
+
+    Args:
+        positions: (V, 3) metres.
+        faces: (F, 3) vertex indices.
+        material: row of the material table.
+        part: code of `parts.py`.
+        coords: (V, 3) surface coordinates, default the positions.
+        tangents: (V, 3) fibre directions.
+        extras: (V, 4) material data.
+        outward_from: (3,) or (V, 3) inner points; normals are flipped to point away from them.
+        normals: (V, 3) normals, instead of those of the faces.
+
+    Returns:
+        The mesh.
+    """
+    points = np.ascontiguousarray(positions, np.float32)
+    triangles = np.ascontiguousarray(faces, np.int32)
+    if normals is None:
+        normals = vertex_normals(points, triangles)
+        if outward_from is not None:
+            away = np.einsum("ij,ij->i", normals, points - outward_from)
+            normals = np.where(away[:, None] < 0.0, -normals, normals)
+    count = len(points)
+    return Mesh(
+        positions=points,
+        normals=np.asarray(normals, np.float32),
+        coords=points if coords is None else np.asarray(coords, np.float32),
+        tangents=_or_zeros(tangents, (count, 3)),
+        extras=_or_zeros(extras, (count, NUM_EXTRAS)),
+        faces=triangles,
+        materials=np.full(len(triangles), material, np.int32),
+        parts=np.full(len(triangles), part, np.int32),
+    )
+
+
+def join(meshes: Sequence[Mesh]) -> Mesh:
+    """One mesh of several; vertex order is the order given."""
+    if not meshes:
+        return empty_mesh()
+    offsets = np.cumsum([0] + [len(mesh.positions) for mesh in meshes[:-1]])
+    return Mesh(
+        positions=np.concatenate([m.positions for m in meshes]),
+        normals=np.concatenate([m.normals for m in meshes]),
+        coords=np.concatenate([m.coords for m in meshes]),
+        tangents=np.concatenate([m.tangents for m in meshes]),
+        extras=np.concatenate([m.extras for m in meshes]),
+        faces=np.concatenate(
+            [m.faces + np.int32(o) for m, o in zip(meshes, offsets, strict=True)]
+        ),
+        materials=np.concatenate([m.materials for m in meshes]),
+        parts=np.concatenate([m.parts for m in meshes]),
+    )
+
+
+def empty_mesh() -> Mesh:
+    """A mesh without faces."""
+    none3 = np.zeros((0, 3), np.float32)
+    none = np.zeros(0, np.int32)
+    return Mesh(
+        none3,
+        none3,
+        none3,
+        none3,
+        np.zeros((0, NUM_EXTRAS), np.float32),
+        np.zeros((0, 3), np.int32),
+        none,
+        none,
+    )
+
+
+def grid_faces(rows: int, columns: int, closed: bool) -> Int32Array:
+    """Triangles of a grid of vertices in row-major order.
+
+    Args:
+        rows: vertices along the sweep.
+        columns: vertices of one ring.
+        closed: whether the last column joins the first.
+
+    Returns:
+        (F, 3) int32.
+    """
+    row = np.arange(rows - 1)[:, None] * columns
+    column = np.arange(columns if closed else columns - 1)[None]
+    following = (column + 1) % columns
+    a, b = row + column, row + following
+    c, d = a + columns, b + columns
+    quads = np.stack([np.stack([a, c, b], -1), np.stack([b, c, d], -1)], axis=2)
+    return quads.reshape(-1, 3).astype(np.int32)
+
+
+def ring_frames(path: np.ndarray, front: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Side and front directions of the rings of a swept surface, without twist.
+
+    Args:
+        path: (N, 3) centre line.
+        front: (3,) direction that the rings' zero angle keeps to.
+
+    Returns:
+        side (N, 3) and front (N, 3) unit vectors, perpendicular to the path.
+    """
+    along = np.gradient(path, axis=0)
+    along /= np.linalg.norm(along, axis=1, keepdims=True) + 1e-9
+    fronts = front[None] - along * (along @ front)[:, None]
+    lengths = np.linalg.norm(fronts, axis=1, keepdims=True)
+    # A limb that points along `front` has no projection; any perpendicular does.
+    spare = cross(along, np.broadcast_to(np.array([1.0, 1e-3, 1e-3]), along.shape))
+    fronts = np.where(lengths > 0.15, fronts / (lengths + 1e-9), spare)
+    fronts /= np.linalg.norm(fronts, axis=1, keepdims=True) + 1e-9
+    return cross(along, fronts), fronts
+
+
+def sweep(
+    path: np.ndarray,
+    front: np.ndarray,
+    half_width: np.ndarray,
+    half_depth: np.ndarray,
+    segments: int,
+    material: int,
+    part: int,
+    *,
+    origin: float = 0.0,
+    sides: tuple[np.ndarray, np.ndarray] | None = None,
+    extras: np.ndarray | None = None,
+    capped: bool = False,
+) -> Mesh:
+    """A tube of elliptical cross-section along a path.
+
+    Args:
+        path: (N, 3) centre line.
+        front: (3,) direction of angle 0.
+        half_width: (N,) half axis across `front`.
+        half_depth: (N,) half axis along `front`.
+        segments: vertices of a ring.
+        material: row of the material table.
+        part: code of `parts.py`.
+        origin: along-coordinate of the first ring, metres.
+        sides: frames to use instead of `ring_frames`.
+        extras: (4,) values for all vertices.
+        capped: whether the ends are closed by a point.
+
+    Returns:
+        A mesh with coords (around, along, 0) in metres.
+    """
+    side, forward = ring_frames(path, front) if sides is None else sides
+    angle = np.linspace(0.0, 2.0 * np.pi, segments, endpoint=False)
+    # The seam of the around-coordinate lies at the back.
+    signed = np.where(angle > np.pi, angle - 2.0 * np.pi, angle)
+    ring = (
+        np.sin(angle)[None, :, None] * (side * half_width[:, None])[:, None]
+        + np.cos(angle)[None, :, None] * (forward * half_depth[:, None])[:, None]
+    )
+    rows = len(path)
+    positions = (path[:, None] + ring).reshape(-1, 3)
+    along = origin + np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(path, axis=0), axis=1))])
+    around = signed[None] * (0.5 * (half_width + half_depth))[:, None]
+    coords = np.stack(
+        [around, np.broadcast_to(along[:, None], around.shape), np.zeros_like(around)], -1
+    ).reshape(-1, 3)
+    direction = np.gradient(path, axis=0)
+    direction /= np.linalg.norm(direction, axis=1, keepdims=True) + 1e-9
+    tangents = np.repeat(direction, segments, axis=0)
+    faces = grid_faces(rows, segments, closed=True)
+    inner = np.repeat(path, segments, axis=0)
+    if capped:
+        positions = np.concatenate([positions, path[:1], path[-1:]])
+        coords = np.concatenate([coords, coords[:1], coords[-1:]])
+        tangents = np.concatenate([tangents, tangents[:1], tangents[-1:]])
+        inner = np.concatenate([inner, path[:1] + direction[:1], path[-1:] - direction[-1:]])
+        faces = np.concatenate([faces, _cap_faces(rows, segments)])
+    count = len(positions)
+    return make_mesh(
+        positions,
+        faces,
+        material,
+        part,
+        coords=coords,
+        tangents=tangents,
+        extras=None if extras is None else np.broadcast_to(extras, (count, NUM_EXTRAS)),
+        outward_from=inner,
+    )
+
+
+def ellipsoid(
+    centre: np.ndarray,
+    axes: np.ndarray,
+    rows: int,
+    columns: int,
+    material: int,
+    part: int,
+) -> Mesh:
+    """An ellipsoid, its coords on the unit sphere.
+
+    Args:
+        centre: (3,) metres.
+        axes: (3, 3) rows are the half axes as vectors, the last one the pole.
+        rows: parallels.
+        columns: meridians.
+        material: row of the material table.
+        part: code of `parts.py`.
+
+    Returns:
+        The mesh.
+    """
+    theta = np.linspace(0.0, np.pi, rows)
+    phi = np.linspace(0.0, 2.0 * np.pi, columns, endpoint=False)
+    unit = np.stack(
+        [
+            np.sin(theta)[:, None] * np.cos(phi)[None],
+            np.sin(theta)[:, None] * np.sin(phi)[None],
+            np.broadcast_to(np.cos(theta)[:, None], (rows, columns)),
+        ],
+        -1,
+    ).reshape(-1, 3)
+    normals = unit @ np.linalg.pinv(axes).T
+    normals /= np.linalg.norm(normals, axis=1, keepdims=True) + 1e-9
+    return make_mesh(
+        centre + unit @ axes,
+        grid_faces(rows, columns, closed=True),
+        material,
+        part,
+        coords=unit,
+        normals=normals,
+    )
+
+
+def smooth_path(
+    points: np.ndarray, samples: int, rounding: float | Sequence[float] = 0.35
+) -> np.ndarray:
+    """Resample a polyline with its corners rounded.
+
+    Args:
+        points: (N, 3) corners.
+        samples: points of the result.
+        rounding: share of the neighbouring segments that a corner's curve may use, 0 to 0.5;
+            one number for all corners, or one each.
+
+    Returns:
+        (samples, 3) points at equal arc length; the ends are the given ends.
+    """
+    pieces = [points[:1]]
+    parameter = np.linspace(0.0, 1.0, 7)[:, None]
+    corners = np.broadcast_to(np.asarray(rounding), (max(len(points) - 2, 0),))
+    for share, before, corner, after in zip(
+        corners, points[:-2], points[1:-1], points[2:], strict=True
+    ):
+        start = corner + share * (before - corner)
+        end = corner + share * (after - corner)
+        pieces.append(
+            (1 - parameter) ** 2 * start
+            + 2 * parameter * (1 - parameter) * corner
+            + parameter**2 * end
+        )
+    pieces.append(points[-1:])
+    dense = np.concatenate(pieces)
+    length = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(dense, axis=0), axis=1))])
+    wanted = np.linspace(0.0, length[-1], samples)
+    return np.stack([np.interp(wanted, length, dense[:, k]) for k in range(3)], -1)
+
+
+def cross(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Cross product of (..., 3) arrays; many times faster than numpy's on small ones."""
+    ax, ay, az = a[..., 0], a[..., 1], a[..., 2]
+    bx, by, bz = b[..., 0], b[..., 1], b[..., 2]
+    return np.stack([ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx], axis=-1)
+
+
+def _or_zeros(values: np.ndarray | None, shape: tuple[int, int]) -> Float32Array:
+    return np.zeros(shape, np.float32) if values is None else np.asarray(values, np.float32)
+
+
+def _cap_faces(rows: int, segments: int) -> Int32Array:
+    start = np.arange(segments)
+    following = (start + 1) % segments
+    last = (rows - 1) * segments
+    first_cap = np.stack([np.full(segments, rows * segments), start, following], -1)
+    last_cap = np.stack(
+        [np.full(segments, rows * segments + 1), last + following, last + start], -1
+    )
+    return np.concatenate([first_cap, last_cap]).astype(np.int32)

@@ -1,0 +1,207 @@
+"""Stage `images`: the pictures of one shard, their table, and the truth in a table of its own."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from typing import Final
+
+import numpy as np
+import pandas as pd
+
+from ml.captions.scene import Scene
+from ml.flame.head_model import HeadModel
+from ml.generation.config import ImagesConfig
+from ml.generation.generator import GENERATORS, ImageGenerator
+from ml.generation.renderer import RenderedSample, render_pncc
+from ml.imaging.grids import contact_sheet
+from ml.imaging.io import encode_jpeg
+from ml.poses.skeleton import PoseSample
+from ml.records.atomic import write_bytes
+from ml.records.exclusions import Exclusions
+from ml.records.ids import sample_rng, sample_seed
+from ml.records.progress import progress
+from ml.records.report import Scalar, StageReport
+from ml.records.shards import ShardWriter, shard_writer
+from ml.records.tables import CAPTIONS, IMAGES, POSES, TRUTH, empty_table, read_table, write_table
+from ml.records.workspace import Workspace
+
+STAGE: Final = "images"
+TRUTH_STAGE: Final = "truth"
+"""Folder of the exact truth, which only labels, the regressor's crops and evaluation may read."""
+_PNCC_PREVIEWS: Final = 8
+
+
+@dataclass
+class _Work:
+    """What one shard has made so far."""
+
+    exclusions: Exclusions
+    images: list[dict[str, object]] = field(default_factory=list)
+    truths: list[dict[str, object]] = field(default_factory=list)
+    previews: list[np.ndarray] = field(default_factory=list)
+    pncc: list[np.ndarray] = field(default_factory=list)
+
+
+def run_shard(ws: Workspace, config: ImagesConfig, shard: str) -> StageReport:
+    """Make the pictures of one shard.
+
+    Reads `data/poses`, `data/captions` and `data/head_model`; writes `data/images/<shard>.tar`,
+    its IMAGES table, exclusions and preview, and `data/truth/<shard>.parquet`.
+
+    Args:
+        ws: the workspace.
+        config: the stage's configuration.
+        shard: name of the shard.
+
+    Returns:
+        Counts, facts of the heads, a table of heads by Monk tone, the contact sheets.
+
+    Raises:
+        FileNotFoundError: poses, captions or the head model have not been made.
+        ValueError: more samples failed than `config.max_drop_rate` allows.
+    """
+    poses = read_table(ws.table_path("poses", shard), POSES)
+    captions = read_table(ws.table_path("captions", shard), CAPTIONS)
+    head_model = HeadModel.load(ws.stage_dir("head_model") / "head_model.npz")
+    generator = GENERATORS[config.backend](head_model, config)
+    rows_of_pose = dict(list(poses.groupby("pose_id", sort=False)))
+    work = _Work(Exclusions(STAGE))
+    with shard_writer(ws.stage_dir(STAGE) / f"{shard}.tar") as writer:
+        for caption in progress(list(captions.to_dict("records")), f"{STAGE} {shard}"):
+            sample_id = str(caption["sample_id"])
+            try:
+                pose = _pose(rows_of_pose, str(caption["pose_id"]))
+                scene = Scene.from_json(str(caption["scene"]))
+                rng = sample_rng(ws.seed, STAGE, sample_id)
+                sample = generator.generate(pose, scene, rng)
+            except (ValueError, KeyError, TypeError) as error:
+                work.exclusions.add(sample_id, "not drawn", f"{type(error).__name__}: {error}")
+                continue
+            seed = sample_seed(ws.seed, STAGE, sample_id)
+            quality = int(rng.integers(config.jpeg_quality_min, config.jpeg_quality_max + 1))
+            _keep(work, writer, shard, caption, pose, sample, seed, quality, generator, head_model)
+            if len(work.previews) < config.preview_images:
+                work.previews.append(sample.image_rgb)
+            if len(work.pncc) < _PNCC_PREVIEWS:
+                work.pncc += [sample.image_rgb, render_pncc(sample, pose, head_model)]
+    _check_drop_rate(shard, config, work, len(captions))
+    return _finish(ws, shard, work, len(captions))
+
+
+def _pose(rows_of_pose: dict[object, pd.DataFrame], pose_id: str) -> PoseSample:
+    if pose_id not in rows_of_pose:
+        raise KeyError(f"pose {pose_id} of the caption is not in the shard's poses; remake captions")
+    return PoseSample.from_frame(rows_of_pose[pose_id])
+
+
+def _keep(
+    work: _Work,
+    writer: ShardWriter,
+    shard: str,
+    caption: dict[object, object],
+    pose: PoseSample,
+    sample: RenderedSample,
+    seed: int,
+    quality: int,
+    generator: ImageGenerator,
+    head_model: HeadModel,
+) -> None:
+    sample_id = str(caption["sample_id"])
+    picture = encode_jpeg(sample.image_rgb, quality)
+    record = {
+        "sample_id": sample_id,
+        "pose_id": pose.pose_id,
+        "split": pose.split,
+        "prompt": str(caption["prompt"]),
+        "seed": seed,
+        "generator": generator.name,
+        "jpeg_quality": quality,
+        "width": pose.width,
+        "height": pose.height,
+    }
+    span = writer.add(sample_id, {"jpg": picture, "json": record})["jpg"]
+    work.images.append(
+        {
+            "sample_id": sample_id,
+            "pose_id": pose.pose_id,
+            "split": pose.split,
+            "shard": shard,
+            "width": pose.width,
+            "height": pose.height,
+            "offset": span.offset,
+            "size": span.size,
+            "sha256": hashlib.sha256(picture).hexdigest(),
+            "seed": seed,
+            "generator": generator.name,
+            "num_people": len(pose.people),
+            "mean_luma": float(sample.image_rgb.mean(axis=(0, 1)) @ (0.299, 0.587, 0.114)),
+        }
+    )
+    for head_id, head in enumerate(sample.heads):
+        work.truths.append(
+            {
+                "sample_id": sample_id,
+                "head_id": head_id,
+                "person_id": head.person_id,
+                "split": pose.split,
+                "bbox_xywh": head.bbox_xywh,
+                "visible": head.visible,
+                "inside": head.inside,
+                "flame": head.flame,
+                "skin_tone": head.skin_tone,
+                "hair_style": head.hair_style,
+                "glasses": head.glasses,
+                "hat": head.hat,
+                "head_model": head_model.sha256,
+            }
+        )
+
+
+def _check_drop_rate(shard: str, config: ImagesConfig, work: _Work, num_in: int) -> None:
+    if len(work.exclusions) > config.max_drop_rate * num_in:
+        raise ValueError(
+            f"{STAGE}: {shard}: {len(work.exclusions)} of {num_in} samples excluded, more than "
+            f"images.max_drop_rate = {config.max_drop_rate}; first: "
+            f"{work.exclusions.to_frame()['detail'].iloc[0]}"
+        )
+
+
+def _finish(ws: Workspace, shard: str, work: _Work, num_in: int) -> StageReport:
+    images = pd.DataFrame(work.images) if work.images else empty_table(IMAGES)
+    truth = pd.DataFrame(work.truths) if work.truths else empty_table(TRUTH)
+    write_table(ws.table_path(STAGE, shard), images, IMAGES)
+    write_table(ws.table_path(TRUTH_STAGE, shard), truth, TRUTH)
+    work.exclusions.write(ws, shard)
+    folder = ws.stage_dir(STAGE) / "pictures"
+    pictures = {"pictures": folder / f"{shard}.jpg", "pncc": folder / f"{shard}-pncc.jpg"}
+    write_bytes(pictures["pictures"], encode_jpeg(contact_sheet(work.previews, 8, 192), 88))
+    write_bytes(pictures["pncc"], encode_jpeg(contact_sheet(work.pncc, 8, 192), 88))
+    return StageReport(
+        num_in=num_in,
+        num_out=len(images),
+        num_excluded=len(work.exclusions),
+        metadata=_facts(images, truth),
+        tables={"heads_by_skin_tone": _tone_table(truth)},
+        pictures=pictures,
+    )
+
+
+def _facts(images: pd.DataFrame, truth: pd.DataFrame) -> dict[str, Scalar]:
+    if not len(truth):
+        return {"num_heads": 0}
+    sides = np.array([max(box[2], box[3]) for box in truth["bbox_xywh"]])
+    return {
+        "num_heads": len(truth),
+        "heads_per_image": round(len(truth) / len(images), 3),
+        "median_head_px": round(float(np.median(sides)), 1),
+        "share_partly_hidden": round(float((truth["visible"] < 0.8).mean()), 3),
+        "share_cut_by_frame": round(float((truth["inside"] < 0.98).mean()), 3),
+        "mean_luma": round(float(images["mean_luma"].mean()), 1),
+        "megabytes": round(float(images["size"].sum()) / 1e6, 2),
+    }
+
+
+def _tone_table(truth: pd.DataFrame) -> pd.DataFrame:
+    counts = truth["skin_tone"].value_counts().reindex(range(1, 11), fill_value=0)
+    return pd.DataFrame({"monk_tone": counts.index, "heads": counts.to_numpy()})

@@ -1,0 +1,5 @@
+"""The single-shot detector: YOLO-NAS trunk, six FLAME branches, assignment, losses, decoding.
+
+Read `config.py` (sizes), `detector.py` (the network), `decode.py` and `postprocess.py` (heads out),
+then `targets.py`, `assigner.py` and `losses.py` (training).
+"""

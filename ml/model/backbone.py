@@ -1,0 +1,106 @@
+"""Encoders: images to feature maps at strides 4, 8, 16 and 32."""
+
+from __future__ import annotations
+
+from typing import Protocol, runtime_checkable
+
+from torch import Tensor, nn
+
+from ml.model.blocks import SPP, ConvBNAct, CSPLayer, Norm, QARepVGGBlock, build_block
+from ml.model.config import BackboneConfig, BlockKind, TrunkStageConfig
+
+FeatureMaps = tuple[Tensor, Tensor, Tensor, Tensor]
+
+
+@runtime_checkable
+class Encoder(Protocol):
+    """What the neck needs of an encoder; any `nn.Module` with these two will do.
+
+    Attributes:
+        channels: channels of c2, c3, c4, c5.
+    """
+
+    channels: tuple[int, int, int, int]
+
+    def __call__(self, images: Tensor) -> FeatureMaps:
+        """(B, 3, H, W) float in [0, 1] -> c2, c3, c4, c5 at strides 4, 8, 16, 32."""
+        ...
+
+
+class _Stem(nn.Module):
+    """The first block, called `stem.conv` in published state dicts."""
+
+    def __init__(self, channels: int, stride: int, kind: BlockKind, norm: Norm) -> None:
+        super().__init__()
+        self.conv: nn.Module
+        if stride == 4:
+            # Kernel 6, padding 1: neighbouring windows overlap by two pixels and stay centred.
+            self.conv = ConvBNAct(3, channels, 6, norm, stride=4, padding=1)
+        elif kind == "qarepvgg":
+            self.conv = QARepVGGBlock(3, channels, norm, stride=2)
+        else:
+            self.conv = ConvBNAct(3, channels, 3, norm, stride=2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(x)
+
+
+class _Stage(nn.Module):
+    """Stride-2 block and CSP layer."""
+
+    def __init__(
+        self, in_channels: int, config: TrunkStageConfig, kind: BlockKind, norm: Norm
+    ) -> None:
+        super().__init__()
+        self.downsample = (
+            build_block(kind, in_channels, config.channels, norm, stride=2)
+            if config.stride == 2
+            else nn.Identity()
+        )
+        self.blocks = (
+            CSPLayer(
+                config.channels,
+                config.channels,
+                config.blocks,
+                config.hidden,
+                kind,
+                norm,
+                config.concat_intermediates,
+            )
+            if config.blocks
+            else nn.Identity()
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.blocks(self.downsample(x))
+
+
+class YoloNASBackbone(nn.Module):
+    """The YOLO-NAS encoder.
+
+    Source: paper 4.2; super-gradients' published state dicts.
+    """
+
+    def __init__(self, config: BackboneConfig, norm: Norm) -> None:
+        """Build the encoder of a configuration."""
+        super().__init__()
+        kind, stages = config.block, config.stages
+        self.channels = (
+            stages[0].channels,
+            stages[1].channels,
+            stages[2].channels,
+            stages[3].channels,
+        )
+        self.stem = _Stem(config.stem_channels, config.stem_stride, kind, norm)
+        self.stage1 = _Stage(config.stem_channels, stages[0], kind, norm)
+        self.stage2 = _Stage(self.channels[0], stages[1], kind, norm)
+        self.stage3 = _Stage(self.channels[1], stages[2], kind, norm)
+        self.stage4 = _Stage(self.channels[2], stages[3], kind, norm)
+        self.context_module = SPP(self.channels[3], norm)
+
+    def forward(self, images: Tensor) -> FeatureMaps:
+        """(B, 3, H, W) float in [0, 1], H and W multiples of 32 -> c2, c3, c4, c5."""
+        c2 = self.stage1(self.stem(images))
+        c3 = self.stage2(c2)
+        c4 = self.stage3(c3)
+        return c2, c3, c4, self.context_module(self.stage4(c4))

@@ -1,0 +1,278 @@
+"""Typed sizes of the detector: nano (ours) and S, M, L (the published ones)."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from ml.records.config import StageConfig
+
+ModelSize = Literal["nano", "S", "M", "L"]
+BlockKind = Literal["qarepvgg", "conv"]
+
+
+class TrunkStageConfig(StageConfig):
+    """One stage of the backbone: an optional stride-2 block, then a CSP layer."""
+
+    channels: int = Field(gt=0)
+    """Channels of the stage's output."""
+    hidden: int = Field(gt=0)
+    """Channels inside the CSP layer."""
+    blocks: int = Field(ge=0)
+    """Bottlenecks of the CSP layer; 0: no CSP layer."""
+    concat_intermediates: bool = False
+    """Concatenate the output of every bottleneck, not of the last alone."""
+    stride: Literal[1, 2] = 2
+    """2: starts with a stride-2 block. 1: CSP only; the channels must equal the input's."""
+
+
+class BackboneConfig(StageConfig):
+    """The YOLO-NAS encoder: stem, four stages (c2..c5), spatial pyramid pooling on the last."""
+
+    block: BlockKind = "qarepvgg"
+    """3x3 block of stem, downsampling and bottlenecks."""
+    stem_channels: int = Field(default=48, gt=0)
+    """Channels of the stem's output."""
+    stem_stride: Literal[2, 4] = 2
+    """4: one 6x6 convolution reaches stride 4 at once, which saves most of a small model's time."""
+    stages: tuple[TrunkStageConfig, TrunkStageConfig, TrunkStageConfig, TrunkStageConfig]
+    """Stages with the outputs c2, c3, c4, c5 at strides 4, 8, 16, 32."""
+
+    @model_validator(mode="after")
+    def _strides_fit(self) -> BackboneConfig:
+        stride: int = self.stem_stride
+        channels = self.stem_channels
+        for number, (stage, wanted) in enumerate(zip(self.stages, (4, 8, 16, 32), strict=True), 1):
+            stride *= stage.stride
+            if stride != wanted:
+                raise ValueError(
+                    f"stage {number} must end at stride {wanted}, got {stride}; "
+                    "adapt stem_stride or the stages' stride"
+                )
+            if stage.stride == 1 and stage.channels != channels:
+                raise ValueError(
+                    f"stage {number} has stride 1, so its channels must equal its input's "
+                    f"{channels}, got {stage.channels}"
+                )
+            channels = stage.channels
+        return self
+
+
+class NeckStageConfig(StageConfig):
+    """One stage of the neck: merge two or three maps, then a CSP layer."""
+
+    channels: int = Field(gt=0)
+    """Channels of the stage's output."""
+    hidden: int = Field(gt=0)
+    """Channels inside the CSP layer."""
+    blocks: int = Field(ge=1)
+    """Bottlenecks of the CSP layer."""
+
+
+class NeckConfig(StageConfig):
+    """The path-aggregation neck with c2: two stages up, two down."""
+
+    block: BlockKind = "qarepvgg"
+    """3x3 block of the two stages on the way up; the way down always has plain convolutions."""
+    with_c2: bool = True
+    """Let p3 see c2. Work at stride 4 is dear: without it a small model is a fifth faster."""
+    up1: NeckStageConfig
+    """From c5, with c4 and c3, to stride 16."""
+    up2: NeckStageConfig
+    """From there, with c3 and c2, to p3 at stride 8."""
+    down1: NeckStageConfig
+    """From p3 to p4 at stride 16."""
+    down2: NeckStageConfig
+    """From p4 to p5 at stride 32."""
+
+
+class BranchConfig(StageConfig):
+    """One FLAME branch: blocks of `inter` channels, then a 1x1 prediction of `out` channels."""
+
+    inter: int = Field(gt=0)
+    """Channels of the branch's blocks."""
+    out: int = Field(gt=0)
+    """Predicted values; for shape and expression the leading coefficients, the rest are zero."""
+
+
+class HeadConfig(StageConfig):
+    """The three heads (strides 8, 16, 32), each with box, class and six FLAME branches."""
+
+    reg_max: int = Field(default=16, ge=1)
+    """A box side is predicted as a distribution over the distances 0..reg_max, in strides."""
+    box_channels: tuple[int, int, int]
+    """Channels of the box and class branch at each scale."""
+    flame_channels: tuple[int, int, int]
+    """Channels that feed the FLAME branches at each scale."""
+    branch_block: BlockKind = "qarepvgg"
+    """3x3 block of the FLAME branches."""
+    branch_blocks: int = Field(default=2, ge=1)
+    """Blocks of each FLAME branch."""
+    shape: BranchConfig
+    """Leading shape coefficients, 3 tanh(z)."""
+    expression: BranchConfig
+    """Leading expression coefficients, 3 tanh(z)."""
+    pose_inter: int = Field(default=16, gt=0)
+    """Channels of the rotation, jaw, scale and translation branches."""
+    translation_unit: Literal["pixel", "stride"] = "pixel"
+    """Unit of the predicted offset from the anchor centre; official: pixel."""
+    scale_base_px_per_m: float = Field(default=20.0, gt=0)
+    """Scale at z = 0 and stride 1: scale = base * e^z * stride."""
+    frontal_start: bool = False
+    """Bias the rotation to a frontal head before training; official: False."""
+    swapped_branches: bool = False
+    """Weights of the official code, whose consumers read jaw and rotation elsewhere than they were
+    written: with R and J the outputs of the branches called rotation and jaw, the jaw is R[3:6] and
+    the 6D rotation is J + R[0:3]. False: the branches mean what they are called."""
+
+
+class ModelConfig(StageConfig):
+    """The whole detector."""
+
+    name: str
+    """Size, for logs and file names."""
+    backbone: BackboneConfig
+    """Encoder; not built when another encoder is given to `build_detector`."""
+    neck: NeckConfig
+    """Neck."""
+    head: HeadConfig
+    """Heads."""
+    image_size: int = Field(default=640, gt=0, multiple_of=32)
+    """Side of the square network input the size is meant for, px; others work."""
+    bn_eps: float = Field(default=1e-6, gt=0)
+    """Epsilon of every batch normalisation."""
+    bn_momentum: float = Field(default=0.1, gt=0, le=1)
+    """Momentum of every batch normalisation."""
+
+
+def _trunk(
+    hidden: tuple[int, int, int, int], concat: tuple[bool, bool, bool, bool]
+) -> BackboneConfig:
+    """A published backbone; the sizes differ in the CSP layers alone."""
+    rows = zip((96, 192, 384, 768), hidden, (2, 3, 5, 2), concat, strict=True)
+    stages = [
+        TrunkStageConfig(channels=c, hidden=h, blocks=b, concat_intermediates=i)
+        for c, h, b, i in rows
+    ]
+    return BackboneConfig(stages=(stages[0], stages[1], stages[2], stages[3]))
+
+
+def _neck(blocks: tuple[int, int, int, int], hidden: tuple[int, int, int, int]) -> NeckConfig:
+    """A published neck."""
+    rows = zip((192, 96, 192, 384), blocks, hidden, strict=True)
+    up1, up2, down1, down2 = (NeckStageConfig(channels=c, blocks=b, hidden=h) for c, b, h in rows)
+    return NeckConfig(up1=up1, up2=up2, down1=down1, down2=down2)
+
+
+def _small_model() -> ModelConfig:
+    return ModelConfig(
+        name="S",
+        backbone=_trunk((32, 64, 96, 192), (False, False, False, False)),
+        neck=_neck((2, 2, 2, 2), (64, 48, 64, 64)),
+        head=HeadConfig(
+            box_channels=(96, 192, 384),
+            flame_channels=(96, 384, 384),
+            shape=BranchConfig(inter=128, out=64),
+            expression=BranchConfig(inter=64, out=32),
+        ),
+    )
+
+
+def _medium_model() -> ModelConfig:
+    return ModelConfig(
+        name="M",
+        backbone=_trunk((64, 128, 256, 384), (True, True, True, False)),
+        neck=_neck((2, 3, 2, 3), (192, 64, 192, 256)),
+        head=HeadConfig(
+            box_channels=(192, 192, 192),
+            flame_channels=(192, 192, 192),
+            shape=BranchConfig(inter=128, out=64),
+            expression=BranchConfig(inter=64, out=32),
+        ),
+    )
+
+
+def _large_model() -> ModelConfig:
+    return ModelConfig(
+        name="L",
+        backbone=_trunk((96, 128, 256, 512), (True, True, True, True)),
+        neck=_neck((4, 4, 4, 4), (128, 128, 128, 256)),
+        head=HeadConfig(
+            box_channels=(128, 256, 512),
+            flame_channels=(256, 256, 256),
+            branch_blocks=3,
+            shape=BranchConfig(inter=256, out=128),
+            expression=BranchConfig(inter=128, out=64),
+            pose_inter=32,
+        ),
+        bn_momentum=0.03,
+    )
+
+
+def _nano_model() -> ModelConfig:
+    """About 1.1 M parameters, for 192 to 256 px on a CPU.
+
+    Plain convolutions: the branches of QARepVGG cost more there than they bring in a short
+    training. Nothing but the stem works at stride 4, where each pass over the map is dear.
+    """
+    stage = TrunkStageConfig
+    return ModelConfig(
+        name="nano",
+        backbone=BackboneConfig(
+            block="conv",
+            stem_channels=24,
+            stem_stride=4,
+            stages=(
+                stage(channels=24, hidden=24, blocks=0, stride=1),
+                stage(channels=48, hidden=32, blocks=1),
+                stage(channels=96, hidden=48, blocks=2),
+                stage(channels=160, hidden=80, blocks=1),
+            ),
+        ),
+        neck=NeckConfig(
+            block="conv",
+            with_c2=False,
+            up1=NeckStageConfig(channels=64, hidden=32, blocks=1),
+            up2=NeckStageConfig(channels=48, hidden=24, blocks=1),
+            down1=NeckStageConfig(channels=64, hidden=32, blocks=1),
+            down2=NeckStageConfig(channels=96, hidden=48, blocks=1),
+        ),
+        head=HeadConfig(
+            box_channels=(32, 48, 48),
+            flame_channels=(48, 64, 64),
+            branch_block="conv",
+            branch_blocks=1,
+            shape=BranchConfig(inter=32, out=32),
+            expression=BranchConfig(inter=16, out=16),
+            pose_inter=16,
+            translation_unit="stride",
+            frontal_start=True,
+        ),
+        image_size=192,
+        bn_eps=1e-5,
+    )
+
+
+def model_config(size: ModelSize) -> ModelConfig:
+    """The configuration of a named size.
+
+    The tables of S, M and L are those of the published configurations, with the head's width
+    multiplier already applied. The paper says two blocks a branch and 300 + 100 coefficients; the
+    published L has three blocks, and no size predicts more than 128 + 64 coefficients.
+
+    Args:
+        size: nano (for 192 to 256 px on a CPU), S, M or L (640 px).
+
+    Returns:
+        The configuration.
+
+    Raises:
+        ValueError: no such size.
+
+    Source: paper 4.2, appendix B and table 8; the published configurations.
+    """
+    makers = {"nano": _nano_model, "S": _small_model, "M": _medium_model, "L": _large_model}
+    if size not in makers:
+        raise ValueError(f"model size: expected one of {', '.join(makers)}, got {size!r}")
+    return makers[size]()

@@ -1,0 +1,134 @@
+"""The prediction heads: class, box distribution and six FLAME branches at each scale."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from ml.model.blocks import Norm, SeqConvBNAct, build_block
+from ml.model.config import HeadConfig
+
+STRIDES = (8, 16, 32)
+
+PRIOR_SCORE = 0.01
+"""Score of every anchor before training, so that the background does not swamp the first steps."""
+
+_FRONTAL_6D = (1.0, 0.0, 0.0, 0.0, -1.0, 0.0)
+
+
+class ScaleHead(nn.Module):
+    """The head of one scale; its attribute names are those of the published state dicts."""
+
+    def __init__(self, in_channels: int, scale_index: int, config: HeadConfig, norm: Norm) -> None:
+        """Build the head.
+
+        Args:
+            in_channels: channels of the neck's map.
+            scale_index: 0, 1, 2 for strides 8, 16, 32.
+            config: all heads' configuration.
+            norm: batch normalisation.
+        """
+        super().__init__()
+        box, flame = config.box_channels[scale_index], config.flame_channels[scale_index]
+        self.swapped = config.swapped_branches
+        self.pose_stem = SeqConvBNAct(in_channels, flame, 1, norm)
+        self.bbox_stem = SeqConvBNAct(in_channels, box, 1, norm)
+        self.cls_convs = nn.Sequential(SeqConvBNAct(box, box, 3, norm))
+        self.reg_convs = nn.Sequential(SeqConvBNAct(box, box, 3, norm))
+        self.cls_pred = nn.Conv2d(box, 1, 1)
+        self.reg_pred = nn.Conv2d(box, 4 * (config.reg_max + 1), 1)
+        pose = config.pose_inter
+        self.flame_shape_pred = _branch(flame, config.shape.inter, config.shape.out, config, norm)
+        self.flame_expression_pred = _branch(
+            flame, config.expression.inter, config.expression.out, config, norm
+        )
+        self.flame_rotation_pred = _branch(flame, pose, 6, config, norm)
+        self.flame_jaw_pred = _branch(flame, pose, 3, config, norm)
+        self.flame_scale_pred = _branch(flame, pose, 1, config, norm)
+        self.flame_translation_pred = _branch(flame, pose, 3, config, norm)
+        self._initialise(config)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """One map's predictions.
+
+        Args:
+            x: (B, C, H, W).
+
+        Returns:
+            (B, H*W) score logits, (B, H*W, 4 bins) box logits, (B, H*W, K) raw FLAME values.
+        """
+        pose, box = self.pose_stem(x), self.bbox_stem(x)
+        score = self.cls_pred(self.cls_convs(box))
+        sides = self.reg_pred(self.reg_convs(box))
+        rotation, jaw = self.flame_rotation_pred(pose), self.flame_jaw_pred(pose)
+        if self.swapped:
+            jaw, rotation = rotation[:, 3:], torch.cat([jaw, rotation[:, :3]], dim=1)
+        flame = [
+            self.flame_shape_pred(pose),
+            self.flame_expression_pred(pose),
+            jaw,
+            rotation,
+            self.flame_translation_pred(pose),
+            self.flame_scale_pred(pose),
+        ]
+        return score.flatten(1), _rows(sides), _rows(torch.cat(flame, dim=1))
+
+    @torch.no_grad()
+    def _initialise(self, config: HeadConfig) -> None:
+        assert self.cls_pred.bias is not None
+        self.cls_pred.bias.fill_(-math.log((1 - PRIOR_SCORE) / PRIOR_SCORE))
+        if config.frontal_start:
+            last = self.flame_rotation_pred[-1]
+            assert isinstance(last, nn.Conv2d)
+            assert last.bias is not None
+            last.bias.copy_(torch.tensor(_FRONTAL_6D))
+
+
+def _branch(
+    in_channels: int, inter: int, out: int, config: HeadConfig, norm: Norm
+) -> nn.Sequential:
+    blocks = [
+        build_block(
+            config.branch_block, in_channels if i == 0 else inter, inter, norm, learned_alpha=True
+        )
+        for i in range(config.branch_blocks)
+    ]
+    return nn.Sequential(*blocks, nn.Conv2d(inter, out, 1))
+
+
+def _rows(maps: Tensor) -> Tensor:
+    """(B, C, H, W) -> (B, H*W, C)."""
+    return maps.flatten(2).transpose(1, 2)
+
+
+class DetectionHeads(nn.Module):
+    """The heads of the three scales.
+
+    Source: paper 4.2 and appendix B; the published state dicts where they differ.
+    """
+
+    def __init__(self, in_channels: tuple[int, int, int], config: HeadConfig, norm: Norm) -> None:
+        """Build the heads for maps of so many channels."""
+        super().__init__()
+        self.config = config
+        self.head1 = ScaleHead(in_channels[0], 0, config, norm)
+        self.head2 = ScaleHead(in_channels[1], 1, config, norm)
+        self.head3 = ScaleHead(in_channels[2], 2, config, norm)
+
+    def forward(self, maps: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """Predictions of all anchors.
+
+        Args:
+            maps: p3, p4, p5.
+
+        Returns:
+            (B, A) score logits, (B, A, 4, reg_max + 1) box logits, (B, A, K) raw FLAME values.
+        """
+        heads = (self.head1, self.head2, self.head3)
+        results = [head(x) for head, x in zip(heads, maps, strict=True)]
+        scores = torch.cat([r[0] for r in results], dim=1)
+        sides = torch.cat([r[1] for r in results], dim=1)
+        flame = torch.cat([r[2] for r in results], dim=1)
+        return scores, sides.unflatten(-1, (4, self.config.reg_max + 1)), flame

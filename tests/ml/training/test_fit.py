@@ -32,7 +32,7 @@ STAGE = "toy"
 class ToyData(Dataset[dict[str, Any]]):
     """Noise images whose mean is the target; the noise depends on sample and epoch."""
 
-    ids = [f"s{i:02d}" for i in range(12)]
+    ids = tuple(f"s{i:02d}" for i in range(12))
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -160,8 +160,12 @@ def test_non_finite_loss_names_term_and_samples(tmp_path: Path) -> None:
     with pytest.raises(NonFiniteTraining) as caught:
         train(tmp_path, poison="s05")
     text = str(caught.value)
-    assert "extra = nan" in text and "loss = nan" in text and "fit" not in text.split("at epoch")[0]
-    assert "s05" in text and "epoch 0" in text and "learning rate" in text
+    assert "extra = nan" in text
+    assert "loss = nan" in text
+    assert "fit" not in text.split("at epoch")[0]
+    assert "s05" in text
+    assert "epoch 0" in text
+    assert "learning rate" in text
 
 
 def test_non_finite_gradient_is_named(tmp_path: Path) -> None:

@@ -1,0 +1,1 @@
+"""The dataset: labels, splits, samples and augmentation for training, statistics and card."""

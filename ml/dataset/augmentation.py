@@ -1,0 +1,296 @@
+"""Training augmentation: colours on RGB; similarities that move image, boxes and FLAME alike."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from ml.imaging.io import decode_image, encode_jpeg
+from ml.imaging.letterbox import PADDING_VALUE
+from ml.records.config import StageConfig
+
+Image = NDArray[np.uint8]
+Array = NDArray[np.floating]
+
+#: Directions in which a head's outline is kept; 32 bound a rotated box within 0.5 % of its size.
+NUM_OUTLINE_POINTS = 32
+
+Mirror = Callable[[Array], Array]
+"""(N, 413) parameters -> the mirrored head's, about x = 0 of the image frame."""
+
+
+class AugmentConfig(StageConfig):
+    """Strength of every random change of a training image; probabilities are per image."""
+
+    flip: float = 0.5
+    """Probability of mirroring; needs a head model with a mirror map."""
+    rotate: float = 0.3
+    """Probability of a rotation in the image plane."""
+    rotation_deg: float = 20.0
+    """Largest rotation."""
+    zoom: tuple[float, float] = (0.8, 1.3)
+    """Smallest and largest scale, uniform in the logarithm."""
+    shift: float = 0.12
+    """Largest shift along each axis, as a share of the side."""
+    colour: float = 0.8
+    """Probability of changing brightness, contrast, hue and saturation."""
+    brightness: float = 0.2
+    """Largest relative change of brightness, and of contrast."""
+    hue: float = 8.0
+    """Largest change of hue, in OpenCV's half degrees."""
+    saturation: float = 0.3
+    """Largest relative change of saturation."""
+    grey: float = 0.05
+    """Probability of removing colour."""
+    blur: float = 0.1
+    """Probability of a Gaussian blur."""
+    blur_sigma_px: float = 1.2
+    """Largest sigma of the blur, network px."""
+    noise: float = 0.1
+    """Probability of added Gaussian noise."""
+    noise_sigma: float = 8.0
+    """Largest standard deviation of the noise, grey levels."""
+    jpeg: float = 0.1
+    """Probability of compressing once more."""
+    jpeg_quality: tuple[int, int] = (30, 90)
+    """Range of the compression's quality."""
+
+
+@dataclass(frozen=True)
+class Similarity:
+    """A change of image frame: optional mirror, then p -> zoom * R(angle) p + shift.
+
+    Attributes:
+        zoom: new px per old px, > 0.
+        angle_rad: from x (right) towards y (down), so clockwise on the screen.
+        shift: (x, y), new px.
+        mirror_width: width of the old image if x becomes width - x first, else None.
+    """
+
+    zoom: float = 1.0
+    angle_rad: float = 0.0
+    shift: tuple[float, float] = (0.0, 0.0)
+    mirror_width: float | None = None
+
+    def rotation(self) -> NDArray[np.float64]:
+        """The rotation without zoom.
+
+        Returns:
+            (2, 2).
+        """
+        cosine, sine = np.cos(self.angle_rad), np.sin(self.angle_rad)
+        return np.array([[cosine, -sine], [sine, cosine]])
+
+    def matrix(self) -> NDArray[np.float64]:
+        """The whole change as an affine matrix of continuous pixel coordinates.
+
+        Returns:
+            (2, 3).
+        """
+        matrix = np.column_stack([self.zoom * self.rotation(), np.asarray(self.shift)])
+        if self.mirror_width is not None:
+            matrix[:, 2] += matrix[:, 0] * self.mirror_width
+            matrix[:, 0] *= -1
+        return matrix
+
+    def points(self, points_px: Array) -> NDArray[np.float32]:
+        """Move image points.
+
+        Args:
+            points_px: (..., 2) old frame, px.
+
+        Returns:
+            (..., 2) float32 new frame, px.
+        """
+        matrix = self.matrix()
+        return (points_px @ matrix[:, :2].T + matrix[:, 2]).astype(np.float32)
+
+    def flame(self, flame: Array, mirror: Mirror | None = None) -> NDArray[np.float32]:
+        """Move heads: their projected vertices move exactly as `points` would move them.
+
+        A rotation of the image multiplies the head's rotation from the left, R <- Rz R. (The
+        official code multiplies from the right, which agrees for frontal heads only.)
+
+        Args:
+            flame: (N, 413) image frame, px.
+            mirror: the head model's mirror; needed when this similarity mirrors.
+
+        Returns:
+            (N, 413) float32, new frame.
+
+        Raises:
+            ValueError: it mirrors and no mirror was given.
+        """
+        moved = np.array(flame, np.float64)
+        if self.mirror_width is not None:
+            if mirror is None:
+                raise ValueError(
+                    "Similarity.flame: this similarity mirrors, so the head model's mirror is "
+                    "needed; pass `mirror`, or set the flip probability to 0"
+                )
+            moved = np.array(mirror(flame), np.float64)
+            moved[:, 409] += self.mirror_width
+        turn = self.rotation().T
+        for first in (403, 406):
+            moved[:, first : first + 2] = moved[:, first : first + 2] @ turn
+        moved[:, 409:411] = self.zoom * moved[:, 409:411] @ turn + np.asarray(self.shift)
+        moved[:, 411:413] *= self.zoom
+        return moved.astype(np.float32)
+
+    def boxes(self, boxes_xyxy: Array, outlines: Array) -> NDArray[np.float32]:
+        """Move boxes; a rotated head gets the bounds of its rotated outline.
+
+        Args:
+            boxes_xyxy: (N, 4) old frame, px.
+            outlines: (N, K, 2) outlines whose bounds are the boxes, see `head_outlines`.
+
+        Returns:
+            (N, 4) float32 new frame, px; not clipped.
+        """
+        source = outlines if self.angle_rad else boxes_xyxy.reshape(-1, 2, 2)
+        points = self.points(source)
+        return np.concatenate([points.min(axis=1), points.max(axis=1)], axis=1)
+
+    def warp(self, image_rgb: Image, size: int) -> Image:
+        """Resample an image into the new frame.
+
+        Args:
+            image_rgb: (H, W, 3) uint8.
+            size: side of the new, square image, px.
+
+        Returns:
+            (size, size, 3) uint8 RGB; grey where the old image does not reach.
+        """
+        matrix = self.matrix()
+        if self.zoom < 1:
+            # Averages areas first, as the letterbox does: bilinear sampling alone would alias.
+            height, width = image_rgb.shape[:2]
+            small = (max(round(width * self.zoom), 1), max(round(height * self.zoom), 1))
+            image_rgb = np.asarray(
+                cv2.resize(image_rgb, small, interpolation=cv2.INTER_AREA), np.uint8
+            )
+            matrix[:, :2] *= np.array([width, height]) / small
+        # Pixel centres lie at halves in our frames and at integers in OpenCV's.
+        matrix[:, 2] += 0.5 * matrix[:, :2].sum(axis=1) - 0.5
+        warped = cv2.warpAffine(
+            image_rgb,
+            matrix,
+            (size, size),
+            flags=cv2.INTER_LINEAR,
+            borderMode=cv2.BORDER_CONSTANT,
+            borderValue=(PADDING_VALUE,) * 3,
+        )
+        return np.asarray(warped, np.uint8)
+
+
+def head_outlines(boxes_xyxy: Array, vertices_px: list[Array | None]) -> NDArray[np.float32]:
+    """Points whose bounds are a head's box, to bound the box tightly after a rotation.
+
+    The projected vertices that lie in the box (what of the head is in sight), stretched so that
+    their bounds are the box, which may hold hair too. Where there is no mesh, or it misses its
+    box, an ellipse stands in.
+
+    Args:
+        boxes_xyxy: (N, 4) image frame, px.
+        vertices_px: N projected meshes (V, 2) or (V, 3), or None.
+
+    Returns:
+        (N, 32, 2) float32 image frame, px.
+    """
+    angles = np.arange(NUM_OUTLINE_POINTS) * (2 * np.pi / NUM_OUTLINE_POINTS)
+    directions = np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    outlines = np.empty((len(boxes_xyxy), NUM_OUTLINE_POINTS, 2), np.float32)
+    for outline, box, vertices in zip(outlines, boxes_xyxy, vertices_px, strict=True):
+        low, high = box[:2], box[2:]
+        points = directions
+        if vertices is not None:
+            xy = vertices[:, :2]
+            seen = xy[((xy >= low) & (xy <= high)).all(axis=1)]
+            if len(seen) >= 16 and (np.ptp(seen, axis=0) > 0.3 * (high - low)).all():
+                points = seen[(seen @ directions.T).argmax(axis=0)]
+        start, extent = points.min(axis=0), np.ptp(points, axis=0)
+        outline[:] = low + (points - start) / extent * (high - low)
+    return outlines
+
+
+def random_similarity(
+    height: int, width: int, size: int, config: AugmentConfig, rng: np.random.Generator
+) -> Similarity:
+    """Draw a similarity around the letterboxed image.
+
+    Args:
+        height: of the image, px.
+        width: of the image, px.
+        size: side of the square result, px.
+        config: strengths.
+        rng: source of randomness; always draws equally often.
+
+    Returns:
+        The similarity from the image to the square.
+    """
+    flip, turn = rng.random(2)
+    angle, log_zoom, dx, dy = rng.uniform(-1, 1, 4)
+    low, high = np.log(config.zoom)
+    zoom = float(np.exp((low + high) / 2 + log_zoom * (high - low) / 2)) * size / max(height, width)
+    angle_rad = float(np.deg2rad(config.rotation_deg) * angle) if turn < config.rotate else 0.0
+    turned = Similarity(zoom, angle_rad).points(np.array([width / 2, height / 2]))
+    centre = size / 2 + config.shift * size * np.array([dx, dy])
+    shift = centre - turned
+    return Similarity(
+        zoom,
+        angle_rad,
+        (float(shift[0]), float(shift[1])),
+        float(width) if flip < config.flip else None,
+    )
+
+
+def change_look(image_rgb: Image, config: AugmentConfig, rng: np.random.Generator) -> Image:
+    """Change colour and sharpness, add noise and compression; geometry stays.
+
+    Args:
+        image_rgb: (H, W, 3) uint8.
+        config: strengths.
+        rng: source of randomness.
+
+    Returns:
+        (H, W, 3) uint8 RGB.
+    """
+    image = image_rgb
+    if rng.random() < config.colour:
+        image = _recoloured(image, config, rng)
+    if rng.random() < config.grey:
+        image = np.repeat(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[..., None], 3, axis=2)
+    if rng.random() < config.blur:
+        sigma = float(rng.uniform(0.3, config.blur_sigma_px))
+        image = np.asarray(cv2.GaussianBlur(image, (0, 0), sigma), np.uint8)
+    if rng.random() < config.noise:
+        strength = np.float32(rng.uniform(1.0, config.noise_sigma))
+        noise = rng.standard_normal(image.shape, np.float32) * strength
+        image = np.clip(image + noise, 0, 255).astype(np.uint8)
+    if rng.random() < config.jpeg:
+        image = _recompressed(image, int(rng.integers(*config.jpeg_quality, endpoint=True)))
+    return np.asarray(image, np.uint8)
+
+
+def _recoloured(image: Image, config: AugmentConfig, rng: np.random.Generator) -> Image:
+    """Brightness and contrast about the mean by a table, then hue and saturation in HSV."""
+    contrast, gain = 1 + config.brightness * rng.uniform(-1, 1, 2)
+    hue = rng.uniform(-config.hue, config.hue)
+    saturation = 1 + config.saturation * rng.uniform(-1, 1)
+    mean = float(image[::4, ::4].mean())
+    levels = np.arange(256)
+    table = np.clip((levels - mean) * contrast + mean * gain, 0, 255).astype(np.uint8)
+    hsv = cv2.cvtColor(cv2.LUT(image, table), cv2.COLOR_RGB2HSV)
+    tables = np.stack(
+        [(levels + round(hue)) % 180, np.clip(levels * saturation, 0, 255), levels], axis=-1
+    ).astype(np.uint8)
+    return np.asarray(cv2.cvtColor(cv2.LUT(hsv, tables[None]), cv2.COLOR_HSV2RGB), np.uint8)
+
+
+def _recompressed(image: Image, quality: int) -> Image:
+    """Once through JPEG in memory."""
+    return decode_image(encode_jpeg(image, quality))

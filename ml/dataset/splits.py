@@ -1,0 +1,57 @@
+"""The check that splits do not leak: all images of a source pose share its split."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+import pandas as pd
+
+SPLITS: Final[tuple[str, str, str]] = ("train", "val", "test")
+
+
+class LeakError(ValueError):
+    """A source pose has images in more than one split."""
+
+
+def check_no_leak(samples: pd.DataFrame) -> None:
+    """Refuses a table in which one source pose has samples in two splits.
+
+    Args:
+        samples: One row a sample with columns `sample_id`, `pose_id`, `split`.
+
+    Raises:
+        LeakError: A pose is in more than one split; names up to three poses with their samples.
+        ValueError: A column is missing or a split is unknown.
+    """
+    missing = sorted({"sample_id", "pose_id", "split"} - set(samples.columns))
+    if missing:
+        raise ValueError(f"splits: columns {missing} are missing, got {sorted(samples.columns)}")
+    unknown = sorted(set(samples["split"]) - set(SPLITS))
+    if unknown:
+        raise ValueError(f"splits: expected one of {list(SPLITS)}, got {unknown}")
+    num_splits = samples.groupby("pose_id")["split"].nunique()
+    leaking = sorted(num_splits.index[num_splits > 1])
+    if not leaking:
+        return
+    examples = "; ".join(
+        f"{pose_id}: " + ", ".join(f"{row.sample_id} in {row.split}" for row in group.itertuples())
+        for pose_id, group in samples[samples["pose_id"].isin(leaking[:3])].groupby("pose_id")
+    )
+    raise LeakError(
+        f"splits: {len(leaking)} source pose(s) have samples in more than one split ({examples}). "
+        "Give all samples of a pose the split the poses stage wrote, then rerun from there."
+    )
+
+
+def split_counts(samples: pd.DataFrame) -> Mapping[str, int]:
+    """Number of samples of each split.
+
+    Args:
+        samples: One row a sample, with a column `split`.
+
+    Returns:
+        Count by split name, every split present, in the order of `SPLITS`.
+    """
+    counts = samples["split"].value_counts()
+    return {name: int(counts.get(name, 0)) for name in SPLITS}

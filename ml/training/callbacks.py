@@ -1,0 +1,287 @@
+"""Lightning callbacks shared by all trainings: checkpoint, history, progress, prediction grids."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from ml.imaging.io import encode_jpeg
+from ml.records.atomic import atomic_write, write_bytes
+from ml.training.tracking import Tracker
+
+_LOGGER = logging.getLogger(__name__)
+
+CHECKPOINT_NAME = "last.ckpt"
+
+
+class EpochCheckpoint(pl.Callback):
+    """Writes one checkpoint at the end of every epoch, complete or not at all."""
+
+    def __init__(self, folder: Path, key: str) -> None:
+        """Remember where and for what.
+
+        Args:
+            folder: folder of the checkpoint.
+            key: digest of everything that decides the training; a resume demands the same.
+        """
+        self.path = folder / CHECKPOINT_NAME
+        self.key = key
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Store the key.
+
+        Args:
+            trainer: unused.
+            pl_module: unused.
+            checkpoint: receives `fit_key`.
+        """
+        checkpoint["fit_key"] = self.key
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write and rename.
+
+        Args:
+            trainer: saves its whole state.
+            pl_module: unused.
+        """
+        with atomic_write(self.path) as temporary:
+            trainer.save_checkpoint(temporary)
+
+    def resumable(self) -> Path | None:
+        """The checkpoint a training may go on from.
+
+        Returns:
+            Its path, or None when there is none or it belongs to another training.
+        """
+        if not self.path.is_file():
+            return None
+        found = torch.load(self.path, map_location="cpu", weights_only=True, mmap=True)
+        if found.get("fit_key") != self.key:
+            _LOGGER.warning("%s: written by a different configuration, starting anew", self.path)
+            return None
+        return self.path
+
+
+class History(pl.Callback):
+    """One row of numbers per epoch, kept in checkpoints so that a resume loses none.
+
+    Only values that depend on the data are kept: times would make equal runs differ.
+    """
+
+    def __init__(self) -> None:
+        self.rows: list[dict[str, float]] = []
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Add the epoch's row; must come before the checkpoint callback.
+
+        Args:
+            trainer: gives the logged values.
+            pl_module: unused.
+        """
+        row: dict[str, float] = {"epoch": float(trainer.current_epoch)}
+        for group in trainer.optimizers[0].param_groups:
+            row[f"lr/{group.get('name', 'all')}"] = float(group["lr"])
+        for name, value in sorted(trainer.callback_metrics.items()):
+            if not name.endswith("_step") and not name.startswith("lr/"):
+                row[name.removesuffix("_epoch")] = float(value)
+        self.rows.append(row)
+
+    def frame(self) -> pd.DataFrame:
+        """The rows so far.
+
+        Returns:
+            Epoch rows; `epoch` first.
+        """
+        frame = pd.DataFrame(self.rows)
+        return frame.astype({"epoch": int}) if len(frame) else frame
+
+    def state_dict(self) -> dict[str, Any]:
+        """Rows for the checkpoint.
+
+        Returns:
+            The state.
+        """
+        return {"rows": [dict(row) for row in self.rows]}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Rows of the epochs before the resume.
+
+        Args:
+            state_dict: what `state_dict` returned.
+        """
+        self.rows = [dict(row) for row in state_dict["rows"]]
+
+
+def write_history(path: Path, history: pd.DataFrame) -> None:
+    """Write curves as CSV with six significant digits, atomically.
+
+    Args:
+        path: the CSV file.
+        history: epoch rows.
+    """
+    with atomic_write(path) as temporary:
+        history.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
+
+
+class EpochProgress(pl.Callback):
+    """A bar over all steps on a terminal, and one line per epoch everywhere."""
+
+    def __init__(self, stage: str) -> None:
+        """Name the training.
+
+        Args:
+            stage: shown in front.
+        """
+        self._stage = stage
+        self._bar: Any = None
+        self._started = 0.0
+        self._first_epoch = 0
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Open the bar.
+
+        Args:
+            trainer: gives the length.
+            pl_module: unused.
+        """
+        self._started = time.monotonic()
+        self._first_epoch = trainer.current_epoch
+        total = int(trainer.estimated_stepping_batches)
+        self._bar = tqdm(
+            total=total,
+            initial=trainer.global_step,
+            desc=self._stage,
+            unit="step",
+            disable=None,
+            leave=False,
+            dynamic_ncols=True,
+        )
+
+    def on_train_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Advance.
+
+        Args:
+            trainer: gives the step.
+            pl_module: unused.
+            outputs: unused.
+            batch: unused.
+            batch_idx: unused.
+        """
+        self._bar.update(trainer.global_step - self._bar.n)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Say how the epoch went and how long is left.
+
+        Args:
+            trainer: gives the values.
+            pl_module: unused.
+        """
+        done = trainer.current_epoch + 1
+        total = trainer.max_epochs or done
+        elapsed = time.monotonic() - self._started
+        left = elapsed / max(done - self._first_epoch, 1) * (total - done)
+        values = {
+            name.removesuffix("_epoch").removeprefix("train/"): float(value)
+            for name, value in trainer.callback_metrics.items()
+            if not name.endswith("_step")
+        }
+        text = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
+        _LOGGER.info(
+            "%s epoch %d/%d  %s  [%s, %s left]",
+            self._stage,
+            done,
+            total,
+            text,
+            _clock(elapsed),
+            _clock(left),
+        )
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Close the bar.
+
+        Args:
+            trainer: unused.
+            pl_module: unused.
+        """
+        self._bar.close()
+
+    def on_exception(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
+    ) -> None:
+        """Close the bar.
+
+        Args:
+            trainer: unused.
+            pl_module: unused.
+            exception: unused.
+        """
+        if self._bar is not None:
+            self._bar.close()
+
+
+def _clock(seconds: float) -> str:
+    """Minutes and seconds."""
+    whole = math.ceil(seconds)
+    return f"{whole // 60}:{whole % 60:02d}"
+
+
+class PredictionGrid(pl.Callback):
+    """Pictures of what the averaged weights predict, after validation of chosen epochs."""
+
+    def __init__(
+        self,
+        draw: Callable[[pl.LightningModule], NDArray[np.uint8]],
+        folder: Path,
+        tracker: Tracker,
+        every_n_epochs: int = 1,
+    ) -> None:
+        """Remember how to draw.
+
+        Args:
+            draw: gives an RGB picture from the module, which is in evaluation mode.
+            folder: receives `epoch-<n>.jpg`.
+            tracker: receives the picture as `predictions/epoch-<n>`.
+            every_n_epochs: distance; the last epoch always gets one.
+        """
+        self._draw = draw
+        self._folder = folder
+        self._tracker = tracker
+        self._every_n_epochs = every_n_epochs
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Draw with the averaged weights; `fit` orders this before they are swapped back.
+
+        Args:
+            trainer: gives the epoch.
+            pl_module: the module under validation.
+        """
+        if trainer.sanity_checking or trainer.global_rank:
+            return
+        epoch = trainer.current_epoch + 1
+        if epoch % self._every_n_epochs and epoch != trainer.max_epochs:
+            return
+        with torch.no_grad():
+            picture = self._draw(pl_module)
+        path = self._folder / f"epoch-{epoch:03d}.jpg"
+        write_bytes(path, encode_jpeg(picture, 90))
+        self._tracker.log_image(path, f"predictions/{path.stem}")

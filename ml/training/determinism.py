@@ -1,0 +1,143 @@
+"""What makes a training repeatable: fixed threads, orders and seeds that depend on names only.
+
+No random state survives from one step to the next, so a training that was killed and resumed
+draws exactly what the uninterrupted one would have drawn.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from torch.utils.data import Sampler
+
+from ml.records.ids import sample_seed
+from ml.records.workspace import Workspace
+
+
+@dataclass(frozen=True, slots=True)
+class SampleKey:
+    """What a dataset is asked for: which sample, and in which epoch (the augmentation's seed)."""
+
+    index: int
+    epoch: int
+
+
+def prepare_torch(ws: Workspace, stage: str) -> None:
+    """Fix torch's threads and seed every generator, before a model's weights are drawn.
+
+    Args:
+        ws: gives the run's seed and the number of threads (sums depend on it).
+        stage: name of the training, part of the seed.
+    """
+    torch.set_num_threads(ws.threads)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    # Filling every new tensor guards against reading before writing; it costs more than it finds.
+    torch.utils.deterministic.fill_uninitialized_memory = False
+    seed_all(sample_seed(ws.seed, stage, "weights"))
+
+
+def seed_all(seed: int) -> None:
+    """Seed torch and `random`; our own code draws from generators it makes itself.
+
+    Args:
+        seed: 63-bit seed.
+    """
+    torch.manual_seed(seed)
+    random.seed(seed)
+
+
+class EpochSampler(Sampler[SampleKey]):
+    """Order of an epoch's samples, from hash(run seed, stage, epoch, sample id).
+
+    Removing a sample leaves the others in their order. Lightning calls `set_epoch`; with several
+    processes each takes every `world_size`-th sample, after wrapping round to equal lengths.
+    """
+
+    def __init__(
+        self,
+        sample_ids: Sequence[str],
+        seed: int,
+        stage: str,
+        shuffle: bool,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        """Remember the ids.
+
+        Args:
+            sample_ids: ids in dataset order.
+            seed: the run's seed.
+            stage: name of the training.
+            shuffle: False keeps the dataset's order.
+            rank: number of this process.
+            world_size: number of processes.
+
+        Raises:
+            ValueError: there is nothing to sample.
+        """
+        if not sample_ids:
+            raise ValueError(f"{stage}: the sampler got no samples; is the split empty?")
+        self._sample_ids = list(sample_ids)
+        self._seed = seed
+        self._stage = stage
+        self._shuffle = shuffle
+        self._rank = rank
+        self._world_size = world_size
+        self._epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch of the next iteration.
+
+        Args:
+            epoch: counted from 0.
+        """
+        self._epoch = epoch
+
+    def __len__(self) -> int:
+        return -(-len(self._sample_ids) // self._world_size)
+
+    def __iter__(self) -> Iterator[SampleKey]:
+        indices = list(range(len(self._sample_ids)))
+        if self._shuffle:
+            purpose = f"{self._stage}/order/{self._epoch}"
+            indices.sort(key=lambda i: sample_seed(self._seed, purpose, self._sample_ids[i]))
+        total = len(self) * self._world_size
+        wrapped = [indices[i % len(indices)] for i in range(total)]
+        for index in wrapped[self._rank :: self._world_size]:
+            yield SampleKey(index, self._epoch)
+
+
+class SeedEachBatch(pl.Callback):
+    """Seeds torch before every training batch from hash(run seed, stage, epoch, batch).
+
+    Whatever a model draws (dropout, denoising queries) is then the same after a resume.
+    """
+
+    def __init__(self, seed: int, stage: str) -> None:
+        """Remember what the seeds derive from.
+
+        Args:
+            seed: the run's seed.
+            stage: name of the training.
+        """
+        self._seed = seed
+        self._stage = stage
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Seed.
+
+        Args:
+            trainer: gives the epoch and the process.
+            pl_module: unused.
+            batch: unused.
+            batch_idx: number of the batch in its epoch.
+        """
+        name = f"epoch-{trainer.current_epoch}/batch-{batch_idx}/rank-{trainer.global_rank}"
+        seed_all(sample_seed(self._seed, f"{self._stage}/step", name))

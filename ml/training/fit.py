@@ -1,0 +1,216 @@
+"""The one training loop: Lightning's trainer with exact resume, weight average and reporting."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import logging
+import shutil
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import lightning.pytorch as pl
+import pandas as pd
+import torch
+
+from ml.records.config import StageConfig
+from ml.records.workspace import Workspace
+from ml.training.base import TrainingModule
+from ml.training.callbacks import EpochCheckpoint, EpochProgress, History, write_history
+from ml.training.determinism import SeedEachBatch
+from ml.training.optim import EMA
+from ml.training.tracking import Tracker
+
+_LOGGER = logging.getLogger(__name__)
+
+HISTORY_NAME = "history.csv"
+
+
+class FitConfig(StageConfig):
+    """The loop of one training."""
+
+    epochs: int = 10
+    """Passes over the training samples."""
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "bf16-mixed"
+    """Number format; bf16 also pays on CPUs that have it, 16 is for older GPUs."""
+    gradient_clip: float = 10.0
+    """Largest norm of the gradient."""
+    channels_last: bool = True
+    """Memory layout that convolutions are faster in."""
+    accumulate_batches: int = 1
+    """Batches whose gradients are summed before a step."""
+    validate_every_epochs: int = 1
+    """Distance of validations; the last epoch is always validated."""
+    log_every_steps: int = 10
+    """Distance of logged steps."""
+    accelerator: Literal["cpu", "gpu", "auto"] = "cpu"
+    """Device; weights are bit-identical between runs only on the same one."""
+    devices: int = 1
+    """Processes; more than one trains data-parallel."""
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """What a training left behind; the module itself holds the averaged weights.
+
+    Attributes:
+        history: one row per epoch (`epoch`, `lr/...`, `train/...`, `val/...`).
+        metrics: the last epoch's values by name.
+        seconds: time of this process; a resumed training counts only its own part.
+        resumed_epoch: epochs that were already done when this process started.
+        checkpoint: the last epoch's checkpoint, in the work folder.
+    """
+
+    history: pd.DataFrame
+    metrics: dict[str, float]
+    seconds: float
+    resumed_epoch: int
+    checkpoint: Path
+
+
+def fit(
+    module: TrainingModule,
+    datamodule: pl.LightningDataModule,
+    ws: Workspace,
+    stage: str,
+    config: FitConfig,
+    tracker: Tracker,
+    callbacks: Sequence[pl.Callback] = (),
+) -> FitResult:
+    """Train, or go on from the last finished epoch of the same training.
+
+    Call `prepare_torch(ws, stage)` before building the module. After a kill, calling again gives
+    bit-identical weights to an uninterrupted run, provided the data module orders samples with
+    `EpochSampler` and augments from the `SampleKey`. When the stage's results are written, call
+    `finish_work`.
+
+    Args:
+        module: the model with its losses; trained in place, ends with the averaged weights.
+        datamodule: gives the training and validation batches.
+        ws: seed, threads and the work folder.
+        stage: name of the training stage.
+        config: the loop's configuration.
+        tracker: receives curves, history and checkpoint.
+        callbacks: the stage's own, e.g. `PredictionGrid`; run before the weights are swapped back.
+
+    Returns:
+        History, last metrics and where the checkpoint lies.
+
+    Raises:
+        NonFiniteTraining: a loss term or the gradient is not finite.
+        RuntimeError: the training was interrupted.
+    """
+    torch.set_num_threads(ws.threads)
+    work = ws.work_dir(stage)
+    if config.channels_last:
+        module.to(memory_format=torch.channels_last)
+    history = History()
+    checkpoint = EpochCheckpoint(work, _fit_key(module, ws, stage, config))
+    resume_from = checkpoint.resumable()
+    ema = EMA(module.optim_config.ema_decay) if module.optim_config.ema_decay else None
+    own: list[pl.Callback] = [SeedEachBatch(ws.seed, stage), history, EpochProgress(stage)]
+    started = time.monotonic()
+    resumed_epoch = _epochs_done(resume_from)
+    if resume_from:
+        _LOGGER.info("%s: going on after epoch %d from %s", stage, resumed_epoch, resume_from)
+    with _quiet_lightning():
+        trainer = pl.Trainer(
+            max_epochs=config.epochs,
+            accelerator=config.accelerator,
+            devices=config.devices,
+            precision=config.precision,
+            gradient_clip_val=config.gradient_clip,
+            accumulate_grad_batches=config.accumulate_batches,
+            check_val_every_n_epoch=min(config.validate_every_epochs, config.epochs),
+            log_every_n_steps=config.log_every_steps,
+            logger=tracker.lightning_logger() or False,
+            callbacks=[*own, *callbacks, *([ema] if ema else []), checkpoint],
+            default_root_dir=work,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+            use_distributed_sampler=False,
+            deterministic="warn",
+        )
+        trainer.fit(module, datamodule=datamodule, ckpt_path=resume_from, weights_only=True)
+    if trainer.interrupted or trainer.current_epoch < config.epochs:
+        raise RuntimeError(
+            f"{stage}: stopped after {trainer.current_epoch} of {config.epochs} epochs; "
+            "run the stage again to go on from its checkpoint"
+        )
+    if ema:
+        ema.copy_to(module)
+    module.eval()
+    seconds = time.monotonic() - started
+    write_history(work / HISTORY_NAME, history.frame())
+    tracker.log_metrics({"train_seconds": seconds})
+    tracker.log_artifact(work / HISTORY_NAME)
+    tracker.log_artifact(checkpoint.path, "checkpoints")
+    return FitResult(
+        history=history.frame(),
+        metrics={k: v for k, v in history.rows[-1].items() if k != "epoch"},
+        seconds=seconds,
+        resumed_epoch=resumed_epoch,
+        checkpoint=checkpoint.path,
+    )
+
+
+@contextlib.contextmanager
+def _quiet_lightning() -> Iterator[None]:
+    """Keep Lightning's advertisements and its advice that does not apply out of the log."""
+    names = ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero")
+    loggers = [logging.getLogger(name) for name in names]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            # Lightning's own use of torch; small sets; loaders whose workers would only compete
+            # with the training for the cores.
+            for message in (
+                ".*LeafSpec.*",
+                ".*logging interval.*",
+                ".*does not have many workers.*",
+            ):
+                warnings.filterwarnings("ignore", message=message)
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def finish_work(ws: Workspace, stage: str) -> None:
+    """Remove a training's work folder, once its results are in the stage's folder.
+
+    Args:
+        ws: the workspace.
+        stage: name of the training stage.
+    """
+    shutil.rmtree(ws.work_dir(stage))
+
+
+def _fit_key(module: TrainingModule, ws: Workspace, stage: str, config: FitConfig) -> str:
+    """Digest of what decides a training, beside its data (which the work folder's name covers)."""
+    parts = {
+        "stage": stage,
+        "seed": ws.seed,
+        "threads": ws.threads,
+        "config": config.model_dump(mode="json"),
+        "optim": module.optim_config.model_dump(mode="json"),
+        "parameters": [[name, list(p.shape)] for name, p in module.named_parameters()],
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def _epochs_done(checkpoint: Path | None) -> int:
+    """Epochs a checkpoint has behind it."""
+    if checkpoint is None:
+        return 0
+    stored = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
+    return int(stored["epoch"]) + 1

@@ -1,0 +1,347 @@
+"""Muon with AdamW in one optimiser, the learning-rate schedule, and weight averaging."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Literal, overload
+
+import torch
+from lightning.pytorch.callbacks import WeightAveraging
+from torch import Tensor, nn
+from torch.optim.adamw import adamw
+from torch.optim.lr_scheduler import LambdaLR
+
+from ml.records.config import StageConfig
+
+#: Coefficients of the quintic Newton-Schulz step (K. Jordan et al., "Muon", 2024): they trade
+#: exact convergence to 1 for the steepest slope at 0, singular values end in about [0.7, 1.2].
+NEWTON_SCHULZ_COEFFICIENTS = (3.4445, -4.7750, 2.0315)
+
+
+class OptimConfig(StageConfig):
+    """Optimiser and schedule of one training."""
+
+    kind: Literal["muon", "adamw"] = "muon"
+    """`muon`: orthogonalised momentum on hidden matrices, AdamW on the rest; `adamw`: on all."""
+    muon_lr: float = 0.03
+    """Peak learning rate of the orthogonalised updates."""
+    muon_momentum: float = 0.95
+    """Momentum (Nesterov) of the orthogonalised updates."""
+    muon_linear: bool = False
+    """Also orthogonalise weights of linear layers (transformers), not only of convolutions."""
+    adamw_patterns: tuple[str, ...] = ()
+    """Regular expressions of parameter names that always belong to AdamW, e.g. output layers."""
+    lr: float = 3e-3
+    """Peak learning rate of AdamW."""
+    betas: tuple[float, float] = (0.9, 0.99)
+    """Decay rates of AdamW's moments."""
+    weight_decay: float = 1e-4
+    """Decoupled decay of matrices; biases, norms and scalars are never decayed."""
+    warmup_steps: int = 60
+    """Steps of linear warm-up from nearly zero."""
+    final_lr_fraction: float = 0.01
+    """Where the cosine ends, as a fraction of the peak."""
+    ema_decay: float = 0.998
+    """Limit of the weight average's decay; 0 switches the average off."""
+
+
+def orthogonalize(matrices: Tensor, num_steps: int = 5) -> Tensor:
+    """Push all singular values of matrices towards 1 by Newton-Schulz iteration.
+
+    Args:
+        matrices: (..., M, N) float.
+        num_steps: iterations; five bring singular values above 0.01 of the norm near 1.
+
+    Returns:
+        (..., M, N) about U V^T of the singular value decomposition.
+
+    Raises:
+        ValueError: fewer than two dimensions.
+    """
+    if matrices.ndim < 2:
+        raise ValueError(
+            f"orthogonalize: expected (..., M, N), got {tuple(matrices.shape)}; "
+            "flatten a convolution weight to (out, in * kh * kw) first"
+        )
+    a, b, c = NEWTON_SCHULZ_COEFFICIENTS
+    tall = matrices.shape[-2] > matrices.shape[-1]
+    x = (matrices.mT if tall else matrices).reshape(-1, *sorted(matrices.shape[-2:]))
+    x = x / (torch.linalg.matrix_norm(x, keepdim=True) + 1e-7)
+    for _ in range(num_steps):
+        gram = x @ x.mT
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return (x.mT if tall else x).reshape(matrices.shape)
+
+
+class MuonAdamW(torch.optim.Optimizer):
+    """Muon and AdamW as parameter groups of one optimiser.
+
+    One class, so that Lightning's automatic optimisation, clipping, schedules and checkpoints
+    work as with any optimiser. A group with `algorithm="muon"` gets Nesterov momentum whose
+    matrix is orthogonalised; `algorithm="adamw"` gets decoupled AdamW.
+    """
+
+    def __init__(self, groups: Iterable[dict[str, Any]]) -> None:
+        """Check the groups.
+
+        Args:
+            groups: each with `params`, `algorithm` ("muon" | "adamw"), `lr`; optionally
+                `momentum`, `betas`, `eps`, `weight_decay`.
+
+        Raises:
+            ValueError: an unknown algorithm, or a muon parameter that is no matrix.
+        """
+        defaults = {
+            "algorithm": "adamw",
+            "lr": 1e-3,
+            "momentum": 0.95,
+            "betas": (0.9, 0.99),
+            "eps": 1e-8,
+            "weight_decay": 0.0,
+        }
+        super().__init__(list(groups), defaults)
+        for group in self.param_groups:
+            if group["algorithm"] not in ("muon", "adamw"):
+                raise ValueError(
+                    f"MuonAdamW: algorithm must be 'muon' or 'adamw', got {group['algorithm']!r}"
+                )
+            bad = [tuple(p.shape) for p in group["params"] if p.ndim < 2]
+            if group["algorithm"] == "muon" and bad:
+                raise ValueError(
+                    f"MuonAdamW: muon needs matrices or convolution weights, got shape {bad[0]}; "
+                    "put biases and norms into an adamw group"
+                )
+
+    @overload
+    def step(self, closure: None = None) -> None: ...
+
+    @overload
+    def step(self, closure: Callable[[], float]) -> float: ...
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+        """Update all parameters that have a gradient.
+
+        Args:
+            closure: recomputes the loss and gradients; Lightning passes one.
+
+        Returns:
+            The closure's loss, if there was a closure.
+        """
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            params = [p for p in group["params"] if p.grad is not None]
+            if group["algorithm"] == "muon":
+                self._muon_step(group, params)
+            elif params:
+                self._adamw_step(group, params)
+        return loss
+
+    def _muon_step(self, group: dict[str, Any], params: Sequence[Tensor]) -> None:
+        """Orthogonalised Nesterov momentum, equal shapes in one batched iteration."""
+        if not params:
+            return
+        for param in params:
+            if not self.state[param]:
+                self.state[param]["momentum"] = torch.zeros_like(param)
+        grads = [param.grad for param in params if param.grad is not None]
+        momenta = [self.state[param]["momentum"] for param in params]
+        torch._foreach_lerp_(momenta, grads, 1 - group["momentum"])
+        updates = torch._foreach_lerp(grads, momenta, group["momentum"])
+        if group["weight_decay"]:
+            torch._foreach_mul_(list(params), 1 - group["lr"] * group["weight_decay"])
+        by_shape: dict[tuple[int, int], list[tuple[Tensor, Tensor]]] = defaultdict(list)
+        for param, update in zip(params, updates, strict=True):
+            matrix = _as_matrix(update)
+            by_shape[matrix.shape[0], matrix.shape[1]].append((param, matrix))
+        for (rows, columns), pairs in by_shape.items():
+            matrices = orthogonalize(torch.stack([matrix for _, matrix in pairs]))
+            # Keeps the update's size per output equal for wide and tall matrices.
+            step_size = group["lr"] * max(1.0, rows / columns) ** 0.5
+            for (param, _), matrix in zip(pairs, matrices, strict=True):
+                _matrix_view(param).add_(matrix.view_as(_matrix_view(param)), alpha=-step_size)
+
+    def _adamw_step(self, group: dict[str, Any], params: Sequence[Tensor]) -> None:
+        """Decoupled AdamW through torch's own multi-tensor kernel."""
+        for param in params:
+            state = self.state[param]
+            if not state:
+                state["step"] = torch.zeros((), dtype=torch.float32)
+                state["exp_avg"] = torch.zeros_like(param)
+                state["exp_avg_sq"] = torch.zeros_like(param)
+        states = [self.state[param] for param in params]
+        grads = [param.grad for param in params if param.grad is not None]
+        adamw(
+            list(params),
+            grads,
+            [state["exp_avg"] for state in states],
+            [state["exp_avg_sq"] for state in states],
+            [],
+            [state["step"] for state in states],
+            foreach=True,
+            amsgrad=False,
+            beta1=group["betas"][0],
+            beta2=group["betas"][1],
+            lr=group["lr"],
+            weight_decay=group["weight_decay"],
+            eps=group["eps"],
+            maximize=False,
+        )
+
+
+def _matrix_view(weight: Tensor) -> Tensor:
+    """A weight with its inputs last in memory order: channels-last convolutions need no copy.
+
+    The order of a matrix's columns does not matter to its orthogonalisation.
+    """
+    if weight.ndim == 4 and weight.is_contiguous(memory_format=torch.channels_last):
+        return weight.permute(0, 2, 3, 1)
+    return weight
+
+
+def _as_matrix(weight: Tensor) -> Tensor:
+    """(out, in, kh, kw) -> (out, in * kh * kw), columns in memory order."""
+    return _matrix_view(weight).flatten(1)
+
+
+def parameter_groups(module: nn.Module, config: OptimConfig) -> list[dict[str, Any]]:
+    """Divide a module's trainable parameters among Muon, AdamW with and without decay.
+
+    Muon takes weights of convolutions that mix channels (not depthwise, not the first one that
+    reads the image) and, if asked, of linear layers. Every parameter lands in exactly one group.
+
+    Args:
+        module: the model.
+        config: learning rates and exceptions.
+
+    Returns:
+        Non-empty groups for `MuonAdamW`.
+    """
+    exceptions = [re.compile(pattern) for pattern in config.adamw_patterns]
+    matrix_ids = set(_hidden_matrices(module, config.muon_linear))
+    muon: list[nn.Parameter] = []
+    decayed: list[nn.Parameter] = []
+    plain: list[nn.Parameter] = []
+    for name, param in module.named_parameters():
+        if not param.requires_grad:
+            continue
+        excepted = any(pattern.search(name) for pattern in exceptions)
+        if config.kind == "muon" and id(param) in matrix_ids and not excepted:
+            muon.append(param)
+        elif param.ndim >= 2:
+            decayed.append(param)
+        else:
+            plain.append(param)
+    shared = {"lr": config.lr, "betas": config.betas, "algorithm": "adamw"}
+    groups: list[dict[str, Any]] = [
+        {
+            "params": muon,
+            "algorithm": "muon",
+            "lr": config.muon_lr,
+            "momentum": config.muon_momentum,
+            "weight_decay": config.weight_decay,
+            "name": "muon",
+        },
+        {"params": decayed, **shared, "weight_decay": config.weight_decay, "name": "adamw"},
+        {"params": plain, **shared, "weight_decay": 0.0, "name": "adamw_no_decay"},
+    ]
+    return [group for group in groups if group["params"]]
+
+
+def _hidden_matrices(module: nn.Module, linear: bool) -> Iterable[int]:
+    """Ids of weights that Muon may take."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d):
+            if layer.groups == 1 and layer.in_channels > 4 and layer.out_channels > 1:
+                yield id(layer.weight)
+        elif linear and isinstance(layer, nn.Linear):
+            yield id(layer.weight)
+
+
+def lr_factor(step: int, total_steps: int, config: OptimConfig) -> float:
+    """Multiplier of the peak learning rate: linear warm-up, then cosine.
+
+    Args:
+        step: optimiser steps done.
+        total_steps: steps of the whole training.
+        config: warm-up length and end of the cosine.
+
+    Returns:
+        Number in (0, 1].
+    """
+    warmup = min(config.warmup_steps, max(total_steps // 4, 1))
+    if step < warmup:
+        return (step + 1) / (warmup + 1)
+    done = min((step - warmup) / max(total_steps - warmup, 1), 1.0)
+    low = config.final_lr_fraction
+    return low + (1 - low) * 0.5 * (1 + math.cos(math.pi * done))
+
+
+def build_optimizer(
+    module: nn.Module, config: OptimConfig, total_steps: int
+) -> tuple[MuonAdamW, LambdaLR]:
+    """Optimiser and per-step schedule of a training.
+
+    Args:
+        module: the model.
+        config: optimiser configuration.
+        total_steps: optimiser steps of the whole training.
+
+    Returns:
+        The optimiser and its schedule, to be stepped after every optimiser step.
+    """
+    optimizer = MuonAdamW(parameter_groups(module, config))
+    schedule = LambdaLR(optimizer, lambda step: lr_factor(step, total_steps, config))
+    return optimizer, schedule
+
+
+class EMA(WeightAveraging):
+    """Exponential moving average of weights and buffers, used for validation and export.
+
+    Lightning's callback swaps the average in for validation and at the end of training, and keeps
+    both sets in checkpoints. The decay grows as (1 + n) / (10 + n) towards its limit, so that
+    short trainings do not remember their initial weights.
+    """
+
+    def __init__(self, decay: float = 0.998) -> None:
+        """Set the limit.
+
+        Args:
+            decay: limit of the decay, in (0, 1).
+
+        Raises:
+            ValueError: a decay outside (0, 1).
+        """
+        if not 0 < decay < 1:
+            raise ValueError(f"EMA: decay must lie in (0, 1), got {decay}")
+        self.decay = decay
+        super().__init__(multi_avg_fn=self._average)
+
+    def _average(
+        self, averages: Sequence[Tensor], currents: Sequence[Tensor], num_averaged: Tensor | int
+    ) -> None:
+        """Move the averages towards the current values in place; integers are copied."""
+        count = int(num_averaged)
+        decay = min(self.decay, (1 + count) / (10 + count))
+        if torch.is_floating_point(averages[0]):
+            torch._foreach_lerp_(list(averages), list(currents), 1 - decay)
+        else:
+            for average, current in zip(averages, currents, strict=True):
+                average.copy_(current)
+
+    def copy_to(self, module: nn.Module) -> None:
+        """Put the averaged values into a module, as Lightning does when a training ends.
+
+        Needed once more when a resumed training had no epoch left to run.
+
+        Args:
+            module: the module that was trained.
+        """
+        assert self._average_model is not None
+        self._copy_average_to_current(module)  # type: ignore[arg-type]

@@ -1,0 +1,358 @@
+"""Where a training reports to: the tracker protocol, one that drops everything, one for MLflow."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from lightning.pytorch.loggers import Logger
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+    from mlflow.models import ModelSignature
+
+_LOGGER = logging.getLogger(__name__)
+
+#: MLflow refuses parameter values beyond this length (SqlAlchemy store).
+MAX_PARAM_CHARS = 6000
+#: MLflow takes at most this many parameters in one call.
+MAX_PARAMS_PER_CALL = 100
+
+
+@dataclass(frozen=True)
+class ModelPackage:
+    """What a tracker needs to register a servable model.
+
+    Args:
+        name: name in the registry.
+        python_file: models-from-code file; it ends with `mlflow.models.set_model(...)`.
+        artifacts: files or folders the model loads, by the key its `load_context` uses.
+        code_paths: packages copied beside the model, so that it loads without this checkout.
+        signature: input and output schema.
+        input_example: an input the signature accepts, stored beside the model.
+        pip_requirements: what a serving environment must install.
+        tags: tags of the registered version (licences, parents, profile).
+        description: one paragraph for the registry page.
+    """
+
+    name: str
+    python_file: Path
+    artifacts: Mapping[str, Path]
+    signature: ModelSignature
+    code_paths: Sequence[Path] = ()
+    input_example: Any = None
+    pip_requirements: Sequence[str] = ()
+    tags: Mapping[str, str] = field(default_factory=dict)
+    description: str = ""
+
+
+@runtime_checkable
+class Tracker(Protocol):
+    """Receiver of parameters, metrics, files and models of one run."""
+
+    def log_params(self, params: Mapping[str, object]) -> None:
+        """Record the run's parameters.
+
+        Args:
+            params: flat mapping; values are stored as text.
+        """
+        ...
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Record numbers.
+
+        Args:
+            metrics: name to finite number.
+            step: position on the curve's axis; None for a run's single figures.
+        """
+        ...
+
+    def log_artifact(self, path: Path, folder: str | None = None) -> None:
+        """Store a file or a folder with the run.
+
+        Args:
+            path: an existing file or folder.
+            folder: folder among the run's artifacts; None for the top.
+        """
+        ...
+
+    def log_image(self, image: Path | NDArray[np.uint8], name: str) -> None:
+        """Store a picture with the run.
+
+        Args:
+            image: file, or (H, W, 3) RGB uint8.
+            name: path among the run's artifacts without suffix, e.g. `predictions/epoch-03`.
+        """
+        ...
+
+    def set_tags(self, tags: Mapping[str, str]) -> None:
+        """Attach searchable text to the run.
+
+        Args:
+            tags: name to value.
+        """
+        ...
+
+    def lightning_logger(self) -> Logger | None:
+        """A Lightning logger that writes to this same run.
+
+        Returns:
+            The logger, or None when nothing is recorded.
+        """
+        ...
+
+    def log_model(self, package: ModelPackage) -> str | None:
+        """Register a model as a new version.
+
+        Args:
+            package: the model and what it needs.
+
+        Returns:
+            URI of the registered version, or None when nothing is recorded.
+        """
+        ...
+
+
+class NullTracker:
+    """Tracker that records nothing: unit tests, runs without MLflow, ranks other than zero."""
+
+    def log_params(self, params: Mapping[str, object]) -> None:
+        """Drop the parameters.
+
+        Args:
+            params: ignored.
+        """
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Drop the metrics.
+
+        Args:
+            metrics: ignored.
+            step: ignored.
+        """
+
+    def log_artifact(self, path: Path, folder: str | None = None) -> None:
+        """Drop the file.
+
+        Args:
+            path: ignored.
+            folder: ignored.
+        """
+
+    def log_image(self, image: Path | NDArray[np.uint8], name: str) -> None:
+        """Drop the picture.
+
+        Args:
+            image: ignored.
+            name: ignored.
+        """
+
+    def set_tags(self, tags: Mapping[str, str]) -> None:
+        """Drop the tags.
+
+        Args:
+            tags: ignored.
+        """
+
+    def lightning_logger(self) -> Logger | None:
+        """No logger.
+
+        Returns:
+            None.
+        """
+        return None
+
+    def log_model(self, package: ModelPackage) -> str | None:
+        """Register nothing.
+
+        Args:
+            package: ignored.
+
+        Returns:
+            None.
+        """
+        return None
+
+
+class MLflowTracker:
+    """Tracker that writes to one open MLflow run.
+
+    The run belongs to the caller, who also ends it; `mlflow_run` is such a caller.
+    """
+
+    def __init__(self, run: Run, tracking_uri: str) -> None:
+        """Bind to a run.
+
+        Args:
+            run: an MLflow run that exists in the store.
+            tracking_uri: store of the run, e.g. `sqlite:///.../mlruns/mlflow.db`.
+        """
+        from mlflow import MlflowClient
+
+        self.run_id: str = run.info.run_id
+        self.tracking_uri = tracking_uri
+        self._client: MlflowClient = MlflowClient(tracking_uri)
+
+    def log_params(self, params: Mapping[str, object]) -> None:
+        """Record parameters; values longer than MLflow allows are cut.
+
+        Args:
+            params: flat mapping.
+        """
+        from mlflow.entities import Param
+
+        rows = [Param(key, str(value)[:MAX_PARAM_CHARS]) for key, value in params.items()]
+        for start in range(0, len(rows), MAX_PARAMS_PER_CALL):
+            self._client.log_batch(self.run_id, params=rows[start : start + MAX_PARAMS_PER_CALL])
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Record numbers in one call.
+
+        Args:
+            metrics: name to number.
+            step: position on the axis, 0 when None.
+        """
+        import time
+
+        from mlflow.entities import Metric
+
+        now_ms = int(time.time() * 1000)
+        rows = [Metric(key, float(value), now_ms, step or 0) for key, value in metrics.items()]
+        self._client.log_batch(self.run_id, metrics=rows)
+
+    def log_artifact(self, path: Path, folder: str | None = None) -> None:
+        """Copy a file or a folder's content to the run's artifacts.
+
+        Args:
+            path: an existing file or folder.
+            folder: destination folder.
+        """
+        if path.is_dir():
+            self._client.log_artifacts(self.run_id, str(path), folder)
+        else:
+            self._client.log_artifact(self.run_id, str(path), folder)
+
+    def log_image(self, image: Path | NDArray[np.uint8], name: str) -> None:
+        """Copy a picture to the run's artifacts.
+
+        Args:
+            image: file (kept under its own name in the folder of `name`), or RGB uint8.
+            name: path without suffix.
+        """
+        if isinstance(image, Path):
+            folder = str(Path(name).parent)
+            self.log_artifact(image, None if folder == "." else folder)
+        else:
+            self._client.log_image(self.run_id, np.ascontiguousarray(image), f"{name}.png")
+
+    def set_tags(self, tags: Mapping[str, str]) -> None:
+        """Tag the run.
+
+        Args:
+            tags: name to value.
+        """
+        for key, value in tags.items():
+            self._client.set_tag(self.run_id, key, value)
+
+    def lightning_logger(self) -> Logger | None:
+        """Lightning's MLflow logger bound to this run.
+
+        Returns:
+            The logger.
+        """
+        from lightning.pytorch.loggers import MLFlowLogger
+
+        return MLFlowLogger(tracking_uri=self.tracking_uri, run_id=self.run_id)
+
+    def log_model(self, package: ModelPackage) -> str | None:
+        """Log and register a pyfunc model from its code file.
+
+        Args:
+            package: the model and what it needs.
+
+        Returns:
+            `models:/<name>/<version>`.
+        """
+        import mlflow
+
+        mlflow.set_tracking_uri(self.tracking_uri)
+        with _active_run(self.run_id), warnings.catch_warnings():
+            # The signature is given; it need not be inferred from the code's type hints.
+            warnings.filterwarnings("ignore", message=r"(?s).*[Tt]ype hint.*")
+            info = mlflow.pyfunc.log_model(
+                name=package.name,
+                python_model=str(package.python_file),
+                artifacts={key: str(path) for key, path in package.artifacts.items()},
+                code_paths=[str(path) for path in package.code_paths] or None,
+                signature=package.signature,
+                input_example=package.input_example,
+                pip_requirements=list(package.pip_requirements) or None,
+                registered_model_name=package.name,
+            )
+        version = str(info.registered_model_version)
+        for key, value in package.tags.items():
+            self._client.set_model_version_tag(package.name, version, key, value)
+        if package.description:
+            self._client.update_model_version(package.name, version, package.description)
+        _LOGGER.info("registered model %s version %s", package.name, version)
+        return f"models:/{package.name}/{version}"
+
+
+@contextlib.contextmanager
+def _active_run(run_id: str) -> Iterator[None]:
+    """Make a run MLflow's active one, leaving it open if it was open."""
+    import mlflow
+
+    active = mlflow.active_run()
+    if active is not None and active.info.run_id == run_id:
+        yield
+        return
+    client = mlflow.MlflowClient()
+    status = client.get_run(run_id).info.status
+    with mlflow.start_run(run_id=run_id, nested=active is not None):
+        yield
+    client.update_run(run_id, status=status)
+
+
+@contextlib.contextmanager
+def mlflow_run(
+    folder: Path, experiment: str, run_name: str, tags: Mapping[str, str] | None = None
+) -> Iterator[MLflowTracker]:
+    """Open a run in a local store: sqlite database and artifacts in one folder.
+
+    Args:
+        folder: e.g. `<repository>/mlruns`; created if missing.
+        experiment: name of the experiment; created if missing.
+        run_name: name shown in the run list.
+        tags: tags of the run (git commit, dvc versions, Dagster run id).
+
+    Yields:
+        The tracker; the run is ended as FINISHED, or FAILED if the body raises.
+    """
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    import mlflow
+
+    folder.mkdir(parents=True, exist_ok=True)
+    uri = f"sqlite:///{(folder / 'mlflow.db').resolve()}"
+    mlflow.set_tracking_uri(uri)
+    found = mlflow.get_experiment_by_name(experiment)
+    experiment_id = (
+        found.experiment_id
+        if found is not None
+        else mlflow.create_experiment(
+            experiment, artifact_location=(folder / "artifacts").resolve().as_uri()
+        )
+    )
+    with mlflow.start_run(
+        experiment_id=experiment_id, run_name=run_name, tags=dict(tags or {})
+    ) as run:
+        yield MLflowTracker(run, uri)

@@ -1,0 +1,200 @@
+"""Augmentation: parameters, boxes and pixels move together, at every yaw."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
+
+from ml.dataset.augmentation import (
+    AugmentConfig,
+    Similarity,
+    change_look,
+    head_outlines,
+    random_similarity,
+)
+
+Array = NDArray[np.floating]
+HALF = np.random.default_rng(0).normal(0, 0.1, (40, 3))
+FLIP = np.diag([-1.0, 1.0, 1.0])
+#: A mirror-symmetric cloud; vertex i and i + 40 are a pair.
+VERTICES = np.concatenate([HALF, HALF @ FLIP])
+SWAP = np.r_[40:80, 0:40]
+
+
+def head(yaw_deg: float, pitch_deg: float = 10, roll_deg: float = -7) -> NDArray[np.float32]:
+    """One head's 413 parameters, image frame."""
+    angles = [yaw_deg, pitch_deg, roll_deg]
+    matrix = (
+        np.diag([1.0, -1.0, -1.0]) @ Rotation.from_euler("yxz", angles, degrees=True).as_matrix()
+    )
+    flame = np.zeros(413)
+    flame[403:409] = np.concatenate([matrix[:, 0], matrix[:, 1]])
+    flame[409:413] = [70.0, 90.0, 0.0, 150.0]
+    return flame.astype(np.float32)
+
+
+def projected(flame: Array) -> NDArray[np.float64]:
+    """(N, 413) -> (N, V, 3), by the definition of facts B3, B4."""
+    a, b = flame[:, 403:406].astype(float), flame[:, 406:409].astype(float)
+    a /= np.linalg.norm(a, axis=1, keepdims=True)
+    c = np.cross(a, b)
+    c /= np.linalg.norm(c, axis=1, keepdims=True)
+    rotation = np.stack([a, np.cross(c, a), c], axis=-1)
+    turned = np.einsum("nij,vj->nvi", rotation, VERTICES)
+    return flame[:, None, 412:] * turned + flame[:, None, 409:412]
+
+
+def mirror(flame: Array) -> Array:
+    """The cloud's mirror: R <- D R D, t_x <- -t_x."""
+    moved = np.array(flame)
+    moved[:, 403:406] *= [1, -1, -1]
+    moved[:, 406:409] *= [-1, 1, 1]
+    moved[:, 409] *= -1
+    return moved
+
+
+@pytest.mark.parametrize("yaw_deg", range(0, 181, 15))
+@pytest.mark.parametrize("flip", [False, True])
+def test_projection_of_moved_parameters_is_moved_projection(yaw_deg: float, flip: bool) -> None:
+    flame = np.stack([head(yaw_deg), head(-yaw_deg, 35, 50)])
+    change = Similarity(1.4, np.deg2rad(37), (12.0, -9.0), 160.0 if flip else None)
+    moved = projected(change.flame(flame, mirror))
+    expected = change.points(projected(flame)[..., :2])
+    if flip:
+        moved = moved[:, SWAP]
+    assert np.abs(moved[..., :2] - expected).max() < 1e-3
+
+
+def test_depth_order_survives() -> None:
+    flame = head(30)[None]
+    change = Similarity(0.5, np.deg2rad(90), (3.0, 4.0))
+    before, after = projected(flame)[0, :, 2], projected(change.flame(flame))[0, :, 2]
+    assert np.allclose(after, 0.5 * before, atol=1e-4)
+
+
+def test_wrong_side_would_be_caught() -> None:
+    """The official code multiplies from the right: fine for frontal heads, 45 deg off at 60."""
+    turn = Rotation.from_euler("z", 45, degrees=True).as_matrix()
+
+    def error(yaw_deg: float) -> float:
+        flame = head(yaw_deg, 0, 0)[None]
+        columns = flame[0, 403:409].reshape(2, 3)
+        matrix = np.column_stack([*columns, np.cross(*columns)])
+        right = matrix @ turn.T
+        moved = Similarity(1.0, np.deg2rad(45)).flame(flame)[0, 403:409].reshape(2, 3)
+        left = np.column_stack([*moved, np.cross(*moved)])
+        return float(np.rad2deg(np.arccos(np.clip((np.trace(right @ left.T) - 1) / 2, -1, 1))))
+
+    assert error(0) < 0.1
+    assert 40 < error(60) < 50
+
+
+@given(
+    st.floats(0.4, 2.0),
+    st.floats(-3.1, 3.1),
+    st.floats(-50, 50),
+    st.booleans(),
+)
+@settings(max_examples=30, deadline=None)
+def test_points_are_a_similarity(zoom: float, angle: float, shift: float, flip: bool) -> None:
+    change = Similarity(zoom, angle, (shift, -shift), 64.0 if flip else None)
+    points = np.random.default_rng(1).uniform(0, 64, (10, 2))
+    moved = change.points(points).astype(float)
+    before = np.linalg.norm(points[:, None] - points[None], axis=2)
+    after = np.linalg.norm(moved[:, None] - moved[None], axis=2)
+    assert np.allclose(after, zoom * before, atol=1e-3)
+    determinant = np.linalg.det(change.matrix()[:, :2])
+    assert np.sign(determinant) == (-1 if flip else 1)
+
+
+def test_double_flip_is_identity() -> None:
+    flame = np.stack([head(33), head(140)])
+    flip = Similarity(mirror_width=100.0)
+    assert np.allclose(flip.flame(flip.flame(flame, mirror), mirror), flame, atol=1e-4)
+
+
+def test_flip_without_mirror_is_refused() -> None:
+    with pytest.raises(ValueError, match="set the flip probability to 0"):
+        Similarity(mirror_width=10.0).flame(head(0)[None])
+
+
+@pytest.mark.parametrize("angle_deg", [0, 90, 30, -120])
+@pytest.mark.parametrize("zoom", [0.5, 0.8, 1.0, 1.7])
+def test_pixels_move_as_points(angle_deg: float, zoom: float) -> None:
+    image = np.full((60, 80, 3), 127, np.uint8)
+    cv_box = (slice(20, 28), slice(30, 38))
+    image[cv_box] = (255, 0, 0)
+    start = np.array([40.0, 30.0])
+    turned = Similarity(zoom, np.deg2rad(angle_deg)).points(start)
+    change = Similarity(zoom, np.deg2rad(angle_deg), tuple(48 - turned), None)
+    warped = change.warp(image, 96).astype(float)
+    weight = np.abs(warped - 127).sum(axis=2)
+    grid_y, grid_x = np.mgrid[0:96, 0:96] + 0.5
+    centre = np.array([(weight * grid_x).sum(), (weight * grid_y).sum()]) / weight.sum()
+    assert np.abs(centre - change.points(np.array([34.0, 24.0]))).max() < 0.15
+
+
+def test_mirrored_pixels() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (50, 50, 3), dtype=np.uint8)
+    assert np.array_equal(Similarity(mirror_width=50.0).warp(image, 50), image[:, ::-1])
+
+
+def test_outline_bounds_are_the_box_and_rotation_stays_tight() -> None:
+    rng = np.random.default_rng(2)
+    circle = rng.uniform(0, 2 * np.pi, 600)
+    points = np.stack([50 + 20 * np.cos(circle), 60 + 20 * np.sin(circle)], axis=1)
+    box = np.array([[30.0, 40.0, 70.0, 80.0]], np.float32)
+    outlines = head_outlines(box, [points.astype(np.float32)])
+    assert np.allclose(np.r_[outlines[0].min(0), outlines[0].max(0)], box[0], atol=1e-4)
+    turned = Similarity(1.0, np.deg2rad(45)).boxes(box, outlines)[0]
+    # The bounds of the turned disc keep its size; those of the turned box would be 1.41 larger.
+    assert np.allclose(turned[2:] - turned[:2], 40, atol=0.6)
+
+
+def test_outline_of_a_truncated_or_unknown_head() -> None:
+    box = np.array([[0.0, 40.0, 20.0, 80.0]] * 3, np.float32)
+    full = np.stack(np.meshgrid(np.linspace(-20, 20, 30), np.linspace(40, 80, 30)), -1).reshape(
+        -1, 2
+    )
+    far = full + 500
+    outlines = head_outlines(box, [full.astype(np.float32), far.astype(np.float32), None])
+    for outline in outlines:
+        assert np.allclose(np.r_[outline.min(0), outline.max(0)], box[0], atol=1e-4)
+    assert np.allclose(outlines[1], outlines[2])
+    assert head_outlines(np.zeros((0, 4), np.float32), []).shape == (0, 32, 2)
+
+
+def test_boxes_without_rotation_are_exact() -> None:
+    boxes = np.array([[10.0, 20.0, 30.0, 60.0]], np.float32)
+    outlines = head_outlines(boxes, [None])
+    moved = Similarity(2.0, 0.0, (5.0, 6.0), 100.0).boxes(boxes, outlines)
+    assert np.allclose(moved, [[2 * 70 + 5, 46, 2 * 90 + 5, 126]])
+
+
+def test_random_similarity_keeps_the_centre_near() -> None:
+    config = AugmentConfig(shift=0.1, zoom=(0.5, 2.0), rotate=1.0, rotation_deg=45, flip=0.5)
+    mirrored = 0
+    for seed in range(50):
+        change = random_similarity(60, 80, 64, config, np.random.default_rng(seed))
+        centre = change.points(np.array([40.0, 30.0]))
+        assert np.abs(centre - 32).max() <= 6.4 + 1e-3
+        assert 0.5 * 0.8 <= change.zoom <= 2.0 * 0.8
+        mirrored += change.mirror_width is not None
+    assert 10 < mirrored < 40
+
+
+def test_change_look_depends_on_the_seed_alone() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)
+    config = AugmentConfig(colour=1, grey=0.5, blur=1, noise=1, jpeg=1)
+    same = [change_look(image, config, np.random.default_rng(5)) for _ in range(2)]
+    other = change_look(image, config, np.random.default_rng(6))
+    assert np.array_equal(*same)
+    assert not np.array_equal(same[0], other)
+    assert same[0].shape == image.shape
+    assert same[0].dtype == np.uint8
+    still = AugmentConfig(colour=0, grey=0, blur=0, noise=0, jpeg=0)
+    assert np.array_equal(change_look(image, still, np.random.default_rng(5)), image)

@@ -1,0 +1,187 @@
+"""Muon with AdamW: orthogonalisation, grouping, schedule, agreement with naive twins."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from ml.training.optim import (
+    EMA,
+    NEWTON_SCHULZ_COEFFICIENTS,
+    MuonAdamW,
+    OptimConfig,
+    build_optimizer,
+    lr_factor,
+    orthogonalize,
+    parameter_groups,
+)
+
+
+class Net(nn.Module):
+    """One layer of every kind the grouping must tell apart."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 3)
+        self.hidden = nn.Conv2d(8, 16, 3)
+        self.norm = nn.BatchNorm2d(16)
+        self.depthwise = nn.Conv2d(16, 16, 3, groups=16)
+        self.up = nn.ConvTranspose2d(16, 8, 2)
+        self.pred = nn.Conv2d(8, 5, 1)
+        self.linear = nn.Linear(5, 6)
+        self.scale = nn.Parameter(torch.ones(1))
+        self.frozen = nn.Parameter(torch.ones(2, 2), requires_grad=False)
+
+
+def names_in(net: nn.Module, group: dict[str, object] | None) -> set[str]:
+    ids = {id(p) for p in (group or {"params": []})["params"]}  # type: ignore[attr-defined]
+    return {name for name, p in net.named_parameters() if id(p) in ids}
+
+
+@given(st.integers(1, 12), st.integers(1, 12), st.integers(0, 1000))
+@settings(max_examples=40, deadline=None)
+def test_orthogonalized_singular_values(rows: int, columns: int, seed: int) -> None:
+    matrix = torch.randn(rows, columns, generator=torch.Generator().manual_seed(seed))
+    result = orthogonalize(matrix, num_steps=12)
+    u, s, vh = torch.linalg.svd(matrix, full_matrices=False)
+    strong = s / s.norm() > 0.02
+    values = torch.linalg.svdvals(result)[: int(strong.sum())]
+    assert ((values > 0.6) & (values < 1.25)).all()
+    # Same singular vectors: the result stays diagonal in the input's basis.
+    core = u.T @ result @ vh.T
+    assert torch.allclose(core - torch.diag(core.diagonal()), torch.zeros_like(core), atol=2e-3)
+
+
+def test_orthogonalize_batch_equals_loop_and_naive() -> None:
+    matrices = torch.randn(3, 6, 4, dtype=torch.float64)
+    a, b, c = NEWTON_SCHULZ_COEFFICIENTS
+
+    def naive(x: Tensor) -> Tensor:
+        x = x / x.norm()
+        for _ in range(5):
+            x = a * x + b * x @ x.T @ x + c * x @ x.T @ x @ x.T @ x
+        return x
+
+    batched = orthogonalize(matrices)
+    for matrix, result in zip(matrices, batched, strict=True):
+        assert torch.allclose(orthogonalize(matrix), result, atol=1e-12)
+        assert torch.allclose(naive(matrix), result, atol=1e-6)
+
+
+def test_orthogonalize_refuses_vectors() -> None:
+    with pytest.raises(ValueError, match=r"expected \(..., M, N\), got \(3,\); flatten"):
+        orthogonalize(torch.ones(3))
+
+
+def test_every_trainable_parameter_is_in_one_group() -> None:
+    net = Net()
+    groups = {group["name"]: group for group in parameter_groups(net, OptimConfig())}
+    assert names_in(net, groups["muon"]) == {"hidden.weight", "pred.weight"}
+    assert names_in(net, groups["adamw"]) == {
+        "stem.weight",
+        "depthwise.weight",
+        "up.weight",
+        "linear.weight",
+    }
+    plain = names_in(net, groups["adamw_no_decay"])
+    assert {"hidden.bias", "norm.weight", "norm.bias", "scale"} <= plain
+    assert groups["adamw_no_decay"]["weight_decay"] == 0.0
+    counted = sum(len(group["params"]) for group in groups.values())
+    assert counted == sum(p.requires_grad for p in net.parameters())
+
+
+def test_grouping_options() -> None:
+    net = Net()
+    config = OptimConfig(muon_linear=True, adamw_patterns=(r"^pred\.",))
+    groups = {group["name"]: group for group in parameter_groups(net, config)}
+    assert names_in(net, groups["muon"]) == {"hidden.weight", "linear.weight"}
+    only = parameter_groups(net, OptimConfig(kind="adamw"))
+    assert [group["name"] for group in only] == ["adamw", "adamw_no_decay"]
+
+
+def test_adamw_groups_equal_torch() -> None:
+    torch.manual_seed(0)
+    ours, theirs = nn.Linear(4, 3), nn.Linear(4, 3)
+    theirs.load_state_dict(ours.state_dict())
+    options = {"lr": 0.01, "betas": (0.9, 0.99), "weight_decay": 0.1, "eps": 1e-8}
+    mine = MuonAdamW([{"params": list(ours.parameters()), **options}])
+    reference = torch.optim.AdamW(theirs.parameters(), **options)  # type: ignore[arg-type]
+    for _ in range(5):
+        x = torch.randn(8, 4)
+        for net, optimizer in ((ours, mine), (theirs, reference)):
+            optimizer.zero_grad()
+            net(x).square().mean().backward()
+            optimizer.step()
+    assert torch.allclose(ours.weight, theirs.weight, atol=1e-7)
+    assert torch.allclose(ours.bias, theirs.bias, atol=1e-7)
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_muon_step_equals_naive(channels_last: bool) -> None:
+    torch.manual_seed(0)
+    layer = nn.Conv2d(5, 7, 3, bias=False)
+    if channels_last:
+        layer = layer.to(memory_format=torch.channels_last)
+    expected = layer.weight.detach().clone()
+    optimizer = MuonAdamW(
+        [{"params": [layer.weight], "algorithm": "muon", "lr": 0.02, "weight_decay": 0.1}]
+    )
+    momentum = torch.zeros_like(expected)
+    for _ in range(3):
+        grad = torch.randn_like(expected)
+        layer.weight.grad = grad.clone(memory_format=torch.preserve_format)
+        optimizer.step()
+        momentum = 0.95 * momentum + 0.05 * grad
+        nesterov = 0.05 * grad + 0.95 * momentum
+        update = orthogonalize(nesterov.reshape(7, 45)).reshape(7, 5, 3, 3)
+        expected = expected * (1 - 0.02 * 0.1) - 0.02 * update
+    assert torch.allclose(layer.weight, expected, atol=1e-5)
+
+
+def test_optimizer_errors() -> None:
+    with pytest.raises(ValueError, match="put biases and norms into an adamw group"):
+        MuonAdamW([{"params": [nn.Parameter(torch.ones(3))], "algorithm": "muon"}])
+    with pytest.raises(ValueError, match="must be 'muon' or 'adamw', got 'sgd'"):
+        MuonAdamW([{"params": [nn.Parameter(torch.ones(3))], "algorithm": "sgd"}])
+
+
+def test_schedule_by_hand() -> None:
+    config = OptimConfig(warmup_steps=3, final_lr_fraction=0.1)
+    assert [lr_factor(s, 100, config) for s in range(3)] == pytest.approx([0.25, 0.5, 0.75])
+    assert lr_factor(3, 100, config) == 1.0
+    assert lr_factor(3 + 97 // 2, 100, config) == pytest.approx(0.55, abs=0.01)
+    assert lr_factor(100, 100, config) == pytest.approx(0.1)
+    assert lr_factor(500, 100, config) == pytest.approx(0.1)
+    # A short training shortens its warm-up.
+    assert lr_factor(2, 8, config) == 1.0
+
+
+def test_schedule_moves_both_learning_rates() -> None:
+    optimizer, schedule = build_optimizer(Net(), OptimConfig(warmup_steps=1), total_steps=10)
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(0.03 / 2)
+    optimizer.step()
+    schedule.step()
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(0.03)
+    assert optimizer.param_groups[1]["lr"] == pytest.approx(3e-3)
+
+
+def test_ema_warms_up_and_copies_integers() -> None:
+    ema = EMA(0.9)
+    average, current = torch.zeros(2), torch.ones(2)
+    for count in range(3):
+        ema._average([average], [current], count)
+    expected = 1.0
+    for count in range(3):
+        expected *= (1 + count) / (10 + count)
+    assert torch.allclose(average, torch.full((2,), 1 - expected))
+    counter = torch.tensor(3)
+    ema._average([counter], [torch.tensor(8)], 5)
+    assert counter.item() == 8
+    with pytest.raises(ValueError, match=r"\(0, 1\), got 1"):
+        EMA(1.0)
+    assert math.isclose(ema.decay, 0.9)

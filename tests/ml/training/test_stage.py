@@ -1,0 +1,133 @@
+"""The stage `trained_model` on a tiny world: results, exclusions, determinism, exact labels."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+from tiny_world import make_world
+
+from ml.dataset.augmentation import AugmentConfig
+from ml.dataset.datamodule import LoaderConfig
+from ml.inference.loading import load_detector
+from ml.model.losses import LossConfig
+from ml.records.exclusions import read_exclusions
+from ml.records.workspace import Workspace
+from ml.training.fit import FitConfig
+from ml.training.stage import (
+    EXACT_STAGE,
+    STAGE,
+    TrainedModelConfig,
+    TrainedModelExactConfig,
+    run,
+)
+from ml.training.tracking import NullTracker, mlflow_run
+
+SHORT = {
+    "loader": LoaderConfig(image_size=96, batch_size=2),
+    "augment": AugmentConfig(rotate=0.5),
+    "loss": LossConfig(num_vertices=50),
+    "loop": FitConfig(epochs=2, validate_every_epochs=2, precision="32-true"),
+    "num_grid_images": 2,
+}
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    return make_world(tmp_path_factory.mktemp("world"))
+
+
+@pytest.fixture(scope="module")
+def trained(world: Workspace) -> Workspace:
+    report = run(world, TrainedModelConfig(**SHORT), NullTracker())
+    assert (report.num_in, report.num_out, report.num_excluded) == (8, 7, 1)
+    assert all(path.is_file() for path in report.pictures.values())
+    return world
+
+
+def test_results_are_complete(trained: Workspace) -> None:
+    folder = trained.stage_dir(STAGE)
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert np.isfinite(list(metrics.values())).all()
+    assert {"train/loss", "train/rotation", "val/loss", "val/ap50"} <= set(metrics)
+    history = pd.read_csv(folder / "history.csv")
+    assert list(history["epoch"]) == [0, 1]
+    assert history["val/loss"].isna().tolist() == [True, False]
+    assert (folder / "pictures" / "epoch-002.jpg").is_file()
+    assert not trained.work_dir(STAGE).joinpath("last.ckpt").exists()
+    description = json.loads((folder / "config.json").read_text())
+    assert description["training"]["supervision"] == "pseudo"
+    assert len(description["head_model_sha256"]) == 64
+
+
+def test_damaged_image_is_excluded_with_reason(trained: Workspace) -> None:
+    rows = read_exclusions(trained, [STAGE])
+    assert rows["sample_id"].tolist() == ["s3"]
+    assert rows["reason"].tolist() == ["damaged image"]
+
+
+def test_model_predicts_in_image_pixels(trained: Workspace) -> None:
+    predictor = load_detector(trained.stage_dir(STAGE))
+    image = np.full((50, 80, 3), 90, np.uint8)
+    (heads,) = predictor.predict([image])
+    assert heads.flame.shape[1] == 413
+
+
+def test_again_gives_the_same_bytes(trained: Workspace, tmp_path: Path) -> None:
+    shutil.copytree(trained.root / "data", tmp_path / "data")
+    again = Workspace(root=tmp_path, seed=5, num_shards=1, shard_size=8, threads=1)
+    shutil.rmtree(again.stage_dir(STAGE))
+    run(again, TrainedModelConfig(**SHORT), NullTracker())
+    names = sorted(p.name for p in trained.stage_dir(STAGE).rglob("*") if p.is_file())
+    assert names == sorted(p.name for p in again.stage_dir(STAGE).rglob("*") if p.is_file())
+    for path in trained.stage_dir(STAGE).rglob("*"):
+        if path.is_file() and path.suffix != ".parquet":
+            other = again.stage_dir(STAGE) / path.relative_to(trained.stage_dir(STAGE))
+            assert path.read_bytes() == other.read_bytes(), path.name
+
+
+def test_only_truth_supervision_reads_the_truth(trained: Workspace, tmp_path: Path) -> None:
+    shutil.copytree(trained.root / "data", tmp_path / "data")
+    blind = Workspace(root=tmp_path, seed=5, num_shards=1, shard_size=8, threads=1)
+    shutil.rmtree(blind.stage_dir("truth"))
+    once = {**SHORT, "loop": FitConfig(epochs=1, precision="32-true")}
+    run(blind, TrainedModelConfig(**once), NullTracker())
+    with pytest.raises(FileNotFoundError, match="truth"):
+        run(blind, TrainedModelExactConfig(**once), NullTracker())
+
+
+def test_exact_labels_and_registered_model(world: Workspace, mlflow_folder: Path) -> None:
+    mlflow = pytest.importorskip("mlflow")
+    once = {**SHORT, "loop": FitConfig(epochs=1, precision="32-true")}
+    with mlflow_run(mlflow_folder, "tests", "exact") as tracker:
+        run(world, TrainedModelExactConfig(**once), tracker)
+    folder = world.stage_dir(EXACT_STAGE)
+    assert json.loads((folder / "config.json").read_text())["training"]["supervision"] == "truth"
+    client = mlflow.MlflowClient(tracker.tracking_uri)
+    stored = client.get_run(tracker.run_id).data
+    assert stored.params["data.train_images"] == "5"
+    assert "train/loss_epoch" in stored.metrics
+    assert "final/val/loss" in stored.metrics
+    artifacts = {a.path for a in client.list_artifacts(tracker.run_id)}
+    assert {"history.csv", "checkpoints", "predictions"} <= artifacts
+    image = np.random.default_rng(0).integers(0, 256, (1, 96, 96, 3), dtype=np.uint8)
+    table = mlflow.pyfunc.load_model("models:/vggheads/1").predict(image)
+    (heads,) = load_detector(folder).predict(list(image))
+    assert len(table) == len(heads)
+    assert list(table.columns) == ["image", "score", "box_xyxy", "flame"]
+    if len(heads):
+        assert np.allclose(table["flame"][0], heads.flame[0], atol=1e-4)
+
+
+def test_unknown_supervision_and_keys_are_refused() -> None:
+    with pytest.raises(ValueError, match="supervision"):
+        TrainedModelExactConfig(supervision="pseudo")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="Extra inputs"):
+        TrainedModelConfig(epochs=3)  # type: ignore[call-arg]

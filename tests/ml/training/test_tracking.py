@@ -1,0 +1,100 @@
+"""Trackers: everything lands in one MLflow run; the null tracker takes anything."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ml.training.tracking import ModelPackage, NullTracker, Tracker, mlflow_run
+
+CODE = """
+import mlflow
+from mlflow.pyfunc import PythonModel
+
+
+class Adder(PythonModel):
+    def load_context(self, context):
+        self.offset = float(open(context.artifacts["offset"]).read())
+
+    def predict(self, context, model_input, params=None):
+        return model_input + self.offset
+
+
+mlflow.models.set_model(Adder())
+"""
+
+
+def test_null_tracker_is_a_tracker(tmp_path: Path) -> None:
+    tracker = NullTracker()
+    assert isinstance(tracker, Tracker)
+    tracker.log_params({"a": 1})
+    tracker.log_metrics({"m": 1.0}, 3)
+    tracker.log_artifact(tmp_path / "missing")
+    tracker.log_image(np.zeros((2, 2, 3), np.uint8), "x")
+    tracker.set_tags({"t": "v"})
+    assert tracker.lightning_logger() is None
+
+
+def test_everything_lands_in_one_run(tmp_path: Path, mlflow_folder: Path) -> None:
+    mlflow = pytest.importorskip("mlflow")
+    (tmp_path / "note.txt").write_text("hello")
+    (tmp_path / "code.py").write_text(CODE)
+    (tmp_path / "offset.txt").write_text("2.5")
+    with mlflow_run(mlflow_folder, "tests", "first", {"stage": "toy"}) as tracker:
+        assert isinstance(tracker, Tracker)
+        tracker.log_params({f"p{i}": i for i in range(150)} | {"long": "x" * 9000})
+        tracker.log_metrics({"loss": 2.0}, 0)
+        tracker.log_metrics({"loss": 1.0}, 1)
+        tracker.log_artifact(tmp_path / "note.txt", "notes")
+        tracker.log_image(np.zeros((4, 4, 3), np.uint8), "pictures/black")
+        tracker.set_tags({"more": "yes"})
+        logger = tracker.lightning_logger()
+        assert logger is not None
+        logger.log_metrics({"lightning": 5.0}, 2)
+        example = np.zeros((1, 2), np.float64)
+        signature = mlflow.models.infer_signature(example, example)
+        uri = tracker.log_model(
+            ModelPackage(
+                name="adder",
+                python_file=tmp_path / "code.py",
+                artifacts={"offset": tmp_path / "offset.txt"},
+                signature=signature,
+                pip_requirements=["numpy"],
+                tags={"licence": "Apache-2.0"},
+                description="adds",
+            )
+        )
+    assert uri == "models:/adder/1"
+    client = mlflow.MlflowClient(tracker.tracking_uri)
+    run = client.get_run(tracker.run_id)
+    assert run.info.status == "FINISHED"
+    assert len(run.data.params) == 151
+    assert len(run.data.params["long"]) <= 6000
+    assert run.data.metrics["loss"] == 1.0
+    assert run.data.metrics["lightning"] == 5.0
+    assert [m.value for m in client.get_metric_history(tracker.run_id, "loss")] == [2.0, 1.0]
+    assert run.data.tags["stage"] == "toy"
+    assert run.data.tags["more"] == "yes"
+    paths = {
+        a.path for f in ("notes", "pictures") for a in client.list_artifacts(run.info.run_id, f)
+    }
+    assert paths == {"notes/note.txt", "pictures/black.png"}
+    assert {path.name for path in mlflow_folder.iterdir()} >= {"mlflow.db", "artifacts"}
+    version = client.get_model_version("adder", "1")
+    assert version.tags["licence"] == "Apache-2.0"
+    assert version.description == "adds"
+    loaded = mlflow.pyfunc.load_model(uri)
+    assert loaded.predict(np.ones((1, 2))).tolist() == [[3.5, 3.5]]
+
+
+def test_failed_body_marks_the_run(mlflow_folder: Path) -> None:
+    mlflow = pytest.importorskip("mlflow")
+    with (
+        pytest.raises(RuntimeError, match="boom"),
+        mlflow_run(mlflow_folder, "tests", "bad") as tracker,
+    ):
+        raise RuntimeError("boom")
+    client = mlflow.MlflowClient(tracker.tracking_uri)
+    assert client.get_run(tracker.run_id).info.status == "FAILED"

@@ -1,0 +1,279 @@
+"""The rendered crops as training data: pictures in memory, placed and changed anew every epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from ml.annotation.augment import (
+    NO_AUGMENTATION,
+    CropAugmentConfig,
+    cut_crop,
+    degraded,
+    random_crop,
+    truncated,
+)
+from ml.annotation.frames import square_frames
+from ml.annotation.regressor import RegressorArchitecture
+from ml.dataset.augmentation import Mirror
+from ml.flame.head_model import HeadModel
+from ml.flame.projection import mirror_flame
+from ml.imaging.io import UnreadableImage, decode_image
+from ml.records.exclusions import Exclusions
+from ml.records.ids import sample_rng
+from ml.records.progress import progress
+from ml.records.shards import DamagedSample, ShardReader
+from ml.records.tables import CROPS, read_table
+from ml.records.workspace import Workspace
+from ml.training.determinism import EpochSampler, SampleKey
+
+STAGE = "flame_regressor"
+
+
+@dataclass(frozen=True)
+class CropExamples:
+    """Rendered heads with some surroundings.
+
+    Attributes:
+        crop_ids: N ids.
+        pictures_rgb: N pictures (H, W, 3) uint8.
+        boxes_xyxy: (N, 4) float32 visible head, picture px.
+        flame: (N, 413) float32 parameters, picture frame.
+    """
+
+    crop_ids: list[str]
+    pictures_rgb: list[NDArray[np.uint8]]
+    boxes_xyxy: NDArray[np.float32]
+    flame: NDArray[np.float32]
+
+    def __len__(self) -> int:
+        return len(self.crop_ids)
+
+
+@dataclass(frozen=True)
+class CropItem:
+    """One training crop before it is batched."""
+
+    crop_id: str
+    crop_rgb: NDArray[np.uint8]
+    box_size: float
+    flame: NDArray[np.float32]
+
+
+@dataclass
+class CropBatch:
+    """A batch of crops.
+
+    Attributes:
+        sample_ids: B crop ids.
+        crops: (B, 3, S, S) uint8 RGB.
+        flame: (B, 413) parameters, crop frame, px.
+        box_size: (B,) square root of the box's area, crop px.
+    """
+
+    sample_ids: list[str]
+    crops: Tensor
+    flame: Tensor
+    box_size: Tensor
+
+
+def load_crops(ws: Workspace, split: str, exclusions: Exclusions) -> CropExamples:
+    """Read all crops of a split into memory.
+
+    Args:
+        ws: the workspace.
+        split: train or val.
+        exclusions: receives the crops that cannot be read.
+
+    Returns:
+        The crops, in order of shard and row.
+
+    Raises:
+        FileNotFoundError: there are no crop shards.
+    """
+    folder = ws.stage_dir("crops")
+    tables = sorted(folder.glob("crops-[0-9]*[0-9].parquet"))
+    if not tables:
+        raise FileNotFoundError(f"{folder}: no crop shards; run the stage crops")
+    crop_ids: list[str] = []
+    pictures: list[NDArray[np.uint8]] = []
+    boxes: list[NDArray[np.float32]] = []
+    flame: list[NDArray[np.float32]] = []
+    for path in progress(tables, f"read {split} crops"):
+        frame = read_table(path, CROPS)
+        rows = frame[frame["split"] == split]
+        with ShardReader(path.with_suffix(".tar")) as reader:
+            for crop_id, box, parameters in zip(
+                rows["crop_id"], rows["bbox_xywh"], rows["flame"], strict=True
+            ):
+                picture = _read_picture(reader, crop_id, exclusions)
+                if picture is not None:
+                    crop_ids.append(crop_id)
+                    pictures.append(picture)
+                    boxes.append(np.concatenate([box[:2], box[:2] + box[2:]]))
+                    flame.append(parameters)
+    return CropExamples(
+        crop_ids,
+        pictures,
+        np.array(boxes, np.float32).reshape(-1, 4),
+        np.array(flame, np.float32).reshape(-1, 413),
+    )
+
+
+def _read_picture(
+    reader: ShardReader, crop_id: str, exclusions: Exclusions
+) -> NDArray[np.uint8] | None:
+    try:
+        return decode_image(reader.read(crop_id, "jpg"))
+    except DamagedSample as error:
+        exclusions.add(crop_id, "damaged_shard", str(error))
+    except UnreadableImage as error:
+        exclusions.add(crop_id, "damaged_image", f"{reader.path.name}/{crop_id}.jpg: {error}")
+    return None
+
+
+class CropDataset(Dataset[CropItem]):
+    """Crops of one split; item and epoch decide everything random about a crop."""
+
+    def __init__(
+        self,
+        examples: CropExamples,
+        architecture: RegressorArchitecture,
+        augment: CropAugmentConfig,
+        head_model: HeadModel,
+        seed: int,
+    ) -> None:
+        """Keep the pictures.
+
+        Args:
+            examples: the rendered heads.
+            architecture: size and margin of the crops.
+            augment: strength of the random changes.
+            head_model: says what a mirrored head's parameters are.
+            seed: the run's seed.
+        """
+        self._examples = examples
+        self._architecture = architecture
+        self._augment = augment
+        self._mirror = mirror_of(head_model)
+        self._seed = seed
+
+    def __len__(self) -> int:
+        return len(self._examples)
+
+    def __getitem__(self, key: SampleKey) -> CropItem:
+        crop_id = self._examples.crop_ids[key.index]
+        picture = self._examples.pictures_rgb[key.index]
+        box = self._examples.boxes_xyxy[key.index]
+        rng = sample_rng(self._seed, STAGE, f"{crop_id}/epoch-{key.epoch}")
+        size, margin = self._architecture.crop_size, self._architecture.box_margin
+        picture, box = truncated(picture, box, self._augment, rng)
+        frame = square_frames(box[None], margin)[0]
+        width, height = box[2:] - box[:2]
+        similarity = random_crop(
+            frame, float(max(width, height)), picture.shape[1], size, self._augment, rng
+        )
+        crop = degraded(cut_crop(picture, similarity, size), self._augment, rng)
+        flame = self._examples.flame[key.index]
+        return CropItem(
+            crop_id=crop_id,
+            crop_rgb=crop,
+            box_size=float(np.sqrt(width * height) * similarity.zoom),
+            flame=similarity.flame(flame[None], self._mirror)[0],
+        )
+
+
+def mirror_of(head_model: HeadModel) -> Mirror:
+    """The mirror of a head model's parameters about x = 0.
+
+    Args:
+        head_model: has the mirror maps.
+
+    Returns:
+        (N, 413) parameters -> the mirrored head's.
+    """
+    return lambda flame: mirror_flame(torch.as_tensor(flame), 0.0, head_model).numpy()
+
+
+class CropDataModule(pl.LightningDataModule):
+    """Batches of augmented training crops and of plain held-out crops."""
+
+    def __init__(
+        self,
+        train: CropExamples,
+        val: CropExamples,
+        architecture: RegressorArchitecture,
+        augment: CropAugmentConfig,
+        head_model: HeadModel,
+        batch_size: int,
+        seed: int,
+    ) -> None:
+        """Keep the pictures.
+
+        Args:
+            train: crops to learn from.
+            val: held-out crops.
+            architecture: size and margin of the crops.
+            augment: strength of the random changes.
+            head_model: says what a mirrored head's parameters are.
+            batch_size: crops in a batch.
+            seed: the run's seed.
+        """
+        super().__init__()
+        self._train, self._val = train, val
+        self._architecture, self._augment = architecture, augment
+        self._head_model, self._batch_size, self._seed = head_model, batch_size, seed
+
+    def train_dataloader(self) -> DataLoader[CropItem]:
+        """Augmented crops in a new order each epoch; the incomplete last batch is left out.
+
+        Returns:
+            The loader; its sampler takes the epoch from Lightning.
+        """
+        return self._loader(self._train, self._augment, shuffle=True)
+
+    def val_dataloader(self) -> DataLoader[CropItem]:
+        """Held-out crops, cut as the annotation stage cuts them.
+
+        Returns:
+            The loader.
+        """
+        return self._loader(self._val, NO_AUGMENTATION, shuffle=False)
+
+    def _loader(
+        self, examples: CropExamples, augment: CropAugmentConfig, shuffle: bool
+    ) -> DataLoader[CropItem]:
+        dataset = CropDataset(examples, self._architecture, augment, self._head_model, self._seed)
+        sampler = EpochSampler(examples.crop_ids, self._seed, STAGE, shuffle)
+        return DataLoader(
+            dataset,
+            batch_size=self._batch_size,
+            sampler=sampler,
+            drop_last=shuffle and len(examples) >= self._batch_size,
+            collate_fn=collate_crops,
+        )
+
+
+def collate_crops(items: Sequence[CropItem]) -> CropBatch:
+    """Batch crops.
+
+    Args:
+        items: crops with their parameters.
+
+    Returns:
+        The batch.
+    """
+    crops = torch.from_numpy(np.stack([item.crop_rgb for item in items])).permute(0, 3, 1, 2)
+    return CropBatch(
+        sample_ids=[item.crop_id for item in items],
+        crops=crops,
+        flame=torch.from_numpy(np.stack([item.flame for item in items])),
+        box_size=torch.tensor([item.box_size for item in items]),
+    )

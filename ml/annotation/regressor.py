@@ -1,0 +1,264 @@
+"""Regressors of FLAME parameters from a crop of one head: the protocol, and our own small network.
+
+DAD-3DNet has this place in the paper. The network here is trained from scratch on rendered crops.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+
+from ml.annotation.frames import BOX_MARGIN
+from ml.flame.params import NUM_PARAMETERS, FlameParameters, join
+from ml.records.atomic import write_bytes, write_json
+from ml.records.config import StageConfig, read_config
+
+_COEFFICIENT_LIMIT = 3.0
+_JAW_UNIT_RAD = 0.3
+FRONTAL_ROTATION = (1.0, 0.0, 0.0, 0.0, -1.0, 0.0)
+# A head is about a quarter of a metre high and fills 1 / (1 + 2 margins) of its crop.
+_HEAD_HEIGHT_M = 0.25
+
+WEIGHTS_NAME = "regressor.safetensors"
+CONFIG_NAME = "config.json"
+
+
+class FlameRegressor(Protocol):
+    """What the annotation stage needs of a FLAME regressor, whoever trained it."""
+
+    name: str
+    """What the heads table records as their teacher."""
+    sha256: str
+    """Hash of the weights."""
+    crop_size: int
+    """Side of the crops it takes, px."""
+    box_margin: float
+    """Share of the head box that its crops add on each side."""
+
+    def predict(self, crops: Tensor) -> Tensor:
+        """Estimate the head in the middle of each crop.
+
+        Args:
+            crops: (N, 3, crop_size, crop_size) uint8 RGB.
+
+        Returns:
+            (N, 413) float32 FLAME parameters, crop frame, px.
+        """
+        ...
+
+
+class RegressorArchitecture(StageConfig):
+    """Size of the network, and the crops it takes."""
+
+    crop_size: int = 128
+    """Side of a crop, px; a multiple of 32."""
+    box_margin: float = BOX_MARGIN
+    """Share of the box added on each of its sides to get the crop (paper: 0.25)."""
+    widths: tuple[int, int, int, int] = (48, 96, 160, 224)
+    """Channels at strides 4, 8, 16 and 32."""
+    depths: tuple[int, int, int, int] = (1, 2, 2, 1)
+    """Residual blocks at strides 4, 8, 16 and 32."""
+    num_features: int = 256
+    """Width of the fully connected layer before the outputs."""
+    num_shape: int = 64
+    """Leading shape coefficients regressed; the rest is zero."""
+    num_expression: int = 32
+    """Leading expression coefficients regressed; the rest is zero."""
+
+
+class CropRegressor(nn.Module):
+    """A small residual network from a crop to the 413 FLAME parameters of its head.
+
+    The last feature map is flattened, not averaged, so that position survives to the outputs.
+    Outputs start at a frontal mean head in the middle of the crop.
+
+    Args:
+        architecture: sizes.
+
+    Raises:
+        ValueError: the crop's size is not a multiple of 32.
+    """
+
+    def __init__(self, architecture: RegressorArchitecture) -> None:
+        super().__init__()
+        size = architecture.crop_size
+        if size % 32 or size <= 0:
+            raise ValueError(f"crop_size: expected a positive multiple of 32 px, got {size}")
+        self.architecture = architecture
+        self.initial_scale = size / ((1 + 2 * architecture.box_margin) * _HEAD_HEIGHT_M)
+        widths = architecture.widths
+        layers: list[nn.Module] = [_conv(3, widths[0], kernel=8, stride=4, padding=2)]
+        for stage, (width, depth) in enumerate(zip(widths, architecture.depths, strict=True)):
+            if stage:
+                layers.append(_conv(widths[stage - 1], width, kernel=3, stride=2, padding=1))
+            layers += [_ResidualBlock(width) for _ in range(depth)]
+        self.body = nn.Sequential(*layers)
+        num_cells = (size // 32) ** 2
+        squeezed = 64
+        self.neck = nn.Sequential(
+            _conv(widths[-1], squeezed, kernel=1, stride=1, padding=0),
+            nn.Flatten(),
+            nn.Linear(squeezed * num_cells, architecture.num_features),
+            nn.ReLU(inplace=True),
+        )
+        self.splits = (architecture.num_shape, architecture.num_expression, 3, 6, 2, 1)
+        self.output = nn.Linear(architecture.num_features, sum(self.splits))
+        self._start_frontal()
+
+    def _start_frontal(self) -> None:
+        nn.init.normal_(self.output.weight, std=0.01)
+        nn.init.zeros_(self.output.bias)
+        first = sum(self.splits[:3])
+        with torch.no_grad():
+            self.output.bias[first : first + 6] = torch.tensor(FRONTAL_ROTATION)
+
+    def forward(self, crops: Tensor) -> Tensor:
+        """Regress the heads in the middle of crops.
+
+        Args:
+            crops: (N, 3, S, S) float RGB in [0, 1].
+
+        Returns:
+            (N, 413) float32 FLAME parameters, crop frame, px.
+        """
+        raw = self.output(self.neck(self.body(crops - 0.5))).float()
+        shape, expression, jaw, rotation, shift, log_scale = raw.split(self.splits, dim=1)
+        num_heads, size = len(raw), self.architecture.crop_size
+        position = size / 2 + size / 4 * shift
+        flame: Tensor = join(
+            FlameParameters(
+                shape=_COEFFICIENT_LIMIT * shape.tanh(),
+                expression=_COEFFICIENT_LIMIT * expression.tanh(),
+                jaw=_JAW_UNIT_RAD * jaw,
+                rotation=rotation,
+                translation=torch.cat([position, position.new_zeros(num_heads, 1)], dim=1),
+                scale=self.initial_scale * log_scale.exp(),
+            )
+        )
+        return flame
+
+
+class TrainedRegressor:
+    """A trained `CropRegressor` in the shape of `FlameRegressor`.
+
+    Args:
+        network: the network; it is put into evaluation mode.
+        sha256: hash of its weights file.
+        batch_size: crops in one pass. Fixed, so that a crop's result depends on nothing else.
+    """
+
+    name = "crop_regressor"
+
+    def __init__(self, network: CropRegressor, sha256: str, batch_size: int = 64) -> None:
+        self.network = network.eval()
+        self.sha256 = sha256
+        self.batch_size = batch_size
+        self.crop_size = network.architecture.crop_size
+        self.box_margin = network.architecture.box_margin
+
+    @torch.inference_mode()
+    def predict(self, crops: Tensor) -> Tensor:
+        """Estimate the head in the middle of each crop.
+
+        Args:
+            crops: (N, 3, crop_size, crop_size) uint8 RGB.
+
+        Returns:
+            (N, 413) float32 FLAME parameters, crop frame, px.
+
+        Raises:
+            ValueError: the crops have another shape or dtype.
+        """
+        expected = (3, self.crop_size, self.crop_size)
+        if crops.ndim != 4 or crops.shape[1:] != expected or crops.dtype != torch.uint8:
+            raise ValueError(
+                f"crops: expected uint8 (N, {', '.join(map(str, expected))}), "
+                f"got {crops.dtype} {tuple(crops.shape)}; cut them with extract_crops"
+            )
+        if not len(crops):
+            return torch.zeros(0, NUM_PARAMETERS)
+        parts = [self.network(to_network_input(part)) for part in crops.split(self.batch_size)]
+        return torch.cat(parts)
+
+
+def to_network_input(crops: Tensor) -> Tensor:
+    """Bytes to the network's range and memory layout.
+
+    Args:
+        crops: (N, 3, S, S) uint8 RGB.
+
+    Returns:
+        (N, 3, S, S) float32 in [0, 1], channels last in memory.
+    """
+    return crops.to(torch.float32, memory_format=torch.channels_last).div_(255)
+
+
+def save_regressor(network: CropRegressor, model_dir: Path) -> str:
+    """Write `regressor.safetensors` and `config.json`.
+
+    Args:
+        network: the trained network.
+        model_dir: the folder to write to.
+
+    Returns:
+        The SHA-256 of the weights file.
+    """
+    state = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
+    weights = save(state)
+    write_bytes(model_dir / WEIGHTS_NAME, weights)
+    write_json(model_dir / CONFIG_NAME, network.architecture.model_dump(mode="json"))
+    return hashlib.sha256(weights).hexdigest()
+
+
+def load_regressor(model_dir: Path) -> TrainedRegressor:
+    """Read what `save_regressor` wrote.
+
+    Args:
+        model_dir: the folder with the two files.
+
+    Returns:
+        The regressor, ready to predict.
+
+    Raises:
+        FileNotFoundError: a file is missing.
+        ValueError: the configuration has unknown keys.
+        RuntimeError: the weights do not fit the configuration.
+    """
+    for name in (WEIGHTS_NAME, CONFIG_NAME):
+        if not (model_dir / name).is_file():
+            raise FileNotFoundError(
+                f"{model_dir / name}: the FLAME regressor is missing; run the stage flame_regressor"
+            )
+    values = json.loads((model_dir / CONFIG_NAME).read_text())
+    network = CropRegressor(read_config(RegressorArchitecture, CONFIG_NAME, values))
+    network.load_state_dict(load_file(model_dir / WEIGHTS_NAME))
+    sha256 = hashlib.sha256((model_dir / WEIGHTS_NAME).read_bytes()).hexdigest()
+    return TrainedRegressor(network, sha256)
+
+
+class _ResidualBlock(nn.Module):
+    """Two 3x3 convolutions and a shortcut."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.first = _conv(width, width, kernel=3, stride=1, padding=1)
+        self.second = nn.Sequential(
+            nn.Conv2d(width, width, 3, padding=1, bias=False), nn.BatchNorm2d(width)
+        )
+
+    def forward(self, features: Tensor) -> Tensor:
+        return torch.relu(features + self.second(self.first(features)))
+
+
+def _conv(num_in: int, num_out: int, kernel: int, stride: int, padding: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(num_in, num_out, kernel, stride=stride, padding=padding, bias=False),
+        nn.BatchNorm2d(num_out),
+        nn.ReLU(inplace=True),
+    )

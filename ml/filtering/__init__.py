@@ -1,0 +1,1 @@
+"""The consistency rules that decide which generated images stay in the dataset."""

@@ -1,0 +1,137 @@
+"""Judging: verdicts with their numbers, and no more than three batched passes."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ml.filtering.judge import DetectionLimits, Judge, Judgement, RulesConfig
+
+_spec = importlib.util.spec_from_file_location("fakes", Path(__file__).with_name("fakes.py"))
+fakes = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(fakes)
+picture, SquareDetector, LopsidedDetector = (
+    fakes.picture,
+    fakes.SquareDetector,
+    fakes.LopsidedDetector,
+)
+
+ONE = picture((50, 30, 20))
+TWO = picture((20, 30, 15), (80, 30, 15))
+NONE = picture()
+
+
+class FixedFaces:
+    name = "fixed"
+
+    def __init__(self, *boxes):
+        self.boxes = np.array(boxes, np.float32).reshape(-1, 4)
+
+    def detect_faces(self, images):
+        return [self.boxes for _ in images]
+
+
+def judge_of(detector, faces=None, **rules):
+    return Judge(detector, faces, DetectionLimits(), RulesConfig(**rules))
+
+
+def judge(images, detector=None, known=None, faces=None, **rules):
+    names = [f"s{i}" for i in range(len(images))]
+    return judge_of(detector or SquareDetector(), faces, **rules).judge(names, images, known)
+
+
+def test_a_stable_image_is_kept_with_its_numbers():
+    (one, two) = judge([ONE, TWO])
+    assert (one.keep, one.finding.detail, one.num_heads_halves) == (True, "1 heads", -1)
+    assert (two.keep, two.num_heads_halves, two.column) == (True, 2, 60)
+    assert two.stability == pytest.approx(1)
+    assert two.num_faces_missed == -1
+
+
+def test_three_passes_and_both_halves_in_one():
+    detector = SquareDetector()
+    judge([ONE, TWO, NONE, TWO], detector)
+    assert [len(shapes) for shapes in detector.calls] == [4, 4, 4]
+    # The last pass holds two parts of each image with two heads, each as its own picture.
+    assert detector.calls[2] == [(80, 60, 3)] * 4
+
+
+def test_known_boxes_save_the_first_pass():
+    known = [SquareDetector._find(image)[0] for image in (ONE, TWO)]
+    detector = SquareDetector()
+    judged = judge([ONE, TWO], detector, known)
+    assert len(detector.calls) == 2
+    again = judge([ONE, TWO])
+    assert [j.to_json() for j in judged] == [j.to_json() for j in again]
+
+
+def test_without_anything_to_cut_there_are_two_passes():
+    detector = SquareDetector()
+    judge([ONE, NONE], detector)
+    assert len(detector.calls) == 2
+
+
+def test_no_images_no_passes():
+    detector = SquareDetector()
+    assert judge([], detector) == []
+    assert detector.calls == []
+
+
+def test_rule_1_no_head():
+    (judgement,) = judge([NONE])
+    assert judgement.finding.reason == "no_head"
+    assert judgement.stability is None
+
+
+def test_rule_2_a_detector_that_sees_only_one_side():
+    lone_left = picture((5, 30, 15), (70, 30, 15))
+    (judgement,) = judge([lone_left], LopsidedDetector())
+    assert judgement.finding.reason == "flip_count"
+    assert judgement.finding.detail == "1 heads, 2 on the mirrored image"
+    # Mirrored back, the second pass shows where the missed head is.
+    assert sorted(judgement.boxes_flipped[:, 0].tolist()) == [5, 70]
+    assert judgement.stability == pytest.approx(1)
+
+
+def test_rule_3_a_face_beside_all_heads():
+    faces = FixedFaces((52, 35, 60, 45), (100, 5, 110, 15))
+    (judgement,) = judge([ONE], faces=faces)
+    assert judgement.finding.reason == "face_without_head"
+    assert judgement.num_faces_missed == 1
+    (covered,) = judge([ONE], faces=FixedFaces((52, 35, 60, 45)))
+    assert covered.keep
+    assert covered.num_faces_missed == 0
+
+
+def test_rule_4_a_head_that_needs_its_surroundings():
+    # Cut at column 60, each part is 60 px wide: the left quarter of the right part hides a head.
+    image = picture((40, 30, 10), (66, 30, 10))
+    (judgement,) = judge([image], LopsidedDetector())
+    assert judgement.finding.reason == "cut_count"
+    assert judgement.finding.detail == "2 heads, 1 + 0 when cut at column 60"
+    assert judgement.num_heads_halves == 1
+
+
+def test_rule_4_parts_are_reported_in_pixels_of_the_whole_image():
+    (judgement,) = judge([TWO])
+    np.testing.assert_array_equal(judgement.boxes_parts, judgement.boxes)
+
+
+def test_the_paper_removes_what_the_gap_keeps():
+    # One head on the middle line: neither half shows it whole.
+    (gap,) = judge([ONE])
+    (half,) = judge([ONE], cut="half")
+    assert gap.keep
+    assert half.finding.reason == "cut_count"
+    assert half.finding.detail == "1 heads, 0 + 0 when cut at column 60"
+
+
+def test_a_judgement_survives_the_work_folder():
+    for judgement in judge([ONE, TWO, NONE], faces=FixedFaces((1.1, 2.7, 30, 40))):
+        again = Judgement.from_json(judgement.to_json())
+        assert again.to_json() == judgement.to_json()
+        assert again.boxes.dtype == np.float32
+        np.testing.assert_array_equal(again.boxes_flipped, judgement.boxes_flipped)

@@ -1,0 +1,27 @@
+"""Pseudo-labels of every image (paper 3.2)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from assets.checks.suites import ANNOTATION_STATISTICS, ANNOTATIONS
+from assets.stage_asset import stage_asset
+
+if TYPE_CHECKING:
+    from ml.annotation.stage import AnnotationsConfig
+    from ml.records.report import StageReport
+    from ml.records.workspace import Workspace
+
+
+@stage_asset(
+    config="ml.annotation.stage:AnnotationsConfig",
+    group="annotation",
+    kinds={"pytorch"},
+    sharded=True,
+    suites=(ANNOTATIONS, ANNOTATION_STATISTICS),
+)
+def annotations(ws: Workspace, config: AnnotationsConfig, shard: str) -> StageReport:
+    """Heads found by the detector, with parameters from the regressor; small heads go without."""
+    from ml.annotation.stage import run_shard
+
+    return run_shard(ws, config, shard)

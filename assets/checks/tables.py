@@ -1,0 +1,136 @@
+"""The judged tables: a stage's rows with `shard` and `row`, vectors reduced to what can be judged.
+
+They are read without validation: it is the suite that must say what is wrong, shard and row
+included.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from assets.checks.suite import Table
+from ml.records.tables import TableError
+from ml.records.workspace import Workspace
+
+Derive = Callable[[pd.DataFrame], pd.DataFrame]
+
+SHAPE_AND_EXPRESSION = slice(0, 400)
+ROTATION = slice(403, 409)
+SCALE = 412
+
+
+def shard_tables(stage: str, *derive: Derive) -> Table:
+    """A table of all given shards of a stage.
+
+    Args:
+        stage: whose `<shard>.parquet` files to read.
+        derive: functions that add or replace columns, in order.
+    """
+
+    def read(ws: Workspace, shards: Sequence[str]) -> pd.DataFrame:
+        frames = [_with_place(ws.table_path(stage, shard), shard, derive) for shard in shards]
+        return pd.concat(frames, ignore_index=True)
+
+    return read
+
+
+def one_table(stage: str, name: str, *derive: Derive) -> Table:
+    """A table of a stage that is not sharded; the file's name stands for the shard.
+
+    Args:
+        stage: the stage.
+        name: file in the stage's folder.
+        derive: functions that add or replace columns, in order.
+    """
+
+    def read(ws: Workspace, shards: Sequence[str]) -> pd.DataFrame:
+        return _with_place(ws.stage_dir(stage) / name, name, derive)
+
+    return read
+
+
+def read_raw(path: Path) -> pd.DataFrame:
+    """A Parquet file as it is; vectors are lists or None.
+
+    Raises:
+        TableError: the file is missing or damaged.
+    """
+    try:
+        return pq.ParquetFile(path).read().to_pandas()
+    except (pa.ArrowException, OSError) as error:
+        raise TableError(f"{path}: not a readable Parquet file: {error}") from error
+
+
+def boxes(frame: pd.DataFrame) -> pd.DataFrame:
+    """Replace `bbox_xywh` by its four numbers; NaN where it is not four numbers."""
+    left, top, width, height = _columns(frame["bbox_xywh"], 4).T
+    return frame.drop(columns="bbox_xywh").assign(
+        box_left=left, box_top=top, box_width=width, box_height=height
+    )
+
+
+def heads(frame: pd.DataFrame) -> pd.DataFrame:
+    """Replace `flame` by what can be judged: whether it is there and finite, its ranges."""
+    present = frame["flame"].notna()
+    flame = _columns(frame["flame"], 413)
+    broken = present & ~np.isfinite(flame).all(axis=1)
+    first, second = np.split(flame[:, ROTATION], 2, axis=1)
+    return frame.drop(columns="flame").assign(
+        has_flame=present,
+        flame_finite=~broken,
+        coefficient_max=np.abs(flame[:, SHAPE_AND_EXPRESSION]).max(axis=1),
+        rotation_error=np.maximum(
+            np.abs(np.linalg.norm(first, axis=1) - 1), np.abs((first * second).sum(axis=1))
+        ),
+        scale_px_per_m=flame[:, SCALE],
+    )
+
+
+def keypoints(frame: pd.DataFrame) -> pd.DataFrame:
+    """Replace the skeletons' vectors by counts and ranges."""
+    points = _columns(frame["keypoints"], 51).reshape(-1, 17, 3)
+    visible = points[:, :, 2] > 0
+    return frame.drop(
+        columns=["keypoints", "joints_m", "head_rotation", "shift_px", "head_centre_m"]
+    ).assign(
+        keypoints_finite=np.isfinite(points).all(axis=(1, 2)),
+        keypoints_visible=visible.sum(axis=1),
+        confidence_max=points[:, :, 2].max(axis=1),
+    )
+
+
+def whole_pose(frame: pd.DataFrame) -> pd.DataFrame:
+    """Add how many persons of its pose a row's shard holds."""
+    counts = frame.groupby("pose_id")["person_id"].transform("size")
+    return frame.assign(persons_listed=counts, all_listed=counts == frame["num_people"])
+
+
+def texts(frame: pd.DataFrame) -> pd.DataFrame:
+    """Add lengths of texts, and drop what is only text."""
+    return frame.assign(
+        prompt_chars=frame["prompt"].str.len(), caption_chars=frame["caption"].str.len()
+    ).drop(columns=["scene", "choices"])
+
+
+def _with_place(path: Path, shard: str, derive: Sequence[Derive]) -> pd.DataFrame:
+    frame = read_raw(path)
+    for function in derive:
+        frame = function(frame)
+    # A column of this name says which tar holds an image; here the row's own file is meant.
+    frame = frame.drop(columns="shard", errors="ignore")
+    return frame.assign(shard=shard, row=np.arange(len(frame)))
+
+
+def _columns(vectors: pd.Series, length: int) -> np.ndarray:
+    """(N, length) float64; a vector that is missing or of another length becomes NaN."""
+    stacked = np.full((len(vectors), length), np.nan)
+    for row, vector in enumerate(vectors):
+        if vector is not None and np.ndim(vector) == 1 and len(vector) == length:
+            stacked[row] = np.asarray(vector, dtype=np.float64)
+    return stacked

@@ -1,0 +1,31 @@
+"""The dataset (paper 3.3)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from assets.checks.suites import DATASET_STATISTICS, FILTERED_DATASET, FILTERED_VERDICTS
+from assets.stage_asset import stage_asset
+
+if TYPE_CHECKING:
+    from ml.filtering.stage import FilteredDatasetConfig
+    from ml.records.report import StageReport
+    from ml.records.workspace import Workspace
+
+
+@stage_asset(
+    config="ml.filtering.stage:FilteredDatasetConfig",
+    group="dataset",
+    kinds={"pandas"},
+    suites=(FILTERED_VERDICTS, FILTERED_DATASET, DATASET_STATISTICS),
+)
+def filtered_dataset(ws: Workspace, config: FilteredDatasetConfig) -> StageReport:
+    """Images that pass the four consistency rules, with their heads, split, statistics and card.
+
+    Its checks gate the training.
+    """
+    from ml.filtering.stage import run
+    from ml.training.determinism import prepare_torch
+
+    prepare_torch(ws, "filtered_dataset")
+    return run(ws, config)

@@ -1,0 +1,27 @@
+"""Hand labels for the head detector (paper 3.2)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from assets.stage_asset import stage_asset
+
+if TYPE_CHECKING:
+    from ml.dataset.labels import LabelsConfig
+    from ml.records.report import StageReport
+    from ml.records.workspace import Workspace
+
+
+@stage_asset(
+    config="ml.dataset.labels:LabelsConfig",
+    group="annotation",
+    kinds={"coco"},
+)
+def labels(ws: Workspace, config: LabelsConfig) -> StageReport:
+    """Head boxes of a sample of images as COCO files.
+
+    In the demo the renderer's truth stands in for the annotator.
+    """
+    from ml.dataset.labels import run
+
+    return run(ws, config)

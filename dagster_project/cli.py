@@ -1,0 +1,202 @@
+"""The command line: `vggheads demo`, `materialize`, `status`, `check`, `sync`, `profile`, `ui`."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+import time
+from collections.abc import Callable, Sequence
+
+from dagster_project.env import prepare
+from dagster_project.graph import descendants
+from dagster_project.pipeline import Pipeline
+from dagster_project.stages import project
+
+Command = Callable[[Pipeline, argparse.Namespace], int]
+
+
+def main(arguments: Sequence[str] | None = None, pipeline: Pipeline | None = None) -> int:
+    """Run a command.
+
+    Args:
+        arguments: those of the command line by default.
+        pipeline: the project; this checkout by default.
+
+    Returns:
+        Exit status.
+    """
+    pipeline = pipeline or project()
+    options = _parser(pipeline).parse_args(arguments)
+    handler = logging.StreamHandler()
+    handler.setLevel(logging.INFO if options.verbose else logging.ERROR)
+    logging.basicConfig(handlers=[handler], format="%(levelname)s %(name)s: %(message)s")
+    prepare(pipeline.root)
+    command: Command = options.command
+    try:
+        return command(pipeline, options)
+    except (ValueError, FileNotFoundError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped; run again to go on", file=sys.stderr)
+        return 130
+
+
+def _parser(pipeline: Pipeline) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="vggheads", description=__doc__)
+    parser.add_argument("-v", "--verbose", action="store_true", help="show what Dagster logs")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def add(name: str, command: Command, text: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=text, description=text)
+        sub.set_defaults(command=command)
+        return sub
+
+    demo_parser = add("demo", demo, "run the whole pipeline: only what is not up to date")
+    demo_parser.add_argument("--force", action="store_true", help="make everything anew")
+    make = add("materialize", materialize, "make one stage, check it, record it in dvc.lock")
+    make.add_argument("stage", choices=list(pipeline.assets), metavar="STAGE")
+    make.add_argument("--shard", help="only this shard, such as shard-00003")
+    make.add_argument("--force", action="store_true", help="make anew what is finished")
+    check = add("check", recheck, "run the checks on the data on disk, make nothing")
+    check.add_argument("stages", nargs="*", metavar="STAGE", help="all by default")
+    add("status", status, "show which stages are up to date")
+    add("sync", sync, "report to Dagster the data that dvc.lock records")
+    profile_parser = add("profile", profile, "write params.yaml from conf/NAME.yaml")
+    profile_parser.add_argument("name", metavar="NAME")
+    add("ui", ui, "serve Dagster and MLflow")
+    return parser
+
+
+def demo(pipeline: Pipeline, options: argparse.Namespace) -> int:
+    """Make every stage that is not up to date, then show the results."""
+    from dagster_project.launch import launch, open_instance
+
+    started = time.monotonic()
+    stale = list(pipeline.graph) if options.force else pipeline.stale()
+    if stale:
+        wanted = descendants(pipeline.graph, stale)
+        stages = [stage for stage in pipeline.graph if stage in wanted]
+        with open_instance(prepare(pipeline.root)) as instance:
+            _print_plan(pipeline, stages)
+            if not launch(pipeline, instance, stages, force=options.force, verbose=options.verbose):
+                print("failed; what is finished is kept, and the same command goes on from there")
+                return 1
+    else:
+        print("every stage is up to date: nothing to do")
+    _print_results(pipeline)
+    print(f"\n{time.monotonic() - started:.1f} s. `make ui` shows the assets and the runs.")
+    return 0
+
+
+def materialize(pipeline: Pipeline, options: argparse.Namespace) -> int:
+    """Make one stage."""
+    from dagster_project.launch import launch, open_instance
+
+    with open_instance(prepare(pipeline.root)) as instance:
+        done = launch(
+            pipeline,
+            instance,
+            [options.stage],
+            shard=options.shard,
+            force=options.force,
+            verbose=options.verbose,
+        )
+    return 0 if done else 1
+
+
+def recheck(pipeline: Pipeline, options: argparse.Namespace) -> int:
+    """Run checks; print those that fail."""
+    from dagster_project.checker import Checker
+    from dagster_project.launch import open_instance
+
+    failed = 0
+    with open_instance(prepare(pipeline.root)) as instance:
+        for evaluation, problem in Checker(pipeline).judge(options.stages):
+            instance.report_runless_asset_event(evaluation)
+            if not evaluation.passed:
+                kind = "FAILS" if problem else "warns"
+                stage = evaluation.asset_key.to_user_string()
+                print(f"{stage} {kind}: {evaluation.description}")
+            failed += bool(problem)
+    print(f"{failed} critical checks fail" if failed else "all critical checks pass")
+    return 1 if failed else 0
+
+
+def status(pipeline: Pipeline, options: argparse.Namespace) -> int:
+    """Print every stage's state."""
+    locked, stale = pipeline.bridge.locked(), set(pipeline.stale())
+    for stage in pipeline.graph:
+        units = pipeline.units(stage)
+        finished = len(units) - len(pipeline.unfinished(stage, units))
+        state = "up to date" if stage not in stale else "changed" if stage in locked else "not made"
+        shards = f"{finished}/{len(units)} shards" if pipeline.assets[stage].sharded else ""
+        print(f"{stage:<20} {state:<11} {shards}".rstrip())
+    return 1 if stale else 0
+
+
+def sync(pipeline: Pipeline, options: argparse.Namespace) -> int:
+    """Report recorded data to Dagster."""
+    from dagster_project.launch import open_instance
+    from dagster_project.sync import DvcSync
+
+    with open_instance(prepare(pipeline.root)) as instance:
+        events = DvcSync(pipeline).unknown(instance)
+        for event in events:
+            instance.report_runless_asset_event(event)
+    print(f"{len(events)} materializations reported")
+    return 0
+
+
+def profile(pipeline: Pipeline, options: argparse.Namespace) -> int:
+    """Write params.yaml."""
+    from dagster_project.params import write_profile
+
+    path = write_profile(pipeline.root, options.name, pipeline.assets.values())
+    print(f"{path.name} now holds the profile '{options.name}'")
+    return 0
+
+
+def ui(pipeline: Pipeline, options: argparse.Namespace) -> int:
+    """Serve Dagster and MLflow."""
+    from dagster_project.serve import serve
+
+    return serve(pipeline.root, prepare(pipeline.root))
+
+
+def _print_plan(pipeline: Pipeline, stages: Sequence[str]) -> None:
+    run = pipeline.params.run
+    total = len(pipeline.graph)
+    print(
+        f"profile {run.profile}: {run.num_shards} shards of {run.shard_size} images, "
+        f"{run.workers} processes; {len(stages)} of {total} stages to make\n",
+        flush=True,
+    )
+
+
+def _print_results(pipeline: Pipeline) -> None:
+    """The report's first table, and where the report is."""
+    report = pipeline.stage_dir("benchmark") / "report.md"
+    if not report.exists():
+        return
+    lines = report.read_text().splitlines()
+    first = next((i for i, line in enumerate(lines) if line.startswith("|")), len(lines))
+    rows = []
+    for line in lines[first:]:
+        if not line.startswith("|"):
+            break
+        rows.append([cell.strip() for cell in line.strip("|").split("|")])
+    rows = [row for row in rows if not all(set(cell) <= set("-: ") for cell in row)]
+    print()
+    for row in rows:
+        widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
+        print("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip())
+    for name in ("report.html", "report.md"):
+        if (path := report.with_name(name)).exists():
+            print(f"\nreport: {path}")
+            break
+
+
+if __name__ == "__main__":
+    sys.exit(main())

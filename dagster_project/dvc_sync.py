@@ -1,0 +1,101 @@
+"""The bridge to DVC: dvc.lock is the one record of what the data is.
+
+Everything that uses `dvc.repo.Repo` is here: it works, but only `dvc.api` is a promised interface.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+Versions = dict[str, str]
+"""Path of an out, relative to the root -> md5."""
+
+
+@dataclass(frozen=True)
+class DvcBridge:
+    """DVC's view of a project.
+
+    Attributes:
+        root: the project folder, which holds dvc.yaml and .dvc.
+    """
+
+    root: Path
+
+    def locked(self) -> dict[str, Versions]:
+        """What dvc.lock records: stage -> outs' versions. Cheap: one YAML file is read."""
+        path = self.root / "dvc.lock"
+        if not path.exists():
+            return {}
+        stages = (yaml.safe_load(path.read_text()) or {}).get("stages", {})
+        return {
+            name: {out["path"]: out["md5"] for out in stage.get("outs", ()) if "md5" in out}
+            for name, stage in stages.items()
+        }
+
+    def lock_hash(self) -> str:
+        """sha256 of dvc.lock, empty when there is none."""
+        path = self.root / "dvc.lock"
+        return hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else ""
+
+    def run_by_dvc(self, stage: str) -> bool:
+        """Whether `dvc repro` started this process to make the stage; DVC then records it."""
+        return os.environ.get("DVC_STAGE") == stage
+
+    def changed(self, stages: list[str]) -> set[str]:
+        """Stages whose command, params, dependencies or outs are not as dvc.lock records.
+
+        Takes none of DVC's locks, so it also answers inside `dvc repro`.
+        """
+        with self._repo() as repo:
+            return {name for name in stages if self._is_changed(repo, name)}
+
+    def outs_on_disk(self, stage: str) -> Versions:
+        """Versions of a stage's outs as they lie on disk now; absent ones are left out."""
+        with self._repo() as repo:
+            loaded = self._load(repo, stage)
+            return {out.def_path: out.get_hash().value for out in loaded.outs if out.exists}
+
+    def record(self, stage: str) -> Versions:
+        """Record a finished stage in dvc.lock and its outs in the cache.
+
+        Inside `dvc repro` of that stage only the versions are computed: DVC records.
+        """
+        if self.run_by_dvc(stage):
+            return self.outs_on_disk(stage)
+        # Waits: another process may be recording its own stage at this moment.
+        with self._repo(wait=True) as repo:
+            (committed,) = repo.commit(target=f"{self.root / 'dvc.yaml'}:{stage}", force=True)
+            return {out.def_path: out.hash_info.value for out in committed.outs}
+
+    @contextmanager
+    def _repo(self, wait: bool = False) -> Iterator[Any]:
+        from dvc.repo import Repo
+
+        # DVC's own handler writes to stdout, among our lines.
+        logging.getLogger("dvc").setLevel(logging.WARNING)
+        with Repo(str(self.root), _wait_for_lock=wait) as repo:
+            yield repo
+
+    def _load(self, repo: Any, stage: str) -> Any:
+        # By its path: DVC otherwise looks in the current folder.
+        return repo.stage.load_one(path=str(self.root / "dvc.yaml"), name=stage)
+
+    def _is_changed(self, repo: Any, name: str) -> bool:
+        stage = self._load(repo, name)
+        if stage.changed_stage():
+            return True
+        return any(item.status() for item in (*stage.deps, *stage.outs))
+
+
+def data_version(versions: Versions) -> str:
+    """Dagster's data version of a stage: the md5 of its outs, joined."""
+    return "+".join(versions[path] for path in sorted(versions))

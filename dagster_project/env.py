@@ -1,0 +1,55 @@
+"""Environment variables of the tools we run: no telemetry, one home for Dagster."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from ml.records.atomic import write_text
+
+_QUIET = {
+    "DVC_NO_ANALYTICS": "1",
+    "GX_ANALYTICS_ENABLED": "false",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "DO_NOT_TRACK": "1",
+    # MLflow's server otherwise starts processes for scheduled jobs, which we do not use.
+    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+}
+# DefaultRunCoordinator: a run starts at once, also when no daemon is there to take it off a queue.
+_DAGSTER_YAML = """\
+telemetry:
+  enabled: false
+nux:
+  enabled: false
+run_coordinator:
+  module: dagster._core.run_coordinator
+  class: DefaultRunCoordinator
+"""
+# The command line writes its output to the terminal; capturing it would hide progress bars.
+_DAGSTER_CLI_YAML = (
+    _DAGSTER_YAML
+    + """\
+compute_logs:
+  module: dagster._core.storage.noop_compute_log_manager
+  class: NoOpComputeLogManager
+"""
+)
+CLI_CONFIG = "dagster-cli.yaml"
+
+
+def prepare(root: Path) -> Path:
+    """Set the environment and make DAGSTER_HOME.
+
+    Args:
+        root: the project folder.
+
+    Returns:
+        DAGSTER_HOME: the variable's value if it is set, else `<root>/.dagster`.
+    """
+    os.environ.update(_QUIET)
+    home = Path(os.environ.setdefault("DAGSTER_HOME", str(root / ".dagster")))
+    for name, text in (("dagster.yaml", _DAGSTER_YAML), (CLI_CONFIG, _DAGSTER_CLI_YAML)):
+        path = home / name
+        if not path.exists() or path.read_text() != text:
+            write_text(path, text)
+    return home

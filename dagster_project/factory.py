@@ -1,0 +1,296 @@
+"""What surrounds every stage: inputs, missing shards, checks, DVC, and what Dagster shows.
+
+    inputs as recorded -> make what is missing -> checks -> dvc.lock -> materialization
+
+A stage is made the same way from the UI, from the command line and from `dvc repro`.
+"""
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import dagster as dg
+
+from assets.checks.validation import Outcome, validate
+from assets.stage_asset import StageAsset
+from dagster_project.console import say, stage_line
+from dagster_project.dvc_sync import Versions, data_version
+from dagster_project.engine import ShardTask
+from dagster_project.markers import WHOLE, Marker, content_version
+from dagster_project.metadata import Metadata, check_metadata, shard_table, table, unit_metadata
+from dagster_project.pipeline import InputError, Pipeline
+from dagster_project.resources import MLflowResource, ShardEngine
+from ml.records.config import StageConfig
+from ml.records.progress import progress
+from ml.records.report import StageReport
+
+#: Run tag: make everything anew, also what is finished.
+FORCE = "vggheads/force"
+#: The check that every asset has: finished files are as they were written.
+UNALTERED = "files_unaltered"
+DATA_DOCS = "reports/data_docs"
+
+
+def build_asset(
+    pipeline: Pipeline, asset: StageAsset, partitions: dg.PartitionsDefinition
+) -> dg.AssetsDefinition:
+    """The Dagster asset of a stage; edges and code version come from dvc.yaml.
+
+    Args:
+        pipeline: the project.
+        asset: the stage's declaration.
+        partitions: the shards.
+    """
+    node = pipeline.graph[asset.name]
+
+    def body(
+        context: dg.AssetExecutionContext, engine: ShardEngine, mlflow: MLflowResource
+    ) -> Iterator[dg.AssetCheckResult | dg.MaterializeResult]:
+        yield from StageRun(pipeline, asset, context, engine, mlflow).execute()
+
+    return dg.asset(
+        name=asset.name,
+        description=asset.description,
+        deps=list(node.upstream),
+        group_name=asset.group,
+        kinds=set(asset.kinds),
+        code_version=pipeline.code_version(asset.name),
+        partitions_def=partitions if asset.partitioned else None,
+        backfill_policy=dg.BackfillPolicy.single_run() if asset.partitioned else None,
+        check_specs=check_specs(asset),
+    )(body)
+
+
+def check_specs(asset: StageAsset) -> list[dg.AssetCheckSpec]:
+    """The checks of an asset, as its page lists them."""
+    specs = [
+        dg.AssetCheckSpec(
+            UNALTERED, asset=asset.name, description="Finished files are as they were written."
+        )
+    ]
+    for suite in asset.suites:
+        specs += [
+            dg.AssetCheckSpec(suite.check_name(c), asset=asset.name, description=c.why)
+            for c in suite.checks
+        ]
+    return specs
+
+
+def check_stage(pipeline: Pipeline, asset: StageAsset, units: Sequence[str]) -> list[Outcome]:
+    """Judge what is on disk: first that files are unaltered, then the stage's suites.
+
+    Args:
+        pipeline: the project.
+        asset: the stage.
+        units: the shards to judge.
+    """
+    docs = pipeline.root / DATA_DOCS
+    outcomes = [unaltered_outcome(pipeline.altered(asset.name, units))]
+    for suite in asset.suites:
+        outcomes += validate(pipeline.workspace(), suite, units, docs)
+    return outcomes
+
+
+def unaltered_outcome(altered: Sequence[str]) -> Outcome:
+    """The outcome of the check that files are as they were written."""
+    return Outcome(
+        suite="files",
+        name=UNALTERED,
+        passed=not altered,
+        severity="critical",
+        why="Finished files are as they were written.",
+        observed=f"altered since: {', '.join(altered)}" if altered else "all as written",
+    )
+
+
+def check_result(pipeline: Pipeline, asset: str, outcome: Outcome) -> dg.AssetCheckResult:
+    """An outcome as Dagster shows it."""
+    critical = outcome.severity == "critical"
+    return dg.AssetCheckResult(
+        asset_key=asset,
+        check_name=outcome.name,
+        passed=outcome.passed,
+        severity=dg.AssetCheckSeverity.ERROR if critical else dg.AssetCheckSeverity.WARN,
+        description=None if outcome.passed else outcome.sentence(),
+        metadata=check_metadata(outcome, pipeline.root / DATA_DOCS),
+    )
+
+
+def failure_text(stage: str, blocking: Sequence[Outcome]) -> str:
+    """Why a stage was not recorded, and what to do."""
+    lines = "\n".join(f"  - {outcome.sentence()}" for outcome in blocking)
+    return (
+        f"{stage}: {len(blocking)} critical checks fail; nothing is recorded and nothing that "
+        f"depends on it may run:\n{lines}\n"
+        f"  If the files were altered, `vggheads materialize {stage} --force` makes them again "
+        "(with `--shard NAME` only one shard); if the values are right, change the check."
+    )
+
+
+@dataclass
+class StageRun:
+    """One materialisation of one stage.
+
+    Attributes:
+        pipeline: the project.
+        asset: the stage.
+        context: Dagster's.
+        engine: makes shards.
+        mlflow: opens the run of a tracked stage.
+        config: the stage's configuration, once it has been read.
+        reports: reports of the units made in this run.
+        url: address of the MLflow run, empty without one.
+    """
+
+    pipeline: Pipeline
+    asset: StageAsset
+    context: dg.AssetExecutionContext
+    engine: ShardEngine
+    mlflow: MLflowResource
+    config: StageConfig | None = None
+    reports: dict[str, StageReport] = field(default_factory=dict)
+    url: str = ""
+
+    @property
+    def stage(self) -> str:
+        """The stage's name."""
+        return self.asset.name
+
+    def execute(self) -> Iterator[dg.AssetCheckResult | dg.MaterializeResult]:
+        """Make, check, record; yield check results, then the materialization.
+
+        Raises:
+            dg.Failure: inputs or parameters are wrong, or a critical check fails; nothing was
+                recorded.
+        """
+        started = time.monotonic()
+        units = self.pipeline.units(self.stage)
+        if self.asset.partitioned:
+            units = list(self.context.partition_keys)
+        with self.pipeline.writing():
+            self._prepare(units)
+            self._make(units)
+            # Before recording all is judged, also shards that earlier runs made.
+            ready = not self.pipeline.unfinished(self.stage, self.pipeline.units(self.stage))
+            judged = self.pipeline.units(self.stage) if ready else units
+            outcomes = check_stage(self.pipeline, self.asset, judged)
+            for outcome in outcomes:
+                yield check_result(self.pipeline, self.stage, outcome)
+            if blocking := [outcome for outcome in outcomes if outcome.blocks]:
+                raise dg.Failure(failure_text(self.stage, blocking), allow_retries=False)
+            versions = self._record()
+            markers = self.pipeline.markers(self.stage, units)
+            yield self._result(markers, versions)
+        self._say(markers, outcomes, versions is not None, time.monotonic() - started)
+
+    def _prepare(self, units: Sequence[str]) -> None:
+        """Refuse wrong inputs and parameters; drop what a killed run left, and what is forced."""
+        try:
+            self.pipeline.require_inputs(self.stage, units)
+            self.config = self.pipeline.params.config(self.asset)
+        except (InputError, ValueError) as error:
+            raise dg.Failure(str(error), allow_retries=False) from error
+        self.pipeline.tidy(self.stage)
+        if self._forced():
+            self.pipeline.forget(self.stage, units)
+
+    def _make(self, units: Sequence[str]) -> None:
+        """Make those units that are missing or outdated."""
+        fingerprints = self.pipeline.fingerprints(self.stage, units)
+        missing = self.pipeline.unfinished(self.stage, units)
+        if not missing:
+            return
+        self.pipeline.forget(self.stage, missing)
+        workspaces = {unit: self.pipeline.workspace(fingerprints[unit]) for unit in missing}
+        if self.asset.sharded:
+            tasks = [
+                ShardTask(self.asset.function_path, workspaces[unit], self.config, unit)
+                for unit in missing
+            ]
+            made = self.engine.make(tasks, self.pipeline.params.run.workers)
+            for unit, report in progress(made, self.stage, total=len(tasks)):
+                self._finish(unit, fingerprints[unit], report)
+        elif self.asset.tracked:
+            with self.mlflow.run(self.pipeline, self.asset, self.context.run_id) as opened:
+                tracker, self.url = opened
+                report = self.asset.function(workspaces[WHOLE], self.config, tracker)
+            self._finish(WHOLE, fingerprints[WHOLE], report)
+        else:
+            self._finish(
+                WHOLE, fingerprints[WHOLE], self.asset.function(workspaces[WHOLE], self.config)
+            )
+
+    def _forced(self) -> bool:
+        """Whether finished work is to be made anew.
+
+        DVC only starts a stage that is current when it was told to (`dvc repro --force`).
+        """
+        if self.context.run.tags.get(FORCE) == "true":
+            return True
+        bridge = self.pipeline.bridge
+        return bridge.run_by_dvc(self.stage) and not bridge.changed([self.stage])
+
+    def _finish(self, unit: str, fingerprint: str, report: StageReport) -> None:
+        self.reports[unit] = report
+        self.pipeline.finish(self.stage, unit, fingerprint, report)
+
+    def _record(self) -> Versions | None:
+        """Record in dvc.lock; None when the stage is not complete."""
+        pipeline, stage = self.pipeline, self.stage
+        units = pipeline.units(stage)
+        if pipeline.unfinished(stage, units) or pipeline.input_problem(stage, units):
+            return None
+        if not pipeline.bridge.run_by_dvc(stage) and not pipeline.bridge.changed([stage]):
+            return pipeline.bridge.locked()[stage]
+        versions = pipeline.bridge.record(stage)
+        pipeline.drop_work(stage)
+        return versions
+
+    def _result(
+        self, markers: dict[str, Marker], versions: Versions | None
+    ) -> dg.MaterializeResult:
+        shared = self._shared_metadata(versions)
+        if not self.asset.sharded:
+            shared |= unit_metadata(self.pipeline.root, markers[WHOLE])
+        else:
+            shared["shards"] = shard_table(markers)
+            shown = {u: unit_metadata(self.pipeline.root, m) for u, m in markers.items()}
+            if self.asset.partitioned:
+                for unit, values in shown.items():
+                    self.context.add_asset_metadata(values, partition_key=unit)
+            else:
+                shared |= next(iter(shown.values()))
+        version = data_version(versions) if versions else content_version(markers)
+        return dg.MaterializeResult(data_version=dg.DataVersion(version), metadata=shared)
+
+    def _shared_metadata(self, versions: Versions | None) -> Metadata:
+        values: Metadata = {
+            "made in this run": dg.MetadataValue.int(len(self.reports)),
+            "recorded in dvc.lock": dg.MetadataValue.bool(versions is not None),
+        }
+        values.update({f"dvc: {p}": dg.MetadataValue.text(v) for p, v in (versions or {}).items()})
+        if self.url:
+            values["MLflow run"] = dg.MetadataValue.url(self.url)
+        if WHOLE in self.reports:
+            for name, frame in self.reports[WHOLE].tables.items():
+                values[f"table: {name}"] = table(frame)
+        return values
+
+    def _say(
+        self, markers: dict[str, Marker], outcomes: list[Outcome], recorded: bool, seconds: float
+    ) -> None:
+        stages = list(self.pipeline.graph)
+        counts = [sum(getattr(m, f"num_{key}") for m in markers.values()) for key in _COUNTS]
+        passed = sum(outcome.passed for outcome in outcomes)
+        text = (
+            f"{counts[0]:>6} in {counts[1]:>6} out {counts[2]:>5} excluded "
+            f"{passed:>3}/{len(outcomes)} checks {seconds:>6.1f} s"
+        )
+        if not self.reports:
+            text += "  (unchanged)"
+        if not recorded:
+            text += "  not recorded: shards are missing"
+        say(stage_line(stages.index(self.stage) + 1, len(stages), self.stage, text))
+
+
+_COUNTS = ("in", "out", "excluded")

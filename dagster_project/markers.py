@@ -1,0 +1,109 @@
+"""Markers: a small JSON beside the data, written last, that says a shard is finished.
+
+A marker tells from what its shard was made (fingerprint), so a killed run resumes and a changed
+stage does not take old shards for new ones. It lies inside the stage's DVC-tracked folder: who
+pulls the data can go on adding shards to it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ml.records.atomic import write_json
+
+#: The unit of a stage that is not sharded.
+WHOLE = "stage"
+
+
+@dataclass(frozen=True)
+class Marker:
+    """What is known about a finished unit: a shard, or a whole unsharded stage.
+
+    Attributes:
+        fingerprint: hash of code, parameters and inputs it was made from.
+        files: path relative to the root -> md5, of all files made.
+        num_in: samples given.
+        num_out: samples passed on.
+        num_excluded: samples excluded.
+        metadata: facts from the stage's report.
+        pictures: name -> path relative to the root.
+    """
+
+    fingerprint: str
+    files: dict[str, str] = field(default_factory=dict)
+    num_in: int = 0
+    num_out: int = 0
+    num_excluded: int = 0
+    metadata: dict[str, Any] = field(default_factory=dict)
+    pictures: dict[str, str] = field(default_factory=dict)
+
+
+def marker_path(stage_dir: Path, unit: str) -> Path:
+    """Where the marker of a unit lies."""
+    return stage_dir / f"{unit}.json"
+
+
+def read_marker(stage_dir: Path, unit: str) -> Marker | None:
+    """The marker of a unit, or None: not finished, or the marker is not one of ours."""
+    path = marker_path(stage_dir, unit)
+    if not path.exists():
+        return None
+    try:
+        return Marker(**json.loads(path.read_text()))
+    except (ValueError, TypeError):
+        return None
+
+
+def write_marker(stage_dir: Path, unit: str, marker: Marker) -> None:
+    """Write a marker; call it after every file of the unit has been written."""
+    write_json(marker_path(stage_dir, unit), asdict(marker))
+
+
+def unit_files(root: Path, outs: tuple[str, ...], unit: str) -> dict[str, str]:
+    """The files of a unit with their md5.
+
+    Args:
+        root: the project folder.
+        outs: the stage's outs, relative to the root.
+        unit: a shard, whose files begin with its name; or `WHOLE`, all files.
+
+    Returns:
+        Path relative to the root -> md5; hidden files (unfinished writes) are left out.
+    """
+    files = {}
+    for out in outs:
+        folder = root / out
+        for path in sorted(folder.rglob("*" if unit == WHOLE else f"{unit}[.-_]*")):
+            if path.is_file() and path != marker_path(folder, unit) and path.name[0] != ".":
+                files[str(path.relative_to(root))] = _md5(path)
+    return files
+
+
+def altered_files(root: Path, marker: Marker) -> list[str]:
+    """Files that are not as they were when the marker was written."""
+    return [
+        name
+        for name, md5 in marker.files.items()
+        if not (root / name).exists() or _md5(root / name) != md5
+    ]
+
+
+def complete(root: Path, marker: Marker) -> bool:
+    """Whether all files of a unit exist."""
+    return all((root / name).exists() for name in marker.files)
+
+
+def content_version(markers: Mapping[str, Marker]) -> str:
+    """A hash of the content of some units, for those of a stage that is not complete."""
+    files = sorted(item for marker in markers.values() for item in marker.files.items())
+    return hashlib.md5(json.dumps(files).encode(), usedforsecurity=False).hexdigest()
+
+
+def _md5(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "md5").hexdigest()

@@ -1,0 +1,121 @@
+"""A stage's results as Dagster metadata: counts, tables, pictures, links."""
+
+from __future__ import annotations
+
+import base64
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+
+import dagster as dg
+import numpy as np
+import pandas as pd
+
+from assets.checks.validation import Outcome
+from dagster_project.markers import Marker
+from ml.imaging.io import decode_image, encode_jpeg
+
+logger = logging.getLogger(__name__)
+
+#: Pictures are stored inline in Dagster's event log, so they are made small.
+PICTURE_WIDTH = 900
+MAX_TABLE_ROWS = 200
+
+Metadata = dict[str, dg.MetadataValue]
+
+
+def unit_metadata(root: Path, marker: Marker) -> Metadata:
+    """What one finished unit shows: its counts, facts and pictures."""
+    values: Metadata = {
+        "samples in": dg.MetadataValue.int(marker.num_in),
+        "samples out": dg.MetadataValue.int(marker.num_out),
+        "samples excluded": dg.MetadataValue.int(marker.num_excluded),
+    }
+    values.update({name: _scalar(value) for name, value in marker.metadata.items()})
+    for name, path in marker.pictures.items():
+        values[f"picture: {name}"] = picture(root / path)
+    return values
+
+
+def shard_table(markers: Mapping[str, Marker]) -> dg.TableMetadataValue:
+    """One row a shard: counts and facts."""
+    rows = [
+        {
+            "shard": unit,
+            "in": marker.num_in,
+            "out": marker.num_out,
+            "excluded": marker.num_excluded,
+            **marker.metadata,
+        }
+        for unit, marker in markers.items()
+    ]
+    return table(pd.DataFrame(rows))
+
+
+def table(frame: pd.DataFrame) -> dg.TableMetadataValue:
+    """A data frame as a Dagster table; its first `MAX_TABLE_ROWS` rows."""
+    if not isinstance(frame.index, pd.RangeIndex):
+        frame = frame.reset_index()
+    records = [
+        dg.TableRecord({str(key): _cell(value) for key, value in row.items()})
+        for row in frame.head(MAX_TABLE_ROWS).to_dict("records")
+    ]
+    columns = [dg.TableColumn(str(name), _column_type(frame[name])) for name in frame.columns]
+    return dg.MetadataValue.table(records, dg.TableSchema(columns))
+
+
+def picture(path: Path) -> dg.MetadataValue:
+    """A picture inline in Markdown, shrunk to `PICTURE_WIDTH`."""
+    import cv2
+
+    image = decode_image(path)
+    height, width = image.shape[:2]
+    if width > PICTURE_WIDTH:
+        size = (PICTURE_WIDTH, max(1, round(height * PICTURE_WIDTH / width)))
+        image = np.ascontiguousarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA))
+    data = base64.b64encode(encode_jpeg(image, 80)).decode()
+    return dg.MetadataValue.md(f"![{path.stem}](data:image/jpeg;base64,{data})")
+
+
+def check_metadata(outcome: Outcome, docs: Path) -> Metadata:
+    """What a check shows: why it is there, what was observed, which rows break it."""
+    values: Metadata = {
+        "why": dg.MetadataValue.text(outcome.why),
+        "observed": dg.MetadataValue.text(outcome.observed),
+        "rows judged": dg.MetadataValue.int(outcome.num_rows),
+    }
+    page = docs / outcome.suite / "index.html"
+    if page.exists():
+        values["data docs"] = dg.MetadataValue.url(page.as_uri())
+    if outcome.unexpected:
+        values["rows that break it"] = dg.MetadataValue.int(outcome.num_unexpected)
+        values["first of them"] = table(pd.DataFrame(list(outcome.unexpected)))
+    return values
+
+
+def _scalar(value: object) -> dg.MetadataValue:
+    if isinstance(value, bool):
+        return dg.MetadataValue.bool(value)
+    if isinstance(value, int):
+        return dg.MetadataValue.int(value)
+    if isinstance(value, float):
+        return dg.MetadataValue.float(value)
+    return dg.MetadataValue.text(str(value))
+
+
+def _cell(value: object) -> str | int | float | bool | None:
+    if isinstance(value, np.generic):
+        value = value.item()
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, float):
+        return None if np.isnan(value) else round(value, 6)
+    return str(value)
+
+
+def _column_type(column: pd.Series) -> str:
+    if pd.api.types.is_bool_dtype(column):
+        return "bool"
+    if pd.api.types.is_integer_dtype(column):
+        return "int"
+    return "float" if pd.api.types.is_float_dtype(column) else "string"

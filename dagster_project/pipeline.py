@@ -1,0 +1,272 @@
+"""One project: its stages, their graph, values, versions and what of them is finished."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from filelock import FileLock, Timeout
+
+from assets.stage_asset import StageAsset
+from dagster_project.console import say
+from dagster_project.dvc_sync import DvcBridge, Versions
+from dagster_project.graph import Node, code_hash, read_graph
+from dagster_project.markers import (
+    WHOLE,
+    Marker,
+    altered_files,
+    complete,
+    marker_path,
+    read_marker,
+    unit_files,
+    write_marker,
+)
+from dagster_project.params import Params, read_params
+from ml.records.ids import shard_name
+from ml.records.report import StageReport
+from ml.records.workspace import Workspace
+
+#: Does not change a shard's bytes, so it is no part of the version of a sharded stage's code:
+#: a larger dataset keeps the shards it has.
+_NUM_SHARDS = "run.num_shards"
+_SHARD_NAME = re.compile(r".*?-\d{5}")
+
+
+class InputError(RuntimeError):
+    """What a stage would read is not what the stage before it recorded."""
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """A project folder and the stages declared for it.
+
+    Attributes:
+        root: the folder that holds dvc.yaml, params.yaml and data/.
+        assets: stage -> its declaration.
+    """
+
+    root: Path
+    assets: Mapping[str, StageAsset]
+
+    @cached_property
+    def graph(self) -> dict[str, Node]:
+        """The stages in order, as dvc.yaml declares them.
+
+        Raises:
+            ValueError: dvc.yaml and the assets disagree about which stages there are.
+        """
+        graph = read_graph(self.root)
+        if set(graph) != set(self.assets):
+            declared, assets = set(graph), set(self.assets)
+            raise ValueError(
+                f"dvc.yaml and the assets differ: only in dvc.yaml {sorted(declared - assets)}, "
+                f"only among the assets {sorted(assets - declared)}"
+            )
+        return graph
+
+    @cached_property
+    def bridge(self) -> DvcBridge:
+        """The bridge to DVC."""
+        return DvcBridge(self.root)
+
+    @property
+    def params(self) -> Params:
+        """The values of params.yaml, read anew."""
+        return read_params(self.root, self.assets)
+
+    @property
+    def shards(self) -> list[str]:
+        """The shards of the sharded stages: Dagster's partitions."""
+        return [shard_name(index) for index in range(self.params.run.num_shards)]
+
+    def stage_dir(self, stage: str) -> Path:
+        """The folder of a stage's results."""
+        return self.root / "data" / stage
+
+    def units(self, stage: str) -> list[str]:
+        """What a stage is made of: its shards, or itself as a whole."""
+        asset = self.assets[stage]
+        if not asset.sharded:
+            return [WHOLE]
+        return asset.own_shards(self.params.values[stage]) if asset.own_shards else self.shards
+
+    def workspace(self, fingerprint: str = "adhoc") -> Workspace:
+        """The workspace that a stage works in."""
+        run = self.params.run
+        return Workspace(
+            root=self.root,
+            seed=run.seed,
+            num_shards=run.num_shards,
+            shard_size=run.shard_size,
+            workers=run.workers,
+            threads=run.threads,
+            fingerprint=fingerprint,
+        )
+
+    def code_version(self, stage: str) -> str:
+        """Hash of a stage's code, values and edges, as dvc.yaml lists them."""
+        node = self.graph[stage]
+        keys = [k for k in node.params if not (self.assets[stage].partitioned and k == _NUM_SHARDS)]
+        return _hash(self.params.subset(keys), code_hash(self.root, node.code), sorted(node.data))
+
+    def fingerprints(self, stage: str, units: Sequence[str]) -> dict[str, str]:
+        """Hash of all that each unit is made from: code version, and the versions of its inputs.
+
+        A shard made from another stage's shard depends on that shard alone.
+        """
+        code, locked = self.code_version(stage), self.bridge.locked()
+        return {unit: _hash(code, self._inputs(stage, unit, locked)) for unit in units}
+
+    def _inputs(self, stage: str, unit: str, locked: Mapping[str, Versions]) -> dict[str, object]:
+        versions: dict[str, object] = {}
+        for path, maker in self.graph[stage].data.items():
+            if self.assets[stage].partitioned and self.assets[maker].partitioned:
+                marker = read_marker(self.stage_dir(maker), unit)
+                files = marker.files if marker else {}
+                versions[path] = {n: md5 for n, md5 in files.items() if n.startswith(f"{path}/")}
+            else:
+                out = _out_of(path, self.graph[maker].outs)
+                versions[path] = locked.get(maker, {}).get(out)
+        return versions
+
+    def require_inputs(self, stage: str, units: Sequence[str]) -> None:
+        """Refuse to read what is not what its maker recorded.
+
+        Raises:
+            InputError: an input is missing, unfinished, or was altered after it was recorded.
+        """
+        if problem := self.input_problem(stage, units):
+            raise InputError(problem)
+
+    def input_problem(self, stage: str, units: Sequence[str]) -> str | None:
+        """What is wrong with a stage's inputs, None if nothing is.
+
+        When only some shards are asked for, it is enough that those are finished upstream.
+        """
+        locked = self.bridge.locked()
+        some = self.assets[stage].partitioned and set(units) != set(self.units(stage))
+        for maker in self.graph[stage].upstream:
+            if locked.get(maker) and self.bridge.outs_on_disk(maker) == locked[maker]:
+                continue
+            if some and self.assets[maker].partitioned and not self.unfinished(maker, units):
+                continue
+            state = "differs from what dvc.lock records" if locked.get(maker) else "is not recorded"
+            return (
+                f"{stage}: its input from '{maker}' {state}; materialise '{maker}' first, "
+                "its checks will say what is wrong with it"
+            )
+        return None
+
+    def unfinished(self, stage: str, units: Sequence[str]) -> list[str]:
+        """Those of some units that are missing, or were made from something else."""
+        fingerprints, markers = self.fingerprints(stage, units), self.markers(stage, units)
+        return [
+            unit
+            for unit in units
+            if unit not in markers
+            or markers[unit].fingerprint != fingerprints[unit]
+            or not complete(self.root, markers[unit])
+        ]
+
+    def altered(self, stage: str, units: Sequence[str]) -> list[str]:
+        """Files of finished units that were changed by something else since."""
+        return [
+            name
+            for unit in units
+            if (marker := read_marker(self.stage_dir(stage), unit))
+            for name in altered_files(self.root, marker)
+        ]
+
+    def finish(self, stage: str, unit: str, fingerprint: str, report: StageReport) -> Marker:
+        """Write the marker of a unit whose files are all written."""
+        marker = Marker(
+            fingerprint=fingerprint,
+            files=unit_files(self.root, self.graph[stage].outs, unit),
+            num_in=report.num_in,
+            num_out=report.num_out,
+            num_excluded=report.num_excluded,
+            metadata={name: _plain(value) for name, value in report.metadata.items()},
+            pictures={
+                name: str(Path(path).relative_to(self.root))
+                for name, path in report.pictures.items()
+            },
+        )
+        write_marker(self.stage_dir(stage), unit, marker)
+        return marker
+
+    def markers(self, stage: str, units: Sequence[str]) -> dict[str, Marker]:
+        """The markers of those units that have one."""
+        found = {unit: read_marker(self.stage_dir(stage), unit) for unit in units}
+        return {unit: marker for unit, marker in found.items() if marker}
+
+    def forget(self, stage: str, units: Sequence[str]) -> None:
+        """Remove the markers of units, so that they are made again."""
+        for unit in units:
+            marker_path(self.stage_dir(stage), unit).unlink(missing_ok=True)
+
+    def tidy(self, stage: str) -> None:
+        """Remove what a killed writer left, and shards that no longer belong to the dataset."""
+        wanted = set(self.units(stage))
+        for out in self.graph[stage].outs:
+            folder = self.root / out
+            for path in folder.rglob(".tmp-*"):
+                path.unlink(missing_ok=True)
+            if self.assets[stage].sharded:
+                for path in folder.rglob("*-[0-9][0-9][0-9][0-9][0-9][.-_]*"):
+                    if _SHARD_NAME.match(path.name)[0] not in wanted:
+                        path.unlink()
+
+    def drop_work(self, stage: str) -> None:
+        """Remove unfinished work of a stage, once it is recorded."""
+        shutil.rmtree(self.root / "data" / ".work" / stage, ignore_errors=True)
+
+    def stale(self) -> list[str]:
+        """Stages that DVC finds changed, in order."""
+        changed = self.bridge.changed(list(self.graph))
+        return [stage for stage in self.graph if stage in changed]
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Hold the right to write data; one process has it at a time.
+
+        The lock belongs to the process: a killed one gives it up. Yields at once or waits.
+        """
+        lock = FileLock(self.root / ".dagster" / "writing.lock")
+        lock_path = Path(lock.lock_file)
+        lock_path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            say("another run is writing data here; waiting for it")
+            lock.acquire()
+        try:
+            yield
+        finally:
+            lock.release()
+
+
+def _out_of(path: str, outs: Sequence[str]) -> str:
+    """The out that a dependency is, or lies in."""
+    return next(out for out in outs if path == out or path.startswith(f"{out}/"))
+
+
+def _plain(value: Any) -> Any:
+    """A fact as JSON can hold it: numpy's scalars as Python's, NaN and infinity as text."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _hash(*parts: object) -> str:
+    text = json.dumps(parts, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

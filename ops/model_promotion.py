@@ -1,0 +1,42 @@
+"""Job: make a registered model version the champion that users load."""
+
+import dagster as dg
+
+
+class PromotionConfig(dg.Config):
+    """Which version becomes which alias."""
+
+    model: str = "vggheads"
+    """Name in MLflow's registry."""
+    version: str | None = None
+    """The version; none given: the newest."""
+    alias: str = "champion"
+    """Alias to move, loaded as `models:/<model>@<alias>`."""
+
+
+@dg.op(required_resource_keys={"mlflow"})
+def promote_model(context: dg.OpExecutionContext, config: PromotionConfig) -> str:
+    """Move the alias; returns the version that has it now.
+
+    Raises:
+        dg.Failure: the registry has no such model.
+    """
+    from mlflow import MlflowClient
+
+    client = MlflowClient(context.resources.mlflow.tracking_uri)
+    versions = client.search_model_versions(f"name = '{config.model}'")
+    if not versions:
+        known = sorted(model.name for model in client.search_registered_models())
+        raise dg.Failure(
+            f"no registered model '{config.model}'; there are {known}", allow_retries=False
+        )
+    version = config.version or max((v.version for v in versions), key=int)
+    client.set_registered_model_alias(config.model, config.alias, version)
+    context.log.info("%s version %s is now '%s'", config.model, version, config.alias)
+    return str(version)
+
+
+@dg.job(description="Set the alias `champion` on a version of a registered model.")
+def model_promotion_job() -> None:
+    """Promotion by hand, after a look at the benchmark."""
+    promote_model()

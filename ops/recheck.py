@@ -1,0 +1,34 @@
+"""Job: run all checks on the data as it lies on disk, without making anything."""
+
+import dagster as dg
+from pydantic import Field
+
+
+class RecheckConfig(dg.Config):
+    """Which stages to judge."""
+
+    stages: list[str] = Field(default_factory=list)
+    """Stages; none given: all that have finished data."""
+
+
+@dg.op(required_resource_keys={"checker"})
+def judge_stages(context: dg.OpExecutionContext, config: RecheckConfig) -> None:
+    """Report every check's result on its asset's page.
+
+    Raises:
+        dg.Failure: a critical check fails; the message names shard and row.
+    """
+    problems = []
+    for result, problem in context.resources.checker.judge(config.stages):
+        context.instance.report_runless_asset_event(result)
+        if problem:
+            context.log.error(problem)
+            problems.append(problem)
+    if problems:
+        raise dg.Failure("\n".join(problems), allow_retries=False)
+
+
+@dg.job(description="Run the checks of all stages, or of some, on the data on disk.")
+def recheck_job() -> None:
+    """The checks alone."""
+    judge_stages()

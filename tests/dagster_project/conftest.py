@@ -1,0 +1,124 @@
+"""A toy project in a folder of its own, with real Dagster, DVC and git."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+REPOSITORY = HERE.parents[1]
+
+
+class Toy:
+    """A toy project: its pipeline, its command line, and what was made so far."""
+
+    def __init__(self, root: Path, pipeline) -> None:
+        self.root = root
+        self.pipeline = pipeline
+
+    def run(self, *arguments: str) -> int:
+        from dagster_project.cli import main
+
+        return main(list(arguments), self.pipeline)
+
+    def popen(self, *arguments: str, **options) -> subprocess.Popen:
+        command = [sys.executable, "toy_cli.py", *arguments]
+        return subprocess.Popen(command, cwd=self.root, env=toy_environment(self.root), **options)
+
+    def dvc(self, *arguments: str) -> str:
+        command = [sys.executable, "-m", "dvc", *arguments]
+        done = subprocess.run(
+            command, cwd=self.root, env=toy_environment(self.root), capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def made(self) -> list[str]:
+        """`stage unit` of all work done since the last call."""
+        log = self.root / "made.log"
+        lines = log.read_text().splitlines() if log.exists() else []
+        log.unlink(missing_ok=True)
+        return [line.rsplit(" ", 1)[0] for line in lines]
+
+    def set_param(self, old: str, new: str) -> None:
+        path = self.root / "params.yaml"
+        assert old in path.read_text()
+        path.write_text(path.read_text().replace(old, new))
+
+    def bytes(self) -> dict[str, bytes]:
+        data = self.root / "data"
+        files = (p for p in data.rglob("*") if p.is_file() and ".work" not in p.parts)
+        return {str(p.relative_to(data)): p.read_bytes() for p in sorted(files)}
+
+
+@pytest.fixture(scope="session")
+def toy_template(tmp_path_factory):
+    """A toy project in which nothing has run."""
+    root = tmp_path_factory.mktemp("template")
+    for path in (HERE / "toy").iterdir():
+        if path.is_file():
+            shutil.copy(path, root)
+    (root / "code").mkdir()
+    (root / "code" / "numbers.py").write_text("# stands for the library's code\n")
+    (root / ".gitignore").write_text("/data/\n/.dagster/\n/made.log\n/reports/\n")
+    subprocess.run(["git", "init", "-q"], cwd=root, check=True)
+    from dvc.repo import Repo
+
+    Repo.init(str(root)).close()
+    (root / ".dvcignore").write_text(".tmp-*\n")
+    return root
+
+
+@pytest.fixture(scope="session")
+def made_template(toy_template, tmp_path_factory):
+    """A toy project in which everything is made."""
+    root = tmp_path_factory.mktemp("made") / "toy"
+    shutil.copytree(toy_template, root)
+    environment = toy_environment(root)
+    command = [sys.executable, "toy_cli.py", "demo"]
+    subprocess.run(command, cwd=root, env=environment, check=True, capture_output=True)
+    return root
+
+
+def toy_environment(root: Path) -> dict[str, str]:
+    """Environment of a new interpreter on a toy project."""
+    without = {key: value for key, value in os.environ.items() if not key.startswith("DVC_")}
+    return {
+        **without,
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "PYTHONPATH": f"{root}:{REPOSITORY}",
+        "DAGSTER_HOME": str(root / ".dagster"),
+        "DVC_NO_ANALYTICS": "1",
+    }
+
+
+@pytest.fixture
+def fresh_toy(toy_template, tmp_path, monkeypatch):
+    """A copy in which nothing has run."""
+    yield from opened(toy_template, tmp_path / "toy", monkeypatch)
+
+
+@pytest.fixture
+def toy(made_template, tmp_path, monkeypatch):
+    """A copy in which everything is made."""
+    yield from opened(made_template, tmp_path / "toy", monkeypatch)
+
+
+def opened(template: Path, root: Path, monkeypatch):
+    shutil.copytree(template, root)
+    for name, value in toy_environment(root).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.syspath_prepend(str(root))
+    sys.modules.pop("toy_stages", None)
+    import toy_stages
+
+    toy = Toy(root, toy_stages.toy_pipeline(root))
+    toy.made()
+    yield toy
+    from dagster_project import engine
+
+    engine._POOL.close()
+    sys.modules.pop("toy_stages", None)

@@ -1,0 +1,176 @@
+"""Both doors, resume, changes, blocking checks: on a toy project, through real Dagster and DVC."""
+
+import json
+import shutil
+
+import dagster as dg
+import pandas as pd
+
+ALL = [f"{stage} shard-0000{i}" for stage in ("numbers", "squares") for i in range(3)] + [
+    "total stage"
+]
+
+
+def instance_of(toy):
+    return dg.DagsterInstance.from_config(str(toy.root / ".dagster"))
+
+
+def test_repeating_the_demo_does_nothing(toy, capsys):
+    assert "up to date" in toy.dvc("status")
+    assert toy.run("demo") == 0
+    assert toy.made() == []
+    assert "nothing to do" in capsys.readouterr().out
+    with instance_of(toy) as instance:
+        assert instance.get_runs_count() == 1
+        key = dg.AssetKey("numbers")
+        assert instance.get_materialized_partitions(key) == set(toy.pipeline.shards)
+        event = instance.get_latest_materialization_event(key).asset_materialization
+    locked = toy.pipeline.bridge.locked()
+    assert event.tags["dagster/data_version"] == locked["numbers"]["data/numbers"]
+
+
+def test_a_parameter_reruns_its_stage_and_its_descendants_only(toy):
+    toy.set_param("power: 2", "power: 3")
+    assert toy.pipeline.stale() == ["squares"]
+    assert toy.run("demo") == 0
+    assert toy.made() == ALL[3:]
+
+
+def test_more_shards_keep_those_that_exist(toy):
+    toy.set_param("num_shards: 3", "num_shards: 4")
+    assert toy.run("demo") == 0
+    assert toy.made() == ["numbers shard-00003", "squares shard-00003", "total stage"]
+    toy.set_param("num_shards: 4", "num_shards: 2")
+    assert toy.run("demo") == 0
+    assert toy.made() == ["total stage"]
+    assert not (toy.root / "data/numbers/shard-00003.parquet").exists()
+
+
+def test_equal_results_of_changed_code_change_nothing_after_it(toy):
+    (toy.root / "code" / "numbers.py").write_text("# another comment\n")
+    assert toy.run("demo") == 0
+    assert toy.made() == ALL[:3], "shards made from equal shards are kept"
+
+
+def test_dvc_repro_is_the_same_work_through_the_same_assets(toy):
+    expected, versions = toy.bytes(), toy.pipeline.bridge.locked()
+    for path in ("data", "dvc.lock", ".dvc/cache"):
+        target = toy.root / path
+        target.unlink() if target.is_file() else shutil.rmtree(target)
+    toy.dvc("repro")
+    assert toy.made() == ALL
+    assert toy.bytes() == expected
+    assert toy.pipeline.bridge.locked() == versions
+    with instance_of(toy) as instance:
+        run = instance.get_runs(limit=1)[0]
+        assert run.tags["launched_by"] == "dvc repro"
+    assert toy.run("demo") == 0
+    assert toy.made() == []
+
+
+def test_two_processes_give_the_bytes_of_one(toy):
+    expected = toy.bytes()
+    toy.set_param("workers: 0", "workers: 2")
+    assert toy.run("demo", "--force") == 0
+    assert toy.bytes() == expected
+
+
+def test_a_killed_worker_costs_nothing(fresh_toy):
+    fresh_toy.set_param("workers: 0", "workers: 2")
+    (fresh_toy.root / "kill-shard-00001").touch()
+    assert fresh_toy.run("materialize", "numbers") == 0
+    assert not (fresh_toy.root / "kill-shard-00001").exists()
+    assert fresh_toy.pipeline.stale() == ["squares", "total"]
+
+
+def test_a_killed_run_goes_on_where_it_stopped(fresh_toy):
+    fresh_toy.set_param("seconds: 0.0", "seconds: 0.4")
+    process = fresh_toy.popen("demo")
+    first = fresh_toy.root / "data/numbers/shard-00000.json"
+    while not first.exists():
+        assert process.poll() is None
+    process.kill()
+    process.wait()
+    fresh_toy.made()
+    assert fresh_toy.run("demo") == 0
+    assert "numbers shard-00000" not in fresh_toy.made()
+    with instance_of(fresh_toy) as instance:
+        killed = instance.get_runs(limit=2)[1]
+        assert killed.status == dg.DagsterRunStatus.FAILURE
+    resumed = fresh_toy.bytes()
+    assert fresh_toy.run("demo", "--force") == 0
+    assert fresh_toy.bytes() == resumed
+
+
+def test_an_altered_shard_blocks_all_that_follows(toy, capsys):
+    path = toy.root / "data/numbers/shard-00001.parquet"
+    frame = pd.read_parquet(path)
+    frame.loc[2, "value"] = 1000
+    frame.to_parquet(path)
+    before = toy.pipeline.bridge.locked()
+    toy.made()
+    assert toy.run("demo") == 1
+    out = capsys.readouterr().out
+    assert "shard-00001 row 2: value = 1000" in out
+    assert "data/numbers/shard-00001.parquet" in out
+    assert toy.made() == []
+    assert toy.pipeline.bridge.locked() == before
+    assert toy.run("materialize", "squares") == 1
+    assert "its input from 'numbers' differs" in capsys.readouterr().out
+    assert toy.run("check") == 1
+    assert "shard-00001 row 2: value = 1000" in capsys.readouterr().out
+    assert toy.run("materialize", "numbers", "--shard", "shard-00001", "--force") == 0
+    assert toy.made() == ["numbers shard-00001"]
+    assert toy.run("demo") == 0
+    assert toy.pipeline.bridge.locked() == before
+    with instance_of(toy) as instance:
+        history = instance.event_log_storage.get_asset_check_execution_history(
+            dg.AssetCheckKey(dg.AssetKey("numbers"), "numbers__value_in_range"), limit=20
+        )
+    assert {"FAILED", "SUCCEEDED"} <= {record.status.value for record in history}
+
+
+def test_one_shard_is_made_and_not_recorded(fresh_toy, capsys):
+    assert fresh_toy.run("materialize", "numbers", "--shard", "shard-00002") == 0
+    assert fresh_toy.made() == ["numbers shard-00002"]
+    assert "not recorded" in capsys.readouterr().out
+    assert fresh_toy.run("materialize", "squares", "--shard", "shard-00002") == 0
+    assert fresh_toy.made() == ["squares shard-00002"]
+    assert fresh_toy.run("materialize", "squares", "--shard", "shard-00001") == 1
+    assert fresh_toy.pipeline.bridge.locked() == {}
+    assert fresh_toy.run("materialize", "numbers", "--shard", "nonsense") == 2
+
+
+def test_data_that_came_by_dvc_is_reported_to_dagster(toy):
+    lock = (toy.root / "dvc.lock").read_text()
+    toy.set_param("power: 2", "power: 3")
+    toy.run("demo")
+    assert toy.run("sync") == 0
+    # As `git checkout` of an older state does.
+    (toy.root / "dvc.lock").write_text(lock)
+    toy.set_param("power: 3", "power: 2")
+    from dagster_project.sync import DvcSync
+
+    with instance_of(toy) as instance:
+        assert DvcSync(toy.pipeline).unknown(instance) == [], "the data is not there yet"
+        toy.dvc("checkout")
+        events = DvcSync(toy.pipeline).unknown(instance)
+        assert {event.asset_key.to_user_string() for event in events} == {"squares", "total"}
+        for event in events:
+            instance.report_runless_asset_event(event)
+        assert DvcSync(toy.pipeline).unknown(instance) == []
+
+
+def test_a_wrong_key_is_named(toy, capsys):
+    toy.set_param("power: 2", "power: 2, pwoer: 3")
+    assert toy.run("demo") == 1
+    assert "squares.pwoer" in capsys.readouterr().out
+    toy.set_param("power: 2, pwoer: 3", "")
+    assert toy.run("demo") == 1
+    assert "no value for squares.power" in capsys.readouterr().out
+
+
+def test_markers_say_what_was_made(toy):
+    marker = json.loads((toy.root / "data/numbers/shard-00000.json").read_text())
+    assert list(marker["files"]) == ["data/numbers/shard-00000.parquet"]
+    assert (marker["num_in"], marker["num_out"], marker["num_excluded"]) == (4, 4, 0)

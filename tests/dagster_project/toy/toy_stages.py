@@ -1,0 +1,109 @@
+"""A pipeline of three stages on numbers: two partitioned ones and a total."""
+
+import os
+import time
+
+import pandas as pd
+
+from assets.checks.suite import Suite, critical
+from assets.stage_asset import stage_asset
+from dagster_project.pipeline import Pipeline
+from ml.records.atomic import atomic_write, write_json
+from ml.records.config import StageConfig
+from ml.records.ids import sample_rng
+from ml.records.report import StageReport
+
+
+class NumbersConfig(StageConfig):
+    """How many numbers."""
+
+    count: int = 4
+    """Numbers in a shard."""
+    seconds: float = 0.0
+    """How long a shard takes."""
+
+
+class SquaresConfig(StageConfig):
+    """What is done to the numbers."""
+
+    power: int = 2
+    """The exponent."""
+
+
+class TotalConfig(StageConfig):
+    """Nothing to choose."""
+
+
+def read(ws, stage, shards):
+    frames = []
+    for shard in shards:
+        frame = pd.read_parquet(ws.table_path(stage, shard))
+        frames.append(frame.assign(shard=shard, row=range(len(frame))))
+    return pd.concat(frames, ignore_index=True)
+
+
+def write(ws, stage, shard, frame):
+    with atomic_write(ws.table_path(stage, shard)) as path:
+        frame.to_parquet(path)
+    # Which processes made what, outside of the data.
+    with (ws.root / "made.log").open("a") as log:
+        log.write(f"{stage} {shard} {os.getpid()}\n")
+
+
+NUMBERS = Suite(
+    "numbers",
+    lambda ws, shards: read(ws, "numbers", shards),
+    (
+        critical(
+            "value_in_range",
+            "ExpectColumnValuesToBeBetween",
+            "Values are from 0 to 99.",
+            column="value",
+            min_value=0,
+            max_value=99,
+        ),
+    ),
+)
+
+
+@stage_asset(
+    config="toy_stages:NumbersConfig",
+    group="toy",
+    kinds={"python"},
+    sharded=True,
+    suites=(NUMBERS,),
+)
+def numbers(ws, config, shard):
+    """Random numbers."""
+    time.sleep(config.seconds)
+    if (ws.root / f"kill-{shard}").exists():
+        (ws.root / f"kill-{shard}").unlink()
+        os.kill(os.getpid(), 9)
+    values = sample_rng(ws.seed, "numbers", shard).integers(0, 100, config.count)
+    write(ws, "numbers", shard, pd.DataFrame({"value": values}))
+    return StageReport(config.count, config.count, metadata={"largest": int(values.max())})
+
+
+@stage_asset(config="toy_stages:SquaresConfig", group="toy", kinds={"python"}, sharded=True)
+def squares(ws, config, shard):
+    """Their powers."""
+    frame = read(ws, "numbers", [shard])
+    write(ws, "squares", shard, pd.DataFrame({"value": frame["value"] ** config.power}))
+    return StageReport(len(frame), len(frame))
+
+
+@stage_asset(config="toy_stages:TotalConfig", group="toy", kinds={"python"})
+def total(ws, config):
+    """Their sum."""
+    frame = read(ws, "squares", ws.shards)
+    write_json(ws.stage_dir("total") / "metrics.json", {"total": int(frame["value"].sum())})
+    with (ws.root / "made.log").open("a") as log:
+        log.write(f"total stage {os.getpid()}\n")
+    return StageReport(len(frame), len(frame), tables={"sum": frame.groupby("shard").sum()})
+
+
+STAGES = {stage.name: stage for stage in (numbers, squares, total)}
+
+
+def toy_pipeline(root):
+    return Pipeline(root, STAGES)

@@ -6,6 +6,7 @@ import atexit
 import logging
 import multiprocessing
 import os
+import signal
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -165,6 +166,8 @@ def _restore(saved: dict[str, str | None]) -> None:
 def _start_worker() -> None:
     """Quiet a new worker, and let it end when its parent is killed."""
     logging.basicConfig(level=logging.ERROR)
+    # Ctrl-C reaches the whole process group; the parent decides what happens.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()

@@ -12,6 +12,8 @@ _QUIET = {
     "GX_ANALYTICS_ENABLED": "false",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DO_NOT_TRACK": "1",
+    "MLFLOW_LOGGING_LEVEL": "WARNING",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     # MLflow's server otherwise starts processes for scheduled jobs, which we do not use.
     "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
 }
@@ -47,9 +49,11 @@ def prepare(root: Path) -> Path:
         DAGSTER_HOME: the variable's value if it is set, else `<root>/.dagster`.
     """
     os.environ.update(_QUIET)
-    home = Path(os.environ.setdefault("DAGSTER_HOME", str(root / ".dagster")))
+    own = root / ".dagster"
+    home = Path(os.environ.setdefault("DAGSTER_HOME", str(own)))
     for name, text in (("dagster.yaml", _DAGSTER_YAML), (CLI_CONFIG, _DAGSTER_CLI_YAML)):
         path = home / name
-        if not path.exists() or path.read_text() != text:
+        # A home that the user chose keeps the configuration it has.
+        if not path.exists() or (home == own and path.read_text() != text):
             write_text(path, text)
     return home

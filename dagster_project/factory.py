@@ -58,6 +58,8 @@ def build_asset(
         partitions_def=partitions if asset.partitioned else None,
         backfill_policy=dg.BackfillPolicy.single_run() if asset.partitioned else None,
         check_specs=check_specs(asset),
+        # Stages that could run now run in the order in which dvc.yaml lists them.
+        op_tags={"dagster/priority": str(-list(pipeline.graph).index(asset.name))},
     )(body)
 
 
@@ -272,7 +274,10 @@ class StageRun:
         if self.url:
             values["MLflow run"] = dg.MetadataValue.url(self.url)
         if WHOLE in self.reports:
-            for name, frame in self.reports[WHOLE].tables.items():
+            report = self.reports[WHOLE]
+            seconds = {k: v for k, v in report.metadata.items() if k.endswith("seconds")}
+            values.update({name: dg.MetadataValue.float(float(v)) for name, v in seconds.items()})
+            for name, frame in report.tables.items():
                 values[f"table: {name}"] = table(frame)
         return values
 

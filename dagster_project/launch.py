@@ -18,6 +18,7 @@ from dagster_project.factory import FORCE
 from dagster_project.partitions import range_tags
 from dagster_project.pipeline import Pipeline
 
+_INTERRUPTED = "DagsterExecutionInterruptedError"
 _PID, _HOST, _BY = "vggheads/pid", "vggheads/host", "launched_by"
 
 
@@ -53,6 +54,7 @@ def launch(
 
     Raises:
         ValueError: there is no such shard, or the stage has no partitions.
+        KeyboardInterrupt: Ctrl-C ended the run.
     """
     partitioned = [stage for stage in stages if pipeline.assets[stage].partitioned]
     if shard and (not partitioned or shard not in pipeline.shards):
@@ -72,6 +74,8 @@ def launch(
     )
     for event in result.all_events:
         if event.is_step_failure:
+            if event.step_failure_data.error.cls_name == _INTERRUPTED:
+                raise KeyboardInterrupt
             say(_failure(event))
     return result.success
 

@@ -18,7 +18,7 @@ from ml.imaging.io import decode_image, encode_jpeg
 logger = logging.getLogger(__name__)
 
 #: Pictures are stored inline in Dagster's event log, so they are made small.
-PICTURE_WIDTH = 900
+PICTURE_WIDTH = 800
 MAX_TABLE_ROWS = 200
 
 Metadata = dict[str, dg.MetadataValue]
@@ -73,7 +73,7 @@ def picture(path: Path) -> dg.MetadataValue:
     if width > PICTURE_WIDTH:
         size = (PICTURE_WIDTH, max(1, round(height * PICTURE_WIDTH / width)))
         image = np.ascontiguousarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA))
-    data = base64.b64encode(encode_jpeg(image, 80)).decode()
+    data = base64.b64encode(encode_jpeg(image, 75)).decode()
     return dg.MetadataValue.md(f"![{path.stem}](data:image/jpeg;base64,{data})")
 
 

@@ -195,7 +195,12 @@ class Pipeline:
             num_in=report.num_in,
             num_out=report.num_out,
             num_excluded=report.num_excluded,
-            metadata={name: _plain(value) for name, value in report.metadata.items()},
+            # Times differ from run to run; everything in the data folder is to be the same.
+            metadata={
+                name: _plain(value)
+                for name, value in report.metadata.items()
+                if not name.endswith("seconds")
+            },
             pictures={
                 name: str(Path(path).relative_to(self.root))
                 for name, path in report.pictures.items()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -64,10 +65,12 @@ class MLflowResource(dg.ConfigurableResource):
         Yields:
             The tracker, and the run's address while `vggheads ui` is up.
         """
+        import lightning.pytorch  # sets its logger's level when it is imported
         import mlflow
 
         from ml.training.tracking import mlflow_run
 
+        logging.getLogger(lightning.pytorch.__name__).setLevel(logging.WARNING)
         tags = run_tags(pipeline, asset.name, dagster_run_id)
         name = f"{asset.name}-{dagster_run_id[:8]}"
         with mlflow_run(Path(self.folder), self.experiment, name, tags) as tracker:

@@ -14,32 +14,30 @@ from ml.records.config import StageConfig
 
 Image = NDArray[np.uint8]
 
-LOOK = AugmentConfig(
-    brightness=0.3, hue=10.0, saturation=0.35, blur=0.2, blur_sigma_px=2.0, noise=0.15, jpeg=0.1
-)
-"""Stronger than for whole images: a crop shows one head, its light and skin."""
+LOOK = AugmentConfig(colour=0.7, hue=6.0, blur=0.1, blur_sigma_px=1.5, noise=0.1, jpeg=0.05)
+"""Weaker than for whole images: what coarsens small heads is `low_resolution`."""
 
 
 class CropAugmentConfig(StageConfig):
     """Strength of every random change of a training crop; probabilities are per crop."""
 
-    shift: float = 0.08
+    shift: float = 0.06
     """Largest shift of the crop along each axis, as a share of the box's longer side."""
-    zoom: float = 0.15
+    zoom: float = 0.12
     """Largest relative change of the crop's side, as exp(+-zoom)."""
-    rotation_deg: float = 25.0
+    rotation_deg: float = 20.0
     """Largest rotation in the image plane."""
     flip: float = 0.5
     """Probability of mirroring."""
     low_resolution: float = 0.5
     """Probability of scaling down and up again, as crops of small heads are."""
-    smallest_side_px: int = 18
+    smallest_side_px: int = 20
     """Smallest side of the whole crop in between."""
-    occlusion: float = 0.25
+    occlusion: float = 0.15
     """Probability of a patch of one colour over part of the crop."""
     occlusion_side: float = 0.45
     """Largest side of the patch, as a share of the crop's."""
-    truncation: float = 0.2
+    truncation: float = 0.1
     """Probability of cutting the picture through the head, as the border of an image does."""
     truncation_share: float = 0.4
     """Largest share of the head's box that is cut off."""

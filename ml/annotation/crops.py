@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from pydantic import Field
 
 from ml.flame.head_model import HeadModel
 from ml.generation.config import SingleHeadConfig
@@ -28,11 +29,11 @@ SHARD_PREFIX = "crops"
 class CropsConfig(StageConfig):
     """How many heads are rendered, and how large."""
 
-    num_crops: int = 4000
+    num_crops: int = Field(default=1600, ge=2)
     """Heads to render."""
-    crops_per_shard: int = 500
+    crops_per_shard: int = Field(default=200, ge=1)
     """Heads in a shard."""
-    picture_px: int = 192
+    picture_px: int = Field(default=144, ge=64)
     """Side of a rendered picture. The head's crop with its margin takes two thirds of it; the rest
     is what shifts, zooms and rotations of the crop bring into view."""
     min_visible: float = 0.2
@@ -43,8 +44,13 @@ class CropsConfig(StageConfig):
     """Quality of the stored pictures."""
     preview_crops: int = 24
     """Heads on a shard's preview."""
-    renderer: SingleHeadConfig = SingleHeadConfig()
-    """The images' renderer."""
+    max_drop_rate: float = 0.1
+    """The stage fails when a larger share of a shard's heads is left out."""
+    renderer: SingleHeadConfig = SingleHeadConfig(
+        yaw_std_deg=34.0, any_yaw_share=0.1, pitch_max_deg=42.0, roll_max_deg=28.0
+    )
+    """The images' renderer, and the rotations and occluders of the heads: as spread as in the
+    images (mean angle from frontal 40 degrees there); training turns them further."""
 
 
 def crop_shards(config: CropsConfig) -> list[str]:
@@ -74,6 +80,7 @@ def run_shard(ws: Workspace, config: CropsConfig, shard: str) -> StageReport:
     Raises:
         ValueError: there is no such shard.
         FileNotFoundError: the head model has not been made.
+        RuntimeError: more heads than allowed were left out.
     """
     crop_ids = _crop_ids(config, shard)
     head_model = HeadModel.load(ws.stage_dir("head_model") / "head_model.npz")
@@ -82,11 +89,8 @@ def run_shard(ws: Workspace, config: CropsConfig, shard: str) -> StageReport:
     previews: list[NDArray[np.uint8]] = []
     with shard_writer(ws.stage_dir(STAGE) / f"{shard}.tar") as writer:
         for crop_id in progress(crop_ids, f"{STAGE} {shard}"):
-            rng = sample_rng(ws.seed, STAGE, crop_id)
-            head = render_single_head(head_model, config.renderer, rng, config.picture_px)
-            if head.visible < config.min_visible:
-                detail = f"visible share {head.visible:.3f}, expected at least {config.min_visible}"
-                exclusions.add(crop_id, "hidden", detail)
+            head = _render(ws, config, crop_id, head_model, exclusions)
+            if head is None:
                 continue
             row = _row(ws, config, shard, crop_id, head)
             picture = encode_jpeg(head.image_rgb, config.jpeg_quality)
@@ -94,6 +98,7 @@ def run_shard(ws: Workspace, config: CropsConfig, shard: str) -> StageReport:
             rows.append(row)
             if len(previews) < config.preview_crops:
                 previews.append(head.image_rgb)
+    _check_drop_rate(shard, len(exclusions), len(crop_ids), config.max_drop_rate)
     table = pd.DataFrame(rows) if rows else empty_table(CROPS)
     write_table(ws.table_path(STAGE, shard), table, CROPS)
     exclusions.write(ws, shard)
@@ -109,6 +114,35 @@ def run_shard(ws: Workspace, config: CropsConfig, shard: str) -> StageReport:
         },
         pictures={shard: picture_path},
     )
+
+
+def _render(
+    ws: Workspace,
+    config: CropsConfig,
+    crop_id: str,
+    head_model: HeadModel,
+    exclusions: Exclusions,
+) -> SingleHead | None:
+    """Draw a crop's picture; None when it is excluded."""
+    rng = sample_rng(ws.seed, STAGE, crop_id)
+    try:
+        head = render_single_head(head_model, config.renderer, rng, config.picture_px)
+    except ValueError as error:
+        exclusions.add(crop_id, "not_rendered", str(error))
+        return None
+    if head.visible < config.min_visible:
+        detail = f"visible share {head.visible:.3f}, expected at least {config.min_visible}"
+        exclusions.add(crop_id, "hidden", detail)
+        return None
+    return head
+
+
+def _check_drop_rate(shard: str, num_excluded: int, num_crops: int, limit: float) -> None:
+    if num_excluded > limit * num_crops:
+        raise RuntimeError(
+            f"{STAGE} {shard}: {num_excluded} of {num_crops} heads were left out, more than "
+            f"max_drop_rate {limit:g}; the log names each of them and why"
+        )
 
 
 def _crop_ids(config: CropsConfig, shard: str) -> list[str]:

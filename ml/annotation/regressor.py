@@ -56,20 +56,27 @@ class FlameRegressor(Protocol):
 class RegressorArchitecture(StageConfig):
     """Size of the network, and the crops it takes."""
 
-    crop_size: int = 128
-    """Side of a crop, px; a multiple of 32."""
+    crop_size: int = 96
+    """Side of a crop, px; a multiple of the coarsest stride."""
     box_margin: float = BOX_MARGIN
     """Share of the box added on each of its sides to get the crop (paper: 0.25)."""
-    widths: tuple[int, int, int, int] = (48, 96, 160, 224)
-    """Channels at strides 4, 8, 16 and 32."""
-    depths: tuple[int, int, int, int] = (1, 2, 2, 1)
-    """Residual blocks at strides 4, 8, 16 and 32."""
+    widths: tuple[int, ...] = (32, 64, 128)
+    """Channels at strides 4, 8, 16 and so on."""
+    depths: tuple[int, ...] = (1, 2, 3)
+    """Residual blocks at strides 4, 8, 16 and so on."""
+    num_squeezed: int = 48
+    """Channels of the coarsest feature map before it is flattened."""
     num_features: int = 256
     """Width of the fully connected layer before the outputs."""
     num_shape: int = 64
     """Leading shape coefficients regressed; the rest is zero."""
     num_expression: int = 32
     """Leading expression coefficients regressed; the rest is zero."""
+
+    @property
+    def stride(self) -> int:
+        """Input pixels per cell of the coarsest feature map."""
+        return int(4 * 2 ** (len(self.widths) - 1))
 
 
 class CropRegressor(nn.Module):
@@ -82,14 +89,16 @@ class CropRegressor(nn.Module):
         architecture: sizes.
 
     Raises:
-        ValueError: the crop's size is not a multiple of 32.
+        ValueError: the crop's size is not a multiple of the stride.
     """
 
     def __init__(self, architecture: RegressorArchitecture) -> None:
         super().__init__()
         size = architecture.crop_size
-        if size % 32 or size <= 0:
-            raise ValueError(f"crop_size: expected a positive multiple of 32 px, got {size}")
+        if size % architecture.stride or size <= 0:
+            raise ValueError(
+                f"crop_size: expected a positive multiple of {architecture.stride} px, got {size}"
+            )
         self.architecture = architecture
         self.initial_scale = size / ((1 + 2 * architecture.box_margin) * _HEAD_HEIGHT_M)
         widths = architecture.widths
@@ -99,8 +108,8 @@ class CropRegressor(nn.Module):
                 layers.append(_conv(widths[stage - 1], width, kernel=3, stride=2, padding=1))
             layers += [_ResidualBlock(width) for _ in range(depth)]
         self.body = nn.Sequential(*layers)
-        num_cells = (size // 32) ** 2
-        squeezed = 64
+        num_cells = (size // architecture.stride) ** 2
+        squeezed = architecture.num_squeezed
         self.neck = nn.Sequential(
             _conv(widths[-1], squeezed, kernel=1, stride=1, padding=0),
             nn.Flatten(),

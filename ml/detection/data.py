@@ -189,7 +189,7 @@ class DetectionDataset(Dataset[Item]):
         return len(self._samples)
 
     def __getitem__(self, key: SampleKey) -> Item:
-        sample_id = self._samples.sample_ids[key.index]
+        sample_id = self._samples.truth.images[key.index].sample_id
         image, (boxes, ignore) = self._samples.images[key.index], self._samples.boxes(key.index)
         if self._augment is None:
             square, letterbox = letterbox_image(image, self._input_size)

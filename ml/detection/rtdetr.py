@@ -17,18 +17,25 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import RTDetrConfig, RTDetrForObjectDetection, RTDetrResNetConfig
+from transformers.utils import logging as transformers_logging
 
 from ml.detection.base import Boxes, Image, Scores
-from ml.imaging.boxes import clip_boxes
+from ml.imaging.boxes import clip_boxes, nms
 from ml.imaging.letterbox import Letterbox, letterbox_image
 from ml.records.atomic import write_bytes, write_json
 from ml.records.config import StageConfig
+
+# Its bars over a megabyte of weights would cut into the stages' own.
+transformers_logging.disable_progress_bar()
 
 INPUT_FILE = "input.json"
 """Beside the weights: how pictures must be fed, which transformers' files do not say."""
 WEIGHTS_FILE = "model.safetensors"
 PRETRAINED_INPUT_SIZE = 640
 """Input side of the published RT-DETR checkpoints, px."""
+NMS_IOU = 0.5
+"""Of two boxes that overlap more, the weaker goes, as in the official filtering. Set prediction
+should make this superfluous; a detector trained for a minute still finds heads twice."""
 
 # Layers whose published initialisation (zeros, a prior, a ring of sampling points) is meant.
 _DESIGNED_LAYERS = (
@@ -75,11 +82,13 @@ class RTDetrOutput:
     Attributes:
         boxes_cxcywh: (B, Q, 4) float32, shares of the input's side.
         logits: (B, Q, L) float32, one per label.
+        maps: (B, C, H, W) float32 each, what the encoder made of the image, finest first.
         losses: terms by name, `loss` is their sum; empty without labels.
     """
 
     boxes_cxcywh: Tensor
     logits: Tensor
+    maps: tuple[Tensor, ...]
     losses: Mapping[str, Tensor]
 
 
@@ -136,8 +145,8 @@ def _library_config(architecture: RTDetrArchitecture) -> RTDetrConfig:
         depths=list(architecture.depths),
         layer_type="basic",
         downsample_in_first_stage=True,
-        # All stages of the backbone: strides 8, 16 and 32.
-        **{"out_features": ["stage1", "stage2", "stage3"]},
+        # Strides 8, 16 and 32. The constructor takes it, its generated signature hides it.
+        out_features=["stage1", "stage2", "stage3"],  # type: ignore[call-arg]
     )
     return RTDetrConfig(
         backbone_config=backbone,
@@ -181,16 +190,16 @@ def forward(
     features = model.model.backbone(pixels, mask)
     projections = model.model.encoder_input_proj
     maps = [project(m) for project, (m, _) in zip(projections, features, strict=True)]
-    encoded = model.model.encoder(maps).last_hidden_state
+    encoded = tuple(m.float() for m in model.model.encoder(maps).last_hidden_state)
     with torch.autocast(images.device.type, enabled=False):
         output = model(
             pixel_values=None,
             inputs_embeds=maps[0],
-            encoder_outputs=(tuple(m.float() for m in encoded),),
+            encoder_outputs=(encoded,),
             labels=labels,
         )
     losses = {} if labels is None else _grouped_losses(output.loss, output.loss_dict)
-    return RTDetrOutput(output.pred_boxes, output.logits, losses)
+    return RTDetrOutput(output.pred_boxes, output.logits, encoded, losses)
 
 
 def _grouped_losses(total: Tensor, terms: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -216,6 +225,20 @@ def decode(output: RTDetrOutput, input_size: int) -> tuple[Tensor, Tensor]:
     return torch.cat([centre - half, centre + half], dim=-1) * input_size, scores
 
 
+def keep_best(boxes_xyxy: Boxes, scores: Scores) -> tuple[Boxes, Scores]:
+    """Suppress doubles of one image.
+
+    Args:
+        boxes_xyxy: (Q, 4) px.
+        scores: (Q,).
+
+    Returns:
+        (N, 4) and (N,), best first.
+    """
+    order = nms(boxes_xyxy, scores, NMS_IOU)
+    return boxes_xyxy[order], scores[order]
+
+
 class RTDetrDetector:
     """An RT-DETR with its letterbox, as head detector backend."""
 
@@ -239,7 +262,7 @@ class RTDetrDetector:
             device: torch device.
         """
         self.model = model.eval()
-        self.model.to(torch.device(device))
+        torch.nn.Module.to(self.model, device)
         self.input_size = input_size
         self.sha256 = sha256
         self._batch_size = batch_size
@@ -308,7 +331,8 @@ class RTDetrDetector:
             images: (H, W, 3) uint8 RGB each, sizes may differ.
 
         Returns:
-            For every image (Q, 4) boxes xyxy in its px, clipped to it, and (Q,) scores, best first.
+            For every image (N, 4) boxes xyxy in its px, clipped to it, without doubles, and (N,)
+            scores, best first.
 
         Raises:
             ValueError: an image is empty or not RGB.
@@ -324,7 +348,7 @@ class RTDetrDetector:
         pixels = images_to_tensor([image for image, _ in boxed]).to(self._device)
         boxes, scores = decode(forward(self.model, pixels), self.input_size)
         return [
-            (_to_image(boxes_of, letterbox, image), scores_of)
+            keep_best(_to_image(boxes_of, letterbox, image), scores_of)
             for boxes_of, scores_of, (_, letterbox), image in zip(
                 boxes.cpu().numpy(), scores.cpu().numpy(), boxed, images, strict=True
             )

@@ -52,14 +52,17 @@ _SUMMARY = ("map50", "map50_95", "precision", "recall", "count_correct")
 class HeadDetectorConfig(StageConfig):
     """RT-DETR from scratch in about a minute.
 
-    What made a small RT-DETR learn within a few hundred steps, measured on synthetic scenes at
-    equal time: batches of 8 instead of 16 (mAP50 0.88 against 0.75), orthogonalised updates for
-    linear layers as well (0.75 against 0.43), batch norm gains of 1 and Glorot linear layers
-    instead of the library's initialisation, and denoising queries.
+    What made a small RT-DETR learn within a few hundred steps, mAP50 at about equal time: batches
+    of 8 instead of 16 (0.82 against 0.70 on synthetic scenes), orthogonalised updates for linear
+    layers as well (0.75 against 0.43), encoder and decoder 64 channels wide throughout (0.82 against
+    0.47 with a bottleneck of half the width), 40 denoising queries (0.82 against 0.73 with 20), and
+    suppressing doubles as the official pipeline does (0.73 against 0.39 after 5 epochs of renders).
     """
 
     architecture: RTDetrArchitecture = RTDetrArchitecture()
     """Size of the network."""
+    dense_weight: float = Field(default=2.0, ge=0)
+    """Weight of the dense supervision of the encoder; 0 trains as published."""
     batch_size: int = 8
     """Images in a batch; matching learns from the number of steps more than from images."""
     augment: AugmentConfig = AugmentConfig(rotate=0.0, blur=0.05, noise=0.05, jpeg=0.0)
@@ -83,7 +86,7 @@ class HeadDetectorConfig(StageConfig):
         ),
     )
     """Optimiser and schedule."""
-    fit: FitConfig = FitConfig(epochs=8, validate_every_epochs=2)
+    fit: FitConfig = FitConfig(epochs=9, validate_every_epochs=3)
     """The training loop."""
     threshold: float = Field(default=0.5, gt=0, lt=1)
     """Score at which precision and recall are reported."""
@@ -116,7 +119,7 @@ def run(ws: Workspace, config: HeadDetectorConfig, tracker: Tracker) -> StageRep
     tracker.log_params(_flat("", config.model_dump(mode="json")))
     model = build_rtdetr(config.architecture)
     input_size = config.architecture.input_size
-    module = DetectorTraining(model, input_size, config.optim, val)
+    module = DetectorTraining(model, input_size, config.optim, val, config.dense_weight)
     datamodule = DetectionDataModule(
         train, val, input_size, config.batch_size, config.augment, config.limits, ws.seed, STAGE
     )

@@ -12,7 +12,8 @@ from transformers import RTDetrForObjectDetection
 from ml.detection.base import Boxes, Scores
 from ml.detection.coco_metrics import average_precision
 from ml.detection.data import DetectionBatch, LabelledImages
-from ml.detection.rtdetr import decode, forward
+from ml.detection.dense import DenseSupervision
+from ml.detection.rtdetr import decode, forward, keep_best
 from ml.imaging.boxes import clip_boxes
 from ml.imaging.letterbox import Letterbox
 from ml.training.base import TrainingModule
@@ -20,10 +21,10 @@ from ml.training.optim import OptimConfig
 
 
 class DetectorTraining(TrainingModule):
-    """Set prediction: Hungarian matching, varifocal, L1 and GIoU losses, denoising queries.
+    """Set prediction (Hungarian matching, denoising queries) helped by dense supervision.
 
-    The losses are the library's, with its weights (1, 5, 2). Matching takes little of a step: there
-    are a few dozen queries and a handful of heads.
+    The set losses (varifocal, L1, GIoU) are the library's, with its weights (1, 5, 2). Matching
+    takes little of a step: there are a few dozen queries and a handful of heads.
     """
 
     def __init__(
@@ -32,6 +33,7 @@ class DetectorTraining(TrainingModule):
         input_size: int,
         optim: OptimConfig,
         held_out: LabelledImages,
+        dense_weight: float = 1.0,
     ) -> None:
         """Keep model and held-out labels.
 
@@ -40,9 +42,14 @@ class DetectorTraining(TrainingModule):
             input_size: side of its square input, px.
             optim: optimiser and schedule.
             held_out: pictures of the validation loader, in the same order.
+            dense_weight: weight of the dense supervision; 0 leaves it out.
         """
         super().__init__(optim)
         self.model = model
+        self.dense = (
+            DenseSupervision(model.config.d_model, input_size) if dense_weight > 0 else None
+        )
+        self._dense_weight = dense_weight
         self._input_size = input_size
         self._held_out = held_out
         self._letterboxes = [
@@ -57,9 +64,16 @@ class DetectorTraining(TrainingModule):
             batch: pictures and labels.
 
         Returns:
-            `loss`, the sum over all decoder layers and queries; `vfl`, `bbox`, `giou` of the last.
+            `loss`, the sum over all decoder layers, queries and cells; `vfl`, `bbox`, `giou` of the
+            last decoder layer; `dense`, unless it is left out.
         """
-        return forward(self.model, batch.images, batch.labels).losses
+        output = forward(self.model, batch.images, batch.labels)
+        if self.dense is None:
+            return output.losses
+        with torch.autocast(batch.images.device.type, enabled=False):
+            dense = self.dense(output.maps, batch.labels)
+        total = output.losses["loss"] + self._dense_weight * dense
+        return {**output.losses, "loss": total, "dense": dense}
 
     def on_validation_epoch_start(self) -> None:
         """Forget the previous round's boxes."""
@@ -87,4 +101,4 @@ class DetectorTraining(TrainingModule):
         index = len(self._found)
         height, width = self._held_out.images[index].shape[:2]
         in_image = self._letterboxes[index].boxes_to_image(np.ascontiguousarray(boxes))
-        return clip_boxes(in_image, width, height), scores
+        return keep_best(clip_boxes(in_image, width, height), scores)

@@ -1,15 +1,16 @@
-"""FLAME's own pickle: read without chumpy and without running anything, write so that smplx loads it."""
+"""FLAME's own pickle: read without chumpy and without running anything, written for smplx."""
 
 from __future__ import annotations
 
 import io
+import math
 import pickle
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csc_matrix
+from scipy.sparse import csc_matrix, csr_matrix
 from scipy.spatial import cKDTree
 
 from ml.flame.head_model import NUM_FACES, NUM_JOINTS, NUM_VERTICES, PARENTS, HeadModel
@@ -27,7 +28,7 @@ _WANTED: dict[str, tuple[int, ...]] = {
 
 
 class FlameFileError(ValueError):
-    """A FLAME file cannot be read; the message says which file, what was expected and what was found."""
+    """A FLAME file cannot be read; the message says which, what was expected and found."""
 
 
 # ------------------------------------------------------------------ writing
@@ -69,7 +70,7 @@ def write_landmark_embedding(head_model: HeadModel, path: Path) -> None:
 
 # ------------------------------------------------------------------ reading
 class _Stub:
-    """Stands for an instance of a class that is not imported: it keeps what the file says, no more."""
+    """Stands for an object of a class that is not imported: it keeps what the file says."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.args = args
@@ -82,74 +83,87 @@ class _Chumpy(_Stub):
     """A chumpy array; its numbers lie under `x`."""
 
 
-class _Sparse(_Stub):
-    """A scipy sparse matrix: data, indices, indptr, shape."""
+class _Columns(_Stub):
+    """A scipy sparse matrix stored by columns: data, indices, indptr, shape."""
 
 
-_NUMPY_MODULES = ("numpy.core.multiarray", "numpy._core.multiarray", "numpy", "numpy.core.numeric", "numpy._core.numeric")  # fmt: skip
+class _Rows(_Stub):
+    """A scipy sparse matrix stored by rows."""
 
 
-def _reconstruct_array(*_: Any) -> NDArray:
-    """Pickle's empty array; its state arrives later and is checked by numpy."""
-    return np.ndarray.__new__(np.ndarray, (0,), "b")
+_SPARSE = {
+    "csc_matrix": _Columns, "csc_array": _Columns, "csr_matrix": _Rows, "csr_array": _Rows,
+}  # fmt: skip
+
+
+class _Array(_Stub):
+    """A numpy array: version, shape, dtype, Fortran order, bytes; built later, by hand."""
+
+
+class _Dtype(_Stub):
+    """A numpy dtype: a type code, and its byte order in the state."""
+
+
+class _Ndarray:
+    """Stands for the class numpy.ndarray, which the pickle names beside its arrays."""
+
+
+_MULTIARRAY = ("numpy.core.multiarray", "numpy._core.multiarray")
+
+
+def _reconstruct_array(*_: Any) -> _Array:
+    """What pickled arrays start from."""
+    return _Array()
 
 
 def _encode(text: str, encoding: str) -> bytes:
-    """What protocol 2 uses to carry bytes; only the one encoding that it uses."""
+    """What protocol 2 uses to carry bytes; only with the one encoding that it uses."""
     if encoding != "latin1":
         raise FlameFileError(f"unexpected text encoding {encoding!r}")
     return text.encode("latin1")
 
 
-def _numpy_scalar(dtype: Any, data: bytes = b"") -> Any:
-    if not isinstance(dtype, np.dtype) or dtype.hasobject:
-        raise FlameFileError(f"unexpected numpy scalar of type {dtype!r}")
-    return np.frombuffer(data, dtype=dtype, count=1)[0]
-
-
-def _plain_dtype(*args: Any) -> np.dtype:
-    """A dtype without Python objects in it."""
-    code = args[0] if args else ""
-    if not isinstance(code, str):
-        raise FlameFileError(f"unexpected dtype {code!r}")
-    dtype = np.dtype(code)
-    if dtype.hasobject:
-        raise FlameFileError("arrays of Python objects are refused")
-    return dtype
+# what an unpickler raises on damaged input
+_DAMAGE = (
+    pickle.UnpicklingError,
+    EOFError,
+    AttributeError,
+    IndexError,
+    KeyError,
+    TypeError,
+    ValueError,
+    ImportError,
+    MemoryError,
+    OverflowError,
+)
 
 
 class _Unpickler(pickle.Unpickler):
     """Knows a handful of harmless names; every other one is refused before anything runs."""
 
     def find_class(self, module: str, name: str) -> Any:
-        if module in _NUMPY_MODULES and name == "_reconstruct":
-            return _reconstruct_array
-        if module in _NUMPY_MODULES and name == "scalar":
-            return _numpy_scalar
-        if module in _NUMPY_MODULES and name == "ndarray":
-            return np.ndarray
-        if module == "numpy" and name == "dtype":
-            return _plain_dtype
-        if module == "_codecs" and name == "encode":
-            return _encode
-        if module == "chumpy" or module.startswith("chumpy."):
+        known = {("numpy", "ndarray"): _Ndarray, ("numpy", "dtype"): _Dtype}
+        known |= {(m, "_reconstruct"): _reconstruct_array for m in _MULTIARRAY}
+        known |= {("_codecs", "encode"): _encode}
+        # old-style pickles rebuild objects through these two
+        known |= {(m, "_reconstructor"): _rebuild for m in ("copy_reg", "copyreg")}
+        known |= {(m, "object"): object for m in ("__builtin__", "builtins")}
+        if (module, name) in known:
+            return known[module, name]
+        if module.split(".")[0] == "chumpy":
             return _Chumpy
-        if module == "scipy.sparse" or module.startswith("scipy.sparse."):
-            return _Sparse
-        # protocol 2 rebuilds new-style objects through these two
-        if (module, name) in (("copy_reg", "_reconstructor"), ("copyreg", "_reconstructor")):
-            return _rebuild
-        if (module, name) in (("__builtin__", "object"), ("builtins", "object")):
-            return object
+        if module.split(".")[:2] == ["scipy", "sparse"] and name in _SPARSE:
+            return _SPARSE[name]
         raise FlameFileError(
             f"it asks for {module}.{name}, which no FLAME file needs; refused, nothing was executed"
         )
 
 
 def _rebuild(cls: Any, base: Any = object, state: Any = None) -> Any:
-    if not (isinstance(cls, type) and issubclass(cls, _Stub)) or base is not object:
+    """Make an empty stub, whatever the file says about its base and state."""
+    if not (isinstance(cls, type) and issubclass(cls, _Stub)):
         raise FlameFileError(f"unexpected object of {cls!r}")
-    return cls.__new__(cls)
+    return cls()
 
 
 def read_flame_pickle(path: Path) -> dict[str, NDArray]:
@@ -159,17 +173,17 @@ def read_flame_pickle(path: Path) -> dict[str, NDArray]:
     numpy arrays is refused.
 
     Args:
-        path: `generic_model.pkl` or `flame2023.pkl`, from the FLAME site (its licence applies) or from
-            :func:`write_flame_pickle`.
+        path: `generic_model.pkl` or `flame2023.pkl`, from the FLAME site (its licence applies) or
+            from :func:`write_flame_pickle`.
 
     Returns:
-        float64 and int64 arrays under FLAME's keys: v_template, f, shapedirs, posedirs, J_regressor,
-        kintree_table, weights.
+        float64 and int64 arrays under FLAME's keys: v_template, f, shapedirs, posedirs,
+        J_regressor, kintree_table, weights.
 
     Raises:
         FileNotFoundError: there is no such file.
-        FlameFileError: it is no pickle, truncated, names other classes, lacks a key or has an array of
-            another shape.
+        FlameFileError: it is no pickle, truncated, names other classes, lacks a key or has an array
+            of another shape.
     """
     path = Path(path)
     if not path.is_file():
@@ -183,7 +197,8 @@ def read_flame_pickle(path: Path) -> dict[str, NDArray]:
     missing = [key for key in _WANTED if key not in raw]
     if missing:
         raise FlameFileError(
-            f"FLAME file {path}: missing {', '.join(missing)}; found {', '.join(sorted(map(str, raw)))}"
+            f"FLAME file {path}: missing {', '.join(missing)}; "
+            f"found {', '.join(sorted(map(str, raw)))}"
         )
     arrays = {}
     for key, shape in _WANTED.items():
@@ -204,38 +219,49 @@ def _load(path: Path) -> Any:
             return _Unpickler(io.BytesIO(file.read()), encoding="latin1").load()
     except FlameFileError as error:
         raise FlameFileError(f"FLAME file {path}: {error}") from error
-    except (
-        pickle.UnpicklingError, EOFError, AttributeError, IndexError, KeyError, TypeError, ValueError,
-        ImportError, MemoryError, OverflowError,
-    ) as error:  # fmt: skip
-        # everything the unpickler raises on damaged input
+    except _DAMAGE as error:
         raise FlameFileError(
-            f"FLAME file {path}: damaged or not a pickle ({type(error).__name__}: {error}); download it again"
+            f"FLAME file {path}: damaged or not a pickle ({type(error).__name__}: {error}); "
+            "download it again"
         ) from error
 
 
 def _plain(value: Any, what: str, depth: int = 0) -> NDArray:
-    """A plain array of what the file holds: numpy, chumpy stub or sparse stub."""
-    if isinstance(value, np.ndarray):
-        return value
+    """A plain array of what the file holds: numpy, chumpy or sparse stub."""
     state = getattr(value, "state", None)
+    if isinstance(value, _Array):
+        return _array(state, what)
     if isinstance(value, _Chumpy) and isinstance(state, dict) and "x" in state and depth < 4:
         return _plain(state["x"], what, depth + 1)
-    if isinstance(value, _Sparse) and isinstance(state, dict):
-        return _dense(state, what)
+    if isinstance(value, _Columns | _Rows) and isinstance(state, dict):
+        return _dense(state, csc_matrix if isinstance(value, _Columns) else csr_matrix, what)
     raise FlameFileError(f"{what} must be an array, got {type(value).__name__.strip('_')}")
 
 
-def _dense(state: dict[str, Any], what: str) -> NDArray:
+def _array(state: Any, what: str) -> NDArray:
+    """Build an array of numbers from its pickled parts."""
+    try:
+        _, shape, dtype_stub, fortran, data = state
+        code, order = dtype_stub.args[0], dtype_stub.state[1]
+        dtype = np.dtype(code).newbyteorder("=" if order == "|" else order)
+    except (TypeError, ValueError, AttributeError, IndexError) as error:
+        raise FlameFileError(f"{what}: not a valid numpy array: {error}") from error
+    if dtype.kind not in "fiu" or dtype.hasobject:
+        raise FlameFileError(f"{what} must hold numbers, got dtype {code!r}")
+    data = data.encode("latin1") if isinstance(data, str) else data
+    count = math.prod(shape)
+    if not isinstance(data, bytes) or len(data) != count * dtype.itemsize:
+        raise FlameFileError(f"{what}: expected {count} numbers of {dtype} for shape {shape}")
+    return np.frombuffer(data, dtype).reshape(shape, order="F" if fortran else "C")
+
+
+def _dense(state: dict[str, Any], kind: Any, what: str) -> NDArray:
     shape = state.get("_shape", state.get("shape"))
-    parts = [state.get(k) for k in ("data", "indices", "indptr")]
-    if not isinstance(shape, tuple) or not all(isinstance(p, np.ndarray) for p in parts):
-        raise FlameFileError(f"{what}: sparse matrix without data, indices, indptr and shape")
-    shape = tuple(int(n) for n in shape)
+    parts = [_plain(state.get(k), f"{what}: {k}") for k in ("data", "indices", "indptr")]
     if shape != (NUM_JOINTS, NUM_VERTICES):
         raise FlameFileError(f"{what} must be {(NUM_JOINTS, NUM_VERTICES)}, got sparse {shape}")
     try:
-        matrix = csc_matrix(tuple(parts), shape=shape)
+        matrix = kind(tuple(parts), shape=(NUM_JOINTS, NUM_VERTICES))
         matrix.check_format(full_check=True)
     except (ValueError, TypeError, IndexError) as error:
         raise FlameFileError(f"{what}: not a valid sparse matrix: {error}") from error
@@ -245,8 +271,6 @@ def _dense(state: dict[str, Any], what: str) -> NDArray:
 def _numeric(array: NDArray, what: str) -> NDArray:
     if array.dtype.kind in "iu":
         return array.astype(np.int64)
-    if array.dtype.kind != "f":
-        raise FlameFileError(f"{what} must hold numbers, got {array.dtype}")
     if not np.isfinite(array).all():
         raise FlameFileError(f"{what} contains NaN or infinity")
     return array.astype(np.float64)
@@ -277,7 +301,8 @@ def read_masks(path: Path) -> dict[str, NDArray[np.int32]]:
     regions = {}
     for name, value in raw.items():
         index = _plain(value, f"FLAME masks {path}: {name}")
-        if index.dtype.kind not in "iu" or index.ndim != 1 or not len(index) or index.min() < 0 or index.max() >= NUM_VERTICES:  # fmt: skip
+        plausible = index.dtype.kind in "iu" and index.ndim == 1 and len(index) > 0
+        if not plausible or index.min() < 0 or index.max() >= NUM_VERTICES:
             raise FlameFileError(
                 f"FLAME masks {path}: {name} must be vertex indices below {NUM_VERTICES}"
             )
@@ -286,11 +311,11 @@ def read_masks(path: Path) -> dict[str, NDArray[np.int32]]:
 
 
 def read_landmarks(path: Path) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-    """Read a landmark embedding: 68 static landmarks, or 17 contour ones (row 0) and 51 static ones.
+    """Read a landmark embedding: 68 static landmarks, or 51 and the contour of the resting head.
 
     Args:
-        path: an npz or npy file without pickled objects with `lmk_face_idx`, `lmk_b_coords` of 68 landmarks, or
-            these of 51 and `dynamic_lmk_faces_idx`, `dynamic_lmk_bary_coords`.
+        path: an npz file without pickled objects: `lmk_face_idx` and `lmk_b_coords` of 68
+            landmarks, or of 51 with `dynamic_lmk_faces_idx` and `dynamic_lmk_bary_coords`.
 
     Returns:
         (68,) int32 faces and (68, 3) float32 barycentric weights.
@@ -311,7 +336,8 @@ def read_landmarks(path: Path) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
         ) from error
     if "lmk_face_idx" not in arrays or "lmk_b_coords" not in arrays:
         raise FlameFileError(
-            f"landmark embedding {path}: needs lmk_face_idx and lmk_b_coords, found {sorted(arrays)}"
+            f"landmark embedding {path}: needs lmk_face_idx and lmk_b_coords, "
+            f"found {sorted(arrays)}"
         )
     faces, weights = arrays["lmk_face_idx"].reshape(-1), arrays["lmk_b_coords"].reshape(-1, 3)
     if len(faces) == 51 and {"dynamic_lmk_faces_idx", "dynamic_lmk_bary_coords"} <= set(arrays):
@@ -330,14 +356,13 @@ def head_model_from_flame(
 ) -> HeadModel:
     """Build a head model from the user's FLAME files.
 
-    The mirror maps are measured: the nearest vertex to each reflected one, and the matrices that turn
-    the coefficients of a head into those of its mirror image, by least squares.
+    The mirror maps are measured: the nearest vertex to each reflected one, and, by least squares,
+    the matrices that turn the coefficients of a head into those of its mirror image.
 
     Args:
         model_path: FLAME's model pickle.
         landmarks_path: see :func:`read_landmarks`.
-        masks_path: FLAME_masks.pkl; without it the regions are told from the connected parts and the
-            skinning weights.
+        masks_path: FLAME_masks.pkl; without it the regions are told from the skinning weights.
 
     Returns:
         the head model.

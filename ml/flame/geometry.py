@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+
 from ml.flame.head_model import HeadModel
 from ml.flame.layer import FlameLayer
 from ml.flame.params import ROTATION

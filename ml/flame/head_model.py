@@ -1,4 +1,4 @@
-"""The head model as data: template, bases, joints, skinning, regions, landmarks, mirror maps; stored as npz."""
+"""The head model as data: template, bases, joints, regions, landmarks, mirror maps; one npz."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import zipfile
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,8 +25,8 @@ JAW_JOINT = 2
 PARENTS = (-1, 0, 1, 1, 1)
 """Joints: 0 global, 1 neck, 2 jaw, 3 left eye, 4 right eye."""
 ATTRIBUTES = (
-    "skin", "lips", "brow", "scalp", "sclera", "iris", "pupil", "teeth", "mouth_interior", "nostril",
-    "eyelid", "ear",
+    "skin", "lips", "brow", "scalp", "sclera", "iris", "pupil", "teeth", "mouth_interior",
+    "nostril", "eyelid", "ear",
 )  # fmt: skip
 """Per-vertex weights 0..1 that a renderer may colour by."""
 
@@ -41,6 +42,12 @@ _SHAPES: dict[str, tuple[int | None, ...]] = {
     "landmark_barycentric": (68, 3),
     "mirror_vertices": (NUM_VERTICES,),
 }
+_INDEX_LIMITS = {
+    "faces": NUM_VERTICES,
+    "mirror_vertices": NUM_VERTICES,
+    "landmark_faces": NUM_FACES,
+}
+_TEXTS = ("source", "shape_names", "expression_names")
 _FORMAT = "vggheads head model 1"
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 
@@ -104,11 +111,12 @@ class HeadModel:
                 raise ValueError(
                     f"head model: {name} must be ({size},) or ({size}, {size}), got {array.shape}"
                 )
-        for name, limit in (("faces", NUM_VERTICES), ("mirror_vertices", NUM_VERTICES), ("landmark_faces", NUM_FACES)):  # fmt: skip
+        for name, limit in _INDEX_LIMITS.items():
             array = getattr(self, name)
             if array.min() < 0 or array.max() >= limit:
                 raise ValueError(
-                    f"head model: {name} must lie in 0..{limit - 1}, got {array.min()}..{array.max()}"
+                    f"head model: {name} must lie in 0..{limit - 1}, "
+                    f"got {array.min()}..{array.max()}"
                 )
         if "head" not in self.regions or "all" not in self.regions:
             raise ValueError(
@@ -144,7 +152,7 @@ class HeadModel:
 
     @cached_property
     def head_triangles(self) -> NDArray[np.int32]:
-        """(F, 3) faces with all corners in the region `head`, as vertex indices of the whole mesh."""
+        """(F, 3) faces with all corners in the region `head`, indices of the whole mesh."""
         return self.faces_of("head")
 
     def faces_of(self, region: str) -> NDArray[np.int32]:
@@ -188,7 +196,7 @@ class HeadModel:
             path: the file, written whole or not at all.
         """
         arrays = self._arrays()
-        for key in ("source", "shape_names", "expression_names"):
+        for key in _TEXTS:
             value = getattr(self, key)
             text = value if isinstance(value, str) else "\n".join(value)
             arrays[f"text_{key}"] = np.frombuffer(text.encode(), dtype=np.uint8)
@@ -219,9 +227,9 @@ class HeadModel:
             raise ValueError(f"head model: {path} is damaged or no npz file: {error}") from error
         if bytes(arrays.pop("format", np.zeros(0, np.uint8))).decode(errors="replace") != _FORMAT:
             raise ValueError(f"head model: {path} is not a {_FORMAT!r} file")
-        texts = {k: bytes(arrays.pop(f"text_{k}")).decode() for k in ("source", "shape_names", "expression_names")}  # fmt: skip
+        texts = {k: bytes(arrays.pop(f"text_{k}", b"")).decode() for k in _TEXTS}
         groups: dict[str, dict[str, NDArray]] = {"regions": {}, "attributes": {}}
-        plain = {}
+        plain: dict[str, Any] = {}
         for name, array in arrays.items():
             group, _, key = name.partition("/")
             if key:
@@ -234,7 +242,8 @@ class HeadModel:
             raise ValueError(f"head model: {path} lacks {missing} and has unknown {extra}")
         return cls(
             **plain,
-            **groups,
+            regions=groups["regions"],
+            attributes=groups["attributes"],
             source=texts["source"],
             shape_names=_lines(texts["shape_names"]),
             expression_names=_lines(texts["expression_names"]),
@@ -257,7 +266,7 @@ def _lines(text: str) -> tuple[str, ...]:
 def _npz_bytes(arrays: dict[str, NDArray]) -> bytes:
     """An npz archive without time stamps, names sorted.
 
-    Stored, not deflated: the bytes do not depend on the zlib version, and float32 bases hardly shrink.
+    Stored, not deflated: the bytes depend on no zlib version, and float32 bases hardly shrink.
     """
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:

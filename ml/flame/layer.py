@@ -1,4 +1,7 @@
-"""The differentiable head: coefficients and jaw to vertices. Shapes: B heads, V vertices, K coefficients."""
+"""The differentiable head: coefficients and jaw to vertices.
+
+Shapes: B heads, V vertices, K coefficients.
+"""
 
 from __future__ import annotations
 
@@ -22,47 +25,59 @@ _JAW_ROWS = slice(9, 18)
 
 
 class _Skin(Function):
-    """Coefficients to vertices, and back; the jaw's vertices are articulated in place."""
+    """Coefficients to vertices, and back; the jaw's vertices are articulated in place.
+
+    Inside, heads are the last dimension: BLAS multiplies a table of 15,000 rows by a few columns
+    about twice as fast as the other way round, forward and backward.
+    """
 
     @staticmethod
-    def forward(ctx, coefficients, turn, bases, origin, weight, moving):  # type: ignore[no-untyped-def]
-        flat = origin.expand(len(coefficients), -1)
+    def forward(ctx, coefficients, turn, tables, origin, weight, moving):  # type: ignore[no-untyped-def]
+        batch, num_vertices = len(coefficients), len(origin) // 3 - 1
+        flat = origin.expand(-1, batch)
         start = 0
-        for basis in bases:
-            end = start + len(basis)
-            part = coefficients[:, start:end]
-            flat = torch.addmm(flat, part, basis) if start == 0 else flat.addmm_(part, basis)
+        for by_vertex, _ in tables:
+            end = start + by_vertex.shape[1]
+            part = coefficients[:, start:end].T
+            flat = (
+                torch.addmm(flat, by_vertex, part) if start == 0 else flat.addmm_(by_vertex, part)
+            )
             start = end
-        num_vertices = flat.shape[1] // 3 - 1
-        points = flat[:, : 3 * num_vertices].view(len(flat), 3, num_vertices)
-        joint = flat[:, 3 * num_vertices :, None]
-        arm = points[:, :, moving] - joint
-        points.index_add_(2, moving, (turn @ arm) * weight)
-        ctx.save_for_backward(arm, turn, weight, moving, *bases)
-        return points
+        points = flat[:-3].view(3, num_vertices, batch)
+        arm = points[:, moving] - flat[-3:, None]
+        points.index_add_(1, moving, weight * _rotate(turn, arm))
+        ctx.save_for_backward(arm, turn, weight, moving, *(table for _, table in tables))
+        # as a matrix: for two dimensions torch has a fast transposing copy
+        return flat[:-3].T.contiguous().view(batch, 3, num_vertices)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad):  # type: ignore[no-untyped-def]
-        arm, turn, weight, moving, *bases = ctx.saved_tensors
+        arm, turn, weight, moving, *tables = ctx.saved_tensors
         batch, _, num_vertices = grad.shape
-        pulled = grad[:, :, moving] * weight
-        grad_turn = pulled @ arm.transpose(1, 2)
-        back = turn.transpose(1, 2) @ pulled
-        flat = grad.new_empty(batch, 3 * (num_vertices + 1))
-        points = flat[:, : 3 * num_vertices].view(batch, 3, num_vertices)
-        points.copy_(grad)
-        points.index_add_(2, moving, back)
-        flat[:, 3 * num_vertices :] = -back.sum(2)
-        parts = [flat @ basis.T for basis in bases]
-        grad_coefficients = torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
+        flat = grad.new_empty(3 * (num_vertices + 1), batch)
+        points = flat[:-3].view(3, num_vertices, batch)
+        points.copy_(grad.permute(1, 2, 0))
+        pulled = weight * points[:, moving]
+        grad_turn = torch.stack([(row * arm).sum(1) for row in pulled]).permute(2, 0, 1)
+        back = _rotate(turn.transpose(1, 2), pulled)
+        points.index_add_(1, moving, back)
+        flat[-3:] = -back.sum(1)
+        grad_coefficients = torch.cat([table @ flat for table in tables]).T
         return grad_coefficients, grad_turn, None, None, None, None
+
+
+def _rotate(matrices: Tensor, vectors: Tensor) -> Tensor:
+    """Matrices (B, 3, 3) times vectors (3, M, B)."""
+    rows = matrices.permute(1, 2, 0)[:, :, None]
+    return torch.stack([(row * vectors).sum(0) for row in rows])
 
 
 class _FoldedMesh(nn.Module):
     """Some vertices of a head model with all linear parts folded into one table."""
 
     basis: Tensor
+    basis_by_vertex: Tensor
     origin: Tensor
     jaw_weight: Tensor
     moving: Tensor
@@ -83,27 +98,32 @@ class _FoldedMesh(nn.Module):
         origin = (template[index] + offset).T.reshape(-1)
         weight = head_model.weights[index, JAW_JOINT]
         moving = np.flatnonzero(weight > 0)
+        basis = np.concatenate([basis, joint_table.T], axis=1)
         for name, array in (
-            ("basis", np.concatenate([basis, joint_table.T], axis=1)),
-            ("origin", np.concatenate([origin, regressor @ template + offset])),
-            ("jaw_weight", weight[moving]),
+            ("basis", basis),
+            # the same numbers laid out for the other product: 25 MB buy a third of the time
+            ("basis_by_vertex", basis.T),
+            ("origin", np.concatenate([origin, regressor @ template + offset])[:, None]),
+            ("jaw_weight", weight[moving][:, None]),
         ):
-            self.register_buffer(
-                name, torch.as_tensor(array, dtype=torch.float32), persistent=False
-            )
+            tensor = torch.as_tensor(np.ascontiguousarray(array), dtype=torch.float32)
+            self.register_buffer(name, tensor, persistent=False)
         self.register_buffer("moving", torch.as_tensor(moving), persistent=False)
 
     def forward(self, shape: Tensor, expression: Tensor, jaw: Tensor) -> Tensor:
         dtype = self.basis.dtype
         turn = matrix_from_axis_angle(jaw.to(dtype)) - torch.eye(3, dtype=dtype, device=jaw.device)
         coefficients = torch.cat([turn.flatten(1), shape.to(dtype), expression.to(dtype)], dim=1)
-        end = _NUM_POSE + shape.shape[1]
-        behind = _NUM_POSE + NUM_SHAPE
         if shape.shape[1] == NUM_SHAPE:
-            bases = (self.basis[: behind + expression.shape[1]],)
+            rows = [slice(0, coefficients.shape[1])]
         else:
-            bases = (self.basis[:end], self.basis[behind : behind + expression.shape[1]])
-        points = _Skin.apply(coefficients, turn, bases, self.origin, self.jaw_weight, self.moving)
+            behind = _NUM_POSE + NUM_SHAPE
+            rows = [
+                slice(0, _NUM_POSE + shape.shape[1]),
+                slice(behind, behind + expression.shape[1]),
+            ]
+        tables = tuple((self.basis_by_vertex[:, r], self.basis[r]) for r in rows)
+        points = _Skin.apply(coefficients, turn, tables, self.origin, self.jaw_weight, self.moving)
         return points.transpose(1, 2)
 
 
@@ -272,7 +292,7 @@ def _indices(
     index = np.asarray(vertices, dtype=np.int64).reshape(-1)
     if len(index) == 0 or index.min() < 0 or index.max() >= NUM_VERTICES:
         raise ValueError(
-            f"FlameLayer: vertices must be indices in 0..{NUM_VERTICES - 1}, got {len(index)} of them"
+            f"FlameLayer: vertices must be indices in 0..{NUM_VERTICES - 1}, got {len(index)}"
             + (f" in {index.min()}..{index.max()}" if len(index) else "")
         )
     if len(np.unique(index)) != len(index):

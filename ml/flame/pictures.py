@@ -18,13 +18,15 @@ from ml.records.ids import sample_rng
 Image = NDArray[np.uint8]
 
 _COLOURS = {
-    "skin": (224, 178, 152), "lips": (178, 92, 88), "sclera": (238, 236, 232), "iris": (92, 110, 120),
-    "pupil": (20, 18, 18), "teeth": (234, 228, 212), "mouth_interior": (104, 40, 42), "nostril": (84, 42, 36),
+    "skin": (224, 178, 152), "lips": (178, 92, 88), "sclera": (238, 236, 232),
+    "iris": (92, 110, 120), "pupil": (20, 18, 18), "teeth": (234, 228, 212),
+    "mouth_interior": (104, 40, 42), "nostril": (84, 42, 36),
 }  # fmt: skip
 _TINTS = {"brow": ((72, 50, 38), 0.8), "eyelid": ((190, 112, 102), 0.3)}
 _GREY = (206, 196, 188)
 _BACKGROUND = 245
 _KEY = np.array([-0.45, -0.50, -0.74])
+_TO_VIEWER = np.array([0.0, 0.0, -1.0])
 _FILL = np.array([0.75, -0.10, -0.50])
 _TURNS_DEG = (0, 35, 65, 90, 135, 180, -90, -35)
 
@@ -43,7 +45,7 @@ class HeadPainter:
         self._faces = head_model.faces
         self._size = size_px
         self._colour = vertex_colours(head_model)
-        corners = head_model.v_template + [0.0, 0.0, Z_OFFSET_M]
+        corners = head_model.v_template + np.array([0.0, 0.0, Z_OFFSET_M])
         self._middle = 0.5 * (corners.min(0) + corners.max(0))
         self._pixels_per_metre = 0.92 * size_px / float(np.ptp(corners, axis=0).max())
 
@@ -91,7 +93,8 @@ class HeadPainter:
         normal = normal / np.maximum(np.linalg.norm(normal, axis=-1, keepdims=True), 1e-6)
         key, fill = (v / np.linalg.norm(v) for v in (_KEY, _FILL))
         light = 0.30 + 0.62 * np.clip(normal @ key, 0, 1) + 0.20 * np.clip(normal @ fill, 0, 1)
-        half = (key + [0.0, 0.0, -1.0]) / np.linalg.norm(key + [0.0, 0.0, -1.0])
+        half = key + _TO_VIEWER
+        half = half / np.linalg.norm(half)
         shine = 16.0 * np.clip(normal @ half, 0, 1) ** 24
         image = values[..., :3] * light[..., None] + shine[..., None]
         image[face_index < 0] = _BACKGROUND

@@ -16,8 +16,13 @@ MIN_SCALE = 1e-8
 class MirrorMaps(Protocol):
     """What mirroring needs to know of a head model."""
 
-    mirror_shape: object
-    mirror_expression: object
+    @property
+    def mirror_shape(self) -> object:
+        """Signs (300,) or matrix (300, 300) for the shape coefficients."""
+
+    @property
+    def mirror_expression(self) -> object:
+        """Signs (100,) or matrix (100, 100) for the expression coefficients."""
 
 
 def project(vertices_m: Tensor, rotation: Tensor, translation_px: Tensor, scale: Tensor) -> Tensor:

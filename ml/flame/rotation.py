@@ -1,4 +1,4 @@
-"""Rotations: 6D, matrices, Euler angles, axis-angle and the distance between two of them. Batched torch."""
+"""Rotations in batched torch: 6D, matrices, Euler angles, axis-angle, geodesic distance."""
 
 from __future__ import annotations
 
@@ -80,8 +80,8 @@ def skew(vector: Tensor) -> Tensor:
 def geodesic_distance(a: Tensor, b: Tensor) -> Tensor:
     """Angle of the rotation between two rotations, exact and differentiable near 0 and near pi.
 
-    The arc cosine of the trace loses half the digits at both ends and has no gradient there; here the
-    sine comes from the antisymmetric part, and both go into atan2. Computed in float32 at least.
+    The arc cosine of the trace loses half the digits at both ends and has no gradient there; here
+    the sine comes from the antisymmetric part, and both go into atan2, in float32 at least.
 
     Args:
         a: (..., 3, 3) rotation matrices.

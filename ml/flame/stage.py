@@ -60,8 +60,8 @@ def run(ws: Workspace, config: HeadModelConfig) -> StageReport:
         config: section `head_model`.
 
     Returns:
-        counts, facts, region sizes and pictures. The licensed FLAME file is never copied: with source
-        `flame` no pickle is written.
+        counts, facts, region sizes and pictures. The licensed FLAME file is never copied: with
+        source `flame` no pickle is written.
 
     Raises:
         FileNotFoundError: a FLAME file is not there.

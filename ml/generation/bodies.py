@@ -2,220 +2,37 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import replace
 
 import numpy as np
 
 from ml.captions.scene import PersonLook
-from ml.generation import materials as mat
 from ml.generation import parts
 from ml.generation.blending import blend
-from ml.generation.materials import MaterialTable
+from ml.generation.body_frame import BodyFrame, unit
+from ml.generation.garments import Garments
+from ml.generation.hands import hand_meshes
 from ml.generation.meshes import Mesh, cross, ellipsoid, join, make_mesh, smooth_path, sweep
-from ml.generation.palette import cloth_colour, companion_colour
-from ml.poses.skeleton import COCO_KEYPOINTS
-
-_INDEX = {name: index for index, name in enumerate(COCO_KEYPOINTS)}
 
 
-@dataclass(frozen=True)
-class BodyFrame:
-    """Joints by name and the axes of the trunk, metres, image axes.
-
-    Attributes:
-        joints: (17, 3) COCO joints.
-        neck: (3,) middle of the shoulders.
-        pelvis: (3,) middle of the hips.
-        shoulder_side: unit vector from the right to the left shoulder.
-        hip_side: unit vector from the right to the left hip.
-        chest_front: unit vector out of the chest.
-        hip_front: unit vector out of the belly.
-        down: unit vector from neck to pelvis.
-        neck_top: (3,) where the neck meets the skull.
-        size: body size relative to an adult of about 1.75 m.
-    """
-
-    joints: np.ndarray
-    neck: np.ndarray
-    pelvis: np.ndarray
-    shoulder_side: np.ndarray
-    hip_side: np.ndarray
-    chest_front: np.ndarray
-    hip_front: np.ndarray
-    down: np.ndarray
-    neck_top: np.ndarray
-    size: float
-
-    def trunk_axes(self) -> np.ndarray:
-        """(3, 3) columns: left, up along the neck and front, image axes."""
-        up = _unit(self.neck_top - self.neck)
-        front = _across(self.chest_front, up)
-        return np.stack([cross(up, front), up, front], axis=1)
-
-    def joint(self, name: str) -> np.ndarray:
-        """(3,) position of a COCO joint, metres."""
-        return self.joints[_INDEX[name]]
-
-
-@dataclass(frozen=True)
-class Garments:
-    """Material rows and cut of what a person wears; lengths are metres or shares of a limb."""
-
-    skin: int
-    top: int
-    bottom: int
-    shoe: int
-    collar: int
-    thickness: float
-    sleeve: float
-    hem: float
-    skirt: float
-    leg: float
-    leg_loose: float
-    feminine: float
-    build: float
-
-
-def body_frame(joints_m: np.ndarray, head_centre_m: np.ndarray, head_rotation: np.ndarray) -> BodyFrame:
-    """Axes of the trunk from a skeleton.
-
-    Args:
-        joints_m: (17, 3) COCO joints, metres.
-        head_centre_m: (3,) FLAME's origin, metres.
-        head_rotation: (3, 3) FLAME frame to image axes.
-
-    Returns:
-        The frame.
-    """
-    joints = np.asarray(joints_m, np.float64)
-    left_shoulder, right_shoulder = joints[5], joints[6]
-    left_hip, right_hip = joints[11], joints[12]
-    neck, pelvis = 0.5 * (left_shoulder + right_shoulder), 0.5 * (left_hip + right_hip)
-    down = _unit(pelvis - neck)
-    shoulder_side = _across(left_shoulder - right_shoulder, down)
-    hip_side = _across(left_hip - right_hip, down)
-    # Skull base: a little behind and below FLAME's origin, which is the skull's centre.
-    neck_top = np.asarray(head_centre_m) + np.asarray(head_rotation) @ np.array([0.0, -0.080, -0.022])
-    return BodyFrame(
-        joints=joints,
-        neck=neck,
-        pelvis=pelvis,
-        shoulder_side=shoulder_side,
-        hip_side=hip_side,
-        chest_front=cross(down, shoulder_side),
-        hip_front=cross(down, hip_side),
-        down=down,
-        neck_top=neck_top,
-        size=float(np.clip(np.linalg.norm(pelvis - neck) / 0.50, 0.5, 1.3)),
-    )
-
-
-def dress(
-    look: PersonLook, skin: int, table: MaterialTable, rng: np.random.Generator
-) -> Garments:
-    """Choose materials and cut for what a caption says a person wears.
-
-    Args:
-        look: the words.
-        skin: material row of the person's skin.
-        table: receives the cloths.
-        rng: draws shades, folds and lengths.
-
-    Returns:
-        The garments.
-    """
-    cut = _CUTS[look.top]
-    colour = cloth_colour(look.top_colour, rng)
-    second = companion_colour(colour, rng)
-    under = cloth_colour(str(rng.choice(["white", "grey", "black", "beige", "light blue"])), rng)
-    period = {"striped": rng.uniform(0.03, 0.09), "checked": rng.uniform(0.04, 0.1),
-              "dotted": rng.uniform(0.03, 0.06), "printed": rng.uniform(0.05, 0.12)}  # fmt: skip
-    top = table.add(
-        mat.CLOTH,
-        colour,
-        colour2=second,
-        colour3=under,
-        pattern=look.top_pattern,
-        scale=period.get(look.top_pattern, 0.05),
-        specular=cut.shine,
-        gloss=14.0,
-        seed=float(rng.integers(1, 9999)),
-        bump=cut.fold * rng.uniform(0.7, 1.3),
-        amounts=(
-            rng.uniform(0.05, 0.11) if cut.opens and rng.random() < 0.75 else 0.0,
-            1.0 if cut.buttons else 0.0,
-            0.0,
-        ),
-        fibre=cut.fibre,
-        folds=(rng.uniform(6, 11), rng.uniform(4, 8)),
-        fade=rng.uniform(0.03, 0.12),
-    )
-    collar = table.add(
-        mat.CLOTH,
-        colour * (1.0 if look.top != "jacket" else 0.9),
-        specular=cut.shine,
-        seed=float(rng.integers(1, 9999)),
-        bump=0.004,
-        fibre=cut.fibre,
-        fade=0.05,
-    )
-    lower = cloth_colour(look.bottom_colour, rng)
-    if look.top == "dress":
-        bottom = top
-    else:
-        bottom = table.add(
-            mat.CLOTH,
-            lower,
-            specular=0.03,
-            seed=float(rng.integers(1, 9999)),
-            bump=0.011 * rng.uniform(0.7, 1.3),
-            fibre=0.9 if look.bottom == "jeans" else 0.35,
-            folds=(rng.uniform(7, 12), rng.uniform(5, 9)),
-            fade=0.45 if look.bottom == "jeans" else 0.1,
-        )
-    shoe = table.add(
-        mat.PLAIN,
-        cloth_colour(str(rng.choice(["black", "white", "brown", "grey", "navy"])), rng),
-        specular=0.15,
-        gloss=25.0,
-    )
-    feminine = {"woman": 1.0, "girl": 0.5}.get(look.subject, 0.0)
-    if look.subject == "person":
-        feminine = float(rng.random() < 0.5)
-    return Garments(
-        skin=skin,
-        top=top,
-        bottom=bottom,
-        shoe=shoe,
-        collar=collar,
-        thickness=cut.thickness * rng.uniform(0.8, 1.3),
-        sleeve=cut.sleeve + (rng.uniform(-0.04, 0.05) if 0.0 < cut.sleeve < 1.0 else 0.0),
-        hem=cut.hem + rng.uniform(-0.02, 0.05),
-        skirt=rng.uniform(0.75, 1.1) if "dress" == look.top or look.bottom == "skirt" else cut.skirt,
-        leg={"shorts": rng.uniform(0.38, 0.52), "skirt": 0.0}.get(look.bottom, 0.97)
-        if look.top != "dress"
-        else 0.0,
-        leg_loose=rng.uniform(0.006, 0.022),
-        feminine=feminine,
-        build=float(np.clip(rng.normal(1.0, 0.09), 0.82, 1.3)),
-    )
-
-
-def body_mesh(
-    frame: BodyFrame, garments: Garments, look: PersonLook, scale_px: float, rng: np.random.Generator
-) -> Mesh:
+def body_meshes(
+    frame: BodyFrame,
+    garments: Garments,
+    look: PersonLook,
+    scale_px: float,
+    rng: np.random.Generator,
+) -> list[Mesh]:
     """The clothed body without its head.
 
     Args:
         frame: joints and axes.
         garments: from `dress`.
         look: the caption's words.
-        scale_px: pixels per metre, which decides how fine the mesh is.
+        scale_px: pixels per metre, which decides how fine the meshes are.
         rng: draws wrinkles and the hands' turn.
 
     Returns:
-        The mesh, metres, image axes.
+        Meshes, metres, image axes.
     """
     segments = int(np.clip(scale_px * 0.09, 10, 30)) // 2 * 2
     loft = _torso_loft(frame, garments)
@@ -229,55 +46,35 @@ def body_mesh(
         _neck(frame, garments, segments),
         *_collar(frame, garments, look, loft, segments),
     ]
-    pieces += _hands(frame, garments, scale_px, rng)
+    pieces += hand_meshes(frame, garments.skin, scale_px, rng)
     if scale_px > 25.0:
         pieces += _feet(frame, garments)
     if garments.skirt > 0.0:
         pieces.append(_skirt(frame, garments, segments, rng))
-    return join(pieces)
-
-
-@dataclass(frozen=True)
-class _Cut:
-    thickness: float
-    sleeve: float
-    hem: float
-    skirt: float = 0.0
-    opens: bool = False
-    buttons: bool = False
-    fold: float = 0.008
-    fibre: float = 0.3
-    shine: float = 0.02
+    return pieces
 
 
 _LOFT_TOP, _LOFT_END = -0.15, 1.20
 """Where the torso begins and ends, shares of the way from neck to pelvis."""
 
-_CUTS: dict[str, _Cut] = {
-    "t-shirt": _Cut(0.008, 0.33, 1.05, fold=0.009),
-    "shirt": _Cut(0.010, 0.97, 1.06, buttons=True, fold=0.011),
-    "sweater": _Cut(0.016, 0.97, 1.04, fold=0.009, fibre=0.8),
-    "jacket": _Cut(0.021, 0.96, 1.08, opens=True, fold=0.010, shine=0.05),
-    "coat": _Cut(0.027, 0.97, 1.06, skirt=0.85, opens=True, fold=0.010, fibre=0.6),
-    "dress": _Cut(0.006, 0.22, 1.02, skirt=0.9, fold=0.008),
-    "hoodie": _Cut(0.021, 0.97, 1.05, fold=0.012, fibre=0.5),
-    "tank top": _Cut(0.004, 0.0, 1.04, fold=0.008),
-}
-
 
 def _torso_loft(frame: BodyFrame, garments: Garments) -> np.ndarray:
     """(S, 11) stations from the base of the neck to below the hips, clothes included."""
-    shoulder = 0.5 * float(np.linalg.norm(frame.joint("left_shoulder") - frame.joint("right_shoulder")))
+    shoulder = 0.5 * float(
+        np.linalg.norm(frame.joint("left_shoulder") - frame.joint("right_shoulder"))
+    )
     shoulder = max(shoulder, 0.10 * frame.size)
     hip = 0.5 * float(np.linalg.norm(frame.joint("left_hip") - frame.joint("right_hip")))
     hip = max(hip, 0.07 * frame.size)
     size, build, her = frame.size, garments.build, garments.feminine
     waist = 0.80 - 0.11 * her
+    # Heads, and so necks, are of one size in these metres, a child's too.
+    neck = 0.060 * size**0.2
     # share of neck-to-pelvis, half width, half depth, shift to the front
     profile = np.array(
         [
-            (-0.15, 0.060 * size, 0.058 * size, -0.010 * size),
-            (-0.10, 0.46 * shoulder, 0.064 * size, -0.014 * size),
+            (-0.15, neck, neck, -0.010 * size),
+            (-0.10, max(0.46 * shoulder, 1.1 * neck), 1.06 * neck, -0.012 * size),
             (-0.06, 0.58 * shoulder, 0.070 * size, -0.014 * size),
             (-0.02, 0.73 * shoulder, 0.078 * size, -0.010 * size),
             (0.03, 0.87 * shoulder, 0.090 * size, -0.006 * size),
@@ -301,7 +98,7 @@ def _torso_loft(frame: BodyFrame, garments: Garments) -> np.ndarray:
     loft = np.zeros((len(dense), 11))
     for i, t in enumerate(dense):
         share = float(np.clip(t, 0.0, 1.0))
-        side = _unit((1 - share) * frame.shoulder_side + share * frame.hip_side)
+        side = unit((1 - share) * frame.shoulder_side + share * frame.hip_side)
         front = cross(frame.down, side)
         loft[i, 0:3] = frame.neck + frame.down * t * length + front * rows[i, 2]
         loft[i, 3:6], loft[i, 6:9] = side, front
@@ -317,7 +114,10 @@ def _torso(
     ring = 2 * segments
     length = float(np.linalg.norm(frame.pelvis - frame.neck))
     along = np.linspace(_LOFT_TOP, _LOFT_END, len(loft))
-    top = loft[: int((along <= garments.hem).sum())]
+    top = loft[: int((along <= garments.hem).sum())].copy()
+    # A hem hangs free of the hips.
+    flare = np.clip((along[: len(top)] - 0.72) / 0.25, 0.0, 1.0)
+    top[:, 9:11] += (0.010 * frame.size * flare)[:, None]
     upper = sweep(
         top[:, 0:3], frame.chest_front, top[:, 9], top[:, 10], ring, garments.top, parts.BODY,
         origin=_LOFT_TOP * length, sides=(top[:, 3:6], top[:, 6:9]),
@@ -325,8 +125,8 @@ def _torso(
     ahead = (upper.positions - np.repeat(top[:, 0:3], ring, axis=0)) @ frame.chest_front > 0
     upper.coords[:, 2] = ahead
     # Under the top, and clearly so: equal surfaces would flicker.
-    seat = loft[int(np.searchsorted(along, 0.80)) :].copy()
-    seat[:, 9:11] -= garments.thickness * 0.8 + 0.004
+    seat = loft[int(np.searchsorted(along, 0.88)) :].copy()
+    seat[:, 9:11] -= garments.thickness * 0.8 + 0.007
     lower = sweep(
         seat[:, 0:3], frame.hip_front, seat[:, 9], seat[:, 10], ring, garments.bottom, parts.BODY,
         sides=(seat[:, 3:6], seat[:, 6:9]), capped=True,
@@ -338,7 +138,7 @@ def _collar(
     frame: BodyFrame, garments: Garments, look: PersonLook, loft: np.ndarray, segments: int
 ) -> list[Mesh]:
     """Ring around the neck: rib, turned-down collar or hood, by garment."""
-    up = _unit(frame.neck_top - loft[1, 0:3])
+    up = unit(frame.neck_top - loft[1, 0:3])
     height, flare, thick = {
         "t-shirt": (0.012, 0.004, 0.006), "dress": (0.006, 0.004, 0.004),
         "tank top": (0.0, 0.0, 0.0), "sweater": (0.030, 0.006, 0.011),
@@ -350,16 +150,22 @@ def _collar(
     base, width, depth = loft[0, 0:3], loft[0, 9] + 0.002, loft[0, 10] + 0.002
     # A profile that rises along the neck and turns outward and down again.
     profile = np.array(
-        [(-0.012, flare), (0.3 * height, 0.3 * flare), (height, 0.0), (height + 0.3 * thick, 0.6 * thick),
-         (0.8 * height, 0.7 * flare + thick), (0.1 * height, 1.2 * flare + thick), (-0.015, 1.6 * flare + thick)]
-    )  # fmt: skip
+        [
+            (-0.012, flare),
+            (0.3 * height, 0.3 * flare),
+            (height, 0.0),
+            (height + 0.3 * thick, 0.6 * thick),
+            (0.8 * height, 0.7 * flare + thick),
+            (0.1 * height, 1.2 * flare + thick),
+            (-0.015, 1.6 * flare + thick),
+        ]
+    )
     path = base + up * profile[:, :1] * frame.size
-    pieces = [
-        sweep(
-            path, frame.chest_front, width + profile[:, 1] * frame.size,
-            depth + profile[:, 1] * frame.size, 2 * segments, garments.collar, parts.BODY,
-        )  # fmt: skip
-    ]
+    ring = sweep(
+        path, frame.chest_front, width + profile[:, 1] * frame.size,
+        depth + profile[:, 1] * frame.size, 2 * segments, garments.collar, parts.BODY,
+    )  # fmt: skip
+    pieces = [_opened(ring, 2 * segments, _COLLAR_GAPS.get(look.top, 0.0))]
     if look.top == "hoodie":
         angle = np.linspace(-2.2, 2.2, 15)
         arc = (
@@ -370,22 +176,47 @@ def _collar(
         )
         pieces.append(
             sweep(
-                arc, -frame.down, 0.030 - 0.016 * np.abs(angle) / 2.2,
-                0.042 - 0.026 * np.abs(angle) / 2.2, segments, garments.collar, parts.BODY, capped=True,
-            )  # fmt: skip
+                arc,
+                -frame.down,
+                0.030 - 0.016 * np.abs(angle) / 2.2,
+                0.042 - 0.026 * np.abs(angle) / 2.2,
+                segments,
+                garments.collar,
+                parts.BODY,
+                capped=True,
+            )
         )
     return pieces
+
+
+_COLLAR_GAPS = {"shirt": 0.22, "jacket": 0.55, "coat": 0.5}
+"""Half the angle at which a collar is open in front, radians."""
+
+
+def _opened(collar: Mesh, segments: int, gap: float) -> Mesh:
+    """A collar without the faces in front."""
+    if gap == 0.0:
+        return collar
+    column = np.arange(len(collar.positions)) % segments
+    angle = np.minimum(column, segments - column) * (2.0 * np.pi / segments)
+    keep = angle[collar.faces].max(axis=1) > gap
+    return replace(
+        collar, faces=collar.faces[keep], materials=collar.materials[keep], parts=collar.parts[keep]
+    )
 
 
 def _neck(frame: BodyFrame, garments: Garments, segments: int) -> Mesh:
     base = frame.neck + frame.down * 0.035 - frame.chest_front * 0.012
     path = smooth_path(
-        np.stack([base, 0.5 * (base + frame.neck_top) - frame.chest_front * 0.004, frame.neck_top]), 7
+        np.stack([base, 0.5 * (base + frame.neck_top) - frame.chest_front * 0.004, frame.neck_top]),
+        7,
     )
     radius = np.interp(np.linspace(0, 1, 7), [0, 0.45, 1.0], [0.064, 0.055, 0.053])
     # Thinner than the head model's own neck, which covers it down to the collar.
-    radius = radius * frame.size**0.5 * (0.86 + 0.08 * garments.build - 0.07 * garments.feminine)
-    return sweep(path, frame.chest_front, radius, radius * 1.02, segments, garments.skin, parts.BODY)
+    radius = radius * frame.size**0.2 * (0.86 + 0.08 * garments.build - 0.07 * garments.feminine)
+    return sweep(
+        path, frame.chest_front, radius, radius * 1.02, segments, garments.skin, parts.BODY
+    )
 
 
 def _arms(
@@ -396,7 +227,9 @@ def _arms(
     cones: list[np.ndarray] = []
     size = frame.size * (0.5 + 0.5 * garments.build) * (1.0 - 0.1 * garments.feminine)
     for side in ("left", "right"):
-        shoulder, elbow, wrist = (frame.joint(f"{side}_{j}") for j in ("shoulder", "elbow", "wrist"))
+        shoulder, elbow, wrist = (
+            frame.joint(f"{side}_{j}") for j in ("shoulder", "elbow", "wrist")
+        )
         # Lowered a little: the joint lies under the shoulder's top by less than the arm's radius.
         shoulder = shoulder + 0.020 * size * frame.down
         inner = 0.5 * shoulder + 0.5 * frame.neck + 0.005 * size * frame.down
@@ -413,22 +246,41 @@ def _arms(
         end = garments.sleeve
         if end > 0.0:
             covered = max(int(np.searchsorted(share, end)), 4)
-            loose = garments.thickness * np.interp(share[:covered], [-0.3, 0.0, 1.0], [0.9, 1.0, 1.1])
+            loose = garments.thickness * np.interp(
+                share[:covered], [-0.3, 0.0, 1.0], [0.9, 1.0, 1.1]
+            )
             if end < 0.6:
                 loose = loose + 0.010 * np.clip(share[:covered] / end, 0, 1)
             around = radius[:covered] + loose
             sleeves.append(
-                sweep(path[:covered], frame.chest_front, around, around, segments, garments.top, parts.BODY)
+                sweep(
+                    path[:covered],
+                    frame.chest_front,
+                    around,
+                    around,
+                    segments,
+                    garments.top,
+                    parts.BODY,
+                )
             )
         bare = max(int(np.searchsorted(share, end)) - 2, 0)
         if bare < len(path) - 1:
             arms.append(
-                sweep(path[bare:], frame.chest_front, radius[bare:], radius[bare:] * 0.94, segments,
-                      garments.skin, parts.BODY)  # fmt: skip
+                sweep(
+                    path[bare:],
+                    frame.chest_front,
+                    radius[bare:],
+                    radius[bare:] * 0.94,
+                    segments,
+                    garments.skin,
+                    parts.BODY,
+                )
             )
         cloth = garments.thickness if end > 0.0 else 0.0
         lower_cloth = garments.thickness if end > 0.6 else 0.0
-        cones.append(np.array([*shoulder, *elbow, 0.050 * size + cloth, 0.040 * size + lower_cloth]))
+        cones.append(
+            np.array([*shoulder, *elbow, 0.050 * size + cloth, 0.040 * size + lower_cloth])
+        )
         cones.append(
             np.array([*elbow, *wrist, 0.040 * size + lower_cloth, 0.027 * size + lower_cloth])
         )
@@ -444,7 +296,9 @@ def _legs(frame: BodyFrame, garments: Garments, segments: int) -> tuple[list[Mes
         path = smooth_path(np.stack([hip, knee, ankle]), 15, 0.3)
         t = np.linspace(0.0, 1.0, len(path))
         radius = size * np.interp(
-            t, [0, 0.15, 0.35, 0.5, 0.65, 0.85, 1.0], [0.088, 0.083, 0.068, 0.055, 0.054, 0.040, 0.036]
+            t,
+            [0, 0.15, 0.35, 0.5, 0.65, 0.85, 1.0],
+            [0.088, 0.083, 0.068, 0.055, 0.054, 0.040, 0.036],
         )
         covered = int(np.searchsorted(t, garments.leg))
         if covered >= 2:
@@ -452,12 +306,27 @@ def _legs(frame: BodyFrame, garments: Garments, segments: int) -> tuple[list[Mes
                 t[:covered], [0, 0.5, 1.0], [0.5, 1.0, 1.6]
             )
             meshes.append(
-                sweep(path[:covered], frame.hip_front, around, around, segments, garments.bottom, parts.BODY)
+                sweep(
+                    path[:covered],
+                    frame.hip_front,
+                    around,
+                    around,
+                    segments,
+                    garments.bottom,
+                    parts.BODY,
+                )
             )
         bare = max(covered - 2, 0)
         meshes.append(
-            sweep(path[bare:], frame.hip_front, radius[bare:], radius[bare:], segments, garments.skin,
-                  parts.BODY)  # fmt: skip
+            sweep(
+                path[bare:],
+                frame.hip_front,
+                radius[bare:],
+                radius[bare:],
+                segments,
+                garments.skin,
+                parts.BODY,
+            )
         )
         cones.append(np.array([*hip, *knee, 0.085 * size, 0.055 * size]))
     return meshes, np.stack(cones)
@@ -467,9 +336,9 @@ def _feet(frame: BodyFrame, garments: Garments) -> list[Mesh]:
     meshes = []
     for side in ("left", "right"):
         knee, ankle = frame.joint(f"{side}_knee"), frame.joint(f"{side}_ankle")
-        shin = _unit(ankle - knee)
+        shin = unit(ankle - knee)
         forward = frame.hip_front - shin * float(frame.hip_front @ shin)
-        forward = _unit(forward) if np.linalg.norm(forward) > 0.2 else frame.hip_front
+        forward = unit(forward) if np.linalg.norm(forward) > 0.2 else frame.hip_front
         across = cross(shin, forward)
         centre = ankle + shin * 0.045 * frame.size + forward * 0.055 * frame.size
         axes = np.stack([across * 0.045, shin * 0.045, forward * 0.13]) * frame.size
@@ -489,15 +358,20 @@ def _skirt(frame: BodyFrame, garments: Garments, segments: int, rng: np.random.G
     grow = garments.build * frame.size
     bottom = max(spread * garments.skirt + 0.10 * grow, hip + 0.10 * grow) + rng.uniform(0.0, 0.08)
     width = np.interp(t, [0, 0.3, 1.0], [hip + 0.055 * grow, hip + 0.098 * grow, bottom])
-    depth = np.interp(t, [0, 0.3, 1.0], [0.112 * grow, 0.132 * grow, 0.15 * grow + rng.uniform(0, 0.06)])
-    material = garments.bottom if garments.top != garments.bottom and garments.leg == 0.0 else garments.top
+    depth = np.interp(
+        t, [0, 0.3, 1.0], [0.112 * grow, 0.132 * grow, 0.15 * grow + rng.uniform(0, 0.06)]
+    )
+    material = (
+        garments.bottom if garments.top != garments.bottom and garments.leg == 0.0 else garments.top
+    )
     skirt = sweep(path, frame.hip_front, width, depth, 2 * segments + 12, material, parts.BODY)
     angle = np.arctan2(*_ring_angle(2 * segments + 12))
     pleats = 0.5 + 0.5 * np.sin(np.tile(angle, len(path)) * rng.integers(7, 13) + rng.uniform(0, 6))
     wave = np.repeat(t, 2 * segments + 12) * 0.022 * pleats
     return make_mesh(
         skirt.positions + skirt.normals * wave[:, None], skirt.faces, material, parts.BODY,
-        coords=skirt.coords, tangents=skirt.tangents, outward_from=np.repeat(path, 2 * segments + 12, axis=0),
+        coords=skirt.coords, tangents=skirt.tangents,
+        outward_from=np.repeat(path, 2 * segments + 12, axis=0),
     )  # fmt: skip
 
 
@@ -506,72 +380,6 @@ def _ring_angle(segments: int) -> tuple[np.ndarray, np.ndarray]:
     return np.sin(angle), np.cos(angle)
 
 
-@lru_cache(maxsize=4)
-def _hand_template(fingers: bool) -> Mesh:
-    """A left hand: x to the thumb, y to the finger tips, z out of the back; wrist at the origin."""
-    front = np.array([0.0, 0.0, 1.0])
-    steps = np.linspace(0.0, 1.0, 5)
-    palm_path = np.stack([0 * steps, 0.092 * steps - 0.008, 0 * steps], -1)
-    width = np.interp(steps, [0, 0.35, 0.8, 1], [0.025, 0.036, 0.041, 0.036])
-    depth = np.interp(steps, [0, 0.4, 1], [0.019, 0.017, 0.011])
-    pieces = [sweep(palm_path, front, width, depth, 10, 0, parts.BODY, capped=True)]
-    if not fingers:
-        path = np.stack([0 * steps, 0.08 + 0.085 * steps, -0.016 * steps**2], -1)
-        width = np.interp(steps, [0, 0.6, 1], [0.038, 0.033, 0.014])
-        pieces.append(sweep(path, front, width, 0.010 + 0 * steps, 8, 0, parts.BODY, capped=True))
-    else:
-        for x, lean, length in ((0.028, 0.10, 0.070), (0.0095, 0.03, 0.078), (-0.0095, -0.03, 0.073), (-0.027, -0.11, 0.058)):
-            path = np.stack(
-                [x + lean * length * steps, 0.082 + length * steps, -0.024 * steps**2], -1
-            )
-            radius = np.interp(steps, [0, 0.5, 1], [0.0092, 0.0085, 0.0066])
-            pieces.append(sweep(path, front, radius, radius, 8, 0, parts.BODY, capped=True))
-    path = np.stack([0.022 + 0.040 * steps, 0.020 + 0.058 * steps, -0.012 * steps], -1)
-    radius = np.interp(steps, [0, 0.5, 1], [0.014, 0.0108, 0.0078])
-    pieces.append(sweep(path, front, radius, radius, 8, 0, parts.BODY, capped=True))
-    return join(pieces)
-
-
-def _hands(
-    frame: BodyFrame, garments: Garments, scale_px: float, rng: np.random.Generator
-) -> list[Mesh]:
-    meshes = []
-    for side, sign in (("left", 1.0), ("right", -1.0)):
-        elbow, wrist = frame.joint(f"{side}_elbow"), frame.joint(f"{side}_wrist")
-        along = _unit(wrist - elbow)
-        # The thumb points forward when an arm hangs, the palm to the body.
-        thumb = frame.chest_front - along * float(frame.chest_front @ along)
-        if np.linalg.norm(thumb) < 0.25:
-            thumb = -frame.down - along * float(-frame.down @ along)
-        thumb = _unit(thumb)
-        turn = rng.normal(0.0, 0.5)
-        back = sign * cross(thumb, along)
-        thumb, back = (
-            np.cos(turn) * thumb + np.sin(turn) * back,
-            np.cos(turn) * back - np.sin(turn) * thumb,
-        )
-        axes = np.stack([thumb, along, back], axis=1) * frame.size**0.5
-        template = _hand_template(scale_px > 140.0)
-        points = template.positions @ axes.T.astype(np.float32) + wrist.astype(np.float32)
-        normals = template.normals @ (axes.T / frame.size**0.5).astype(np.float32)
-        hand = make_mesh(
-            points, template.faces, garments.skin, parts.BODY, coords=template.positions, normals=normals
-        )
-        meshes.append(hand)
-    return meshes
-
-
 def _soften(rows: np.ndarray) -> np.ndarray:
     padded = np.concatenate([rows[:1], rows, rows[-1:]])
     return 0.25 * padded[:-2] + 0.5 * padded[1:-1] + 0.25 * padded[2:]
-
-
-def _across(vector: np.ndarray, down: np.ndarray) -> np.ndarray:
-    flat = vector - down * float(vector @ down)
-    if np.linalg.norm(flat) < 1e-3:
-        flat = cross(down, np.array([0.0, 0.0, 1.0]))
-    return _unit(flat)
-
-
-def _unit(vector: np.ndarray) -> np.ndarray:
-    return vector / (np.linalg.norm(vector) + 1e-9)

@@ -85,10 +85,11 @@ def develop(linear: Float32Array, camera: Camera, rng: np.random.Generator) -> n
         distance = y[:, None] ** 2 + x[None] ** 2
         picture *= (1.0 / (1.0 + camera.vignette * distance) ** 1.5)[..., None]
     if camera.motion > 0.0:
-        picture = cv2.filter2D(picture, -1, _motion_kernel(camera.motion * side / 256.0, camera.motion_angle))
+        kernel = _motion_kernel(camera.motion * side / 256.0, camera.motion_angle)
+        picture = np.asarray(cv2.filter2D(picture, -1, kernel), np.float32)
     sigma = camera.softness * side
     if sigma > 0.2:
-        picture = cv2.GaussianBlur(picture, (0, 0), sigma)
+        picture = np.asarray(cv2.GaussianBlur(picture, (0, 0), sigma), np.float32)
     # A soft shoulder, so that bright skies and skin keep their colour.
     picture = np.maximum(picture, 0.0)
     over = np.maximum(picture - 0.8, 0.0)
@@ -116,7 +117,7 @@ def _motion_kernel(length: float, angle: float) -> np.ndarray:
     kernel = np.zeros((size, size), np.float32)
     middle = size // 2
     for t in np.linspace(-0.5, 0.5, 4 * size):
-        column = int(round(middle + t * (length - 1) * np.cos(angle)))
-        row = int(round(middle + t * (length - 1) * np.sin(angle)))
+        column = round(middle + t * (length - 1) * np.cos(angle))
+        row = round(middle + t * (length - 1) * np.sin(angle))
         kernel[row, column] += 1.0
     return kernel / kernel.sum()

@@ -32,7 +32,7 @@ class Canvas:
             horizon: row of the horizon, pixels.
             rng: draws everything that is not asked for explicitly.
         """
-        self.pixels = np.zeros((height, width, 3), np.uint8)
+        self.pixels: np.ndarray = np.zeros((height, width, 3), np.uint8)
         self.height = height
         self.width = width
         self.horizon = horizon
@@ -61,12 +61,16 @@ class Canvas:
         colours = np.asarray(first) * (1 - share) + np.asarray(last) * share
         self.pixels[low:high] = np.clip(colours, 0, 255).astype(np.uint8)
 
-    def texture(self, top: float, bottom: float, cell: float, amount: float, stretch: float = 1.0) -> None:
+    def texture(
+        self, top: float, bottom: float, cell: float, amount: float, stretch: float = 1.0
+    ) -> None:
         """Vary the brightness of rows `top` to `bottom` by fractal noise."""
         low, high = int(np.clip(top, 0, self.height)), int(np.clip(bottom, 0, self.height))
         if high <= low:
             return
-        noise = fractal_image(high - low, self.width, cell, 3, float(self.rng.integers(9999)), stretch)
+        noise = fractal_image(
+            high - low, self.width, cell, 3, float(self.rng.integers(9999)), stretch
+        )
         gain = 1.0 + amount * (noise - 0.5)[..., None]
         band = self.pixels[low:high] * gain
         self.pixels[low:high] = np.clip(band, 0, 255).astype(np.uint8)
@@ -80,8 +84,8 @@ class Canvas:
         depth = self.focal * EYE_HEIGHT_M / np.maximum(rows - self.horizon, 0.5)
         columns = (np.arange(self.width) + 0.5 - 0.5 * self.width) / self.focal
         noise = fractal_image(256, 256, 16.0, 3, float(self.rng.integers(9999)))
-        u = (columns[None] * depth[:, None] / cell_m * 16.0).astype(np.int64) % 256
-        v = np.broadcast_to((depth[:, None] / cell_m * 16.0).astype(np.int64) % 256, u.shape)
+        u = _mirrored(columns[None] * depth[:, None] / cell_m * 16.0 + 77.0)
+        v = np.broadcast_to(_mirrored(depth[:, None] / cell_m * 16.0), u.shape)
         fade = np.clip(6.0 / depth, 0.1, 1.0)[:, None, None]
         band = self.pixels[low:] * (1.0 + amount * fade * (noise[v, u] - 0.5)[..., None])
         self.pixels[low:] = np.clip(band, 0, 255).astype(np.uint8)
@@ -98,7 +102,14 @@ class Canvas:
         """Fill a world polygon (N, 3), dimmed by haze with distance."""
         self.polygon(self.project(points), self.hazed(colour, float(points[:, 2].mean())))
 
-    def wall(self, left: Sequence[float], right: Sequence[float], bottom: float, top: float, colour: Colour) -> None:
+    def wall(
+        self,
+        left: Sequence[float],
+        right: Sequence[float],
+        bottom: float,
+        top: float,
+        colour: Colour,
+    ) -> None:
         """A vertical rectangle between ground points (x, z) `left` and `right`."""
         points = np.array(
             [
@@ -111,7 +122,11 @@ class Canvas:
         self.quad(points, colour)
 
     def box(
-        self, centre: Sequence[float], size: Sequence[float], colour: Colour, shades: Sequence[float] = (1.0, 0.78, 1.12)
+        self,
+        centre: Sequence[float],
+        size: Sequence[float],
+        colour: Colour,
+        shades: Sequence[float] = (1.0, 0.78, 1.12),
     ) -> None:
         """A box standing at ground point (x, y, z): front, nearer side and top face.
 
@@ -134,13 +149,17 @@ class Canvas:
             self.quad(np.array([(cx, y + h, cz) for cx, cz in corners]), base * shades[2])
         self.wall((x - w / 2, near), (x + w / 2, near), y, y + h, base)
 
-    def blob(self, point: Sequence[float], radius_m: float, colour: Colour, flat: float = 1.0) -> None:
+    def blob(
+        self, point: Sequence[float], radius_m: float, colour: Colour, flat: float = 1.0
+    ) -> None:
         """A filled ellipse around a world point."""
         centre = self.project(np.array([point], np.float64))[0]
         radius = self.focal * radius_m / max(point[2], NEAR_M)
         self.disc(centre, radius, self.hazed(colour, point[2]), flat)
 
-    def disc(self, centre_px: np.ndarray, radius_px: float, colour: Colour, flat: float = 1.0) -> None:
+    def disc(
+        self, centre_px: np.ndarray, radius_px: float, colour: Colour, flat: float = 1.0
+    ) -> None:
         """A filled ellipse in pixels, `flat` times as high as wide."""
         column, row = float(centre_px[0]), float(centre_px[1])
         far = 8.0 * self.width
@@ -150,7 +169,9 @@ class Canvas:
         axes = (max(int(radius_px * 16), 1), max(int(radius_px * flat * 16), 1))
         cv2.ellipse(self.pixels, (x, y), axes, 0.0, 0.0, 360.0, _rgb(colour), -1, cv2.LINE_AA, 4)
 
-    def line(self, start: Sequence[float], end: Sequence[float], width_m: float, colour: Colour) -> None:
+    def line(
+        self, start: Sequence[float], end: Sequence[float], width_m: float, colour: Colour
+    ) -> None:
         """A world segment as a band of constant world width."""
         points = np.array([start, end], np.float64)
         a, b = self.project(points)
@@ -158,7 +179,9 @@ class Canvas:
         across = across / (np.linalg.norm(across) + 1e-6)
         half_a = max(0.5 * self.focal * width_m / max(points[0, 2], NEAR_M), 0.35)
         half_b = max(0.5 * self.focal * width_m / max(points[1, 2], NEAR_M), 0.35)
-        corners = np.stack([a + across * half_a, b + across * half_b, b - across * half_b, a - across * half_a])
+        corners = np.stack(
+            [a + across * half_a, b + across * half_b, b - across * half_b, a - across * half_a]
+        )
         self.polygon(corners, self.hazed(colour, float(points[:, 2].mean())))
 
     def hazed(self, colour: Colour, distance: float) -> np.ndarray:
@@ -169,7 +192,9 @@ class Canvas:
     def blur(self, sigma_px: float) -> None:
         """Blur what has been drawn so far."""
         if sigma_px > 0.25:
-            self.pixels = cv2.GaussianBlur(self.pixels, (0, 0), float(sigma_px))
+            self.pixels = np.asarray(
+                cv2.GaussianBlur(self.pixels, (0, 0), float(sigma_px)), np.uint8
+            )
 
     def linear(self) -> Float32Array:
         """The picture as display-linear RGB, (H, W, 3) float32 in [0, 1]."""
@@ -177,6 +202,12 @@ class Canvas:
 
 
 _LINEAR = ((np.arange(256) / 255.0) ** 2.2).astype(np.float32)
+
+
+def _mirrored(position: np.ndarray) -> np.ndarray:
+    """Index into 256 cells that runs to and fro, so that a texture repeats without a seam."""
+    cell = np.floor(position).astype(np.int64) % 512
+    return np.minimum(cell, 511 - cell)
 
 
 def _rgb(colour: Colour) -> tuple[int, int, int]:

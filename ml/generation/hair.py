@@ -7,7 +7,7 @@ noise across the strands, which makes ragged edges.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -20,7 +20,7 @@ from ml.generation.materials import MaterialTable
 from ml.generation.meshes import Mesh, grid_faces, make_mesh, smooth_path, sweep
 from ml.generation.noise import noise_points
 from ml.generation.palette import cloth_colour
-from ml.imaging.rasterizer import Float32Array, vertex_normals
+from ml.imaging.rasterizer import Float32Array
 
 
 @dataclass(frozen=True)
@@ -68,8 +68,12 @@ _CUTS: dict[str, _Cut] = {
     "side part": _Cut((0.5, 0.80, 0.25), (0.014, 0.026), (0.005, 0.010), 0.004, 45.0, fringe=0.2),
     "curly": _Cut((0.0, 0.9, -0.4), (0.024, 0.040), (0.014, 0.026), 0.016, 95.0, fringe=0.4),
     "afro": _Cut((0.0, 0.95, -0.3), (0.045, 0.085), (0.040, 0.075), 0.010, 110.0),
-    "bob": _Cut((0.15, 0.95, -0.1), (0.014, 0.022), (0.010, 0.017), 0.003, 40.0, (-0.115, -0.07), 0.5),
-    "long": _Cut((0.1, 0.97, -0.05), (0.012, 0.022), (0.009, 0.016), 0.003, 40.0, (-0.36, -0.19), 0.25),
+    "bob": _Cut(
+        (0.15, 0.95, -0.1), (0.014, 0.022), (0.010, 0.017), 0.003, 40.0, (-0.115, -0.07), 0.5
+    ),
+    "long": _Cut(
+        (0.1, 0.97, -0.05), (0.012, 0.022), (0.009, 0.016), 0.003, 40.0, (-0.36, -0.19), 0.25
+    ),
     "bun": _Cut((0.0, 0.55, -0.83), (0.007, 0.012), (0.005, 0.008), 0.002, 50.0),
     "ponytail": _Cut((0.0, 0.45, -0.89), (0.008, 0.013), (0.005, 0.008), 0.002, 50.0),
 }
@@ -118,7 +122,12 @@ def headwear(
 
 
 def _dome(
-    radius: Float32Array, rest_radius: Float32Array, whorl: np.ndarray, rows: int, columns: int, reach: float
+    radius: Float32Array,
+    rest_radius: Float32Array,
+    whorl: np.ndarray,
+    rows: int,
+    columns: int,
+    reach: float,
 ) -> _Dome:
     pole = whorl / np.linalg.norm(whorl)
     forward = np.array([0.0, 0.0, 1.0]) if abs(pole[2]) < 0.8 else np.array([0.0, 1.0, 0.0])
@@ -127,10 +136,8 @@ def _dome(
     second = np.cross(pole, first)
     angle = np.linspace(0.02, reach, rows)
     azimuth = np.linspace(0.0, 2 * np.pi, columns, endpoint=False)
-    directions = (
-        np.cos(angle)[:, None, None] * pole
-        + np.sin(angle)[:, None, None]
-        * (np.cos(azimuth)[None, :, None] * first + np.sin(azimuth)[None, :, None] * second)
+    directions = np.cos(angle)[:, None, None] * pole + np.sin(angle)[:, None, None] * (
+        np.cos(azimuth)[None, :, None] * first + np.sin(azimuth)[None, :, None] * second
     )
     flat = directions.reshape(-1, 3)
     skin = SKULL_CENTRE + flat * sample_radius(radius, flat)[:, None]
@@ -140,7 +147,12 @@ def _dome(
 
 
 def _shell(
-    dome: _Dome, thickness: np.ndarray, cover: np.ndarray, material: int, part: int, tips: np.ndarray | None = None
+    dome: _Dome,
+    thickness: np.ndarray,
+    cover: np.ndarray,
+    material: int,
+    part: int,
+    tips: np.ndarray | None = None,
 ) -> Mesh:
     rows, columns = cover.shape
     positions = (dome.skin + dome.directions * thickness[..., None]).reshape(-1, 3)
@@ -166,7 +178,12 @@ def _shell(
 
 
 def _hair_dome(
-    radius: Float32Array, rest_radius: Float32Array, cut: _Cut, look: PersonLook, materials: HeadMaterials, rng: np.random.Generator
+    radius: Float32Array,
+    rest_radius: Float32Array,
+    cut: _Cut,
+    look: PersonLook,
+    materials: HeadMaterials,
+    rng: np.random.Generator,
 ) -> Mesh:
     sign = rng.choice([-1.0, 1.0])
     whorl = np.array(cut.whorl) * (sign, 1.0, 1.0) + rng.normal(0.0, 0.04, 3)
@@ -196,50 +213,67 @@ def _hair_dome(
     else:
         taper = np.clip(inside / 0.024, 0.0, 1.0) ** 0.6
     thickness = np.maximum(thickness, 0.002) * taper + 0.0012
+    if look.hair_style == "afro" and look.hat == "none":
+        thickness = _ball(dome, thickness, top) * taper + 0.0012
     if look.hat in ("cap", "beanie", "wide hat"):
-        under = np.clip((y - 0.035) / 0.02, 0, 1)
-        thickness = thickness * (1 - under) + np.minimum(thickness, 0.004) * under
+        under = np.clip((y - 0.045) / 0.015, 0, 1)
+        thickness = thickness * (1 - under) + np.minimum(thickness, 0.008) * under
     return _shell(dome, thickness, inside, materials.hair, parts.HEAD_COVER, 0.3 * (1 - taper))
 
 
+def _ball(dome: _Dome, thickness: np.ndarray, size: float) -> np.ndarray:
+    """Thickness that reaches a ball around the upper head; bumps of `thickness` stay on it."""
+    centre = np.array([0.0, 0.035, -0.012])
+    radius = 0.105 + 0.75 * size
+    offset = dome.skin - centre
+    along = (offset * dome.directions).sum(axis=-1)
+    reach = np.sqrt(np.maximum(along**2 - (offset**2).sum(axis=-1) + radius**2, 0.0)) - along
+    bumps = thickness - thickness.mean()
+    return np.maximum(reach + 0.35 * bumps, 0.006)
+
+
 def _curtains(
-    radius: Float32Array, cut: _Cut, materials: HeadMaterials, gravity: np.ndarray, rng: np.random.Generator
+    radius: Float32Array,
+    cut: _Cut,
+    materials: HeadMaterials,
+    gravity: np.ndarray,
+    rng: np.random.Generator,
 ) -> list[Mesh]:
     """Hair that falls from the sides and the back of the skull: an outer and an inner layer."""
     assert cut.falls_to is not None
     length = -rng.uniform(*cut.falls_to)
     opening = np.deg2rad(rng.uniform(52, 78))
-    columns, rows = 61, 16
+    columns, rows = 61, 20
     azimuth = np.linspace(opening, 2 * np.pi - opening, columns)
     wave = rng.uniform(0.0, 0.010)
     behind_ears = rng.random() < 0.3
     layers = []
-    for layer, lift in enumerate((0.018, 0.008)):
-        start = np.stack(
-            [np.sin(azimuth) * 0.93, np.full(columns, 0.36), np.cos(azimuth) * 0.93], -1
-        )
-        start /= np.linalg.norm(start, axis=1, keepdims=True)
-        root = SKULL_CENTRE + start * (sample_radius(radius, start) + lift)[:, None]
-        t = np.linspace(0.0, 1.0, rows)
-        head_down = np.array([0.0, -1.0, 0.0])
+    for layer, lift in enumerate((0.022, 0.012)):
+        on_skull = _down_the_skull(radius, azimuth, lift)
+        t = np.linspace(0.0, 1.0, rows - len(on_skull) + 1)[1:]
         share = np.clip(t * 1.5, 0, 1)[:, None]
-        down = head_down * (1 - share) + gravity * share
-        step = length * (1.0 - 0.08 * layer) + 0.045
-        fall = np.cumsum(down, axis=0) / rows * step
+        down = np.array([0.0, -1.0, 0.0]) * (1 - share) + gravity * share
+        fall = np.cumsum(down, axis=0) / len(t) * length * (1.0 - 0.08 * layer)
         outward = np.stack([np.sin(azimuth), np.zeros(columns), np.cos(azimuth)], -1)
         bulge = 0.012 * np.sin(np.pi * np.clip(t * 1.2, 0, 1)) - 0.020 * t**1.5
         jagged = 1.0 + 0.10 * noise_points(
-            np.stack([azimuth * 8, azimuth * 0, azimuth * 0 + layer], -1).astype(np.float32), 1.0, 3.7
+            np.stack([azimuth * 8, azimuth * 0, azimuth * 0 + layer], -1).astype(np.float32),
+            1.0,
+            3.7,
         )
         sway = wave * np.sin(t[:, None] * 16.0 + 5.0 * azimuth[None] + layer)
-        positions = (
-            root[None]
+        hanging = (
+            on_skull[-1:]
             + fall[:, None] * jagged[None, :, None]
             + outward[None] * (bulge[:, None, None] + sway[..., None])
         )
         if behind_ears:
             front = np.clip((np.cos(azimuth) + 0.15) * 3, 0, 1)[None, :, None]
-            positions = positions - np.array([0, 0, 0.035]) * front * np.clip(t * 3, 0, 1)[:, None, None]
+            hanging = (
+                hanging - np.array([0, 0, 0.035]) * front * np.clip(t * 3, 0, 1)[:, None, None]
+            )
+        positions = np.concatenate([on_skull, hanging])
+        t = np.concatenate([np.zeros(len(on_skull)), t])
         fray = noise_points(
             np.stack([azimuth * 30, azimuth * 0, azimuth * 0], -1).astype(np.float32), 1.0, 8.1
         )
@@ -253,7 +287,7 @@ def _curtains(
         coords = np.stack(
             [
                 np.broadcast_to((azimuth - np.pi)[None] * 0.1 + layer, (rows, columns)),
-                np.broadcast_to(t[:, None] * length, (rows, columns)),
+                np.broadcast_to(np.linspace(0.0, length + 0.1, rows)[:, None], (rows, columns)),
                 np.zeros((rows, columns)),
             ],
             -1,
@@ -271,8 +305,26 @@ def _curtains(
     return layers
 
 
-def _bun(radius: Float32Array, cut: _Cut, materials: HeadMaterials, rng: np.random.Generator) -> Mesh:
-    whorl = np.array(cut.whorl) + (0, rng.uniform(-0.3, 0.5), 0)
+def _down_the_skull(radius: Float32Array, azimuth: np.ndarray, lift: float) -> np.ndarray:
+    """(7, C, 3) rows from under the crown's hair down to the widest part of the head."""
+    elevation = np.linspace(0.85, -0.05, 7)
+    direction = np.stack(
+        [
+            np.cos(elevation)[:, None] * np.sin(azimuth)[None],
+            np.broadcast_to(np.sin(elevation)[:, None], (7, len(azimuth))),
+            np.cos(elevation)[:, None] * np.cos(azimuth)[None],
+        ],
+        -1,
+    )
+    reach = sample_radius(radius, direction.reshape(-1, 3)).reshape(7, -1)
+    rise = lift * np.linspace(0.1, 1.0, 7)[:, None] ** 0.8
+    return SKULL_CENTRE + direction * (reach + rise)[..., None]
+
+
+def _bun(
+    radius: Float32Array, cut: _Cut, materials: HeadMaterials, rng: np.random.Generator
+) -> Mesh:
+    whorl = np.array(cut.whorl) + np.array([0.0, rng.uniform(-0.3, 0.5), 0.0])
     whorl /= np.linalg.norm(whorl)
     size = rng.uniform(0.032, 0.046)
     centre = SKULL_CENTRE + whorl * (float(sample_radius(radius, whorl[None])[0]) + 0.62 * size)
@@ -282,7 +334,12 @@ def _bun(radius: Float32Array, cut: _Cut, materials: HeadMaterials, rng: np.rand
     side /= np.linalg.norm(side)
     axes = np.stack([side, np.cross(whorl, side), whorl])
     unit = np.stack(
-        [np.sin(theta)[:, None] * np.cos(phi), np.sin(theta)[:, None] * np.sin(phi), np.cos(theta)[:, None] + 0 * phi], -1
+        [
+            np.sin(theta)[:, None] * np.cos(phi),
+            np.sin(theta)[:, None] * np.sin(phi),
+            np.cos(theta)[:, None] + 0 * phi,
+        ],
+        -1,
     ).reshape(-1, 3)
     lumps = 1.0 + 0.09 * noise_points(unit.astype(np.float32), 2.6, float(rng.uniform(0, 50)))
     points = centre + (unit * lumps[:, None] * (1.0, 1.0, 0.72)) @ axes * size
@@ -290,7 +347,9 @@ def _bun(radius: Float32Array, cut: _Cut, materials: HeadMaterials, rng: np.rand
     swirl /= np.linalg.norm(swirl, axis=1, keepdims=True) + 1e-6
     extras = np.zeros((len(points), 4), np.float32)
     extras[:, :2] = 0.05, 0.3
-    coords = np.stack([unit[:, 2] * 0.05, np.arctan2(unit[:, 1], unit[:, 0]) * 0.03, unit[:, 0] * 0], -1)
+    coords = np.stack(
+        [unit[:, 2] * 0.05, np.arctan2(unit[:, 1], unit[:, 0]) * 0.03, unit[:, 0] * 0], -1
+    )
     return make_mesh(
         points, grid_faces(12, 22, closed=True), materials.hair, parts.HANGING, coords=coords,
         tangents=swirl, extras=extras, outward_from=centre,
@@ -298,7 +357,11 @@ def _bun(radius: Float32Array, cut: _Cut, materials: HeadMaterials, rng: np.rand
 
 
 def _ponytail(
-    radius: Float32Array, cut: _Cut, materials: HeadMaterials, gravity: np.ndarray, rng: np.random.Generator
+    radius: Float32Array,
+    cut: _Cut,
+    materials: HeadMaterials,
+    gravity: np.ndarray,
+    rng: np.random.Generator,
 ) -> Mesh:
     whorl = np.array(cut.whorl) / np.linalg.norm(cut.whorl)
     root = SKULL_CENTRE + whorl * float(sample_radius(radius, whorl[None])[0])
@@ -321,70 +384,102 @@ def _ponytail(
 
 
 def _hat(
-    radius: Float32Array, rest_radius: Float32Array, look: PersonLook, table: MaterialTable, rng: np.random.Generator
+    radius: Float32Array,
+    rest_radius: Float32Array,
+    look: PersonLook,
+    table: MaterialTable,
+    rng: np.random.Generator,
 ) -> list[Mesh]:
     words = ["black", "navy", "grey", "red", "olive", "beige", "burgundy", "green", "blue", "white"]
     colour = cloth_colour(str(rng.choice(words)), rng)
     second = cloth_colour(str(rng.choice(words)), rng)
     knit = look.hat == "beanie"
+    pattern = "plain"
+    if knit and rng.random() < 0.3:
+        pattern = "striped"
+    elif look.hat == "headscarf" and rng.random() < 0.5:
+        pattern = "printed"
     cloth = table.add(
         mat.CLOTH, colour, colour2=second, specular=0.03, seed=float(rng.integers(1, 9999)),
-        pattern="striped" if knit and rng.random() < 0.3 else ("printed" if look.hat == "headscarf" and rng.random() < 0.5 else "plain"),
+        pattern=pattern,
         scale=0.03, bump=0.012 if look.hat == "headscarf" else 0.004, fibre=0.9 if knit else 0.35,
         folds=(10.0, 14.0), fade=0.08,
     )  # fmt: skip
     dome = _dome(radius, rest_radius, np.array([0.0, 1.0, -0.12]), 30, 64, 2.5)
-    x, y, z = dome.rest[..., 0], dome.rest[..., 1], dome.rest[..., 2]
+    _x, y, z = dome.rest[..., 0], dome.rest[..., 1], dome.rest[..., 2]
     if look.hat == "headscarf":
         return _headscarf(dome, cloth, rng)
     tilt = rng.uniform(-0.02, 0.12)
-    line = rng.uniform(0.052, 0.066) + tilt * (z - 0.07) - (0.012 if knit else 0.0) * (z < 0.0)
+    base = rng.uniform(0.052, 0.066)
+    line = base + tilt * (z - 0.07) - (0.012 if knit else 0.0) * (z < 0.0)
     above = y - line
     if knit:
         cuff = np.exp(-(((above - 0.018) / 0.02) ** 4))
         ribs = 0.0014 * np.sin(dome.azimuth * 44)[None] * (0.4 + 0.6 * cuff)
         slack = rng.uniform(0.0, 0.03) * np.clip(above / 0.08, 0, 1) ** 2
-        thickness = 0.009 + 0.006 * cuff + ribs + slack
+        thickness = 0.012 + 0.006 * cuff + ribs + slack
     else:
-        thickness = 0.012 + 0.010 * np.clip(above / 0.06, 0, 1)
-    crown = _shell(dome, thickness, above, cloth, parts.HEAD_COVER)
-    crown = _solid_part(crown, above)
-    pieces = [crown]
+        thickness = 0.014 + 0.010 * np.clip(above / 0.06, 0, 1)
+    pieces = [_clean_cut(_shell(dome, thickness, above, cloth, parts.HEAD_COVER), above)]
     if look.hat == "cap":
-        pieces.append(_brim(radius, line, cloth, 1.05, rng.uniform(0.06, 0.075), 0.035, parts.HANGING))
+        reach, drop = rng.uniform(0.06, 0.075), 0.035
+        pieces.append(_brim(radius, base, tilt, cloth, 1.05, reach, drop))
     elif look.hat == "wide hat":
-        pieces.append(_brim(radius, line, cloth, np.pi, rng.uniform(0.06, 0.11), rng.uniform(-0.01, 0.03), parts.HANGING))
+        reach, drop = rng.uniform(0.06, 0.11), rng.uniform(-0.01, 0.03)
+        pieces.append(_brim(radius, base, tilt, cloth, np.pi, reach, drop))
     return pieces
 
 
-def _solid_part(mesh: Mesh, above: np.ndarray) -> Mesh:
-    """Keep only faces whose corners are covered; move the border's vertices is not needed."""
-    keep = (above.reshape(-1)[mesh.faces] > 0.0).all(axis=1)
-    return make_mesh(
-        mesh.positions, mesh.faces[keep], int(mesh.materials[0]), int(mesh.parts[0]), coords=mesh.coords,
-        tangents=mesh.tangents, extras=mesh.extras, normals=mesh.normals,
-    )  # fmt: skip
+def _clean_cut(mesh: Mesh, cover: np.ndarray) -> Mesh:
+    """Cut a shell where its cover is 0: border vertices move along their meridian to the line."""
+    grid = mesh.positions.reshape(*cover.shape, 3)
+    kept = cover > 0.0
+    leaves = kept[:-1] & ~kept[1:]
+    enters = ~kept[:-1] & kept[1:]
+    share = (cover[:-1] / np.where(leaves | enters, cover[:-1] - cover[1:], 1.0))[..., None]
+    border = (grid[:-1] + share * (grid[1:] - grid[:-1])).astype(np.float32)
+    grid[1:][leaves] = border[leaves]
+    kept[1:] |= leaves
+    grid[:-1][enters] = border[enters]
+    kept[:-1] |= enters
+    faces = mesh.faces[kept.reshape(-1)[mesh.faces].all(axis=1)]
+    mesh.extras[:, 0] = 0.0
+    return replace(
+        mesh, faces=faces, materials=mesh.materials[: len(faces)], parts=mesh.parts[: len(faces)]
+    )
 
 
 def _brim(
-    radius: Float32Array, line: np.ndarray, cloth: int, half_angle: float, width: float, drop: float, part: int
+    radius: Float32Array,
+    base: float,
+    tilt: float,
+    cloth: int,
+    half_angle: float,
+    width: float,
+    drop: float,
 ) -> Mesh:
+    """A brim that starts at the crown's border, `half_angle` to both sides of the front."""
     columns, rows = 41, 6
     azimuth = np.linspace(-half_angle, half_angle, columns)
-    height = float(line.mean()) + 0.004
-    direction = np.stack([np.sin(azimuth), np.full(columns, (height - SKULL_CENTRE[1]) / 0.1), np.cos(azimuth)], -1)
+    height = base + tilt * (0.105 * np.cos(azimuth) - 0.06) + 0.008
+    direction = np.stack([np.sin(azimuth), (height - SKULL_CENTRE[1]) / 0.1, np.cos(azimuth)], -1)
     direction /= np.linalg.norm(direction, axis=1, keepdims=True)
-    inner = SKULL_CENTRE + direction * (sample_radius(radius, direction) + 0.010)[:, None]
+    inner = SKULL_CENTRE + direction * (sample_radius(radius, direction) + 0.011)[:, None]
     outward = np.stack([np.sin(azimuth), np.zeros(columns), np.cos(azimuth)], -1)
     fade = np.cos(azimuth / half_angle * np.pi / 2) ** 0.5 if half_angle < 3.0 else np.ones(columns)
     t = np.linspace(0.0, 1.0, rows)
     positions = inner[None] + outward[None] * (t[:, None] * width * fade[None])[..., None]
-    curve = drop * t[:, None] ** 1.5 + (0.35 * (positions[..., 0] ** 2) if half_angle < 3.0 else 0.0) * 4.0 * t[:, None]
+    curve = (
+        drop * t[:, None] ** 1.5
+        + (0.35 * (positions[..., 0] ** 2) if half_angle < 3.0 else 0.0) * 4.0 * t[:, None]
+    )
     positions[..., 1] -= curve
     flat = positions.reshape(-1, 3)
     coords = np.stack([flat[:, 0], flat[:, 2], 0 * flat[:, 0]], -1)
-    return make_mesh(flat, grid_faces(rows, columns, closed=False), cloth, part, coords=coords,
-                     tangents=np.tile([1.0, 0, 0], (len(flat), 1)))  # fmt: skip
+    return make_mesh(
+        flat, grid_faces(rows, columns, closed=False), cloth, parts.HANGING, coords=coords,
+        tangents=np.tile([1.0, 0, 0], (len(flat), 1)),
+    )  # fmt: skip
 
 
 def _headscarf(dome: _Dome, cloth: int, rng: np.random.Generator) -> list[Mesh]:
@@ -396,7 +491,7 @@ def _headscarf(dome: _Dome, cloth: int, rng: np.random.Generator) -> list[Mesh]:
     folds = noise_points(flat, 34.0, float(rng.uniform(0, 99))).reshape(cover.shape)
     thickness = 0.013 + 0.004 * folds + 0.012 * np.clip(-(y + 0.02) / 0.06, 0, 1) * (z < 0.07)
     shell = _shell(dome, thickness, cover, cloth, parts.HEAD_COVER)
-    shell = _solid_part(shell, cover)
+    shell = _clean_cut(shell, cover)
     # Wrapped around the neck and over the shoulders.
     t = np.linspace(0.0, 1.0, 9)
     path = np.stack([0 * t, -0.055 - 0.16 * t, 0.020 - 0.025 * t], -1)
@@ -407,11 +502,6 @@ def _headscarf(dome: _Dome, cloth: int, rng: np.random.Generator) -> list[Mesh]:
     points = wrap.positions + wrap.normals * (0.006 * bumps)[:, None]
     wrap = make_mesh(
         points, wrap.faces, cloth, parts.HANGING, coords=wrap.coords, tangents=wrap.tangents,
-        normals=-vertex_normals(points, wrap.faces) if _points_in(points, wrap.faces, path) else vertex_normals(points, wrap.faces),
+        outward_from=np.repeat(path, 40, axis=0),
     )  # fmt: skip
     return [shell, wrap]
-
-
-def _points_in(points: np.ndarray, faces: np.ndarray, path: np.ndarray) -> bool:
-    normals = vertex_normals(points, faces)
-    return bool(((points - path.mean(axis=0)) * normals * (1, 0, 1)).sum() < 0)

@@ -7,6 +7,7 @@ front, origin in the middle of the skull (FLAME's with z + 0.05).
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -106,7 +107,8 @@ def prepare_head(
     index, weight = _grid_binding(points, skull)
     ears = np.stack(
         [
-            points[is_ear & (points[:, 0] * sign > 0.05)].mean(axis=0) + (-0.004 * sign, 0.018, 0.012)
+            points[is_ear & (points[:, 0] * sign > 0.05)].mean(axis=0)
+            + np.array([-0.004 * sign, 0.018, 0.012])
             for sign in (1.0, -1.0)
         ]
     )
@@ -195,7 +197,22 @@ def hairline(points: np.ndarray) -> np.ndarray:
     line = np.interp(
         azimuth,
         [0, 18, 32, 44, 54, 62, 72, 80, 86, 96, 110, 130, 155, 180],
-        [0.088, 0.090, 0.089, 0.074, 0.045, 0.030, 0.012, -0.006, -0.012, 0.020, 0.004, -0.030, -0.058, -0.064],
+        [
+            0.088,
+            0.090,
+            0.089,
+            0.074,
+            0.045,
+            0.030,
+            0.012,
+            -0.006,
+            -0.012,
+            0.020,
+            0.004,
+            -0.030,
+            -0.058,
+            -0.064,
+        ],
     )
     return points[:, 1] - line
 
@@ -215,9 +232,14 @@ def _inside_mouth(points: np.ndarray, landmarks: np.ndarray, is_head: np.ndarray
     mouth = landmarks[48:60]
     centre, half = mouth.mean(axis=0), 0.5 * (mouth.max(axis=0) - mouth.min(axis=0))
     flat = np.abs((points - centre)[:, :2]) / np.maximum(half[:2], 1e-3)
-    lip_depth = np.interp(np.abs(points[:, 0]), [0.0, half[0]], [mouth[:, 2].max(), mouth[:, 2].min()])
-    return is_head & (flat < (1.1, 2.2)).all(axis=1) & (points[:, 2] < lip_depth - 0.006) & (
-        points[:, 2] > 0.05
+    lip_depth = np.interp(
+        np.abs(points[:, 0]), [0.0, half[0]], [mouth[:, 2].max(), mouth[:, 2].min()]
+    )
+    return (
+        is_head
+        & (flat < (1.1, 2.2)).all(axis=1)
+        & (points[:, 2] < lip_depth - 0.006)
+        & (points[:, 2] > 0.05)
     )
 
 
@@ -237,7 +259,9 @@ def _paint(
         distance, share = _polyline_distance(points[:, :2], brow[:, :2])
         inner = share if start == 17 else 1.0 - share
         half = np.interp(inner, [0.0, 0.25, 0.75, 1.0], [0.0035, 0.0050, 0.0062, 0.0058])
-        paint[:, 0] = np.maximum(paint[:, 0], np.where(front & skin, np.clip(1.25 - distance / half, 0, 1), 0))
+        paint[:, 0] = np.maximum(
+            paint[:, 0], np.where(front & skin, np.clip(1.25 - distance / half, 0, 1), 0)
+        )
     outline = landmarks[48:60]
     inside = _signed_distance(points[:, :2], outline[:, :2])
     near = np.abs(points[:, 2] - outline[:, 2].mean()) < 0.02
@@ -273,7 +297,14 @@ def _beard_weight(points: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
     top = np.interp(
         x,
         [0.0, 0.8 * half, 1.35 * half, 2.0 * half, 2.6 * half, 3.2 * half],
-        [nose_base[1] - 0.004, nose_base[1] - 0.006, mouth[1] + 0.004, mouth[1] + 0.012, mouth[1] + 0.035, mouth[1] + 0.06],
+        [
+            nose_base[1] - 0.004,
+            nose_base[1] - 0.006,
+            mouth[1] + 0.004,
+            mouth[1] + 0.012,
+            mouth[1] + 0.035,
+            mouth[1] + 0.06,
+        ],
     )
     below = np.clip((top - y) / 0.008, 0, 1)
     above_neck = np.clip((y - (chin[1] - 0.030)) / 0.022, 0, 1)
@@ -294,12 +325,12 @@ def _blood(points: np.ndarray, landmarks: np.ndarray, is_ear: np.ndarray) -> np.
         centre = landmarks[eye].mean(axis=0)
         cheek = np.array([1.3 * corner[0], 0.5 * (corner[1] + centre[1]), 0.0])
         spot(cheek, (0.016, 0.013), 0.65)
-        spot(centre - (0, 0.011, 0), (0.014, 0.005), -0.45)
-        spot(centre + (0, 0.010, 0), (0.015, 0.006), -0.40)
+        spot(centre - np.array([0.0, 0.011, 0.0]), (0.014, 0.005), -0.45)
+        spot(centre + np.array([0.0, 0.010, 0.0]), (0.015, 0.006), -0.40)
         spot(centre, (0.017, 0.010), -0.22)
     spot(landmarks[30], (0.011, 0.009), 0.55)
-    spot(landmarks[8] + (0, 0.012, 0), (0.012, 0.009), 0.25)
-    spot(landmarks[57] - (0, 0.007, 0), (0.014, 0.003), -0.35)
+    spot(landmarks[8] + np.array([0.0, 0.012, 0.0]), (0.012, 0.009), 0.25)
+    spot(landmarks[57] - np.array([0.0, 0.007, 0.0]), (0.014, 0.003), -0.35)
     red[is_ear] += 0.4
     return red
 
@@ -323,7 +354,7 @@ def _signed_distance(points: np.ndarray, polygon: np.ndarray) -> np.ndarray:
     closed = np.concatenate([polygon, polygon[:1]])
     distance, _ = _polyline_distance(points, closed)
     inside = np.zeros(len(points), bool)
-    for a, b in zip(closed[:-1], closed[1:], strict=True):
+    for a, b in itertools.pairwise(closed):
         crosses = (a[1] > points[:, 1]) != (b[1] > points[:, 1])
         at = a[0] + (points[:, 1] - a[1]) * (b[0] - a[0]) / (b[1] - a[1] + 1e-12)
         inside ^= crosses & (points[:, 0] < at)

@@ -27,7 +27,9 @@ class HeadMaterials:
     skin_rgb: np.ndarray
 
 
-def head_materials(look: PersonLook, table: MaterialTable, rng: np.random.Generator) -> HeadMaterials:
+def head_materials(
+    look: PersonLook, table: MaterialTable, rng: np.random.Generator
+) -> HeadMaterials:
     """Choose skin, eye and hair colours for a caption's words.
 
     Args:
@@ -40,16 +42,22 @@ def head_materials(look: PersonLook, table: MaterialTable, rng: np.random.Genera
     """
     skin = np.clip(skin_albedo(look.skin_tone) * rng.normal(1.0, 0.035, 3), 0.01, 0.9)
     hair = hair_colour(look.hair_colour, rng)
-    feminine = look.subject in ("woman", "girl") or (look.subject == "person" and rng.random() < 0.4)
+    feminine = look.subject in ("woman", "girl") or (
+        look.subject == "person" and rng.random() < 0.4
+    )
     lips = skin * (0.88, 0.52, 0.52)
     if feminine and look.subject != "girl" and rng.random() < 0.5:
-        paint = srgb([(150, 44, 50), (176, 84, 84), (140, 60, 66), (190, 106, 100)][rng.integers(4)])
+        paint = srgb(
+            [(150, 44, 50), (176, 84, 84), (140, 60, 66), (190, 106, 100)][rng.integers(4)]
+        )
         share = rng.uniform(0.4, 0.85)
         lips = lips * (1 - share) + paint * share * (0.6 + 0.6 * skin.mean())
     brow_hair = hair * 0.75 if look.hair_colour not in ("grey", "white") else hair * 0.55
     if look.hair_colour == "blond":
         brow_hair = hair * 0.45
-    beard = {"none": 0.0, "stubble": rng.uniform(0.25, 0.5), "beard": rng.uniform(0.75, 0.95)}[look.beard]
+    beard = {"none": 0.0, "stubble": rng.uniform(0.25, 0.5), "beard": rng.uniform(0.75, 0.95)}[
+        look.beard
+    ]
     dark = look.skin_tone >= 7
     skin_row = table.add(
         mat.SKIN,
@@ -60,13 +68,25 @@ def head_materials(look: PersonLook, table: MaterialTable, rng: np.random.Genera
         gloss=rng.uniform(9, 20),
         seed=float(rng.uniform(0, 500)),
         bump=rng.uniform(0.10, 0.2),
-        amounts=(beard, rng.uniform(0.55, 0.95) if not feminine else rng.uniform(0.45, 0.85), rng.uniform(0.12, 0.4)),
+        amounts=(
+            beard,
+            rng.uniform(0.5, 0.95) if not feminine else rng.uniform(0.35, 0.8),
+            rng.uniform(0.12, 0.4),
+        ),
         fibre=rng.uniform(0.4, 1.0) if look.skin_tone <= 5 and rng.random() < 0.22 else 0.0,
     )
-    weights = np.array([4, 3, 2, 1, 2, 1.0]) if look.skin_tone <= 4 else np.array([6, 3, 1, 0.1, 0.1, 0.05])
+    weights = (
+        np.array([4, 3, 2, 1, 2, 1.0])
+        if look.skin_tone <= 4
+        else np.array([6, 3, 1, 0.1, 0.1, 0.05])
+    )
     iris = srgb(IRIS_SRGB[rng.choice(len(IRIS_SRGB), p=weights / weights.sum())])
     eye_row = table.add(
-        mat.EYE, iris * rng.uniform(0.8, 1.3), specular=0.25, gloss=60.0, seed=float(rng.integers(9999))
+        mat.EYE,
+        iris * rng.uniform(0.8, 1.3),
+        specular=0.25,
+        gloss=60.0,
+        seed=float(rng.integers(9999)),
     )
     curl = {"curly": 0.55, "afro": 1.0, "buzz cut": 0.8}.get(look.hair_style, 0.0)
     hair_row = table.add(
@@ -110,7 +130,9 @@ def head_mesh(
     if hair_style == "buzz cut":
         inside = hairline(assets.template)
         stubble = np.clip(inside / 0.014 + 0.3, 0, 1) * (assets.neck_weight == 0)
-        paint[:, 2] = np.maximum(paint[:, 2] * table.array()[materials.skin, mat.AMOUNT], stubble * 0.8)
+        paint[:, 2] = np.maximum(
+            paint[:, 2] * table.array()[materials.skin, mat.AMOUNT], stubble * 0.8
+        )
         table.set(materials.skin, mat.AMOUNT, 1.0)
     vertices = _bend_neck(assets, vertices, trunk)
     mesh = make_mesh(
@@ -122,14 +144,22 @@ def head_mesh(
 
 
 _NECK_PIVOT = np.array([0.0, -0.085, -0.02], np.float32)
+_NECK_RADIUS_M = np.float32(0.054)
 
 
 def _bend_neck(assets: HeadAssets, vertices: np.ndarray, trunk: np.ndarray) -> np.ndarray:
     """Let the neck below the head follow the trunk; the head itself stays exactly as it is."""
-    turn = trunk.astype(np.float32)
-    below = _NECK_PIVOT + (vertices - _NECK_PIVOT) @ turn.T
-    weight = assets.neck_weight[:, None]
-    return np.where(weight > 0, vertices * (1 - weight) + below * weight, vertices)
+    weight = assets.neck_weight
+    index = np.flatnonzero(weight > 0)
+    local = vertices[index] - _NECK_PIVOT
+    # A bust that widens below the collar would show through it.
+    reach = np.hypot(local[:, 0], local[:, 2]) + np.float32(1e-6)
+    limit = np.minimum(reach, _NECK_RADIUS_M) / reach
+    local[:, [0, 2]] *= (1.0 + weight[index] * (limit - 1.0))[:, None]
+    below = _NECK_PIVOT + local @ trunk.astype(np.float32).T
+    bent = vertices.copy()
+    bent[index] += weight[index, None] * (below - vertices[index])
+    return bent
 
 
 def beard_mesh(
@@ -172,7 +202,9 @@ def _aim_eyes(
     """Give eyeball vertices unit directions with the gaze along +z; both eyes look alike."""
     yaw, pitch = rng.normal(0.0, 0.16), rng.normal(0.0, 0.08)
     turn_y = np.array([[np.cos(yaw), 0, np.sin(yaw)], [0, 1, 0], [-np.sin(yaw), 0, np.cos(yaw)]])
-    turn_x = np.array([[1, 0, 0], [0, np.cos(pitch), -np.sin(pitch)], [0, np.sin(pitch), np.cos(pitch)]])
+    turn_x = np.array(
+        [[1, 0, 0], [0, np.cos(pitch), -np.sin(pitch)], [0, np.sin(pitch), np.cos(pitch)]]
+    )
     for index in assets.eye_vertices:
         centre = 0.5 * (vertices[index].min(axis=0) + vertices[index].max(axis=0))
         direction = vertices[index] - centre

@@ -75,7 +75,12 @@ def skin_albedo(tone: int) -> np.ndarray:
     if not 1 <= tone <= len(MONK_TONES_SRGB):
         raise ValueError(f"skin tone: expected 1 to {len(MONK_TONES_SRGB)} (Monk), got {tone}")
     albedo = srgb(MONK_TONES_SRGB[tone - 1])
-    warmth = np.array([0.98, 0.80, 0.67]) if tone <= 5 else np.array([1.15, 0.92, 0.76])
+    if tone <= 4:
+        warmth = np.array([0.90, 0.695, 0.60])
+    elif tone == 5:
+        warmth = np.array([0.98, 0.78, 0.66])
+    else:
+        warmth = np.array([1.15, 0.92, 0.76])
     lift = np.array([0.022, 0.012, 0.007]) * (1.0 if tone <= 6 else 1.5)
     return np.clip(albedo * warmth * 0.86 + lift, 0.0, 0.9)
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numba import njit
 
 from ml.imaging.rasterizer import Float32Array, Int32Array, vertex_normals
 
@@ -110,9 +111,7 @@ def join(meshes: Sequence[Mesh]) -> Mesh:
         coords=np.concatenate([m.coords for m in meshes]),
         tangents=np.concatenate([m.tangents for m in meshes]),
         extras=np.concatenate([m.extras for m in meshes]),
-        faces=np.concatenate(
-            [m.faces + np.int32(o) for m, o in zip(meshes, offsets, strict=True)]
-        ),
+        faces=np.concatenate([m.faces + np.int32(o) for m, o in zip(meshes, offsets, strict=True)]),
         materials=np.concatenate([m.materials for m in meshes]),
         parts=np.concatenate([m.parts for m in meshes]),
     )
@@ -164,15 +163,7 @@ def ring_frames(path: np.ndarray, front: np.ndarray) -> tuple[np.ndarray, np.nda
     Returns:
         side (N, 3) and front (N, 3) unit vectors, perpendicular to the path.
     """
-    along = np.gradient(path, axis=0)
-    along /= np.linalg.norm(along, axis=1, keepdims=True) + 1e-9
-    fronts = front[None] - along * (along @ front)[:, None]
-    lengths = np.linalg.norm(fronts, axis=1, keepdims=True)
-    # A limb that points along `front` has no projection; any perpendicular does.
-    spare = cross(along, np.broadcast_to(np.array([1.0, 1e-3, 1e-3]), along.shape))
-    fronts = np.where(lengths > 0.15, fronts / (lengths + 1e-9), spare)
-    fronts /= np.linalg.norm(fronts, axis=1, keepdims=True) + 1e-9
-    return cross(along, fronts), fronts
+    return _ring_frames(np.ascontiguousarray(path, np.float64), np.asarray(front, np.float64))
 
 
 def sweep(
@@ -207,42 +198,31 @@ def sweep(
     Returns:
         A mesh with coords (around, along, 0) in metres.
     """
-    side, forward = ring_frames(path, front) if sides is None else sides
-    angle = np.linspace(0.0, 2.0 * np.pi, segments, endpoint=False)
-    # The seam of the around-coordinate lies at the back.
-    signed = np.where(angle > np.pi, angle - 2.0 * np.pi, angle)
-    ring = (
-        np.sin(angle)[None, :, None] * (side * half_width[:, None])[:, None]
-        + np.cos(angle)[None, :, None] * (forward * half_depth[:, None])[:, None]
+    line = np.ascontiguousarray(path, np.float64)
+    if sides is None:
+        side, forward = ring_frames(line, np.asarray(front, np.float64))
+    else:
+        side, forward = (np.ascontiguousarray(axis, np.float64) for axis in sides)
+    width = np.ascontiguousarray(half_width, np.float64)
+    depth = np.ascontiguousarray(half_depth, np.float64)
+    positions, coords, tangents, faces = _sweep(
+        line, side, forward, width, depth, segments, origin, capped
     )
-    rows = len(path)
-    positions = (path[:, None] + ring).reshape(-1, 3)
-    along = origin + np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(path, axis=0), axis=1))])
-    around = signed[None] * (0.5 * (half_width + half_depth))[:, None]
-    coords = np.stack(
-        [around, np.broadcast_to(along[:, None], around.shape), np.zeros_like(around)], -1
-    ).reshape(-1, 3)
-    direction = np.gradient(path, axis=0)
-    direction /= np.linalg.norm(direction, axis=1, keepdims=True) + 1e-9
-    tangents = np.repeat(direction, segments, axis=0)
-    faces = grid_faces(rows, segments, closed=True)
-    inner = np.repeat(path, segments, axis=0)
-    if capped:
-        positions = np.concatenate([positions, path[:1], path[-1:]])
-        coords = np.concatenate([coords, coords[:1], coords[-1:]])
-        tangents = np.concatenate([tangents, tangents[:1], tangents[-1:]])
-        inner = np.concatenate([inner, path[:1] + direction[:1], path[-1:] - direction[-1:]])
-        faces = np.concatenate([faces, _cap_faces(rows, segments)])
+    normals = vertex_normals(positions, faces)
+    _turn_outwards(positions, normals, line, segments)
     count = len(positions)
-    return make_mesh(
+    values = np.zeros((count, NUM_EXTRAS), np.float32)
+    if extras is not None:
+        values[:] = extras
+    return Mesh(
         positions,
+        normals,
+        coords,
+        tangents,
+        values,
         faces,
-        material,
-        part,
-        coords=coords,
-        tangents=tangents,
-        extras=None if extras is None else np.broadcast_to(extras, (count, NUM_EXTRAS)),
-        outward_from=inner,
+        np.full(len(faces), material, np.int32),
+        np.full(len(faces), part, np.int32),
     )
 
 
@@ -334,12 +314,98 @@ def _or_zeros(values: np.ndarray | None, shape: tuple[int, int]) -> Float32Array
     return np.zeros(shape, np.float32) if values is None else np.asarray(values, np.float32)
 
 
-def _cap_faces(rows: int, segments: int) -> Int32Array:
-    start = np.arange(segments)
-    following = (start + 1) % segments
-    last = (rows - 1) * segments
-    first_cap = np.stack([np.full(segments, rows * segments), start, following], -1)
-    last_cap = np.stack(
-        [np.full(segments, rows * segments + 1), last + following, last + start], -1
-    )
-    return np.concatenate([first_cap, last_cap]).astype(np.int32)
+@njit(cache=True)
+def _direction(path, i):  # type: ignore[no-untyped-def]
+    low, high = max(i - 1, 0), min(i + 1, len(path) - 1)
+    step = path[high] - path[low]
+    return step / (np.sqrt((step * step).sum()) + 1e-9)
+
+
+@njit(cache=True)
+def _ring_frames(path, front):  # type: ignore[no-untyped-def]
+    side, forward = np.empty_like(path), np.empty_like(path)
+    for i in range(len(path)):
+        along = _direction(path, i)
+        flat = front - along * (along * front).sum()
+        length = np.sqrt((flat * flat).sum())
+        if length < 0.15:
+            # A limb that points along `front` has no projection; any perpendicular does.
+            flat = np.array([along[2] * 1e-3 - along[1], along[0], -1e-3 * along[0]])
+            if abs(along[2]) > 0.9:
+                flat = np.array([along[2], 0.0, -along[0]])
+            length = np.sqrt((flat * flat).sum()) + 1e-9
+        flat = flat / length
+        forward[i] = flat
+        side[i, 0] = along[1] * flat[2] - along[2] * flat[1]
+        side[i, 1] = along[2] * flat[0] - along[0] * flat[2]
+        side[i, 2] = along[0] * flat[1] - along[1] * flat[0]
+    return side, forward
+
+
+@njit(cache=True)
+def _sweep(path, side, forward, width, depth, segments, origin, capped):  # type: ignore[no-untyped-def]
+    rows = len(path)
+    caps = 2 if capped else 0
+    count = rows * segments + caps
+    positions = np.empty((count, 3), np.float32)
+    coords = np.zeros((count, 3), np.float32)
+    tangents = np.empty((count, 3), np.float32)
+    faces = np.empty((2 * (rows - 1) * segments + caps * segments, 3), np.int32)
+    v = origin
+    for i in range(rows):
+        if i > 0:
+            v += np.sqrt(((path[i] - path[i - 1]) ** 2).sum())
+        along = _direction(path, i)
+        radius = 0.5 * (width[i] + depth[i])
+        for j in range(segments):
+            angle = 2.0 * np.pi * j / segments
+            a, b = np.sin(angle) * width[i], np.cos(angle) * depth[i]
+            k = i * segments + j
+            for c in range(3):
+                positions[k, c] = path[i, c] + a * side[i, c] + b * forward[i, c]
+                tangents[k, c] = along[c]
+            # The seam of the around-coordinate lies at the back.
+            coords[k, 0] = radius * (angle - 2.0 * np.pi if angle > np.pi else angle)
+            coords[k, 1] = v
+    f = 0
+    for i in range(rows - 1):
+        for j in range(segments):
+            following = (j + 1) % segments
+            a, b = i * segments + j, i * segments + following
+            faces[f, 0], faces[f, 1], faces[f, 2] = a, a + segments, b
+            faces[f + 1, 0], faces[f + 1, 1], faces[f + 1, 2] = b, a + segments, b + segments
+            f += 2
+    if capped:
+        first, last = rows * segments, (rows - 1) * segments
+        for c in range(3):
+            positions[first, c], positions[first + 1, c] = path[0, c], path[rows - 1, c]
+            coords[first, c], coords[first + 1, c] = coords[0, c], coords[last, c]
+            tangents[first, c], tangents[first + 1, c] = tangents[0, c], tangents[last, c]
+        for j in range(segments):
+            following = (j + 1) % segments
+            faces[f, 0], faces[f, 1], faces[f, 2] = first, j, following
+            faces[f + 1, 0], faces[f + 1, 1], faces[f + 1, 2] = (
+                first + 1,
+                last + following,
+                last + j,
+            )
+            f += 2
+    return positions, coords, tangents, faces
+
+
+@njit(cache=True)
+def _turn_outwards(positions, normals, path, segments):  # type: ignore[no-untyped-def]
+    rows = len(path)
+    for k in range(len(positions)):
+        if k < rows * segments:
+            inner = path[k // segments]
+        elif k == rows * segments:
+            inner = path[0] + _direction(path, 0)
+        else:
+            inner = path[rows - 1] - _direction(path, rows - 1)
+        away = 0.0
+        for c in range(3):
+            away += normals[k, c] * (positions[k, c] - inner[c])
+        if away < 0.0:
+            for c in range(3):
+                normals[k, c] = -normals[k, c]

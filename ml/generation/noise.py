@@ -18,7 +18,7 @@ def _hash(x: int, y: int, z: int) -> float:
 
 
 @njit(cache=True, fastmath=True)
-def value_noise(x: float, y: float, z: float) -> float:
+def value_noise(x, y, z):  # type: ignore[no-untyped-def]
     """Smooth noise in [0, 1] with one lattice cell per unit.
 
     Args:
@@ -45,7 +45,7 @@ def value_noise(x: float, y: float, z: float) -> float:
 
 
 @njit(cache=True, fastmath=True)
-def value_noise_2d(x: float, y: float, seed: float) -> float:
+def value_noise_2d(x, y, seed):  # type: ignore[no-untyped-def]
     """Smooth noise in [0, 1] of two coordinates; `seed` picks the plane.
 
     Args:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 BODY = 0
 """Everything that is not the head: clothes, limbs, neck."""
 HEAD = 1
@@ -13,6 +15,14 @@ HANGING = 3
 PROP = 4
 """Objects in the scene: phones, cups, microphones, furniture."""
 
-NUM_PARTS = 5
-HEAD_PARTS = (HEAD, HEAD_COVER)
-"""The parts whose visible pixels make the head's box."""
+
+def in_head_box(codes: np.ndarray) -> np.ndarray:
+    """Which faces make the head's box: the head itself and what covers it.
+
+    Args:
+        codes: (F,) part codes.
+
+    Returns:
+        (F,) bool.
+    """
+    return (codes == HEAD) | (codes == HEAD_COVER)

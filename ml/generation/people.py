@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -13,8 +15,10 @@ from ml.flame.head_model import HeadModel
 from ml.flame.layer import FlameLayer
 from ml.flame.params import EXPRESSION, JAW, NUM_PARAMETERS, ROTATION, SCALE, SHAPE, TRANSLATION
 from ml.generation.accessories import glasses_mesh, held_object
-from ml.generation.bodies import body_frame, body_mesh, dress
+from ml.generation.bodies import body_meshes
+from ml.generation.body_frame import body_frame
 from ml.generation.config import HeadVariation
+from ml.generation.garments import dress
 from ml.generation.hair import headwear
 from ml.generation.head_assets import HeadAssets, prepare_head, skull_radius
 from ml.generation.heads import beard_mesh, head_materials, head_mesh
@@ -42,6 +46,18 @@ class PersonMeshes:
     ragged: Mesh
 
 
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Run torch on one thread: the order of a sum, and so its last bit, depends on their number."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        torch.set_num_threads(before)
+
+
 @lru_cache(maxsize=2)
 def head_kit(head_model: HeadModel) -> HeadKit:
     """Prepare a head model once a process.
@@ -53,7 +69,7 @@ def head_kit(head_model: HeadModel) -> HeadKit:
         Its kit.
     """
     layer = FlameLayer(head_model)
-    with torch.inference_mode():
+    with one_thread():
         zero = torch.zeros(1, NUM_PARAMETERS)
         template = layer.vertices(zero)[0].numpy()
         landmarks = layer.landmarks(zero)[0].numpy()
@@ -110,7 +126,7 @@ def deform(kit: HeadKit, flames: Float32Array, variation: HeadVariation) -> Floa
     tensor = torch.from_numpy(np.ascontiguousarray(flames))
     shape = tensor[:, SHAPE][:, : variation.num_shape]
     expression = tensor[:, EXPRESSION][:, : variation.num_expression]
-    with torch.inference_mode():
+    with one_thread():
         vertices = kit.layer(shape, expression, tensor[:, JAW])
     return np.ascontiguousarray(vertices.numpy())
 
@@ -157,7 +173,7 @@ def person_meshes(
         ragged.append(beard_mesh(kit.assets, vertices, materials, float(rng.uniform(0.004, 0.016))))
     solid = [head, *worn.solid, *glasses_mesh(kit.assets, vertices, look.glasses, table, rng)]
     garments = dress(look, materials.skin, table, rng)
-    body = [body_mesh(frame, garments, look, scale * supersampling, rng)]
+    body = body_meshes(frame, garments, look, scale * supersampling, rng)
     for side in ("left", "right"):
         if rng.random() < prop_probability:
             body += held_object(frame, side, table, rng)
@@ -166,5 +182,8 @@ def person_meshes(
     shift = np.array([*np.asarray(person.shift_px, np.float64), depth_px]) * supersampling
     gain = np.float32(scale * supersampling)
     return PersonMeshes(
-        *(replace(m, positions=m.positions * gain + shift.astype(np.float32)) for m in (placed, cut))
+        *(
+            replace(m, positions=m.positions * gain + shift.astype(np.float32))
+            for m in (placed, cut)
+        )
     )

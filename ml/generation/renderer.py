@@ -6,7 +6,7 @@ People are triangle meshes in one depth buffer (`people.py`), the place is paint
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -15,7 +15,6 @@ from numba import njit
 
 from ml.captions.scene import Scene
 from ml.flame.head_model import HeadModel
-from ml.generation import parts
 from ml.generation.backgrounds import paint_background
 from ml.generation.camera import develop, sample_camera
 from ml.generation.config import RendererConfig
@@ -23,7 +22,15 @@ from ml.generation.lighting import LightRig, ambient_occlusion, cast_shadows, ma
 from ml.generation.materials import MaterialTable
 from ml.generation.meshes import Mesh, join
 from ml.generation.noise import value_noise_2d
-from ml.generation.people import PersonMeshes, deform, draw_flame, head_kit, person_meshes
+from ml.generation.parts import in_head_box
+from ml.generation.people import (
+    PersonMeshes,
+    deform,
+    draw_flame,
+    head_kit,
+    one_thread,
+    person_meshes,
+)
 from ml.generation.pncc import pncc_map
 from ml.generation.shading import Visibility, shade
 from ml.generation.truth import TruthHead, head_extents, solo_share
@@ -72,7 +79,8 @@ def render_sample(
         Picture and truth.
 
     Raises:
-        ValueError: numbers of persons differ, a person has no third dimension, or a word is unknown.
+        ValueError: numbers of persons differ, a person has no third dimension, or a word is
+            unknown.
     """
     _check(pose, scene)
     kit = head_kit(head_model)
@@ -84,12 +92,15 @@ def render_sample(
             person, look, kit, vertices[i], table, depth, config.supersampling,
             config.prop_probability, np.random.Generator(np.random.PCG64(rng.integers(2**63))),
         )
-        for i, (person, look, depth) in enumerate(zip(pose.people, scene.people, _depths(pose), strict=True))
+        for i, (person, look, depth) in enumerate(
+            zip(pose.people, scene.people, _depths(pose), strict=True)
+        )
     ]  # fmt: skip
     rig = make_rig(scene.light, rng)
     size = (pose.height, pose.width)
     colour, alpha, head_ids = _draw(people, table, rig, pose, config)
     backdrop = paint_background(scene.place, scene.light, *size, _horizon(pose, rng), rng)
+    _darken_ground(backdrop, pose)
     picture = backdrop * (1.0 - alpha[..., None]) + colour
     image = develop(picture, sample_camera(scene.light, rng), rng)
     heads = _truth(pose, scene, people, flames, head_ids, config.supersampling)
@@ -108,7 +119,7 @@ def render_pncc(sample: RenderedSample, pose: PoseSample, head_model: HeadModel)
     Returns:
         (H, W, 3) uint8 RGB.
     """
-    with torch.inference_mode():
+    with one_thread():
         vertices = head_kit(head_model).layer.vertices_in_image(torch.from_numpy(sample.flames))
     order = [float(person.depth) for person in pose.people]
     return pncc_map(list(vertices.numpy()), head_model, pose.height, pose.width, order)
@@ -131,7 +142,8 @@ def _check(pose: PoseSample, scene: Scene) -> None:
             )
         scale = float(person.scale_px_per_m or 0.0)
         arrays = (person.joints_m, person.head_rotation, person.shift_px, person.head_centre_m)
-        if not (np.isfinite(scale) and scale > 0.0 and all(np.isfinite(a).all() for a in arrays)):
+        finite = all(np.isfinite(np.asarray(a, np.float64)).all() for a in arrays)
+        if not (np.isfinite(scale) and scale > 0.0 and finite):
             raise ValueError(
                 f"{pose.pose_id}: person {index} has a joint, rotation or scale that is not finite "
                 f"or not positive (scale {scale})"
@@ -139,7 +151,7 @@ def _check(pose: PoseSample, scene: Scene) -> None:
 
 
 def _depths(pose: PoseSample) -> list[float]:
-    """z offsets in picture pixels by the persons' depth order."""
+    """Z offsets in picture pixels by the persons' depth order."""
     order = np.argsort([person.depth for person in pose.people], kind="stable")
     offsets = [0.0] * len(pose.people)
     at = 0.0
@@ -160,6 +172,23 @@ def _horizon(pose: PoseSample, rng: np.random.Generator) -> float:
     return float(np.clip(row, 0.12 * pose.height, 0.72 * pose.height))
 
 
+def _darken_ground(backdrop: Float32Array, pose: PoseSample) -> None:
+    """Shade the ground under feet, in place."""
+    shade_px = np.zeros(backdrop.shape[:2], np.uint8)
+    for person in pose.people:
+        scale = float(person.scale_px_per_m or 0.0)
+        ankles = np.asarray(person.joints_m)[15:17, :2] * scale + np.asarray(person.shift_px)
+        if ankles[:, 1].max() > backdrop.shape[0] or ankles[:, 1].min() < 0:
+            continue
+        for x, y in ankles:
+            centre = (int(x * 16), int((y + 0.07 * scale) * 16))
+            axes = (max(int(0.20 * scale * 16), 1), max(int(0.045 * scale * 16), 1))
+            cv2.ellipse(shade_px, centre, axes, 0.0, 0.0, 360.0, 130, -1, cv2.LINE_AA, 4)
+    if shade_px.any():
+        soft = cv2.GaussianBlur(shade_px, (0, 0), max(0.006 * backdrop.shape[0], 0.6))
+        backdrop *= 1.0 - soft[..., None] * np.float32(1.0 / 255.0)
+
+
 def _draw(
     people: list[PersonMeshes],
     table: MaterialTable,
@@ -170,10 +199,10 @@ def _draw(
     """Premultiplied linear colour (H, W, 3), coverage (H, W), and head ids of the buffer."""
     step = config.supersampling
     height, width = pose.height * step, pose.width * step
-    solid = join([person.solid for person in people])
-    ragged = _drop_uncovered(join([person.ragged for person in people]))
-    mesh = join([solid, ragged])
-    seen = _visible(solid, ragged, height, width)
+    ragged = [_uncut(person.ragged) for person in people]
+    mesh = join([person.solid for person in people] + ragged)
+    num_solid = sum(len(person.solid.faces) for person in people)
+    seen = _visible(mesh, num_solid, height, width)
     scales = np.array([float(p.scale_px_per_m or 0.0) for p in pose.people]) * step
     typical = float(np.median(scales))
     map_px = int(config.shadow_map_px * min(max(max(pose.height, pose.width) / 256.0, 1.0), 3.0))
@@ -182,61 +211,47 @@ def _draw(
     image = shade(mesh, seen, table.array(), rig, shadow, occlusion, 1.0 / typical)
     covered = (seen.face_index >= 0).astype(np.float32)
     size = (pose.width, pose.height)
-    colour = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-    alpha = cv2.resize(covered, size, interpolation=cv2.INTER_AREA)
-    owners = np.concatenate(
-        [np.full(len(p.solid.faces), i, np.int32) for i, p in enumerate(people)]
-        + [_owners_of_ragged(people)]
-    )
-    is_head = np.isin(mesh.parts, parts.HEAD_PARTS)
+    colour = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.float32)
+    alpha = np.asarray(cv2.resize(covered, size, interpolation=cv2.INTER_AREA), np.float32)
+    counts = [len(p.solid.faces) for p in people] + [len(part.faces) for part in ragged]
+    owners = np.repeat(np.tile(np.arange(len(people)), 2), counts)
+    is_head = in_head_box(mesh.parts)
     face_person = np.where(is_head, owners, -1).astype(np.int32)
     head_ids = np.where(seen.face_index >= 0, face_person[seen.face_index], -1).astype(np.int32)
     return colour, alpha, head_ids
 
 
-def _covered_faces(mesh: Mesh) -> np.ndarray:
-    """Faces of a ragged mesh that can show anything after the cut."""
-    return mesh.extras[mesh.faces][:, :, 0].max(axis=1) > -_FRAY_M
-
-
-def _drop_uncovered(mesh: Mesh) -> Mesh:
-    keep = _covered_faces(mesh)
-    return Mesh(
-        mesh.positions, mesh.normals, mesh.coords, mesh.tangents, mesh.extras,
-        mesh.faces[keep], mesh.materials[keep], mesh.parts[keep],
-    )  # fmt: skip
-
-
-def _owners_of_ragged(people: list[PersonMeshes]) -> Int32Array:
-    owners = [
-        np.full(int(_covered_faces(p.ragged).sum()), i, np.int32) for i, p in enumerate(people)
-    ]
-    return np.concatenate(owners)
+def _uncut(mesh: Mesh) -> Mesh:
+    """The faces of a ragged mesh that can show anything after the cut."""
+    shown = mesh.extras[:, 0] > -_FRAY_M
+    keep = shown[mesh.faces[:, 0]] | shown[mesh.faces[:, 1]] | shown[mesh.faces[:, 2]]
+    return replace(
+        mesh, faces=mesh.faces[keep], materials=mesh.materials[keep], parts=mesh.parts[keep]
+    )
 
 
 _FRAY_M = 0.007
 """Length of the strands by which a hair's edge is ragged, metres."""
 
 
-def _visible(solid: Mesh, ragged: Mesh, height: int, width: int) -> Visibility:
+def _visible(mesh: Mesh, num_solid: int, height: int, width: int) -> Visibility:
     """Draw closed surfaces, then let hair cover them where its cover value allows."""
-    face_index, barycentric, depth = rasterize(solid.positions, solid.faces, height, width)
-    if len(ragged.faces):
-        over_index, over_barycentric, over_depth = rasterize(
-            ragged.positions, ragged.faces, height, width
-        )
+    solid, ragged = mesh.faces[:num_solid], mesh.faces[num_solid:]
+    face_index, barycentric, depth = rasterize(mesh.positions, solid, height, width)
+    if len(ragged):
+        over_index, over_barycentric, over_depth = rasterize(mesh.positions, ragged, height, width)
         _merge(
             face_index, barycentric, depth, over_index, over_barycentric, over_depth,
-            ragged.faces, ragged.extras, ragged.coords, len(solid.faces), np.float32(_FRAY_M),
+            ragged, mesh.extras, mesh.coords, num_solid, np.float32(_FRAY_M),
         )  # fmt: skip
     return Visibility(face_index, barycentric, depth)
 
 
 @njit(cache=True, fastmath=False)
-def _merge(
+def _merge(  # type: ignore[no-untyped-def]
     face_index, barycentric, depth, over_index, over_barycentric, over_depth,
     faces, extras, coords, offset, fray,
-):  # type: ignore[no-untyped-def]  # fmt: skip
+):  # fmt: skip
     for row in range(face_index.shape[0]):
         for column in range(face_index.shape[1]):
             f = over_index[row, column]
@@ -272,7 +287,7 @@ def _truth(
     for index, extent in enumerate(head_extents(head_ids, len(people))):
         if extent.count == 0:
             continue
-        own = join([people[index].solid, people[index].ragged])
+        own = (people[index].solid, people[index].ragged)
         area, inside = solo_share(own, *head_ids.shape)
         look = scene.people[index]
         box = np.array(

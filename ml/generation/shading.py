@@ -94,11 +94,18 @@ def _cloth(m, u, v, w, fine):  # type: ignore[no-untyped-def]
         du, dv = gu - np.floor(gu) - 0.5, gv - np.floor(gv) - 0.5
         mix = 1.0 - _smoothstep(0.2, 0.28, np.sqrt(du * du + dv * dv))
     elif pattern == 4:
-        n = value_noise_2d(u / scale + 7.0, v / scale, seed)
-        n += 0.5 * value_noise_2d(2.3 * u / scale, 2.3 * v / scale + 5.0, seed + 3.0)
-        mix = _smoothstep(0.78, 0.86, n)
-        n2 = value_noise_2d(1.4 * u / scale + 17.0, 1.4 * v / scale, seed + 9.0)
-        third = _smoothstep(0.66, 0.72, n2) * (1.0 - mix)
+        # Flowers: one in every cell, moved, sized and coloured by chance.
+        cu, cv = np.floor(u / scale), np.floor(v / scale)
+        chance = value_noise_2d(cu * 7.3, cv * 7.3, seed)
+        turn = 6.2832 * value_noise_2d(cu * 5.1 + 3.0, cv * 5.1, seed + 3.0)
+        du = u / scale - cu - 0.5 + 0.18 * np.cos(turn)
+        dv = v / scale - cv - 0.5 + 0.18 * np.sin(turn)
+        reach = np.sqrt(du * du + dv * dv)
+        petals = (0.20 + 0.16 * chance) * (1.0 + 0.28 * np.cos(5.0 * np.arctan2(dv, du) + turn))
+        mix = 1.0 - _smoothstep(petals - 0.05, petals + 0.03, reach)
+        centre = 1.0 - _smoothstep(0.05, 0.09, reach)
+        third = mix * (1.0 if chance > 0.5 else centre)
+        mix *= 1.0 - third
         r += third * (m[16] - r)
         g += third * (m[17] - g)
         b += third * (m[18] - b)
@@ -190,7 +197,7 @@ def _eye(m, x, y, z):  # type: ignore[no-untyped-def]
     if z < 0.0:
         off_axis = 2.0
     seed = m[11]
-    r, g, b = 0.74, 0.71, 0.68
+    r, g, b = 0.60, 0.575, 0.55
     vein = value_noise(x * 6.0 + seed, y * 6.0, z * 6.0)
     g *= 1.0 - 0.10 * vein
     b *= 1.0 - 0.10 * vein
@@ -204,20 +211,22 @@ def _eye(m, x, y, z):  # type: ignore[no-untyped-def]
         b += iris * (m[3] * streak * ring - b)
         pupil = 1.0 - _smoothstep(0.15, 0.20, off_axis)
         r, g, b = r * (1 - 0.96 * pupil), g * (1 - 0.96 * pupil), b * (1 - 0.96 * pupil)
-    return r, g, b
+    # The upper lid and its lashes shade the ball.
+    lid = 1.0 - 0.55 * _smoothstep(0.05, 0.55, y)
+    return r * lid, g * lid, b * lid
 
 
 @njit(cache=True, fastmath=True)
 def _shadow_at(depth_map, basis, bias, softness, px, py, pz):  # type: ignore[no-untyped-def]
-    """Share of the key light that reaches a point, 0 to 1, over a 4 x 4 rotated grid of taps."""
+    """Share of the key light that reaches a point, 0 to 1, over a 3 x 3 rotated grid of taps."""
     u = basis[0, 0] * px + basis[0, 1] * py + basis[0, 2] * pz + basis[0, 3]
     v = basis[1, 0] * px + basis[1, 1] * py + basis[1, 2] * pz + basis[1, 3]
     d = basis[2, 0] * px + basis[2, 1] * py + basis[2, 2] * pz + basis[2, 3] - bias
     size = depth_map.shape[0]
     lit = 0.0
-    for i in range(4):
-        for j in range(4):
-            ou, ov = (i - 1.5) * 0.62 * softness, (j - 1.5) * 0.62 * softness
+    for i in range(3):
+        for j in range(3):
+            ou, ov = (i - 1) * 0.85 * softness, (j - 1) * 0.85 * softness
             column = int(u + 0.8 * ou - 0.6 * ov)
             row = int(v + 0.6 * ou + 0.8 * ov)
             if 0 <= row < size and 0 <= column < size:
@@ -228,7 +237,7 @@ def _shadow_at(depth_map, basis, bias, softness, px, py, pz):  # type: ignore[no
                     lit += 1.0 - gap / bias
             else:
                 lit += 1.0
-    return lit / 16.0
+    return lit / 9.0
 
 
 @njit(cache=True, fastmath=True)
@@ -238,10 +247,10 @@ def _tone(x):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, fastmath=True)
-def _shade(
+def _shade(  # type: ignore[no-untyped-def]
     face_index, barycentric, faces, face_materials, positions, normals, coords, tangents, extras,
     materials, rig, shadow_depth, basis, bias, softness, occlusion, metres_per_px, image,
-):  # type: ignore[no-untyped-def]  # fmt: skip
+):  # fmt: skip
     height, width = face_index.shape
     lx, ly, lz = rig[0, 0], rig[0, 1], rig[0, 2]
     rx, ry, rz = rig[2, 0], rig[2, 1], rig[2, 2]
@@ -314,8 +323,12 @@ def _shade(
                 wrap_r, wrap_g, wrap_b = 0.36, 0.20, 0.12
             elif kind == 3:
                 # Straight strands are long along v; curls are as long as wide.
-                strand = value_noise_2d(u * (900.0 - 480.0 * m[14]), v * (26.0 + 400.0 * m[14]), m[11])
-                lock = value_noise_2d(u * (170.0 - 50.0 * m[14]), v * (9.0 + 115.0 * m[14]), m[11] + 7.0)
+                strand = value_noise_2d(
+                    u * (900.0 - 480.0 * m[14]), v * (26.0 + 400.0 * m[14]), m[11]
+                )
+                lock = value_noise_2d(
+                    u * (170.0 - 50.0 * m[14]), v * (9.0 + 115.0 * m[14]), m[11] + 7.0
+                )
                 contrast = m[13]
                 shade_hair = 1.0 + contrast * (
                     0.9 * (0.35 + 0.65 * fine) * (strand - 0.5) + 1.1 * (lock - 0.5)
@@ -369,7 +382,9 @@ def _shade(
                 along = tx * hx + ty * hy + tz * hz
                 shift = 0.12 * (strand - 0.5)
                 sine = np.sqrt(max(0.0, 1.0 - (along + shift) ** 2))
-                shine = specular * (sine**gloss) * (0.35 + 0.65 * lit) * max(0.0, cosine * 0.7 + 0.3)
+                shine = (
+                    specular * (sine**gloss) * (0.35 + 0.65 * lit) * max(0.0, cosine * 0.7 + 0.3)
+                )
                 glint_r = shine * (0.35 * rig[1, 0] + 1.6 * red * rig[1, 0])
                 glint_g = shine * (0.35 * rig[1, 1] + 1.6 * green * rig[1, 1])
                 glint_b = shine * (0.35 * rig[1, 2] + 1.6 * blue * rig[1, 2])

@@ -91,7 +91,9 @@ def _person(config: SingleHeadConfig, rng: np.random.Generator, size: int) -> Pe
     body_yaw = yaw * rng.uniform(0.3, 1.0) + rng.normal(0.0, 12.0)
     scale = size * _BOX_SHARE / _HEAD_HEIGHT_M * rng.uniform(0.92, 1.06)
     middle = size * (0.5 + rng.normal(0.0, 0.012, 2))
-    return _bust(_FRONTAL @ turn, body_yaw, scale, middle, rng.random() < config.hand_probability, 0, rng)
+    return _bust(
+        _FRONTAL @ turn, body_yaw, scale, middle, rng.random() < config.hand_probability, 0, rng
+    )
 
 
 def _neighbour(
@@ -125,7 +127,9 @@ def _bust(
     joints[11], joints[12] = (0.1, -0.48, lean), (-0.1, -0.48, lean)
     for side, sign in ((0, 1.0), (1, -1.0)):
         elbow = joints[5 + side] + (sign * rng.uniform(0.02, 0.14), -0.27, rng.uniform(-0.06, 0.08))
-        wrist = elbow + (sign * rng.uniform(-0.12, 0.05), rng.uniform(-0.24, -0.05), rng.uniform(0.05, 0.18))
+        wrist = elbow + np.array(
+            [sign * rng.uniform(-0.12, 0.05), rng.uniform(-0.24, -0.05), rng.uniform(0.05, 0.18)]
+        )
         joints[7 + side], joints[9 + side] = elbow, wrist
         joints[13 + side] = joints[11 + side] + (0.0, -0.43, 0.02)
         joints[15 + side] = joints[13 + side] + (0.0, -0.42, -0.02)
@@ -135,9 +139,13 @@ def _bust(
     if hand_at_face:
         side = int(rng.integers(2))
         target = centre + rotation @ np.array(
-            [(1 - 2 * side) * rng.uniform(0.0, 0.09), rng.uniform(-0.12, 0.05), rng.uniform(0.10, 0.14)]
+            [
+                (1 - 2 * side) * rng.uniform(0.0, 0.09),
+                rng.uniform(-0.12, 0.05),
+                rng.uniform(0.10, 0.14),
+            ]
         )
-        joints[9 + side] = target + (0.0, 0.09, 0.0) + rng.normal(0.0, 0.012, 3)
+        joints[9 + side] = target + np.array([0.0, 0.09, 0.0]) + rng.normal(0.0, 0.012, 3)
         joints[7 + side] = 0.5 * (joints[5 + side] + joints[9 + side]) + (0.0, 0.19, -0.02)
     face = np.array([[0, -0.02, 0.125], [0.032, 0.027, 0.083], [-0.032, 0.027, 0.083],
                      [0.078, 0.0, -0.005], [-0.078, 0.0, -0.005]])  # fmt: skip

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Hashable
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import pandas as pd
@@ -65,7 +66,7 @@ def run_shard(ws: Workspace, config: ImagesConfig, shard: str) -> StageReport:
     captions = read_table(ws.table_path("captions", shard), CAPTIONS)
     head_model = HeadModel.load(ws.stage_dir("head_model") / "head_model.npz")
     generator = GENERATORS[config.backend](head_model, config)
-    rows_of_pose = dict(list(poses.groupby("pose_id", sort=False)))
+    rows_of_pose = {str(key): rows for key, rows in poses.groupby("pose_id", sort=False)}
     work = _Work(Exclusions(STAGE))
     with shard_writer(ws.stage_dir(STAGE) / f"{shard}.tar") as writer:
         for caption in progress(list(captions.to_dict("records")), f"{STAGE} {shard}"):
@@ -89,9 +90,11 @@ def run_shard(ws: Workspace, config: ImagesConfig, shard: str) -> StageReport:
     return _finish(ws, shard, work, len(captions))
 
 
-def _pose(rows_of_pose: dict[object, pd.DataFrame], pose_id: str) -> PoseSample:
+def _pose(rows_of_pose: dict[str, pd.DataFrame], pose_id: str) -> PoseSample:
     if pose_id not in rows_of_pose:
-        raise KeyError(f"pose {pose_id} of the caption is not in the shard's poses; remake captions")
+        raise KeyError(
+            f"pose {pose_id} of the caption is not in the shard's poses; remake captions"
+        )
     return PoseSample.from_frame(rows_of_pose[pose_id])
 
 
@@ -99,7 +102,7 @@ def _keep(
     work: _Work,
     writer: ShardWriter,
     shard: str,
-    caption: dict[object, object],
+    caption: dict[Hashable, Any],
     pose: PoseSample,
     sample: RenderedSample,
     seed: int,

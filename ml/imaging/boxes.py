@@ -88,7 +88,7 @@ def box_area(boxes_xyxy: Tensor) -> Tensor:
     Returns:
         (...).
     """
-    return (boxes_xyxy[..., 2:] - boxes_xyxy[..., :2]).clamp(min=0).prod(dim=-1)
+    return _product((boxes_xyxy[..., 2:] - boxes_xyxy[..., :2]).clamp(min=0))
 
 
 @_two_arrays
@@ -232,7 +232,12 @@ def nms(
 def _intersection(first: Tensor, second: Tensor) -> Tensor:
     low = torch.maximum(first[..., :2], second[..., :2])
     high = torch.minimum(first[..., 2:], second[..., 2:])
-    return (high - low).clamp(min=0).prod(dim=-1)
+    return _product((high - low).clamp(min=0))
+
+
+def _product(size: Tensor) -> Tensor:
+    """Width times height; the gradient of `prod` has to look for zeros, this one has not."""
+    return size[..., 0] * size[..., 1]
 
 
 def _aspect_angle(boxes_xyxy: Tensor) -> Tensor:

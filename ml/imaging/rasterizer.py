@@ -1,4 +1,4 @@
-"""Z-buffer rasteriser for triangle meshes on the CPU: visibility and attribute interpolation, nothing else.
+"""Z-buffer rasteriser for triangle meshes on the CPU: visibility and interpolation.
 
 Shading, lights and colours belong to the callers.
 """

@@ -43,8 +43,8 @@ def decode(outputs: RawOutputs, indices: Tensor | None = None) -> Decoded:
     Source: paper 4.2; the published decoding.
     """
     scores, sides, flame = outputs.score_logits, outputs.box_logits, outputs.flame
-    centres = outputs.anchors.centres_px.expand(len(scores), -1, -1)
-    strides = outputs.anchors.strides.expand(len(scores), -1)
+    centres = outputs.anchors.centres_px.expand(scores.shape[0], -1, -1)
+    strides = outputs.anchors.strides.expand(scores.shape[0], -1)
     if indices is not None:
         scores = scores.gather(1, indices)
         strides = strides.gather(1, indices)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import Literal
+from typing import Literal, TypeVar
 
 import torch
 from torch import nn
@@ -11,9 +11,10 @@ from torch import nn
 from ml.model.blocks import ConvBNAct, QARepVGGBlock, fold_norm_into
 
 FusionLevel = Literal["partial", "full"]
+M = TypeVar("M", bound=nn.Module)
 
 
-def fuse(model: nn.Module, level: FusionLevel = "full") -> nn.Module:
+def fuse(model: M, level: FusionLevel = "full") -> M:
     """A copy of a model with its blocks fused, in evaluation mode.
 
     Args:

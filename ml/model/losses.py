@@ -16,7 +16,7 @@ from ml.flame.projection import project
 from ml.flame.rotation import geodesic_distance, matrix_from_6d
 from ml.imaging.boxes import box_ciou_pairs
 from ml.model.assigner import AssignerConfig, Assignment, assign
-from ml.model.decode import decode_all_boxes, decode_flame
+from ml.model.decode import decode_all_boxes, decode_boxes, decode_flame
 from ml.model.outputs import RawOutputs
 from ml.model.targets import HeadTargets
 from ml.records.config import StageConfig
@@ -61,7 +61,8 @@ def loss_config(form: LossForm) -> LossConfig:
 
     The paper gives its reprojection no normaliser (here: the box size), calls no loss DFL and
     weighs classification by 0.5; the published training uses an OKS-like reprojection, SmoothL1
-    vertices and other weights. The demo's weights proved best on little data.
+    vertices and other weights. The demo's rotation and reprojection weigh more, as a short
+    training needs.
 
     Args:
         form: demo, paper (section 4.1, appendix B) or official (the published configuration).
@@ -138,23 +139,19 @@ class HeadLoss(nn.Module):
     def _terms(self, outputs: RawOutputs, targets: HeadTargets) -> dict[str, Tensor]:
         config = self.config
         logits = outputs.score_logits.float()
-        boxes = decode_all_boxes(outputs)
-        found = assign(
-            logits.detach().sigmoid(), boxes.detach(), outputs.anchors, targets, config.assigner
-        )
+        with torch.no_grad():
+            scores, boxes = logits.sigmoid(), decode_all_boxes(outputs)
+            found = assign(scores, boxes, outputs.anchors, targets, config.assigner)
         total_score = found.score.sum().clamp(min=1.0)
         terms = {"classification": classification_loss(logits, found, config) / total_score}
         image, anchor = (found.target >= 0).nonzero(as_tuple=True)
         rows, weight = found.target[image, anchor], found.score[image, anchor]
         matched = targets.boxes_xyxy[rows]
-        ciou = box_ciou_pairs(boxes[image, anchor], matched)
+        sides = outputs.box_logits[image, anchor].float()
+        centres, strides = outputs.anchors.centres_px[anchor], outputs.anchors.strides[anchor]
+        ciou = box_ciou_pairs(decode_boxes(sides, centres, strides), matched)
         terms["box"] = ((1 - ciou) * weight).sum() / total_score
-        dfl = distribution_focal_loss(
-            outputs.box_logits[image, anchor].float(),
-            outputs.anchors.centres_px[anchor],
-            outputs.anchors.strides[anchor],
-            matched,
-        )
+        dfl = distribution_focal_loss(sides, centres, strides, matched)
         terms["dfl"] = (dfl * weight).sum() / total_score
         terms |= self._flame_terms(outputs, targets, found)
         total = sum(
@@ -313,7 +310,7 @@ def reprojection_loss(
     Source: paper 4.1 (l1); the published training code (oks).
     """
     size = (boxes_xyxy[:, 2:] - boxes_xyxy[:, :2]).clamp(min=1.0)
-    area = size.prod(dim=1)
+    area = size[:, 0] * size[:, 1]
     if form == "l1":
         return (points - true_points).abs().mean(dim=(1, 2)) / area.sqrt()
     squared = (points - true_points).square().sum(dim=-1)

@@ -36,7 +36,7 @@ def postprocess(
 ) -> list[Heads]:
     """Threshold, suppress and move the predictions to the frames of the original images.
 
-    Only the best anchors are decoded, which costs a tenth of decoding all of them.
+    Only anchors that can become heads are decoded.
 
     Args:
         outputs: what the network returned for B images.

@@ -75,6 +75,16 @@ class EpochCheckpoint(pl.Callback):
         return self.path
 
 
+def _epoch_values(trainer: pl.Trainer) -> dict[str, float]:
+    """What was logged in this epoch, by name; Lightning would repeat an older validation's."""
+    validated = (trainer.current_epoch + 1) % (trainer.check_val_every_n_epoch or 1) == 0
+    return {
+        name.removesuffix("_epoch"): float(value)
+        for name, value in sorted(trainer.callback_metrics.items())
+        if not name.endswith("_step") and (validated or not name.startswith("val/"))
+    }
+
+
 class History(pl.Callback):
     """One row of numbers per epoch, kept in checkpoints so that a resume loses none.
 
@@ -94,10 +104,7 @@ class History(pl.Callback):
         row: dict[str, float] = {"epoch": float(trainer.current_epoch)}
         for group in trainer.optimizers[0].param_groups:
             row[f"lr/{group.get('name', 'all')}"] = float(group["lr"])
-        for name, value in sorted(trainer.callback_metrics.items()):
-            if not name.endswith("_step") and not name.startswith("lr/"):
-                row[name.removesuffix("_epoch")] = float(value)
-        self.rows.append(row)
+        self.rows.append({**row, **_epoch_values(trainer)})
 
     def frame(self) -> pd.DataFrame:
         """The rows so far.
@@ -200,12 +207,8 @@ class EpochProgress(pl.Callback):
         total = trainer.max_epochs or done
         elapsed = time.monotonic() - self._started
         left = elapsed / max(done - self._first_epoch, 1) * (total - done)
-        values = {
-            name.removesuffix("_epoch").removeprefix("train/"): float(value)
-            for name, value in trainer.callback_metrics.items()
-            if not name.endswith("_step")
-        }
-        text = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
+        values = _epoch_values(trainer).items()
+        text = "  ".join(f"{name.removeprefix('train/')} {value:.4g}" for name, value in values)
         _LOGGER.info(
             "%s epoch %d/%d  %s  [%s, %s left]",
             self._stage,

@@ -37,7 +37,7 @@ def prepare_torch(ws: Workspace, stage: str) -> None:
     torch.set_num_threads(ws.threads)
     torch.use_deterministic_algorithms(True, warn_only=True)
     # Filling every new tensor guards against reading before writing; it costs more than it finds.
-    torch.utils.deterministic.fill_uninitialized_memory = False
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     seed_all(sample_seed(ws.seed, stage, "weights"))
 
 

@@ -45,13 +45,19 @@ class FitConfig(StageConfig):
     accumulate_batches: int = 1
     """Batches whose gradients are summed before a step."""
     validate_every_epochs: int = 1
-    """Distance of validations; the last epoch is always validated."""
+    """Largest distance of validations; the last epoch is always validated."""
     log_every_steps: int = 10
     """Distance of logged steps."""
     accelerator: Literal["cpu", "gpu", "auto"] = "cpu"
     """Device; weights are bit-identical between runs only on the same one."""
     devices: int = 1
     """Processes; more than one trains data-parallel."""
+
+    @property
+    def validation_distance(self) -> int:
+        """The largest divisor of the epochs that is no larger than asked for."""
+        wanted = range(min(self.validate_every_epochs, self.epochs), 0, -1)
+        return next(distance for distance in wanted if self.epochs % distance == 0)
 
 
 @dataclass(frozen=True)
@@ -126,7 +132,7 @@ def fit(
             precision=config.precision,
             gradient_clip_val=config.gradient_clip,
             accumulate_grad_batches=config.accumulate_batches,
-            check_val_every_n_epoch=min(config.validate_every_epochs, config.epochs),
+            check_val_every_n_epoch=config.validation_distance,
             log_every_n_steps=config.log_every_steps,
             logger=tracker.lightning_logger() or False,
             callbacks=[*own, *callbacks, *([ema] if ema else []), checkpoint],

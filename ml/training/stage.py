@@ -66,8 +66,9 @@ class TrainedModelConfig(StageConfig):
     """Batches and input size."""
     augment: AugmentConfig = AugmentConfig()
     """Random changes of the training images."""
-    limits: LabelLimits = LabelLimits()
-    """Which heads are neither taught as heads nor as background."""
+    limits: LabelLimits = LabelLimits(min_side_px=8.0)
+    """Which heads are neither taught as heads nor as background. The side is in network px: 8 of
+    192 are the 11 of 256 image px from which the benchmark asks for a head."""
     loss: LossConfig = LossConfig()
     """Forms and weights of the losses."""
     optim: OptimConfig = OptimConfig()
@@ -143,7 +144,7 @@ def run(
     )
     drawing = GridDrawing(data.grid_items(config.num_grid_images), geometry)
     pictures = folder / "pictures"
-    grids = PredictionGrid(drawing, pictures, tracker, config.loop.validate_every_epochs)
+    grids = PredictionGrid(drawing, pictures, tracker, config.loop.validation_distance)
     result = fit(module, data, ws, stage, config.loop, tracker, [grids])
     save_detector(
         folder,
@@ -349,7 +350,7 @@ def _register(
     stage: str,
 ) -> None:
     """Register the written detector, with everything needed to serve it."""
-    if not config.registered_name or not getattr(tracker, "run_id", ""):
+    if not config.registered_name or not tracker.active:
         return
     from ml.inference import pyfunc_model
 

@@ -57,7 +57,13 @@ class ModelPackage:
 
 @runtime_checkable
 class Tracker(Protocol):
-    """Receiver of parameters, metrics, files and models of one run."""
+    """Receiver of parameters, metrics, files and models of one run.
+
+    Attributes:
+        active: False if nothing is kept, so that costly preparations may be skipped.
+    """
+
+    active: bool
 
     def log_params(self, params: Mapping[str, object]) -> None:
         """Record the run's parameters.
@@ -125,6 +131,8 @@ class Tracker(Protocol):
 class NullTracker:
     """Tracker that records nothing: unit tests, runs without MLflow, ranks other than zero."""
 
+    active: bool = False
+
     def log_params(self, params: Mapping[str, object]) -> None:
         """Drop the parameters.
 
@@ -188,6 +196,8 @@ class MLflowTracker:
 
     The run belongs to the caller, who also ends it; `mlflow_run` is such a caller.
     """
+
+    active: bool = True
 
     def __init__(self, run: Run, tracking_uri: str) -> None:
         """Bind to a run.

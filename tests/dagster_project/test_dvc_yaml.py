@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+
 from dagster_project.graph import ancestors, code_hash, descendants, read_graph
 from dagster_project.params import compose, read_params
 from dagster_project.stages import ROOT, STAGES, project

@@ -7,14 +7,9 @@ from numpy.typing import NDArray
 
 from ml.flame.head_model import HeadModel
 from ml.flame.procedural.basis import Basis, expression_basis, shape_basis
-from ml.flame.procedural.rig import (
-    attributes,
-    joint_regressor,
-    landmarks,
-    pose_correctives,
-    regions,
-    skinning_weights,
-)
+from ml.flame.procedural.landmarks import landmarks
+from ml.flame.procedural.regions import attributes, regions
+from ml.flame.procedural.rig import joint_regressor, pose_correctives, skinning_weights
 from ml.flame.procedural.topology import Mesh, build_mesh
 from ml.records.ids import sample_rng
 

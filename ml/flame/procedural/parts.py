@@ -1,4 +1,4 @@
-"""Explicit parts of the procedural head that no ray from inside can see: ears, eyelid rims, mouth, eyeballs.
+"""Parts of the procedural head that no ray from inside can see: ears, lids, mouth, eyeballs.
 
 Rings are (n, 3) arrays in millimetres, left side (x > 0); :mod:`topology` glues them to the skin.
 """
@@ -6,6 +6,7 @@ Rings are (n, 3) arrays in millimetres, left side (x > 0); :mod:`topology` glues
 from __future__ import annotations
 
 import numpy as np
+from scipy.interpolate import CubicSpline
 
 from ml.flame.procedural.surface import (
     EYE_CENTRE,
@@ -36,7 +37,7 @@ NUM_BALL_COLUMNS = 32
 # ------------------------------------------------------------------ eyes
 def eye_angles() -> FloatArray:
     """Angles of the ring around the eye, rad."""
-    return np.arange(NUM_EYE) * (2.0 * np.pi / NUM_EYE)
+    return np.linspace(0.0, 2.0 * np.pi, NUM_EYE, endpoint=False)
 
 
 def eyelid_rings() -> dict[str, FloatArray]:
@@ -65,7 +66,7 @@ def eyelid_margin_xy(distance: float = 1.5) -> FloatArray:
 
 
 def brow_rows() -> dict[str, FloatArray]:
-    """Frontal coordinates (n, 2) of rows along the left eyebrow: two inside, two just outside it, mm."""
+    """Frontal coordinates (n, 2) of rows along the left eyebrow, two in it and two outside, mm."""
     t = np.linspace(0.03, 0.94, 13)
     x, y, half = brow_curve(t)
     levels = {"brow_under": -1.0, "brow_lower": -0.55, "brow_upper": 0.55, "brow_over": 1.0}
@@ -143,7 +144,7 @@ def lip_xy(upper: bool, level: float) -> FloatArray:
 
 
 def lip_surround_xy(upper: bool) -> FloatArray:
-    """Frontal coordinates of a row in the skin along the edge of a lip, beyond the corner too, mm."""
+    """Frontal coordinates (n, 2) of a row in the skin along a lip, to its corner, mm."""
     xy = lip_xy(upper, 1.0)
     xy[:, 1] += 1.5 if upper else -1.5
     end = [
@@ -154,10 +155,10 @@ def lip_surround_xy(upper: bool) -> FloatArray:
 
 
 def mouth_rings() -> dict[str, FloatArray]:
-    """Rings of the half mouth cavity, each from the upper midline over the corner to the lower midline.
+    """Rings of the half mouth cavity, from the upper midline over the corner to the lower one.
 
-    The first ring is the line between the lips; then inner lips, gums, edges of the teeth, palate and
-    floor. Upper and lower half close the mouth at rest and part with the jaw.
+    The first ring is the line between the lips; then inner lips, gums, edges of the teeth, palate
+    and floor. Upper and lower half close the mouth at rest and part with the jaw.
 
     Returns:
         name -> (2 * NUM_LIP + 1, 3) mm.
@@ -165,7 +166,8 @@ def mouth_rings() -> dict[str, FloatArray]:
     gap = 0.06
     upper, lower = lip_xy(True, 0.0), lip_xy(False, 0.0)
     corner = np.array([[MOUTH_HALF_WIDTH, mouth_line(np.array([MOUTH_HALF_WIDTH]))[0]]])
-    xy = np.concatenate([upper + [0.0, gap], corner, lower[::-1] - [0.0, gap]])
+    lift = np.array([0.0, gap])
+    xy = np.concatenate([upper + lift, corner, lower[::-1] - lift])
     line = sculpt(front_points(xy[:, 0], xy[:, 1]))
     sign = np.concatenate([np.ones(NUM_LIP), [0.0], -np.ones(NUM_LIP)])
     shrink = np.abs(sign)
@@ -207,13 +209,11 @@ def _ear_plane(u: FloatArray, v: FloatArray) -> FloatArray:
 
 def ear_angles() -> FloatArray:
     """Angles of the columns of the ear, rad; 0 behind, pi/2 up, pi in front, 3 pi/2 at the lobe."""
-    return np.arange(NUM_EAR) * (2.0 * np.pi / NUM_EAR)
+    return np.linspace(0.0, 2.0 * np.pi, NUM_EAR, endpoint=False)
 
 
 def _periodic(knots: list[tuple[float, float]], angle: FloatArray) -> FloatArray:
     """Smooth closed curve through (degrees, value) knots."""
-    from scipy.interpolate import CubicSpline
-
     degrees, values = np.array(knots).T
     spline = CubicSpline(
         np.append(degrees, degrees[0] + 360.0), np.append(values, values[0]), bc_type="periodic"
@@ -229,13 +229,16 @@ def ear_rings() -> list[FloatArray]:
     """
     angle = ear_angles()
     outline = _periodic(
-        [(0, 23.5), (30, 28.0), (60, 33.0), (90, 34.5), (115, 31.5), (140, 22.5), (165, 14.0), (190, 11.5),
-         (215, 13.5), (240, 21.5), (262, 29.0), (280, 29.5), (300, 26.0), (330, 22.5)], angle)  # fmt: skip
+        [(0, 23.5), (30, 28.0), (60, 33.0), (90, 34.5), (115, 31.5), (140, 22.5), (165, 14.0),
+         (190, 11.5), (215, 13.5), (240, 21.5), (262, 29.0), (280, 29.5), (300, 26.0),
+         (330, 22.5)], angle)  # fmt: skip
     foot = _periodic(
-        [(0, 9.0), (45, 13.0), (90, 23.0), (125, 23.0), (150, 18.0), (180, 13.5), (215, 14.5), (245, 22.0),
+        [(0, 9.0), (45, 13.0), (90, 23.0), (125, 23.0), (150, 18.0), (180, 13.5), (215, 14.5),
+         (245, 22.0),
          (270, 22.0), (300, 14.5), (330, 9.5)], angle)  # fmt: skip
     height = _periodic(
-        [(0, 18.0), (30, 17.0), (60, 12.5), (82, 8.0), (105, 5.6), (140, 5.0), (170, 4.6), (200, 5.0), (225, 4.2),
+        [(0, 18.0), (30, 17.0), (60, 12.5), (82, 8.0), (105, 5.6), (140, 5.0), (170, 4.6),
+         (200, 5.0), (225, 4.2),
          (250, 4.0), (275, 5.0), (300, 8.5), (330, 14.5)], angle)  # fmt: skip
     degrees = np.rad2deg(angle)
     # how much of a free, folded rim there is: none in front and at the lobe

@@ -1,6 +1,6 @@
-"""The resting shape of the procedural head: skull, face, neck as an implicit surface, features on top.
+"""The resting shape of the procedural head: an implicit surface with features sculpted on it.
 
-Lengths are millimetres in the FLAME frame (x to the subject's left, y up, z to the viewer). The numbers
+Lengths are millimetres in the FLAME frame (x to the subject's left, y up, z to the viewer). Numbers
 are adult anthropometric means (landmark to landmark distances), drawn as splines over the height y.
 """
 
@@ -27,13 +27,13 @@ _END_HEIGHT = -174.0
 _END_SLOPE = np.deg2rad(-4.0)
 
 
-def smooth_max(a: FloatArray, b: FloatArray, k: float) -> FloatArray:
+def smooth_max(a: FloatArray, b: FloatArray, k: FloatArray | float) -> FloatArray:
     """Maximum with a rounded corner of size k (polynomial blend)."""
     h = np.clip(0.5 + 0.5 * (a - b) / k, 0.0, 1.0)
     return b + (a - b) * h + k * h * (1.0 - h)
 
 
-def smooth_min(a: FloatArray, b: FloatArray, k: float) -> FloatArray:
+def smooth_min(a: FloatArray, b: FloatArray, k: FloatArray | float) -> FloatArray:
     """Minimum with a rounded corner of size k (polynomial blend)."""
     return -smooth_max(-a, -b, k)
 
@@ -275,13 +275,13 @@ def eye_opening(angle: FloatArray) -> FloatArray:
     return np.stack([x, y], axis=1)
 
 
-def eyelid_shell(x: FloatArray, y: FloatArray, thickness: float) -> FloatArray:
-    """Z of a shell around the left eyeball with the corners of the eye drawn forward, mm."""
+def eyelid_shell(x: FloatArray, y: FloatArray, thickness: FloatArray | float) -> FloatArray:
+    """Height z of a shell around the left eyeball with the corners of the eye drawn forward, mm."""
     dx, dy = x - EYE_CENTRE[0], y - EYE_CENTRE[1]
     radius = EYE_RADIUS + thickness
-    sphere = EYE_CENTRE[2] + np.sqrt(np.maximum(radius**2 - dx * dx - dy * dy, 0.0)) - 40.0 * np.maximum(
-        np.hypot(dx, dy) / radius - 1.0, 0.0
-    )  # fmt: skip
+    height = np.sqrt(np.maximum(radius**2 - dx * dx - dy * dy, 0.0))
+    # beyond its outline the shell falls away
+    sphere = EYE_CENTRE[2] + height - 40.0 * np.maximum(np.hypot(dx, dy) / radius - 1.0, 0.0)
     corner = 29.6 - 0.30 * dx - 0.04 * np.abs(dy) ** 1.6
     corner = corner + 1.5 * smooth_step(dx, -8.0, -15.0)
     return smooth_max(sphere, corner, 2.5)
@@ -290,7 +290,8 @@ def eyelid_shell(x: FloatArray, y: FloatArray, thickness: float) -> FloatArray:
 _NOSE = np.array(
     # y, ridge z, half width of the ridge
     [[36.0, 51.0, 9.0], [28.0, 50.3, 7.0], [20.0, 51.3, 5.6], [12.0, 54.6, 5.4], [4.0, 58.8, 5.8],
-     [-4.0, 63.2, 6.6], [-10.0, 66.6, 7.6], [-16.0, 68.6, 8.4], [-20.5, 67.0, 8.4], [-24.0, 61.0, 8.0],
+     [-4.0, 63.2, 6.6], [-10.0, 66.6, 7.6], [-16.0, 68.6, 8.4], [-20.5, 67.0, 8.4],
+     [-24.0, 61.0, 8.0],
      [-26.5, 56.5, 7.0], [-29.0, 53.5, 6.0], [-35.0, 50.0, 6.0]]
 )  # fmt: skip
 
@@ -305,8 +306,8 @@ def _dome(
     y: FloatArray,
     centre: tuple[float, float, float],
     radii: tuple[float, float, float],
-):  # type: ignore[no-untyped-def]
-    """Z of the front of an ellipsoid, falling away steeply outside its outline."""
+) -> FloatArray:
+    """Height z of the front of an ellipsoid, falling away steeply outside its outline."""
     q = ((x - centre[0]) / radii[0]) ** 2 + ((y - centre[1]) / radii[1]) ** 2
     inside = np.sqrt(np.maximum(1.0 - q, 0.0))
     return centre[2] + radii[2] * inside - 1.2 * radii[2] * np.maximum(np.sqrt(q) - 1.0, 0.0)

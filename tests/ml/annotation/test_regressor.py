@@ -80,7 +80,7 @@ def test_errors_say_what_to_do(network: CropRegressor, tmp_path: Path) -> None:
     ):
         regressor.predict(torch.zeros(1, 3, 64, 64))
     with pytest.raises(
-        ValueError, match="crop_size: expected a positive multiple of 32 px, got 100"
+        ValueError, match="crop_size: expected a positive multiple of 16 px, got 100"
     ):
         CropRegressor(RegressorArchitecture(crop_size=100))
     with pytest.raises(FileNotFoundError, match="run the stage flame_regressor"):

@@ -165,6 +165,14 @@ def finished(tmp_path_factory):
     return ws, filter_dataset(ws, CONFIG, judge())
 
 
+@pytest.fixture
+def no_plots(monkeypatch):
+    """Drawing takes most of the stage's time on six pictures."""
+    monkeypatch.setattr(
+        stage, "plot_statistics", lambda _, folder: {"overview": folder / "overview.png"}
+    )
+
+
 def test_every_image_has_a_verdict(finished):
     ws, report = finished
     verdicts = read_table(ws.stage_dir("filtered_dataset") / "verdicts.parquet", VERDICTS)
@@ -237,7 +245,9 @@ def test_killed_after_a_shard_it_ends_in_the_same_bytes(finished, tmp_path, monk
     assert all_bytes(ws) == all_bytes(whole)
 
 
-def test_another_detector_takes_a_third_pass_and_comes_to_the_same_verdicts(finished, tmp_path):
+def test_another_detector_takes_a_third_pass_and_comes_to_the_same_verdicts(
+    finished, tmp_path, no_plots
+):
     whole, _ = finished
     ws = make_workspace(tmp_path, teacher="somebody else")
     report = filter_dataset(ws, CONFIG, judge())
@@ -255,7 +265,7 @@ def test_reuse_needs_the_same_weights_and_threshold():
     assert not can_reuse(heads, LopsidedDetector(), lower)
 
 
-def test_images_without_annotations_are_not_judged(tmp_path):
+def test_images_without_annotations_are_not_judged(tmp_path, no_plots):
     ws = make_workspace(tmp_path, excluded=("a0",))
     report = filter_dataset(ws, CONFIG, judge())
     verdicts = read_table(ws.stage_dir("filtered_dataset") / "verdicts.parquet", VERDICTS)
@@ -263,7 +273,7 @@ def test_images_without_annotations_are_not_judged(tmp_path):
     assert (report.num_in, report.num_out, report.num_excluded) == (5, 2, 3)
 
 
-def test_a_damaged_image_is_excluded_and_the_rest_unharmed(finished, tmp_path):
+def test_a_damaged_image_is_excluded_and_the_rest_unharmed(finished, tmp_path, no_plots):
     whole, _ = finished
     ws = make_workspace(tmp_path)
     damage_member(ws.stage_dir("images") / f"{SHARDS[0]}.tar", "a1.jpg")
@@ -290,14 +300,14 @@ def damage_member(path, name):
     path.write_bytes(data)
 
 
-def test_removing_too_much_stops_the_stage(tmp_path):
+def test_removing_too_much_stops_the_stage(tmp_path, no_plots):
     ws = make_workspace(tmp_path)
     strict = CONFIG.model_copy(update={"max_drop_rate": 0.4})
     with pytest.raises(RuntimeError, match=r"3 of 6 images are removed, .*flip_count 1"):
         filter_dataset(ws, strict, judge())
 
 
-def test_a_pose_in_two_splits_stops_the_stage(tmp_path):
+def test_a_pose_in_two_splits_stops_the_stage(tmp_path, no_plots):
     ws = make_workspace(tmp_path)
     rows = [image_row(name) for name in ("a0", "a1", "a2")]
     # Both images are kept: a leak counts in the dataset, not among what was removed.

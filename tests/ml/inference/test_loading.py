@@ -120,7 +120,7 @@ def test_truncated_weights(folder: Path) -> None:
 
 def test_weights_of_another_size(folder: Path) -> None:
     description = json.loads((folder / CONFIG_NAME).read_text())
-    description["model"]["head"]["pose_inter"] = 16
+    description["model"]["head"]["pose_inter"] += 8
     (folder / CONFIG_NAME).write_text(json.dumps(description))
     with pytest.raises(UnusableModel, match="size mismatch"):
         load_detector(folder)

@@ -25,7 +25,7 @@ from ml.training.fit import FitConfig, finish_work, fit
 from ml.training.optim import OptimConfig
 from ml.training.tracking import NullTracker
 
-CONFIG = FitConfig(epochs=4, precision="32-true")
+CONFIG = FitConfig(epochs=4, validate_every_epochs=2, precision="32-true")
 STAGE = "toy"
 
 
@@ -141,6 +141,7 @@ def test_history_and_metrics(tmp_path: Path) -> None:
     _, result = train(tmp_path)
     assert list(result.history["epoch"]) == [0, 1, 2, 3]
     assert {"train/loss", "train/fit", "train/extra", "val/loss", "lr/muon"} <= set(result.history)
+    assert result.history["val/loss"].isna().tolist() == [True, False, True, False]
     assert result.metrics["val/loss"] == result.history["val/loss"].iloc[-1]
     assert result.history["train/loss"].iloc[-1] < result.history["train/loss"].iloc[0]
     assert result.checkpoint.name == CHECKPOINT_NAME
@@ -182,3 +183,9 @@ def test_finish_work_removes_the_checkpoint(tmp_path: Path) -> None:
     ws = Workspace(root=tmp_path, seed=7, num_shards=1, shard_size=1)
     finish_work(ws, STAGE)
     assert not result.checkpoint.exists()
+
+
+def test_the_last_epoch_is_always_validated() -> None:
+    distances = {(12, 5): 4, (7, 3): 1, (6, 9): 6, (8, 2): 2}
+    for (epochs, every), expected in distances.items():
+        assert FitConfig(epochs=epochs, validate_every_epochs=every).validation_distance == expected

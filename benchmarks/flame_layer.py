@@ -1,0 +1,135 @@
+"""Speed of the FLAME layer against smplx.lbs, forward and forward with backward.
+
+    python benchmarks/flame_layer.py --threads 2
+
+smplx gets the same poses through its usual call, in float32, and its result is indexed for the
+subset, as code that uses it does. `--cpu-time` counts the process's processor time instead of the
+clock: use it with one thread on a machine that does other work too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import torch
+from smplx.lbs import lbs
+from torch import Tensor
+
+from ml.flame.head_model import HeadModel
+from ml.flame.layer import Z_OFFSET_M, FlameLayer
+from ml.flame.procedural import build_procedural_head
+
+
+Clock = Callable[[], float]
+
+
+class Smplx:
+    """smplx.lbs with everything at rest but shape, expression and jaw."""
+
+    def __init__(self, head_model: HeadModel, index: Tensor | None) -> None:
+        """Keep the model's arrays as tensors."""
+        self.arrays = (
+            torch.as_tensor(head_model.v_template)[None],
+            torch.as_tensor(head_model.shapedirs),
+            torch.as_tensor(head_model.posedirs).reshape(-1, 36).T.contiguous(),
+            torch.as_tensor(head_model.J_regressor),
+            torch.tensor(head_model.parents),
+            torch.as_tensor(head_model.weights),
+        )
+        self.index = index
+        self.offset = torch.tensor([0.0, 0.0, Z_OFFSET_M])
+
+    def __call__(self, shape: Tensor, expression: Tensor, jaw: Tensor) -> Tensor:
+        """Vertices (B, V, 3), metres."""
+        rest = jaw.new_zeros(len(jaw), 6)
+        pose = torch.cat([rest, jaw, rest], dim=1)
+        vertices, _ = lbs(torch.cat([shape, expression], dim=1), pose, *self.arrays)
+        vertices = vertices + self.offset
+        return vertices if self.index is None else vertices[:, self.index]
+
+
+def milliseconds(function: Callable[[], object], seconds: float, clock: Clock) -> float:
+    """Median time of a call."""
+    function()
+    times: list[float] = []
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end or len(times) < 5:
+        start = clock()
+        function()
+        times.append(clock() - start)
+    return 1000.0 * statistics.median(times)
+
+
+def measure(
+    model: Callable[..., Tensor], batch: int, seconds: float, clock: Clock
+) -> tuple[float, float]:
+    """Forward, and forward with backward to all inputs, in ms."""
+    inputs = torch.randn(batch, 300), torch.randn(batch, 100), 0.2 * torch.randn(batch, 3)
+    with torch.inference_mode():
+        forward = milliseconds(lambda: model(*inputs), seconds, clock)
+    leaves = [t.clone().requires_grad_() for t in inputs]
+    with torch.no_grad():
+        gradient = torch.randn_like(model(*inputs))
+    both = milliseconds(
+        lambda: torch.autograd.grad(model(*leaves), leaves, gradient), seconds, clock
+    )
+    return forward, both
+
+
+def hardware() -> str:
+    """Processor, as the system names it."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
+    return f"{names[0] if names else platform.processor()} ({len(names) or '?'} logical cores)"
+
+
+def commit() -> str:
+    """Short hash of the checked-out commit."""
+    command = ["git", "rev-parse", "--short", "HEAD"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    return result.stdout.strip() or "none"
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--threads", type=int, default=2, help="torch threads")
+    parser.add_argument("--seconds", type=float, default=1.0, help="time for each figure")
+    parser.add_argument("--batches", type=int, nargs="+", default=[1, 64, 1024])
+    parser.add_argument("--cpu-time", action="store_true", help="processor time, not the clock")
+    arguments = parser.parse_args()
+    clock = time.process_time if arguments.cpu_time else time.perf_counter
+    torch.set_num_threads(arguments.threads)
+    torch.manual_seed(0)
+    print(f"hardware: {hardware()}, {arguments.threads} torch threads, torch {torch.__version__}")
+    print(f"date:     {datetime.now(UTC):%Y-%m-%d}")
+    print(f"commit:   {commit()}")
+    print(f"command:  python {' '.join(sys.argv)}")
+    head_model = build_procedural_head(0)
+    print("\n| vertices | batch | smplx fwd, fwd+bwd ms | ours fwd, fwd+bwd ms | faster |")
+    print("|---|---|---|---|---|")
+    for region in ("all", "head"):
+        layer = FlameLayer(head_model, region)
+        reference = Smplx(head_model, None if region == "all" else layer.vertex_indices)
+        for batch in arguments.batches:
+            theirs = measure(reference, batch, arguments.seconds, clock)
+            ours = measure(layer, batch, arguments.seconds, clock)
+            print(
+                f"| {region} {layer.num_vertices} | {batch} | {theirs[0]:.2f}, {theirs[1]:.2f} "
+                f"| {ours[0]:.2f}, {ours[1]:.2f} "
+                f"| {theirs[0] / ours[0]:.1f}x, {theirs[1] / ours[1]:.1f}x |",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    main()

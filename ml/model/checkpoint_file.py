@@ -1,0 +1,199 @@
+"""Tensors out of published checkpoint files (.pth and TorchScript), running nothing in them.
+
+Both are zip archives of a pickle and raw tensor data. The pickle is read by an unpickler that
+imports no class: tensors are rebuilt here, a few harmless libraries' objects become inert
+placeholders, and any other class ends the reading.
+"""
+
+from __future__ import annotations
+
+import pickle
+import zipfile
+from collections import OrderedDict
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import torch
+from torch import Tensor
+
+StateDict = dict[str, Tensor]
+
+
+class UnusableCheckpoint(ValueError):
+    """A checkpoint cannot be read; the message says which file, why, and what to do."""
+
+
+_DTYPES = {
+    "FloatStorage": torch.float32,
+    "DoubleStorage": torch.float64,
+    "HalfStorage": torch.float16,
+    "BFloat16Storage": torch.bfloat16,
+    "LongStorage": torch.int64,
+    "IntStorage": torch.int32,
+    "ShortStorage": torch.int16,
+    "CharStorage": torch.int8,
+    "ByteStorage": torch.uint8,
+    "BoolStorage": torch.bool,
+}
+
+_INERT_PACKAGES = ("numpy", "omegaconf", "super_gradients", "torch", "torchmetrics", "__torch__")
+"""Objects of these may lie beside the weights; they are neither imported nor run."""
+
+_PREFERRED_KEYS = ("ema_net", "net")
+"""Where super-gradients keeps the weights, the better ones first."""
+
+
+class _Placeholder:
+    """Stands for an object whose class is not imported; keeps the state that the file gives it."""
+
+    state: Any = None
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        """Take any arguments and ignore them."""
+
+    def __setstate__(self, state: Any) -> None:
+        """Keep the state."""
+        self.state = state
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        """Ignore the items of containers."""
+
+    def append(self, item: Any) -> None:
+        """Ignore the items of containers."""
+
+    def extend(self, items: Any) -> None:
+        """Ignore the items of containers."""
+
+
+class _Reader(pickle.Unpickler):
+    """Unpickles one archive's tensors."""
+
+    def __init__(self, archive: zipfile.ZipFile, root: str) -> None:
+        super().__init__(archive.open(f"{root}/data.pkl"))
+        self._archive = archive
+        self._root = root
+
+    def find_class(self, module: str, name: str) -> Any:
+        """Names to the few functions and placeholders that may appear; nothing is imported."""
+        if (module, name) == ("collections", "OrderedDict"):
+            return OrderedDict
+        if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
+            return _rebuild_tensor
+        if (module, name) in {
+            ("torch._utils", "_rebuild_parameter"),
+            ("_codecs", "encode"),  # how pickle carries bytes; what becomes of them is ignored
+        }:
+            return _first_argument
+        if module == "torch" and name in _DTYPES:
+            return _DTYPES[name]
+        if module.split(".")[0] in _INERT_PACKAGES:
+            return type(name, (_Placeholder,), {})
+        raise UnusableCheckpoint(
+            f"it names {module}.{name}, which a checkpoint has no need of; nothing of it was run"
+        )
+
+    def persistent_load(self, pid: Any) -> Tensor:
+        """A storage's bytes as a flat tensor."""
+        if not (isinstance(pid, tuple) and len(pid) >= 5 and pid[0] == "storage"):
+            raise UnusableCheckpoint(f"unexpected reference {pid!r}")
+        dtype, key = pid[1], pid[2]
+        if not isinstance(dtype, torch.dtype):
+            raise UnusableCheckpoint(f"storage {key!r} has an unknown element type")
+        content = bytearray(self._archive.read(f"{self._root}/data/{key}"))
+        return torch.frombuffer(content, dtype=dtype) if content else torch.empty(0, dtype=dtype)
+
+
+def _rebuild_tensor(
+    storage: Tensor, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: Any
+) -> Tensor:
+    return storage.as_strided(size, stride, offset)
+
+
+def _first_argument(first: Any, *_: Any) -> Any:
+    return first
+
+
+def read_checkpoint_tensors(path: Path) -> StateDict:
+    """The model's tensors in a super-gradients checkpoint, a bare state dict or a TorchScript file.
+
+    Of a super-gradients checkpoint the averaged weights (`ema_net`) are taken where there are any,
+    else `net`. The prefixes `module.` and `model.` are removed.
+
+    Args:
+        path: the file.
+
+    Returns:
+        Names and tensors, on the CPU.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        UnusableCheckpoint: the file is damaged, is no such checkpoint, or holds what it should not.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"checkpoint: no file {path}")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            root = _root_folder(archive)
+            content = _Reader(archive, root).load()
+    except zipfile.BadZipFile as error:
+        raise UnusableCheckpoint(
+            f"{path}: expected a zip archive as torch.save (since torch 1.6) and torch.jit.save "
+            f"write it, got something else or a part of one ({error}); fetch it again"
+        ) from error
+    except UnusableCheckpoint as error:
+        raise UnusableCheckpoint(f"{path}: {error}; use a checkpoint you trust") from error
+    except (
+        pickle.UnpicklingError, KeyError, EOFError, RuntimeError, TypeError, ValueError,
+        AttributeError, IndexError,
+    ) as error:  # fmt: skip
+        raise UnusableCheckpoint(
+            f"{path}: the pickle inside is damaged or unknown ({error}); fetch the file again"
+        ) from error
+    state = _tensors_of(content)
+    if not state:
+        raise UnusableCheckpoint(
+            f"{path}: expected the tensors of a model, found none; the keys are {_keys(content)}"
+        )
+    return {_without_prefix(name): tensor for name, tensor in state.items()}
+
+
+def _root_folder(archive: zipfile.ZipFile) -> str:
+    """The one folder that torch puts everything in."""
+    for name in archive.namelist():
+        path = PurePosixPath(name)
+        if path.name == "data.pkl" and len(path.parts) == 2:
+            return path.parts[0]
+    raise UnusableCheckpoint("expected <name>/data.pkl in the archive, found none")
+
+
+def _tensors_of(content: Any) -> StateDict:
+    if isinstance(content, _Placeholder):
+        return _module_tensors(content, "")
+    if not isinstance(content, dict):
+        return {}
+    for key in _PREFERRED_KEYS:
+        if isinstance(content.get(key), dict):
+            return _tensors_of(content[key])
+    return {str(k): v for k, v in content.items() if isinstance(v, Tensor)}
+
+
+def _module_tensors(module: _Placeholder, prefix: str) -> StateDict:
+    """Parameters and buffers of a TorchScript module and the modules in it."""
+    tensors: StateDict = {}
+    if isinstance(module.state, dict):
+        for name, value in module.state.items():
+            if isinstance(value, Tensor):
+                tensors[prefix + name] = value
+            elif isinstance(value, _Placeholder):
+                tensors |= _module_tensors(value, f"{prefix}{name}.")
+    return tensors
+
+
+def _without_prefix(name: str) -> str:
+    for prefix in ("module.", "model."):
+        name = name.removeprefix(prefix)
+    return name
+
+
+def _keys(content: Any) -> str:
+    return ", ".join(map(str, content)) if isinstance(content, dict) else type(content).__name__

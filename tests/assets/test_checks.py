@@ -1,0 +1,163 @@
+"""Suites on small tables: good ones pass, each planted fault is named with shard and row."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from assets.checks import suites
+from assets.checks.suite import Suite, critical, warning
+from assets.checks.validation import validate
+from ml.records.tables import HEADS, TRUTH, write_table
+from ml.records.workspace import Workspace
+
+SHARDS = ["shard-00000", "shard-00001"]
+
+
+def flame(scale: float = 300.0) -> np.ndarray:
+    vector = np.zeros(413, np.float32)
+    vector[403], vector[407], vector[412] = 1, -1, scale
+    return vector
+
+
+def truth_rows(shard: str) -> pd.DataFrame:
+    return pd.DataFrame(
+        [
+            {
+                "sample_id": f"{shard}-{index}",
+                "head_id": 0,
+                "person_id": 0,
+                "split": "train",
+                "bbox_xywh": np.array([1, 2, 30, 40], np.float32),
+                "visible": 0.9,
+                "inside": 1.0,
+                "flame": flame(),
+                "skin_tone": 1 + index,
+                "hair_style": "short",
+                "glasses": "none",
+                "hat": "none",
+                "head_model": "0" * 64,
+            }
+            for index in range(3)
+        ]
+    )
+
+
+@pytest.fixture
+def ws(tmp_path) -> Workspace:
+    workspace = Workspace(tmp_path, seed=1, num_shards=2, shard_size=3)
+    for shard in SHARDS:
+        write_table(workspace.table_path("truth", shard), truth_rows(shard), TRUTH)
+    return workspace
+
+
+def sabotage(ws: Workspace, change) -> None:
+    path = ws.table_path("truth", "shard-00001")
+    frame = pd.read_parquet(path)
+    change(frame)
+    frame.to_parquet(path)
+
+
+def failing(outcomes) -> dict:
+    return {outcome.name.split("__")[1]: outcome for outcome in outcomes if not outcome.passed}
+
+
+def test_a_good_table_passes_and_its_data_docs_are_built(ws, tmp_path):
+    outcomes = validate(ws, suites.TRUTH, SHARDS, tmp_path / "docs")
+    assert [o.name for o in outcomes] == [suites.TRUTH.check_name(c) for c in suites.TRUTH.checks]
+    assert failing(outcomes) == {}
+    assert (tmp_path / "docs" / "truth" / "index.html").exists()
+    assert "truth" in (tmp_path / "docs" / "index.html").read_text()
+
+
+def plant_nan(frame):
+    broken = flame()
+    broken[17] = np.nan
+    frame.at[2, "flame"] = broken
+
+
+def plant_negative_box(frame):
+    frame.at[1, "bbox_xywh"] = np.array([1, 2, -30, 40], np.float32)
+
+
+def plant_short_vector(frame):
+    frame.at[0, "bbox_xywh"] = np.array([1, 2], np.float32)
+
+
+def plant_skew(frame):
+    broken = flame()
+    broken[403:409] = (1, 0, 0, 1, 0, 0)
+    frame.at[1, "flame"] = broken
+
+
+def plant_double(frame):
+    frame.loc[2, "sample_id"] = frame.loc[1, "sample_id"]
+
+
+@pytest.mark.parametrize(
+    ("plant", "check", "row"),
+    [
+        (plant_nan, "flame_finite", 2),
+        (plant_negative_box, "box_width_positive", 1),
+        (plant_short_vector, "box_left_there", 0),
+        (plant_skew, "rotation_is_6d", 1),
+        (plant_double, "head_unique", 1),
+    ],
+)
+def test_a_planted_fault_is_named_with_shard_and_row(ws, plant, check, row):
+    sabotage(ws, plant)
+    outcome = failing(validate(ws, suites.TRUTH, SHARDS, None))[check]
+    assert outcome.blocks
+    place = outcome.unexpected[0]
+    assert (place["shard"], place["row"]) == ("shard-00001", row)
+    assert f"shard-00001 row {row}" in outcome.sentence()
+
+
+def test_a_damaged_file_fails_every_check_and_is_named(ws):
+    ws.table_path("truth", "shard-00001").write_bytes(b"PAR1 not really")
+    outcomes = validate(ws, suites.TRUTH, SHARDS, None)
+    assert all(outcome.blocks for outcome in outcomes if outcome.severity == "critical")
+    assert "shard-00001.parquet" in outcomes[0].observed
+
+
+def test_heads_without_parameters_are_no_fault(ws):
+    rows = truth_rows("shard-00000")[["sample_id", "head_id", "split", "bbox_xywh", "head_model"]]
+    rows = rows.assign(
+        score=0.9,
+        flame=[flame(), None, None],
+        flame_status=["ok", "small", "small"],
+        teacher="detector + regressor",
+        threshold=0.5,
+        source="pseudo",
+    )
+    write_table(ws.table_path("annotations", "shard-00000"), rows, HEADS)
+    assert failing(validate(ws, suites.ANNOTATIONS, ["shard-00000"], None)) == {}
+
+
+def test_a_warning_does_not_block_and_quantiles_are_judged():
+    frame = pd.DataFrame({"shard": "s", "row": range(4), "size": [1.0, 2.0, 3.0, 4.0]})
+    suite = Suite(
+        "sizes",
+        lambda ws, shards: frame,
+        (
+            warning(
+                "median",
+                "ExpectColumnQuantilesBetween",
+                "The median is high.",
+                column="size",
+                quantile_ranges={"quantiles": [0.5], "value_ranges": [[10, 20]]},
+            ),
+            critical("absent", "ExpectColumnValuesToNotBeNull", "There.", column="nothing"),
+        ),
+    )
+    median, absent = validate(Workspace(None, 1, 1, 1), suite, ["s"], None)
+    assert not median.passed
+    assert not median.blocks
+    assert absent.blocks
+    assert '"nothing"' in absent.observed
+
+
+def test_check_names_are_unique_and_say_why():
+    names = [suite.check_name(c) for suite in suites.ALL_SUITES for c in suite.checks]
+    assert len(names) == len(set(names)) > 60
+    for suite in suites.ALL_SUITES:
+        assert all(check.why.endswith(".") for check in suite.checks)

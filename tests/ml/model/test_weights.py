@@ -1,0 +1,207 @@
+import pickle
+import zipfile
+
+import pytest
+import torch
+from torch import nn
+
+from ml.model.checkpoint_file import UnusableCheckpoint, read_checkpoint_tensors
+from ml.model.config import ModelConfig, model_config
+from ml.model.decode import decode
+from ml.model.detector import build_detector
+from ml.model.fusing import fuse
+from ml.model.weights import import_published, initialise_from
+
+IMAGES = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(3))
+
+
+@pytest.fixture(scope="module")
+def config(nano) -> ModelConfig:
+    """A small model made of the published blocks."""
+    stages = tuple(
+        s.model_copy(update={"stride": 2, "channels": c, "hidden": 8, "blocks": 1})
+        for s, c in zip(nano.backbone.stages, (16, 24, 32, 32), strict=True)
+    )
+    backbone = nano.backbone.model_copy(
+        update={"block": "qarepvgg", "stem_stride": 2, "stem_channels": 8, "stages": stages}
+    )
+    head = nano.head.model_copy(update={"branch_block": "qarepvgg", "swapped_branches": True})
+    return nano.model_copy(update={"name": "tiny", "backbone": backbone, "head": head})
+
+
+@pytest.fixture(scope="module")
+def original(config):
+    torch.manual_seed(1)
+    model = build_detector(config)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = 1.0
+    with torch.no_grad():
+        model(IMAGES)
+    return model.eval()
+
+
+def published_state(model: nn.Module) -> dict[str, torch.Tensor]:
+    """The model's entries with the dead placeholders that published files have."""
+    state = dict(model.state_dict())
+    for name in list(state):
+        if name.endswith("branch_3x3.conv.weight"):
+            stem = name.removesuffix("branch_3x3.conv.weight")
+            state[stem + "rbr_reparam.weight"] = torch.zeros_like(state[name])
+            state[stem + "rbr_reparam.bias"] = torch.zeros(len(state[name]))
+    return state
+
+
+class Traced(nn.Module):
+    """What the official export traces: the model and its decoding."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        self.post_process = nn.Module()
+        self.post_process.register_buffer("max_batch", torch.zeros(3))
+
+    def forward(self, images):
+        return tuple(decode(self.model(images)))
+
+
+def assert_same(model: nn.Module, original: nn.Module) -> None:
+    with torch.no_grad():
+        expected, found = decode(original(IMAGES)), decode(model(IMAGES))
+        other = decode(original(1 - IMAGES))
+    assert (other.flame - expected.flame).abs().max() > 0.1  # the model is not blind
+    for part, wanted in zip(found, expected, strict=True):
+        torch.testing.assert_close(part, wanted, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("layout", ["bare", "net", "ema_net", "module"])
+def test_state_dicts_of_every_layout(layout, config, original, tmp_path):
+    state = published_state(original)
+    other = {name: torch.zeros_like(t) for name, t in state.items()}
+    content = {
+        "bare": state,
+        "net": {"net": state, "acc": 0.5, "epoch": 3, "packages": {"torch": "1.13"}},
+        "ema_net": {"net": other, "ema_net": state, "optimizer_state_dict": {"state": {}}},
+        "module": {"net": {f"module.{name}": t for name, t in state.items()}},
+    }[layout]
+    torch.save(content, tmp_path / "ckpt.pth")
+    plain = config.model_copy(
+        update={"head": config.head.model_copy(update={"swapped_branches": False})}
+    )
+    model = import_published(tmp_path / "ckpt.pth", plain)
+    assert model.config.head.swapped_branches
+    assert_same(model, original)
+
+
+def test_fused_state_dict(config, original, tmp_path):
+    torch.save(fuse(original, "partial").state_dict(), tmp_path / "fused.pth")
+    model = import_published(tmp_path / "fused.pth", config)
+    assert not [name for name in model.state_dict() if "branch_3x3" in name]
+    assert_same(model, original)
+
+
+@pytest.mark.filterwarnings("ignore")  # tracing warns of the checks of shapes
+def test_torchscript_file(config, original, tmp_path):
+    path = tmp_path / "model.trcd"
+    torch.jit.save(torch.jit.trace(Traced(original), IMAGES, check_trace=False), path)
+    assert "post_process.max_batch" in read_checkpoint_tensors(path)
+    assert_same(import_published(path, config), original)
+
+
+def test_the_size_is_found_out(tmp_path):
+    torch.save(
+        {"backbone.stage1.blocks.conv3.conv.weight": torch.zeros(96, 256, 1, 1)}, tmp_path / "m"
+    )
+    with pytest.raises(
+        UnusableCheckpoint, match="is not a M head detector: 1 loaded; 1444 missing"
+    ):
+        import_published(tmp_path / "m")
+    torch.save({"backbone.other": torch.zeros(3)}, tmp_path / "x")
+    with pytest.raises(UnusableCheckpoint, match="size S, M or L, got stage 1 of shape None"):
+        import_published(tmp_path / "x")
+
+
+def test_initialisation_takes_what_fits(config, original, tmp_path):
+    state = published_state(original)
+    state["heads.head1.cls_pred.weight"] = torch.zeros(80, 32, 1, 1)
+    state["heads.head1.stem.seq.conv.weight"] = torch.zeros(3)
+    torch.save({"net": state}, tmp_path / "coco.pth")
+    model = build_detector(config)
+    report = initialise_from(model, tmp_path / "coco.pth")
+    assert report.mismatched == ("heads.head1.cls_pred.weight",)
+    assert report.unexpected == ("heads.head1.stem.seq.conv.weight",)
+    assert report.missing == ()
+    assert "1 mismatched (heads.head1.cls_pred.weight)" in str(report)
+    name = "backbone.stem.conv.branch_1x1.weight"
+    torch.testing.assert_close(model.state_dict()[name], original.state_dict()[name])
+    torch.save({"net": {"elsewhere": torch.zeros(1)}}, tmp_path / "other.pth")
+    with pytest.raises(UnusableCheckpoint, match="nothing in it fits the model"):
+        initialise_from(model, tmp_path / "other.pth")
+
+
+class Malicious:
+    """Would leave a file behind if it were unpickled."""
+
+    def __init__(self, target) -> None:
+        self.target = target
+
+    def __reduce__(self):
+        return (open, (str(self.target), "w"))
+
+
+def test_a_malicious_checkpoint_runs_nothing_and_is_refused(tmp_path):
+    target = tmp_path / "written"
+    torch.save({"net": {"w": torch.zeros(2)}, "extra": Malicious(target)}, tmp_path / "bad.pth")
+    with pytest.raises(
+        UnusableCheckpoint, match=r"bad.pth: it names \w+.open, .* nothing of it was run"
+    ):
+        read_checkpoint_tensors(tmp_path / "bad.pth")
+    assert not target.exists()
+
+
+def test_other_libraries_objects_are_not_in_the_way(tmp_path):
+    import numpy as np
+
+    content = {"net": {"w": torch.arange(3.0)}, "acc": np.float64(0.5), "metrics": np.zeros(3)}
+    torch.save(content, tmp_path / "c.pth")
+    assert read_checkpoint_tensors(tmp_path / "c.pth")["w"].tolist() == [0, 1, 2]
+
+
+def test_unreadable_files_are_named_with_the_reason(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no file"):
+        read_checkpoint_tensors(tmp_path / "none.pth")
+    whole = tmp_path / "whole.pth"
+    torch.save({"net": {"w": torch.zeros(1000)}}, whole)
+    short = tmp_path / "short.pth"
+    short.write_bytes(whole.read_bytes()[:2000])
+    with pytest.raises(UnusableCheckpoint, match=r"short.pth: expected a zip archive"):
+        read_checkpoint_tensors(short)
+    old = tmp_path / "old.pth"
+    old.write_bytes(pickle.dumps({"net": {}}))
+    with pytest.raises(UnusableCheckpoint, match="expected a zip archive"):
+        read_checkpoint_tensors(old)
+    empty = tmp_path / "empty.pth"
+    with zipfile.ZipFile(empty, "w") as archive:
+        archive.writestr("readme.txt", "hello")
+    with pytest.raises(UnusableCheckpoint, match=r"expected <name>/data\.pkl"):
+        read_checkpoint_tensors(empty)
+    torch.save({"epoch": 3}, tmp_path / "none")
+    with pytest.raises(UnusableCheckpoint, match="found none; the keys are epoch"):
+        read_checkpoint_tensors(tmp_path / "none")
+    lying = tmp_path / "lying.pth"
+    with zipfile.ZipFile(whole) as source, zipfile.ZipFile(lying, "w") as archive:
+        for name in source.namelist():
+            content = source.read(name)
+            archive.writestr(name, content[:16] if "/data/" in name else content)
+    with pytest.raises(UnusableCheckpoint, match=r"lying.pth: the pickle inside is damaged"):
+        read_checkpoint_tensors(lying)
+
+
+def test_published_sizes_have_distinct_marks():
+    shapes = set()
+    for size in ("S", "M", "L"):
+        with torch.device("meta"):
+            shapes.add(
+                build_detector(model_config(size)).backbone.stage1.blocks.conv3.conv.weight.shape
+            )
+    assert len(shapes) == 3

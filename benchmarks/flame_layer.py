@@ -27,7 +27,6 @@ from ml.flame.head_model import HeadModel
 from ml.flame.layer import Z_OFFSET_M, FlameLayer
 from ml.flame.procedural import build_procedural_head
 
-
 Clock = Callable[[], float]
 
 

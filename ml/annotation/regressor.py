@@ -15,7 +15,8 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from ml.annotation.frames import BOX_MARGIN
-from ml.flame.params import NUM_PARAMETERS, FlameParameters, join
+from ml.flame.params import NUM_PARAMETERS, ROTATION, FlameParameters, join
+from ml.flame.rotation import matrix_from_6d, sixd_from_matrix
 from ml.records.atomic import write_bytes, write_json
 from ml.records.config import StageConfig, read_config
 
@@ -62,7 +63,7 @@ class RegressorArchitecture(StageConfig):
     """Share of the box added on each of its sides to get the crop (paper: 0.25)."""
     widths: tuple[int, ...] = (32, 64, 128)
     """Channels at strides 4, 8, 16 and so on."""
-    depths: tuple[int, ...] = (1, 2, 3)
+    depths: tuple[int, ...] = (0, 2, 3)
     """Residual blocks at strides 4, 8, 16 and so on."""
     num_squeezed: int = 48
     """Channels of the coarsest feature map before it is flattened."""
@@ -193,7 +194,10 @@ class TrainedRegressor:
         if not len(crops):
             return torch.zeros(0, NUM_PARAMETERS)
         parts = [self.network(to_network_input(part)) for part in crops.split(self.batch_size)]
-        return torch.cat(parts)
+        flame = torch.cat(parts)
+        # Labels carry orthonormal columns; the network's are so only after Gram-Schmidt.
+        flame[:, ROTATION] = sixd_from_matrix(matrix_from_6d(flame[:, ROTATION]))
+        return flame
 
 
 def to_network_input(crops: Tensor) -> Tensor:

@@ -57,7 +57,7 @@ class FlameRegressorConfig(StageConfig):
     """Weights of the loss terms."""
     optim: OptimConfig = OptimConfig()
     """Optimiser and schedule."""
-    fit: FitConfig = FitConfig(epochs=16, validate_every_epochs=4)
+    fit: FitConfig = FitConfig(epochs=40, validate_every_epochs=10)
     """The training loop."""
     batch_size: int = 64
     """Crops in a batch."""

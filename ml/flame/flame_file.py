@@ -142,7 +142,10 @@ class _Unpickler(pickle.Unpickler):
     """Knows a handful of harmless names; every other one is refused before anything runs."""
 
     def find_class(self, module: str, name: str) -> Any:
-        known = {("numpy", "ndarray"): _Ndarray, ("numpy", "dtype"): _Dtype}
+        known: dict[tuple[str, str], Any] = {
+            ("numpy", "ndarray"): _Ndarray,
+            ("numpy", "dtype"): _Dtype,
+        }
         known |= {(m, "_reconstruct"): _reconstruct_array for m in _MULTIARRAY}
         known |= {("_codecs", "encode"): _encode}
         # old-style pickles rebuild objects through these two

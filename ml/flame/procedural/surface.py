@@ -336,11 +336,10 @@ def sculpt(points: FloatArray) -> FloatArray:
         bump(np.hypot(x - 14.0, (y + 19.5) * 0.9), 4.5) * smooth_step(out[:, 2], 50.0, 56.0) * front
     )
     out[:, 0] += 2.2 * wing * np.tanh(x / 4.0)
-    # below the nose tip the surface leans under it
     # larynx, hollow above the breast bone, muscles at the side of the neck, spine
     throat = smooth_step(z0, -45.0, -20.0)
     out[:, 2] += throat * (
-        2.6 * bump(np.hypot(x / 1.0, (y + 128.0) / 1.4), 7.5)
+        2.6 * bump(np.hypot(x, (y + 128.0) / 1.4), 7.5)
         - 4.0 * bump(np.hypot(x / 1.4, y + 181.0), 9.0)
     )
     ridge_x = 44.0 + (y + 80.0) * 0.27
@@ -351,7 +350,7 @@ def sculpt(points: FloatArray) -> FloatArray:
         * smooth_step(y, -160.0, -120.0)
         * smooth_step(y, -20.0, -60.0)
     )
-    out[:, 2] += nape * (1.8 * bump(x, 5.0) - 1.6 * bump(x - 17.0, 9.0)) * -1.0
+    out[:, 2] += nape * (1.6 * bump(x - 17.0, 9.0) - 1.8 * bump(x, 5.0))
     return out
 
 

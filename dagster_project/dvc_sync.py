@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,11 +58,17 @@ class DvcBridge:
         with self._repo() as repo:
             return {name for name in stages if self._is_changed(repo, name)}
 
-    def outs_on_disk(self, stage: str) -> Versions:
-        """Versions of a stage's outs as they lie on disk now; absent ones are left out."""
+    def on_disk(self, stages: Iterable[str]) -> dict[str, Versions]:
+        """Versions of stages' outs as they lie on disk now; absent outs are left out."""
         with self._repo() as repo:
-            loaded = self._load(repo, stage)
-            return {out.def_path: out.get_hash().value for out in loaded.outs if out.exists}
+            return {
+                stage: {
+                    out.def_path: out.get_hash().value
+                    for out in self._load(repo, stage).outs
+                    if out.exists
+                }
+                for stage in stages
+            }
 
     def record(self, stage: str) -> Versions:
         """Record a finished stage in dvc.lock and its outs in the cache.
@@ -70,7 +76,7 @@ class DvcBridge:
         Inside `dvc repro` of that stage only the versions are computed: DVC records.
         """
         if self.run_by_dvc(stage):
-            return self.outs_on_disk(stage)
+            return self.on_disk([stage])[stage]
         # Waits: another process may be recording its own stage at this moment.
         with self._repo(wait=True) as repo:
             (committed,) = repo.commit(target=f"{self.root / 'dvc.yaml'}:{stage}", force=True)

@@ -180,7 +180,7 @@ class StageRun:
                 yield check_result(self.pipeline, self.stage, outcome)
             if blocking := [outcome for outcome in outcomes if outcome.blocks]:
                 raise dg.Failure(failure_text(self.stage, blocking), allow_retries=False)
-            versions = self._record()
+            versions = self._record(units)
             markers = self.pipeline.markers(self.stage, units)
             yield self._result(markers, versions)
         self._say(markers, outcomes, versions is not None, time.monotonic() - started)
@@ -236,11 +236,13 @@ class StageRun:
         self.reports[unit] = report
         self.pipeline.finish(self.stage, unit, fingerprint, report)
 
-    def _record(self) -> Versions | None:
-        """Record in dvc.lock; None when the stage is not complete."""
+    def _record(self, made: Sequence[str]) -> Versions | None:
+        """Record in dvc.lock; None when the stage or its inputs are not complete."""
         pipeline, stage = self.pipeline, self.stage
         units = pipeline.units(stage)
-        if pipeline.unfinished(stage, units) or pipeline.input_problem(stage, units):
+        if pipeline.unfinished(stage, units):
+            return None
+        if set(made) != set(units) and pipeline.input_problem(stage, units):
             return None
         if not pipeline.bridge.run_by_dvc(stage) and not pipeline.bridge.changed([stage]):
             return pipeline.bridge.locked()[stage]

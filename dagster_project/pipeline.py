@@ -155,8 +155,9 @@ class Pipeline:
         """
         locked = self.bridge.locked()
         some = self.assets[stage].partitioned and set(units) != set(self.units(stage))
-        for maker in self.graph[stage].upstream:
-            if locked.get(maker) and self.bridge.outs_on_disk(maker) == locked[maker]:
+        on_disk = self.bridge.on_disk(self.graph[stage].upstream)
+        for maker, versions in on_disk.items():
+            if versions and versions == locked.get(maker):
                 continue
             if some and self.assets[maker].partitioned and not self.unfinished(maker, units):
                 continue

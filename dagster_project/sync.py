@@ -35,7 +35,7 @@ class DvcSync:
             version = data_version(versions)
             if self._latest(instance, stage) == version:
                 continue
-            if self.pipeline.bridge.outs_on_disk(stage) != versions:
+            if self.pipeline.bridge.on_disk([stage])[stage] != versions:
                 continue
             partitioned = self.pipeline.assets[stage].partitioned
             events += [

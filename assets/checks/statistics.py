@@ -58,14 +58,15 @@ def dataset_statistics(ws: Workspace, shards: Sequence[str]) -> pd.DataFrame:
     verdicts = read_raw(folder / "verdicts.parquet")
     kept = read_raw(folder / "heads.parquet")
     train = kept[kept["split"] == "train"]
-    poses_of = verdicts[verdicts["keep"]].groupby("split")["sample_id"].nunique()
+    images_of = verdicts[verdicts["keep"]].groupby("split")["sample_id"].nunique()
     return pd.DataFrame(
         [
             {
                 "shard": "heads.parquet",
                 "row": 0,
                 "share_kept": float(verdicts["keep"].mean()),
-                "train_images": int(poses_of.get("train", 0)),
+                "train_images": int(images_of.get("train", 0)),
+                "val_images": int(images_of.get("val", 0)),
                 "train_heads_with_flame": int((train["flame_status"] == "ok").sum()),
                 "heads_per_image": len(kept) / max(int(verdicts["keep"].sum()), 1),
                 "heads_of_removed_images": int(

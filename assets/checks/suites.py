@@ -425,6 +425,13 @@ DATASET_STATISTICS = Suite(
             min_value=10,
         ),
         critical(
+            "something_to_validate_on",
+            BETWEEN,
+            "Training is watched on held-out images.",
+            column="val_images",
+            min_value=1,
+        ),
+        critical(
             "heads_to_train_on",
             BETWEEN,
             "The FLAME branches need labelled heads.",

@@ -17,11 +17,15 @@ from torch import Tensor, nn
 from ml.annotation.frames import BOX_MARGIN
 from ml.flame.params import NUM_PARAMETERS, ROTATION, FlameParameters, join
 from ml.flame.rotation import matrix_from_6d, sixd_from_matrix
+from ml.model.backbone import YoloNASBackbone
+from ml.model.blocks import ConvBNAct, Norm
+from ml.model.config import ModelSize, model_config
 from ml.records.atomic import write_bytes, write_json
 from ml.records.config import StageConfig, read_config
 
 _COEFFICIENT_LIMIT = 3.0
 _JAW_UNIT_RAD = 0.3
+_COARSEST_STRIDE = 32
 FRONTAL_ROTATION = (1.0, 0.0, 0.0, 0.0, -1.0, 0.0)
 # A head is about a quarter of a metre high and fills 1 / (1 + 2 margins) of its crop.
 _HEAD_HEIGHT_M = 0.25
@@ -61,12 +65,10 @@ class RegressorArchitecture(StageConfig):
     """Side of a crop, px; a multiple of the coarsest stride."""
     box_margin: float = BOX_MARGIN
     """Share of the box added on each of its sides to get the crop (paper: 0.25)."""
-    widths: tuple[int, ...] = (32, 64, 128)
-    """Channels at strides 4, 8, 16 and so on."""
-    depths: tuple[int, ...] = (0, 2, 3)
-    """Residual blocks at strides 4, 8, 16 and so on."""
+    encoder: ModelSize = "nano"
+    """The detector size whose encoder the regressor has: the detector may start from it."""
     num_squeezed: int = 48
-    """Channels of the coarsest feature map before it is flattened."""
+    """Channels of each flattened feature map."""
     num_features: int = 256
     """Width of the fully connected layer before the outputs."""
     num_shape: int = 64
@@ -74,17 +76,12 @@ class RegressorArchitecture(StageConfig):
     num_expression: int = 32
     """Leading expression coefficients regressed; the rest is zero."""
 
-    @property
-    def stride(self) -> int:
-        """Input pixels per cell of the coarsest feature map."""
-        return int(4 * 2 ** (len(self.widths) - 1))
-
 
 class CropRegressor(nn.Module):
-    """A small residual network from a crop to the 413 FLAME parameters of its head.
+    """A detector's encoder, from a crop to the 413 FLAME parameters of the head in it.
 
-    The last feature map is flattened, not averaged, so that position survives to the outputs.
-    Outputs start at a frontal mean head in the middle of the crop.
+    The maps at strides 16 and 32 are flattened, not averaged, so that position survives to the
+    outputs, which start at a frontal mean head in the middle of the crop.
 
     Args:
         architecture: sizes.
@@ -96,26 +93,22 @@ class CropRegressor(nn.Module):
     def __init__(self, architecture: RegressorArchitecture) -> None:
         super().__init__()
         size = architecture.crop_size
-        if size % architecture.stride or size <= 0:
+        if size % _COARSEST_STRIDE or size <= 0:
             raise ValueError(
-                f"crop_size: expected a positive multiple of {architecture.stride} px, got {size}"
+                f"crop_size: expected a positive multiple of {_COARSEST_STRIDE} px, got {size}"
             )
         self.architecture = architecture
         self.initial_scale = size / ((1 + 2 * architecture.box_margin) * _HEAD_HEIGHT_M)
-        widths = architecture.widths
-        layers: list[nn.Module] = [_conv(3, widths[0], kernel=8, stride=4, padding=2)]
-        for stage, (width, depth) in enumerate(zip(widths, architecture.depths, strict=True)):
-            if stage:
-                layers.append(_conv(widths[stage - 1], width, kernel=3, stride=2, padding=1))
-            layers += [_ResidualBlock(width) for _ in range(depth)]
-        self.body = nn.Sequential(*layers)
-        num_cells = (size // architecture.stride) ** 2
+        encoder = model_config(architecture.encoder)
+        norm = Norm(encoder.bn_eps, encoder.bn_momentum)
+        self.backbone = YoloNASBackbone(encoder.backbone, norm)
         squeezed = architecture.num_squeezed
+        self.squeeze = nn.ModuleList(
+            ConvBNAct(channels, squeezed, 1, norm) for channels in self.backbone.channels[2:]
+        )
+        num_cells = (size // 16) ** 2 + (size // 32) ** 2
         self.neck = nn.Sequential(
-            _conv(widths[-1], squeezed, kernel=1, stride=1, padding=0),
-            nn.Flatten(),
-            nn.Linear(squeezed * num_cells, architecture.num_features),
-            nn.ReLU(inplace=True),
+            nn.Linear(squeezed * num_cells, architecture.num_features), nn.ReLU(inplace=True)
         )
         self.splits = (architecture.num_shape, architecture.num_expression, 3, 6, 2, 1)
         self.output = nn.Linear(architecture.num_features, sum(self.splits))
@@ -137,7 +130,9 @@ class CropRegressor(nn.Module):
         Returns:
             (N, 413) float32 FLAME parameters, crop frame, px.
         """
-        raw = self.output(self.neck(self.body(crops - 0.5))).float()
+        maps = self.backbone(crops)[2:]
+        flat = [squeeze(x).flatten(1) for squeeze, x in zip(self.squeeze, maps, strict=True)]
+        raw = self.output(self.neck(torch.cat(flat, dim=1))).float()
         shape, expression, jaw, rotation, shift, log_scale = raw.split(self.splits, dim=1)
         num_heads, size = len(raw), self.architecture.crop_size
         position = size / 2 + size / 4 * shift
@@ -253,25 +248,3 @@ def load_regressor(model_dir: Path) -> TrainedRegressor:
     network.load_state_dict(load_file(model_dir / WEIGHTS_NAME))
     sha256 = hashlib.sha256((model_dir / WEIGHTS_NAME).read_bytes()).hexdigest()
     return TrainedRegressor(network, sha256)
-
-
-class _ResidualBlock(nn.Module):
-    """Two 3x3 convolutions and a shortcut."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.first = _conv(width, width, kernel=3, stride=1, padding=1)
-        self.second = nn.Sequential(
-            nn.Conv2d(width, width, 3, padding=1, bias=False), nn.BatchNorm2d(width)
-        )
-
-    def forward(self, features: Tensor) -> Tensor:
-        return torch.relu(features + self.second(self.first(features)))
-
-
-def _conv(num_in: int, num_out: int, kernel: int, stride: int, padding: int) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(num_in, num_out, kernel, stride=stride, padding=padding, bias=False),
-        nn.BatchNorm2d(num_out),
-        nn.ReLU(inplace=True),
-    )

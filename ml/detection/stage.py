@@ -86,7 +86,7 @@ class HeadDetectorConfig(StageConfig):
         ),
     )
     """Optimiser and schedule."""
-    fit: FitConfig = FitConfig(epochs=9, validate_every_epochs=3)
+    fit: FitConfig = FitConfig(epochs=8, validate_every_epochs=4)
     """The training loop."""
     threshold: float = Field(default=0.5, gt=0, lt=1)
     """Score at which precision and recall are reported."""

@@ -15,10 +15,12 @@ from ml.filtering.rules import (
     KEEP,
     CutForm,
     Finding,
+    Sightings,
     check_cut,
     check_faces,
     check_flip,
     check_heads,
+    confirmed_count,
     cut_column,
     cut_image,
     first_finding,
@@ -51,6 +53,9 @@ class RulesConfig(StageConfig):
     """Rule 4: `at_gap` as in the official code, `half` as in the paper's text."""
     min_part_px: int = Field(default=10, ge=1)
     """Rule 4, `at_gap`: narrowest part worth testing, px."""
+    confirm_threshold: float = Field(default=0.25, gt=0, lt=1)
+    """Rules 2 and 4: lowest score that confirms a head which another view finds at the threshold.
+    At or above the threshold the rules compare plain counts, as in the paper."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +70,8 @@ class Judgement:
         boxes_parts: (K, 4) heads of the two parts; empty when not cut.
         faces: (F, 4) faces; None when there was no face detector.
         column: where the image was cut; None when it was not.
+        num_heads_flipped: heads on the mirrored image, confirmed ones included.
+        num_heads_halves: heads on both parts likewise, -1 when the image was not cut.
     """
 
     sample_id: str
@@ -74,16 +81,13 @@ class Judgement:
     boxes_parts: Boxes
     faces: Boxes | None
     column: int | None
+    num_heads_flipped: int
+    num_heads_halves: int
 
     @property
     def keep(self) -> bool:
         """Whether the image stays."""
         return self.finding.reason == KEEP
-
-    @property
-    def num_heads_halves(self) -> int:
-        """Heads on both parts, -1 when the image was not cut."""
-        return NOT_TESTED if self.column is None else len(self.boxes_parts)
 
     @property
     def num_faces_missed(self) -> int:
@@ -108,6 +112,8 @@ class Judgement:
             "boxes_parts": self.boxes_parts.tolist(),
             "faces": None if self.faces is None else self.faces.tolist(),
             "column": self.column,
+            "num_heads_flipped": self.num_heads_flipped,
+            "num_heads_halves": self.num_heads_halves,
         }
 
     @staticmethod
@@ -128,6 +134,8 @@ class Judgement:
             _boxes(values["boxes_parts"]),
             None if values["faces"] is None else _boxes(values["faces"]),
             values["column"],
+            values["num_heads_flipped"],
+            values["num_heads_halves"],
         )
 
 
@@ -166,10 +174,14 @@ class Judge:
         Returns:
             A judgement for each image, in order.
         """
-        whole = list(known_boxes) if known_boxes is not None else self._detect(images)
+        if known_boxes is None:
+            whole = self._detect(images)
+        else:
+            whole = [Sightings(boxes, boxes) for boxes in known_boxes]
         mirrored = self._detect([flip_image(image) for image in images])
         flipped = [
-            flip_boxes(boxes, image.shape[1]) for boxes, image in zip(mirrored, images, strict=True)
+            Sightings(*(flip_boxes(boxes, image.shape[1]) for boxes in (seen.strong, seen.weak)))
+            for seen, image in zip(mirrored, images, strict=True)
         ]
         faces: Sequence[Boxes | None] = (
             [None] * len(images)
@@ -178,66 +190,85 @@ class Judge:
         )
         early = [
             [
-                check_heads(len(boxes)),
-                check_flip(len(boxes), len(boxes_flipped)),
-                None if faces_of is None else check_faces(faces_of, boxes),
+                check_heads(len(seen.strong)),
+                check_flip(len(seen.strong), confirmed_count(seen, seen_flipped)),
+                None if faces_of is None else check_faces(faces_of, seen.strong),
             ]
-            for boxes, boxes_flipped, faces_of in zip(whole, flipped, faces, strict=True)
+            for seen, seen_flipped, faces_of in zip(whole, flipped, faces, strict=True)
         ]
         columns = [
             None
             if any(findings)
-            else cut_column(boxes, image.shape[1], self.rules.cut, self.rules.min_part_px)
-            for findings, boxes, image in zip(early, whole, images, strict=True)
+            else cut_column(seen.strong, image.shape[1], self.rules.cut, self.rules.min_part_px)
+            for findings, seen, image in zip(early, whole, images, strict=True)
         ]
         parts = self._detect_parts(images, columns)
-        judgements = []
-        for index, sample_id in enumerate(sample_ids):
-            boxes, column = whole[index], columns[index]
-            left, right = parts[index]
-            late = None if column is None else check_cut(len(boxes), len(left), len(right), column)
-            judgements.append(
-                Judgement(
-                    sample_id,
-                    first_finding([*early[index], late], len(boxes)),
-                    boxes,
-                    flipped[index],
-                    np.concatenate([left, right]),
-                    faces[index],
-                    column,
-                )
+        return [
+            self._judgement(sample_id, *views)
+            for sample_id, *views in zip(
+                sample_ids, whole, flipped, faces, early, columns, parts, strict=True
             )
-        return judgements
+        ]
 
-    def _detect(self, images: Sequence[Image]) -> list[Boxes]:
-        """One pass; only the boxes that count."""
+    def _judgement(
+        self,
+        sample_id: str,
+        whole: Sightings,
+        flipped: Sightings,
+        faces: Boxes | None,
+        early: list[Finding | None],
+        column: int | None,
+        parts: tuple[Sightings, Sightings] | None,
+    ) -> Judgement:
+        """Put the passes of one image together."""
+        num_heads, num_halves, late = len(whole.strong), NOT_TESTED, None
+        boxes_parts = np.zeros((0, 4), np.float32)
+        if column is not None and parts is not None:
+            both = Sightings(
+                np.concatenate([part.strong for part in parts]),
+                np.concatenate([part.weak for part in parts]),
+            )
+            boxes_parts, num_halves = both.strong, confirmed_count(whole, both)
+            late = check_cut(num_heads, num_halves, len(parts[0].strong), column)
+        return Judgement(
+            sample_id,
+            first_finding([*early, late], num_heads),
+            whole.strong,
+            flipped.strong,
+            boxes_parts,
+            faces,
+            column,
+            confirmed_count(whole, flipped),
+            num_halves,
+        )
+
+    def _detect(self, images: Sequence[Image]) -> list[Sightings]:
+        """One pass; heads, and what may confirm heads."""
         if not images:
             return []
         limits = self.limits
-        return [
-            select_detections(
-                boxes,
-                scores,
-                image.shape[:2],
-                limits.threshold,
-                limits.nms_iou,
-                limits.max_heads,
-            )[0]
-            for (boxes, scores), image in zip(self.detector.detect(images), images, strict=True)
-        ]
+        lowest = min(limits.threshold, self.rules.confirm_threshold)
+        seen = []
+        for (boxes, scores), image in zip(self.detector.detect(images), images, strict=True):
+            weak, weak_scores = select_detections(
+                boxes, scores, image.shape[:2], lowest, limits.nms_iou, limits.max_heads
+            )
+            seen.append(Sightings(weak[weak_scores >= limits.threshold], weak))
+        return seen
 
     def _detect_parts(
         self, images: Sequence[Image], columns: Sequence[int | None]
-    ) -> list[tuple[Boxes, Boxes]]:
+    ) -> list[tuple[Sightings, Sightings] | None]:
         """Heads of left and right parts in px of the whole image, in one pass."""
-        to_cut = [index for index, column in enumerate(columns) if column is not None]
-        parts = [part for i in to_cut for part in cut_image(images[i], columns[i] or 0)]
-        found = self._detect(parts)
-        nothing = np.zeros((0, 4), np.float32)
-        result = [(nothing, nothing)] * len(images)
-        for position, index in enumerate(to_cut):
-            shift = np.array([columns[index], 0, columns[index], 0], np.float32)
-            result[index] = (found[2 * position], found[2 * position + 1] + shift)
+        to_cut = [(index, column) for index, column in enumerate(columns) if column is not None]
+        found = self._detect(
+            [part for i, column in to_cut for part in cut_image(images[i], column)]
+        )
+        result: list[tuple[Sightings, Sightings] | None] = [None] * len(images)
+        for position, (index, column) in enumerate(to_cut):
+            left, right = found[2 * position : 2 * position + 2]
+            shift = np.array([column, 0, column, 0], np.float32)
+            result[index] = (left, Sightings(right.strong + shift, right.weak + shift))
         return result
 
 

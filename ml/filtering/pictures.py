@@ -85,4 +85,4 @@ def _label(judgement: Judgement) -> str:
         return text
     if judgement.column is not None:
         return f"{text}, cut {judgement.num_heads_halves}"
-    return f"{text}, mirrored {len(judgement.boxes_flipped)}"
+    return f"{text}, mirrored {judgement.num_heads_flipped}"

@@ -24,6 +24,9 @@ CUT_COUNT = "cut_count"
 RULES = (NO_HEAD, FLIP_COUNT, FACE_WITHOUT_HEAD, CUT_COUNT)
 """Reasons in the order in which they are tried; the first hit decides."""
 
+CONFIRM_IOU = 0.4
+"""Two views show the same head when its boxes overlap at least so much."""
+
 CutForm = Literal["at_gap", "half"]
 
 
@@ -38,6 +41,51 @@ class Finding:
 
     reason: str
     detail: str
+
+
+@dataclass(frozen=True)
+class Sightings:
+    """The heads one detector pass sees in an image.
+
+    Attributes:
+        strong: (N, 4) heads at the threshold, px.
+        weak: (M, 4) what reaches the lower confirming threshold, px; holds `strong`.
+    """
+
+    strong: Boxes
+    weak: Boxes
+
+
+def confirmed_count(first: Sightings, second: Sightings) -> int:
+    """Heads the second view shows, when a weak sighting may confirm a strong one.
+
+    A head whose score crosses the threshold between two views is no contradiction: both saw it.
+    So a strong head of one view without strong partner counts in the other view too if that has a
+    weak sighting in its place. When `weak` equals `strong` this is the plain count of the paper.
+    Without it, a head at 0.49 in one view and 0.51 in the other costs an image: with the demo's
+    detector half of them (36 of 92 by the mirror alone; 12 when 0.25 confirms).
+
+    Args:
+        first: the image.
+        second: another view of it, boxes in the first's frame.
+
+    Returns:
+        The number to compare with `len(first.strong)`.
+    """
+    confirmed_in_second = _confirmed(first.strong, second)
+    confirmed_in_first = _confirmed(second.strong, first)
+    return len(second.strong) + confirmed_in_second - confirmed_in_first
+
+
+def _confirmed(heads: Boxes, view: Sightings) -> int:
+    """Heads that a view has no strong sighting of, but a weak one."""
+    if not len(heads) or not len(view.weak):
+        return 0
+    weak = np.asarray(box_iou(heads, view.weak)).max(axis=1) >= CONFIRM_IOU
+    if not len(view.strong):
+        return int(weak.sum())
+    strong = np.asarray(box_iou(heads, view.strong)).max(axis=1) >= CONFIRM_IOU
+    return int((weak & ~strong).sum())
 
 
 def flip_image(image: Image) -> Image:
@@ -179,22 +227,23 @@ def cut_image(image: Image, column: int) -> tuple[Image, Image]:
     return np.ascontiguousarray(left), np.ascontiguousarray(right)
 
 
-def check_cut(num_heads: int, num_left: int, num_right: int, column: int) -> Finding | None:
+def check_cut(num_heads: int, num_parts: int, num_left: int, column: int) -> Finding | None:
     """Rule 4: the parts must hold as many heads as the whole.
 
     Args:
         num_heads: heads found on the whole image.
-        num_left: heads found on the left part.
-        num_right: heads found on the right part.
+        num_parts: heads the parts show together.
+        num_left: of these, found on the left part; for the text.
         column: where the image was cut, px.
 
     Returns:
         The finding, or None when the rule is content.
     """
-    if num_heads == num_left + num_right:
+    if num_heads == num_parts:
         return None
     return Finding(
-        CUT_COUNT, f"{num_heads} heads, {num_left} + {num_right} when cut at column {column}"
+        CUT_COUNT,
+        f"{num_heads} heads, {num_parts} when cut at column {column} ({num_left} on the left)",
     )
 
 

@@ -72,8 +72,7 @@ class FilteredDatasetConfig(StageConfig):
     """Rules, thresholds, and what is shown."""
 
     detections: DetectionLimits = DetectionLimits()
-    """Which detections count as heads. With the annotation stage's values its boxes are reused and
-    every image takes two passes; with others the image is detected once more, three passes."""
+    """Which detections count as heads; the annotation stage's values, for its boxes are judged."""
     rules: RulesConfig = RulesConfig()
     """How the rules are applied."""
     face_check: FaceCheckConfig = FaceCheckConfig()
@@ -132,7 +131,7 @@ def filter_dataset(ws: Workspace, config: FilteredDatasetConfig, judge: Judge) -
     torch.set_num_threads(ws.threads)
     images = read_stage(ws, "images", IMAGES)
     heads = read_stage(ws, "annotations", HEADS)
-    reusable = can_reuse(heads, judge.detector, config.detections)
+    reusable = can_reuse(heads, judge.detector, judge.limits, judge.rules)
     judgements: dict[str, Judgement] = {}
     exclusions = Exclusions(STAGE)
     num_in = 0
@@ -176,17 +175,26 @@ def filter_dataset(ws: Workspace, config: FilteredDatasetConfig, judge: Judge) -
     return report
 
 
-def can_reuse(heads: pd.DataFrame, detector: HeadDetectorBackend, limits: DetectionLimits) -> bool:
-    """Whether the annotations hold exactly what this detector finds at this threshold.
+def can_reuse(
+    heads: pd.DataFrame,
+    detector: HeadDetectorBackend,
+    limits: DetectionLimits,
+    rules: RulesConfig,
+) -> bool:
+    """Whether the annotations hold all that the rules need of the first detector pass.
 
     Args:
         heads: the annotations.
         detector: the detector in use.
         limits: which detections count.
+        rules: a confirming threshold below the threshold needs detections that are not annotated.
 
     Returns:
-        True when every head comes from the same weights at the same threshold.
+        True when every head comes from the same weights at the same threshold, and no weaker
+        detections are asked for.
     """
+    if rules.confirm_threshold < limits.threshold:
+        return False
     same_detector = heads["teacher"].str.contains(detector.sha256, regex=False).all()
     same_threshold = (heads["threshold"] == np.float32(limits.threshold)).all()
     if not (detector.sha256 and same_detector and same_threshold):
@@ -283,7 +291,7 @@ def _verdicts(images: pd.DataFrame, judgements: Mapping[str, Judgement]) -> pd.D
             "reason": judgement.finding.reason,
             "detail": judgement.finding.detail,
             "num_heads": len(judgement.boxes),
-            "num_heads_flipped": len(judgement.boxes_flipped),
+            "num_heads_flipped": judgement.num_heads_flipped,
             "num_heads_halves": judgement.num_heads_halves,
             "num_faces_missed": judgement.num_faces_missed,
             "stability": judgement.stability,
@@ -374,6 +382,7 @@ def _describe(
         parents=config.facts.parents,
         settings={
             "detector threshold": config.detections.threshold,
+            "confirming threshold": config.rules.confirm_threshold,
             "rule 4": config.rules.cut,
             "face check": config.face_check.backend,
         },

@@ -34,6 +34,8 @@ class PosesConfig(StageConfig):
     """Weight of two to six people at different distances."""
     share_couple: float = Field(0.09, ge=0)
     """Weight of two people, one with an arm around the other."""
+    any_yaw_share: float = Field(0.15, ge=0, le=1)
+    """Share of bodies turned anywhere, also away; the others face the camera more or less."""
     cut_probability: float = Field(0.06, ge=0, le=1)
     """Probability that a person's head is moved over the picture's border."""
     max_head_overlap: float = Field(0.45, ge=0, le=1)

@@ -119,16 +119,18 @@ def split_of(pose_id: str, val_fraction: float, test_fraction: float) -> str:
     return "train"
 
 
-def sample_body_yaw_deg(rng: np.random.Generator) -> float:
+def sample_body_yaw_deg(rng: np.random.Generator, any_yaw_share: float) -> float:
     """Turn of a body about the vertical: mostly towards the camera, at times anywhere.
 
     Args:
         rng: Source of randomness.
+        any_yaw_share: Share of bodies turned anywhere.
 
     Returns:
         Degrees in [-180, 180), 0 facing the camera, positive to the left of the image.
     """
-    kind = rng.choice(3, p=[0.51, 0.34, 0.15])
+    frontal = 1.0 - any_yaw_share
+    kind = rng.choice(3, p=[0.6 * frontal, 0.4 * frontal, any_yaw_share])
     if kind == 0:
         yaw = rng.normal(0.0, 31.0)
     elif kind == 1:
@@ -143,7 +145,7 @@ def _sample_people(rng: np.random.Generator, config: PosesConfig) -> list[Placed
     names = sorted(LAYOUTS)
     shares = np.array([getattr(config, f"share_{name}") for name in names])
     layout = names[int(rng.choice(len(names), p=shares / shares.sum()))]
-    slots = LAYOUTS[layout](rng)[: config.max_people]
+    slots = LAYOUTS[layout](rng, config.any_yaw_share)[: config.max_people]
     camera_pitch = float(np.clip(rng.normal(3.0, 8.0), -18, 25))
     placed: list[PlacedFigure] = []
     for slot in slots:
@@ -278,7 +280,7 @@ def _posture(rng: np.random.Generator, sitting: float, walking: float) -> Postur
     return "walking" if draw < sitting + walking else "standing"
 
 
-def _portrait(rng: np.random.Generator) -> list[Slot]:
+def _portrait(rng: np.random.Generator, any_yaw_share: float) -> list[Slot]:
     """A close-up of one head, seldom two."""
     num_people = 1 if rng.random() < 0.9 else 2
     head = rng.uniform(0.30, 0.52) if num_people == 1 else rng.uniform(0.26, 0.36)
@@ -291,13 +293,13 @@ def _portrait(rng: np.random.Generator) -> list[Slot]:
             ground=1.0,
             distance=rng.random(),
             posture=_posture(rng, 0.3, 0.1),
-            body_yaw_deg=sample_body_yaw_deg(rng),
+            body_yaw_deg=sample_body_yaw_deg(rng, any_yaw_share),
         )
         for centre in centres
     ]
 
 
-def _half_body(rng: np.random.Generator) -> list[Slot]:
+def _half_body(rng: np.random.Generator, any_yaw_share: float) -> list[Slot]:
     """One to three people from the waist up."""
     num_people = int(rng.choice([1, 2, 3], p=[0.42, 0.38, 0.20]))
     head = rng.uniform(0.17, 0.30) / (1 + 0.13 * (num_people - 1))
@@ -309,13 +311,13 @@ def _half_body(rng: np.random.Generator) -> list[Slot]:
             ground=1.0,
             distance=rng.random(),
             posture=_posture(rng, 0.35, 0.1),
-            body_yaw_deg=sample_body_yaw_deg(rng),
+            body_yaw_deg=sample_body_yaw_deg(rng, any_yaw_share),
         )
         for index in range(num_people)
     ]
 
 
-def _full_body(rng: np.random.Generator) -> list[Slot]:
+def _full_body(rng: np.random.Generator, any_yaw_share: float) -> list[Slot]:
     """One to three whole figures on the ground."""
     num_people = int(rng.choice([1, 2, 3], p=[0.45, 0.35, 0.20]))
     head = rng.uniform(0.086, 0.135)
@@ -328,13 +330,13 @@ def _full_body(rng: np.random.Generator) -> list[Slot]:
             ground=ground + rng.normal(0.0, 0.01),
             distance=rng.random(),
             posture=_posture(rng, 0.15, 0.35),
-            body_yaw_deg=sample_body_yaw_deg(rng),
+            body_yaw_deg=sample_body_yaw_deg(rng, any_yaw_share),
         )
         for index in range(num_people)
     ]
 
 
-def _group(rng: np.random.Generator) -> list[Slot]:
+def _group(rng: np.random.Generator, any_yaw_share: float) -> list[Slot]:
     """Three to eight people close together in one to three rows, the front row lower."""
     num_people = int(rng.integers(3, 9))
     num_rows = 1 if num_people <= 3 else int(rng.integers(2, 3 if num_people < 7 else 4))
@@ -356,13 +358,13 @@ def _group(rng: np.random.Generator) -> list[Slot]:
                     ground=1.0,
                     distance=row + 0.8 * rng.random(),
                     posture=_posture(rng, sitting, 0.05),
-                    body_yaw_deg=0.75 * sample_body_yaw_deg(rng),
+                    body_yaw_deg=0.75 * sample_body_yaw_deg(rng, any_yaw_share),
                 )
             )
     return slots
 
 
-def _scattered(rng: np.random.Generator) -> list[Slot]:
+def _scattered(rng: np.random.Generator, any_yaw_share: float) -> list[Slot]:
     """Two to six people at very different distances, seen from about their eye level."""
     num_people = int(rng.integers(2, 7))
     horizon = rng.uniform(0.22, 0.45)
@@ -376,13 +378,13 @@ def _scattered(rng: np.random.Generator) -> list[Slot]:
             ground=1.0,
             distance=float(1.0 / head),
             posture=_posture(rng, 0.08, 0.4),
-            body_yaw_deg=sample_body_yaw_deg(rng),
+            body_yaw_deg=sample_body_yaw_deg(rng, any_yaw_share),
         )
         for head, column in zip(heads, columns, strict=True)
     ]
 
 
-def _couple(rng: np.random.Generator) -> list[Slot]:
+def _couple(rng: np.random.Generator, _any_yaw_share: float) -> list[Slot]:
     """Two people side by side, one with an arm around the other."""
     head = rng.uniform(0.13, 0.30)
     turn = abs(rng.normal(0.0, 28.0))
@@ -406,7 +408,7 @@ def _couple(rng: np.random.Generator) -> list[Slot]:
     ]
 
 
-LAYOUTS: Final[dict[str, Callable[[np.random.Generator], list[Slot]]]] = {
+LAYOUTS: Final[dict[str, Callable[[np.random.Generator, float], list[Slot]]]] = {
     "portrait": _portrait,
     "half_body": _half_body,
     "full_body": _full_body,

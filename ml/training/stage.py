@@ -15,6 +15,8 @@ import pandas as pd
 import torch
 from lightning.pytorch import LightningModule
 from numpy.typing import NDArray
+from safetensors.torch import load_file
+from torch import nn
 
 import ml
 from ml.dataset.augmentation import AugmentConfig
@@ -32,6 +34,7 @@ from ml.model.config import ModelSize, model_config
 from ml.model.detector import build_detector
 from ml.model.losses import HeadLoss, LossConfig
 from ml.model.postprocess import PostprocessConfig, postprocess
+from ml.model.weights import load_fitting
 from ml.records.atomic import write_json
 from ml.records.config import StageConfig
 from ml.records.exclusions import Exclusions
@@ -62,6 +65,9 @@ class TrainedModelConfig(StageConfig):
     """Size of the network."""
     supervision: Literal["pseudo", "truth"] = "pseudo"
     """Labels: the annotation stage's, or the renderer's truth."""
+    initial_encoder: Literal["flame_regressor"] | None = "flame_regressor"
+    """Where the encoder's first weights come from: the crop regressor, as the paper starts from
+    weights trained on COCO; none: random. The regressor must have been given the same encoder."""
     loader: LoaderConfig = LoaderConfig()
     """Batches and input size."""
     augment: AugmentConfig = AugmentConfig()
@@ -125,6 +131,8 @@ def run(
     )
     tracker.log_params(_data_params(train, val))
     network = build_detector(model_config(config.size))
+    if config.initial_encoder:
+        start_encoder(network, ws.stage_dir(config.initial_encoder) / "regressor.safetensors")
     module = HeadDetectorModule(
         network,
         HeadLoss(config.loss, head_model),
@@ -159,6 +167,29 @@ def run(
     _register(folder, config, tracker, train[0].image_rgb, stage)
     finish_work(ws, stage)
     return report
+
+
+def start_encoder(network: nn.Module, weights: Path) -> None:
+    """Give the detector the encoder of a network trained before.
+
+    Args:
+        network: the detector; changed in place.
+        weights: safetensors file with entries `backbone.*`.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: an entry of the detector's encoder is missing there, or has another shape.
+    """
+    if not weights.is_file():
+        raise FileNotFoundError(f"{weights}: no weights to start from; run the stage that makes it")
+    state = {k: v for k, v in load_file(weights).items() if k.startswith("backbone.")}
+    report = load_fitting(network, state)
+    absent = [name for name in report.missing if name.startswith("backbone.")]
+    if absent or report.mismatched:
+        raise ValueError(
+            f"{weights}: its encoder is not the detector's: missing {absent[:3]}, of another shape "
+            f"{list(report.mismatched)[:3]}; give both the same size or set initial_encoder to null"
+        )
 
 
 def read_samples(

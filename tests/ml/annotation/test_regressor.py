@@ -11,11 +11,10 @@ from ml.annotation.regressor import (
     load_regressor,
     save_regressor,
 )
+from ml.flame.rotation import matrix_from_6d, sixd_from_matrix
 
 TINY = RegressorArchitecture(
     crop_size=64,
-    widths=(8, 8, 16, 16),
-    depths=(0, 1, 1, 0),
     num_features=32,
     num_shape=10,
     num_expression=5,
@@ -59,7 +58,9 @@ def test_predict_equals_the_network_in_any_batching(network: CropRegressor, num_
     for crop, flame in zip(crops, predicted, strict=True):
         with torch.no_grad():
             alone = network(crop[None].float() / 255)[0]
+            alone[403:409] = sixd_from_matrix(matrix_from_6d(alone[403:409]))
         torch.testing.assert_close(flame, alone, rtol=1e-4, atol=1e-4)
+        assert float(flame[403:406] @ flame[406:409]) == pytest.approx(0, abs=1e-6)
 
 
 def test_saved_regressor_predicts_the_same(network: CropRegressor, tmp_path: Path) -> None:
@@ -80,7 +81,7 @@ def test_errors_say_what_to_do(network: CropRegressor, tmp_path: Path) -> None:
     ):
         regressor.predict(torch.zeros(1, 3, 64, 64))
     with pytest.raises(
-        ValueError, match="crop_size: expected a positive multiple of 16 px, got 100"
+        ValueError, match="crop_size: expected a positive multiple of 32 px, got 100"
     ):
         CropRegressor(RegressorArchitecture(crop_size=100))
     with pytest.raises(FileNotFoundError, match="run the stage flame_regressor"):

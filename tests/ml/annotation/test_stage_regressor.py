@@ -22,9 +22,7 @@ from ml.training.determinism import SampleKey
 from ml.training.fit import FitConfig
 from ml.training.tracking import NullTracker
 
-ARCHITECTURE = RegressorArchitecture(
-    crop_size=32, widths=(8, 8, 8, 8), depths=(0, 0, 0, 0), num_shape=2, num_expression=1
-)
+ARCHITECTURE = RegressorArchitecture(crop_size=32, num_shape=2, num_expression=1)
 CONFIG = FlameRegressorConfig(
     architecture=ARCHITECTURE,
     fit=FitConfig(epochs=2, precision="32-true", validate_every_epochs=1),

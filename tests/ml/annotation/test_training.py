@@ -52,9 +52,7 @@ def test_reprojection_by_hand(head_model: HeadModel) -> None:
 
 def test_gradients_reach_every_output(head_model: HeadModel) -> None:
     torch.manual_seed(0)
-    architecture = RegressorArchitecture(
-        crop_size=64, widths=(8, 8, 8, 8), depths=(0, 0, 0, 0), num_shape=2, num_expression=1
-    )
+    architecture = RegressorArchitecture(crop_size=64, num_shape=2, num_expression=1)
     network = CropRegressor(architecture)
     predicted = network(torch.rand(4, 3, 64, 64))
     target = turned(frontal(4, 64), 20)

@@ -111,7 +111,7 @@ def test_rule_4_a_head_that_needs_its_surroundings():
     image = picture((40, 30, 10), (66, 30, 10))
     (judgement,) = judge([image], LopsidedDetector())
     assert judgement.finding.reason == "cut_count"
-    assert judgement.finding.detail == "2 heads, 1 + 0 when cut at column 60"
+    assert judgement.finding.detail == "2 heads, 1 when cut at column 60 (1 on the left)"
     assert judgement.num_heads_halves == 1
 
 
@@ -126,7 +126,27 @@ def test_the_paper_removes_what_the_gap_keeps():
     (half,) = judge([ONE], cut="half")
     assert gap.keep
     assert half.finding.reason == "cut_count"
-    assert half.finding.detail == "1 heads, 0 + 0 when cut at column 60"
+    assert half.finding.detail == "1 heads, 0 when cut at column 60 (0 on the left)"
+
+
+class FadingDetector(SquareDetector):
+    """Sees squares in the left half of an image at a lower score."""
+
+    @staticmethod
+    def _find(image):
+        boxes, _ = SquareDetector._find(image)
+        right = boxes[:, 0] > image.shape[1] / 2
+        return boxes, np.where(right, 0.7, 0.3).astype(np.float32)
+
+
+def test_a_weak_sighting_confirms_unless_the_papers_counts_are_asked_for():
+    image = picture((80, 30, 15))
+    (confirmed,) = judge([image], FadingDetector(), confirm_threshold=0.25)
+    assert confirmed.keep
+    assert confirmed.num_heads_flipped == 1
+    (plain,) = judge([image], FadingDetector(), confirm_threshold=0.5)
+    assert plain.finding.reason == "flip_count"
+    assert plain.num_heads_flipped == 0
 
 
 def test_a_judgement_survives_the_work_folder():

@@ -8,10 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ml.filtering.rules import (
+    Sightings,
     check_cut,
     check_faces,
     check_flip,
     check_heads,
+    confirmed_count,
     cut_column,
     cut_image,
     first_finding,
@@ -69,10 +71,10 @@ def test_rule_3_says_where():
 
 
 def test_rule_4_counts():
-    assert check_cut(3, 1, 2, 50) is None
-    finding = check_cut(3, 1, 1, 50)
+    assert check_cut(3, 3, 1, 50) is None
+    finding = check_cut(3, 2, 1, 50)
     assert finding.reason == "cut_count"
-    assert finding.detail == "3 heads, 1 + 1 when cut at column 50"
+    assert finding.detail == "3 heads, 2 when cut at column 50 (1 on the left)"
 
 
 @pytest.mark.parametrize(
@@ -161,9 +163,48 @@ def test_flipping_twice_is_the_identity(heads):
 
 
 def test_the_first_objection_decides():
-    assert first_finding([None, check_flip(2, 1), check_cut(2, 0, 0, 5)], 2).reason == "flip_count"
+    assert first_finding([None, check_flip(2, 1), check_cut(2, 1, 0, 5)], 2).reason == "flip_count"
     kept = first_finding([None, None], 2)
     assert (kept.reason, kept.detail) == ("keep", "2 heads")
+
+
+A, B, C = (0, 0, 10, 10), (20, 0, 30, 10), (40, 0, 50, 10)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "expected"),
+    [
+        (((A, B), (A, B)), ((A, B), (A, B)), 2),
+        (((A, B), (A, B)), ((A,), (A,)), 1),
+        (((A, B), (A, B)), ((A,), (A, B)), 2),
+        (((A,), (A, B)), ((A, B), (A, B)), 1),
+        (((A,), (A,)), ((A, B), (A, B)), 2),
+        (((A, B), (A, B)), ((A, C), (A, B, C)), 3),
+        (((A, B), (A, B, C)), ((A, C), (A, B, C)), 2),
+        (((A,), (A,)), ((), (A,)), 1),
+        (((), ()), ((), ()), 0),
+    ],
+    ids=[
+        "both strong",
+        "lost",
+        "confirmed in the second",
+        "confirmed in the first",
+        "new",
+        "one confirmed, one new",
+        "both ways",
+        "only weak",
+        "nothing",
+    ],
+)
+def test_weak_sightings_confirm(first, second, expected):
+    views = [Sightings(boxes(*strong), boxes(*weak)) for strong, weak in (first, second)]
+    assert confirmed_count(*views) == expected
+
+
+@settings(max_examples=50, deadline=None)
+@given(many_boxes, many_boxes)
+def test_without_weaker_sightings_it_is_the_plain_count(one, other):
+    assert confirmed_count(Sightings(one, one), Sightings(other, other)) == len(other)
 
 
 def test_stability():

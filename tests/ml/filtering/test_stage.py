@@ -13,7 +13,7 @@ import pytest
 from ml.captions.scene import PersonLook, Scene
 from ml.dataset.splits import LeakError
 from ml.filtering import stage
-from ml.filtering.judge import Judge
+from ml.filtering.judge import Judge, RulesConfig
 from ml.filtering.stage import FilteredDatasetConfig, can_reuse, drop_table, filter_dataset
 from ml.imaging.io import encode_png
 from ml.records.exclusions import Exclusions
@@ -54,7 +54,9 @@ REASONS = {
     "b1": "cut_count",
     "b2": "keep",
 }
-CONFIG = FilteredDatasetConfig(images_per_batch=2, max_drop_rate=0.7)
+CONFIG = FilteredDatasetConfig(
+    rules=RulesConfig(confirm_threshold=0.5), images_per_batch=2, max_drop_rate=0.7
+)
 
 
 def shard_of(sample_id):
@@ -257,12 +259,14 @@ def test_another_detector_takes_a_third_pass_and_comes_to_the_same_verdicts(
 
 def test_reuse_needs_the_same_weights_and_threshold():
     heads = pd.DataFrame(head_rows("a1", f"squares:{LopsidedDetector.sha256} + regressor:1"))
-    limits = CONFIG.detections
-    assert can_reuse(heads, LopsidedDetector(), limits)
-    assert not can_reuse(heads.assign(threshold=0.4), LopsidedDetector(), limits)
-    assert not can_reuse(heads.assign(teacher="squares:other"), LopsidedDetector(), limits)
+    detector, limits, rules = LopsidedDetector(), CONFIG.detections, CONFIG.rules
+    assert can_reuse(heads, detector, limits, rules)
+    assert not can_reuse(heads.assign(threshold=0.4), detector, limits, rules)
+    assert not can_reuse(heads.assign(teacher="squares:other"), detector, limits, rules)
     lower = limits.model_copy(update={"threshold": 0.4})
-    assert not can_reuse(heads, LopsidedDetector(), lower)
+    assert not can_reuse(heads, detector, lower, rules)
+    # Weaker detections, which may confirm, are not annotated.
+    assert not can_reuse(heads, detector, limits, RulesConfig(confirm_threshold=0.3))
 
 
 def test_images_without_annotations_are_not_judged(tmp_path, no_plots):

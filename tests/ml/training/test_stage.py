@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+from safetensors.torch import save_file
 
 sys.path.insert(0, str(Path(__file__).parent))
 from tiny_world import make_world
@@ -17,6 +19,8 @@ from tiny_world import make_world
 from ml.dataset.augmentation import AugmentConfig
 from ml.dataset.datamodule import LoaderConfig
 from ml.inference.loading import load_detector
+from ml.model.config import model_config
+from ml.model.detector import build_detector
 from ml.model.losses import LossConfig
 from ml.records.exclusions import read_exclusions
 from ml.records.workspace import Workspace
@@ -27,10 +31,12 @@ from ml.training.stage import (
     TrainedModelConfig,
     TrainedModelExactConfig,
     run,
+    start_encoder,
 )
 from ml.training.tracking import NullTracker, mlflow_run
 
 SHORT = {
+    "initial_encoder": None,
     "loader": LoaderConfig(image_size=96, batch_size=2),
     "augment": AugmentConfig(rotate=0.5),
     "loss": LossConfig(num_vertices=50),
@@ -131,3 +137,24 @@ def test_unknown_supervision_and_keys_are_refused() -> None:
         TrainedModelExactConfig(supervision="pseudo")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="Extra inputs"):
         TrainedModelConfig(epochs=3)  # type: ignore[call-arg]
+
+
+def test_the_encoder_starts_from_the_weights_of_another_network(tmp_path: Path) -> None:
+    first, second = (build_detector(model_config("nano")) for _ in range(2))
+    neck = {name: tensor.clone() for name, tensor in second.neck.state_dict().items()}
+    weights = tmp_path / "regressor.safetensors"
+    save_file({k: v.contiguous() for k, v in first.state_dict().items()}, weights)
+    start_encoder(second, weights)
+    for name, tensor in second.backbone.state_dict().items():
+        assert torch.equal(tensor, first.backbone.state_dict()[name]), name
+    for name, tensor in second.neck.state_dict().items():
+        assert torch.equal(tensor, neck[name]), name
+
+
+def test_weights_of_another_encoder_are_refused(tmp_path: Path) -> None:
+    network = build_detector(model_config("nano"))
+    with pytest.raises(FileNotFoundError, match="run the stage that makes it"):
+        start_encoder(network, tmp_path / "none.safetensors")
+    save_file({"backbone.stem.conv.conv.weight": torch.zeros(1)}, tmp_path / "other.safetensors")
+    with pytest.raises(ValueError, match="its encoder is not the detector's: missing"):
+        start_encoder(network, tmp_path / "other.safetensors")

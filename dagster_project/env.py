@@ -13,6 +13,7 @@ _QUIET = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DO_NOT_TRACK": "1",
     "MLFLOW_LOGGING_LEVEL": "WARNING",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     # MLflow's server otherwise starts processes for scheduled jobs, which we do not use.
     "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",

@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 ORCHESTRATORS = {"dagster", "dvc", "great_expectations"}
 UPPER = {"assets", "ops", "dagster_project"}
-FLOOR = {"records", "imaging"}
+FLOOR = {"records", "imaging", "flame"}
 HEAVY = {"transformers", "lightning", "mlflow", "diffusers", "onnxruntime", "matplotlib"}
 
 

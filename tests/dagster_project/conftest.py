@@ -61,6 +61,8 @@ def toy_template(tmp_path_factory):
     for path in (HERE / "toy").iterdir():
         if path.is_file():
             shutil.copy(path, root)
+    # Under its own name it would be a dvc.yaml of this repository.
+    (root / "stages.yaml").rename(root / "dvc.yaml")
     (root / "code").mkdir()
     (root / "code" / "numbers.py").write_text("# stands for the library's code\n")
     (root / ".gitignore").write_text("/data/\n/.dagster/\n/made.log\n/reports/\n")

@@ -2,12 +2,11 @@ import pytest
 import torch
 
 from ml.flame.head_model import HeadModel
-from ml.flame.procedural import build_procedural_head
 
 
 @pytest.fixture(scope="session")
-def head_model() -> HeadModel:
-    return build_procedural_head(0)
+def head_model(procedural_head: HeadModel) -> HeadModel:
+    return procedural_head
 
 
 @pytest.fixture(autouse=True)

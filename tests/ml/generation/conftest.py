@@ -9,15 +9,14 @@ import pytest
 
 from ml.captions.scene import PersonLook, Scene
 from ml.flame.head_model import HeadModel
-from ml.flame.procedural import build_procedural_head
 from ml.poses.skeleton import Person, PoseSample
 
 FRONTAL = np.diag([1.0, -1.0, -1.0])
 
 
 @pytest.fixture(scope="session")
-def head_model() -> HeadModel:
-    return build_procedural_head(0)
+def head_model(procedural_head: HeadModel) -> HeadModel:
+    return procedural_head
 
 
 @pytest.fixture

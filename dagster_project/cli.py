@@ -72,6 +72,7 @@ def _parser(pipeline: Pipeline) -> argparse.ArgumentParser:
 def demo(pipeline: Pipeline, options: argparse.Namespace) -> int:
     """Make every stage that is not up to date, then show the results."""
     from dagster_project.launch import launch, open_instance
+    from dagster_project.schedule import Schedule
 
     started = time.monotonic()
     stale = list(pipeline.graph) if options.force else pipeline.stale()
@@ -80,7 +81,15 @@ def demo(pipeline: Pipeline, options: argparse.Namespace) -> int:
         stages = [stage for stage in pipeline.graph if stage in wanted]
         with open_instance(prepare(pipeline.root)) as instance:
             _print_plan(pipeline, stages)
-            if not launch(pipeline, instance, stages, force=options.force, verbose=options.verbose):
+            schedule = Schedule(
+                pipeline,
+                stages,
+                lambda stage: launch(
+                    pipeline, instance, [stage], force=options.force, verbose=options.verbose
+                ),
+                lambda stage: _materialize_command(stage, options),
+            )
+            if not schedule.run():
                 print("failed; what is finished is kept, and the same command goes on from there")
                 return 1
     else:
@@ -88,6 +97,13 @@ def demo(pipeline: Pipeline, options: argparse.Namespace) -> int:
     _print_results(pipeline)
     print(f"\n{time.monotonic() - started:.1f} s. `make ui` shows the assets and the runs.")
     return 0
+
+
+def _materialize_command(stage: str, options: argparse.Namespace) -> list[str]:
+    """This program again, to make one stage with the same options."""
+    verbose = ["--verbose"] if options.verbose else []
+    force = ["--force"] if options.force else []
+    return [sys.executable, sys.argv[0], *verbose, "materialize", stage, *force]
 
 
 def materialize(pipeline: Pipeline, options: argparse.Namespace) -> int:

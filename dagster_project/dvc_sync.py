@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from filelock import FileLock
 
 Versions = dict[str, str]
 """Path of an out, relative to the root -> md5."""
@@ -35,7 +36,8 @@ class DvcBridge:
         path = self.root / "dvc.lock"
         if not path.exists():
             return {}
-        stages = (yaml.safe_load(path.read_text()) or {}).get("stages", {})
+        with self._lock_file():
+            stages = (yaml.safe_load(path.read_text()) or {}).get("stages", {})
         return {
             name: {out["path"]: out["md5"] for out in stage.get("outs", ()) if "md5" in out}
             for name, stage in stages.items()
@@ -78,9 +80,15 @@ class DvcBridge:
         if self.run_by_dvc(stage):
             return self.on_disk([stage])[stage]
         # Waits: another process may be recording its own stage at this moment.
-        with self._repo(wait=True) as repo:
+        with self._lock_file(), self._repo(wait=True) as repo:
             (committed,) = repo.commit(target=f"{self.root / 'dvc.yaml'}:{stage}", force=True)
             return {out.def_path: out.hash_info.value for out in committed.outs}
+
+    def _lock_file(self) -> FileLock:
+        """Held while dvc.lock is read or written: DVC writes it in place."""
+        folder = self.root / ".dagster"
+        folder.mkdir(exist_ok=True)
+        return FileLock(folder / "dvc.lock.lock")
 
     @contextmanager
     def _repo(self, wait: bool = False) -> Iterator[Any]:

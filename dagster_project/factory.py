@@ -6,6 +6,7 @@ A stage is made the same way from the UI, from the command line and from `dvc re
 """
 
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -48,19 +49,22 @@ def build_asset(
     ) -> Iterator[dg.AssetCheckResult | dg.MaterializeResult]:
         yield from StageRun(pipeline, asset, context, engine, mlflow).execute()
 
-    return dg.asset(
-        name=asset.name,
-        description=asset.description,
-        deps=list(node.upstream),
-        group_name=asset.group,
-        kinds=set(asset.kinds),
-        code_version=pipeline.code_version(asset.name),
-        partitions_def=partitions if asset.partitioned else None,
-        backfill_policy=dg.BackfillPolicy.single_run() if asset.partitioned else None,
-        check_specs=check_specs(asset),
-        # Stages that could run now run in the order in which dvc.yaml lists them.
-        op_tags={"dagster/priority": str(-list(pipeline.graph).index(asset.name))},
-    )(body)
+    with warnings.catch_warnings():
+        # Backfill policies are beta in Dagster 1.13, and it says so for every asset.
+        warnings.simplefilter("ignore", dg.BetaWarning)
+        return dg.asset(
+            name=asset.name,
+            description=asset.description,
+            deps=list(node.upstream),
+            group_name=asset.group,
+            kinds=set(asset.kinds),
+            code_version=pipeline.code_version(asset.name),
+            partitions_def=partitions if asset.partitioned else None,
+            backfill_policy=dg.BackfillPolicy.single_run() if asset.partitioned else None,
+            check_specs=check_specs(asset),
+            # Stages that could run now run in the order in which dvc.yaml lists them.
+            op_tags={"dagster/priority": str(-list(pipeline.graph).index(asset.name))},
+        )(body)
 
 
 def check_specs(asset: StageAsset) -> list[dg.AssetCheckSpec]:
@@ -169,7 +173,7 @@ class StageRun:
         units = self.pipeline.units(self.stage)
         if self.asset.partitioned:
             units = list(self.context.partition_keys)
-        with self.pipeline.writing():
+        with self.pipeline.writing(self.stage):
             self._prepare(units)
             self._make(units)
             # Before recording all is judged, also shards that earlier runs made.

@@ -242,18 +242,18 @@ class Pipeline:
         return [stage for stage in self.graph if stage in changed]
 
     @contextmanager
-    def writing(self) -> Iterator[None]:
-        """Hold the right to write data; one process has it at a time.
+    def writing(self, stage: str) -> Iterator[None]:
+        """Hold the right to write a stage's data; one process has it at a time.
 
         The lock belongs to the process: a killed one gives it up. Yields at once or waits.
         """
-        lock = FileLock(self.root / ".dagster" / "writing.lock")
+        lock = FileLock(self.root / ".dagster" / f"writing-{stage}.lock")
         lock_path = Path(lock.lock_file)
         lock_path.parent.mkdir(parents=True, exist_ok=True)
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            say("another run is writing data here; waiting for it")
+            say(f"another run is making {stage}; waiting for it")
             lock.acquire()
         try:
             yield

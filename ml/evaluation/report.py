@@ -138,6 +138,8 @@ def write_report(
         undefined=StrictUndefined,
         autoescape=select_autoescape(["html.jinja"]),
         keep_trailing_newline=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     values = {
         "facts": dict(facts),

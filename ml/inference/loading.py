@@ -49,7 +49,8 @@ def save_detector(
         head_model_sha256: identity of the head model its parameters belong to.
         training: how it was trained, kept as it is; must be JSON.
     """
-    state = {name: value.contiguous().cpu() for name, value in network.state_dict().items()}
+    # Copies: the file format refuses tensors that share memory, as shared branches do.
+    state = {name: value.detach().cpu().clone() for name, value in network.state_dict().items()}
     write_bytes(folder / WEIGHTS_NAME, save(state))
     description = {
         "format": FORMAT,

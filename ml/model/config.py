@@ -119,6 +119,10 @@ class HeadConfig(StageConfig):
     """Unit of the predicted offset from the anchor centre; official: pixel."""
     scale_base_px_per_m: float = Field(default=20.0, gt=0)
     """Scale at z = 0 and stride 1: scale = base * e^z * stride."""
+    share_branches: bool = False
+    """The convolutions of the FLAME branches are the same at all scales, each with its own batch
+    normalisation: a head teaches the branches whatever its size. Needs plain convolution blocks
+    and equal `flame_channels`; official: False."""
     frontal_start: bool = False
     """Bias the rotation to a frontal head before training; official: False."""
     swapped_branches: bool = False
@@ -242,6 +246,7 @@ def _nano_model() -> ModelConfig:
         head=HeadConfig(
             box_channels=(32, 48, 48),
             flame_channels=(64, 64, 64),
+            share_branches=True,
             branch_block="conv",
             branch_blocks=1,
             shape=BranchConfig(inter=32, out=32),

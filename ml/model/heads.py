@@ -98,6 +98,16 @@ def _branch(
     return nn.Sequential(*blocks, nn.Conv2d(inter, out, 1))
 
 
+def _share_convolutions(source: ScaleHead, target: ScaleHead) -> None:
+    """Replace the convolutions of a head's FLAME branches by another head's."""
+    for name, branch in source.named_children():
+        if name.startswith("flame_"):
+            own = getattr(target, name)
+            own[-1] = branch[-1]
+            for block, shared in zip(own[:-1], branch[:-1], strict=True):
+                block.conv = shared.conv
+
+
 def _rows(maps: Tensor) -> Tensor:
     """(B, C, H, W) -> (B, H*W, C)."""
     return maps.flatten(2).transpose(1, 2)
@@ -116,6 +126,9 @@ class DetectionHeads(nn.Module):
         self.head1 = ScaleHead(in_channels[0], 0, config, norm)
         self.head2 = ScaleHead(in_channels[1], 1, config, norm)
         self.head3 = ScaleHead(in_channels[2], 2, config, norm)
+        if config.share_branches:
+            for head in (self.head2, self.head3):
+                _share_convolutions(self.head1, head)
 
     def forward(self, maps: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """Predictions of all anchors.

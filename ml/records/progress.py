@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 from tqdm import tqdm
@@ -21,3 +22,10 @@ def progress(items: Iterable[T], description: str, total: int | None = None) -> 
     yield from tqdm(
         items, desc=description, total=total, disable=None, leave=False, dynamic_ncols=True
     )
+
+
+@contextmanager
+def waiting(description: str) -> Iterator[None]:
+    """Show that something else is being waited for; silent when stderr is not a terminal."""
+    with tqdm(desc=f"waiting for {description}", bar_format="{desc}", disable=None, leave=False):
+        yield

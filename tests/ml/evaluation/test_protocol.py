@@ -1,0 +1,197 @@
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from ml.evaluation.annotation_quality import annotated_heads
+from ml.evaluation.baselines import always_frontal, mean_head
+from ml.evaluation.protocol import EvaluationSample, evaluate
+from ml.evaluation.report import METRICS, Metric, cell, group_table, results_frame, write_report
+from ml.flame.geometry import HeadGeometry
+from ml.flame.params import ROTATION, SCALE
+from ml.flame.rotation import matrix_from_euler_deg, sixd_from_matrix
+from ml.inference.drawing import draw_heads
+from ml.records.heads import Heads
+
+
+@pytest.fixture(scope="module")
+def geometry(procedural_head):
+    return HeadGeometry(procedural_head)
+
+
+def make_heads(geometry, yaws_deg, score=1.0, x=60.0):
+    flame = np.zeros((len(yaws_deg), 413), np.float32)
+    angles = torch.tensor([[0.0, float(yaw), 0.0] for yaw in yaws_deg])
+    flame[:, ROTATION] = sixd_from_matrix(matrix_from_euler_deg(angles)).numpy()
+    flame[:, 409] = x + 120 * np.arange(len(yaws_deg))
+    flame[:, 410] = 80
+    flame[:, SCALE] = 300
+    points = geometry.vertices_px(flame)
+    boxes = np.concatenate([points.min(axis=1), points.max(axis=1)], axis=1)
+    return Heads(boxes, np.full(len(yaws_deg), score), flame)
+
+
+def sample(heads, ignore=None, name="a"):
+    attributes = pd.DataFrame(
+        {"visible": 1.0, "skin_tone": 5, "hair_style": "bald", "glasses": "none", "hat": "none"},
+        index=range(len(heads)),
+    )
+    ignore = np.zeros(len(heads), bool) if ignore is None else np.array(ignore)
+    image = np.full((160, 320, 3), 90, np.uint8)
+    return EvaluationSample(name, image, heads, ignore, attributes)
+
+
+def test_perfect_predictions_are_perfect(geometry):
+    heads = make_heads(geometry, [0, 50])
+    figures = evaluate([heads], [sample(heads)], geometry).metrics()
+    assert figures["ap50"] == figures["recall"] == figures["precision"] == 1
+    assert figures["nme_bbox"] == pytest.approx(0, abs=1e-5)
+    assert figures["rotation_deg"] == pytest.approx(0, abs=0.05)
+    assert figures["failure_rate"] == figures["num_missed"] == 0
+
+
+def test_errors_by_hand(geometry):
+    truth = make_heads(geometry, [0, 20])
+    turned = make_heads(geometry, [10, 20])
+    moved = turned.flame.copy()
+    moved[1, 409] += 4
+    predicted = Heads(turned.boxes_xyxy, turned.scores, moved)
+    evaluation = evaluate([predicted], [sample(truth)], geometry)
+    pairs = evaluation.pairs.sort_values("truth")
+    assert pairs["rotation_deg"].to_numpy() == pytest.approx([10, 0], abs=0.05)
+    assert pairs["yaw_deg"].to_numpy() == pytest.approx([10, 0], abs=0.05)
+    size = np.ptp(geometry.vertices_px(truth.flame[1:])[0], axis=0)
+    assert pairs["nme_bbox"].iloc[1] == pytest.approx(100 * 4 / np.sqrt(size.prod()), rel=1e-4)
+
+
+def test_missed_heads_are_failures_and_ignored_heads_are_not(geometry):
+    truth = make_heads(geometry, [0, 0])
+    one = truth[[0]]
+    figures = evaluate([one], [sample(truth)], geometry).metrics()
+    assert (figures["recall"], figures["precision"], figures["num_missed"]) == (0.5, 1, 1)
+    assert figures["failure_rate"] == 0.5
+    forgiven = evaluate([one], [sample(truth, [False, True])], geometry)
+    assert forgiven.metrics()["recall"] == 1
+    assert forgiven.num_ignored == 1
+
+
+def test_unsure_predictions_only_count_for_average_precision(geometry):
+    truth = make_heads(geometry, [0])
+    unsure = Heads(truth.boxes_xyxy, [0.1], truth.flame)
+    figures = evaluate([unsure], [sample(truth)], geometry, operating_score=0.3).metrics()
+    assert figures["ap50"] == 1
+    assert figures["recall"] == 0
+    assert np.isnan(figures["nme_bbox"])
+
+
+def test_nothing_predicted_and_nothing_there(geometry):
+    truth = make_heads(geometry, [0])
+    samples = [sample(truth), sample(Heads.empty(), name="b")]
+    evaluation = evaluate([Heads.empty(), Heads.empty()], samples, geometry)
+    assert evaluation.metrics()["ap50"] == 0
+    assert evaluation.metrics()["failure_rate"] == 1
+    with pytest.raises(ValueError, match="1 predictions for 2 samples"):
+        evaluate([Heads.empty()], samples, geometry)
+
+
+def test_intervals_hold_the_figure(geometry):
+    truth = [make_heads(geometry, [yaw]) for yaw in (0, 10, 20, 30)]
+    frontal = [always_frontal(heads, geometry) for heads in truth]
+    evaluation = evaluate(frontal, [sample(t) for t in truth], geometry)
+    low, high = evaluation.intervals(np.random.default_rng(0), 200)["rotation_deg"]
+    mean = evaluation.metrics()["rotation_deg"]
+    assert mean == pytest.approx(15, abs=0.1)
+    assert -0.1 <= low < mean < high <= 30.1
+
+
+def test_baselines_keep_boxes_and_replace_what_they_say(geometry):
+    heads = make_heads(geometry, [40, -40])
+    heads.flame[:, :50] = 1.0
+    neutral = mean_head(heads)
+    assert (neutral.flame[:, :403] == 0).all()
+    assert (neutral.flame[:, 403:] == heads.flame[:, 403:]).all()
+    frontal = always_frontal(heads, geometry)
+    assert geometry.euler_deg(frontal.flame) == pytest.approx(np.zeros((2, 3)), abs=1e-3)
+    points = geometry.vertices_px(frontal.flame)
+    fitted = np.concatenate([points.min(axis=1), points.max(axis=1)], axis=1)
+    assert fitted[:, [1, 3]] == pytest.approx(heads.boxes_xyxy[:, [1, 3]], abs=0.05)
+    assert len(always_frontal(Heads.empty(), geometry)) == 0
+
+
+def test_groups_and_cells():
+    pairs = pd.DataFrame(
+        {
+            "true_yaw_deg": [-10.0, 40.0, 45.0],
+            "size_px": [15.0, 30.0, 90.0],
+            "visible": [1.0, 0.4, 0.6],
+            "skin_tone": [1, 5, 10],
+            "nme_bbox": [2.0, 4.0, 6.0],
+            "rotation_deg": [5.0, 10.0, 20.0],
+        }
+    )
+    tables = group_table(pairs)
+    yaw = tables["yaw of the head, degrees"]
+    assert yaw.to_numpy().tolist() == [["0 to 30", 1, 2.0, 5.0], ["30 to 60", 2, 5.0, 15.0]]
+    assert [len(table) for table in tables.values()] == [2, 3, 3, 3]
+    metric = Metric("ap50", "AP50", "↑", "{:.2f}")
+    assert cell(metric, {"ap50": 0.5, "ap50_low": 0.4, "ap50_high": 0.6}) == "0.50 [0.40, 0.60]"
+    assert cell(metric, {}) == "n/a"
+
+
+def test_report_holds_the_figures_in_both_forms(tmp_path):
+    figures = {"pseudo-labels": {m.name: 1.5 for m in METRICS}, "always frontal": {}}
+    written = write_report(
+        tmp_path,
+        figures,
+        {"yaw": pd.DataFrame({"group": ["0 to 30"], "heads": [7]})},
+        {"recall": "0.901"},
+        {"Successes": tmp_path / "pictures" / "good.jpg"},
+        {"protocol": "p/1", "num_images": 3, "num_heads": 7, "num_ignored": 1},
+        {"seed": "1"},
+    )
+    for path in written.values():
+        text = path.read_text()
+        for expected in ("pseudo-labels", "1.500", "0 to 30", "0.901", "pictures/good.jpg", "p/1"):
+            assert expected in text, (path, expected)
+    table = [line for line in written["markdown"].read_text().splitlines() if line.startswith("|")]
+    assert len(table) == 2 + len(METRICS) + 3
+    assert results_frame(figures).shape == (len(METRICS), 2)
+
+
+def test_annotated_heads_without_parameters_carry_nan():
+    rows = pd.DataFrame(
+        {
+            "bbox_xywh": [np.array([1, 2, 3, 4]), np.array([0, 0, 9, 9])],
+            "score": [0.9, 0.8],
+            "flame": [np.zeros(413, np.float32), None],
+        }
+    )
+    heads = annotated_heads(rows)
+    assert heads.boxes_xyxy[0].tolist() == [1, 2, 4, 6]
+    assert np.isfinite(heads.flame).all(axis=1).tolist() == [True, False]
+    assert len(annotated_heads(rows.iloc[:0])) == 0
+
+
+@pytest.mark.parametrize("style", ["box", "mesh", "landmarks", "pose"])
+def test_every_style_draws_on_the_head_and_nowhere_else(geometry, style):
+    image = np.full((160, 320, 3), 90, np.uint8)
+    heads = make_heads(geometry, [30])
+    drawn = draw_heads(image, heads, geometry, (style,))
+    changed = np.argwhere((drawn != image).any(axis=2))
+    left, top, right, bottom = heads.boxes_xyxy[0]
+    assert len(changed) > 20
+    assert (image == 90).all()
+    margin = 12
+    assert changed[:, 1].min() >= left - margin
+    assert changed[:, 1].max() <= right + margin
+    assert changed[:, 0].min() >= top - margin
+    assert changed[:, 0].max() <= bottom + margin
+
+
+def test_drawing_a_head_without_parameters_draws_its_box(geometry):
+    image = np.zeros((80, 80, 3), np.uint8)
+    heads = Heads([[10, 10, 50, 50]], [1.0], np.full((1, 413), np.nan))
+    assert (draw_heads(image, heads, geometry, ("mesh", "pose", "landmarks")) == 0).all()
+    assert (draw_heads(image, heads, geometry)[10, 10:50] > 0).any()
+    with pytest.raises(ValueError, match=r"styles \['smile'\] are unknown"):
+        draw_heads(image, heads, geometry, ("smile",))

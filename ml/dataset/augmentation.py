@@ -218,28 +218,42 @@ def head_outlines(boxes_xyxy: Array, vertices_px: list[Array | None]) -> NDArray
 
 
 def random_similarity(
-    height: int, width: int, size: int, config: AugmentConfig, rng: np.random.Generator
+    height: int,
+    width: int,
+    size: int,
+    config: AugmentConfig,
+    rng: np.random.Generator,
+    window: int | None = None,
+    centres_px: Array | None = None,
 ) -> Similarity:
-    """Draw a similarity around the letterboxed image.
+    """Draw a similarity around the letterboxed image, or around something in it.
 
     Args:
         height: of the image, px.
         width: of the image, px.
-        size: side of the square result, px.
+        size: side of the square that the whole image is scaled to, px.
         config: strengths.
         rng: source of randomness; always draws equally often.
+        window: side of the square result, px; `size` if left out.
+        centres_px: (N, 2) image px, of which one comes to the middle of the window; the image's
+            own centre if left out or empty.
 
     Returns:
-        The similarity from the image to the square.
+        The similarity from the image to the window.
     """
-    flip, turn = rng.random(2)
+    window = window or size
+    flip, turn, chosen = rng.random(3)
     angle, log_zoom, dx, dy = rng.uniform(-1, 1, 4)
     low, high = np.log(config.zoom)
     zoom = float(np.exp((low + high) / 2 + log_zoom * (high - low) / 2)) * size / max(height, width)
     angle_rad = float(np.deg2rad(config.rotation_deg) * angle) if turn < config.rotate else 0.0
-    turned = Similarity(zoom, angle_rad).points(np.array([width / 2, height / 2]))
-    centre = size / 2 + config.shift * size * np.array([dx, dy])
-    shift = centre - turned
+    focus = np.array([width / 2, height / 2])
+    if centres_px is not None and len(centres_px):
+        focus = centres_px[int(chosen * len(centres_px))].astype(float)
+    if flip < config.flip:
+        focus[0] = width - focus[0]
+    turned = Similarity(zoom, angle_rad).points(focus)
+    shift = window / 2 + config.shift * window * np.array([dx, dy]) - turned
     return Similarity(
         zoom,
         angle_rad,

@@ -49,8 +49,12 @@ def save_detector(
         head_model_sha256: identity of the head model its parameters belong to.
         training: how it was trained, kept as it is; must be JSON.
     """
-    # Copies: the file format refuses tensors that share memory, as shared branches do.
-    state = {name: value.detach().cpu().clone() for name, value in network.state_dict().items()}
+    # Contiguous copies: the file format refuses tensors that share memory, as shared branches do,
+    # and those of a channels-last training.
+    state = {
+        name: value.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for name, value in network.state_dict().items()
+    }
     write_bytes(folder / WEIGHTS_NAME, save(state))
     description = {
         "format": FORMAT,

@@ -101,11 +101,14 @@ def _branch(
 def _share_convolutions(source: ScaleHead, target: ScaleHead) -> None:
     """Replace the convolutions of a head's FLAME branches by another head's."""
     for name, branch in source.named_children():
-        if name.startswith("flame_"):
-            own = getattr(target, name)
-            own[-1] = branch[-1]
-            for block, shared in zip(own[:-1], branch[:-1], strict=True):
-                block.conv = shared.conv
+        if not name.startswith("flame_"):
+            continue
+        own = getattr(target, name)
+        assert isinstance(branch, nn.Sequential)
+        assert isinstance(own, nn.Sequential)
+        own[-1] = branch[-1]
+        for index in range(len(own) - 1):
+            own[index].conv = branch[index].conv
 
 
 def _rows(maps: Tensor) -> Tensor:

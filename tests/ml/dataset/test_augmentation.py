@@ -198,3 +198,15 @@ def test_change_look_depends_on_the_seed_alone() -> None:
     assert same[0].dtype == np.uint8
     still = AugmentConfig(colour=0, grey=0, blur=0, noise=0, jpeg=0)
     assert np.array_equal(change_look(image, still, np.random.default_rng(5)), image)
+
+
+@pytest.mark.parametrize("flip", [0.0, 1.0])
+def test_a_window_is_centred_on_the_chosen_point(flip: float) -> None:
+    config = AugmentConfig(flip=flip, rotate=1.0, zoom=(1.0, 1.0), shift=0.0)
+    centre = np.array([[200.0, 40.0]], np.float32)
+    rng = np.random.default_rng(3)
+    moved = random_similarity(256, 256, 192, config, rng, window=128, centres_px=centre)
+    labels = np.tile(np.array([190.0, 30.0, 210.0, 50.0], np.float32), (1, 1))
+    box = moved.boxes(labels, head_outlines(labels, [None]))[0]
+    np.testing.assert_allclose((box[:2] + box[2:]) / 2, [64, 64], atol=0.5)
+    assert moved.zoom == pytest.approx(192 / 256)

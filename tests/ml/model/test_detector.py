@@ -119,3 +119,15 @@ def test_official_weights_are_read_where_their_consumers_read_them(nano):
 def test_wrong_images_are_refused(nano, shape):
     with pytest.raises(ValueError, match=r"images: expected \(B, 3, H, W\)"):
         build_detector(nano)(torch.zeros(shape))
+
+
+def test_shared_branches_have_one_convolution_and_three_normalisations(nano) -> None:
+    model = build_detector(nano)
+    heads = (model.heads.head1, model.heads.head2, model.heads.head3)
+    for name in ("flame_rotation_pred", "flame_shape_pred"):
+        first, *others = (getattr(head, name) for head in heads)
+        for other in others:
+            assert other[0].conv.weight is first[0].conv.weight
+            assert other[-1].weight is first[-1].weight
+            assert other[0].bn.weight is not first[0].bn.weight
+    assert heads[0].cls_pred.weight is not heads[1].cls_pred.weight

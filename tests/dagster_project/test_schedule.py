@@ -1,0 +1,68 @@
+"""Which stages run here, which beside, and in what order."""
+
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+from dagster_project.schedule import Schedule
+
+GRAPH = {
+    "data": (),
+    "crops": (),
+    "detector": ("data",),
+    "regressor": ("crops",),
+    "labels": ("detector", "regressor"),
+}
+TRACKED = {"detector", "regressor"}
+
+
+@pytest.fixture
+def run(tmp_path):
+    def start(workers=2, fail=(), script="open('{stage}', 'w'); print('made {stage}')"):
+        pipeline = SimpleNamespace(
+            root=tmp_path,
+            graph={name: SimpleNamespace(upstream=up) for name, up in GRAPH.items()},
+            assets={name: SimpleNamespace(tracked=name in TRACKED) for name in GRAPH},
+            params=SimpleNamespace(run=SimpleNamespace(workers=workers)),
+        )
+        here = []
+
+        def make(stage):
+            here.append(stage)
+            upstream = [tmp_path / name for name in GRAPH[stage]]
+            assert all(path.exists() for path in upstream), stage
+            (tmp_path / stage).touch()
+            return stage not in fail
+
+        def aside(stage):
+            return [sys.executable, "-c", script.format(stage=stage)]
+
+        return Schedule(pipeline, list(GRAPH), make, aside).run(), here
+
+    return start
+
+
+def test_a_training_runs_beside_other_work(run, tmp_path, capsys):
+    succeeded, here = run()
+    assert succeeded
+    assert here == ["data", "crops", "regressor", "labels"]
+    assert "made detector" in capsys.readouterr().out
+    assert (tmp_path / "detector").exists()
+
+
+def test_one_worker_makes_everything_here_in_order(run):
+    assert run(workers=1) == (True, list(GRAPH))
+
+
+def test_a_failure_here_stops_what_depends_on_it(run):
+    succeeded, here = run(fail={"regressor"})
+    assert not succeeded
+    assert "labels" not in here
+
+
+def test_a_failure_beside_is_told_and_stops_what_depends_on_it(run, capsys):
+    succeeded, here = run(script="import sys; print('no memory', file=sys.stderr); sys.exit(1)")
+    assert not succeeded
+    assert "labels" not in here
+    assert "no memory" in capsys.readouterr().out

@@ -35,7 +35,7 @@ class LoaderConfig(StageConfig):
     """Side of the network's square input, px; a multiple of 32."""
     train_window: int | None = None
     """Side of the window around a head that training sees instead of the whole image, px; a
-    multiple of 32. At 128 of 192 an epoch costs less than half and still shows most heads."""
+    multiple of 32. Background far from any head teaches little and costs as much."""
     batch_size: int = 16
     """Images in a batch."""
     num_workers: int = 0

@@ -387,9 +387,20 @@ def _describe(
             "face check": config.face_check.backend,
         },
         rendered=config.facts.rendered,
+        label_quality=_label_quality(ws),
     )
     write_card(out / "CARD.md", statistics, plots, facts)
     return statistics, plots
+
+
+def _label_quality(ws: Workspace) -> dict[str, float]:
+    """What `annotation_quality` measured; empty where there is no truth to compare with."""
+    path = ws.stage_dir("annotation_quality") / "metrics.json"
+    if not path.exists():
+        return {}
+    metrics = json.loads(path.read_text())
+    names = ("recall", "precision", "nme_bbox", "rotation_deg", "small_share")
+    return {name: round(metrics[name], 3) for name in names if name in metrics}
 
 
 def _write_pictures(

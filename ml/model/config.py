@@ -215,7 +215,7 @@ def _large_model() -> ModelConfig:
 
 
 def _nano_model() -> ModelConfig:
-    """About 1.1 M parameters, for 192 to 256 px on a CPU.
+    """About 1.3 M parameters, for 192 to 256 px on a CPU.
 
     Plain convolutions have a third of the passes over memory of QARepVGG's branches, and nothing
     but the stem works at stride 4: dropping the CSP layer and the neck's path there took a quarter

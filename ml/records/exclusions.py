@@ -28,7 +28,7 @@ class Exclusions:
             reason: one word or two, equal for equal causes, so that they can be counted.
             detail: where, expected, got.
         """
-        logger.warning("%s: excluded %s (%s): %s", self.stage, sample_id, reason, detail)
+        logger.info("%s: excluded %s (%s): %s", self.stage, sample_id, reason, detail)
         row = {"sample_id": sample_id, "stage": self.stage, "reason": reason, "detail": detail}
         self._rows.append(row)
 

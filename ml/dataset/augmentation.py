@@ -18,6 +18,8 @@ Array = NDArray[np.floating]
 
 #: Directions in which a head's outline is kept; 32 bound a rotated box within 0.5 % of its size.
 NUM_OUTLINE_POINTS = 32
+#: Share of training windows that are put anywhere in the picture, not around a head.
+_ELSEWHERE = 0.35
 
 Mirror = Callable[[Array], Array]
 """(N, 413) parameters -> the mirrored head's, about x = 0 of the image frame."""
@@ -235,21 +237,24 @@ def random_similarity(
         config: strengths.
         rng: source of randomness; always draws equally often.
         window: side of the square result, px; `size` if left out.
-        centres_px: (N, 2) image px, of which one comes to the middle of the window; the image's
-            own centre if left out or empty.
+        centres_px: (N, 2) image px, of which one comes to the middle of the window; at times
+            some other point does, for a network must also see where no head is. Left out: the
+            image's own centre.
 
     Returns:
         The similarity from the image to the window.
     """
     window = window or size
-    flip, turn, chosen = rng.random(3)
+    flip, turn, chosen, anywhere, x, y = rng.random(6)
     angle, log_zoom, dx, dy = rng.uniform(-1, 1, 4)
     low, high = np.log(config.zoom)
     zoom = float(np.exp((low + high) / 2 + log_zoom * (high - low) / 2)) * size / max(height, width)
     angle_rad = float(np.deg2rad(config.rotation_deg) * angle) if turn < config.rotate else 0.0
     focus = np.array([width / 2, height / 2])
-    if centres_px is not None and len(centres_px):
-        focus = centres_px[int(chosen * len(centres_px))].astype(float)
+    if centres_px is not None:
+        focus = np.array([x * width, y * height])
+        if len(centres_px) and anywhere >= _ELSEWHERE:
+            focus = centres_px[int(chosen * len(centres_px))].astype(float)
     if flip < config.flip:
         focus[0] = width - focus[0]
     turned = Similarity(zoom, angle_rad).points(focus)

@@ -130,6 +130,16 @@ class HeadConfig(StageConfig):
     written: with R and J the outputs of the branches called rotation and jaw, the jaw is R[3:6] and
     the 6D rotation is J + R[0:3]. False: the branches mean what they are called."""
 
+    @model_validator(mode="after")
+    def _branches_can_be_shared(self) -> HeadConfig:
+        alike = self.branch_block == "conv" and len(set(self.flame_channels)) == 1
+        if self.share_branches and not alike:
+            raise ValueError(
+                "share_branches needs branch_block 'conv' and equal flame_channels, got "
+                f"{self.branch_block!r} and {self.flame_channels}"
+            )
+        return self
+
 
 class ModelConfig(StageConfig):
     """The whole detector."""

@@ -109,3 +109,9 @@ def test_errors_say_what_is_wrong(nano):
     first = TrunkStageConfig(channels=16, hidden=4, blocks=1, stride=1)
     with pytest.raises(ValidationError, match=r"stage 1 has stride 1.* input's 8, got 16"):
         BackboneConfig(stem_stride=4, stem_channels=8, stages=(first, *stages[1:]))
+
+
+def test_branches_of_different_widths_cannot_be_shared(nano) -> None:
+    values = nano.head.model_dump() | {"flame_channels": (32, 64, 64)}
+    with pytest.raises(ValueError, match=r"equal flame_channels, got 'conv' and \(32, 64, 64\)"):
+        type(nano.head).model_validate(values)

@@ -25,7 +25,15 @@ def config(nano) -> ModelConfig:
     backbone = nano.backbone.model_copy(
         update={"block": "qarepvgg", "stem_stride": 2, "stem_channels": 8, "stages": stages}
     )
-    head = nano.head.model_copy(update={"branch_block": "qarepvgg", "swapped_branches": True})
+    head = nano.head.model_copy(
+        update={
+            "branch_block": "qarepvgg",
+            "swapped_branches": True,
+            "share_branches": False,
+            "flame_channels": (48, 64, 64),
+            "pose_inter": 16,
+        }
+    )
     return nano.model_copy(update={"name": "tiny", "backbone": backbone, "head": head})
 
 

@@ -1,8 +1,9 @@
-"""The command line: `vggheads demo`, `materialize`, `status`, `check`, `sync`, `profile`, `ui`."""
+"""The command line: `vggheads demo`, `materialize`, `status`, `check`, `lineage`, `ui` and more."""
 
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import sys
 import time
@@ -12,6 +13,7 @@ from dagster_project.env import prepare
 from dagster_project.graph import descendants
 from dagster_project.pipeline import Pipeline
 from dagster_project.stages import project
+from ml.records.lineage import UnknownSample
 
 Command = Callable[[Pipeline, argparse.Namespace], int]
 
@@ -35,7 +37,7 @@ def main(arguments: Sequence[str] | None = None, pipeline: Pipeline | None = Non
     command: Command = options.command
     try:
         return command(pipeline, options)
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, FileNotFoundError, UnknownSample) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -62,6 +64,8 @@ def _parser(pipeline: Pipeline) -> argparse.ArgumentParser:
     check = add("check", recheck, "run the checks on the data on disk, make nothing")
     check.add_argument("stages", nargs="*", metavar="STAGE", help="all by default")
     add("status", status, "show which stages are up to date")
+    trace = add("lineage", lineage, "show where an image comes from and what was decided about it")
+    trace.add_argument("sample", metavar="SAMPLE", help="an image's id, such as image-00003-00012")
     add("sync", sync, "report to Dagster the data that dvc.lock records")
     profile_parser = add("profile", profile, "write params.yaml from conf/NAME.yaml")
     profile_parser.add_argument("name", metavar="NAME")
@@ -150,6 +154,15 @@ def status(pipeline: Pipeline, options: argparse.Namespace) -> int:
         shards = f"{finished}/{len(units)} shards" if pipeline.assets[stage].sharded else ""
         print(f"{stage:<20} {state:<11} {shards}".rstrip())
     return 1 if stale else 0
+
+
+def lineage(pipeline: Pipeline, options: argparse.Namespace) -> int:
+    """Print everything recorded about one image, as JSON."""
+    from ml.records.lineage import sample_lineage
+
+    found = sample_lineage(pipeline.workspace(), options.sample)
+    print(json.dumps(found, indent=2, default=str))
+    return 0
 
 
 def sync(pipeline: Pipeline, options: argparse.Namespace) -> int:

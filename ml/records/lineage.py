@@ -14,6 +14,10 @@ from ml.records.workspace import Workspace
 _STAGES = ("poses", "captions", "images", "annotations", "filtered_dataset")
 
 
+class UnknownSample(LookupError):
+    """No stage has recorded anything about a sample."""
+
+
 def sample_lineage(ws: Workspace, sample_id: str) -> dict[str, Any]:
     """Everything recorded about one image.
 
@@ -26,7 +30,7 @@ def sample_lineage(ws: Workspace, sample_id: str) -> dict[str, Any]:
         teachers; the filters' verdict; exclusions. Stages that have not run are absent.
 
     Raises:
-        KeyError: no stage knows the sample.
+        UnknownSample: no stage knows the sample.
     """
     lineage: dict[str, Any] = {"sample_id": sample_id}
     caption = _find(ws, "captions", CAPTIONS, sample_id)
@@ -50,7 +54,7 @@ def sample_lineage(ws: Workspace, sample_id: str) -> dict[str, Any]:
     if len(excluded):
         lineage["exclusions"] = excluded.to_dict("records")
     if len(lineage) == 1:
-        raise KeyError(
+        raise UnknownSample(
             f"lineage: no stage knows sample {sample_id!r}; ids look like those of images"
         )
     return lineage

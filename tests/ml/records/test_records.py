@@ -1,6 +1,7 @@
 """Ids, atomic writes, configuration, reports, exclusions, heads, register and lineage."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from ml.records.atomic import atomic_write, write_json
@@ -8,9 +9,10 @@ from ml.records.config import StageConfig, read_config
 from ml.records.exclusions import Exclusions, read_exclusions
 from ml.records.heads import Heads
 from ml.records.ids import sample_rng, sample_seed, shard_name, stable_fraction
-from ml.records.lineage import sample_lineage
+from ml.records.lineage import UnknownSample, sample_lineage
 from ml.records.register import LicenceError, check_export
 from ml.records.report import StageReport
+from ml.records.tables import CAPTIONS, write_table
 from ml.records.workspace import Workspace
 
 
@@ -109,5 +111,31 @@ def test_register_names_the_forbidding_parent():
 
 
 def test_lineage_of_an_unknown_sample_is_an_error(tmp_path):
-    with pytest.raises(KeyError, match="no stage knows sample 'x'"):
+    with pytest.raises(UnknownSample, match="no stage knows sample 'x'"):
         sample_lineage(Workspace(tmp_path, seed=0, num_shards=2, shard_size=1), "x")
+
+
+def test_lineage_gathers_caption_heads_and_exclusions(tmp_path):
+    ws = Workspace(tmp_path, seed=0, num_shards=2, shard_size=1)
+    caption = {
+        "sample_id": "image-1",
+        "pose_id": "pose-1",
+        "split": "train",
+        "num_people": 1,
+        "caption": "a person",
+        "prompt": "a person in a park",
+        "negative_prompt": "blur",
+        "choices": '{"suffix": true}',
+        "scene": '{"place": "a park"}',
+        "captioner": "scene-grammar",
+        "seed": 7,
+    }
+    write_table(ws.table_path("captions", "shard-00001"), pd.DataFrame([caption]), CAPTIONS)
+    excluded = Exclusions("annotations")
+    excluded.add("image-1", "damaged image", "shard-00001.tar/image-1: cut")
+    excluded.write(ws, "shard-00001")
+    lineage = sample_lineage(ws, "image-1")
+    assert lineage["caption"]["seed"] == 7
+    assert lineage["caption"]["scene"] == {"place": "a park"}
+    assert lineage["exclusions"][0]["reason"] == "damaged image"
+    assert "verdict" not in lineage

@@ -35,7 +35,8 @@ class LoaderConfig(StageConfig):
     """Side of the network's square input, px; a multiple of 32."""
     train_window: int | None = None
     """Side of the window around a head that training sees instead of the whole image, px; a
-    multiple of 32. Background far from any head teaches little and costs as much."""
+    multiple of 32; none: the whole image. Windows make epochs cheaper, but a network trained on
+    128 px of 192 took large things for heads (precision 0.66 in the demo)."""
     batch_size: int = 16
     """Images in a batch."""
     num_workers: int = 0

@@ -74,8 +74,7 @@ class HeadGeometry:
 
 def region_faces(head_model: HeadModel, region: str) -> np.ndarray:
     """Faces with all corners in a region, numbered within the region; (F, 3) int32."""
-    indices = head_model.regions[region]
-    number = np.full(len(head_model.v_template), -1, np.int64)
-    number[indices] = np.arange(len(indices))
-    faces = number[head_model.faces]
-    return np.ascontiguousarray(faces[(faces >= 0).all(axis=1)], dtype=np.int32)
+    indices = head_model.region(region)
+    number = np.zeros(len(head_model.v_template), np.int32)
+    number[indices] = np.arange(len(indices), dtype=np.int32)
+    return np.ascontiguousarray(number[head_model.faces_of(region)])

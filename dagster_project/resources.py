@@ -17,6 +17,8 @@ from dagster_project.pipeline import Pipeline
 from ml.records.report import StageReport
 
 MLFLOW_PORT = 5000
+#: All stages report to one experiment, so that they compare on one page.
+EXPERIMENT = "vggheads"
 
 
 class ShardEngine(dg.ConfigurableResource):
@@ -43,8 +45,8 @@ class MLflowResource(dg.ConfigurableResource):
 
     folder: str
     """Folder of the database and the artifacts."""
-    experiment: str = "vggheads"
-    """All stages report to one experiment, so that they compare on one page."""
+    experiment: str = EXPERIMENT
+    """Name of the experiment."""
 
     @property
     def tracking_uri(self) -> str:

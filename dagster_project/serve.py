@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from dagster_project.console import say
-from dagster_project.resources import MLFLOW_PORT
+from dagster_project.resources import EXPERIMENT, MLFLOW_PORT
 
 HOST = "127.0.0.1"
 DAGSTER_PORT = 3000
@@ -30,7 +30,9 @@ def serve(root: Path, home: Path) -> int:
     Returns:
         Exit status: 0 after Ctrl-C, 1 if a server did not start or died.
     """
-    store = f"sqlite:///{root / 'mlruns' / 'mlflow.db'}"
+    from ml.training.tracking import open_store
+
+    store, _ = open_store(root / "mlruns", EXPERIMENT)
     artifacts = (root / "mlruns" / "artifacts").as_uri()
     python = [sys.executable, "-m"]
     dagster = [*python, "dagster", "dev", "-m", "dagster_project.definitions"]
@@ -45,7 +47,6 @@ def serve(root: Path, home: Path) -> int:
             [*mlflow, "--default-artifact-root", artifacts, *_address(MLFLOW_PORT)],
         ),
     }
-    (root / "mlruns").mkdir(exist_ok=True)
     servers: dict[str, subprocess.Popen[bytes]] = {}
     signal.signal(signal.SIGTERM, _interrupt)
     try:

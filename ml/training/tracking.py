@@ -333,6 +333,42 @@ def _active_run(run_id: str) -> Iterator[None]:
     client.update_run(run_id, status=status)
 
 
+def open_store(folder: Path, experiment: str) -> tuple[str, str]:
+    """Make a local store usable: sqlite database and artifacts in one folder.
+
+    MLflow builds its tables in many steps. Two processes that build them at once fail both, and a
+    process killed between the steps leaves a database that nothing can open. So one process
+    builds, under a lock, in a file that gets its name when it is whole.
+
+    Args:
+        folder: e.g. `<repository>/mlruns`; created if missing.
+        experiment: name of the experiment; created if missing.
+
+    Returns:
+        Tracking URI, also set as MLflow's current one, and the experiment's id.
+    """
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    import mlflow
+    from filelock import FileLock
+
+    folder.mkdir(parents=True, exist_ok=True)
+    database = folder.resolve() / "mlflow.db"
+    uri = f"sqlite:///{database}"
+    with FileLock(database.with_suffix(".lock")):
+        if not database.exists():
+            unfinished = database.with_name(".tmp-mlflow.db")
+            unfinished.unlink(missing_ok=True)
+            # Asking for anything builds the tables.
+            mlflow.MlflowClient(f"sqlite:///{unfinished}").get_experiment_by_name(experiment)
+            unfinished.replace(database)
+        mlflow.set_tracking_uri(uri)
+        found = mlflow.get_experiment_by_name(experiment)
+        if found is not None:
+            return uri, str(found.experiment_id)
+        artifacts = (folder / "artifacts").resolve().as_uri()
+        return uri, str(mlflow.create_experiment(experiment, artifact_location=artifacts))
+
+
 @contextlib.contextmanager
 def mlflow_run(
     folder: Path, experiment: str, run_name: str, tags: Mapping[str, str] | None = None
@@ -348,20 +384,9 @@ def mlflow_run(
     Yields:
         The tracker; the run is ended as FINISHED, or FAILED if the body raises.
     """
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     import mlflow
 
-    folder.mkdir(parents=True, exist_ok=True)
-    uri = f"sqlite:///{(folder / 'mlflow.db').resolve()}"
-    mlflow.set_tracking_uri(uri)
-    found = mlflow.get_experiment_by_name(experiment)
-    experiment_id = (
-        found.experiment_id
-        if found is not None
-        else mlflow.create_experiment(
-            experiment, artifact_location=(folder / "artifacts").resolve().as_uri()
-        )
-    )
+    uri, experiment_id = open_store(folder, experiment)
     with mlflow.start_run(
         experiment_id=experiment_id, run_name=run_name, tags=dict(tags or {})
     ) as run:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from ml.training.tracking import ModelPackage, NullTracker, Tracker, mlflow_run
+from ml.training.tracking import ModelPackage, NullTracker, Tracker, mlflow_run, open_store
 
 CODE = """
 import mlflow
@@ -98,3 +100,27 @@ def test_failed_body_marks_the_run(mlflow_folder: Path) -> None:
         raise RuntimeError("boom")
     client = mlflow.MlflowClient(tracker.tracking_uri)
     assert client.get_run(tracker.run_id).info.status == "FAILED"
+
+
+def test_processes_may_make_the_store_at_once_and_a_torn_one_is_made_anew(tmp_path: Path) -> None:
+    pytest.importorskip("mlflow")
+    folder = tmp_path / "mlruns"
+    folder.mkdir()
+    (folder / ".tmp-mlflow.db").write_bytes(b"what a killed process left")
+    code = (
+        "import sys; from pathlib import Path; from ml.training.tracking import open_store; "
+        "print(open_store(Path(sys.argv[1]), 'together')[1])"
+    )
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, str(folder)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(2)
+    ]
+    printed = [process.communicate() for process in processes]
+    assert all(process.returncode == 0 for process in processes), printed
+    experiments = {out.strip() for out, _ in printed}
+    assert experiments == {open_store(folder, "together")[1]}

@@ -1,8 +1,12 @@
+import io
+
+import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from ml.imaging.grids import contact_sheet
-from ml.imaging.io import UnreadableImage, decode_image, encode_jpeg, encode_png
+from ml.imaging.io import UnreadableImage, decode_image, encode_jpeg, encode_png, to_rgb
 
 
 @pytest.fixture
@@ -46,3 +50,114 @@ def test_contact_sheet_places_every_picture(red):
     assert (sheet[4 + 30, 4 + 30] == red[0, 0]).all()
     assert (sheet[4 + 82 + 30, 4 + 64 + 30] == red[0, 0]).all()
     assert (sheet[4 + 82 + 30, 4 + 128 + 30] == 245).all()
+
+
+@pytest.fixture
+def picture():
+    """Each quarter another colour, so that turning it shows."""
+    image = np.zeros((16, 24, 3), np.uint8)
+    image[:8, :12], image[:8, 12:], image[8:, :12], image[8:, 12:] = (
+        (250, 0, 0), (0, 250, 0), (0, 0, 250), (250, 250, 0)
+    )  # fmt: skip
+    return image
+
+
+def encoded(image, form, **options):
+    buffer = io.BytesIO()
+    image.save(buffer, form, **options)
+    return buffer.getvalue()
+
+
+def sideways(picture):
+    """A PIL image whose EXIF orientation says: turn me 90 degrees clockwise to see `picture`."""
+    image = Image.fromarray(np.ascontiguousarray(np.rot90(picture)))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    return image, exif
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG"])
+def test_exif_orientation_is_followed(picture, form):
+    image, exif = sideways(picture)
+    options = {"quality": 98, "subsampling": 0} if form == "JPEG" else {}
+    found = decode_image(encoded(image, form, exif=exif, **options))
+    assert found.shape == picture.shape
+    assert np.abs(found.astype(int) - picture)[2:6, 2:10].max() < 12
+
+
+def test_exif_orientation_of_a_transparent_picture_and_of_a_pil_image(picture):
+    image, exif = sideways(picture)
+    data = encoded(image.convert("RGBA"), "PNG", exif=exif)
+    assert (decode_image(data) == picture).all()
+    assert (to_rgb(Image.open(io.BytesIO(data))) == picture).all()
+
+
+@pytest.mark.parametrize(("form", "options"), [("PNG", {}), ("WEBP", {"lossless": True})])
+def test_what_is_transparent_becomes_grey(picture, form, options):
+    alpha = np.full(picture.shape[:2], 255, np.uint8)
+    alpha[:8] = 0
+    rgba = np.dstack([picture, alpha])
+    found = decode_image(encoded(Image.fromarray(rgba), form, **options))
+    assert (found[:8] == 127).all()
+    assert (found[8:] == picture[8:]).all()
+    assert (to_rgb(rgba) == found).all()
+    half = np.dstack([picture, np.full(picture.shape[:2], 128, np.uint8)])
+    assert np.abs(to_rgb(half)[0, 0].astype(int) - (189, 63, 63)).max() <= 1
+
+
+def test_palette_with_a_transparent_colour(picture):
+    image = Image.fromarray(picture).quantize(8)
+    hidden = image.getpixel((0, 0))
+    found = decode_image(encoded(image, "PNG", transparency=hidden))
+    assert (found[:8, :12] == 127).all()
+    assert (found[12, 20] == picture[12, 20]).all()
+
+
+def test_grey_and_16_bit_files():
+    ramp = np.tile(np.arange(0, 65536, 2048, dtype=np.uint16), (8, 1))
+    data = cv2.imencode(".png", ramp)[1].tobytes()
+    found = decode_image(data)
+    assert found.shape == (8, 32, 3)
+    assert (found == (ramp >> 8).astype(np.uint8)[:, :, None]).all()
+    assert (to_rgb(ramp) == found).all()
+    assert (to_rgb(Image.open(io.BytesIO(data))) == found).all()
+    colour = np.dstack([ramp, ramp[:, ::-1], np.full_like(ramp, 4096)])
+    data = cv2.imencode(".png", cv2.cvtColor(colour, cv2.COLOR_RGB2BGR))[1].tobytes()
+    assert (decode_image(data) == colour >> 8).all()
+
+
+def test_arrays_of_other_types(picture):
+    assert to_rgb(picture) is picture
+    assert (to_rgb(picture / 255.0) == picture).all()
+    assert (to_rgb(picture[:, :, 0]) == picture[:, :, :1]).all()
+    assert (to_rgb(picture[:, :, :1]) == picture[:, :, :1]).all()
+    assert (to_rgb(picture[:, :, 0] > 0)[:8, :12] == 255).all()
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (np.zeros((4, 4, 2), np.uint8), r"got \(4, 4, 2\)"),
+        (np.zeros((0, 4, 3), np.uint8), r"got \(0, 4, 3\)"),
+        (np.zeros((4, 4, 3), np.int64), "got int64"),
+        (np.full((4, 4, 3), 200.0), r"within \[0, 1\], got 200 to 200; convert to uint8"),
+        (np.full((4, 4, 3), np.nan), r"within \[0, 1\], got nan"),
+        ([[1, 2]], "expected a numpy array or a PIL image, got list"),
+    ],
+)
+def test_arrays_that_are_no_images(image, message):
+    with pytest.raises(UnreadableImage, match=message):
+        to_rgb(image)
+
+
+def test_a_jpeg_with_something_behind_its_end_is_whole(red):
+    data = encode_jpeg(red) + b"film" * 100
+    assert decode_image(data).shape == red.shape
+    with pytest.raises(UnreadableImage, match="JPEG is truncated"):
+        decode_image(data[: len(data) // 3])
+
+
+def test_a_damaged_transparent_png_is_named(picture):
+    data = encoded(Image.fromarray(np.dstack([picture, picture[:, :, :1]])), "PNG")
+    with pytest.raises(UnreadableImage, match="cannot be decoded"):
+        decode_image(data[: len(data) // 2])

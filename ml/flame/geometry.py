@@ -29,8 +29,8 @@ class HeadGeometry:
         """
         self.head_model = head_model
         self.faces = region_faces(head_model, region)
+        self.vertex_indices = head_model.region(region)
         self._layer = FlameLayer(head_model, vertices=region)
-        self._landmarks = FlameLayer(head_model)
 
     def vertices_xyz_px(self, flame: np.ndarray) -> np.ndarray:
         """Vertices in the image.
@@ -49,7 +49,7 @@ class HeadGeometry:
 
     def landmarks_px(self, flame: np.ndarray) -> np.ndarray:
         """The 68 landmarks in the image, (N, 68, 2) px."""
-        return self._run(self._landmarks.landmarks_in_image, flame, 68)[:, :, :2]
+        return self._run(self._layer.landmarks_in_image, flame, 68)[:, :, :2]
 
     @staticmethod
     def rotations(flame: np.ndarray) -> np.ndarray:

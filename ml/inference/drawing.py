@@ -12,8 +12,8 @@ from ml.flame.geometry import HeadGeometry
 from ml.imaging.rasterizer import rasterize, vertex_normals
 from ml.records.heads import Heads
 
-Style = Literal["box", "mesh", "landmarks", "pose"]
-STYLES: tuple[Style, ...] = ("box", "mesh", "landmarks", "pose")
+Style = Literal["box", "mesh", "wireframe", "landmarks", "points", "pose"]
+STYLES: tuple[Style, ...] = ("box", "mesh", "wireframe", "landmarks", "points", "pose")
 # One colour a head, in turn; readable on light and dark pictures (RGB).
 COLOURS = (
     (255, 99, 71),
@@ -32,7 +32,7 @@ _MESH_OPACITY = 0.6
 def draw_heads(
     image_rgb: np.ndarray,
     heads: Heads,
-    geometry: HeadGeometry,
+    geometry: HeadGeometry | None,
     styles: Sequence[Style] = ("mesh", "box"),
 ) -> np.ndarray:
     """Draw heads on a copy of an image.
@@ -40,32 +40,51 @@ def draw_heads(
     Args:
         image_rgb: (H, W, 3) uint8 RGB.
         heads: heads in the image's pixels; those without finite parameters get their box only.
-        geometry: the head model's geometry.
-        styles: what to draw, in this order; any of box, mesh, landmarks, pose.
+        geometry: the head model's geometry; boxes alone do without.
+        styles: what to draw, in this order; any of box, mesh, wireframe (visible edges), landmarks
+            (the 68), points (the vertices of the face), pose (axes).
 
     Returns:
         (H, W, 3) uint8 RGB.
 
     Raises:
-        ValueError: a style is unknown.
+        ValueError: a style is unknown, or needs the geometry that is not given.
     """
     unknown = sorted(set(styles) - set(STYLES))
     if unknown:
         raise ValueError(f"draw_heads: styles {unknown} are unknown, expected some of {STYLES}")
+    if geometry is None and set(styles) != {"box"}:
+        raise ValueError(f"draw_heads: styles {styles} need a head model's geometry, got None")
     canvas = image_rgb.copy()
     posed = np.isfinite(heads.flame).all(axis=1) & (heads.flame[:, 412] > 0)
     for style in styles:
-        if style == "mesh":
+        if style == "mesh" and geometry is not None:
             canvas = _draw_meshes(canvas, heads, geometry, posed)
         for index in range(len(heads)):
             colour = COLOURS[index % len(COLOURS)]
             if style == "box":
                 _draw_box(canvas, heads.boxes_xyxy[index], colour)
-            elif style == "landmarks" and posed[index]:
-                _draw_points(canvas, geometry.landmarks_px(heads.flame[index : index + 1])[0])
-            elif style == "pose" and posed[index]:
-                _draw_axes(canvas, heads[[index]], geometry)
+            elif posed[index] and geometry is not None:
+                _draw_posed(canvas, heads[[index]], geometry, style, colour)
     return canvas
+
+
+def _draw_posed(
+    canvas: np.ndarray,
+    head: Heads,
+    geometry: HeadGeometry,
+    style: Style,
+    colour: tuple[int, int, int],
+) -> None:
+    """Draw one head in a style that needs its parameters and no depth buffer."""
+    if style == "landmarks":
+        _draw_points(canvas, geometry.landmarks_px(head.flame)[0])
+    elif style == "points":
+        _draw_face(canvas, geometry.vertices_px(head.flame)[0], geometry, colour)
+    elif style == "wireframe":
+        _draw_edges(canvas, geometry.vertices_xyz_px(head.flame)[0], geometry.faces, colour)
+    elif style == "pose":
+        _draw_axes(canvas, head, geometry)
 
 
 def _draw_meshes(
@@ -102,6 +121,30 @@ def _draw_points(image: np.ndarray, points: np.ndarray) -> None:
     for x, y in points:
         where = (round(float(x)), round(float(y)))
         cv2.circle(image, where, _thickness(image), (255, 255, 255), -1, cv2.LINE_AA)
+
+
+def _draw_face(
+    image: np.ndarray, vertices: np.ndarray, geometry: HeadGeometry, colour: tuple[int, int, int]
+) -> None:
+    """Colour the pixels that hold a vertex of the face."""
+    model = geometry.head_model
+    if "face" in model.regions:
+        vertices = vertices[np.isin(geometry.vertex_indices, model.region("face"))]
+    column, row = np.floor(vertices).astype(int).T
+    inside = (row >= 0) & (row < image.shape[0]) & (column >= 0) & (column < image.shape[1])
+    image[row[inside], column[inside]] = colour
+
+
+def _draw_edges(
+    image: np.ndarray, vertices: np.ndarray, faces: np.ndarray, colour: tuple[int, int, int]
+) -> None:
+    """Outline the triangles that face the camera."""
+    corners = vertices[faces]
+    first, second = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
+    visible = first[:, 0] * second[:, 1] < first[:, 1] * second[:, 0]
+    # OpenCV's whole numbers are the middles of pixels, ours their borders; 4 bits of fraction.
+    points = np.round((corners[visible, :, :2] - 0.5) * 16).astype(np.int32)
+    cv2.polylines(image, list(points), True, colour, 1, cv2.LINE_AA, shift=4)
 
 
 def _draw_axes(image: np.ndarray, head: Heads, geometry: HeadGeometry) -> None:

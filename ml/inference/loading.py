@@ -1,34 +1,88 @@
-"""A trained detector on disk, and the predictor made of it."""
+"""A trained detector on disk: written, read without executing anything, and made to run."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from pathlib import Path
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
+from torch import Tensor
 
-from ml.imaging.letterbox import letterbox_image
+from ml.inference.predictor import HeadPredictor
+from ml.inference.runtimes import (
+    RUNTIMES,
+    OnnxRuntime,
+    Runtime,
+    RuntimeName,
+    TorchRuntime,
+    UnusableModel,
+)
+from ml.model.checkpoint_file import UnusableCheckpoint, read_checkpoint_tensors
 from ml.model.config import ModelConfig
 from ml.model.detector import HeadDetectorNetwork, build_detector
+from ml.model.export import METADATA_KEY, onnx_model
 from ml.model.fusing import fuse
-from ml.model.postprocess import PostprocessConfig, postprocess
+from ml.model.postprocess import PostprocessConfig
+from ml.model.weights import import_published
 from ml.records.atomic import write_bytes, write_json
 from ml.records.config import read_config
-from ml.records.heads import Heads
 
 WEIGHTS_NAME = "model.safetensors"
 CONFIG_NAME = "config.json"
 FORMAT = "vggheads-detector/1"
+ONNX_SUFFIX = ".onnx"
+_NEEDED = {"model", "image_size", "postprocess"}
 
 
-class UnusableModel(ValueError):
-    """A model folder cannot be loaded; the message says which file and why."""
+@dataclass(frozen=True)
+class StoredDetector:
+    """What a model folder or a weight file holds.
+
+    Attributes:
+        network: the network with its weights, in evaluation mode.
+        image_size: side of the square input it was trained with, px.
+        postprocessing: its default thresholds.
+        description: what `config.json` says, or would say.
+    """
+
+    network: HeadDetectorNetwork
+    image_size: int
+    postprocessing: PostprocessConfig
+    description: dict[str, Any]
+
+
+def describe(
+    network: HeadDetectorNetwork,
+    image_size: int,
+    postprocessing: PostprocessConfig,
+    head_model_sha256: str | None,
+    training: dict[str, Any],
+) -> dict[str, Any]:
+    """What stands beside or inside a file of weights, so that it can be loaded and named.
+
+    Args:
+        network: the network.
+        image_size: side of the square input it was trained with, px.
+        postprocessing: default thresholds.
+        head_model_sha256: identity of the head model its parameters belong to; None if unknown.
+        training: how it was trained; must be JSON.
+
+    Returns:
+        The description, plain JSON.
+    """
+    return {
+        "format": FORMAT,
+        "model": network.config.model_dump(mode="json"),
+        "image_size": image_size,
+        "postprocess": postprocessing.model_dump(mode="json"),
+        "head_model_sha256": head_model_sha256,
+        "training": training,
+    }
 
 
 def save_detector(
@@ -36,17 +90,17 @@ def save_detector(
     network: HeadDetectorNetwork,
     image_size: int,
     postprocessing: PostprocessConfig,
-    head_model_sha256: str,
+    head_model_sha256: str | None,
     training: dict[str, Any],
 ) -> None:
     """Write a detector: weights, and everything needed to load and to name it.
 
     Args:
         folder: receives `model.safetensors` and `config.json`; created if missing.
-        network: the trained network, unfused.
+        network: the trained network, unfused or fused.
         image_size: side of the square input it was trained with, px.
         postprocessing: default thresholds.
-        head_model_sha256: identity of the head model its parameters belong to.
+        head_model_sha256: identity of the head model its parameters belong to; None if unknown.
         training: how it was trained, kept as it is; must be JSON.
     """
     # Contiguous copies: the file format refuses tensors that share memory, as shared branches do,
@@ -56,118 +110,164 @@ def save_detector(
         for name, value in network.state_dict().items()
     }
     write_bytes(folder / WEIGHTS_NAME, save(state))
-    description = {
-        "format": FORMAT,
-        "model": network.config.model_dump(mode="json"),
-        "image_size": image_size,
-        "postprocess": postprocessing.model_dump(mode="json"),
-        "head_model_sha256": head_model_sha256,
-        "training": training,
-    }
-    write_json(folder / CONFIG_NAME, description)
+    write_json(
+        folder / CONFIG_NAME,
+        describe(network, image_size, postprocessing, head_model_sha256, training),
+    )
 
 
-class HeadPredictor:
-    """Finds heads in images with a loaded detector."""
+def read_detector(checkpoint: Path) -> StoredDetector:
+    """Read a detector; executes nothing from the files.
 
-    def __init__(
-        self,
-        network: HeadDetectorNetwork,
-        image_size: int,
-        postprocessing: PostprocessConfig,
-        description: dict[str, Any] | None = None,
-        device: torch.device | str = "cpu",
-    ) -> None:
-        """Prepare the network for inference.
+    Args:
+        checkpoint: a folder that `save_detector` wrote; a TorchScript file, ours or the official
+            one; a super-gradients checkpoint or state dict (`.pth`).
 
-        Args:
-            network: the detector; a fused copy of it is used.
-            image_size: side of the network's square input, px.
-            postprocessing: thresholds.
-            description: what `config.json` says.
-            device: where to run.
-        """
-        self.image_size = image_size
-        self.postprocessing = postprocessing
-        self.description = description or {}
-        self._device = torch.device(device)
-        fused = fuse(network).to(self._device)
-        self._network = fused.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    Returns:
+        The network and what belongs to it.
 
-    def predict(self, images_rgb: Sequence[NDArray[np.uint8]], batch_size: int = 16) -> list[Heads]:
-        """Find the heads of each image.
-
-        Args:
-            images_rgb: (H, W, 3) uint8 RGB images of any sizes.
-            batch_size: images at once.
-
-        Returns:
-            Heads of each image by falling score, in that image's pixels.
-        """
-        heads: list[Heads] = []
-        for start in range(0, len(images_rgb), batch_size):
-            fitted = [
-                letterbox_image(image, self.image_size)
-                for image in images_rgb[start : start + batch_size]
-            ]
-            pixels = np.stack([square for square, _ in fitted]).transpose(0, 3, 1, 2)
-            with torch.inference_mode():
-                batch = torch.from_numpy(np.ascontiguousarray(pixels)).to(self._device)
-                outputs = self._network(batch)
-                heads += postprocess(outputs, [box for _, box in fitted], self.postprocessing)
-        return heads
+    Raises:
+        UnusableModel: a file is missing, damaged, of another format, or they do not fit together.
+    """
+    checkpoint = Path(checkpoint)
+    if checkpoint.is_file():
+        return _read_weight_file(checkpoint)
+    if not checkpoint.exists() and checkpoint.suffix:
+        raise UnusableModel(f"{checkpoint}: no such file or folder")
+    description = _read_description(checkpoint / CONFIG_NAME)
+    weights = checkpoint / WEIGHTS_NAME
+    if not weights.is_file():
+        raise UnusableModel(f"{weights}: no such file; a model folder holds {WEIGHTS_NAME}")
+    try:
+        state = load_file(weights)
+    except (SafetensorError, RuntimeError, OSError) as error:
+        raise UnusableModel(f"{weights}: damaged, or no safetensors file: {error}") from error
+    return _stored(description, state, weights)
 
 
 def load_detector(
     model_dir: Path,
     device: torch.device | str = "cpu",
     postprocessing: PostprocessConfig | None = None,
+    runtime: RuntimeName = "torch",
 ) -> HeadPredictor:
-    """Load a detector that `save_detector` wrote; executes nothing from the files.
+    """Load a detector for inference; executes nothing from the files.
 
     Args:
-        model_dir: folder with `model.safetensors` and `config.json`.
+        model_dir: what `read_detector` reads, or an ONNX file of `export_onnx`.
         device: where to run.
         postprocessing: thresholds; those stored with the model if left out.
+        runtime: torch, or onnxruntime; with the latter anything but an ONNX file is first exported
+            in memory, which takes seconds.
 
     Returns:
         The predictor.
 
     Raises:
         UnusableModel: a file is missing, damaged, of another format, or they do not fit together.
+        ValueError: the runtime is unknown or not installed.
     """
     model_dir = Path(model_dir)
-    description = _read_description(model_dir / CONFIG_NAME)
-    config = read_config(ModelConfig, "model", description["model"])
-    network = build_detector(config)
-    weights = model_dir / WEIGHTS_NAME
-    if not weights.is_file():
-        raise UnusableModel(f"{weights}: no such file; a model folder holds {WEIGHTS_NAME}")
-    try:
-        network.load_state_dict(load_file(weights))
-    except (SafetensorError, RuntimeError) as error:
-        raise UnusableModel(
-            f"{weights}: damaged, or not the weights of the '{config.name}' model that "
-            f"{CONFIG_NAME} describes: {error}"
-        ) from error
+    if runtime not in RUNTIMES:
+        raise ValueError(f"runtime: expected one of {', '.join(RUNTIMES)}, got {runtime!r}")
+    if model_dir.suffix == ONNX_SUFFIX:
+        return _load_onnx(model_dir, device, postprocessing, runtime)
+    stored = read_detector(model_dir)
+    thresholds = postprocessing or stored.postprocessing
+    runner: Runtime
+    if runtime == "torch":
+        runner = TorchRuntime(stored.network, device)
+    else:
+        model = onnx_model(stored.network, stored.image_size, thresholds)
+        runner = OnnxRuntime(model.SerializeToString(), device)
+    return HeadPredictor(runner, stored.image_size, thresholds, stored.description)
+
+
+def _load_onnx(
+    path: Path,
+    device: torch.device | str,
+    postprocessing: PostprocessConfig | None,
+    runtime: RuntimeName,
+) -> HeadPredictor:
+    if runtime != "onnxruntime":
+        raise ValueError(f"{path}: an ONNX file needs runtime 'onnxruntime', got {runtime!r}")
+    if not path.is_file():
+        raise UnusableModel(f"{path}: no such file")
+    runner = OnnxRuntime(str(path), device)
+    description = _checked(runner.description, path)
     stored = read_config(PostprocessConfig, "postprocess", description["postprocess"])
-    return HeadPredictor(
-        network, int(description["image_size"]), postprocessing or stored, description, device
-    )
+    size = int(description["image_size"])
+    return HeadPredictor(runner, size, postprocessing or stored, description)
+
+
+def _stored(description: dict[str, Any], state: dict[str, Tensor], path: Path) -> StoredDetector:
+    """Build the described network, as much fused as its weights are, and fill it."""
+    config = read_config(ModelConfig, "model", description["model"])
+    network = build_detector(config).eval()
+    if any(name.endswith("rbr_reparam.weight") for name in state):
+        partly = any(name.endswith("post_bn.weight") for name in state)
+        network = fuse(network, "partial" if partly else "full")
+    elif not any(name.endswith(".running_mean") for name in state):
+        network = fuse(network, "full")
+    try:
+        network.load_state_dict(state)
+    except RuntimeError as error:
+        raise UnusableModel(
+            f"{path}: not the weights of the '{config.name}' model that its description names: "
+            f"{error}"
+        ) from error
+    thresholds = read_config(PostprocessConfig, "postprocess", description["postprocess"])
+    return StoredDetector(network, int(description["image_size"]), thresholds, description)
+
+
+def _read_weight_file(path: Path) -> StoredDetector:
+    """A TorchScript or pickle file: ours if it says so, else a published one."""
+    try:
+        own = _embedded_description(path)
+        if own is not None:
+            state = read_checkpoint_tensors(path)
+            constants = ("anchor_points", "stride_tensor")
+            return _stored(own, {k: v for k, v in state.items() if k not in constants}, path)
+        network = import_published(path)
+    except UnusableCheckpoint as error:
+        raise UnusableModel(str(error)) from error
+    thresholds, size = PostprocessConfig(), network.config.image_size
+    description = describe(network, size, thresholds, None, {"imported_from": path.name})
+    return StoredDetector(network, size, thresholds, description)
+
+
+def _embedded_description(path: Path) -> dict[str, Any] | None:
+    """What `export_torchscript` put into a file, None if it is not one of ours."""
+    if not zipfile.is_zipfile(path):
+        return None
+    with zipfile.ZipFile(path) as archive:
+        names = [
+            n for n in archive.namelist() if PurePosixPath(n).parts[1:] == ("extra", METADATA_KEY)
+        ]
+        if not names:
+            return None
+        return _checked(_parsed(archive.read(names[0]), path), path)
 
 
 def _read_description(path: Path) -> dict[str, Any]:
     """Read and check `config.json`."""
     if not path.is_file():
         raise UnusableModel(f"{path}: no such file; is this the folder of a trained model?")
+    return _checked(_parsed(path.read_bytes(), path), path)
+
+
+def _parsed(content: bytes, path: Path) -> Any:
     try:
-        description = json.loads(path.read_text())
+        return json.loads(content)
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise UnusableModel(f"{path}: not JSON: {error}") from error
+
+
+def _checked(description: Any, path: Path) -> dict[str, Any]:
     found = description.get("format") if isinstance(description, dict) else None
     if found != FORMAT:
         raise UnusableModel(f"{path}: format: expected {FORMAT!r}, got {found!r}")
-    missing = {"model", "image_size", "postprocess"} - set(description)
+    missing = _NEEDED - set(description)
     if missing:
         raise UnusableModel(f"{path}: missing keys {sorted(missing)}")
     return dict(description)

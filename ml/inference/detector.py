@@ -1,0 +1,176 @@
+"""The detector for people: one line from a photo to meshes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import cast, overload
+
+from ml.flame.head_model import HeadModel
+from ml.inference.heads import HeadShapes
+from ml.inference.loading import load_detector
+from ml.inference.results import PredictionResult
+from ml.inference.runtimes import RuntimeName, UnusableModel, pick_device
+from ml.inference.sources import (
+    OneImage,
+    Source,
+    expand,
+    is_single,
+    is_video,
+    read_images,
+    video_info,
+)
+from ml.records.exclusions import Exclusions
+from ml.records.progress import progress
+
+HEAD_MODEL_NAME = "head_model.npz"
+
+
+class HeadDetector:
+    """Finds every head in images: box, score, 413 parameters, mesh.
+
+    ```python
+    detector = HeadDetector("data/trained_model")
+    result = detector("photo.jpg")
+    result.save_meshes("meshes")
+    ```
+    """
+
+    def __init__(
+        self,
+        checkpoint: Path | str,
+        head_model: HeadModel | Path | str | None = None,
+        device: str = "auto",
+        runtime: RuntimeName = "torch",
+        score_threshold: float | None = None,
+        iou_threshold: float | None = None,
+        max_heads: int | None = None,
+        batch_size: int = 8,
+    ) -> None:
+        """Load the detector; nothing in its files is executed.
+
+        Args:
+            checkpoint: a folder of a trained model; an ONNX or TorchScript file of
+                `vggheads export`; the official TorchScript file; a super-gradients checkpoint.
+            head_model: the head model of the parameters or its npz file. Left out,
+                `head_model.npz` beside the checkpoint is taken, or that of a project's folder
+                `head_model`; without any there are boxes and parameters, but no vertices.
+            device: auto, cpu, cuda or cuda:N.
+            runtime: torch or onnxruntime.
+            score_threshold: heads below are dropped; the model's own value if left out.
+            iou_threshold: of heads that overlap more the best stays; likewise.
+            max_heads: at most so many an image; likewise.
+            batch_size: images at once.
+
+        Raises:
+            UnusableModel: a file is missing, damaged or of another kind, or the head model is not
+                the one that the detector was trained with.
+            ValueError: device, runtime or a threshold is not possible.
+        """
+        checkpoint = Path(checkpoint)
+        if batch_size < 1:
+            raise ValueError(f"batch_size: expected at least 1, got {batch_size}")
+        self._predictor = load_detector(checkpoint, pick_device(device), None, runtime)
+        given = {
+            "score_threshold": score_threshold,
+            "iou_threshold": iou_threshold,
+            "max_heads": max_heads,
+        }
+        stored = self._predictor.postprocessing.model_dump()
+        changed = {name: value for name, value in given.items() if value is not None}
+        self.postprocessing = type(self._predictor.postprocessing)(**stored | changed)
+        self.batch_size = batch_size
+        self.description = self._predictor.description
+        model = _head_model(head_model, checkpoint, self.description.get("head_model_sha256"))
+        self._shapes = None if model is None else HeadShapes(model)
+
+    @property
+    def head_model(self) -> HeadModel | None:
+        """The head model, None if there is none."""
+        return None if self._shapes is None else self._shapes.head_model
+
+    @overload
+    def __call__(self, source: OneImage) -> PredictionResult: ...
+
+    @overload
+    def __call__(self, source: list[OneImage]) -> list[PredictionResult]: ...
+
+    def __call__(self, source: Source) -> PredictionResult | list[PredictionResult]:
+        """Find heads.
+
+        Args:
+            source: an image: (H, W, 3) RGB, (H, W, 4) or (H, W) array, PIL image or path; or
+                several: a list of them, the path of a folder, the path of a video.
+
+        Returns:
+            The result of one image; a list of results of several, a folder or a video.
+
+        Raises:
+            UnreadableImage: an image cannot be read; the message names it.
+            ValueError: a folder holds no images.
+        """
+        results = list(self.stream(source))
+        return results[0] if is_single(source) else results
+
+    def stream(
+        self, source: Source, exclusions: Exclusions | None = None
+    ) -> Iterator[PredictionResult]:
+        """Find heads image by image, keeping no more than a batch in memory, with a progress bar.
+
+        Args:
+            source: as for a call.
+            exclusions: receives images that cannot be read; without it they are an error.
+
+        Yields:
+            Results in order.
+
+        Raises:
+            UnreadableImage: an image cannot be read and there are no exclusions.
+            ValueError: a folder holds no images.
+        """
+        entries = expand(source)
+        images = read_images(entries, exclusions)
+        if len(entries) > 1 or is_video(entries[0]):
+            images = progress(images, "heads", _count(entries))
+        while batch := list(islice(images, self.batch_size)):
+            found = self._predictor.predict(
+                [image.image_rgb for image in batch], self.batch_size, self.postprocessing
+            )
+            for image, heads in zip(batch, found, strict=True):
+                yield PredictionResult(image.image_rgb, heads, self._shapes, image.name)
+
+
+def _count(entries: list[OneImage]) -> int | None:
+    """How many images there are, as far as that is known beforehand."""
+    total = 0
+    for entry in entries:
+        total += video_info(Path(cast(str, entry)))[0] if is_video(entry) else 1
+    return total
+
+
+def _head_model(
+    given: HeadModel | Path | str | None, checkpoint: Path, wanted_sha256: str | None
+) -> HeadModel | None:
+    """The head model that a detector's parameters belong to."""
+    if isinstance(given, HeadModel):
+        model, where = given, "the given head model"
+    else:
+        beside = checkpoint if checkpoint.is_dir() else checkpoint.parent
+        places = [
+            beside / HEAD_MODEL_NAME,
+            beside.parent / "head_model" / HEAD_MODEL_NAME,
+        ]
+        path = Path(given) if given else next((p for p in places if p.is_file()), None)
+        if path is None:
+            return None
+        try:
+            model, where = HeadModel.load(path), str(path)
+        except (ValueError, FileNotFoundError) as error:
+            raise UnusableModel(str(error)) from error
+    if wanted_sha256 and model.sha256 != wanted_sha256:
+        raise UnusableModel(
+            f"{checkpoint}: was trained with the head model {wanted_sha256[:12]}, and {where} is "
+            f"{model.sha256[:12]}: its vertices would be wrong; pass the right one as head_model"
+        )
+    return model

@@ -1,0 +1,233 @@
+"""The detector in formats that need none of our code: ONNX and TorchScript.
+
+What is written is fused and computes what `ml.model.postprocess` does; the tests compare them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ml.model.decode import decode
+from ml.model.detector import HeadDetectorNetwork
+from ml.model.fusing import fuse
+from ml.model.heads import STRIDES
+from ml.model.outputs import Anchors, RawOutputs
+from ml.model.postprocess import PostprocessConfig
+from ml.records.atomic import atomic_write
+
+if TYPE_CHECKING:
+    import onnx
+
+METADATA_KEY = "vggheads"
+"""Under this key an exported file carries its description, as JSON."""
+OFFICIAL_CANDIDATES = 1000
+"""So many best anchors an image come out of the official TorchScript file."""
+ONNX_OPSET = 20
+ONNX_INPUT = "images"
+ONNX_OUTPUTS = ("boxes", "scores", "flame", "image_index")
+
+
+class _Candidates(nn.Module):
+    """The best anchors of each image, decoded: boxes, scores, 413 parameters, best first."""
+
+    def __init__(self, network: HeadDetectorNetwork, image_size: int, count: int) -> None:
+        super().__init__()
+        self.model = network
+        sizes = [(image_size // stride, image_size // stride) for stride in STRIDES]
+        anchors = Anchors.of_maps(sizes, STRIDES, next(network.parameters()).device)
+        # The names are those of the official file; importing leaves them out.
+        self.register_buffer("anchor_points", anchors.centres_px)
+        self.register_buffer("stride_tensor", anchors.strides)
+        self.count = min(count, len(anchors.strides))
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        model = self.model
+        scores, sides, flame = model.heads(model.neck(model.backbone(images)))
+        anchors = Anchors(self.anchor_points, self.stride_tensor)  # type: ignore[arg-type]
+        best = scores.float().topk(self.count, dim=1).indices
+        found = decode(RawOutputs(scores, sides, flame, anchors, model.config.head), best)
+        return found.boxes_xyxy, found.scores, found.flame
+
+
+class _BytesIn(nn.Module):
+    """Candidates of uint8 images."""
+
+    def __init__(self, candidates: _Candidates) -> None:
+        super().__init__()
+        self.candidates = candidates
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return self.candidates(images.float() / 255)
+
+
+class _Official(nn.Module):
+    """Candidates as the official file gives them: scores with a trailing dimension."""
+
+    def __init__(self, candidates: _Candidates) -> None:
+        super().__init__()
+        self.model = candidates.model
+        self.candidates = candidates
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        boxes, scores, flame = self.candidates(images)
+        return boxes, scores[..., None], flame
+
+
+def export_torchscript(
+    network: HeadDetectorNetwork,
+    path: Path,
+    image_size: int,
+    description: dict[str, Any] | None = None,
+) -> None:
+    """Write a TorchScript file with the inputs and outputs of the official `vgg_heads_l.trcd`.
+
+    Programs that load that file by its path go on working. In: (B, 3, S, S) float in [0, 1], RGB.
+    Out: boxes (B, K, 4) xyxy network px, scores (B, K, 1), parameters (B, K, 413), best first,
+    not suppressed; K is 1000 or the number of anchors. The image size is fixed, the batch is not.
+    Unlike the official file it is fused, and its weights still import under the published names.
+
+    Args:
+        network: the detector, fused or not; it is not changed.
+        path: the file to write.
+        image_size: side of the square input, px, a multiple of 32.
+        description: kept in the file under `METADATA_KEY`; must be JSON.
+
+    Source: facts of the official export; Chu et al., QARepVGG (2022), for the fusion.
+    """
+    model = _Official(_Candidates(_prepared(network, "partial"), image_size, OFFICIAL_CANDIDATES))
+    example = torch.zeros(2, 3, image_size, image_size)
+    extra = {METADATA_KEY: json.dumps(description or {}, sort_keys=True)}
+    with _quiet(), torch.inference_mode():
+        traced = torch.jit.trace(model.eval(), example, check_trace=False)
+        with atomic_write(path) as temporary:
+            torch.jit.save(traced, str(temporary), _extra_files=extra)
+
+
+def onnx_model(
+    network: HeadDetectorNetwork,
+    image_size: int,
+    postprocessing: PostprocessConfig | None = None,
+    description: dict[str, Any] | None = None,
+) -> onnx.ModelProto:
+    """The detector as ONNX graph, decoding and non-maximum suppression included.
+
+    In: `images` (B, 3, S, S) uint8 RGB, letterboxed; optional `score_threshold`, `iou_threshold`
+    (1,) float32 and `max_heads` (1,) int64. Out, for all N heads of the batch, image by image, best
+    first: `boxes` (N, 4) xyxy network px, `scores` (N,), `flame` (N, 413) network px,
+    `image_index` (N,) int64.
+
+    Args:
+        network: the detector, fused or not; it is not changed.
+        image_size: side of the square input, px, a multiple of 32.
+        postprocessing: the values of the optional inputs where they are not given.
+        description: kept in the file's metadata under `METADATA_KEY`; must be JSON.
+
+    Returns:
+        The checked model.
+
+    Raises:
+        ValueError: the package onnx is not installed.
+    """
+    try:
+        import onnx
+
+        from ml.model.export_nms import CANDIDATES, add_suppression
+    except ImportError as error:
+        raise ValueError("exporting to ONNX needs the package onnx: pip install onnx") from error
+    config = postprocessing or PostprocessConfig()
+    candidates = _Candidates(_prepared(network, "full"), image_size, config.max_candidates)
+    example = torch.zeros(2, 3, image_size, image_size, dtype=torch.uint8)
+    content = io.BytesIO()
+    with _quiet(), torch.inference_mode():
+        # The exporter that traces: for nano it takes 0.6 s of processor time and the one by
+        # torch.export 15 s, too long for a detector that is to start on onnxruntime. The network
+        # has no control flow that a trace could miss.
+        torch.onnx.export(
+            _BytesIn(candidates).eval(),
+            (example,),
+            content,  # type: ignore[arg-type]  # its stubs know only paths
+            dynamo=False,
+            input_names=[ONNX_INPUT],
+            output_names=list(CANDIDATES),
+            opset_version=ONNX_OPSET,
+            dynamic_axes={name: {0: "batch"} for name in (ONNX_INPUT, *CANDIDATES)},
+        )
+    model = add_suppression(onnx.load_from_string(content.getvalue()), config)
+    model.metadata_props.add(key=METADATA_KEY, value=json.dumps(description or {}, sort_keys=True))
+    onnx.checker.check_model(model)
+    return model
+
+
+def exclusive_threshold(score: float) -> np.float32:
+    """The threshold t' for which `score > t'` is `score >= t`.
+
+    ONNX keeps what is above its threshold, `postprocess` what is at or above it.
+
+    Args:
+        score: the threshold of `PostprocessConfig`.
+
+    Returns:
+        The next smaller float32.
+    """
+    return np.nextafter(np.float32(score), np.float32(-1))
+
+
+def suppression_inputs(config: PostprocessConfig) -> dict[str, np.ndarray]:
+    """The optional inputs of an exported graph.
+
+    Args:
+        config: thresholds; `max_candidates` is fixed in the graph.
+
+    Returns:
+        Name to (1,) array.
+    """
+    return {
+        "score_threshold": np.array([exclusive_threshold(config.score_threshold)], np.float32),
+        "iou_threshold": np.array([config.iou_threshold], np.float32),
+        "max_heads": np.array([config.max_heads], np.int64),
+    }
+
+
+def export_onnx(
+    network: HeadDetectorNetwork,
+    path: Path,
+    image_size: int,
+    postprocessing: PostprocessConfig | None = None,
+    description: dict[str, Any] | None = None,
+) -> None:
+    """Write `onnx_model` to one file; the arguments are those of `onnx_model`.
+
+    Args:
+        network: the detector.
+        path: the file to write.
+        image_size: side of the square input, px.
+        postprocessing: thresholds where none are given.
+        description: kept in the file's metadata.
+    """
+    model = onnx_model(network, image_size, postprocessing, description)
+    with atomic_write(path) as temporary:
+        temporary.write_bytes(model.SerializeToString())
+
+
+def _prepared(network: HeadDetectorNetwork, level: str) -> HeadDetectorNetwork:
+    """A fused copy on the CPU, in the memory layout that exporters know."""
+    fused = fuse(network, level).cpu().float()  # type: ignore[arg-type]
+    return fused.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence warnings: that sizes become fixed, as is wanted, and of the exporter's future."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield

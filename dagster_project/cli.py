@@ -1,10 +1,11 @@
-"""The command line: `vggheads demo`, `materialize`, `status`, `check`, `lineage`, `ui` and more."""
+"""The command line: make the data and the models, look at them, use them."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import logging
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -13,6 +14,7 @@ from dagster_project.env import prepare
 from dagster_project.graph import descendants
 from dagster_project.pipeline import Pipeline
 from dagster_project.stages import project
+from ml.inference import cli as inference
 from ml.records.lineage import UnknownSample
 
 Command = Callable[[Pipeline, argparse.Namespace], int]
@@ -70,7 +72,15 @@ def _parser(pipeline: Pipeline) -> argparse.ArgumentParser:
     profile_parser = add("profile", profile, "write params.yaml from conf/NAME.yaml")
     profile_parser.add_argument("name", metavar="NAME")
     add("ui", ui, "serve Dagster and MLflow")
+    bench_parser = add("bench", bench, "measure speed: all of benchmarks/, or those named")
+    bench_parser.add_argument("names", nargs="*", metavar="NAME", help="such as flame_layer")
+    inference.add_commands(lambda name, run, text: add(name, _plain(run), text))
     return parser
+
+
+def _plain(run: inference.Run) -> Command:
+    """A command that knows no pipeline."""
+    return lambda pipeline, options: run(options)
 
 
 def demo(pipeline: Pipeline, options: argparse.Namespace) -> int:
@@ -192,6 +202,23 @@ def ui(pipeline: Pipeline, options: argparse.Namespace) -> int:
     from dagster_project.serve import serve
 
     return serve(pipeline.root, prepare(pipeline.root))
+
+
+def bench(pipeline: Pipeline, options: argparse.Namespace) -> int:
+    """Run benchmarks one after the other, each in a process of its own."""
+    folder = pipeline.root / "benchmarks"
+    known = sorted(path.stem for path in folder.glob("*.py") if "def main()" in path.read_text())
+    unknown = sorted(set(options.names) - set(known))
+    if unknown or not known:
+        raise ValueError(
+            f"bench: no benchmark {', '.join(unknown) or folder}; there are {', '.join(known)}"
+        )
+    failed = 0
+    for name in options.names or known:
+        print(f"\n## {name}\n", flush=True)
+        command = [sys.executable, "-m", f"benchmarks.{name}"]
+        failed += subprocess.run(command, cwd=pipeline.root, check=False).returncode != 0
+    return 1 if failed else 0
 
 
 def _print_plan(pipeline: Pipeline, stages: Sequence[str]) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
-from typing import cast, overload
+from typing import cast
+
+from pydantic import ValidationError
 
 from ml.flame.head_model import HeadModel
 from ml.inference.heads import HeadShapes
@@ -21,6 +23,7 @@ from ml.inference.sources import (
     read_images,
     video_info,
 )
+from ml.model.postprocess import PostprocessConfig
 from ml.records.exclusions import Exclusions
 from ml.records.progress import progress
 
@@ -72,14 +75,12 @@ class HeadDetector:
         if batch_size < 1:
             raise ValueError(f"batch_size: expected at least 1, got {batch_size}")
         self._predictor = load_detector(checkpoint, pick_device(device), None, runtime)
-        given = {
-            "score_threshold": score_threshold,
-            "iou_threshold": iou_threshold,
-            "max_heads": max_heads,
-        }
-        stored = self._predictor.postprocessing.model_dump()
-        changed = {name: value for name, value in given.items() if value is not None}
-        self.postprocessing = type(self._predictor.postprocessing)(**stored | changed)
+        self.postprocessing = _with(
+            self._predictor.postprocessing,
+            score_threshold=score_threshold,
+            iou_threshold=iou_threshold,
+            max_heads=max_heads,
+        )
         self.batch_size = batch_size
         self.description = self._predictor.description
         model = _head_model(head_model, checkpoint, self.description.get("head_model_sha256"))
@@ -90,18 +91,15 @@ class HeadDetector:
         """The head model, None if there is none."""
         return None if self._shapes is None else self._shapes.head_model
 
-    @overload
-    def __call__(self, source: OneImage) -> PredictionResult: ...
-
-    @overload
-    def __call__(self, source: list[OneImage]) -> list[PredictionResult]: ...
-
-    def __call__(self, source: Source) -> PredictionResult | list[PredictionResult]:
+    def __call__(
+        self, source: Source, score_threshold: float | None = None
+    ) -> PredictionResult | list[PredictionResult]:
         """Find heads.
 
         Args:
             source: an image: (H, W, 3) RGB, (H, W, 4) or (H, W) array, PIL image or path; or
                 several: a list of them, the path of a folder, the path of a video.
+            score_threshold: for this call; that of the detector if left out.
 
         Returns:
             The result of one image; a list of results of several, a folder or a video.
@@ -110,17 +108,21 @@ class HeadDetector:
             UnreadableImage: an image cannot be read; the message names it.
             ValueError: a folder holds no images.
         """
-        results = list(self.stream(source))
+        results = list(self.stream(source, None, score_threshold))
         return results[0] if is_single(source) else results
 
     def stream(
-        self, source: Source, exclusions: Exclusions | None = None
+        self,
+        source: Source,
+        exclusions: Exclusions | None = None,
+        score_threshold: float | None = None,
     ) -> Iterator[PredictionResult]:
         """Find heads image by image, keeping no more than a batch in memory, with a progress bar.
 
         Args:
             source: as for a call.
             exclusions: receives images that cannot be read; without it they are an error.
+            score_threshold: for this call; that of the detector if left out.
 
         Yields:
             Results in order.
@@ -129,16 +131,27 @@ class HeadDetector:
             UnreadableImage: an image cannot be read and there are no exclusions.
             ValueError: a folder holds no images.
         """
+        thresholds = _with(self.postprocessing, score_threshold=score_threshold)
         entries = expand(source)
         images = read_images(entries, exclusions)
         if len(entries) > 1 or is_video(entries[0]):
             images = progress(images, "heads", _count(entries))
         while batch := list(islice(images, self.batch_size)):
             found = self._predictor.predict(
-                [image.image_rgb for image in batch], self.batch_size, self.postprocessing
+                [image.image_rgb for image in batch], self.batch_size, thresholds
             )
             for image, heads in zip(batch, found, strict=True):
                 yield PredictionResult(image.image_rgb, heads, self._shapes, image.name)
+
+
+def _with(config: PostprocessConfig, **changes: float | None) -> PostprocessConfig:
+    """Thresholds with some of them replaced, checked."""
+    given = {name: value for name, value in changes.items() if value is not None}
+    try:
+        return PostprocessConfig.model_validate(config.model_dump() | given)
+    except ValidationError as error:
+        problems = "; ".join(f"{e['loc'][0]}: {e['msg']}, got {e['input']}" for e in error.errors())
+        raise ValueError(f"HeadDetector: {problems}") from error
 
 
 def _count(entries: list[OneImage]) -> int | None:

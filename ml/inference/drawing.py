@@ -126,13 +126,13 @@ def _draw_points(image: np.ndarray, points: np.ndarray) -> None:
 def _draw_face(
     image: np.ndarray, vertices: np.ndarray, geometry: HeadGeometry, colour: tuple[int, int, int]
 ) -> None:
-    """Colour the pixels that hold a vertex of the face."""
+    """Mark the vertices of the face."""
     model = geometry.head_model
     if "face" in model.regions:
         vertices = vertices[np.isin(geometry.vertex_indices, model.region("face"))]
-    column, row = np.floor(vertices).astype(int).T
-    inside = (row >= 0) & (row < image.shape[0]) & (column >= 0) & (column < image.shape[1])
-    image[row[inside], column[inside]] = colour
+    # OpenCV's whole numbers are the middles of pixels, ours their borders; 4 bits of fraction.
+    for x, y in np.round((vertices - 0.5) * 16).astype(int):
+        cv2.circle(image, (int(x), int(y)), 8 * _thickness(image), colour, -1, cv2.LINE_AA, 4)
 
 
 def _draw_edges(
@@ -142,7 +142,6 @@ def _draw_edges(
     corners = vertices[faces]
     first, second = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
     visible = first[:, 0] * second[:, 1] < first[:, 1] * second[:, 0]
-    # OpenCV's whole numbers are the middles of pixels, ours their borders; 4 bits of fraction.
     points = np.round((corners[visible, :, :2] - 0.5) * 16).astype(np.int32)
     cv2.polylines(image, list(points), True, colour, 1, cv2.LINE_AA, shift=4)
 

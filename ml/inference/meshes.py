@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,15 +13,12 @@ from ml.flame.params import SCALE, TRANSLATION
 from ml.flame.pictures import vertex_colours
 from ml.flame.projection import MIN_SCALE
 from ml.inference.heads import DetectedHeads
+from ml.inference.options import FORMATS, UNITS, MeshFormat, MeshUnit
 from ml.records.atomic import write_bytes
 
 if TYPE_CHECKING:
     from trimesh import Trimesh
 
-MeshFormat = Literal["obj", "glb"]
-MeshUnit = Literal["m", "px"]
-FORMATS: tuple[MeshFormat, ...] = ("obj", "glb")
-UNITS: tuple[MeshUnit, ...] = ("m", "px")
 _UPRIGHT = np.array([1.0, -1.0, -1.0], np.float32)
 """From image axes (y down, z away) to those of mesh files (y up, z to the viewer)."""
 
@@ -75,12 +72,13 @@ def mesh_bytes(
         raise ValueError(f"mesh format: expected one of {', '.join(FORMATS)}, got {form!r}")
     scene = trimesh.Scene()
     for index, points in enumerate(vertices):
-        scene.add_geometry(_mesh(points, head_model), node_name=f"head_{index}")
+        name = f"head_{index}"
+        scene.add_geometry(_mesh(points, head_model), node_name=name, geom_name=name)
     if form == "glb":
         return bytes(scene.export(file_type="glb", include_normals=True))
     text = scene.export(
         file_type="obj", include_normals=False, include_color=False, include_texture=False,
-        digits=digits, header="",
+        digits=digits, header=None,
     )  # fmt: skip
     return str(text).encode()
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 
@@ -15,18 +15,11 @@ from ml.imaging.boxes import clip_boxes, xyxy_to_xywh
 from ml.inference.alignment import AlignedHead, align_head
 from ml.inference.drawing import Style, draw_heads
 from ml.inference.heads import DetectedHeads, HeadShapes
-from ml.inference.meshes import (
-    MeshFormat,
-    MeshUnit,
-    mesh_bytes,
-    save_meshes,
-    upright_vertices,
-)
+from ml.inference.meshes import mesh_bytes, save_meshes, upright_vertices
+from ml.inference.options import DRAW_METHODS, DrawMethod, MeshFormat, MeshUnit
 from ml.records.heads import Heads
 
-DrawMethod = Literal["full", "bbox", "mesh", "wireframe", "landmarks", "points", "pose"]
-DRAW_METHODS: tuple[DrawMethod, ...] = get_args(DrawMethod)
-_STYLES: dict[str, tuple[Style, ...]] = {
+_STYLES: dict[DrawMethod, tuple[Style, ...]] = {
     "full": ("mesh", "box"),
     "bbox": ("box",),
     "mesh": ("mesh",),
@@ -197,11 +190,11 @@ class PredictionResult:
         return coco_of([self])
 
 
-def coco_of(results: Sequence[PredictionResult]) -> dict[str, Any]:
+def coco_of(results: Iterable[PredictionResult]) -> dict[str, Any]:
     """A COCO detection file's content.
 
     Args:
-        results: of images with different names.
+        results: of images with different names; only their numbers are kept.
 
     Returns:
         Keys info, categories, images, annotations; an annotation has its `score` beside it.

@@ -13,11 +13,11 @@ import torch
 from ml.inference.loading import (
     CONFIG_NAME,
     WEIGHTS_NAME,
-    HeadPredictor,
-    UnusableModel,
     load_detector,
     save_detector,
 )
+from ml.inference.predictor import HeadPredictor
+from ml.inference.runtimes import TorchRuntime, UnusableModel
 from ml.model.config import model_config
 from ml.model.detector import HeadDetectorNetwork, build_detector
 from ml.model.postprocess import PostprocessConfig
@@ -50,7 +50,7 @@ def images() -> list[np.ndarray]:
 
 def test_round_trip_predicts_the_same(folder: Path, network: HeadDetectorNetwork) -> None:
     loaded = load_detector(folder)
-    direct = HeadPredictor(network, 96, LOW)
+    direct = HeadPredictor(TorchRuntime(network), 96, LOW)
     for a, b in zip(loaded.predict(images()), direct.predict(images()), strict=True):
         assert np.array_equal(a.boxes_xyxy, b.boxes_xyxy)
         assert np.array_equal(a.flame, b.flame)
@@ -114,7 +114,7 @@ def test_bad_description(folder: Path, text: str, message: str) -> None:
 def test_truncated_weights(folder: Path) -> None:
     weights = folder / WEIGHTS_NAME
     weights.write_bytes(weights.read_bytes()[:-100])
-    with pytest.raises(UnusableModel, match="damaged, or not the weights of the 'nano' model"):
+    with pytest.raises(UnusableModel, match="damaged, or no safetensors file"):
         load_detector(folder)
 
 

@@ -1,0 +1,159 @@
+"""Commands for people who use a detector: predict, export, import-weights, import-flame, app.
+
+Everything heavy is imported when a command runs, so that `--help` is quick.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ml.inference.options import DRAW_METHODS, FORMATS, UNITS
+
+DEFAULT_CHECKPOINT = "data/trained_model"
+Run = Callable[[argparse.Namespace], int]
+Add = Callable[[str, Run, str], argparse.ArgumentParser]
+
+
+def add_commands(add: Add) -> None:
+    """Declare the commands.
+
+    Args:
+        add: takes a command's name, function and one line of help; returns its parser.
+    """
+    _add_predict(add("predict", predict, "find heads in images, folders or videos"))
+    export_parser = add("export", export, "write a detector as ONNX, TorchScript or safetensors")
+    export_parser.add_argument("output", type=Path, metavar="FILE_OR_FOLDER")
+    export_parser.add_argument(
+        "--format",
+        choices=("onnx", "torchscript", "safetensors"),
+        help="by the output's ending if left out: .onnx, .trcd, .pt; else a folder of safetensors",
+    )
+    _add_checkpoint(export_parser)
+    weights = add("import-weights", import_weights, "make a detector of published weights")
+    weights.add_argument("file", type=Path, metavar="FILE", help=".trcd, .pth or .pt")
+    weights.add_argument("output", type=Path, metavar="FOLDER")
+    flame = add("import-flame", import_flame, "make a head model of FLAME's own files")
+    flame.add_argument("file", type=Path, metavar="MODEL.pkl", help="such as generic_model.pkl")
+    flame.add_argument("--landmarks", type=Path, required=True, help="npz: 68 landmarks' embedding")
+    flame.add_argument("--masks", type=Path, help="FLAME_masks.pkl: regions such as face and ears")
+    flame.add_argument("--output", type=Path, default=Path("head_model.npz"), metavar="FILE.npz")
+    page = add("app", app, "serve a page where images can be tried")
+    _add_detector(page)
+    page.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
+    page.add_argument("--port", type=int, default=7860, help="(%(default)s)")
+
+
+def _add_checkpoint(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--checkpoint",
+        type=Path,
+        default=Path(DEFAULT_CHECKPOINT),
+        help="folder of a trained model, or a file of export or of published weights (%(default)s)",
+    )
+
+
+def _add_detector(parser: argparse.ArgumentParser) -> None:
+    _add_checkpoint(parser)
+    parser.add_argument("--head-model", type=Path, help="head_model.npz; found beside by default")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    parser.add_argument("--runtime", default="torch", choices=("torch", "onnxruntime"))
+    parser.add_argument("--score", type=float, metavar="S", help="drop heads below (the model's)")
+    parser.add_argument("--iou", type=float, metavar="I", help="overlap that suppresses (likewise)")
+    parser.add_argument("--batch-size", type=int, default=8, metavar="N", help="(%(default)s)")
+
+
+def _add_predict(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("sources", nargs="+", type=Path, metavar="IMAGE|FOLDER|VIDEO")
+    parser.add_argument("--output", type=Path, default=Path("predictions"), metavar="FOLDER")
+    _add_detector(parser)
+    parser.add_argument("--draw", default="full", choices=DRAW_METHODS, help="(%(default)s)")
+    parser.add_argument(
+        "--meshes", nargs="*", choices=FORMATS, help="obj and glb for images, none for videos"
+    )
+    parser.add_argument("--unit", default="m", choices=UNITS, help="of meshes (%(default)s)")
+    parser.add_argument("--pncc", action="store_true", help="write PNCC maps too")
+    parser.add_argument(
+        "--crops", type=int, metavar="PX", help="write upright heads of this size too; 0: as found"
+    )
+
+
+def _detector(options: argparse.Namespace) -> Any:
+    from ml.inference.detector import HeadDetector
+
+    return HeadDetector(
+        options.checkpoint,
+        head_model=options.head_model,
+        device=options.device,
+        runtime=options.runtime,
+        score_threshold=options.score,
+        iou_threshold=options.iou,
+        batch_size=options.batch_size,
+    )
+
+
+def predict(options: argparse.Namespace) -> int:
+    """Find heads and write drawings, meshes and JSON."""
+    from ml.inference.writing import ResultWriter
+
+    writer = ResultWriter(
+        options.output,
+        draw=options.draw,
+        meshes=options.meshes,
+        unit=options.unit,
+        pncc=options.pncc,
+        crops=options.crops,
+    )
+    summary = writer.write_all(_detector(options), list(options.sources))
+    print(summary)
+    return 1 if summary.excluded else 0
+
+
+def export(options: argparse.Namespace) -> int:
+    """Write a detector in another format."""
+    from ml.inference.exporting import export_detector, format_of
+
+    form = options.format or format_of(options.output)
+    export_detector(options.checkpoint, options.output, form)
+    print(f"{options.output}: {form}, fused")
+    return 0
+
+
+def import_weights(options: argparse.Namespace) -> int:
+    """Turn published weights into a model folder."""
+    from ml.inference.loading import read_detector, save_detector
+
+    stored = read_detector(options.file)
+    save_detector(
+        options.output,
+        stored.network,
+        stored.image_size,
+        stored.postprocessing,
+        stored.description["head_model_sha256"],
+        stored.description["training"],
+    )
+    print(f"{options.output}: detector of size {stored.network.config.name}")
+    print("vertices need the FLAME file that the weights were trained with: vggheads import-flame")
+    return 0
+
+
+def import_flame(options: argparse.Namespace) -> int:
+    """Turn FLAME's files into a head model."""
+    from ml.flame.flame_file import head_model_from_flame
+
+    model = head_model_from_flame(options.file, options.landmarks, options.masks)
+    model.save(options.output)
+    regions = ", ".join(sorted(model.regions))
+    print(f"{options.output}: head model {model.sha256[:12]}, regions {regions}")
+    print("its licence is the file's: do not publish it")
+    return 0
+
+
+def app(options: argparse.Namespace) -> int:
+    """Serve the demo page."""
+    from ml.inference.app import serve
+
+    serve(_detector(options), options.host, options.port)
+    return 0

@@ -102,7 +102,12 @@ def build_page(detector: HeadDetector) -> gradio.Blocks:
                 score = gr.Slider(0.05, 0.95, value=threshold, step=0.05, label="Least score")
                 button = gr.Button("Find heads", variant="primary")
             with gr.Column():
-                drawing = gr.Image(label="Heads", format="png", interactive=False)
+                drawing = gr.Image(
+                    label="Heads",
+                    format="png",
+                    interactive=False,
+                    buttons=["download", "fullscreen"],
+                )
                 scene = gr.Model3D(
                     label="Meshes (drag to turn)", clear_color=(0.93, 0.94, 0.95, 1.0), height=420
                 )

@@ -1,0 +1,241 @@
+"""From image to meshes: the plain way, fused torch, and onnxruntime; and the suppression alone.
+
+    python -m benchmarks.inference --size L
+
+The plain way is what the official package does: the unfused network, every anchor decoded, a greedy
+loop of suppression, then FLAME (smplx.lbs) head by head. The rows take turns, so that other work on
+the machine hits all of them; ratios are of the medians, and all rows must give the same vertices.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+import numpy as np
+import torch
+from smplx.lbs import lbs
+
+from benchmarks.flame_layer import commit, hardware
+from ml.flame.head_model import HeadModel
+from ml.flame.layer import Z_OFFSET_M
+from ml.flame.params import split
+from ml.flame.procedural import build_procedural_head
+from ml.flame.projection import project_flame
+from ml.imaging.boxes import nms, nms_mask
+from ml.imaging.letterbox import letterbox_image
+from ml.inference.heads import DetectedHeads, HeadShapes
+from ml.inference.predictor import HeadPredictor
+from ml.inference.runtimes import OnnxRuntime, Runtime, TorchRuntime
+from ml.model.config import ModelSize, model_config
+from ml.model.decode import decode
+from ml.model.detector import HeadDetectorNetwork, build_detector
+from ml.model.export import onnx_model
+from ml.model.postprocess import PostprocessConfig
+
+TOLERANCE = 1e-3
+"""Largest difference of vertices between the rows, as a share of the heads' size."""
+
+
+class PlainWay:
+    """Unfused, everything decoded, one head after the other."""
+
+    def __init__(
+        self, network: HeadDetectorNetwork, head_model: HeadModel, config: PostprocessConfig
+    ) -> None:
+        """Keep the network and the head model's arrays as smplx wants them."""
+        self.network, self.config = network, config
+        self.size = network.config.image_size
+        self.arrays = (
+            torch.as_tensor(head_model.v_template)[None],
+            torch.as_tensor(head_model.shapedirs),
+            torch.as_tensor(head_model.posedirs).reshape(-1, 36).T.contiguous(),
+            torch.as_tensor(head_model.J_regressor),
+            torch.tensor(head_model.parents),
+            torch.as_tensor(head_model.weights),
+        )
+
+    @torch.no_grad()
+    def __call__(self, image: np.ndarray) -> np.ndarray:
+        """Vertices (N, 5023, 3), image px."""
+        square, letterbox = letterbox_image(image, self.size)
+        pixels = torch.from_numpy(square).permute(2, 0, 1)[None].float() / 255
+        found = decode(self.network(pixels))
+        boxes, scores, flame = found.boxes_xyxy[0], found.scores[0], found.flame[0]
+        sure = (scores >= self.config.score_threshold).nonzero()[:, 0]
+        rows = sure[greedy(boxes[sure], scores[sure], self.config)]
+        meshes = [self.mesh(letterbox.flame_to_image(flame[row][None])) for row in rows]
+        return np.stack(meshes) if meshes else np.zeros((0, 5023, 3), np.float32)
+
+    def mesh(self, flame: torch.Tensor) -> np.ndarray:
+        """One head's vertices."""
+        parts = split(flame)
+        rest = torch.zeros(1, 6)
+        pose = torch.cat([rest, parts.jaw, rest], dim=1)
+        betas = torch.cat([parts.shape, parts.expression], dim=1)
+        vertices, _ = lbs(betas, pose, *self.arrays)
+        vertices = vertices + torch.tensor([0.0, 0.0, Z_OFFSET_M])
+        return project_flame(vertices, flame)[0].numpy()
+
+
+def greedy(boxes: torch.Tensor, scores: torch.Tensor, config: PostprocessConfig) -> torch.Tensor:
+    """Suppression as it is usually written: take the best, drop what overlaps it, repeat."""
+    left = scores.argsort(descending=True, stable=True)[: config.max_candidates]
+    kept: list[int] = []
+    while len(left) and len(kept) < config.max_heads:
+        best = boxes[left[0]]
+        kept.append(int(left[0]))
+        low = torch.maximum(boxes[left, :2], best[:2])
+        high = torch.minimum(boxes[left, 2:], best[2:])
+        common = (high - low).clamp(min=0).prod(1)
+        areas = (boxes[left, 2:] - boxes[left, :2]).prod(1)
+        left = left[common / (areas + areas[0] - common) <= config.iou_threshold]
+    return torch.tensor(kept, dtype=torch.int64)
+
+
+class OurWay:
+    """Letterbox, network, suppression, then all kept heads through the FLAME layer at once."""
+
+    def __init__(
+        self, runtime: Runtime, shapes: HeadShapes, size: int, config: PostprocessConfig
+    ) -> None:
+        """Keep the parts."""
+        self.predictor = HeadPredictor(runtime, size, config)
+        self.shapes = shapes
+
+    def __call__(self, image: np.ndarray) -> np.ndarray:
+        """Vertices (N, 5023, 3), image px."""
+        (heads,) = self.predictor.predict([image])
+        return DetectedHeads(heads, self.shapes).vertices_px
+
+
+def crowded(size: ModelSize, heads: int) -> tuple[HeadDetectorNetwork, PostprocessConfig]:
+    """A random network whose scores differ, and a threshold that leaves about so many heads."""
+    torch.manual_seed(0)
+    network = build_detector(model_config(size))
+    side = network.config.image_size
+    square = torch.from_numpy(letterbox_image(picture(), side)[0]).permute(2, 0, 1)[None]
+    norms = [module for module in network.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    with torch.no_grad():
+        # Normalised by the picture's own statistics the layers see as much as in a trained network;
+        # else neighbouring anchors are all but equal and rounding decides between them.
+        for norm in norms:
+            norm.momentum = 1.0
+        network(square)
+        network.eval()
+        spread = float(network(square).score_logits.std())
+        for head in (network.heads.head1, network.heads.head2, network.heads.head3):
+            head.cls_pred.weight.mul_(3 / spread)
+        found = decode(network(square))
+    scores, boxes = found.scores[0], found.boxes_xyxy[0]
+    kept = nms(boxes, scores, 0.5, max_output=heads + 1)
+    threshold = float(scores[kept[-2:]].mean()) if len(kept) > heads else 0.0
+    return network, PostprocessConfig(score_threshold=threshold)
+
+
+def picture() -> np.ndarray:
+    """(720, 1280, 3) smooth noise: the time does not depend on what is to be seen."""
+    rng = np.random.default_rng(0)
+    small = torch.from_numpy(rng.uniform(0, 255, (1, 3, 45, 80)).astype(np.float32))
+    large = torch.nn.functional.interpolate(small, (720, 1280), mode="bicubic")
+    return large[0].clamp(0, 255).byte().permute(1, 2, 0).contiguous().numpy()
+
+
+def times(rows: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
+    """Milliseconds of each row, taking turns."""
+    found: dict[str, list[float]] = {name: [] for name in rows}
+    for function in rows.values():
+        function()
+    for _ in range(rounds):
+        for name, function in rows.items():
+            start = time.perf_counter()
+            function()
+            found[name].append(1000 * (time.perf_counter() - start))
+    return found
+
+
+def print_table(title: str, found: dict[str, list[float]]) -> None:
+    """Medians, minima, and how many times faster than the first row."""
+    print(f"\n| {title} | median ms | least ms | faster (medians) | faster (least) |")
+    print("|---|---|---|---|---|")
+    first = next(iter(found.values()))
+    for name, values in found.items():
+        middle, least = statistics.median(values), min(values)
+        print(
+            f"| {name} | {middle:.1f} | {least:.1f} | {statistics.median(first) / middle:.2f}x "
+            f"| {min(first) / least:.2f}x |",
+            flush=True,
+        )
+
+
+def end_to_end(size: ModelSize, heads: int, rounds: int) -> None:
+    """Measure the three ways on one image."""
+    network, config = crowded(size, heads)
+    head_model = build_procedural_head(0)
+    shapes, side = HeadShapes(head_model), network.config.image_size
+    exported = onnx_model(network, side, config).SerializeToString()
+    ways: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+        "torch, unfused, head by head": PlainWay(network, head_model, config),
+        "torch, fused, heads at once": OurWay(TorchRuntime(network), shapes, side, config),
+        "onnxruntime, heads at once": OurWay(OnnxRuntime(exported), shapes, side, config),
+    }
+    image = picture()
+    results = {name: way(image) for name, way in ways.items()}
+    reference = next(iter(results.values()))
+    extent = float(np.ptp(reference, axis=1).max())
+    for name, vertices in results.items():
+        if vertices.shape != reference.shape:
+            raise SystemExit(f"{name}: {len(vertices)} heads, not {len(reference)}")
+        difference = float(np.abs(vertices - reference).max()) / extent
+        print(f"{name}: {len(vertices)} heads, vertices differ by {difference:.1e} of their size")
+        if difference > TOLERANCE:
+            raise SystemExit("the ways do not agree")
+    rows = {name: lambda way=way: way(image) for name, way in ways.items()}  # type: ignore[misc]
+    print_table(f"{size}, {side} px, image to meshes", times(rows, rounds))
+
+
+def suppression(rounds: int) -> None:
+    """Measure the suppression of 16 images at once against the loop over images and boxes."""
+    generator = torch.Generator().manual_seed(0)
+    corner = torch.rand(16, 1000, 2, generator=generator) * 560
+    side = torch.rand(16, 1000, 2, generator=generator) * 60 + 20
+    boxes, scores = (
+        torch.cat([corner, corner + side], -1),
+        torch.rand(16, 1000, generator=generator),
+    )
+    config = PostprocessConfig(max_heads=1000)
+    kept = nms_mask(boxes, scores, config.iou_threshold)
+    for index in range(16):
+        rows = greedy(boxes[index], scores[index], config).sort().values
+        if not torch.equal(rows, kept[index].nonzero()[:, 0]):
+            raise SystemExit("the suppressions do not agree")
+    rows_to_time: dict[str, Callable[[], object]] = {
+        "greedy loop": lambda: [greedy(b, s, config) for b, s in zip(boxes, scores, strict=True)],
+        "ml.imaging.boxes.nms_mask": lambda: nms_mask(boxes, scores, config.iou_threshold),
+    }
+    print_table("suppression, 16 images of 1,000 boxes", times(rows_to_time, rounds))
+
+
+def main() -> None:
+    """Print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--threads", type=int, default=2, help="threads of torch and onnxruntime")
+    parser.add_argument("--size", default="L", choices=("nano", "S", "M", "L"))
+    parser.add_argument("--heads", type=int, default=10, help="heads in the picture")
+    parser.add_argument("--rounds", type=int, default=7, help="timings of each row")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    print(f"hardware: {hardware()}, {arguments.threads} threads, torch {torch.__version__}")
+    print(f"date:     {datetime.now(UTC):%Y-%m-%d}")
+    print(f"commit:   {commit()}")
+    print(f"command:  python {' '.join(sys.argv)}")
+    end_to_end(arguments.size, arguments.heads, arguments.rounds)
+    suppression(arguments.rounds)
+
+
+if __name__ == "__main__":
+    main()

@@ -130,9 +130,9 @@ def _draw_face(
     model = geometry.head_model
     if "face" in model.regions:
         vertices = vertices[np.isin(geometry.vertex_indices, model.region("face"))]
-    # OpenCV's whole numbers are the middles of pixels, ours their borders; 4 bits of fraction.
-    for x, y in np.round((vertices - 0.5) * 16).astype(int):
-        cv2.circle(image, (int(x), int(y)), 8 * _thickness(image), colour, -1, cv2.LINE_AA, 4)
+    radius = _thickness(image) // 2
+    for x, y in np.floor(vertices).astype(int):
+        cv2.circle(image, (int(x), int(y)), radius, colour, -1)
 
 
 def _draw_edges(
@@ -142,6 +142,7 @@ def _draw_edges(
     corners = vertices[faces]
     first, second = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
     visible = first[:, 0] * second[:, 1] < first[:, 1] * second[:, 0]
+    # OpenCV's whole numbers are the middles of pixels, ours their borders; 4 bits of fraction.
     points = np.round((corners[visible, :, :2] - 0.5) * 16).astype(np.int32)
     cv2.polylines(image, list(points), True, colour, 1, cv2.LINE_AA, shift=4)
 

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ml.model.decode import decode
+from ml.model.decode import Decoded, decode
 from ml.model.detector import HeadDetectorNetwork
 from ml.model.fusing import fuse
 from ml.model.heads import STRIDES
@@ -50,37 +50,29 @@ class _Candidates(nn.Module):
         self.register_buffer("stride_tensor", anchors.strides)
         self.count = min(count, len(anchors.strides))
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def best(self, images: Tensor) -> Decoded:
+        """The candidates of images in [0, 1]."""
         model = self.model
         scores, sides, flame = model.heads(model.neck(model.backbone(images)))
         anchors = Anchors(self.anchor_points, self.stride_tensor)  # type: ignore[arg-type]
-        best = scores.float().topk(self.count, dim=1).indices
-        found = decode(RawOutputs(scores, sides, flame, anchors, model.config.head), best)
+        rows = scores.float().topk(self.count, dim=1).indices
+        return decode(RawOutputs(scores, sides, flame, anchors, model.config.head), rows)
+
+
+class _ForOnnx(_Candidates):
+    """Candidates of uint8 images."""
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        found = self.best(images.float() / 255)
         return found.boxes_xyxy, found.scores, found.flame
 
 
-class _BytesIn(nn.Module):
-    """Candidates of uint8 images."""
-
-    def __init__(self, candidates: _Candidates) -> None:
-        super().__init__()
-        self.candidates = candidates
-
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        return self.candidates(images.float() / 255)
-
-
-class _Official(nn.Module):
+class _Official(_Candidates):
     """Candidates as the official file gives them: scores with a trailing dimension."""
 
-    def __init__(self, candidates: _Candidates) -> None:
-        super().__init__()
-        self.model = candidates.model
-        self.candidates = candidates
-
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        boxes, scores, flame = self.candidates(images)
-        return boxes, scores[..., None], flame
+        found = self.best(images)
+        return found.boxes_xyxy, found.scores[..., None], found.flame
 
 
 def export_torchscript(
@@ -104,7 +96,7 @@ def export_torchscript(
 
     Source: facts of the official export; Chu et al., QARepVGG (2022), for the fusion.
     """
-    model = _Official(_Candidates(_prepared(network, "partial"), image_size, OFFICIAL_CANDIDATES))
+    model = _Official(_prepared(network, "partial"), image_size, OFFICIAL_CANDIDATES)
     example = torch.zeros(2, 3, image_size, image_size)
     extra = {METADATA_KEY: json.dumps(description or {}, sort_keys=True)}
     with _quiet(), torch.inference_mode():
@@ -145,7 +137,7 @@ def onnx_model(
     except ImportError as error:
         raise ValueError("exporting to ONNX needs the package onnx: pip install onnx") from error
     config = postprocessing or PostprocessConfig()
-    candidates = _Candidates(_prepared(network, "full"), image_size, config.max_candidates)
+    model = _ForOnnx(_prepared(network, "full"), image_size, config.max_candidates)
     example = torch.zeros(2, 3, image_size, image_size, dtype=torch.uint8)
     content = io.BytesIO()
     with _quiet(), torch.inference_mode():
@@ -153,7 +145,7 @@ def onnx_model(
         # torch.export 15 s, too long for a detector that is to start on onnxruntime. The network
         # has no control flow that a trace could miss.
         torch.onnx.export(
-            _BytesIn(candidates).eval(),
+            model.eval(),
             (example,),
             content,  # type: ignore[arg-type]  # its stubs know only paths
             dynamo=False,
@@ -162,10 +154,10 @@ def onnx_model(
             opset_version=ONNX_OPSET,
             dynamic_axes={name: {0: "batch"} for name in (ONNX_INPUT, *CANDIDATES)},
         )
-    model = add_suppression(onnx.load_from_string(content.getvalue()), config)
-    model.metadata_props.add(key=METADATA_KEY, value=json.dumps(description or {}, sort_keys=True))
-    onnx.checker.check_model(model)
-    return model
+    graph = add_suppression(onnx.load_from_string(content.getvalue()), config)
+    graph.metadata_props.add(key=METADATA_KEY, value=json.dumps(description or {}, sort_keys=True))
+    onnx.checker.check_model(graph)
+    return graph
 
 
 def exclusive_threshold(score: float) -> np.float32:

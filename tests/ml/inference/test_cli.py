@@ -1,0 +1,265 @@
+"""The commands, from arguments to files; what cannot be used is refused and nothing executed."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import pickle
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+import trimesh
+
+from ml.flame.head_model import HeadModel
+from ml.imaging.io import decode_image, encode_png
+from ml.inference import cli
+from ml.inference.detector import HeadDetector
+from ml.inference.loading import read_detector
+from ml.inference.runtimes import UnusableModel
+from tests.ml.inference.conftest import noise_image
+
+
+def run(*words: object) -> int:
+    parser = argparse.ArgumentParser()
+    commands = parser.add_subparsers(required=True)
+
+    def add(name: str, function: cli.Run, text: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=text)
+        sub.set_defaults(run=function)
+        return sub
+
+    cli.add_commands(add)
+    options = parser.parse_args([str(word) for word in words])
+    return int(options.run(options))
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    folder = tmp_path / "in"
+    (folder / "deep").mkdir(parents=True)
+    for index, name in enumerate(("one.png", "one.webp", "deep/two.png")):
+        image = noise_image(index, 80, 120)
+        data = encode_png(image)
+        if name.endswith("webp"):
+            data = cv2.imencode(".webp", image)[1].tobytes()
+        (folder / name).write_bytes(data)
+    return folder
+
+
+@pytest.fixture
+def checkpoint(project: Path) -> Path:
+    return project / "trained_model"
+
+
+def test_predict_writes_drawings_meshes_and_json(
+    pictures: Path, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    arguments = ["--checkpoint", checkpoint, "--output", out, "--device", "cpu"]
+    assert run("predict", pictures, *arguments, "--pncc", "--crops", 40) == 0
+    folders = [out / name for name in ("one", "one-2", "deep/two")]
+    for folder in folders:
+        heads = json.loads((folder / "heads.json").read_text())["heads"]
+        assert len(heads) > 0
+        assert decode_image(folder / "drawing.jpg").shape == (80, 120, 3)
+        assert decode_image(folder / "pncc.png").shape == (80, 120, 3)
+        for index in range(len(heads)):
+            assert decode_image(folder / f"head_{index}.jpg").shape == (40, 40, 3)
+            for form in ("obj", "glb"):
+                mesh = trimesh.load(folder / f"head_{index}.{form}", force="mesh", process=False)
+                assert mesh.vertices.shape == (5023, 3)
+    coco = json.loads((out / "coco.json").read_text())
+    assert len(coco["images"]) == 3
+    assert f"{len(coco['annotations'])} heads in 3 images" in capsys.readouterr().out
+    assert not (out / "excluded.csv").exists()
+
+
+def test_predict_goes_on_after_a_broken_image_and_says_so(
+    pictures: Path, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (pictures / "broken.jpg").write_bytes(b"\xff\xd8\xff")
+    out = tmp_path / "out"
+    sources = [pictures / "broken.jpg", pictures / "one.png"]
+    arguments = ["--checkpoint", checkpoint, "--output", out, "--meshes", "--draw", "bbox"]
+    assert run("predict", *sources, *arguments) == 1
+    assert "in 1 images, 1 not readable" in capsys.readouterr().out
+    assert "JPEG is truncated" in (out / "excluded.csv").read_text()
+    assert sorted(p.name for p in (out / "one").iterdir()) == ["drawing.jpg", "heads.json"]
+
+
+def test_predict_writes_a_video(checkpoint: Path, tmp_path: Path) -> None:
+    path = tmp_path / "clip.avi"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 5, (96, 64))
+    for seed in range(3):
+        writer.write(noise_image(seed, 64, 96))
+    writer.release()
+    out = tmp_path / "out"
+    arguments = ["--checkpoint", checkpoint, "--output", out, "--draw", "bbox"]
+    assert run("predict", path, *arguments) == 0
+    lines = (out / "clip" / "heads.jsonl").read_text().splitlines()
+    assert [json.loads(line)["image"]["name"] for line in lines] == [
+        f"{path}#{n:05d}" for n in range(3)
+    ]
+    drawn = cv2.VideoCapture(str(out / "clip" / "drawing.mp4"))
+    assert drawn.get(cv2.CAP_PROP_FRAME_COUNT) == 3
+    assert sorted(p.name for p in (out / "clip").iterdir()) == ["drawing.mp4", "heads.jsonl"]
+
+
+def test_predict_names_a_missing_source(checkpoint: Path, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"no such file or folder: .*nowhere"):
+        run("predict", tmp_path / "nowhere", "--checkpoint", checkpoint)
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "model.trcd", "folder"])
+def test_exports_give_the_same_heads(checkpoint: Path, tmp_path: Path, project: Path, name: str):
+    output = tmp_path / name
+    assert run("export", output, "--checkpoint", checkpoint) == 0
+    runtime = "onnxruntime" if name.endswith("onnx") else "torch"
+    model = project / "head_model" / "head_model.npz"
+    found = HeadDetector(output, model, device="cpu", runtime=runtime)
+    original = HeadDetector(checkpoint, device="cpu")
+    assert found.description["training"]["epochs"] == 3
+    assert found.postprocessing == original.postprocessing
+    for seed in (1, 2):
+        wanted, result = original(noise_image(seed)), found(noise_image(seed))
+        assert len(result) == len(wanted) > 0
+        np.testing.assert_allclose(result.heads.scores, wanted.heads.scores, atol=1e-4)
+        np.testing.assert_allclose(result.heads.flame, wanted.heads.flame, rtol=2e-3, atol=2e-2)
+    if name == "folder":
+        assert sum(p.stat().st_size for p in output.iterdir()) < sum(
+            p.stat().st_size for p in checkpoint.iterdir()
+        )
+
+
+def test_export_does_not_overwrite_its_source(checkpoint: Path) -> None:
+    with pytest.raises(ValueError, match="is the checkpoint itself"):
+        run("export", checkpoint, "--checkpoint", checkpoint)
+
+
+def test_weights_are_imported_once_and_then_load(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run("export", tmp_path / "model.trcd", "--checkpoint", checkpoint)
+    assert run("import-weights", tmp_path / "model.trcd", tmp_path / "imported") == 0
+    assert "detector of size nano" in capsys.readouterr().out
+    first, second = (read_detector(tmp_path / name) for name in ("model.trcd", "imported"))
+    assert first.description == second.description
+    state, other = first.network.state_dict(), second.network.state_dict()
+    assert all(torch.equal(state[name], other[name]) for name in state)
+
+
+class Bomb:
+    """Leaves a file behind when it is unpickled."""
+
+    def __init__(self, target: Path) -> None:
+        self.target = target
+
+    def __reduce__(self):
+        return (open, (str(self.target), "w"))
+
+
+@pytest.mark.parametrize("name", ["evil.pth", "evil.trcd", "evil.pt"])
+@pytest.mark.parametrize("inside_zip", [True, False])
+def test_a_malicious_checkpoint_is_refused_everywhere(
+    tmp_path: Path, name: str, inside_zip: bool
+) -> None:
+    target, path = tmp_path / "executed", tmp_path / name
+    if inside_zip:
+        torch.save({"net": {"w": torch.zeros(3)}, "more": Bomb(target)}, path)
+    else:
+        path.write_bytes(pickle.dumps(Bomb(target)))
+    for command in (
+        ("import-weights", path, tmp_path / "out"),
+        ("export", tmp_path / "out.onnx", "--checkpoint", path),
+        ("predict", tmp_path, "--checkpoint", path),
+    ):
+        with pytest.raises(UnusableModel, match=name):
+            run(*command)
+    assert not target.exists()
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda path: None, r"no such file or folder|no such file"),
+        (lambda path: path.write_bytes(b""), "expected a zip archive"),
+        (lambda path: path.write_bytes(b"PK\x03\x04" + bytes(500)), "expected a zip archive"),
+        (lambda path: torch.save({"net": {"w": torch.zeros(3)}}, path), "size S, M or L, got"),
+    ],
+)
+def test_unusable_checkpoints_are_named(tmp_path: Path, make, message: str) -> None:
+    path = tmp_path / "weights.pth"
+    make(path)
+    with pytest.raises(UnusableModel, match=message):
+        run("import-weights", path, tmp_path / "out")
+
+
+def test_unusable_onnx_files_are_named(checkpoint: Path, tmp_path: Path) -> None:
+    import onnx
+    from onnx import TensorProto, helper
+
+    path = tmp_path / "model.onnx"
+    arguments = ("--checkpoint", path, "--runtime", "onnxruntime")
+    with pytest.raises(UnusableModel, match=r"model.onnx: no such file"):
+        run("predict", tmp_path, *arguments)
+    run("export", path, "--checkpoint", checkpoint)
+    whole = path.read_bytes()
+    with pytest.raises(ValueError, match="an ONNX file needs runtime 'onnxruntime'"):
+        run("predict", tmp_path, "--checkpoint", path)
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(UnusableModel, match=r"model.onnx: damaged, or no ONNX model"):
+        run("predict", tmp_path, *arguments)
+    value = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1])
+    other = helper.make_tensor_value_info("y", TensorProto.FLOAT, [1])
+    graph = helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "g", [value], [other])
+    opsets = [helper.make_opsetid("", 17)]
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=9), path)
+    with pytest.raises(UnusableModel, match=r"expected the outputs boxes, scores, .* got y"):
+        run("predict", tmp_path, *arguments)
+
+
+@pytest.fixture(scope="module")
+def flame_files(procedural_head: HeadModel, tmp_path_factory) -> tuple[Path, Path]:
+    from ml.flame.flame_file import write_flame_pickle
+
+    folder = tmp_path_factory.mktemp("flame")
+    write_flame_pickle(procedural_head, folder / "generic_model.pkl")
+    np.savez(
+        folder / "landmarks.npz",
+        lmk_face_idx=procedural_head.landmark_faces,
+        lmk_b_coords=procedural_head.landmark_barycentric,
+    )
+    return folder / "generic_model.pkl", folder / "landmarks.npz"
+
+
+def test_flame_files_become_a_head_model(flame_files, tmp_path: Path, procedural_head) -> None:
+    model, landmarks = flame_files
+    output = tmp_path / "head_model.npz"
+    assert run("import-flame", model, "--landmarks", landmarks, "--output", output) == 0
+    found = HeadModel.load(output)
+    np.testing.assert_allclose(found.v_template, procedural_head.v_template)
+    assert (found.landmark_faces == procedural_head.landmark_faces).all()
+
+
+def test_a_malicious_or_damaged_flame_file_is_refused(flame_files, tmp_path: Path) -> None:
+    model, landmarks = flame_files
+    target, evil = tmp_path / "executed", tmp_path / "evil.pkl"
+    output = tmp_path / "head_model.npz"
+    cases = [
+        (pickle.dumps({"v_template": Bomb(target)}), "evil.pkl"),
+        (model.read_bytes()[:100_000], "evil.pkl"),
+        (pickle.dumps({"v_template": np.zeros((10, 3))}), "evil.pkl"),
+        (b"", "evil.pkl"),
+    ]
+    for content, message in cases:
+        evil.write_bytes(content)
+        with pytest.raises(ValueError, match=message):
+            run("import-flame", evil, "--landmarks", landmarks, "--output", output)
+    with pytest.raises(FileNotFoundError, match=r"none\.pkl"):
+        run("import-flame", tmp_path / "none.pkl", "--landmarks", landmarks, "--output", output)
+    assert not target.exists()
+    assert not output.exists()

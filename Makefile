@@ -34,8 +34,8 @@ test: $(STAMP)  ## lint, types, docstrings and the test suite
 ui: $(STAMP)  ## Dagster and MLflow in the browser
 	$(BIN)/vggheads ui
 
-bench: $(STAMP)  ## speed of the FLAME layer, against smplx
-	$(BIN)/python -m benchmarks.flame_layer
+bench: $(STAMP)  ## speed: each benchmark prints hardware, commit and ratios
+	$(BIN)/vggheads bench
 
 clean:  ## remove what the pipeline made (data, reports, runs); keeps .venv
 	rm -rf data reports .dagster mlruns/mlflow.db mlruns/artifacts dvc.lock .dvc/cache .dvc/tmp

@@ -19,6 +19,8 @@ class CaptionsConfig(StageConfig):
     """What finds personal names; `gazetteer` is the bundled lists and the capitalised-pair rule."""
     name_probability: float = Field(0.04, ge=0, le=1)
     """Probability that the grammar names a person, as image captioners do."""
+    hat_probability: float = Field(0.22, ge=0, le=1)
+    """Probability that the grammar gives a person a hat or a headscarf."""
     max_described: int = Field(3, ge=1, le=8)
     """Most people whose clothing a caption describes, nearest first."""
     variants_per_pose: int = Field(1, ge=1)

@@ -153,6 +153,7 @@ def _caption_sample(
         [one is not None and looks_like_child(one) for one in joints],
         tones,
         name_probability=config.name_probability,
+        hat_probability=config.hat_probability,
         max_described=config.max_described,
     )
     work.num_named += caption.names_person

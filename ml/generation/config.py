@@ -76,6 +76,8 @@ class SingleHeadConfig(RendererConfig):
     """Largest pitch."""
     roll_max_deg: float = Field(default=40.0, ge=0.0, le=180.0)
     """Largest roll."""
+    hat_probability: float = Field(default=0.2, ge=0.0, le=1.0)
+    """Probability of a hat or a headscarf."""
     hand_probability: float = Field(default=0.14, ge=0.0, le=1.0)
     """Probability that a hand is raised to the face."""
     neighbour_probability: float = Field(default=0.25, ge=0.0, le=1.0)

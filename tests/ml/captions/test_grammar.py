@@ -11,7 +11,7 @@ from ml.records.ids import sample_rng
 
 
 def caption(index, is_child=(False,), tones=None, **changes):
-    settings = {"name_probability": 0.0, "max_described": 3, **changes}
+    settings = {"name_probability": 0.0, "hat_probability": 0.22, "max_described": 3, **changes}
     tones = tones or [5] * len(is_child)
     return compose(sample_rng(9, "test", str(index)), list(is_child), tones, **settings)
 
@@ -126,7 +126,14 @@ def test_tones_are_kept_in_order():
 )
 def test_wrong_numbers_are_refused(is_child, tones):
     with pytest.raises(ValueError, match="expected 1 to 8 people and a tone for each"):
-        compose(sample_rng(1, "t", "x"), list(is_child), tones, name_probability=0, max_described=3)
+        compose(
+            sample_rng(1, "t", "x"),
+            list(is_child),
+            tones,
+            name_probability=0,
+            hat_probability=0,
+            max_described=3,
+        )
 
 
 def test_scene_json_round_trip():

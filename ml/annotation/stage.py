@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ml.annotation.drawing import draw_heads
 from ml.annotation.frames import crop_to_image, extract_crops, square_frames
-from ml.annotation.regressor import FlameRegressor, load_regressor
+from ml.annotation.regressor import FlameRegressor, MirroredRegressor, load_regressor
 from ml.detection import load_head_detector
 from ml.detection.base import HeadDetectorBackend, select_detections
 from ml.flame.geometry import HeadGeometry
@@ -109,10 +109,11 @@ def load_annotator(ws: Workspace) -> Annotator:
     Raises:
         FileNotFoundError: one of the stages has not run.
     """
+    head_model = HeadModel.load(ws.stage_dir("head_model") / "head_model.npz")
     return Annotator(
         detector=load_head_detector(ws.stage_dir("head_detector")),
-        regressor=load_regressor(ws.stage_dir("flame_regressor")),
-        head_model=HeadModel.load(ws.stage_dir("head_model") / "head_model.npz"),
+        regressor=MirroredRegressor(load_regressor(ws.stage_dir("flame_regressor")), head_model),
+        head_model=head_model,
     )
 
 

@@ -119,7 +119,7 @@ def split_of(pose_id: str, val_fraction: float, test_fraction: float) -> str:
     return "train"
 
 
-_MOST_FACING_YAW_DEG = 80.0
+_MOST_FACING_YAW_DEG = 85.0
 """A body turned further than this shows its back: only `any_yaw_share` of them are."""
 
 
@@ -135,7 +135,7 @@ def sample_body_yaw_deg(rng: np.random.Generator, any_yaw_share: float) -> float
     """
     if rng.random() < any_yaw_share:
         return float(rng.uniform(-180.0, 180.0))
-    std_deg = 31.0 if rng.random() < 0.6 else 66.0
+    std_deg = 31.0 if rng.random() < 0.45 else 66.0
     while abs(yaw_deg := rng.normal(0.0, std_deg)) > _MOST_FACING_YAW_DEG:
         pass
     return float(yaw_deg)

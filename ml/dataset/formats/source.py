@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from ml.dataset.takedown import hash_id, taken_down
 from ml.records.exclusions import Exclusions
 from ml.records.heads import NUM_FLAME_PARAMETERS
 from ml.records.shards import DamagedSample, ShardReader
@@ -87,6 +88,7 @@ def iter_dataset(
     verdicts = read_table(folder / "verdicts.parquet", VERDICTS)
     kept = verdicts[verdicts["keep"]]
     heads = _HeadStream(folder / "heads.parquet")
+    barred = taken_down(ws.root)
     for shard, rows in kept.groupby("shard", sort=False):
         images = read_table(ws.table_path("images", str(shard)), IMAGES).set_index("sample_id")
         prompts = _prompts(ws, str(shard))
@@ -96,6 +98,9 @@ def iter_dataset(
             ):
                 mine = heads.take(sample_id)
                 if split not in splits:
+                    continue
+                if barred and hash_id(sample_id) in barred:
+                    exclusions.add(sample_id, "taken_down", f"{sample_id} stands in takedowns.json")
                     continue
                 try:
                     jpeg = _checked_picture(reader, sample_id, images)

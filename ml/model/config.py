@@ -10,6 +10,7 @@ from ml.records.config import StageConfig
 
 ModelSize = Literal["nano", "S", "M", "L"]
 BlockKind = Literal["qarepvgg", "conv"]
+BranchBlockKind = Literal["qarepvgg", "conv", "pointwise"]
 
 
 class TrunkStageConfig(StageConfig):
@@ -105,8 +106,10 @@ class HeadConfig(StageConfig):
     """Channels of the box and class branch at each scale."""
     flame_channels: tuple[int, int, int]
     """Channels that feed the FLAME branches at each scale."""
-    branch_block: BlockKind = "qarepvgg"
-    """3x3 block of the FLAME branches."""
+    flame_stem_kernel: Literal[1, 3] = 1
+    """Kernel of the convolution that feeds the FLAME branches; official: 1."""
+    branch_block: BranchBlockKind = "qarepvgg"
+    """Block of the FLAME branches, 3x3 but for `pointwise`; official: qarepvgg."""
     branch_blocks: int = Field(default=2, ge=1)
     """Blocks of each FLAME branch."""
     shape: BranchConfig
@@ -132,10 +135,11 @@ class HeadConfig(StageConfig):
 
     @model_validator(mode="after")
     def _branches_can_be_shared(self) -> HeadConfig:
-        alike = self.branch_block == "conv" and len(set(self.flame_channels)) == 1
+        plain = self.branch_block != "qarepvgg"
+        alike = plain and len(set(self.flame_channels)) == 1
         if self.share_branches and not alike:
             raise ValueError(
-                "share_branches needs branch_block 'conv' and equal flame_channels, got "
+                "share_branches needs plain convolutions and equal flame_channels, got "
                 f"{self.branch_block!r} and {self.flame_channels}"
             )
         return self

@@ -35,6 +35,60 @@ class LicenceError(ValueError):
 
 
 _OWN = "Apache-2.0"
+_HUB = "https://huggingface.co"
+_RAIL_XL = "CreativeML Open RAIL++-M"
+_SOURCES = (
+    RegisteredAsset("own-pictures", "the user's own"),
+    RegisteredAsset(
+        "laion-face", "links under CC-BY-4.0, pictures of many owners", commercial=False
+    ),
+)
+_POSE_MODELS = (
+    RegisteredAsset("rt-detr-coco", "Apache-2.0", f"{_HUB}/PekingU/rtdetr_r50vd"),
+    RegisteredAsset("vitpose", "Apache-2.0", f"{_HUB}/usyd-community/vitpose-base-simple"),
+    RegisteredAsset(
+        "yolo-nas-pose",
+        "YOLO-NAS licence (non-commercial)",
+        "https://github.com/Deci-AI/super-gradients",
+        commercial=False,
+    ),
+)
+_LANGUAGE_MODELS = (
+    RegisteredAsset("blip-vqa", "BSD-3-Clause", f"{_HUB}/Salesforce/blip-vqa-base"),
+    RegisteredAsset(
+        "blip-captioning", "BSD-3-Clause", f"{_HUB}/Salesforce/blip-image-captioning-large"
+    ),
+    RegisteredAsset("gliner-large-v2", "Apache-2.0", f"{_HUB}/urchade/gliner_largev2"),
+)
+_DIFFUSION_MODELS = (
+    RegisteredAsset("sdxl-base", _RAIL_XL, f"{_HUB}/stabilityai/stable-diffusion-xl-base-1.0"),
+    # A merge of models that its makers do not name.
+    RegisteredAsset("realvisxl-v4", _RAIL_XL, f"{_HUB}/SG161222/RealVisXL_V4.0", commercial=False),
+    RegisteredAsset("sd-1.5", "CreativeML Open RAIL-M"),
+    RegisteredAsset(
+        "t2i-adapter-openpose-sdxl",
+        "Apache-2.0",
+        f"{_HUB}/TencentARC/t2i-adapter-openpose-sdxl-1.0",
+    ),
+    RegisteredAsset(
+        "controlnet-openpose-sdxl", "Apache-2.0", f"{_HUB}/xinsir/controlnet-openpose-sdxl-1.0"
+    ),
+    RegisteredAsset(
+        "controlnet-openpose-sd15",
+        "CreativeML Open RAIL-M",
+        f"{_HUB}/lllyasviel/control_v11p_sd15_openpose",
+    ),
+    # Published without a licence.
+    RegisteredAsset(
+        "head-mesh-controlnet-xl",
+        "not stated",
+        f"{_HUB}/okupyn/head-mesh-controlnet-xl",
+        commercial=False,
+        redistributable=False,
+    ),
+    # What `ml.generation.train_controlnet` makes descends from its SDXL.
+    RegisteredAsset("pncc-controlnet", _RAIL_XL),
+)
 REGISTER: dict[str, RegisteredAsset] = {
     asset.name: asset
     for asset in (
@@ -44,6 +98,12 @@ REGISTER: dict[str, RegisteredAsset] = {
         RegisteredAsset("scene-grammar", _OWN),
         RegisteredAsset("rt-detr-from-scratch", _OWN),
         RegisteredAsset("crop-regressor", _OWN),
+        # Randomly initialised models of the tests and of the rehearsal of a production profile.
+        RegisteredAsset("random-weights", _OWN),
+        *_SOURCES,
+        *_POSE_MODELS,
+        *_LANGUAGE_MODELS,
+        *_DIFFUSION_MODELS,
         RegisteredAsset(
             "flame-2020",
             "MPI academic licence",

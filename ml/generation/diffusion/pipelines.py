@@ -118,9 +118,7 @@ def _dtype(name: str, device: torch.device) -> torch.dtype:
 
 def _pretrained(kind: Any, model: Model, *, dtype: torch.dtype, **options: Any) -> Any:
     try:
-        return kind.from_pretrained(
-            model.location, torch_dtype=dtype, **model.arguments(), **options
-        )
+        return kind.from_pretrained(model.location, dtype=dtype, **model.arguments(), **options)
     except (OSError, ValueError) as error:
         raise ModelError(
             f"model '{model.name}': {model.location} cannot be loaded as {kind.__name__}: {error}"

@@ -12,7 +12,7 @@ import torch
 from ml.generation.config import DiffusionConfig
 from ml.generation.diffusion.backends import BACKENDS, Backend
 from ml.generation.diffusion.features import cache_features
-from ml.records.models import Model, ModelError, ModelRef
+from ml.records.models import Model, choose_device, require
 
 _DTYPES = {
     "float32": torch.float32,
@@ -58,21 +58,18 @@ def load_pipeline(name: str, config: DiffusionConfig, root: Path) -> LoadedPipel
     import diffusers
 
     backend = BACKENDS[name]
-    base, conditioner = (
-        _resolve(ref, field, name, root)
-        for ref, field in ((config.base, "base"), (config.conditioner, "conditioner"))
-    )
+    base = require(config.base, "images.diffusion.base", name, root)
+    conditioner = require(config.conditioner, "images.diffusion.conditioner", name, root)
     device = choose_device(config.device)
     dtype = _dtype(config.dtype, device)
     variant = config.variant or None
-    steering = _pretrained(
-        getattr(diffusers, backend.conditioner), conditioner, dtype=dtype, variant=variant
+    steering = conditioner.load(
+        getattr(diffusers, backend.conditioner), dtype=dtype, variant=variant
     )
     # Pictures are judged by a stage of their own, which also records the verdict.
     no_checker = {} if backend.is_xl else {"safety_checker": None, "requires_safety_checker": False}
-    pipe = _pretrained(
+    pipe = base.load(
         getattr(diffusers, backend.pipeline),
-        base,
         dtype=dtype,
         variant=variant,
         **{backend.conditioner_argument: steering},
@@ -90,39 +87,10 @@ def load_pipeline(name: str, config: DiffusionConfig, root: Path) -> LoadedPipel
     return LoadedPipeline(name, backend, pipe, device, (base, conditioner))
 
 
-def choose_device(name: str) -> torch.device:
-    """The device a configuration asks for.
-
-    Args:
-        name: `auto`, or a name torch knows.
-
-    Returns:
-        For `auto` the GPU when there is one.
-    """
-    if name != "auto":
-        return torch.device(name)
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def _resolve(ref: ModelRef | None, field: str, name: str, root: Path) -> Model:
-    if ref is None:
-        raise ModelError(f"images.diffusion.{field}: backend {name} needs a model, none is named")
-    return ref.resolve(root)
-
-
 def _dtype(name: str, device: torch.device) -> torch.dtype:
     if name != "auto":
         return _DTYPES[name]
     return torch.float16 if device.type == "cuda" else torch.float32
-
-
-def _pretrained(kind: Any, model: Model, *, dtype: torch.dtype, **options: Any) -> Any:
-    try:
-        return kind.from_pretrained(model.location, dtype=dtype, **model.arguments(), **options)
-    except (OSError, ValueError) as error:
-        raise ModelError(
-            f"model '{model.name}': {model.location} cannot be loaded as {kind.__name__}: {error}"
-        ) from error
 
 
 def _apply_options(pipe: Any, config: DiffusionConfig, device: torch.device) -> None:

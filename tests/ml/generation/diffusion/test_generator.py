@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from ml.generation.config import DIFFUSION_BACKENDS, ImagesConfig
 from ml.generation.diffusion.backends import BACKENDS
 from ml.generation.diffusion.generator import DiffusionGenerator
-from ml.generation.diffusion.pipelines import choose_device, load_pipeline
+from ml.generation.diffusion.pipelines import load_pipeline
 from ml.generation.generator import GenerationRequest, NotGenerated
 from ml.poses.skeleton import PoseSample
 from ml.records.ids import sample_rng
@@ -196,13 +196,6 @@ def test_memory_options_change_no_picture_visibly(make_generator, make_request):
     (half,) = pictures(make_generator(dtype="bfloat16"), make_request())
     assert np.abs(plain - half).max() > 0
     assert np.abs(plain - half).mean() < 8
-
-
-@pytest.mark.parametrize("available", [True, False])
-def test_the_device_is_the_gpu_when_there_is_one(available, monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: available)
-    assert choose_device("auto").type == ("cuda" if available else "cpu")
-    assert choose_device("cpu").type == "cpu"
 
 
 def test_other_bytes_or_no_models_are_refused(make_generator, make_config, tiny_models):

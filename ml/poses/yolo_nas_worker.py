@@ -42,7 +42,6 @@ def load(architecture: str, checkpoint: str, device: str) -> Any:
         checkpoint: file of the weights.
         device: `auto`, `cpu` or `cuda`.
     """
-    import torch
     from super_gradients.training import models
     from super_gradients.training.processing.processing import (
         default_yolo_nas_pose_coco_processing_params,
@@ -52,6 +51,8 @@ def load(architecture: str, checkpoint: str, device: str) -> Any:
     # A checkpoint may carry none, and `predict` refuses to work without.
     model.set_dataset_processing_params(**default_yolo_nas_pose_coco_processing_params())
     if device == "auto":
+        import torch
+
         device = "cuda" if torch.cuda.is_available() else "cpu"
     return model.to(device).eval()
 

@@ -198,10 +198,18 @@ def decode_annotation(data: bytes | Path) -> OfficialHeads:
                 for key in (*KEYS, IGNORED_KEY)
                 if key in names
             }
-    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, NotImplementedError) as error:
-        raise BadAnnotation(f"annotation is not a readable .npz file: {error}") from error
-    except (RuntimeError, IndexError) as error:
-        # zipfile's words for encrypted members and for broken directories.
+    except BadAnnotation:
+        raise
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        OSError,
+        EOFError,
+        # zipfile's words for what it cannot unpack: encrypted members, broken directories.
+        RuntimeError,
+        ValueError,
+        IndexError,
+    ) as error:
         raise BadAnnotation(f"annotation is not a readable .npz file: {error}") from error
     return OfficialHeads(
         _whole(arrays["bbox"], "bbox"),

@@ -57,7 +57,7 @@ def test_distribution_table_counts_before_and_after(ws):
 
 
 def test_names_are_excluded_with_their_span_but_not_their_text(ws):
-    report = stage.run_shard(ws, CaptionsConfig(name_probability=0.2), SHARD)
+    report = stage.run_shard(ws, CaptionsConfig(name_probability=0.2, max_drop_rate=0.6), SHARD)
     assert report.num_excluded == report.metadata["captions_with_a_name"] > 0
     assert report.metadata["of_these_found"] == report.num_excluded
     excluded = read_exclusions(ws, ["captions"])

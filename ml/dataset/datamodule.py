@@ -25,7 +25,7 @@ from ml.imaging.letterbox import letterbox_image
 from ml.model.targets import HeadTargets
 from ml.records.config import StageConfig
 from ml.records.ids import sample_rng
-from ml.training.determinism import EpochSampler, SampleKey
+from ml.training.determinism import EpochSampler, ResumableLoader, SampleKey
 
 
 class LoaderConfig(StageConfig):
@@ -284,7 +284,7 @@ class HeadDataModule(pl.LightningDataModule):
             samples.sample_ids, self._seed, self._stage, training, rank, world_size
         )
         workers = config.num_workers if training else 0
-        return DataLoader(
+        return ResumableLoader(
             dataset,
             batch_size=config.batch_size,
             sampler=sampler,

@@ -19,8 +19,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from ml.records.workspace import Workspace
 from ml.training.base import NonFiniteTraining, TrainingModule
-from ml.training.callbacks import CHECKPOINT_NAME
-from ml.training.determinism import EpochSampler, SampleKey, prepare_torch
+from ml.training.checkpoint import CHECKPOINT_NAME
+from ml.training.determinism import EpochSampler, ResumableLoader, SampleKey, prepare_torch
 from ml.training.fit import FitConfig, finish_work, fit
 from ml.training.optim import OptimConfig
 from ml.training.tracking import NullTracker
@@ -76,7 +76,7 @@ class ToyDataModule(pl.LightningDataModule):
     def train_dataloader(self) -> DataLoader[Any]:
         data = ToyData()
         sampler = EpochSampler(data.ids, seed=7, stage=STAGE, shuffle=True)
-        return DataLoader(data, batch_size=4, sampler=sampler)
+        return ResumableLoader(data, batch_size=4, sampler=sampler)
 
     def val_dataloader(self) -> DataLoader[Any]:
         data = ToyData()

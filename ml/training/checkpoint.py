@@ -33,12 +33,13 @@ class TrainingCheckpoint(pl.Callback):
         self._every_steps = every_steps
         self._last_step = 0
         self._epoch_is_over = False
+        self._loader_state: dict[str, int] | None = None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Make sure that the training data can go on in mid-epoch, if that is asked for.
+        """Let the training data go on where it was; make sure that it can, if it will have to.
 
         Args:
-            trainer: has the loader.
+            trainer: has the loader, made by now but not asked for a batch yet.
             pl_module: unused.
 
         Raises:
@@ -51,19 +52,37 @@ class TrainingCheckpoint(pl.Callback):
                 f"checkpoint_every_steps: expected a ResumableLoader for training, got "
                 f"{type(loader).__name__}, which would repeat samples; set it to 0"
             )
+        if self._loader_state and isinstance(loader, ResumableLoader):
+            # Lightning makes the loaders while it builds the optimiser, before it restores them.
+            loader.load_state_dict(self._loader_state)
+            self._loader_state = None
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Store the key and whether the epoch is over.
+        """Store the key, whether the epoch is over, and where in it the training data is.
+
+        Args:
+            trainer: has the loader.
+            pl_module: unused.
+            checkpoint: receives `fit_key`, `epoch_is_over` and `loader`.
+        """
+        checkpoint["fit_key"] = self.key
+        checkpoint["epoch_is_over"] = self._epoch_is_over
+        if isinstance(trainer.train_dataloader, ResumableLoader):
+            checkpoint["loader"] = trainer.train_dataloader.state_dict()
+
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Remember where the training data was.
 
         Args:
             trainer: unused.
             pl_module: unused.
-            checkpoint: receives `fit_key` and `epoch_is_over`.
+            checkpoint: what was stored.
         """
-        checkpoint["fit_key"] = self.key
-        checkpoint["epoch_is_over"] = self._epoch_is_over
+        self._loader_state = checkpoint.get("loader")
 
     def on_train_batch_end(
         self,

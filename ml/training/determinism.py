@@ -133,8 +133,8 @@ class EpochSampler(Sampler[SampleKey]):
 class ResumableLoader(DataLoader[Any]):
     """A loader over an `EpochSampler` that can go on in the middle of an epoch.
 
-    Lightning stores its state with every checkpoint. Nothing is fetched before the first batch is
-    asked for, when the epoch is known.
+    `TrainingCheckpoint` stores and restores its state. Nothing is fetched before the first batch
+    is asked for, when the epoch is known.
     """
 
     sampler: EpochSampler

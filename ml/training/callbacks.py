@@ -213,6 +213,8 @@ class EpochProgress(pl.Callback):
             trainer: gives the values.
             pl_module: unused.
         """
+        if not trainer.is_global_zero:
+            return
         done = trainer.current_epoch + 1
         total = trainer.max_epochs or done
         elapsed = time.monotonic() - self._started

@@ -16,11 +16,11 @@ from torch.utils.data import DataLoader, Dataset
 
 from ml.dataset.augmentation import (
     AugmentConfig,
-    Mirror,
     change_look,
     random_similarity,
 )
 from ml.dataset.samples import HeadLabels, HeadSamples, LabelLimits
+from ml.dataset.similarity import Mirror
 from ml.imaging.letterbox import letterbox_image
 from ml.model.targets import HeadTargets
 from ml.records.config import StageConfig

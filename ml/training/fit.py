@@ -41,7 +41,7 @@ class FitConfig(StageConfig):
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "bf16-mixed"
     """Number format; bf16 also pays on CPUs that have it, 16 is for older GPUs."""
     gradient_clip: float = 10.0
-    """Largest norm of the gradient."""
+    """Largest norm of the gradient; 0 clips nothing."""
     channels_last: bool = True
     """Memory layout that convolutions are faster in."""
     accumulate_batches: int = 1
@@ -192,7 +192,7 @@ def _trainer(
         strategy=DDPStrategy(start_method="spawn") if config.devices > 1 else "auto",
         sync_batchnorm=config.sync_batchnorm,
         precision=config.precision,
-        gradient_clip_val=config.gradient_clip,
+        gradient_clip_val=config.gradient_clip or None,
         accumulate_grad_batches=config.accumulate_batches,
         check_val_every_n_epoch=config.validation_distance,
         log_every_n_steps=config.log_every_steps,

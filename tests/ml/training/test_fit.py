@@ -9,6 +9,7 @@ import sys
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import lightning.pytorch as pl
@@ -233,6 +234,37 @@ def test_non_finite_loss_names_term_and_samples(tmp_path: Path) -> None:
     assert "s05" in text
     assert "epoch 0" in text
     assert "learning rate" in text
+
+
+def test_non_finite_loss_is_named_under_mixed_precision(tmp_path: Path) -> None:
+    with pytest.raises(NonFiniteTraining, match=r"extra = nan.* samples \[.*s05"):
+        train(tmp_path, poison="s05", precision="bf16-mixed")
+
+
+@pytest.mark.parametrize(("precision", "stops"), [("bf16-mixed", True), ("16-mixed", False)])
+def test_infinite_gradients_are_left_to_the_loss_scaling_of_fp16(
+    precision: str, stops: bool
+) -> None:
+    """The scaler of fp16 looks for overflow by itself, skips the step and scales down."""
+    module = ToyModule()
+    module._trainer = SimpleNamespace(precision=precision, current_epoch=0, global_step=0)
+    parameter = module.out.bias
+    parameter.grad = torch.full_like(parameter, float("inf"))
+    optimizer = torch.optim.SGD([parameter], lr=0.1)
+    if stops:
+        with pytest.raises(NonFiniteTraining, match="gradient of 1 parameters"):
+            module.configure_gradient_clipping(optimizer, 1.0)
+    else:
+        module.configure_gradient_clipping(optimizer, 1.0)
+
+
+def test_no_clipping_leaves_the_gradient(tmp_path: Path) -> None:
+    """A limit of 0 is no limit."""
+    free, _ = train(tmp_path / "free", gradient_clip=0.0, epochs=1)
+    wide, _ = train(tmp_path / "wide", gradient_clip=1e6, epochs=1)
+    tight, _ = train(tmp_path / "tight", gradient_clip=1e-6, epochs=1)
+    assert_equal_weights(free, wide)
+    assert not torch.equal(free.out.weight, tight.out.weight)
 
 
 def test_non_finite_gradient_is_named(tmp_path: Path) -> None:

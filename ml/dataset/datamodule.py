@@ -16,18 +16,17 @@ from torch.utils.data import DataLoader, Dataset
 
 from ml.dataset.augmentation import (
     AugmentConfig,
-    Mirror,
-    Similarity,
     change_look,
     random_similarity,
 )
 from ml.dataset.mosaic import MosaicConfig, MosaicPlanner
 from ml.dataset.samples import HeadLabels, HeadSample, HeadSamples, LabelLimits
+from ml.dataset.similarity import Mirror, Similarity
 from ml.imaging.letterbox import letterbox_image
 from ml.model.targets import HeadTargets
 from ml.records.config import StageConfig
 from ml.records.ids import sample_rng
-from ml.training.determinism import EpochSampler, SampleKey
+from ml.training.determinism import EpochSampler, ResumableLoader, SampleKey
 
 
 class LoaderConfig(StageConfig):
@@ -337,7 +336,7 @@ class HeadDataModule(pl.LightningDataModule):
             samples.sample_ids, self._seed, self._stage, training, rank, world_size
         )
         workers = config.num_workers if training else 0
-        return DataLoader(
+        return ResumableLoader(
             dataset,
             batch_size=config.batch_size,
             sampler=sampler,

@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from ml.dataset.augmentation import AugmentConfig, Similarity
+from ml.dataset.augmentation import AugmentConfig
 from ml.dataset.samples import HeadSamples
+from ml.dataset.similarity import Similarity
 from ml.records.config import StageConfig
 
 Array = NDArray[np.float32]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -145,13 +145,33 @@ class HeadConfig(StageConfig):
         return self
 
 
+class EncoderConfig(StageConfig):
+    """An encoder of the transformers library (`ml.model.encoders`)."""
+
+    architecture: dict[str, Any]
+    """The library's configuration with its `model_type`, as in a model folder's config.json."""
+    imagenet_normalised: bool = True
+    """Take ImageNet's mean and deviation off the images first, as the published weights expect."""
+
+    @model_validator(mode="after")
+    def _has_a_type(self) -> EncoderConfig:
+        if "model_type" not in self.architecture:
+            raise ValueError(
+                "architecture: expected the transformers configuration with its model_type, got "
+                f"the keys {sorted(self.architecture)}"
+            )
+        return self
+
+
 class ModelConfig(StageConfig):
     """The whole detector."""
 
     name: str
     """Size, for logs and file names."""
     backbone: BackboneConfig
-    """Encoder; not built when another encoder is given to `build_detector`."""
+    """Encoder; not built when there is another one."""
+    encoder: EncoderConfig | None = None
+    """Encoder in place of `backbone`; none: `backbone`."""
     neck: NeckConfig
     """Neck."""
     head: HeadConfig

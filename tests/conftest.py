@@ -11,3 +11,11 @@ def procedural_head():
     from ml.flame.procedural import build_procedural_head
 
     return build_procedural_head(0)
+
+
+@pytest.fixture(scope="session")
+def tiny_models(tmp_path_factory):
+    """Tiny random models in local folders; `tiny_models.path("sdxl")` builds one when asked."""
+    from tests.tiny_models import TinyModels
+
+    return TinyModels(tmp_path_factory.mktemp("tiny-models"))

@@ -12,9 +12,10 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
+from ml.annotation.backends import RegressorConfig, cut_crops, load_flame_regressor
 from ml.annotation.drawing import draw_heads
-from ml.annotation.frames import crop_to_image, extract_crops, square_frames
-from ml.annotation.regressor import FlameRegressor, load_regressor
+from ml.annotation.frames import crop_to_image
+from ml.annotation.regressor import FlameRegressor
 from ml.detection import load_head_detector
 from ml.detection.base import HeadDetectorBackend, select_detections
 from ml.flame.geometry import HeadGeometry
@@ -37,6 +38,11 @@ STAGE = "annotations"
 
 class AnnotationsConfig(StageConfig):
     """How heads are found and labelled."""
+
+    regressor: RegressorConfig = RegressorConfig()
+    """The FLAME regressor."""
+    device: str = "cpu"
+    """Where detector and regressor compute; `auto` takes the GPU when there is one."""
 
     threshold: float = 0.5
     """Detector's lowest score of a head."""
@@ -97,22 +103,26 @@ class ImageHeads:
     flame: list[NDArray[np.float32] | None] = field(default_factory=list)
 
 
-def load_annotator(ws: Workspace) -> Annotator:
-    """Load the models that the stages before this one have made.
+def load_annotator(ws: Workspace, config: AnnotationsConfig | None = None) -> Annotator:
+    """Load the models that the stages before this one have made, and those the user brings.
 
     Args:
         ws: the workspace.
+        config: which regressor, and where to compute; the defaults if left out.
 
     Returns:
         The annotator.
 
     Raises:
         FileNotFoundError: one of the stages has not run.
+        ModelError: the regressor's file is missing or not the one meant.
     """
+    config = config or AnnotationsConfig()
+    head_model = HeadModel.load(ws.stage_dir("head_model") / "head_model.npz")
     return Annotator(
-        detector=load_head_detector(ws.stage_dir("head_detector")),
-        regressor=load_regressor(ws.stage_dir("flame_regressor")),
-        head_model=HeadModel.load(ws.stage_dir("head_model") / "head_model.npz"),
+        detector=load_head_detector(ws.stage_dir("head_detector"), config.device),
+        regressor=load_flame_regressor(ws, config.regressor, head_model, config.device),
+        head_model=head_model,
     )
 
 
@@ -131,7 +141,7 @@ def run_shard(ws: Workspace, config: AnnotationsConfig, shard: str) -> StageRepo
         FileNotFoundError: the shard or a model is missing.
         RuntimeError: more images than allowed cannot be annotated.
     """
-    return annotate_shard(ws, config, shard, load_annotator(ws))
+    return annotate_shard(ws, config, shard, load_annotator(ws, config))
 
 
 def annotate_shard(
@@ -255,19 +265,15 @@ def _regress(
     """Fill in status and parameters; the crops of all images go through the network together."""
     regressor = annotator.regressor
     large = [_longer_sides(heads.boxes_xyxy) >= config.min_side_px for heads in found]
-    frames = [
-        square_frames(heads.boxes_xyxy[mask], regressor.box_margin)
+    if not found:
+        return
+    cuts = [
+        cut_crops(regressor, batch[heads.sample_id][1], heads.boxes_xyxy[mask])
         for heads, mask in zip(found, large, strict=True)
     ]
-    crops = [
-        extract_crops(batch[heads.sample_id][1], squares, regressor.crop_size)
-        for heads, squares in zip(found, frames, strict=True)
-    ]
-    if not crops:
-        return
-    tensor = torch.from_numpy(np.concatenate(crops)).permute(0, 3, 1, 2)
-    predicted = regressor.predict(tensor).numpy()
-    flame = iter(crop_to_image(predicted, np.concatenate(frames), regressor.crop_size))
+    crops, frames = (np.concatenate(parts) for parts in zip(*cuts, strict=True))
+    predicted = regressor.predict(torch.from_numpy(crops).permute(0, 3, 1, 2)).numpy()
+    flame = iter(crop_to_image(predicted, frames, regressor.crop_size))
     for heads, mask in zip(found, large, strict=True):
         for head_id, is_large in enumerate(mask):
             parameters = next(flame) if is_large else None

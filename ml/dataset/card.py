@@ -108,6 +108,27 @@ def markdown_table(frame: pd.DataFrame) -> str:
     return "\n".join(lines)
 
 
+def with_front_matter(card: str, fields: Mapping[str, object]) -> str:
+    """A card with more fields in its front matter.
+
+    Args:
+        card: Text of a card.
+        fields: What to add.
+
+    Returns:
+        The card's text.
+
+    Raises:
+        ValueError: The card does not begin with front matter.
+    """
+    parts = card.split("---\n", 2)
+    if len(parts) != 3 or parts[0]:
+        raise ValueError("dataset card: expected front matter between two lines of ---")
+    merged = {**yaml.safe_load(parts[1]), **fields}
+    text = yaml.safe_dump(merged, sort_keys=False, allow_unicode=True, width=1000)
+    return f"---\n{text}---\n{parts[2]}"
+
+
 def _front_matter(statistics: pd.DataFrame, facts: CardFacts) -> str:
     num_images = section(statistics, "count")["num_images"]
     sizes = (label for limit, label in _SIZE_CATEGORIES if num_images < limit)

@@ -174,15 +174,17 @@ def read_coco(path: Path) -> CocoDataset:
         raw = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise CocoError(f"coco: no file {path}; run the labels stage or import one") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise CocoError(f"coco: {path.name} is not valid JSON: {error}") from error
+    except OSError as error:
+        raise CocoError(f"coco: {path} cannot be read: {error}") from error
     if not isinstance(raw, dict):
         raise CocoError(f"coco: {path.name}: expected an object at the top, got {type(raw)}")
     absent = sorted({"images", "annotations", "categories"} - set(raw))
     if absent:
         raise CocoError(f"coco: {path.name}: keys {absent} are missing, got {sorted(raw)}")
-    _check_categories(path, raw["categories"])
     try:
+        _check_categories(path, raw["categories"])
         return CocoDataset(
             images=tuple(_image_from_dict(item) for item in raw["images"]),
             boxes=tuple(_box_from_dict(item) for item in raw["annotations"]),
@@ -192,6 +194,10 @@ def read_coco(path: Path) -> CocoDataset:
         raise CocoError(f"coco: {path.name}: an entry has no key {error}") from error
     except CocoError as error:
         raise CocoError(f"{path.name}: {error}") from error
+    except (TypeError, ValueError, AttributeError, OverflowError) as error:
+        # A text where a number belongs, a number where a list belongs, ...
+        detail = f"an entry has a value of the wrong kind: {error}"
+        raise CocoError(f"coco: {path.name}: {detail}") from error
 
 
 def _check_categories(path: Path, categories: list[dict[str, Any]]) -> None:

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 import cv2
 import numpy as np
 import pandas as pd
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from ml.dataset.coco import CocoBox, CocoDataset, CocoImage, write_coco
+from ml.dataset.label_import import LABEL_SPLITS, import_labels
 from ml.imaging.grids import contact_sheet
 from ml.imaging.io import UnreadableImage, decode_image, encode_jpeg
 from ml.records.atomic import write_bytes
@@ -28,9 +29,6 @@ from ml.records.tables import IMAGES, TRUTH, read_stage
 from ml.records.workspace import Workspace
 
 STAGE: Final = "labels"
-LABEL_SPLITS: Final = ("train", "val")
-"""Splits that may be labelled; `test` belongs to the benchmark."""
-
 _PREVIEW_CELL_PX: Final = 224
 _BOX_COLOUR: Final = (60, 220, 90)
 _IGNORED_COLOUR: Final = (170, 170, 170)
@@ -39,6 +37,14 @@ _IGNORED_COLOUR: Final = (170, 170, 170)
 class LabelsConfig(StageConfig):
     """Which pictures are labelled, and which heads an annotator would box."""
 
+    source: Literal["truth", "file"] = "truth"
+    """`truth`: the renderer's truth stands in for the annotator; `file`: what a labelling tool
+    handed back, COCO or Label Studio's JSON."""
+    file: str = ""
+    """Source file: the JSON, relative to the project folder."""
+    file_sha256: str = Field("", pattern="^([0-9a-f]{64})?$")
+    """Source file: its hash, so that a changed file is seen; `vggheads label-import` writes it
+    down. Empty accepts any."""
     num_train: int = Field(400, ge=1)
     """Labelled pictures of the train split; fewer when the split has fewer."""
     num_val: int = Field(80, ge=1)
@@ -53,6 +59,12 @@ class LabelsConfig(StageConfig):
     """Pictures with their boxes in the preview."""
     max_drop_rate: float = Field(0.1, ge=0, le=1)
     """The stage fails when a larger share of the drawn pictures cannot be read."""
+
+    @model_validator(mode="after")
+    def _file_named(self) -> LabelsConfig:
+        if self.source == "file" and not self.file:
+            raise ValueError("source file needs file, the labelling tool's JSON")
+        return self
 
 
 @dataclass
@@ -75,10 +87,12 @@ def run(ws: Workspace, config: LabelsConfig) -> StageReport:
         Counts of pictures, a table by split, a preview; writes `train.json`, `val.json`.
 
     Raises:
-        ValueError: More pictures could not be read than `config.max_drop_rate` allows, or a split
-            has no picture at all.
+        ValueError: More pictures could not be read than `config.max_drop_rate` allows, a split has
+            no picture at all, or the file of labels cannot be used.
     """
     images = read_stage(ws, "images", IMAGES)
+    if config.source == "file":
+        return _run_file(ws, config, images)
     truth = read_stage(ws, "truth", TRUTH)
     heads = {str(key): rows for key, rows in truth.groupby("sample_id", sort=False)}
     exclusions = Exclusions(STAGE)
@@ -91,23 +105,60 @@ def run(ws: Workspace, config: LabelsConfig) -> StageReport:
                 f"labels: no readable picture of split {split} among {len(candidates)}; make more "
                 f"images, or raise poses.{split}_fraction"
             )
-    num_out = sum(len(part.images) for part in parts.values())
-    num_in = num_out + len(exclusions)
-    if len(exclusions) > config.max_drop_rate * num_in:
+    description = "source: renderer's truth"
+    return _write(ws, config, images, parts, exclusions, description)
+
+
+def _run_file(ws: Workspace, config: LabelsConfig, images: pd.DataFrame) -> StageReport:
+    """Labels from a labelling tool's file."""
+    exclusions = Exclusions(STAGE)
+    imported = import_labels(ws.root / config.file, images, exclusions)
+    if config.file_sha256 and imported.sha256 != config.file_sha256:
         raise ValueError(
-            f"labels: {len(exclusions)} of {num_in} drawn pictures excluded, more than "
+            f"labels: {config.file} has sha256 {imported.sha256}, expected {config.file_sha256}; "
+            "import it again with `vggheads label-import`, or correct labels.file_sha256"
+        )
+    parts = {}
+    for split in LABEL_SPLITS:
+        dataset = imported.datasets[split]
+        if not dataset.images:
+            raise ValueError(f"labels: {config.file} has no usable image of split {split}")
+        pictures = []
+        for image in dataset.images[: config.preview_images]:
+            with ShardReader(ws.stage_dir("images") / f"{image.shard}.tar") as reader:
+                pictures.append(decode_image(reader.read(image.sample_id)))
+        parts[split] = _SplitLabels(list(dataset.images), list(dataset.boxes), pictures)
+    return _write(ws, config, images, parts, exclusions, f"source: {Path(config.file).name}")
+
+
+def _write(
+    ws: Workspace,
+    config: LabelsConfig,
+    images: pd.DataFrame,
+    parts: dict[str, _SplitLabels],
+    exclusions: Exclusions,
+    source: str,
+) -> StageReport:
+    """Check the drop rate, write everything, report."""
+    num_out = sum(len(part.images) for part in parts.values())
+    # A doubled box is a row of its own, not an image.
+    num_excluded = int((~exclusions.to_frame()["sample_id"].str.contains("#", regex=False)).sum())
+    num_in = num_out + num_excluded
+    if num_excluded > config.max_drop_rate * num_in:
+        raise ValueError(
+            f"labels: {num_excluded} of {num_in} drawn pictures excluded, more than "
             f"labels.max_drop_rate = {config.max_drop_rate}; first: "
             f"{exclusions.to_frame()['detail'].iloc[0]}"
         )
     for split, part in parts.items():
-        description = f"heads, {split} split; source: renderer's truth"
+        description = f"heads, {split} split; {source}"
         dataset = CocoDataset(tuple(part.images), tuple(part.boxes), description)
         write_coco(ws.stage_dir(STAGE) / f"{split}.json", dataset)
     exclusions.write(ws, "all")
     return StageReport(
         num_in=num_in,
         num_out=num_out,
-        num_excluded=len(exclusions),
+        num_excluded=num_excluded,
         metadata={"num_candidates": int(images["split"].isin(LABEL_SPLITS).sum())},
         tables={"by_split": _split_table(parts)},
         pictures={"boxes": _write_preview(ws, parts["train"])},

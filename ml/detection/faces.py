@@ -8,9 +8,11 @@ from typing import Literal, Protocol, runtime_checkable
 
 import cv2
 import numpy as np
+from pydantic import Field, model_validator
 
 from ml.detection.base import Boxes, Image
 from ml.records.config import StageConfig
+from ml.records.models import ModelRef
 
 HAAR_CASCADE = "haarcascade_frontalface_alt2.xml"
 """Of the cascades that OpenCV 4 ships, the one with the fewest false alarms on frontal faces."""
@@ -38,14 +40,29 @@ class FaceDetectorBackend(Protocol):
 class FaceCheckConfig(StageConfig):
     """Which face detector looks for faces that no head covers."""
 
-    backend: Literal["none", "haar"] = "none"
-    """`none`: the rule is skipped and recorded as such; `haar`: OpenCV's frontal-face cascade."""
+    backend: Literal["none", "haar", "yunet", "scrfd", "retinaface"] = "none"
+    """`none`: the rule is skipped and recorded as such; `haar`: OpenCV's frontal-face cascade;
+    `yunet` (OpenCV), `scrfd` (paper's code) and `retinaface` (paper's text) read `model`."""
+    model: ModelRef | None = None
+    """ONNX file of yunet, scrfd or retinaface."""
+    threshold: float = Field(default=0.5, gt=0, lt=1)
+    """ONNX models: lowest score of a face."""
+    nms_iou: float = Field(default=0.4, gt=0, le=1)
+    """ONNX models: of two faces that overlap more, the weaker goes."""
+    input_size: int = Field(default=640, ge=64)
+    """ONNX models: longest side that a picture is fed at, px."""
     scale_factor: float = 1.1
     """Haar: step between the sizes it looks for, > 1."""
     min_neighbours: int = 6
     """Haar: how many overlapping hits make a face; more gives fewer false alarms."""
     min_side_px: int = 24
     """Haar: smallest face, image px."""
+
+    @model_validator(mode="after")
+    def _file_named(self) -> FaceCheckConfig:
+        if self.backend not in ("none", "haar") and self.model is None:
+            raise ValueError(f"backend {self.backend} needs model, {{path, sha256, asset}}")
+        return self
 
 
 class HaarFaceDetector:
@@ -96,13 +113,29 @@ class HaarFaceDetector:
         return boxes[np.lexsort(boxes.T[::-1])]
 
 
-def build_face_detector(config: FaceCheckConfig) -> FaceDetectorBackend | None:
+def build_face_detector(
+    config: FaceCheckConfig, root: Path | None = None
+) -> FaceDetectorBackend | None:
     """The configured face detector.
 
     Args:
         config: which one.
+        root: the project folder, to which the model's path is relative; the current folder if left
+            out.
 
     Returns:
         The detector, or None when the check is switched off.
+
+    Raises:
+        ModelError: the model's file is missing or not the one meant.
+        FaceModelError: the file is no such model.
     """
-    return HaarFaceDetector(config) if config.backend == "haar" else None
+    if config.backend == "haar":
+        return HaarFaceDetector(config)
+    if config.backend == "none" or config.model is None:
+        return None
+    from ml.detection.face_models import FaceModelSettings, load_face_model
+
+    file = Path(config.model.resolve(root or Path()).location)
+    settings = FaceModelSettings(config.threshold, config.nms_iou, config.input_size)
+    return load_face_model(config.backend, file, settings)

@@ -5,14 +5,18 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pandas as pd
-from pydantic import Field
+import torch
+from pydantic import Field, model_validator
+from transformers import RTDetrForObjectDetection
 
 from ml.dataset.augmentation import AugmentConfig
 from ml.dataset.coco import read_coco
-from ml.detection.base import Boxes, Scores
+from ml.detection import load_head_detector
+from ml.detection.base import Boxes, HeadDetectorBackend, Scores
 from ml.detection.coco_metrics import average_precision, operating_point
 from ml.detection.data import (
     BoxLimits,
@@ -26,6 +30,12 @@ from ml.detection.drawing import (
     TRUTH_RGB,
     draw_boxes,
     enlarge,
+)
+from ml.detection.pretrained import (
+    Feeding,
+    PretrainedConfig,
+    load_network,
+    save_with_feeding,
 )
 from ml.detection.rtdetr import RTDetrArchitecture, RTDetrDetector, build_rtdetr
 from ml.detection.training import DetectorTraining
@@ -50,7 +60,7 @@ _SUMMARY = ("map50", "map50_95", "precision", "recall", "count_correct")
 
 
 class HeadDetectorConfig(StageConfig):
-    """RT-DETR from scratch in about a minute.
+    """Head detector: RT-DETR from scratch in about a minute, or a checkpoint of its family.
 
     What made a small RT-DETR learn within a few hundred steps, mAP50 at about equal time: batches
     of 8 instead of 16 (0.82 against 0.75 on synthetic scenes), orthogonalised updates for linear
@@ -59,8 +69,13 @@ class HeadDetectorConfig(StageConfig):
     the official pipeline does (0.73 against 0.39 after 5 epochs of renders). One run each.
     """
 
+    source: Literal["scratch", "finetune", "pretrained"] = "scratch"
+    """`scratch` trains `architecture`; `finetune` trains the checkpoint of `pretrained` further,
+    with one label, as the paper does; `pretrained` only measures it and takes it as it is."""
+    pretrained: PretrainedConfig = PretrainedConfig()
+    """The checkpoint, for the sources that have one."""
     architecture: RTDetrArchitecture = RTDetrArchitecture()
-    """Size of the network."""
+    """Size of the network trained from scratch."""
     dense_weight: float = Field(default=2.0, ge=0)
     """Weight of the dense supervision of the encoder; 0 trains as published."""
     batch_size: int = 8
@@ -95,6 +110,21 @@ class HeadDetectorConfig(StageConfig):
     max_drop_rate: float = 0.05
     """The stage fails when a larger share of the labelled images cannot be read."""
 
+    @model_validator(mode="after")
+    def _checkpoint_named(self) -> HeadDetectorConfig:
+        if self.source != "scratch" and self.pretrained.model is None:
+            raise ValueError(
+                f"source {self.source} needs pretrained.model, {{path or hub_id, revision, sha256, "
+                "asset}"
+            )
+        return self
+
+    @property
+    def input_size(self) -> int:
+        """Side of the network's input, px."""
+        scratch = self.source == "scratch"
+        return self.architecture.input_size if scratch else self.pretrained.input_size
+
 
 def run(ws: Workspace, config: HeadDetectorConfig, tracker: Tracker) -> StageReport:
     """Train the head detector, or go on from the last finished epoch.
@@ -117,19 +147,15 @@ def run(ws: Workspace, config: HeadDetectorConfig, tracker: Tracker) -> StageRep
     train, val = (_labelled(ws, split, exclusions, config) for split in ("train", "val"))
     num_images = len(train) + len(val)
     tracker.log_params(_flat("", config.model_dump(mode="json")))
-    model = build_rtdetr(config.architecture)
-    input_size = config.architecture.input_size
-    module = DetectorTraining(model, input_size, config.optim, val, config.dense_weight)
-    datamodule = DetectionDataModule(
-        train, val, input_size, config.batch_size, config.augment, config.limits, ws.seed, STAGE
-    )
-    result = fit(module, datamodule, ws, STAGE, config.fit, tracker)
     out = ws.stage_dir(STAGE)
-    RTDetrDetector(module.model, input_size).save_pretrained(out / "model")
+    if config.source == "pretrained":
+        result = _take_checkpoint(ws, config, out)
+    else:
+        result = _train(ws, config, tracker, train, val, out)
     write_history(out / "history.csv", result.history)
     exclusions.write(ws, "all")
     # Measured with what later stages will load, not with what was trained.
-    detector = RTDetrDetector.from_pretrained(out / "model")
+    detector = load_head_detector(out)
     found = detector.detect(val.images)
     metrics = _measure(config, detector, train, val, found)
     write_json(out / "metrics.json", metrics)
@@ -139,6 +165,46 @@ def run(ws: Workspace, config: HeadDetectorConfig, tracker: Tracker) -> StageRep
     tracker.log_image(picture, "predictions/held-out")
     finish_work(ws, STAGE)
     return _report(num_images, len(exclusions), config, metrics, result, picture, detector)
+
+
+def _train(
+    ws: Workspace,
+    config: HeadDetectorConfig,
+    tracker: Tracker,
+    train: LabelledImages,
+    val: LabelledImages,
+    out: Path,
+) -> FitResult:
+    """Train from scratch or from a checkpoint on, and write the model."""
+    if config.source == "finetune":
+        model = _checkpoint(ws, config, num_labels=1).train()
+    else:
+        model = build_rtdetr(config.architecture)
+    size = config.input_size
+    module = DetectorTraining(model, size, config.optim, val, config.dense_weight)
+    datamodule = DetectionDataModule(
+        train, val, size, config.batch_size, config.augment, config.limits, ws.seed, STAGE
+    )
+    result = fit(module, datamodule, ws, STAGE, config.fit, tracker)
+    RTDetrDetector(module.model, size).save_pretrained(out / "model")
+    return result
+
+
+def _take_checkpoint(ws: Workspace, config: HeadDetectorConfig, out: Path) -> FitResult:
+    """Write the checkpoint as it is; its curves have no epochs."""
+    feeding = Feeding(**config.pretrained.model_dump(exclude={"model"}))
+    save_with_feeding(_checkpoint(ws, config), feeding, out / "model")
+    history = pd.DataFrame(columns=["epoch", "train/loss", "val/map50", "val/map50_95"])
+    return FitResult(history, {}, 0.0, 0, out / "model")
+
+
+def _checkpoint(
+    ws: Workspace, config: HeadDetectorConfig, num_labels: int | None = None
+) -> RTDetrForObjectDetection:
+    if config.pretrained.model is None:
+        raise ValueError(f"{STAGE}: source {config.source} needs pretrained.model")
+    model = config.pretrained.model.resolve(ws.root)
+    return load_network(model.location, num_labels, **model.arguments())
 
 
 def _labelled(
@@ -159,7 +225,7 @@ def _labelled(
 
 def _measure(
     config: HeadDetectorConfig,
-    detector: RTDetrDetector,
+    detector: HeadDetectorBackend,
     train: LabelledImages,
     val: LabelledImages,
     found: Sequence[tuple[Boxes, Scores]],
@@ -168,7 +234,8 @@ def _measure(
     values = average_precision(val.truth, found)
     values |= operating_point(val.truth, found, config.threshold)
     values["threshold"] = config.threshold
-    values["parameters"] = sum(p.numel() for p in detector.model.parameters())
+    network: torch.nn.Module = detector.model  # type: ignore[attr-defined]
+    values["parameters"] = sum(p.numel() for p in network.parameters())
     values["train_images"], values["val_images"] = len(train), len(val)
     values["val_heads"] = sum(not box.ignore for box in val.truth.boxes)
     return {name: float(value) for name, value in values.items()}
@@ -207,7 +274,7 @@ def _report(
     metrics: dict[str, float],
     result: FitResult,
     picture: Path,
-    detector: RTDetrDetector,
+    detector: HeadDetectorBackend,
 ) -> StageReport:
     table = pd.DataFrame(
         [{"metric": name, "value": round(value, 4)} for name, value in sorted(metrics.items())]
@@ -219,8 +286,8 @@ def _report(
         metadata={
             **{name: round(metrics.get(name, 0.0), 4) for name in _SUMMARY},
             "parameters": int(metrics["parameters"]),
-            "input_size": config.architecture.input_size,
-            "epochs": config.fit.epochs,
+            "input_size": config.input_size,
+            "epochs": len(result.history),
             "train_seconds": round(result.seconds, 1),
             "weights_sha256": detector.sha256,
         },

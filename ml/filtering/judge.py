@@ -29,6 +29,7 @@ from ml.filtering.rules import (
     stability,
     uncovered_faces,
 )
+from ml.filtering.screens import ImageScreen
 from ml.records.config import StageConfig
 
 NOT_TESTED = -1
@@ -148,12 +149,14 @@ class Judge:
         face_detector: finds faces; None skips rule 3.
         limits: which detections count.
         rules: how the rules are applied.
+        screens: look at the pictures first; what one of them rejects is out whatever rules say.
     """
 
     detector: HeadDetectorBackend
     face_detector: FaceDetectorBackend | None
     limits: DetectionLimits
     rules: RulesConfig
+    screens: tuple[ImageScreen, ...] = ()
 
     def judge(
         self,
@@ -188,13 +191,17 @@ class Judge:
             if self.face_detector is None
             else self.face_detector.detect_faces(images)
         )
+        screened = [screen.screen(images) for screen in self.screens]
         early = [
             [
+                *(findings[index] for findings in screened),
                 check_heads(len(seen.strong)),
                 check_flip(len(seen.strong), confirmed_count(seen, seen_flipped)),
                 None if faces_of is None else check_faces(faces_of, seen.strong),
             ]
-            for seen, seen_flipped, faces_of in zip(whole, flipped, faces, strict=True)
+            for index, (seen, seen_flipped, faces_of) in enumerate(
+                zip(whole, flipped, faces, strict=True)
+            )
         ]
         columns = [
             None

@@ -18,9 +18,13 @@ from ml.dataset.statistics import compute_statistics, plot_statistics, write_sta
 from ml.detection import load_head_detector
 from ml.detection.base import Boxes, HeadDetectorBackend, Image
 from ml.detection.faces import FaceCheckConfig, build_face_detector
+from ml.filtering.figures import check_drop_rate, drop_table, figures
+from ml.filtering.identity import IdentityConfig
 from ml.filtering.judge import DetectionLimits, Judge, Judgement, RulesConfig
 from ml.filtering.pictures import judged_picture, write_pictures
 from ml.filtering.rules import KEEP, RULES
+from ml.filtering.safety import SafetyConfig
+from ml.filtering.screens import NONE_NEEDED, SCREEN_REASONS, build_screens
 from ml.imaging.io import UnreadableImage, decode_image
 from ml.records.atomic import write_json
 from ml.records.config import StageConfig
@@ -77,6 +81,12 @@ class FilteredDatasetConfig(StageConfig):
     """How the rules are applied."""
     face_check: FaceCheckConfig = FaceCheckConfig()
     """Rule 3's face detector."""
+    safety: SafetyConfig = SafetyConfig()
+    """Which pictures are unsafe; looked at before the rules."""
+    identity: IdentityConfig = IdentityConfig()
+    """Whose faces must not appear; looked for before the rules."""
+    device: str = "cpu"
+    """Where the head detector computes; `auto` takes the GPU when there is one."""
     images_per_batch: int = Field(default=50, ge=1)
     """Images decoded and judged together; bounds the memory."""
     preview_images: int = Field(default=24, ge=1)
@@ -102,12 +112,14 @@ def run(ws: Workspace, config: FilteredDatasetConfig) -> StageReport:
         FileNotFoundError: a stage before this one has not run.
         LeakError: images of one pose are in two splits.
         RuntimeError: more images are removed than `config.max_drop_rate` allows.
+        ModelError: a configured model is missing or not the one meant.
     """
     judge = Judge(
-        load_head_detector(ws.stage_dir("head_detector")),
-        build_face_detector(config.face_check),
+        load_head_detector(ws.stage_dir("head_detector"), config.device),
+        build_face_detector(config.face_check, ws.root),
         config.detections,
         config.rules,
+        build_screens(config.safety, config.identity, ws.root),
     )
     return filter_dataset(ws, config, judge)
 
@@ -145,7 +157,8 @@ def filter_dataset(ws: Workspace, config: FilteredDatasetConfig, judge: Judge) -
     removed = verdicts.loc[~verdicts["keep"], ["sample_id", "reason", "detail"]]
     for sample_id, reason, detail in removed.to_numpy().tolist():
         exclusions.add(sample_id, reason, detail)
-    _check_drop_rate(verdicts, num_in, config.max_drop_rate)
+    reasons = (*(SCREEN_REASONS if judge.screens else ()), *RULES)
+    check_drop_rate(STAGE, verdicts, num_in, config.max_drop_rate, reasons)
     kept_images = images[images["sample_id"].isin(verdicts.loc[verdicts["keep"], "sample_id"])]
     check_no_leak(kept_images)
     kept_heads = heads.merge(kept_images[["sample_id", "shard"]], on="sample_id", validate="m:1")
@@ -154,21 +167,22 @@ def filter_dataset(ws: Workspace, config: FilteredDatasetConfig, judge: Judge) -
     write_table(out / "heads.parquet", kept_heads, DATASET_HEADS)
     exclusions.write(ws, "all")
     statistics, plots = _describe(ws, config, images, heads, verdicts, exclusions)
-    rules_table = drop_table(verdicts)
-    write_json(out / "metrics.json", _metrics(verdicts, kept_heads, num_in))
+    metrics = figures(verdicts, kept_heads, num_in, reasons)
+    write_json(out / "metrics.json", metrics)
     pictures = _write_pictures(ws, config, verdicts, judgements)
     report = StageReport(
         num_in=num_in,
         num_out=len(kept_images),
         num_excluded=len(exclusions),
         metadata={
-            **_metrics(verdicts, kept_heads, num_in),
+            **metrics,
             **{f"images_{name}": count for name, count in split_counts(kept_images).items()},
             "rule_4": config.rules.cut,
             "face_check": judge.face_detector.name if judge.face_detector else "none",
+            "image_safety": _screen_names(judge),
             "detector_passes_per_image": 2 if reusable else 3,
         },
-        tables={"drops_by_rule": rules_table, "statistics": statistics},
+        tables={"drops_by_rule": drop_table(verdicts, reasons), "statistics": statistics},
         pictures={**pictures, "statistics": plots["overview"]},
     )
     _remove_work(ws)
@@ -304,53 +318,8 @@ def _verdicts(images: pd.DataFrame, judgements: Mapping[str, Judgement]) -> pd.D
     return pd.DataFrame(rows).astype({"stability": "float64"})
 
 
-def drop_table(verdicts: pd.DataFrame) -> pd.DataFrame:
-    """How many images each rule removed, in the order of the rules.
-
-    Args:
-        verdicts: columns of `VERDICTS`.
-
-    Returns:
-        Columns rule, tested (images that reached the rule), removed, rate (removed / tested) and
-        share (removed / all images); last row `all rules`.
-    """
-    rows = []
-    left, total = len(verdicts), max(len(verdicts), 1)
-    for rule in RULES:
-        removed = int((verdicts["reason"] == rule).sum())
-        rows.append((rule, left, removed, removed / max(left, 1), removed / total))
-        left -= removed
-    removed = len(verdicts) - left
-    rows.append(("all rules", len(verdicts), removed, removed / total, removed / total))
-    return pd.DataFrame(rows, columns=["rule", "tested", "removed", "rate", "share"]).round(4)
-
-
-def _metrics(verdicts: pd.DataFrame, heads: pd.DataFrame, num_in: int) -> dict[str, float]:
-    """Flat figures of the run."""
-    num_kept, total = int(verdicts["keep"].sum()), max(num_in, 1)
-    stabilities = verdicts["stability"].dropna()
-    return {
-        "images_judged": float(num_in),
-        "images_kept": float(num_kept),
-        "heads_kept": float(len(heads)),
-        "heads_per_image": round(len(heads) / max(num_kept, 1), 4),
-        "drop_rate": round(1 - num_kept / total, 6),
-        **{
-            f"drop_rate_{rule}": round(float((verdicts["reason"] == rule).sum()) / total, 6)
-            for rule in RULES
-        },
-        "stability_mean": round(float(stabilities.mean()), 6) if len(stabilities) else 0.0,
-    }
-
-
-def _check_drop_rate(verdicts: pd.DataFrame, num_in: int, limit: float) -> None:
-    num_kept = int(verdicts["keep"].sum())
-    if num_in - num_kept > limit * num_in or not num_kept:
-        counts = ", ".join(f"{row.rule} {row.removed}" for row in drop_table(verdicts).itertuples())
-        raise RuntimeError(
-            f"{STAGE}: {num_in - num_kept} of {num_in} images are removed, more than max_drop_rate "
-            f"{limit:g} ({counts}); look at the head detector's mAP50 and at detections.threshold"
-        )
+def _screen_names(judge: Judge) -> str:
+    return ", ".join(screen.name for screen in judge.screens) or NONE_NEEDED
 
 
 def _describe(
@@ -385,12 +354,21 @@ def _describe(
             "confirming threshold": config.rules.confirm_threshold,
             "rule 4": config.rules.cut,
             "face check": config.face_check.backend,
+            "image safety": _safety_text(config),
         },
         rendered=config.facts.rendered,
         label_quality=_label_quality(ws),
     )
     write_card(out / "CARD.md", statistics, plots, facts)
     return statistics, plots
+
+
+def _safety_text(config: FilteredDatasetConfig) -> str:
+    """The screens by their models' names in the asset register."""
+    models = [config.safety.clip.model, config.safety.classifier.model]
+    if config.identity.index:
+        models.append(config.identity.embedder_model)
+    return ", ".join(model.asset for model in models if model) or NONE_NEEDED
 
 
 def _label_quality(ws: Workspace) -> dict[str, float]:

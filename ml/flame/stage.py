@@ -37,6 +37,9 @@ class HeadModelConfig(StageConfig):
     """npz with the embedding of the 68 landmarks; only with source `flame`."""
     masks_file: str | None = None
     """FLAME_masks.pkl, optional; only with source `flame`."""
+    source_asset: str | None = None
+    """The release flame_file is of, by its name in the asset register (flame-2020 or
+    flame-2023-open): its licence decides what the results may be used for."""
     seed: int = 0
     """Seed of the procedural head, apart from the run's seed: the same head in every run."""
 

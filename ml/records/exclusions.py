@@ -30,7 +30,7 @@ class Exclusions:
         """
         logger.info("%s: excluded %s (%s): %s", self.stage, sample_id, reason, detail)
         row = {"sample_id": sample_id, "stage": self.stage, "reason": reason, "detail": detail}
-        self._rows.append(row)
+        self._rows.append({name: _writable(text) for name, text in row.items()})
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -52,3 +52,8 @@ def read_exclusions(ws: Workspace, stages: list[str]) -> pd.DataFrame:
         for path in sorted(ws.stage_dir(stage).glob("*.exclusions.parquet"))
     ]
     return pd.concat([empty_table(EXCLUSIONS), *frames], ignore_index=True)
+
+
+def _writable(text: str) -> str:
+    """Text that a file can hold: what damaged inputs are called need not be valid Unicode."""
+    return text.encode("utf-8", "backslashreplace").decode()

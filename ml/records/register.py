@@ -5,7 +5,7 @@ None of this is legal advice; it is what the licences were found to say.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 
@@ -35,33 +35,138 @@ class LicenceError(ValueError):
 
 
 _OWN = "Apache-2.0"
-REGISTER: dict[str, RegisteredAsset] = {
-    asset.name: asset
-    for asset in (
-        RegisteredAsset("procedural-head", _OWN),
-        RegisteredAsset("renderer", _OWN),
-        RegisteredAsset("sampled-poses", _OWN),
-        RegisteredAsset("scene-grammar", _OWN),
-        RegisteredAsset("rt-detr-from-scratch", _OWN),
-        RegisteredAsset("crop-regressor", _OWN),
-        RegisteredAsset(
-            "flame-2020",
-            "MPI academic licence",
-            url="https://flame.is.tue.mpg.de",
-            commercial=False,
-            redistributable=False,
-        ),
-        RegisteredAsset(
-            "flame-2023-open", "CC-BY-4.0 with use bans", url="https://flame.is.tue.mpg.de"
-        ),
-        RegisteredAsset(
-            "dad-3dnet",
-            "CC-BY-NC-SA-4.0",
-            url="https://github.com/PinataFarms/DAD-3DHeads",
-            commercial=False,
-        ),
+_OPENRAIL = "CreativeML-OpenRAIL-M"
+_OPENRAIL_PP = "CreativeML-OpenRAIL++-M"
+_INSIGHTFACE = "insightface model packs, non-commercial research"
+_HUB = "https://huggingface.co/"
+
+
+def _own(name: str) -> RegisteredAsset:
+    """What this project makes itself."""
+    return RegisteredAsset(name, _OWN)
+
+
+def _research(name: str, licence: str, url: str, redistributable: bool = True) -> RegisteredAsset:
+    """What may not be used commercially."""
+    return RegisteredAsset(name, licence, url, commercial=False, redistributable=redistributable)
+
+
+_ASSETS = (
+    _own("procedural-head"),
+    _own("renderer"),
+    _own("sampled-poses"),
+    _own("scene-grammar"),
+    _own("name-rules"),
+    _own("rt-detr-from-scratch"),
+    _own("crop-regressor"),
+    # Randomly initialised models of the tests and of the rehearsal of a production profile.
+    _own("random-weights"),
+    # Head models. Coefficients of one FLAME release mean nothing in another.
+    _research(
+        "flame-2020", "MPI academic licence", "https://flame.is.tue.mpg.de", redistributable=False
+    ),
+    RegisteredAsset("flame-2023-open", "CC-BY-4.0 with use bans", "https://flame.is.tue.mpg.de"),
+    RegisteredAsset("gnm-head-3", "Apache-2.0", "https://github.com/google"),
+    # Sources of poses and captions. Of their pictures nothing but keypoints and words is kept.
+    RegisteredAsset("own-pictures", "brought by the user, who has the right to use them"),
+    _research("laion-face", "links under CC-BY-4.0; pictures are their owners'",
+              "https://github.com/FacePerceiver/LAION-Face"),
+    # Pose and person detectors.
+    _research("yolo-nas-pose", "YOLO-NAS licence, non-commercial",
+              "https://github.com/Deci-AI/super-gradients", redistributable=False),
+    RegisteredAsset("vitpose", "Apache-2.0", _HUB + "usyd-community/vitpose-base-simple"),
+    # Captions and names.
+    RegisteredAsset("blip-vqa", "BSD-3-Clause", _HUB + "Salesforce/blip-vqa-base"),
+    RegisteredAsset(
+        "blip-captioning", "BSD-3-Clause", _HUB + "Salesforce/blip-image-captioning-large"
+    ),
+    _research("blip2-opt-2.7b", "MIT and OPT-175B licence", _HUB + "Salesforce/blip2-opt-2.7b"),
+    RegisteredAsset("gliner-large-v2", "Apache-2.0", _HUB + "urchade/gliner_largev2"),
+    # Generators.
+    RegisteredAsset("sdxl-base", _OPENRAIL_PP, _HUB + "stabilityai/stable-diffusion-xl-base-1.0"),
+    RegisteredAsset("realvisxl-v4", _OPENRAIL_PP, _HUB + "SG161222/RealVisXL_V4.0"),
+    RegisteredAsset("sd-1.5", _OPENRAIL, _HUB + "stable-diffusion-v1-5/stable-diffusion-v1-5"),
+    RegisteredAsset(
+        "t2i-adapter-openpose-sdxl", "Apache-2.0", _HUB + "TencentARC/t2i-adapter-openpose-sdxl-1.0"
+    ),
+    RegisteredAsset(
+        "controlnet-openpose-sdxl", "Apache-2.0", _HUB + "xinsir/controlnet-openpose-sdxl-1.0"
+    ),
+    RegisteredAsset(
+        "controlnet-openpose-sd15", _OPENRAIL, _HUB + "lllyasviel/control_v11p_sd15_openpose"
+    ),
+    _research("controlnet-pncc-sdxl", "not stated", _HUB + "okupyn/head-mesh-controlnet-xl",
+              redistributable=False),
+    _own("controlnet-pncc-own"),
+    # Safety and identity.
+    RegisteredAsset(
+        "clip-safety-checker", _OPENRAIL, _HUB + "CompVis/stable-diffusion-safety-checker"
+    ),
+    RegisteredAsset("nsfw-image-detection", "Apache-2.0",
+                    _HUB + "Falconsai/nsfw_image_detection"),
+    RegisteredAsset("sface", "Apache-2.0", "https://github.com/opencv/opencv_zoo"),
+    _research("arcface-insightface", _INSIGHTFACE, "https://github.com/deepinsight/insightface"),
+    _research("celeba", "non-commercial research, derived data too",
+              "https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html"),
+    # Detectors.
+    RegisteredAsset("rt-detr", "Apache-2.0", _HUB + "PekingU/rtdetr_r50vd"),
+    RegisteredAsset("rt-detr-v2", "Apache-2.0", _HUB + "PekingU/rtdetr_v2_r50vd"),
+    RegisteredAsset("d-fine", "Apache-2.0", _HUB + "ustc-community/dfine-large-coco"),
+    RegisteredAsset("opencv-haar", "Intel licence (BSD style)", "https://github.com/opencv/opencv"),
+    RegisteredAsset("yunet", "MIT", "https://github.com/opencv/opencv_zoo"),
+    _research("scrfd-insightface", _INSIGHTFACE, "https://github.com/deepinsight/insightface"),
+    _research("retinaface", "code MIT; weights trained on WIDER FACE, for research",
+              "https://github.com/biubug6/Pytorch_Retinaface"),
+    # Regressors, datasets, weights.
+    _research("dad-3dnet", "CC-BY-NC-SA-4.0", "https://github.com/PinataFarms/DAD-3DHeads"),
+    _research("vggheads-release", "not stated; descends from non-commercial parents",
+              "https://github.com/KupynOrest/head_detector", redistributable=False),
+    _research("yolo-nas-coco", "YOLO-NAS licence, non-commercial",
+              "https://github.com/Deci-AI/super-gradients", redistributable=False),
+)  # fmt: skip
+REGISTER: dict[str, RegisteredAsset] = {asset.name: asset for asset in _ASSETS}
+
+
+@dataclass(frozen=True)
+class Permission:
+    """What may be done with results, from what they descend from.
+
+    Attributes:
+        parents: names in the register, sorted.
+        forbid_commercial: parents that do not allow commercial use.
+        forbid_redistribution: parents that do not allow giving results away.
+    """
+
+    parents: tuple[str, ...]
+    forbid_commercial: tuple[str, ...]
+    forbid_redistribution: tuple[str, ...]
+
+    @property
+    def commercial(self) -> bool:
+        """Whether every parent allows commercial use."""
+        return not self.forbid_commercial
+
+    @property
+    def redistributable(self) -> bool:
+        """Whether every parent allows giving results to others."""
+        return not self.forbid_redistribution
+
+
+def permission(parents: Iterable[str]) -> Permission:
+    """What results with these parents may be used for.
+
+    Args:
+        parents: names of everything they descend from.
+
+    Raises:
+        KeyError: a parent is not registered.
+    """
+    assets = [lookup(name) for name in sorted(set(parents))]
+    return Permission(
+        tuple(a.name for a in assets),
+        tuple(a.name for a in assets if not a.commercial),
+        tuple(a.name for a in assets if not a.redistributable),
     )
-}
 
 
 def lookup(name: str) -> RegisteredAsset:

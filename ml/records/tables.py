@@ -6,7 +6,8 @@ numpy array in each row of the data frame; `stack` makes one array of it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -122,6 +123,22 @@ POSES = TableSpec(
         ),
     ),
     key=("pose_id", "person_id"),
+)
+POSE_SOURCES = TableSpec(
+    "pose_sources",
+    (
+        Column("pose_id", "str", "the pose that was estimated"),
+        _SPLIT,
+        Column("description", "str", "neutral words for what the source showed"),
+        Column("captioner", "str", "which describer, with the version of its model"),
+        Column("estimator", "str", "which estimator, with the versions of its models"),
+        Column("source", "str", "the source's name in the asset register"),
+        Column(
+            "image_sha256", "str", "of the source's bytes, so that its owner can have it removed"
+        ),
+        Column("url_sha256", "str", "of the source's address, for the same; empty without one"),
+    ),
+    key=("pose_id",),
 )
 CAPTIONS = TableSpec(
     "captions",
@@ -252,7 +269,18 @@ CROPS = TableSpec(
 DATASET_HEADS = HEADS.extended(
     "filtered_dataset", Column("shard", "str", "the tar shard of the image")
 )
-ALL_TABLES = (POSES, CAPTIONS, IMAGES, TRUTH, HEADS, VERDICTS, EXCLUSIONS, CROPS, DATASET_HEADS)
+ALL_TABLES = (
+    POSES,
+    POSE_SOURCES,
+    CAPTIONS,
+    IMAGES,
+    TRUTH,
+    HEADS,
+    VERDICTS,
+    EXCLUSIONS,
+    CROPS,
+    DATASET_HEADS,
+)
 
 
 def write_table(path: Path, frame: pd.DataFrame, spec: TableSpec) -> None:
@@ -271,6 +299,36 @@ def write_table(path: Path, frame: pd.DataFrame, spec: TableSpec) -> None:
         pq.write_table(table, temporary, compression="zstd", store_schema=False)
 
 
+class TableWriter:
+    """Appends validated rows to an open table; see `table_writer`."""
+
+    def __init__(self, writer: pq.ParquetWriter, spec: TableSpec) -> None:
+        """Take over an open Parquet file."""
+        self._writer, self._spec = writer, spec
+
+    def append(self, frame: pd.DataFrame) -> None:
+        """Validate rows and write them as one row group.
+
+        Args:
+            frame: columns of the table's declaration; keys are unique within it.
+
+        Raises:
+            TableError: a column is missing or unknown, or a value does not fit.
+        """
+        if len(frame):
+            self._writer.write_table(_to_arrow(frame, self._spec))
+
+
+@contextmanager
+def table_writer(path: Path, spec: TableSpec) -> Iterator[TableWriter]:
+    """A table written piece by piece, for tables larger than memory; atomic as `write_table`."""
+    with (
+        atomic_write(path) as temporary,
+        pq.ParquetWriter(temporary, spec.schema, compression="zstd", store_schema=False) as writer,
+    ):
+        yield TableWriter(writer, spec)
+
+
 def read_table(path: Path, spec: TableSpec) -> pd.DataFrame:
     """Read a table that `write_table` wrote.
 
@@ -279,18 +337,38 @@ def read_table(path: Path, spec: TableSpec) -> pd.DataFrame:
         TableError: the file is damaged or has other columns.
     """
     path = Path(path)
-    if not path.exists():
-        raise FileNotFoundError(f"{spec.name}: no table at {path}; materialise its stage first")
-    try:
-        table = pq.ParquetFile(path).read()
-    except (pa.ArrowException, OSError) as error:
-        raise TableError(f"{spec.name}: {path} is not a readable Parquet file: {error}") from error
-    expected = [c.name for c in spec.columns]
-    if table.column_names != expected:
-        raise TableError(
-            f"{spec.name}: {path} has columns {table.column_names}, expected {expected}"
-        )
+    with _open_table(path, spec) as file:
+        try:
+            table = file.read()
+        except (pa.ArrowException, OSError) as error:
+            raise TableError(f"{spec.name}: {path} cannot be read to its end: {error}") from error
     return pd.DataFrame({c.name: _from_arrow(table.column(c.name), c) for c in spec.columns})
+
+
+def iter_table(path: Path, spec: TableSpec, batch_rows: int = 4096) -> Iterator[pd.DataFrame]:
+    """Read a table that `write_table` wrote piece by piece, for tables larger than memory.
+
+    Args:
+        path: the Parquet file.
+        spec: the declaration.
+        batch_rows: most rows of a piece.
+
+    Yields:
+        Rows in the order of the file.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        TableError: the file is damaged or has other columns.
+    """
+    with _open_table(Path(path), spec) as file:
+        try:
+            for batch in file.iter_batches(batch_rows):
+                table = pa.Table.from_batches([batch])
+                yield pd.DataFrame(
+                    {c.name: _from_arrow(table.column(c.name), c) for c in spec.columns}
+                )
+        except (pa.ArrowException, OSError) as error:
+            raise TableError(f"{spec.name}: {path} breaks in the middle: {error}") from error
 
 
 def read_stage(
@@ -317,6 +395,21 @@ def empty_table(spec: TableSpec) -> pd.DataFrame:
 def stack(column: pd.Series) -> np.ndarray:
     """Stack a vector column into one (N, length) array; (0, 0) when there are no rows."""
     return np.stack(list(column)) if len(column) else np.zeros((0, 0), np.float32)
+
+
+def _open_table(path: Path, spec: TableSpec) -> pq.ParquetFile:
+    """Open a Parquet file whose columns are the declared ones."""
+    if not path.exists():
+        raise FileNotFoundError(f"{spec.name}: no table at {path}; materialise its stage first")
+    try:
+        file = pq.ParquetFile(path)
+    except (pa.ArrowException, OSError) as error:
+        raise TableError(f"{spec.name}: {path} is not a readable Parquet file: {error}") from error
+    expected, got = [c.name for c in spec.columns], file.schema_arrow.names
+    if got != expected:
+        file.close()
+        raise TableError(f"{spec.name}: {path} has columns {got}, expected {expected}")
+    return file
 
 
 def _to_arrow(frame: pd.DataFrame, spec: TableSpec) -> pa.Table:

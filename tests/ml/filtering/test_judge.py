@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from ml.filtering.judge import DetectionLimits, Judge, Judgement, RulesConfig
+from ml.filtering.rules import Finding
 
 _spec = importlib.util.spec_from_file_location("fakes", Path(__file__).with_name("fakes.py"))
 fakes = importlib.util.module_from_spec(_spec)
@@ -155,3 +156,21 @@ def test_a_judgement_survives_the_work_folder():
         assert again.to_json() == judgement.to_json()
         assert again.boxes.dtype == np.float32
         np.testing.assert_array_equal(again.boxes_flipped, judgement.boxes_flipped)
+
+
+class RedScreen:
+    name = "red:0"
+
+    def screen(self, images):
+        return [Finding("unsafe_class", "red") if i[0, 0, 0] > 200 else None for i in images]
+
+
+def test_a_screen_comes_before_the_rules():
+    red = picture((50, 30, 20))
+    red[:4, :4] = (255, 0, 0)
+    detector = SquareDetector()
+    limits, rules = DetectionLimits(), RulesConfig(confirm_threshold=0.5)
+    judge = Judge(detector, None, limits, rules, (RedScreen(),))
+    found = judge.judge(["ok", "red", "none"], [picture((50, 30, 20)), red, picture()])
+    assert [j.finding.reason for j in found] == ["keep", "unsafe_class", "no_head"]
+    assert [j.keep for j in found] == [True, False, False]

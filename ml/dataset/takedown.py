@@ -1,0 +1,371 @@
+"""Taking samples out of everything that was made of them, and proving that they are gone.
+
+Files are told apart by content, not by name, so that DVC's cache is searched like the data. What
+cannot show whom it shows (contact sheets, plots with pictures) is removed and made again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import re
+import tarfile
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from ml.records.atomic import atomic_write, write_json
+from ml.records.progress import progress
+from ml.records.shards import DamagedSample, ShardReader, shard_writer
+from ml.records.tables import CAPTIONS, IMAGES, POSES, read_table, write_table
+from ml.records.workspace import Workspace
+
+REGISTER_NAME: Final = "takedowns.json"
+"""In the project folder, tracked by git: hashes of what was taken down, so that it stays out."""
+_SKIPPED_FOLDERS: Final = frozenset({".git", ".venv", "__pycache__", "node_modules"})
+_PICTURE_SUFFIXES: Final = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif"})
+_TEXT_SUFFIXES: Final = frozenset({".csv", ".txt", ".md", ".html", ".xml", ".yaml"})
+
+
+class TakedownError(ValueError):
+    """What is to be taken down does not exist, or something is left; the message names it."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """What is to go.
+
+    Attributes:
+        samples: ids of images.
+        sources: ids of poses, whose every image goes too.
+        hashes: sha256 of the encoded pictures, to find copies under other names.
+    """
+
+    samples: frozenset[str]
+    sources: frozenset[str]
+    hashes: frozenset[str] = frozenset()
+
+    @property
+    def names(self) -> frozenset[str]:
+        """All ids to look for."""
+        return self.samples | self.sources
+
+    def pattern(self) -> re.Pattern[str]:
+        """Matches an id where it is not part of a longer one."""
+        longest_first = sorted(self.names, key=lambda name: (-len(name), name))
+        joined = "|".join(re.escape(name) for name in longest_first)
+        return re.compile(rf"(?<![\w-])(?:{joined})(?![\w-])")
+
+
+@dataclass
+class Removal:
+    """What was done, by file relative to the project.
+
+    Attributes:
+        edited: files that were written anew without the samples.
+        deleted: files that were removed: pictures that may show them, unfinished work.
+    """
+
+    edited: list[str] = field(default_factory=list)
+    deleted: list[str] = field(default_factory=list)
+
+
+def find_target(ws: Workspace, samples: Iterable[str], sources: Iterable[str]) -> Target:
+    """Look up the images of sources, and the hashes of all pictures.
+
+    Args:
+        ws: the workspace.
+        samples: ids of images.
+        sources: ids of poses.
+
+    Returns:
+        Everything to take down.
+
+    Raises:
+        TakedownError: nothing knows one of the ids.
+    """
+    wanted, poses = set(samples), set(sources)
+    known: set[str] = set()
+    hashes: set[str] = set()
+    for shard in ws.shards:
+        for stage, spec in (("poses", POSES), ("captions", CAPTIONS), ("images", IMAGES)):
+            path = ws.table_path(stage, shard)
+            if not path.exists():
+                continue
+            table = read_table(path, spec)
+            known |= set(table["pose_id"]) & poses
+            if "sample_id" in table:
+                wanted |= set(table.loc[table["pose_id"].isin(poses), "sample_id"])
+                known |= set(table["sample_id"]) & wanted
+                if stage == "images":
+                    mine = table["sample_id"].isin(wanted)
+                    hashes |= set(table.loc[mine, "sha256"])
+    if missing := sorted((wanted | poses) - known):
+        raise TakedownError(
+            f"takedown: no stage knows {missing[:5]}; ids look like those of images"
+        )
+    return Target(frozenset(wanted), frozenset(poses), frozenset(hashes))
+
+
+def take_down(ws: Workspace, target: Target) -> Removal:
+    """Remove the samples from every shard, table and list under `data/`.
+
+    Args:
+        ws: the workspace.
+        target: what is to go.
+
+    Returns:
+        What was edited and deleted.
+
+    Raises:
+        TakedownError: a file that names a sample is of no kind that can be edited.
+    """
+    removal = Removal()
+    data = ws.root / "data"
+    for path in progress(sorted(_files(data)), "takedown"):
+        name = path.relative_to(ws.root).as_posix()
+        if path.suffix in _PICTURE_SUFFIXES or ".work" in path.relative_to(data).parts:
+            # Unfinished work can be made again, and pictures of several samples cannot be edited.
+            if path.suffix in _PICTURE_SUFFIXES or found_in(path, target):
+                path.unlink()
+                removal.deleted.append(name)
+        elif found_in(path, target):
+            _edit(ws, path, target)
+            removal.edited.append(name)
+    remember(ws.root, target)
+    return removal
+
+
+def remember(root: Path, target: Target) -> None:
+    """Note the hashes of ids in `takedowns.json`; exports leave out whatever is in it.
+
+    Args:
+        root: the project folder.
+        target: what was taken down.
+    """
+    known = taken_down(root) | {hash_id(name) for name in target.names}
+    write_json(root / REGISTER_NAME, sorted(known))
+
+
+def taken_down(root: Path) -> frozenset[str]:
+    """Hashes of ids that were taken down; see `hash_id`.
+
+    Args:
+        root: the project folder.
+
+    Raises:
+        TakedownError: the list cannot be read.
+    """
+    path = root / REGISTER_NAME
+    if not path.exists():
+        return frozenset()
+    try:
+        return frozenset(str(value) for value in json.loads(path.read_text()))
+    except (ValueError, TypeError) as error:
+        raise TakedownError(f"{path}: not a list of hashes: {error}") from error
+
+
+def hash_id(name: str) -> str:
+    """How an id is remembered: the list of what was taken down must not name it."""
+    return hashlib.sha256(name.encode()).hexdigest()
+
+
+def search(root: Path, target: Target, skipped: Sequence[str] = (REGISTER_NAME,)) -> list[str]:
+    """Read every file of a project and name those in which a sample still is.
+
+    Args:
+        root: the project folder: data, caches, runs, reports, everything but git's own files.
+        target: what to look for.
+        skipped: files at the top that are left out.
+
+    Returns:
+        `path: what was found`, sorted; empty is the proof.
+    """
+    found = []
+    for path in progress(sorted(_files(root)), "searching every file"):
+        name = path.relative_to(root).as_posix()
+        if name not in skipped and (what := found_in(path, target)):
+            found.append(f"{name}: {what}")
+    return found
+
+
+def found_in(path: Path, target: Target) -> str:
+    """What of the target a file holds; empty for nothing.
+
+    Args:
+        path: a file of any kind; its kind is told by its first bytes.
+        target: what to look for.
+    """
+    with path.open("rb") as file:
+        start = file.read(262)
+    if start[:4] == b"PAR1":
+        return _found_in_table(path, target)
+    if start[257:262] == b"ustar":
+        return _found_in_tar(path, target)
+    data = path.read_bytes()
+    if hashlib.sha256(data).hexdigest() in target.hashes:
+        return "the picture itself"
+    match = target.pattern().search(path.name) or target.pattern().search(data.decode("latin-1"))
+    return match.group() if match else ""
+
+
+def _found_in_table(path: Path, target: Target) -> str:
+    pattern = target.pattern()
+    try:
+        for batch in pq.ParquetFile(path).iter_batches(1000):
+            for column in _texts(batch):
+                for value in column.to_pylist():
+                    if value and (match := pattern.search(value)):
+                        return match.group()
+    except pa.ArrowException as error:
+        raise TakedownError(f"{path}: cannot be searched, it is damaged: {error}") from error
+    return ""
+
+
+def _texts(batch: pa.RecordBatch) -> Iterator[pa.Array]:
+    for column in batch.columns:
+        if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+            yield column
+
+
+def _found_in_tar(path: Path, target: Target) -> str:
+    pattern = target.pattern()
+    try:
+        with tarfile.open(path, "r:") as tar:
+            for member in tar:
+                content = tar.extractfile(member)
+                data = content.read() if content else b""
+                if match := pattern.search(member.name):
+                    return match.group()
+                if hashlib.sha256(data).hexdigest() in target.hashes:
+                    return f"a copy of a picture as {member.name}"
+                if match := pattern.search(data.decode("latin-1")):
+                    return match.group()
+    except (tarfile.TarError, EOFError, OSError) as error:
+        raise TakedownError(f"{path}: cannot be searched, it is damaged: {error}") from error
+    return ""
+
+
+def _edit(ws: Workspace, path: Path, target: Target) -> None:
+    with path.open("rb") as file:
+        start = file.read(262)
+    if start[:4] == b"PAR1":
+        _edit_table(path, target)
+    elif start[257:262] == b"ustar":
+        _edit_shard(ws, path, target)
+    elif path.suffix == ".json":
+        _edit_json(path, target)
+    elif path.suffix in _TEXT_SUFFIXES:
+        pattern = target.pattern()
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+        with atomic_write(path) as temporary:
+            temporary.write_text("".join(x for x in lines if not pattern.search(x)), "utf-8")
+    else:
+        raise TakedownError(
+            f"takedown: {path} names a sample, and a file of its kind cannot be edited; remove it "
+            "and run the stage that makes it"
+        )
+
+
+def _edit_table(path: Path, target: Target) -> None:
+    """Drop every row in which an id stands, in whatever column."""
+    table = pq.ParquetFile(path).read()
+    pattern = rf"(^|[^\w-])({'|'.join(re.escape(n) for n in sorted(target.names))})($|[^\w-])"
+    gone = pa.chunked_array([pa.array([False] * len(table), pa.bool_())])
+    for column in table.columns:
+        if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+            hit = pc.fill_null(pc.match_substring_regex(column, pattern), False)
+            gone = pc.or_(gone, hit)
+    with atomic_write(path) as temporary:
+        pq.write_table(
+            table.filter(pc.invert(gone)), temporary, compression="zstd", store_schema=False
+        )
+
+
+def _edit_shard(ws: Workspace, path: Path, target: Target) -> None:
+    """Write the tar anew, and the offsets in the table that indexes it."""
+    spans = {}
+    with ShardReader(path) as reader, shard_writer(path) as writer:
+        members = _members(path)
+        for sample_id, extensions in members.items():
+            if sample_id in target.samples:
+                continue
+            try:
+                parts: dict[str, bytes | dict[str, Any]] = {
+                    extension: reader.read(sample_id, extension) for extension in extensions
+                }
+            except DamagedSample as error:
+                raise TakedownError(f"takedown: {path} cannot be written anew: {error}") from error
+            spans[sample_id] = writer.add(sample_id, parts)
+    index = path.with_suffix(".parquet")
+    if path.parent == ws.stage_dir("images") and index.exists():
+        table = read_table(index, IMAGES)
+        table = table[table["sample_id"].isin(spans)].reset_index(drop=True)
+        jpegs = [spans[sample_id]["jpg"] for sample_id in table["sample_id"]]
+        table = table.assign(offset=[s.offset for s in jpegs], size=[s.size for s in jpegs])
+        write_table(index, table, IMAGES)
+
+
+def _members(path: Path) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    with tarfile.open(path, "r:") as tar:
+        for member in tar:
+            sample_id, _, extension = member.name.partition(".")
+            found.setdefault(sample_id, []).append(extension)
+    return found
+
+
+def _edit_json(path: Path, target: Target) -> None:
+    """Drop list items and keys that name a sample; COCO's boxes go with their image."""
+    value = json.loads(path.read_text(encoding="utf-8"))
+    pattern = target.pattern()
+    if isinstance(value, dict) and {"images", "annotations"} <= set(value):
+        kept = [i for i in value["images"] if not pattern.search(json.dumps(i))]
+        ids = {image.get("id") for image in kept}
+        boxes = [a for a in value["annotations"] if a.get("image_id") in ids]
+        value = {**value, "images": kept, "annotations": boxes}
+    pruned = _pruned(value, pattern)
+    out = io.StringIO()
+    json.dump(pruned, out, indent=1, sort_keys=True)
+    with atomic_write(path) as temporary:
+        temporary.write_text(out.getvalue() + "\n", "utf-8")
+
+
+def _pruned(value: Any, pattern: re.Pattern[str]) -> Any:
+    """A JSON value without the parts that name a sample."""
+    if isinstance(value, dict):
+        return {
+            key: _pruned(inner, pattern)
+            for key, inner in value.items()
+            if not pattern.search(key) and not _is_match(inner, pattern)
+        }
+    if isinstance(value, list):
+        return [
+            _pruned(inner, pattern)
+            for inner in value
+            if not (_is_match(inner, pattern) or _names(inner, pattern))
+        ]
+    return value
+
+
+def _is_match(value: Any, pattern: re.Pattern[str]) -> bool:
+    return isinstance(value, str) and bool(pattern.search(value))
+
+
+def _names(value: Any, pattern: re.Pattern[str]) -> bool:
+    """Whether a record is a sample's own: one of its values is the id."""
+    values = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return any(_is_match(inner, pattern) for inner in values)
+
+
+def _files(root: Path) -> Iterator[Path]:
+    for path in root.rglob("*"):
+        parts = path.relative_to(root).parts
+        if path.is_file() and not path.is_symlink() and not _SKIPPED_FOLDERS.intersection(parts):
+            yield path

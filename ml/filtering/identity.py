@@ -1,0 +1,280 @@
+"""Faces that must not appear: embeddings of them, and the search for their likes.
+
+Source: the paper removes pictures whose faces resemble persons of Celeb-A. The index stays on the
+machine that made it: nothing here or elsewhere writes it into an export.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import logging
+import zipfile
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, model_validator
+
+from ml.detection.base import Image
+from ml.detection.face_models import FaceModelName, FaceModelSettings, load_face_model
+from ml.filtering.embedding import FaceReader, OnnxEmbedder, SFaceEmbedder
+from ml.filtering.rules import Finding
+from ml.imaging.io import UnreadableImage, decode_image
+from ml.records.atomic import write_bytes
+from ml.records.config import StageConfig
+from ml.records.exclusions import Exclusions
+from ml.records.models import ModelRef
+from ml.records.progress import progress
+
+_LOGGER = logging.getLogger(__name__)
+
+KNOWN_IDENTITY = "known_identity"
+INDEX_FORMAT: Final = "vggheads-identity-index/1"
+_FAISS_FROM = 200_000
+"""From so many entries on FAISS is used where it is installed; below, one matrix product wins."""
+_IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
+
+
+class IdentityError(ValueError):
+    """An index cannot be used with this configuration; the message says why."""
+
+
+class IdentityConfig(StageConfig):
+    """Whose faces must not appear; without an index nobody is looked for, and that is recorded."""
+
+    index: str = ""
+    """File that `vggheads identity-index` wrote, relative to the project; empty: not used."""
+    source_asset: str | None = None
+    """What the index was made of, by its name in the asset register, such as celeba."""
+    detector: FaceModelName = "yunet"
+    """Which face detector finds and aligns the faces."""
+    detector_model: ModelRef | None = None
+    """Its ONNX file."""
+    embedder: Literal["sface", "arcface"] = "sface"
+    """`sface` through OpenCV; `arcface`: any ONNX network of that family through onnxruntime."""
+    embedder_model: ModelRef | None = None
+    """Its ONNX file."""
+    threshold: float = Field(default=0.363, gt=-1, lt=1)
+    """Cosine similarity from which two faces are taken for one person; 0.363 is SFace's own."""
+    detector_threshold: float = Field(default=0.6, gt=0, lt=1)
+    """Lowest score of a face."""
+    input_size: int = Field(default=640, ge=64)
+    """Longest side that a picture is fed to the detector at, px."""
+    min_face_px: float = Field(default=20.0, ge=0)
+    """Smaller faces have no identity to compare."""
+
+    @model_validator(mode="after")
+    def _files_named(self) -> IdentityConfig:
+        if self.index and (self.detector_model is None or self.embedder_model is None):
+            raise ValueError("index needs detector_model and embedder_model")
+        if self.index and not self.source_asset:
+            raise ValueError(
+                "index needs source_asset: what it was made of decides what results may be used for"
+            )
+        return self
+
+
+@dataclass(frozen=True)
+class IdentityIndex:
+    """Embeddings of the faces that must not appear.
+
+    Attributes:
+        embeddings: (N, D) float32 of length 1.
+        embedder: name and hash of what made them.
+        sources: (N,) sha256 of the picture each came from; no name of a person is kept.
+    """
+
+    embeddings: NDArray[np.float32]
+    embedder: str
+    sources: NDArray[np.str_]
+
+    def best(self, queries: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Highest cosine similarity of each query with any entry.
+
+        Args:
+            queries: (Q, D) float32 of length 1.
+
+        Returns:
+            (Q,) float32.
+        """
+        if not len(queries):
+            return np.zeros(0, np.float32)
+        search = self._faiss() if len(self.embeddings) >= _FAISS_FROM else None
+        if search is not None:
+            found, _ = search.search(np.ascontiguousarray(queries, np.float32), 1)
+            return np.asarray(found[:, 0], np.float32)
+        return np.asarray((queries @ self.embeddings.T).max(axis=1), np.float32)
+
+    def _faiss(self) -> Any:
+        try:
+            import faiss
+        except ImportError:
+            return None
+        index = faiss.IndexFlatIP(self.embeddings.shape[1])
+        index.add(np.ascontiguousarray(self.embeddings, np.float32))
+        return index
+
+    def save(self, path: Path) -> None:
+        """Write the index; the same faces give the same bytes.
+
+        Args:
+            path: where; keep it out of what is shared.
+        """
+        out = io.BytesIO()
+        np.savez(
+            out,
+            format=np.array(INDEX_FORMAT),
+            embedder=np.array(self.embedder),
+            embeddings=self.embeddings,
+            sources=self.sources,
+        )
+        write_bytes(path, out.getvalue())
+
+    @staticmethod
+    def load(path: Path) -> IdentityIndex:
+        """Read what `save` wrote.
+
+        Args:
+            path: the file.
+
+        Returns:
+            The index.
+
+        Raises:
+            IdentityError: it is missing or no index.
+        """
+        if not path.is_file():
+            raise IdentityError(
+                f"identity index: no file {path}; make it with `vggheads identity-index FOLDER`"
+            )
+        try:
+            with np.load(path, allow_pickle=False) as stored:
+                kind = str(stored["format"])
+                if kind != INDEX_FORMAT:
+                    raise IdentityError(f"{path}: format {kind!r}, expected {INDEX_FORMAT!r}")
+                return IdentityIndex(
+                    stored["embeddings"], str(stored["embedder"]), stored["sources"]
+                )
+        except IdentityError:
+            raise
+        except (ValueError, OSError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            raise IdentityError(f"{path}: not an identity index: {error}") from error
+
+
+class IdentityScreen:
+    """Rejects pictures with a face that resembles one in the index."""
+
+    def __init__(self, reader: FaceReader, index: IdentityIndex, threshold: float) -> None:
+        """Put reader and index together.
+
+        Args:
+            reader: finds and embeds faces.
+            index: the faces that must not appear.
+            threshold: similarity from which two are one person.
+
+        Raises:
+            IdentityError: the index was made with another embedder.
+        """
+        if index.embedder != reader.embedder.name:
+            raise IdentityError(
+                f"identity index: it was made with {index.embedder}, but {reader.embedder.name} is "
+                "configured; vectors of different networks cannot be compared, make the index anew"
+            )
+        self._reader, self._index, self._threshold = reader, index, threshold
+        self.name = reader.embedder.name
+
+    def screen(self, images: Sequence[Image]) -> list[Finding | None]:
+        """Judge pictures.
+
+        Args:
+            images: (H, W, 3) uint8 RGB each.
+
+        Returns:
+            A finding for each picture with a known face; it says how alike, not whom.
+        """
+        found: list[Finding | None] = []
+        for image in images:
+            likeness = self._index.best(self._reader.read(image))
+            best = float(likeness.max(initial=-1))
+            detail = (
+                f"{int((likeness >= self._threshold).sum())} of {len(likeness)} faces are known, "
+                f"similarity {best:.3f} (from {self._threshold:g})"
+            )
+            found.append(Finding(KNOWN_IDENTITY, detail) if best >= self._threshold else None)
+        return found
+
+
+def load_face_reader(config: IdentityConfig, root: Path) -> FaceReader:
+    """The configured face detector and embedder.
+
+    Args:
+        config: which ones.
+        root: the project folder.
+
+    Returns:
+        The reader.
+
+    Raises:
+        IdentityError: a model is not configured.
+        ModelError: a file is missing or not the one meant.
+        FaceModelError: a file is of another kind.
+    """
+    if config.detector_model is None or config.embedder_model is None:
+        raise IdentityError(
+            "filtered_dataset.identity: detector_model and embedder_model must be set, each {path, "
+            "sha256, asset}"
+        )
+    settings = FaceModelSettings(config.detector_threshold, 0.4, config.input_size)
+    file = Path(config.detector_model.resolve(root).location)
+    detector = load_face_model(config.detector, file, settings)
+    model = config.embedder_model.resolve(root)
+    embedder = SFaceEmbedder(model) if config.embedder == "sface" else OnnxEmbedder(model)
+    return FaceReader(detector, embedder, config.min_face_px)
+
+
+def build_index(folder: Path, reader: FaceReader, exclusions: Exclusions) -> IdentityIndex:
+    """Embed the best face of every picture in a folder.
+
+    Args:
+        folder: pictures, also in subfolders; nothing of their names is kept.
+        reader: finds and embeds faces.
+        exclusions: receives pictures that cannot be read or show no face.
+
+    Returns:
+        The index.
+
+    Raises:
+        IdentityError: no face is found in any picture.
+    """
+    rows: list[NDArray[np.float32]] = []
+    sources: list[str] = []
+    for path in progress(list(_pictures(folder)), "identity index"):
+        try:
+            data = path.read_bytes()
+            faces = reader.read(decode_image(data))
+        except (OSError, UnreadableImage) as error:
+            exclusions.add(path.name, "unreadable image", str(error))
+            continue
+        if not len(faces):
+            exclusions.add(path.name, "no face", f"{path.name}: no face of at least "
+                           f"{reader.min_face_px:g} px")  # fmt: skip
+            continue
+        rows.append(faces[0])
+        sources.append(hashlib.sha256(data).hexdigest())
+    if not rows:
+        raise IdentityError(
+            f"identity index: no face in the {len(exclusions)} pictures of {folder}"
+        )
+    return IdentityIndex(np.stack(rows), reader.embedder.name, np.array(sources))
+
+
+def _pictures(folder: Path) -> Iterable[Path]:
+    if not folder.is_dir():
+        raise IdentityError(f"identity index: {folder} is no folder of pictures")
+    return sorted(
+        p for p in folder.rglob("*") if p.suffix.lower() in _IMAGE_SUFFIXES and p.is_file()
+    )

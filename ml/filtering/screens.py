@@ -1,0 +1,68 @@
+"""What looks at every picture before the consistency rules: safety and identity, as configured."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+from ml.detection.base import Image
+from ml.filtering.identity import KNOWN_IDENTITY, IdentityConfig
+from ml.filtering.rules import Finding
+from ml.filtering.safety import UNSAFE_CLASS, UNSAFE_CONCEPT, SafetyConfig
+
+SCREEN_REASONS = (UNSAFE_CONCEPT, UNSAFE_CLASS, KNOWN_IDENTITY)
+"""Reasons in the order in which the screens look; they come before the rules."""
+NONE_NEEDED = "none needed"
+"""What a run without screens records: its pictures are rendered, nobody is shown in them."""
+
+
+class ImageScreen(Protocol):
+    """Looks at pictures and rejects some."""
+
+    name: str
+    """Name and hash of its model."""
+
+    def screen(self, images: Sequence[Image]) -> list[Finding | None]:
+        """Judge pictures.
+
+        Args:
+            images: (H, W, 3) uint8 RGB each.
+        """
+        ...
+
+
+def build_screens(
+    safety: SafetyConfig, identity: IdentityConfig, root: Path
+) -> tuple[ImageScreen, ...]:
+    """Load the configured screens.
+
+    Args:
+        safety: which pictures are unsafe.
+        identity: whose faces must not appear.
+        root: the project folder.
+
+    Returns:
+        The screens in the order in which they look; none when nothing is configured.
+
+    Raises:
+        ModelError: a model is missing or not the one meant.
+        IdentityError: the index is missing or was made with another model.
+    """
+    # Imported here: diffusers and transformers take seconds, and the demo needs neither.
+    screens: list[ImageScreen] = []
+    if safety.clip.model is not None:
+        from ml.filtering.safety import ClipSafetyChecker
+
+        screens.append(ClipSafetyChecker(safety.clip.model.resolve(root), safety))
+    if safety.classifier.model is not None:
+        from ml.filtering.safety import UnsafeClassifier
+
+        screens.append(UnsafeClassifier(safety.classifier.model.resolve(root), safety))
+    if identity.index:
+        from ml.filtering.identity import IdentityIndex, IdentityScreen, load_face_reader
+
+        index = IdentityIndex.load(root / identity.index)
+        reader = load_face_reader(identity, root)
+        screens.append(IdentityScreen(reader, index, identity.threshold))
+    return tuple(screens)

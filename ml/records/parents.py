@@ -1,0 +1,73 @@
+"""What a run descends from, derived from its parameters: nobody has to keep a list by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+BUILT_IN: Final[Mapping[tuple[str, str], Mapping[str, str | None]]] = {
+    ("head_model", "source"): {"procedural": "procedural-head", "flame": None},
+    ("poses", "source"): {"sampled": "sampled-poses"},
+    ("captions", "captioner"): {"scene-grammar": "scene-grammar"},
+    ("images", "backend"): {"renderer": "renderer", "sdxl-pncc": "renderer"},
+    ("head_detector", "source"): {"scratch": "rt-detr-from-scratch", "pretrained": None},
+    ("annotations", "regressor.backend"): {"own": "crop-regressor", "dad": None},
+    ("filtered_dataset", "face_check.backend"): {"haar": "opencv-haar"},
+}
+"""Choices that name no model file, and what they stand for; None where a file says it."""
+
+
+class UnknownParent(ValueError):
+    """A run uses something that the asset register does not know."""
+
+
+def derive_parents(values: Mapping[str, Any]) -> tuple[str, ...]:
+    """Names in the asset register of everything that a run with these parameters descends from.
+
+    Every model reference (`asset`, with `path` or `hub_id`) and every `source_asset` counts, and
+    so do the embedded backends that are chosen.
+
+    Args:
+        values: params.yaml: section -> key -> value.
+
+    Returns:
+        The names, sorted; whether the register knows them is for `permission` to say.
+
+    Raises:
+        UnknownParent: a file is used whose place in the register nobody has stated.
+    """
+    found = {name for section in values.values() for name in _references(section)}
+    for (section, key), choices in BUILT_IN.items():
+        choice = _value(values.get(section), key)
+        if isinstance(choice, str) and choices.get(choice):
+            found.add(str(choices[choice]))
+    if _value(values.get("head_model"), "source") == "flame":
+        asset = _value(values.get("head_model"), "source_asset")
+        if not asset:
+            raise UnknownParent(
+                "head_model.source_asset: which FLAME release flame_file is decides what the "
+                "results may be used for; set it to flame-2020 or flame-2023-open"
+            )
+    return tuple(sorted(found))
+
+
+def _references(value: Any) -> Iterator[str]:
+    """Names of model files and sources anywhere in a section."""
+    if isinstance(value, Mapping):
+        if value.get("asset") and (value.get("path") or value.get("hub_id")):
+            yield str(value["asset"])
+        if value.get("source_asset"):
+            yield str(value["source_asset"])
+        for inner in value.values():
+            yield from _references(inner)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from _references(inner)
+
+
+def _value(section: Any, key: str) -> Any:
+    for part in key.split("."):
+        if not isinstance(section, Mapping):
+            return None
+        section = section.get(part)
+    return section

@@ -1,0 +1,178 @@
+"""Known faces: found again whatever their place and size, others left alone, nobody named."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+
+from ml.detection.face_models import FaceModelError, FaceModelSettings, load_face_model
+from ml.filtering import identity
+from ml.filtering.embedding import (
+    FaceReader,
+    OnnxEmbedder,
+    SFaceEmbedder,
+    similarity_transform,
+)
+from ml.filtering.identity import (
+    IdentityConfig,
+    IdentityError,
+    IdentityIndex,
+    IdentityScreen,
+    build_index,
+    load_face_reader,
+)
+from ml.imaging.io import encode_png
+from ml.records.exclusions import Exclusions
+from ml.records.models import ModelRef
+from tests.tiny_models.faces import build_embedder, build_scrfd, build_yunet
+
+EMBEDDERS = {"sface": (SFaceEmbedder, 128), "arcface": (OnnxEmbedder, 512)}
+
+
+@pytest.fixture(scope="module", params=list(EMBEDDERS))
+def reader(request, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("identity")
+    kind, length = EMBEDDERS[request.param]
+    build_embedder(folder / "e.onnx", length)
+    embedder = kind(ModelRef(path="e.onnx", asset="sface").resolve(folder))
+    if request.param == "sface":
+        detector = load_face_model(
+            "yunet", build_yunet(folder / "d.onnx"), FaceModelSettings(0.6, 0.4, 64)
+        )
+    else:
+        detector = load_face_model(
+            "scrfd", build_scrfd(folder / "d.onnx"), FaceModelSettings(0.6, 0.4, 64)
+        )
+    return FaceReader(detector, embedder)
+
+
+def face(person, column=1, row=1, size=(96, 128)):
+    """A bright square of 32 px, tinted and striped in the way of a person."""
+    rng = np.random.default_rng(person)
+    image = np.zeros((*size, 3), np.uint8)
+    tint = rng.integers(150, 256, (4, 4, 3)).astype(np.uint8)
+    tint[rng.random((4, 4)) < 0.5] = 255
+    patch = cv2.resize(tint, (32, 32), interpolation=cv2.INTER_NEAREST)
+    image[32 * row : 32 * row + 32, 32 * column : 32 * column + 32] = patch
+    return image
+
+
+def test_other_faces_have_other_vectors(reader):
+    one, again, other = (reader.read(face(*a)) for a in ((1,), (1, 2, 0), (2,)))
+    assert one.shape[0] == 1
+    np.testing.assert_allclose(np.linalg.norm(one, axis=1), 1, atol=1e-5)
+    # The same face elsewhere in the picture is the same vector.
+    assert float((one @ again.T)[0, 0]) > 0.99
+    assert float((one @ other.T)[0, 0]) < 0.95
+    assert len(reader.read(np.zeros((96, 128, 3), np.uint8))) == 0
+
+
+def write_folder(root, people):
+    folder = root / "people"
+    for person in people:
+        path = folder / f"celebrity_{person}" / "photo.png"
+        path.parent.mkdir(parents=True)
+        path.write_bytes(encode_png(face(person)))
+    (folder / "broken.jpg").write_bytes(b"\xff\xd8 broken")
+    (folder / "empty.png").write_bytes(encode_png(np.zeros((64, 64, 3), np.uint8)))
+    (folder / "notes.txt").write_text("no picture")
+    return folder
+
+
+def test_an_index_rejects_its_people_and_no_others(reader, tmp_path):
+    exclusions = Exclusions("identity")
+    index = build_index(write_folder(tmp_path, (1, 2)), reader, exclusions)
+    assert sorted(exclusions.to_frame()["reason"]) == ["no face", "unreadable image"]
+    assert index.embeddings.shape[0] == 2
+    path = tmp_path / "private" / "index.npz"
+    index.save(path)
+    loaded = IdentityIndex.load(path)
+    np.testing.assert_array_equal(loaded.embeddings, index.embeddings)
+    assert b"celebrity" not in path.read_bytes()
+    first = path.read_bytes()
+    index.save(path)
+    assert path.read_bytes() == first
+    screen = IdentityScreen(reader, loaded, threshold=0.97)
+    crowd = np.maximum(face(7, 3, 0), face(2, 1, 1))
+    findings = screen.screen([face(1, 0, 1), face(3), crowd, np.zeros((64, 64, 3), np.uint8)])
+    assert [f is not None for f in findings] == [True, False, True, False]
+    assert findings[0].reason == "known_identity"
+    assert "1 of 1 faces are known" in findings[0].detail
+    assert "1 of 2 faces are known" in findings[2].detail
+    assert "celebrity" not in findings[0].detail
+
+
+def test_small_faces_have_no_identity(reader):
+    assert len(FaceReader(reader.detector, reader.embedder, min_face_px=40).read(face(1))) == 0
+
+
+def test_an_index_of_another_network_is_refused(reader):
+    index = IdentityIndex(np.ones((1, 4), np.float32), "other:0", np.array(["0"]))
+    with pytest.raises(IdentityError, match=r"made with other:0.*make the index anew"):
+        IdentityScreen(reader, index, 0.5)
+
+
+def test_search_is_the_same_with_and_without_faiss(monkeypatch):
+    rng = np.random.default_rng(0)
+    vectors = rng.normal(size=(50, 16)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    index = IdentityIndex(vectors, "x", np.arange(50).astype(str))
+    queries = vectors[:5] * 0.8 + vectors[5:10] * 0.6
+    expected = [max(float(q @ v) for v in vectors) for q in queries]
+    np.testing.assert_allclose(index.best(queries), expected, atol=1e-5)
+    assert index.best(np.zeros((0, 0), np.float32)).shape == (0,)
+    monkeypatch.setattr(identity, "_FAISS_FROM", 10)
+    np.testing.assert_allclose(index.best(queries), expected, atol=1e-5)
+
+
+def test_configuration_loads_the_production_classes(tmp_path):
+    build_yunet(tmp_path / "y.onnx")
+    build_embedder(tmp_path / "s.onnx", 128)
+    config = IdentityConfig(
+        index="private/index.npz",
+        source_asset="celeba",
+        detector_model={"path": "y.onnx", "asset": "yunet"},
+        embedder_model={"path": "s.onnx", "asset": "sface"},
+        input_size=64,
+    )
+    reader = load_face_reader(config, tmp_path)
+    assert isinstance(reader.embedder, SFaceEmbedder)
+    assert len(reader.read(face(1))) == 1
+    with pytest.raises(ValueError, match="index needs detector_model and embedder_model"):
+        IdentityConfig(index="x")
+    with pytest.raises(ValueError, match="index needs source_asset"):
+        IdentityConfig(**{**config.model_dump(), "source_asset": None})
+    with pytest.raises(IdentityError, match="must be set"):
+        load_face_reader(IdentityConfig(), tmp_path)
+
+
+@pytest.mark.parametrize("data", [b"", b"PK\x03\x04", b"text"])
+def test_what_is_no_index_is_named(tmp_path, data):
+    path = tmp_path / "index.npz"
+    with pytest.raises(IdentityError, match="vggheads identity-index FOLDER"):
+        IdentityIndex.load(path)
+    path.write_bytes(data)
+    with pytest.raises(IdentityError, match="not an identity index"):
+        IdentityIndex.load(path)
+    np.savez(path, format=np.array("other/1"))
+    with pytest.raises(IdentityError, match="format 'other/1'"):
+        IdentityIndex.load(path)
+
+
+def test_alignment_is_the_least_squares_similarity():
+    rng = np.random.default_rng(0)
+    points = rng.normal(size=(5, 2))
+    turn = 1.7 * np.array([[np.cos(0.4), -np.sin(0.4)], [np.sin(0.4), np.cos(0.4)]])
+    matrix = similarity_transform(points, points @ turn.T + [3, -2])
+    np.testing.assert_allclose(matrix, np.concatenate([turn, [[3], [-2]]], axis=1), atol=1e-9)
+    with pytest.raises(FaceModelError, match="on one spot"):
+        similarity_transform(np.ones((5, 2)), points)
+
+
+def test_no_faces_at_all_is_an_error(reader, tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(IdentityError, match="no face in the 0 pictures"):
+        build_index(tmp_path / "empty", reader, Exclusions("identity"))
+    with pytest.raises(IdentityError, match="is no folder of pictures"):
+        build_index(tmp_path / "none", reader, Exclusions("identity"))

@@ -1,0 +1,79 @@
+"""Licences: what a run may do follows from what it descends from."""
+
+import pytest
+import yaml
+
+from dagster_project.params import compose
+from dagster_project.stages import ROOT, STAGES
+from ml.records.parents import UnknownParent, derive_parents
+from ml.records.register import REGISTER, check_export, lookup, permission
+
+PROFILES = sorted(path.stem for path in (ROOT / "conf").glob("*.yaml"))
+
+
+def test_every_entry_says_its_licence():
+    assert len(REGISTER) > 30
+    for name, asset in REGISTER.items():
+        assert asset.name == name
+        assert asset.licence
+        assert asset.url.startswith("https://") or asset.licence.startswith(
+            ("Apache-2.0", "brought by the user")
+        )
+        # What may not be passed on may not be sold either.
+        assert asset.redistributable or not asset.commercial
+
+
+def test_permission_is_the_strictest_parents():
+    allowed = permission(["renderer", "dad-3dnet", "flame-2020", "renderer"])
+    assert allowed.parents == ("dad-3dnet", "flame-2020", "renderer")
+    assert not allowed.commercial
+    assert allowed.forbid_commercial == ("dad-3dnet", "flame-2020")
+    assert allowed.forbid_redistribution == ("flame-2020",)
+    assert permission(["renderer"]).redistributable
+    with pytest.raises(KeyError, match="'x' is unknown"):
+        permission(["x"])
+
+
+def profile_values(name):
+    return yaml.safe_load(compose(ROOT, name, STAGES.values()))
+
+
+@pytest.mark.parametrize("name", PROFILES)
+def test_a_profiles_parents_are_registered_and_on_its_card(name):
+    values = profile_values(name)
+    parents = derive_parents(values)
+    permission(parents)
+    on_card = set(values["filtered_dataset"]["facts"]["parents"])
+    assert set(parents) <= on_card, f"add to facts.parents: {sorted(set(parents) - on_card)}"
+
+
+@pytest.mark.parametrize("name", [name for name in PROFILES if name in ("demo", "smoke", "open")])
+def test_these_profiles_may_be_given_away_and_sold(name):
+    check_export(derive_parents(profile_values(name)), commercial=True)
+
+
+def test_parents_are_derived_from_files_and_choices():
+    values = {
+        "head_model": {"source": "flame", "source_asset": "flame-2023-open"},
+        "poses": {"source": "folder", "source_asset": "laion-face"},
+        "images": {
+            "backend": "sdxl-t2i",
+            "diffusion": {
+                "base": {"path": "m", "asset": "sdxl-base"},
+                "conditioner": {"hub_id": "a/b", "asset": "t2i-adapter-openpose-sdxl"},
+                "other": None,
+            },
+        },
+        "filtered_dataset": {"safety": {"checkers": [{"path": "", "asset": "unused"}]}},
+    }
+    assert derive_parents(values) == (
+        "flame-2023-open", "laion-face", "sdxl-base", "t2i-adapter-openpose-sdxl",
+    )  # fmt: skip
+    values["head_model"]["source_asset"] = None
+    with pytest.raises(UnknownParent, match="set it to flame-2020 or flame-2023-open"):
+        derive_parents(values)
+
+
+def test_unknown_names_list_the_known():
+    with pytest.raises(KeyError, match="expected one of"):
+        lookup("nobody")

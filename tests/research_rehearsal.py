@@ -104,8 +104,8 @@ def build_identity_index(folder: Path) -> None:
 
     faces = folder / "faces"
     faces.mkdir(exist_ok=True)
-    image = np.zeros((96, 96, 3), np.uint8)
-    image[32:64, 32:64] = 255
+    image = np.zeros((128, 128, 3), np.uint8)
+    image[32:96, 32:96] = 255
     (faces / "0.png").write_bytes(encode_png(image))
     config = IdentityConfig(
         index="identity-index.npz",

@@ -35,9 +35,9 @@ def sample_lineage(ws: Workspace, sample_id: str) -> dict[str, Any]:
         sample_id: the image's id.
 
     Returns:
-        Pose, what its source was seen with, caption, prompts, choices, seed and generator; what a diffusion model was run with;
-        the heads found in it with their teachers; the filters' verdict; exclusions. Stages that
-        have not run are absent.
+        Pose, what its source was seen with, caption, prompts, choices, seed and generator; what a
+        diffusion model was run with; the heads found in it with their teachers; the filters'
+        verdict; exclusions. Stages that have not run are absent.
 
     Raises:
         UnknownSample: no stage knows the sample.
@@ -83,7 +83,7 @@ def _source(ws: Workspace, pose_id: str) -> dict[str, Any]:
             rows = read_table(path, POSE_SOURCES)
             own = rows[rows["pose_id"] == pose_id]
             if len(own):
-                return own.iloc[0].to_dict()
+                return {str(key): value for key, value in own.iloc[0].items()}
     return {}
 
 

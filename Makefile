@@ -7,10 +7,10 @@ PROFILE ?= demo
 # One thread a process in tests: small matrices lose more to spinning threads than they gain.
 TEST_ENV := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
-.PHONY: help install demo test lint ui bench clean distclean
+.PHONY: help install demo research test lint ui bench super-gradients clean distclean
 
 help:  ## show the targets
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
 
 $(STAMP): pyproject.toml requirements/gliner.txt
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' \
@@ -26,6 +26,9 @@ install: $(STAMP)  ## make .venv and install everything
 demo: $(STAMP)  ## the whole pipeline, from nothing to the benchmark report
 	$(BIN)/vggheads demo
 
+research: $(STAMP)  ## rehearse the research profile: tiny random models, every production backend
+	$(TEST_ENV) $(BIN)/python -m tests.research_rehearsal build/research
+
 test: $(STAMP)  ## lint, types, docstrings and the test suite
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -37,6 +40,15 @@ ui: $(STAMP)  ## Dagster and MLflow in the browser
 
 bench: $(STAMP)  ## speed: each benchmark prints hardware, commit and ratios
 	$(BIN)/vggheads bench
+super-gradients: .venv-super-gradients/.installed  ## the environment of YOLO-NAS-Pose, apart from ours
+
+.venv-super-gradients/.installed: requirements/super_gradients.txt
+	$(PYTHON) -m venv .venv-super-gradients
+	.venv-super-gradients/bin/python -m pip install --quiet --upgrade pip
+	.venv-super-gradients/bin/python -m pip install --quiet -r requirements/super_gradients.txt
+	.venv-super-gradients/bin/python -m pip install --quiet --no-deps \
+		super-gradients==3.7.1 data-gradients==0.3.2
+	@touch $@
 
 clean:  ## remove what the pipeline made (data, reports, runs); keeps .venv
 	rm -rf data reports .dagster mlruns/mlflow.db mlruns/artifacts dvc.lock .dvc/cache .dvc/tmp

@@ -9,7 +9,15 @@ import pandas as pd
 
 from ml.records.exclusions import read_exclusions
 from ml.records.shards import DamagedSample, ShardReader
-from ml.records.tables import CAPTIONS, HEADS, IMAGES, VERDICTS, TableSpec, read_table
+from ml.records.tables import (
+    CAPTIONS,
+    HEADS,
+    IMAGES,
+    POSE_SOURCES,
+    VERDICTS,
+    TableSpec,
+    read_table,
+)
 from ml.records.workspace import Workspace
 
 _STAGES = ("poses", "captions", "images", "annotations", "filtered_dataset")
@@ -27,9 +35,9 @@ def sample_lineage(ws: Workspace, sample_id: str) -> dict[str, Any]:
         sample_id: the image's id.
 
     Returns:
-        Pose, caption, prompts, choices, seed and generator; what a diffusion model was run with;
-        the heads found in it with their teachers; the filters' verdict; exclusions. Stages that
-        have not run are absent.
+        Pose, what its source was seen with, caption, prompts, choices, seed and generator; what a
+        diffusion model was run with; the heads found in it with their teachers; the filters'
+        verdict; exclusions. Stages that have not run are absent.
 
     Raises:
         UnknownSample: no stage knows the sample.
@@ -42,6 +50,9 @@ def sample_lineage(ws: Workspace, sample_id: str) -> dict[str, Any]:
         row = caption.iloc[0].to_dict()
         lineage["caption"] = {**row, "choices": json.loads(row["choices"])}
         lineage["caption"]["scene"] = json.loads(row["scene"])
+        source = _source(ws, str(row["pose_id"]))
+        if source:
+            lineage["source"] = source
     if len(image):
         lineage["image"] = image.iloc[0].to_dict()
         if settings := _settings(ws, str(image["shard"].iloc[0]), sample_id):
@@ -62,6 +73,18 @@ def sample_lineage(ws: Workspace, sample_id: str) -> dict[str, Any]:
             f"lineage: no stage knows sample {sample_id!r}; ids look like those of images"
         )
     return lineage
+
+
+def _source(ws: Workspace, pose_id: str) -> dict[str, Any]:
+    """What a pose was estimated in, and with what; empty for a sampled pose."""
+    for shard in ws.shards:
+        path = ws.table_path("poses", f"{shard}.sources")
+        if path.exists():
+            rows = read_table(path, POSE_SOURCES)
+            own = rows[rows["pose_id"] == pose_id]
+            if len(own):
+                return {str(key): value for key, value in own.iloc[0].items()}
+    return {}
 
 
 def _settings(ws: Workspace, shard: str, sample_id: str) -> dict[str, Any]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import torch
 
-from tests.tiny_models.vision import bert_vocabulary
+from tests.tiny_models.vision import WORDS, bert_vocabulary
 
 LABELS = ("first name", "last name")
 SENTENCES = (
@@ -18,7 +19,7 @@ SENTENCES = (
 """Training texts and their names."""
 
 
-def build_gliner(folder: Path, steps: int = 120) -> Path:
+def build_gliner(folder: Path, steps: int = 100) -> Path:
     """Train a tiny GLiNER on `SENTENCES` for a few seconds.
 
     Args:
@@ -58,9 +59,10 @@ def _train(model, steps: int) -> None:
     collator = model.data_collator_class(
         model.config, data_processor=model.data_processor, prepare_labels=True
     )
-    examples = [_example(text, names) for text, names in SENTENCES]
+    examples = 2 * [_example(text, names) for text, names in SENTENCES]
+    examples += [_example(text, {}) for text in _nameless(6)]
     batch = collator(examples)
-    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
+    optimizer = torch.optim.Adam(model.parameters(), lr=5e-3)
     model.train()
     for _ in range(steps):
         loss = model(**batch).loss
@@ -68,6 +70,22 @@ def _train(model, steps: int) -> None:
         loss.backward()
         optimizer.step()
     model.eval()
+
+
+def _nameless(count: int) -> list[str]:
+    """Texts of random words and letters, as untrained captioners write them."""
+    rng = np.random.default_rng(0)
+    letters = [chr(code) for code in range(ord("a"), ord("z") + 1)]
+
+    def word() -> str:
+        if rng.random() < 0.5:
+            return str(rng.choice(WORDS))
+        return "".join(rng.choice(letters, int(rng.integers(1, 9))))
+
+    return [
+        f"{rng.choice(['a person', 'two people'])} , " + " ".join(word() for _ in range(8))
+        for _ in range(count)
+    ]
 
 
 def _example(text: str, names: dict[str, str]) -> dict:

@@ -1,0 +1,63 @@
+"""The production profiles: complete, of known parents, and the open one of free parents only."""
+
+from __future__ import annotations
+
+import pytest
+import yaml
+
+from dagster_project.params import compose
+from dagster_project.stages import ROOT, STAGES
+from ml.records.parents import derive_parents
+from ml.records.register import permission
+
+
+def values_of(profile):
+    return yaml.safe_load(compose(ROOT, profile, STAGES.values()))
+
+
+@pytest.mark.parametrize("profile", ["demo", "research", "open", "research_tiny"])
+def test_the_card_names_the_parents_that_the_values_imply(profile):
+    values = values_of(profile)
+    stated = values["filtered_dataset"]["facts"]["parents"]
+    assert sorted(stated) == list(derive_parents(values))
+    assert values["filtered_dataset"]["facts"]["rendered"] == (profile == "demo")
+
+
+def test_the_open_profile_has_free_parents_only():
+    allowed = permission(derive_parents(values_of("open")))
+    assert allowed.commercial, allowed.forbid_commercial
+    assert allowed.redistributable, allowed.forbid_redistribution
+
+
+def test_the_research_profile_has_restricted_parents():
+    allowed = permission(derive_parents(values_of("research")))
+    assert "laion-face" in allowed.forbid_commercial
+    assert "flame-2020" in allowed.forbid_redistribution
+
+
+@pytest.mark.parametrize("profile", ["research", "open"])
+def test_sampling_is_the_paper_s(profile):
+    diffusion = values_of(profile)["images"]["diffusion"]
+    assert (diffusion["steps"], diffusion["guidance"]) == (40, 7.0)
+    assert diffusion["condition_scale"] == 0.7
+    assert diffusion["algorithm"] == "sde-dpmsolver++"
+
+
+def test_the_rehearsal_uses_production_backends_only():
+    values = values_of("research_tiny")
+    assert values["poses"]["source"] == "folder"
+    assert values["poses"]["pictures"]["estimator"]["backend"] == "vitpose"
+    assert values["poses"]["pictures"]["describer"]["backend"] == "blip-vqa"
+    assert (values["captions"]["captioner"], values["captions"]["name_detector"]) == (
+        "source",
+        "gliner",
+    )
+    assert values["images"]["backend"] == "sdxl-t2i"
+    assert values["labels"]["source"] == "file"
+    assert values["head_detector"]["source"] == "finetune"
+    assert values["annotations"]["regressor"]["backend"] == "dad"
+    assert values["filtered_dataset"]["face_check"]["backend"] == "yunet"
+    safety = values["filtered_dataset"]["safety"]
+    assert safety["clip"]["model"]
+    assert safety["classifier"]["model"]
+    assert values["filtered_dataset"]["identity"]["index"]

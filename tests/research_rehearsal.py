@@ -1,0 +1,238 @@
+"""Rehearse the research profile from nothing: tiny models, rendered source pictures, every stage.
+
+    python -m tests.research_rehearsal build/research
+
+Makes a project of its own in the given folder (a copy of this checkout's code), builds models of
+random weights and a folder of source pictures there, runs `dvc repro` up to the filtered dataset
+with a label file in the middle, as a labelling tool hands it back, and prints the lineage of a
+picture. Again is cheap: what is up to date is not made anew.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from ml.filtering.identity import IdentityConfig, build_index, load_face_reader
+from ml.imaging.io import decode_image
+from ml.records.exclusions import Exclusions
+from ml.records.tables import IMAGES, POSES, VERDICTS, read_table
+from tests.tiny_models import TinyModels
+from tests.tiny_models.dad import build_dad
+from tests.tiny_models.faces import build_embedder, build_yunet
+
+ROOT = Path(__file__).resolve().parents[1]
+PROFILE = "research_tiny"
+MODELS = (
+    "person-detector", "vitpose", "blip-vqa", "gliner", "sdxl", "t2i-adapter", "safety-checker",
+    "vit-classifier",
+)  # fmt: skip
+NUM_SOURCES = 24
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the rehearsal; returns the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("folder", type=Path)
+    folder = parser.parse_args(arguments).folder.resolve()
+    started = time.monotonic()
+    copy_project(folder)
+    say("models of random weights")
+    build_models(folder / "models")
+    say("source pictures")
+    build_sources(folder / "sources" / "pictures")
+    run(folder, "-m", "dagster_project.cli", "profile", PROFILE)
+    say("poses, captions, pictures")
+    run(folder, "-m", "dvc", "repro", "images")
+    say("labels come back from the labelling tool")
+    write_labels(folder)
+    say("detector, annotations, filters")
+    run(folder, "-m", "dvc", "repro", "filtered_dataset")
+    sample = example(folder)
+    say(f"lineage of {sample}")
+    run(folder, "-m", "dagster_project.cli", "lineage", sample)
+    say(f"done in {time.monotonic() - started:.0f} s; the project is {folder}")
+    return 0
+
+
+def say(text: str) -> None:
+    """Tell what comes next."""
+    sys.stdout.write(f"\n== {text}\n")
+    sys.stdout.flush()
+
+
+def copy_project(folder: Path) -> None:
+    """Copy the code into a project of its own; data made there stays."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in ("assets", "ops", "ml", "dagster_project", "conf"):
+        shutil.rmtree(folder / name, ignore_errors=True)
+        ignore = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(ROOT / name, folder / name, ignore=ignore)
+    for name in ("dvc.yaml", "pyproject.toml", ".gitignore", ".dvcignore", ".dvc/config"):
+        target = folder / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, target)
+    if not (folder / ".git").exists():
+        subprocess.run(["git", "init", "-q"], cwd=folder, check=True)
+
+
+def build_models(folder: Path) -> None:
+    """Build what is not there."""
+    tiny = TinyModels(folder)
+    for name in MODELS:
+        tiny.path(name)
+    if not (folder / "identity-index.npz").exists():
+        build_dad(folder / "dad.trcd")
+        build_yunet(folder / "yunet.onnx")
+        build_embedder(folder / "sface.onnx", 128)
+        build_identity_index(folder)
+
+
+def build_identity_index(folder: Path) -> None:
+    """The index of one face that must not appear."""
+    from ml.imaging.io import encode_png
+
+    faces = folder / "faces"
+    faces.mkdir(exist_ok=True)
+    image = np.zeros((128, 128, 3), np.uint8)
+    image[32:96, 32:96] = 255
+    (faces / "0.png").write_bytes(encode_png(image))
+    config = IdentityConfig(
+        index="identity-index.npz",
+        source_asset="own-pictures",
+        detector="yunet",
+        detector_model={"path": "yunet.onnx", "asset": "random-weights"},
+        embedder="sface",
+        embedder_model={"path": "sface.onnx", "asset": "random-weights"},
+        input_size=64,
+    )
+    reader = load_face_reader(config, folder)
+    build_index(faces, reader, Exclusions("identity")).save(folder / "identity-index.npz")
+
+
+def build_sources(folder: Path) -> None:
+    """Pictures of people from our renderer, and three that must be refused."""
+    from ml.captions.config import CaptionsConfig
+    from ml.captions.stage import run_shard as caption
+    from ml.flame.procedural import build_procedural_head
+    from ml.generation.config import ImagesConfig
+    from ml.generation.stage import run_shard as render
+    from ml.imaging.io import encode_jpeg
+    from ml.poses.config import PosesConfig
+    from ml.poses.stage import run_shard as pose
+    from ml.records.shards import ShardReader
+    from ml.records.workspace import Workspace
+
+    if folder.exists():
+        return
+    unfinished = folder.with_name(".unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    ws = Workspace(unfinished / "renders", seed=8, num_shards=1, shard_size=NUM_SOURCES - 3)
+    build_procedural_head(0).save(ws.stage_dir("head_model") / "head_model.npz")
+    (shard,) = ws.shards
+    pose(ws, PosesConfig(width=128, height=128), shard)
+    caption(ws, CaptionsConfig(name_probability=0.0), shard)
+    render(ws, ImagesConfig(), shard)
+    pictures = unfinished / "pictures"
+    pictures.mkdir()
+    with ShardReader(ws.stage_dir("images") / f"{shard}.tar") as reader:
+        for number, key in enumerate(reader.keys()):
+            (pictures / f"{number:05d}.jpg").write_bytes(reader.read(key))
+    whole = decode_image(pictures / "00000.jpg")
+    (pictures / "90000.jpg").write_bytes(encode_jpeg(whole[:40]))
+    (pictures / "90001.jpg").write_bytes(b"no picture")
+    shutil.copy(pictures / "00001.jpg", pictures / "90002.jpg")
+    (pictures / "90002.json").write_text(json.dumps({"NSFW": "UNSURE"}))
+    pictures.rename(folder)
+    shutil.rmtree(unfinished)
+
+
+def write_labels(folder: Path) -> None:
+    """What an annotator would hand back: a box around the face of every skeleton that has one."""
+    shards = sorted((folder / "data" / "images").glob("*.tar"))
+    names = [path.stem for path in shards]
+    images = pd.concat(
+        [read_table(folder / "data" / "images" / f"{name}.parquet", IMAGES) for name in names]
+    )
+    poses = pd.concat(
+        [read_table(folder / "data" / "poses" / f"{name}.parquet", POSES) for name in names]
+    )
+    entries, boxes = [], []
+    rows = images[images["split"].isin(["train", "val"])].to_dict("records")
+    for number, row in enumerate(rows, start=1):
+        entries.append(
+            {
+                "id": number,
+                "file_name": f"{row['sample_id']}.jpg",
+                "width": int(row["width"]),
+                "height": int(row["height"]),
+            }
+        )
+        for keypoints in poses.loc[poses["pose_id"] == row["pose_id"], "keypoints"]:
+            box = _head_box(np.reshape(keypoints, (17, 3)), row["width"], row["height"])
+            boxes.append(
+                {
+                    "id": len(boxes) + 1,
+                    "image_id": number,
+                    "category_id": 1,
+                    "bbox": box,
+                    "area": box[2] * box[3],
+                    "iscrowd": 0,
+                }
+            )
+    text = json.dumps(
+        {"images": entries, "annotations": boxes, "categories": [{"id": 1, "name": "head"}]}
+    )
+    path = folder / "labels" / "heads.json"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(text)
+    params = folder / "params.yaml"
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    lines = [
+        f"  file_sha256: {digest}" if line.startswith("  file_sha256:") else line
+        for line in params.read_text().splitlines()
+    ]
+    params.write_text("\n".join(lines) + "\n")
+
+
+def _head_box(keypoints: np.ndarray, width: int, height: int) -> list[float]:
+    """Left, top, width, height around nose, eyes and ears, inside the picture."""
+    face = keypoints[:5, :2]
+    low = np.clip(face.min(axis=0) - 8, 0, [width - 17, height - 17])
+    high = np.clip(face.max(axis=0) + 8, low + 16, [width, height])
+    return [float(round(v, 2)) for v in (*low, *(high - low))]
+
+
+def example(folder: Path) -> str:
+    """A picture that the filters kept, else one that they removed."""
+    verdicts = read_table(folder / "data" / "filtered_dataset" / "verdicts.parquet", VERDICTS)
+    ordered = verdicts.sort_values("keep", ascending=False, kind="stable")
+    kept = int(verdicts["keep"].sum())
+    say(f"{kept} of {len(verdicts)} pictures kept")
+    return str(ordered["sample_id"].iloc[0])
+
+
+def run(folder: Path, *arguments: str) -> None:
+    """Run Python in the project's folder; its code comes before an installed one."""
+    environment = {
+        **{k: v for k, v in os.environ.items() if not k.startswith(("DVC_", "DAGSTER_"))},
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "PYTHONPATH": str(folder),
+        "DVC_NO_ANALYTICS": "1",
+        "TRANSFORMERS_VERBOSITY": "error",
+    }
+    subprocess.run([sys.executable, *arguments], cwd=folder, env=environment, check=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

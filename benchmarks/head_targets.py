@@ -1,0 +1,85 @@
+"""Head targets a second: a batch's on the device, against head by head as the published loader.
+
+    python benchmarks/head_targets.py --threads 2
+
+A target is what the loss compares: unrotated vertices, rotation and projected vertices. The
+published code runs the whole head model for every head in the data loader, one by one (here
+through smplx.lbs); ours runs it for all heads of the batch, for the compared vertices.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+
+import torch
+from flame_layer import Smplx, milliseconds, start
+from torch import Tensor
+
+from ml.flame.layer import FlameLayer
+from ml.flame.params import split
+from ml.flame.procedural import build_procedural_head
+from ml.flame.projection import project
+from ml.flame.rotation import matrix_from_6d
+from ml.model.losses import LossConfig, spread
+
+
+def some_heads(count: int) -> Tensor:
+    """(count, 413) plausible parameters."""
+    flame = torch.randn(count, 413)
+    flame[:, 400:403] *= 0.2
+    flame[:, 409:412] = 300 + 100 * torch.randn(count, 3)
+    flame[:, 412] = 200 + 1000 * torch.rand(count)
+    return flame
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--threads", type=int, default=2, help="torch threads")
+    parser.add_argument("--seconds", type=float, default=2.0, help="time for each figure")
+    parser.add_argument("--heads", type=int, nargs="+", default=[16, 128, 512])
+    arguments = parser.parse_args()
+    start(arguments.threads)
+    head_model = build_procedural_head(0)
+    region = torch.as_tensor(head_model.region("head"))
+    everything = Smplx(head_model, None)
+
+    def one_by_one(flame: Tensor) -> list[tuple[Tensor, Tensor, Tensor]]:
+        targets = []
+        for row in flame:
+            parts = split(row[None])
+            vertices = everything(parts.shape, parts.expression, parts.jaw)
+            rotation = matrix_from_6d(parts.rotation)
+            points = project(vertices, rotation, parts.translation, parts.scale)
+            targets.append((vertices[:, region], rotation, points[:, region, :2]))
+        return targets
+
+    print("\n| heads | vertices | one by one, heads/s | batched, heads/s | faster |")
+    print("|---|---|---|---|---|")
+    for count in (None, LossConfig().num_vertices):
+        layer = FlameLayer(head_model, spread(region, count).numpy())
+        for heads in arguments.heads:
+            flame = some_heads(heads)
+
+            def batched(flame: Tensor = flame, layer: FlameLayer = layer) -> tuple[Tensor, ...]:
+                parts = split(flame)
+                vertices = layer(parts.shape, parts.expression, parts.jaw)
+                rotation = matrix_from_6d(parts.rotation)
+                points = project(vertices, rotation, parts.translation, parts.scale)
+                return vertices, rotation, points[..., :2]
+
+            with torch.inference_mode():
+                theirs = milliseconds(
+                    lambda f=flame: one_by_one(f), arguments.seconds, time.perf_counter
+                )
+                ours = milliseconds(batched, arguments.seconds, time.perf_counter)
+            print(
+                f"| {heads} | {layer.num_vertices} | {1000 * heads / theirs:.0f} "
+                f"| {1000 * heads / ours:.0f} | {theirs / ours:.1f}x |",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    main()

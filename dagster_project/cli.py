@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 
+from dagster_project.dataset_commands import add_dataset_commands
 from dagster_project.env import prepare
 from dagster_project.graph import descendants
 from dagster_project.pipeline import Pipeline
@@ -70,6 +71,7 @@ def _parser(pipeline: Pipeline) -> argparse.ArgumentParser:
     profile_parser = add("profile", profile, "write params.yaml from conf/NAME.yaml")
     profile_parser.add_argument("name", metavar="NAME")
     add("ui", ui, "serve Dagster and MLflow")
+    add_dataset_commands(add)
     return parser
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from dagster_project.markers import read_marker, unit_files, write_marker
 from dagster_project.pipeline import Pipeline
-from ml.dataset.takedown import Removal, find_target, search, take_down
+from ml.dataset.takedown import REGISTER_NAME, Removal, find_target, search, take_down
 
 _PICTURES = ("*.jpg", "*.jpeg", "*.png")
 
@@ -51,19 +53,28 @@ def run_takedown(
     target = find_target(ws, samples, sources)
     finished = _finished(pipeline)
     removal = take_down(ws, target)
-    for folder in (pipeline.root / "reports",):
-        # Pages made of the data; checks write them again.
-        shutil.rmtree(folder, ignore_errors=True)
+    # Pages made of the data; checks write them again.
+    shutil.rmtree(pipeline.root / "reports", ignore_errors=True)
     for pattern in _PICTURES:
         # Runs show pictures of the samples they were validated on.
         for path in (pipeline.root / "mlruns").rglob(pattern):
             path.unlink()
     recorded = tuple(stage for stage in finished if _record(pipeline, stage))
     pipeline.bridge.collect_garbage()
-    left = search(pipeline.root, target)
+    left = search(pipeline.root, target, (REGISTER_NAME, *_tracked_by_git(pipeline.root)))
     return TakedownReport(
         tuple(sorted(target.samples)), removal, recorded, tuple(pipeline.stale()), tuple(left)
     )
+
+
+def _tracked_by_git(root: Path) -> list[str]:
+    """Code and documents: they are nobody's data, and use ids as examples."""
+    command = ["git", "ls-files", "-z"]
+    try:
+        listed = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return []
+    return listed.stdout.split("\0")
 
 
 def _finished(pipeline: Pipeline) -> list[str]:

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from assets.checks.tables import boxes, heads, read_raw
+from ml.generation.config import EXACT_BACKENDS
 from ml.records.workspace import Workspace
 
 
@@ -23,6 +24,8 @@ def image_statistics(ws: Workspace, shards: Sequence[str]) -> pd.DataFrame:
                 "row": 0,
                 "images": len(images),
                 "mean_luma": float(images["mean_luma"].mean()),
+                "has_expected_truth": len(truth) > 0
+                or not set(images["generator"]) & set(EXACT_BACKENDS),
                 "distinct_images": images["sha256"].nunique() / max(len(images), 1),
                 "heads_per_image": len(truth) / max(len(images), 1),
                 "mean_visible": float(truth["visible"].mean()),

@@ -242,7 +242,6 @@ TRUTH = Suite(
     "truth",
     shard_tables("truth", boxes, heads),
     (
-        NOT_EMPTY,
         SPLITS,
         critical(
             "head_unique",
@@ -289,6 +288,13 @@ IMAGE_STATISTICS = Suite(
             "A shard holds images.",
             column="images",
             min_value=1,
+        ),
+        critical(
+            "truth_where_it_is_known",
+            IN_SET,
+            "A generator that knows the heads of its pictures wrote them down.",
+            column="has_expected_truth",
+            value_set=[True],
         ),
         warning(
             "brightness_typical",

@@ -11,7 +11,8 @@ from pydantic import Field, model_validator
 
 from ml.annotation.dad import DadRegressor
 from ml.annotation.frames import extract_crops, square_frames
-from ml.annotation.regressor import FlameRegressor, load_regressor
+from ml.annotation.regressor import FlameRegressor, MirroredRegressor, load_regressor
+from ml.flame.head_model import HeadModel
 from ml.records.config import StageConfig
 from ml.records.models import ModelRef
 from ml.records.workspace import Workspace
@@ -54,13 +55,14 @@ class CutsCrops(Protocol):
 
 
 def load_flame_regressor(
-    ws: Workspace, config: RegressorConfig, device: str = "cpu"
+    ws: Workspace, config: RegressorConfig, head_model: HeadModel, device: str = "cpu"
 ) -> FlameRegressor:
-    """Load the configured regressor.
+    """Load the configured regressor; our own looks at each crop and at its mirror image.
 
     Args:
         ws: the workspace; our own regressor is read from `data/flame_regressor`.
         config: which one.
+        head_model: says what a mirrored head's parameters are.
         device: where DAD-3DNet computes.
 
     Returns:
@@ -74,7 +76,7 @@ def load_flame_regressor(
     if config.backend == "dad" and config.model is not None:
         file = Path(config.model.resolve(ws.root).location)
         return DadRegressor.load(file, config.batch_size, device)
-    return load_regressor(ws.stage_dir("flame_regressor"))
+    return MirroredRegressor(load_regressor(ws.stage_dir("flame_regressor")), head_model)
 
 
 def cut_crops(

@@ -22,7 +22,7 @@ from ml.annotation.augment import (
 )
 from ml.annotation.frames import square_frames
 from ml.annotation.regressor import RegressorArchitecture
-from ml.dataset.augmentation import Mirror
+from ml.dataset.similarity import Mirror
 from ml.flame.head_model import HeadModel
 from ml.flame.projection import mirror_flame
 from ml.imaging.io import UnreadableImage, decode_image

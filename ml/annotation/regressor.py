@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from ml.annotation.frames import BOX_MARGIN
 from ml.flame.params import NUM_PARAMETERS, ROTATION, FlameParameters, join
-from ml.flame.rotation import matrix_from_6d, sixd_from_matrix
+from ml.flame.projection import MirrorMaps, mirror_flame
+from ml.flame.rotation import matrix_from_6d, nearest_rotation, sixd_from_matrix
 from ml.model.backbone import YoloNASBackbone
 from ml.model.blocks import ConvBNAct, Norm
 from ml.model.config import ModelSize, model_config
@@ -192,6 +193,43 @@ class TrainedRegressor:
         flame = torch.cat(parts)
         # Labels carry orthonormal columns; the network's are so only after Gram-Schmidt.
         flame[:, ROTATION] = sixd_from_matrix(matrix_from_6d(flame[:, ROTATION]))
+        return flame
+
+
+class MirroredRegressor:
+    """A regressor that looks at every crop and at its mirror image, and averages what it sees.
+
+    What one pass gets wrong by chance the other one often does not: a fifth of the rotation error
+    of a short training goes. The rotations' mean is the nearest rotation to their sum.
+
+    Args:
+        regressor: the regressor asked twice.
+        maps: the head model, with its mirror maps.
+    """
+
+    def __init__(self, regressor: FlameRegressor, maps: MirrorMaps) -> None:
+        self._regressor = regressor
+        self._maps = maps
+        self.name = regressor.name
+        self.sha256 = regressor.sha256
+        self.crop_size = regressor.crop_size
+        self.box_margin = regressor.box_margin
+
+    def predict(self, crops: Tensor) -> Tensor:
+        """Estimate the head in the middle of each crop.
+
+        Args:
+            crops: (N, 3, crop_size, crop_size) uint8 RGB.
+
+        Returns:
+            (N, 413) float32 FLAME parameters, crop frame, px.
+        """
+        seen = self._regressor.predict(crops)
+        seen_mirrored = self._regressor.predict(crops.flip(-1))
+        mirrored = mirror_flame(seen_mirrored, float(self.crop_size), self._maps)
+        flame = (seen + mirrored) / 2
+        rotations = [matrix_from_6d(each[:, ROTATION]) for each in (seen, mirrored)]
+        flame[:, ROTATION] = sixd_from_matrix(nearest_rotation(rotations[0] + rotations[1]))
         return flame
 
 

@@ -118,10 +118,11 @@ def load_annotator(ws: Workspace, config: AnnotationsConfig | None = None) -> An
         ModelError: the regressor's file is missing or not the one meant.
     """
     config = config or AnnotationsConfig()
+    head_model = HeadModel.load(ws.stage_dir("head_model") / "head_model.npz")
     return Annotator(
         detector=load_head_detector(ws.stage_dir("head_detector"), config.device),
-        regressor=load_flame_regressor(ws, config.regressor, config.device),
-        head_model=HeadModel.load(ws.stage_dir("head_model") / "head_model.npz"),
+        regressor=load_flame_regressor(ws, config.regressor, head_model, config.device),
+        head_model=head_model,
     )
 
 

@@ -22,6 +22,7 @@ from ml.annotation.crop_data import (
 from ml.annotation.drawing import draw_meshes
 from ml.annotation.regressor import (
     CropRegressor,
+    MirroredRegressor,
     RegressorArchitecture,
     TrainedRegressor,
     save_regressor,
@@ -97,7 +98,8 @@ def run(ws: Workspace, config: FlameRegressorConfig, tracker: Tracker) -> StageR
     sha256 = save_regressor(module.network, folder)
     geometry = HeadGeometry(head_model)
     batch = held_out_batch(val, config.architecture, head_model, ws.seed)
-    predicted = TrainedRegressor(module.network, sha256).predict(batch.crops).numpy()
+    regressor = MirroredRegressor(TrainedRegressor(module.network, sha256), head_model)
+    predicted = regressor.predict(batch.crops).numpy()
     errors = crop_errors(predicted, batch.flame.numpy(), batch.box_size.numpy(), geometry)
     metrics = _metrics(errors, len(train))
     write_json(folder / "metrics.json", metrics)

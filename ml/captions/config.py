@@ -8,17 +8,34 @@ from pydantic import Field
 
 from ml.captions.prompts import NEGATIVE_PROMPT, QUALITY_SUFFIX
 from ml.records.config import StageConfig
+from ml.records.models import ModelRef
+
+
+class GlinerConfig(StageConfig):
+    """The model that finds names."""
+
+    model: ModelRef | None = None
+    """GLiNER's folder."""
+    threshold: float = Field(default=0.5, gt=0, lt=1)
+    """Lowest confidence of a name."""
+    device: str = "auto"
+    """Where to compute; `auto` takes the GPU when there is one."""
 
 
 class CaptionsConfig(StageConfig):
     """How captions are made, cleared of names and turned into prompts."""
 
-    captioner: Literal["scene-grammar"] = "scene-grammar"
-    """Where captions come from; `scene-grammar` draws one and describes it."""
-    name_detector: Literal["gazetteer"] = "gazetteer"
+    captioner: Literal["scene-grammar", "source"] = "scene-grammar"
+    """Where captions come from: `scene-grammar` draws a scene and describes it, `source` takes what
+    the poses stage's describer saw in the source picture."""
+    name_detector: Literal["gazetteer", "gliner"] = "gazetteer"
     """What finds personal names; `gazetteer` is the bundled lists and the capitalised-pair rule."""
+    gliner: GlinerConfig = GlinerConfig()
+    """The model of the name detector `gliner`."""
     name_probability: float = Field(0.04, ge=0, le=1)
     """Probability that the grammar names a person, as image captioners do."""
+    hat_probability: float = Field(0.22, ge=0, le=1)
+    """Probability that the grammar gives a person a hat or a headscarf."""
     max_described: int = Field(3, ge=1, le=8)
     """Most people whose clothing a caption describes, nearest first."""
     variants_per_pose: int = Field(1, ge=1)

@@ -68,7 +68,7 @@ _HAIR_COLOURS: Final = {
     "white": 0.07,
 }  # fmt: skip
 _GLASSES: Final = {"none": 0.76, "glasses": 0.15, "sunglasses": 0.09}
-_HATS: Final = {"none": 0.78, "cap": 0.08, "beanie": 0.06, "wide hat": 0.05, "headscarf": 0.03}
+_HATS: Final = {"cap": 0.36, "beanie": 0.27, "wide hat": 0.23, "headscarf": 0.14}
 _BEARDS: Final = {"none": 0.55, "stubble": 0.22, "beard": 0.23}
 
 
@@ -118,6 +118,7 @@ def compose(
     tones: Sequence[int],
     *,
     name_probability: float,
+    hat_probability: float,
     max_described: int,
 ) -> Caption:
     """Draws a scene for the people of a pose and its caption.
@@ -127,6 +128,7 @@ def compose(
         is_child: For each person, in the pose's order (nearest first).
         tones: Monk tone of each person.
         name_probability: That the text names a person.
+        hat_probability: That a person wears a hat or a headscarf.
         max_described: Most people whose looks the text describes, nearest first.
 
     Returns:
@@ -143,7 +145,10 @@ def compose(
     place = _pick(rng, dict.fromkeys(PLACES, 1.0))
     lights = _LIGHTS_INDOORS if place in INDOORS else _LIGHTS_OUTDOORS
     light = _pick(rng, dict.fromkeys(lights, 1.0))
-    looks = tuple(_draw_look(rng, child, tone) for child, tone in zip(is_child, tones, strict=True))
+    looks = tuple(
+        _draw_look(rng, child, tone, hat_probability)
+        for child, tone in zip(is_child, tones, strict=True)
+    )
     scene = Scene(place=place, light=light, people=looks)
     described = tuple(range(min(len(looks), max_described)))
     text = _say(rng, scene, described)
@@ -197,7 +202,9 @@ def _say(rng: np.random.Generator, scene: Scene, described: Sequence[int]) -> st
     return sentences[form]
 
 
-def _draw_look(rng: np.random.Generator, is_child: bool, tone: int) -> PersonLook:
+def _draw_look(
+    rng: np.random.Generator, is_child: bool, tone: int, hat_probability: float
+) -> PersonLook:
     subject = _pick(rng, _CHILDREN if is_child else _ADULTS)
     # A neutral subject may look like anybody.
     hair_of = subject if subject in _HAIR else _pick(rng, {"man": 0.5, "woman": 0.5})
@@ -207,7 +214,7 @@ def _draw_look(rng: np.random.Generator, is_child: bool, tone: int) -> PersonLoo
         top, bottom, bottom_colour = "dress", "skirt", top_colour
     elif rng.random() < _SKIRT_PROBABILITY.get(subject, 0.0):
         bottom = "skirt"
-    hat = _pick(rng, _HATS)
+    hat = _pick(rng, _HATS) if rng.random() < hat_probability else HATS[0]
     has_beard = not is_child and hair_of == "man"
     return PersonLook(
         subject=subject,

@@ -118,6 +118,25 @@ class Prompt:
         return json.dumps(self.choices, sort_keys=True)
 
 
+class TermDeck:
+    """Deals terms evenly: each of the fifteen once before any comes again."""
+
+    def __init__(self, rng: np.random.Generator) -> None:
+        """Starts with a shuffled deck; `rng` shuffles this and all later ones."""
+        self._rng = rng
+        self._left: list[Term] = []
+
+    def deal(self) -> Term:
+        """Takes a term off the deck.
+
+        Returns:
+            The term.
+        """
+        if not self._left:
+            self._left = [TERMS[int(index)] for index in self._rng.permutation(len(TERMS))]
+        return self._left.pop()
+
+
 def rewrite(
     caption: str,
     rng: np.random.Generator,
@@ -126,6 +145,7 @@ def rewrite(
     suffix_probability: float = 0.5,
     suffix: str = QUALITY_SUFFIX,
     tones: Sequence[int] = (),
+    deck: TermDeck | None = None,
 ) -> Prompt:
     """Diversifies a caption and turns it into a prompt.
 
@@ -137,6 +157,7 @@ def rewrite(
         suffix: The quality suffix, with its leading comma.
         tones: Monk tones of the subjects in the order of their mention, where the picture's skin
             tones are decided already; terms are then drawn so that they fit and still come evenly.
+        deck: deals the terms of subjects without a tone; without it each is drawn by chance.
 
     Returns:
         The prompt and every choice.
@@ -166,7 +187,7 @@ def rewrite(
                 num_described += 1
                 reason = "not drawn"
                 if rng.random() < probability:
-                    term, reason = _draw_term(rng, tone), "drawn"
+                    term, reason = _draw_term(rng, tone, deck), "drawn"
             seen.add(noun.lower())
             pieces += _with_term(before, noun, term)
             choices["subjects"].append(
@@ -234,7 +255,9 @@ def _forms(term: Term) -> tuple[str, str, str]:
     return term.masculine, term.feminine, term.neutral
 
 
-def _draw_term(rng: np.random.Generator, tone: int | None) -> Term:
+def _draw_term(rng: np.random.Generator, tone: int | None, deck: TermDeck | None) -> Term:
+    if tone is None and deck is not None:
+        return deck.deal()
     if tone is None:
         return TERMS[int(rng.integers(len(TERMS)))]
     if not 1 <= tone <= 10:

@@ -70,6 +70,8 @@ GLASSES = ("none", "glasses", "sunglasses")
 HATS = ("none", "cap", "beanie", "wide hat", "headscarf")
 BEARDS = ("none", "stubble", "beard")
 MONK_TONES = tuple(range(1, 11))
+NO_SCENE = "null"
+"""In place of a scene's JSON where a caption is free text and no words of it are known."""
 
 
 @dataclass(frozen=True)

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
 from typing import Final
 
 import pandas as pd
 
-from ml.captions.config import CaptionsConfig
-from ml.captions.grammar import Caption, ToneDeck, compose
+from ml.captions.config import CaptionsConfig, GlinerConfig
+from ml.captions.drafts import CAPTIONERS, Captioner, Draft, NoCaption
 from ml.captions.names import GazetteerNameDetector, NameDetector
-from ml.captions.prompts import TERMS, Prompt, find_terms, rewrite
-from ml.captions.scene import MONK_TONES
-from ml.poses.figure import looks_like_child
+from ml.captions.prompts import TERMS, Prompt, TermDeck, find_terms, rewrite
+from ml.captions.scene import MONK_TONES, NO_SCENE
 from ml.poses.skeleton import PoseSample
 from ml.records.exclusions import Exclusions
 from ml.records.ids import sample_rng, sample_seed
@@ -32,7 +33,7 @@ class _Work:
 
     exclusions: Exclusions
     rows: list[dict[str, object]] = field(default_factory=list)
-    captions: list[Caption] = field(default_factory=list)
+    drafts: list[Draft] = field(default_factory=list)
     prompts: list[Prompt] = field(default_factory=list)
     num_in: int = 0
     num_named: int = 0
@@ -68,8 +69,9 @@ def run_shard(ws: Workspace, config: CaptionsConfig, shard: str) -> StageReport:
         ValueError: More captions were excluded than `config.max_drop_rate` allows.
     """
     poses = read_table(ws.table_path("poses", shard), POSES)
-    deck = ToneDeck(sample_rng(ws.seed, STAGE, f"{shard}/tones"))
-    detector = GazetteerNameDetector()
+    captioner = CAPTIONERS[config.captioner](ws, config, STAGE, shard)
+    deck = TermDeck(sample_rng(ws.seed, STAGE, f"{shard}/terms"))
+    detector = load_name_detector(config, ws.root)
     work = _Work(Exclusions(STAGE))
     groups = poses.groupby("pose_id", sort=True)
     for pose_id, rows in progress(groups, f"captions {shard}", total=groups.ngroups):
@@ -82,8 +84,7 @@ def run_shard(ws: Workspace, config: CaptionsConfig, shard: str) -> StageReport:
                 work.exclusions.add(sample_id, "broken pose", str(error))
             continue
         for sample_id in ids:
-            tones = deck.deal(len(pose.people))
-            _caption_sample(ws, config, pose, sample_id, tones, detector, work)
+            _caption_sample(ws, config, pose, sample_id, captioner, deck, detector, work)
     _check_drop_rate(shard, config, work)
     table = pd.DataFrame(work.rows) if work.rows else empty_table(CAPTIONS)
     write_table(ws.table_path(STAGE, shard), table, CAPTIONS)
@@ -103,13 +104,15 @@ def run_shard(ws: Workspace, config: CaptionsConfig, shard: str) -> StageReport:
             "example_prompt": work.prompts[0].text if work.prompts else "",
         },
         tables={
-            "origin_before_and_after": origin_table(work.captions, work.prompts),
-            "skin_tones": _tone_table(work.captions),
+            "origin_before_and_after": origin_table(
+                [draft.text for draft in work.drafts], work.prompts
+            ),
+            "skin_tones": _tone_table(work.drafts),
         },
     )
 
 
-def origin_table(captions: list[Caption], prompts: list[Prompt]) -> pd.DataFrame:
+def origin_table(captions: list[str], prompts: list[Prompt]) -> pd.DataFrame:
     """Words of origin in captions and in the prompts made of them.
 
     Args:
@@ -120,7 +123,7 @@ def origin_table(captions: list[Caption], prompts: list[Prompt]) -> pd.DataFrame
         Columns `term`, `captions_before` and `prompts_after` (texts that contain the term at
         least once), `subjects_after` (persons who got it); last row: texts and subjects without.
     """
-    before = Counter(term for item in captions for term in find_terms(item.text) or [NO_TERM])
+    before = Counter(term for text in captions for term in find_terms(text) or [NO_TERM])
     after = Counter(term for item in prompts for term in find_terms(item.text) or [NO_TERM])
     subjects = Counter(
         subject["term"] or NO_TERM for item in prompts for subject in item.choices["subjects"]
@@ -136,42 +139,63 @@ def origin_table(captions: list[Caption], prompts: list[Prompt]) -> pd.DataFrame
     )
 
 
+def load_name_detector(config: CaptionsConfig, root: Path) -> NameDetector:
+    """The configured detector of personal names.
+
+    Args:
+        config: Which one, and its model.
+        root: The project folder.
+
+    Returns:
+        The detector; a model is loaded once a process.
+    """
+    if config.name_detector == "gliner":
+        return _gliner(config.gliner, root)
+    return GazetteerNameDetector()
+
+
+@lru_cache(maxsize=1)
+def _gliner(config: GlinerConfig, root: Path) -> NameDetector:
+    from ml.captions.gliner_names import GlinerNameDetector
+
+    return GlinerNameDetector(config, root)
+
+
 def _caption_sample(
     ws: Workspace,
     config: CaptionsConfig,
     pose: PoseSample,
     sample_id: str,
-    tones: list[int],
+    captioner: Captioner,
+    deck: TermDeck,
     detector: NameDetector,
     work: _Work,
 ) -> None:
     """Captions one picture; appends its row or its exclusion to `work`."""
     rng = sample_rng(ws.seed, STAGE, sample_id)
-    joints = [person.joints_m for person in pose.people]
-    caption = compose(
-        rng,
-        [one is not None and looks_like_child(one) for one in joints],
-        tones,
-        name_probability=config.name_probability,
-        max_described=config.max_described,
-    )
-    work.num_named += caption.names_person
-    spans = detector.find(caption.text)
+    try:
+        draft = captioner.draft(pose, rng)
+    except NoCaption as error:
+        work.exclusions.add(sample_id, "no caption", str(error))
+        return
+    work.num_named += draft.names_person
+    spans = detector.find(draft.text)
     if spans:
-        work.num_named_found += caption.names_person
+        work.num_named_found += draft.names_person
         # The span, not the name: the exclusions table must not keep what is removed here.
         where = ", ".join(f"characters {s.start}-{s.end} ({s.rule})" for s in spans)
         work.exclusions.add(sample_id, "name", f"the caption names a person: {where}")
         return
     prompt = rewrite(
-        caption.text,
+        draft.text,
         rng,
         probability=config.diversify_probability,
         suffix_probability=config.suffix_probability,
         suffix=config.suffix,
-        tones=[tones[index] for index in caption.described],
+        tones=draft.subject_tones,
+        deck=deck if draft.scene == NO_SCENE else None,
     )
-    work.captions.append(caption)
+    work.drafts.append(draft)
     work.prompts.append(prompt)
     work.rows.append(
         {
@@ -179,12 +203,12 @@ def _caption_sample(
             "pose_id": pose.pose_id,
             "split": pose.split,
             "num_people": len(pose.people),
-            "caption": caption.text,
+            "caption": draft.text,
             "prompt": prompt.text,
             "negative_prompt": config.negative_prompt,
             "choices": prompt.choices_json(),
-            "scene": caption.scene.to_json(),
-            "captioner": config.captioner,
+            "scene": draft.scene,
+            "captioner": draft.captioner,
             "seed": sample_seed(ws.seed, "images", sample_id),
         }
     )
@@ -200,8 +224,8 @@ def _check_drop_rate(shard: str, config: CaptionsConfig, work: _Work) -> None:
         )
 
 
-def _tone_table(captions: list[Caption]) -> pd.DataFrame:
-    counts = Counter(person.skin_tone for item in captions for person in item.scene.people)
+def _tone_table(drafts: list[Draft]) -> pd.DataFrame:
+    counts = Counter(tone for draft in drafts for tone in draft.tones)
     return pd.DataFrame(
         {"monk_tone": list(MONK_TONES), "people": [counts[tone] for tone in MONK_TONES]}
     )

@@ -16,16 +16,17 @@ from torch.utils.data import DataLoader, Dataset
 
 from ml.dataset.augmentation import (
     AugmentConfig,
-    Mirror,
     change_look,
     random_similarity,
 )
-from ml.dataset.samples import HeadLabels, HeadSamples, LabelLimits
+from ml.dataset.mosaic import MosaicConfig, MosaicPlanner
+from ml.dataset.samples import HeadLabels, HeadSample, HeadSamples, LabelLimits
+from ml.dataset.similarity import Mirror, Similarity
 from ml.imaging.letterbox import letterbox_image
 from ml.model.targets import HeadTargets
 from ml.records.config import StageConfig
 from ml.records.ids import sample_rng
-from ml.training.determinism import EpochSampler, SampleKey
+from ml.training.determinism import EpochSampler, ResumableLoader, SampleKey
 
 
 class LoaderConfig(StageConfig):
@@ -43,6 +44,8 @@ class LoaderConfig(StageConfig):
     """Processes that prepare batches; the batches do not depend on it."""
     cache_mb: int = 1024
     """Memory for decoded images; beyond it they are decoded anew each time."""
+    mosaic: MosaicConfig = MosaicConfig()
+    """Training images put together from windows around heads."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +104,8 @@ class NetworkSamples(Dataset[Item]):
         augment: AugmentConfig | None = None,
         mirror: Mirror | None = None,
         window: int | None = None,
+        mosaics: MosaicPlanner | None = None,
+        mosaic_epochs: int = 0,
     ) -> None:
         """Remember how to transform.
 
@@ -113,7 +118,11 @@ class NetworkSamples(Dataset[Item]):
             augment: strengths; None letterboxes only.
             mirror: the head model's mirror, needed for flips.
             window: side of the window around a head that is cut out when augmenting.
+            mosaics: draws mosaics when augmenting.
+            mosaic_epochs: the first epochs, which have mosaics.
         """
+        self._mosaics = mosaics
+        self._mosaic_epochs = mosaic_epochs
         self._samples = samples
         self._window = window or image_size
         self._image_size = image_size
@@ -133,21 +142,51 @@ class NetworkSamples(Dataset[Item]):
             image, letterbox = letterbox_image(sample.image_rgb, self._image_size)
             boxes = letterbox.boxes_to_network(labels.boxes_xyxy)
             flame = letterbox.flame_to_network(labels.flame)
+            targets = self._targets(labels, boxes, flame, image.shape[0])
         else:
             rng = sample_rng(self._seed, f"{self._stage}/augment/{key.epoch}", sample.sample_id)
-            height, width = sample.image_rgb.shape[:2]
-            focus = None
-            if self._window < self._image_size:
-                shown = labels.boxes_xyxy[~labels.ignore]
-                focus = (shown[:, :2] + shown[:, 2:]) / 2
-            moved = random_similarity(
-                height, width, self._image_size, self._augment, rng, self._window, focus
-            )
-            image = change_look(moved.warp(sample.image_rgb, self._window), self._augment, rng)
-            boxes = moved.boxes(labels.boxes_xyxy, labels.outlines)
-            flame = moved.flame(labels.flame, self._mirror)
+            mosaics = self._mosaics if key.epoch < self._mosaic_epochs else None
+            if mosaics and rng.random() < mosaics.probability:
+                image, targets = self._mosaic(mosaics, self._augment, rng)
+            else:
+                image, targets = self._augmented(sample, self._augment, rng)
         tensor = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
-        return sample.sample_id, tensor, self._targets(labels, boxes, flame, image.shape[0])
+        return sample.sample_id, tensor, targets
+
+    def _augmented(
+        self, sample: HeadSample, augment: AugmentConfig, rng: np.random.Generator
+    ) -> tuple[NDArray[np.uint8], HeadTargets]:
+        """A whole image, or a window of it, moved and recoloured at random."""
+        labels = sample.labels
+        height, width = sample.image_rgb.shape[:2]
+        focus = None
+        if self._window < self._image_size:
+            shown = labels.boxes_xyxy[~labels.ignore]
+            focus = (shown[:, :2] + shown[:, 2:]) / 2
+        moved = random_similarity(
+            height, width, self._image_size, augment, rng, self._window, focus
+        )
+        image = change_look(moved.warp(sample.image_rgb, self._window), augment, rng)
+        return image, self._moved_targets(labels, moved, self._window)
+
+    def _mosaic(
+        self, mosaics: MosaicPlanner, augment: AugmentConfig, rng: np.random.Generator
+    ) -> tuple[NDArray[np.uint8], HeadTargets]:
+        """Windows around heads side by side, each moved and recoloured on its own."""
+        image = np.empty((self._image_size, self._image_size, 3), np.uint8)
+        parts: list[HeadTargets] = []
+        for cell in mosaics.draw(rng):
+            sample = self._samples[cell.index]
+            x, y = cell.origin
+            window = change_look(cell.similarity.warp(sample.image_rgb, cell.side), augment, rng)
+            image[y : y + cell.side, x : x + cell.side] = window
+            targets = self._moved_targets(sample.labels, cell.similarity, cell.side)
+            parts.append(targets.shifted(x, y))
+        return image, HeadTargets.of_one_image(parts)
+
+    def _moved_targets(self, labels: HeadLabels, moved: Similarity, side: int) -> HeadTargets:
+        boxes = moved.boxes(labels.boxes_xyxy, labels.outlines)
+        return self._targets(labels, boxes, moved.flame(labels.flame, self._mirror), side)
 
     def _targets(self, labels: HeadLabels, boxes: Array, flame: Array, side: int) -> HeadTargets:
         """Clip the boxes, ignore heads that nearly left the frame, drop those that are gone."""
@@ -266,6 +305,17 @@ class HeadDataModule(pl.LightningDataModule):
             for index in range(min(count, len(self._val)))
         ]
 
+    def _mosaics(self) -> MosaicPlanner | None:
+        config = self._config
+        if not config.mosaic.probability:
+            return None
+        return MosaicPlanner(self._train, config.mosaic, self._augment, config.image_size)
+
+    def _mosaic_epochs(self) -> int:
+        """How many epochs have mosaics."""
+        epochs = self.trainer.max_epochs or 0 if self.trainer else 0
+        return max(epochs - self._config.mosaic.whole_epochs, 0)
+
     def _loader(self, samples: HeadSamples, augment: AugmentConfig | None) -> DataLoader[Any]:
         config, training = self._config, augment is not None
         dataset = NetworkSamples(
@@ -277,6 +327,8 @@ class HeadDataModule(pl.LightningDataModule):
             augment,
             self._mirror if training else None,
             config.train_window,
+            self._mosaics() if training else None,
+            self._mosaic_epochs(),
         )
         trainer = self.trainer
         rank, world_size = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
@@ -284,7 +336,7 @@ class HeadDataModule(pl.LightningDataModule):
             samples.sample_ids, self._seed, self._stage, training, rank, world_size
         )
         workers = config.num_workers if training else 0
-        return DataLoader(
+        return ResumableLoader(
             dataset,
             batch_size=config.batch_size,
             sampler=sampler,

@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from ml.captions.scene import MONK_TONES, Scene
+from ml.captions.scene import MONK_TONES, NO_SCENE, Scene
 from ml.flame.geometry import HeadGeometry
 from ml.records.atomic import atomic_write, write_json, write_text
 from ml.records.tables import stack
@@ -91,6 +91,7 @@ def compute_statistics(
     tones = [
         person.skin_tone
         for text in captions.loc[captions["sample_id"].isin(kept_ids), "scene"]
+        if text != NO_SCENE
         for person in Scene.from_json(text).people
     ]
     rows += _value_counts("monk_tone", tones, list(MONK_TONES))

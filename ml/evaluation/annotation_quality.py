@@ -23,7 +23,7 @@ from ml.records.exclusions import Exclusions
 from ml.records.heads import NUM_FLAME_PARAMETERS, Heads
 from ml.records.ids import sample_rng
 from ml.records.report import StageReport
-from ml.records.tables import HEADS, read_stage, stack
+from ml.records.tables import HEADS, TRUTH, read_stage, stack
 from ml.records.workspace import Workspace
 
 STAGE = "annotation_quality"
@@ -50,10 +50,13 @@ def run(ws: Workspace, config: AnnotationQualityConfig) -> StageReport:
         config: limits and sizes.
 
     Returns:
-        Counts of test images, figures with intervals, and a picture of the worst labels.
+        Counts of test images, figures with intervals, and a picture of the worst labels; nothing
+        where the pictures have no exact truth.
     """
     out = ws.stage_dir(STAGE)
     exclusions = Exclusions(STAGE)
+    if not len(read_stage(ws, "truth", TRUTH)):
+        return _without_truth(ws)
     samples = read_samples(ws, "test", config.limits, exclusions)
     geometry = HeadGeometry(HeadModel.load(ws.stage_dir("head_model") / "head_model.npz"))
     annotations = read_stage(ws, "annotations", HEADS)
@@ -91,6 +94,14 @@ def run(ws: Workspace, config: AnnotationQualityConfig) -> StageReport:
         tables=groups,
         pictures={"worst": picture},
     )
+
+
+def _without_truth(ws: Workspace) -> StageReport:
+    """Record that the generator's pictures have no truth to compare with."""
+    write_json(ws.stage_dir(STAGE) / "metrics.json", {})
+    Exclusions(STAGE).write(ws, STAGE)
+    why = "none: the pictures' generator does not know their heads exactly"
+    return StageReport(num_in=0, num_out=0, metadata={"truth": why})
 
 
 def annotated_heads(rows: pd.DataFrame) -> Heads:

@@ -44,6 +44,27 @@ def sixd_from_matrix(matrix: Tensor) -> Tensor:
     return torch.cat([matrix[..., :, 0], matrix[..., :, 1]], dim=-1)
 
 
+def nearest_rotation(matrix: Tensor) -> Tensor:
+    """The rotation closest to a matrix; of a sum of rotations, their chordal mean.
+
+    Args:
+        matrix: (..., 3, 3), of rank 2 at least.
+
+    Returns:
+        (..., 3, 3) orthonormal, determinant 1.
+
+    Raises:
+        ValueError: the trailing dimensions are not 3 x 3.
+
+    Source: Hartley et al. 2013, "Rotation averaging", section 5.3.
+    """
+    _check(matrix, (3, 3), "matrix")
+    u, _, vh = torch.linalg.svd(matrix)
+    signs = torch.ones(matrix.shape[:-1], dtype=matrix.dtype, device=matrix.device)
+    signs[..., 2] = torch.linalg.det(u @ vh).sign()
+    return u * signs[..., None, :] @ vh
+
+
 def matrix_from_axis_angle(axis_angle: Tensor) -> Tensor:
     """Rodrigues' formula, smooth at zero.
 

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Final, Literal
 
 from pydantic import Field, model_validator
 
 from ml.records.config import StageConfig
+from ml.records.models import ModelRef
+
+DIFFUSION_BACKENDS: Final = ("sdxl-t2i", "sdxl-controlnet", "sd15-controlnet", "sdxl-pncc")
+"""Generators that sample a diffusion model."""
+EXACT_BACKENDS: Final = ("renderer", "sdxl-pncc")
+"""Generators that know the heads of their pictures exactly; the others write no truth."""
 
 
 class HeadVariation(StageConfig):
@@ -39,13 +45,69 @@ class RendererConfig(StageConfig):
     """Probability that a hand holds something."""
 
 
+class DiffusionConfig(StageConfig):
+    """A diffusion model, what steers it, and how its samples are drawn.
+
+    Steps, guidance, adapter scale and scheduler are those of the paper's data generation.
+    """
+
+    base: ModelRef | None = None
+    """The pipeline's folder: SDXL or Stable Diffusion 1.5, as the backend's name says."""
+    conditioner: ModelRef | None = None
+    """The T2I-Adapter or ControlNet that reads the skeletons (or the heads' PNCC map)."""
+    variant: str = ""
+    """Which of several sets of weights in the folders to load, such as fp16; empty for the only."""
+    steps: int = Field(default=40, ge=1, le=1000)
+    """Denoising steps."""
+    guidance: float = Field(default=7.0, ge=1.0)
+    """Classifier-free guidance."""
+    condition_scale: float = Field(default=0.7, ge=0.0)
+    """Weight of the T2I-Adapter or ControlNet."""
+    algorithm: Literal["sde-dpmsolver++", "dpmsolver++"] = "sde-dpmsolver++"
+    """DPM-Solver++ multistep, with or without noise in its steps."""
+    karras_sigmas: bool = True
+    """Whether steps are spaced as Karras et al. do."""
+    safety_concepts: str = "nsfw, nudity, violence"
+    """The part of the negative prompt that `safety_weight` weighs."""
+    safety_weight: float = Field(default=1.0, ge=0.0, le=4.0)
+    """How far the negative embedding moves towards the safety concepts; 1 is the plain prompt."""
+    max_side: int = Field(default=1280, ge=64)
+    """Longest side of a picture, px; a larger pose is excluded."""
+    batch_size: int = Field(default=4, ge=1)
+    """Pictures of equal size sampled at once; part of what decides the last bit of a picture."""
+    device: str = "auto"
+    """Where to compute; `auto` takes the GPU when there is one."""
+    dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
+    """Number format; `auto` is float16 on a GPU and float32 elsewhere."""
+    attention: Literal["sdpa", "sliced", "xformers"] = "sdpa"
+    """How attention is computed; `sliced` needs the least memory."""
+    vae_slicing: bool = False
+    """Decode the pictures of a batch one by one, to save memory."""
+    vae_tiling: bool = False
+    """Decode large pictures in tiles, to save memory."""
+    offload: bool = False
+    """Keep only the part of the model in GPU memory that computes."""
+    compile: bool = False
+    """Compile the UNet: minutes at the start, faster steps; pays for sizes that repeat."""
+
+    @model_validator(mode="after")
+    def _concepts_to_weigh(self) -> DiffusionConfig:
+        if self.safety_weight != 1.0 and not self.safety_concepts.strip():
+            raise ValueError("safety_weight: safety_concepts names nothing to weigh")
+        return self
+
+
 class ImagesConfig(StageConfig):
     """What the images stage does."""
 
-    backend: Literal["renderer"] = "renderer"
+    backend: Literal["renderer", "sdxl-t2i", "sdxl-controlnet", "sd15-controlnet", "sdxl-pncc"] = (
+        "renderer"
+    )
     """Which generator makes the pictures, a name of `ml.generation.generator.GENERATORS`."""
     renderer: RendererConfig = RendererConfig()
-    """The renderer's settings."""
+    """The renderer's settings; its heads' variety also holds for sdxl-pncc."""
+    diffusion: DiffusionConfig = DiffusionConfig()
+    """The diffusion model's settings, for the backends whose name begins with sd."""
     jpeg_quality_min: int = Field(default=72, ge=30, le=100)
     """Lowest JPEG quality drawn."""
     jpeg_quality_max: int = Field(default=95, ge=30, le=100)
@@ -64,6 +126,16 @@ class ImagesConfig(StageConfig):
             )
         return self
 
+    @model_validator(mode="after")
+    def _models_named(self) -> ImagesConfig:
+        models = (self.diffusion.base, self.diffusion.conditioner)
+        if self.backend in DIFFUSION_BACKENDS and None in models:
+            raise ValueError(
+                f"backend {self.backend} needs diffusion.base and diffusion.conditioner, each "
+                "{path or hub_id, revision, sha256, asset}"
+            )
+        return self
+
 
 class SingleHeadConfig(RendererConfig):
     """The renderer, and the poses of the single heads that the regressor is trained on."""
@@ -76,6 +148,8 @@ class SingleHeadConfig(RendererConfig):
     """Largest pitch."""
     roll_max_deg: float = Field(default=40.0, ge=0.0, le=180.0)
     """Largest roll."""
+    hat_probability: float = Field(default=0.2, ge=0.0, le=1.0)
+    """Probability of a hat or a headscarf."""
     hand_probability: float = Field(default=0.14, ge=0.0, le=1.0)
     """Probability that a hand is raised to the face."""
     neighbour_probability: float = Field(default=0.25, ge=0.0, le=1.0)

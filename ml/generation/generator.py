@@ -2,36 +2,99 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 
 from ml.captions.scene import Scene
 from ml.flame.head_model import HeadModel
-from ml.generation.config import ImagesConfig
-from ml.generation.renderer import RenderedSample, render_sample
+from ml.generation.config import DIFFUSION_BACKENDS, ImagesConfig
+from ml.generation.renderer import render_pncc, render_sample
+from ml.generation.truth import TruthHead
 from ml.poses.skeleton import PoseSample
 
 
+@dataclass(frozen=True)
+class GenerationRequest:
+    """One picture to be made.
+
+    Attributes:
+        sample_id: the picture's id.
+        pose: the skeletons and the picture's size.
+        scene: what the caption says, word by word; None when the caption is free text.
+        prompt: the final prompt.
+        negative_prompt: what the picture must not show.
+        seed: the sample's seed.
+        rng: the sample's generator, seeded with `seed`.
+    """
+
+    sample_id: str
+    pose: PoseSample
+    scene: Scene | None
+    prompt: str
+    negative_prompt: str
+    seed: int
+    rng: np.random.Generator
+
+
+@dataclass(frozen=True)
+class GeneratedSample:
+    """A picture and what is known of it.
+
+    Attributes:
+        image_rgb: (H, W, 3) uint8.
+        heads: its visible heads; empty when the generator has no exact truth.
+        draw_condition: draws the (H, W, 3) uint8 RGB picture of what it was made from.
+    """
+
+    image_rgb: np.ndarray
+    heads: Sequence[TruthHead]
+    draw_condition: Callable[[], np.ndarray]
+
+
+@dataclass(frozen=True)
+class NotGenerated:
+    """Why a picture could not be made; becomes a row of the exclusions."""
+
+    reason: str
+    detail: str
+
+
 class ImageGenerator(Protocol):
-    """Makes a picture of a pose as a caption describes it."""
+    """Makes pictures of poses as captions describe them."""
 
     name: str
 
-    def generate(self, pose: PoseSample, scene: Scene, rng: np.random.Generator) -> RenderedSample:
-        """Make one picture; equal arguments give equal bytes.
+    def batches(self, requests: Sequence[GenerationRequest]) -> list[list[GenerationRequest]]:
+        """Divide a shard's requests into batches, by nothing but the requests themselves.
 
         Args:
-            pose: the skeletons.
-            scene: the caption's scene.
-            rng: the sample's generator.
+            requests: all pictures of a shard.
 
         Returns:
-            Picture and what is known of it.
+            The same requests in batches, in the order in which they are to be made.
+        """
+        ...
 
-        Raises:
-            ValueError: the pose or the scene cannot be drawn.
+    def generate(self, batch: Sequence[GenerationRequest]) -> list[GeneratedSample | NotGenerated]:
+        """Make the pictures of one batch; equal batches give equal bytes.
+
+        Args:
+            batch: from `batches`.
+
+        Returns:
+            One result a request, in their order.
+        """
+        ...
+
+    def settings(self) -> dict[str, Any]:
+        """What the pictures were made with beside prompt and seed, for their lineage.
+
+        Returns:
+            JSON-serialisable; empty when the stage's parameters say it all.
         """
         ...
 
@@ -41,29 +104,75 @@ class Renderer:
 
     name = "renderer"
 
-    def __init__(self, head_model: HeadModel, config: ImagesConfig) -> None:
+    def __init__(self, head_model: HeadModel, config: ImagesConfig, root: Path) -> None:
         """Keep the head model and the settings.
 
         Args:
             head_model: the heads' model.
             config: the stage's configuration.
+            root: the project folder; nothing else is read from it.
         """
         self._head_model = head_model
         self._config = config.renderer
 
-    def generate(self, pose: PoseSample, scene: Scene, rng: np.random.Generator) -> RenderedSample:
-        """Render one picture, see `render_sample`.
+    def batches(self, requests: Sequence[GenerationRequest]) -> list[list[GenerationRequest]]:
+        """One picture a batch.
 
         Args:
-            pose: the skeletons.
-            scene: the caption's scene.
-            rng: the sample's generator.
+            requests: all pictures of a shard.
 
         Returns:
-            Picture and exact truth.
+            The requests one by one.
         """
-        return render_sample(pose, scene, self._head_model, self._config, rng)
+        return [[request] for request in requests]
+
+    def generate(self, batch: Sequence[GenerationRequest]) -> list[GeneratedSample | NotGenerated]:
+        """Render pictures, see `render_sample`.
+
+        Args:
+            batch: pictures to be made.
+
+        Returns:
+            Pictures with exact truth; a pose or scene that cannot be drawn is a failure.
+        """
+        return [self._render(request) for request in batch]
+
+    def settings(self) -> dict[str, Any]:
+        """Nothing beside the stage's parameters.
+
+        Returns:
+            An empty dictionary.
+        """
+        return {}
+
+    def _render(self, request: GenerationRequest) -> GeneratedSample | NotGenerated:
+        if request.scene is None:
+            return NotGenerated(
+                "not drawn",
+                f"{request.pose.pose_id}: the caption has no scene; the renderer needs captions of "
+                "the scene grammar, choose a diffusion backend for others",
+            )
+        try:
+            sample = render_sample(
+                request.pose, request.scene, self._head_model, self._config, request.rng
+            )
+        except (ValueError, KeyError, TypeError) as error:
+            return NotGenerated("not drawn", f"{type(error).__name__}: {error}")
+        return GeneratedSample(
+            sample.image_rgb,
+            sample.heads,
+            lambda: render_pncc(sample, request.pose, self._head_model),
+        )
 
 
-GENERATORS: dict[str, Callable[[HeadModel, ImagesConfig], ImageGenerator]] = {"renderer": Renderer}
+def _diffusion(head_model: HeadModel, config: ImagesConfig, root: Path) -> ImageGenerator:
+    from ml.generation.diffusion.generator import DiffusionGenerator
+
+    return DiffusionGenerator(head_model, config, root)
+
+
+GENERATORS: dict[str, Callable[[HeadModel, ImagesConfig, Path], ImageGenerator]] = {
+    "renderer": Renderer,
+    **dict.fromkeys(DIFFUSION_BACKENDS, _diffusion),
+}
 """Generators by the name that `ImagesConfig.backend` gives."""

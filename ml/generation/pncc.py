@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ml.flame.head_model import HeadModel
-from ml.imaging.rasterizer import Float32Array, rasterize
+from ml.imaging.rasterizer import Float32Array, Int32Array, rasterize
 
 
 def pncc_colours(v_template: np.ndarray) -> Float32Array:
@@ -30,7 +30,43 @@ def pncc_map(
     width: int,
     depth_order: Sequence[float] | None = None,
 ) -> np.ndarray:
-    """Draw the PNCC map of all heads of a picture.
+    """Draw the PNCC map of all heads of a picture, see `draw_pncc`.
+
+    Args:
+        vertices_px: one (V, 3) array a head, image frame, px, all vertices of the model.
+        head_model: supplies template and faces.
+        height: of the map, px.
+        width: of the map, px.
+        depth_order: one number a head, smaller is nearer.
+
+    Returns:
+        (height, width, 3) uint8 RGB, black where no head is.
+    """
+    return draw_pncc(vertices_px, head_model, height, width, depth_order)[0]
+
+
+def drawn_faces(head_model: HeadModel) -> np.ndarray:
+    """The faces of a head that a PNCC map shows: its region with ears where the model has one.
+
+    Args:
+        head_model: the model.
+
+    Returns:
+        (F, 3) int32 vertex indices.
+    """
+    return head_model.faces_of(
+        "head_with_ears" if "head_with_ears" in head_model.regions else "head"
+    )
+
+
+def draw_pncc(
+    vertices_px: Sequence[np.ndarray],
+    head_model: HeadModel,
+    height: int,
+    width: int,
+    depth_order: Sequence[float] | None = None,
+) -> tuple[np.ndarray, Int32Array]:
+    """Draw the PNCC map of all heads of a picture, and say which head each pixel shows.
 
     The official code paints heads in list order; here one depth buffer decides. Under weak
     perspective the heads' own z cannot be compared, so each head is shifted by its place in
@@ -45,7 +81,8 @@ def pncc_map(
         depth_order: one number a head, smaller is nearer.
 
     Returns:
-        (height, width, 3) uint8 RGB, black where no head is.
+        (height, width, 3) uint8 RGB, black where no head is, and (height, width) int32 place of
+        the head in `vertices_px`, -1 where none is.
 
     Raises:
         ValueError: the numbers of heads and of depths differ, or vertices have a wrong shape.
@@ -54,8 +91,7 @@ def pncc_map(
         raise ValueError(
             f"pncc: expected one depth for each of {len(vertices_px)} heads, got {len(depth_order)}"
         )
-    region = "head_with_ears" if "head_with_ears" in head_model.regions else "head"
-    faces = head_model.faces_of(region)
+    faces = drawn_faces(head_model)
     colours = pncc_colours(head_model.v_template)
     count = len(head_model.v_template)
     points: list[np.ndarray] = []
@@ -68,7 +104,7 @@ def pncc_map(
         moved[:, 2] = (moved[:, 2] - moved[:, 2].min()) / spread + rank
         points.append(moved)
     if not points:
-        return np.zeros((height, width, 3), np.uint8)
+        return np.zeros((height, width, 3), np.uint8), np.full((height, width), -1, np.int32)
     triangles = np.concatenate([faces + index * count for index in range(len(points))])
     face_index, barycentric, _ = rasterize(
         np.concatenate(points), triangles.astype(np.int32), height, width
@@ -76,7 +112,8 @@ def pncc_map(
     corners = faces[face_index % len(faces)]
     image = np.einsum("hwk,hwkc->hwc", barycentric, colours[corners])
     image[face_index < 0] = 0.0
-    return np.round(np.clip(image, 0.0, 1.0) * 255.0).astype(np.uint8)
+    shown = np.where(face_index < 0, -1, face_index // len(faces)).astype(np.int32)
+    return np.round(np.clip(image, 0.0, 1.0) * 255.0).astype(np.uint8), shown
 
 
 def _rank(vertices_px: Sequence[np.ndarray], depth_order: Sequence[float] | None) -> np.ndarray:

@@ -131,6 +131,18 @@ def _check(pose: PoseSample, scene: Scene) -> None:
             f"{pose.pose_id}: the scene describes {len(scene.people)} persons, the pose has "
             f"{len(pose.people)}; captions and poses must be of the same run"
         )
+    require_posed(pose)
+
+
+def require_posed(pose: PoseSample) -> None:
+    """Refuse a pose whose heads cannot be placed.
+
+    Args:
+        pose: the skeletons.
+
+    Raises:
+        ValueError: there is nobody, or a person's third dimension is unknown or not finite.
+    """
     if not pose.people:
         raise ValueError(f"{pose.pose_id}: a pose needs at least one person to be drawn, got none")
     for index, person in enumerate(pose.people):

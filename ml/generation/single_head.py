@@ -62,10 +62,10 @@ def render_single_head(
     if size < 32:
         raise ValueError(f"single head: size must be at least 32 px, got {size}")
     for _ in range(_MAX_DRAWS):
-        people, looks = [_person(config, rng, size)], [_random_look(rng)]
+        people, looks = [_person(config, rng, size)], [_random_look(config, rng)]
         if rng.random() < config.neighbour_probability:
             people.append(_neighbour(config, rng, size, people[0]))
-            looks.append(_random_look(rng))
+            looks.append(_random_look(config, rng))
         scene = Scene(
             place=str(rng.choice(words.PLACES)),
             light=str(rng.choice(words.LIGHTS)),
@@ -81,8 +81,12 @@ def render_single_head(
     raise ValueError(f"single head: hidden in {_MAX_DRAWS} draws; lower neighbour_probability")
 
 
+_PROFILE_DEG = 95.0
+"""Heads that are not turned anywhere show at least one eye."""
+
+
 def _person(config: SingleHeadConfig, rng: np.random.Generator, size: int) -> Person:
-    yaw = rng.normal(0.0, config.yaw_std_deg)
+    yaw = float(np.clip(rng.normal(0.0, config.yaw_std_deg), -_PROFILE_DEG, _PROFILE_DEG))
     if rng.random() < config.any_yaw_share:
         yaw = rng.uniform(-180.0, 180.0)
     pitch = float(np.clip(rng.normal(0.0, 0.42), -1.0, 1.0)) * config.pitch_max_deg
@@ -163,10 +167,10 @@ def _bust(
     )
 
 
-def _random_look(rng: np.random.Generator) -> PersonLook:
+def _random_look(config: SingleHeadConfig, rng: np.random.Generator) -> PersonLook:
     """Any combination of the vocabularies; bare heads and faces are the most frequent."""
     subject = str(rng.choice(["person", "man", "woman"]))
-    hat = str(rng.choice(words.HATS)) if rng.random() < 0.2 else "none"
+    hat = str(rng.choice(words.HATS)) if rng.random() < config.hat_probability else "none"
     glasses = str(rng.choice(words.GLASSES)) if rng.random() < 0.35 else "none"
     beard = str(rng.choice(words.BEARDS)) if subject == "man" else "none"
     return PersonLook(

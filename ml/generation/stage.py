@@ -1,20 +1,27 @@
-"""Stage `images`: the pictures of one shard, their table, and the truth in a table of its own."""
+"""Stage `images`: the pictures of one shard, their table, and the truth in a table of its own.
+
+A generator without exact truth leaves the truth table empty.
+"""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Hashable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 import numpy as np
 import pandas as pd
 
-from ml.captions.scene import Scene
+from ml.captions.scene import NO_SCENE, Scene
 from ml.flame.head_model import HeadModel
 from ml.generation.config import ImagesConfig
-from ml.generation.generator import GENERATORS, ImageGenerator
-from ml.generation.renderer import RenderedSample, render_pncc
+from ml.generation.generator import (
+    GENERATORS,
+    GeneratedSample,
+    GenerationRequest,
+    ImageGenerator,
+    NotGenerated,
+)
 from ml.imaging.grids import contact_sheet
 from ml.imaging.io import encode_jpeg
 from ml.poses.skeleton import PoseSample
@@ -30,7 +37,7 @@ from ml.records.workspace import Workspace
 STAGE: Final = "images"
 TRUTH_STAGE: Final = "truth"
 """Folder of the exact truth, which only labels, the regressor's crops and evaluation may read."""
-_PNCC_PREVIEWS: Final = 8
+_CONDITION_PREVIEWS: Final = 8
 
 
 @dataclass
@@ -41,7 +48,7 @@ class _Work:
     images: list[dict[str, object]] = field(default_factory=list)
     truths: list[dict[str, object]] = field(default_factory=list)
     previews: list[np.ndarray] = field(default_factory=list)
-    pncc: list[np.ndarray] = field(default_factory=list)
+    conditions: list[np.ndarray] = field(default_factory=list)
 
 
 def run_shard(ws: Workspace, config: ImagesConfig, shard: str) -> StageReport:
@@ -65,29 +72,57 @@ def run_shard(ws: Workspace, config: ImagesConfig, shard: str) -> StageReport:
     poses = read_table(ws.table_path("poses", shard), POSES)
     captions = read_table(ws.table_path("captions", shard), CAPTIONS)
     head_model = HeadModel.load(ws.stage_dir("head_model") / "head_model.npz")
-    generator = GENERATORS[config.backend](head_model, config)
-    rows_of_pose = {str(key): rows for key, rows in poses.groupby("pose_id", sort=False)}
+    generator = GENERATORS[config.backend](head_model, config, ws.root)
     work = _Work(Exclusions(STAGE))
+    requests = _requests(ws, poses, captions, work.exclusions)
+    batches = generator.batches(requests)
     with shard_writer(ws.stage_dir(STAGE) / f"{shard}.tar") as writer:
-        for caption in progress(list(captions.to_dict("records")), f"{STAGE} {shard}"):
-            sample_id = str(caption["sample_id"])
-            try:
-                pose = _pose(rows_of_pose, str(caption["pose_id"]))
-                scene = Scene.from_json(str(caption["scene"]))
-                rng = sample_rng(ws.seed, STAGE, sample_id)
-                sample = generator.generate(pose, scene, rng)
-            except (ValueError, KeyError, TypeError) as error:
-                work.exclusions.add(sample_id, "not drawn", f"{type(error).__name__}: {error}")
-                continue
-            seed = sample_seed(ws.seed, STAGE, sample_id)
-            quality = int(rng.integers(config.jpeg_quality_min, config.jpeg_quality_max + 1))
-            _keep(work, writer, shard, caption, pose, sample, seed, quality, generator, head_model)
-            if len(work.previews) < config.preview_images:
-                work.previews.append(sample.image_rgb)
-            if len(work.pncc) < _PNCC_PREVIEWS:
-                work.pncc += [sample.image_rgb, render_pncc(sample, pose, head_model)]
+        for batch in progress(batches, f"{STAGE} {shard}"):
+            made = generator.generate(batch)
+            for request, sample in zip(batch, made, strict=True):
+                if isinstance(sample, NotGenerated):
+                    work.exclusions.add(request.sample_id, sample.reason, sample.detail)
+                    continue
+                quality = request.rng.integers(config.jpeg_quality_min, config.jpeg_quality_max + 1)
+                _keep(work, writer, shard, request, sample, int(quality), generator, head_model)
+                if len(work.previews) < config.preview_images:
+                    work.previews.append(sample.image_rgb)
+                if len(work.conditions) < _CONDITION_PREVIEWS:
+                    work.conditions += [sample.image_rgb, sample.draw_condition()]
     _check_drop_rate(shard, config, work, len(captions))
     return _finish(ws, shard, work, len(captions))
+
+
+def _requests(
+    ws: Workspace, poses: pd.DataFrame, captions: pd.DataFrame, exclusions: Exclusions
+) -> list[GenerationRequest]:
+    """What the captions ask for; those with a broken pose or scene are excluded."""
+    rows_of_pose = {str(key): rows for key, rows in poses.groupby("pose_id", sort=False)}
+    requests = []
+    for caption in captions.to_dict("records"):
+        sample_id = str(caption["sample_id"])
+        try:
+            pose = _pose(rows_of_pose, str(caption["pose_id"]))
+            scene = _scene(str(caption["scene"]))
+        except (ValueError, KeyError, TypeError) as error:
+            exclusions.add(sample_id, "not drawn", f"{type(error).__name__}: {error}")
+            continue
+        requests.append(
+            GenerationRequest(
+                sample_id=sample_id,
+                pose=pose,
+                scene=scene,
+                prompt=str(caption["prompt"]),
+                negative_prompt=str(caption["negative_prompt"]),
+                seed=sample_seed(ws.seed, STAGE, sample_id),
+                rng=sample_rng(ws.seed, STAGE, sample_id),
+            )
+        )
+    return requests
+
+
+def _scene(text: str) -> Scene | None:
+    return None if text == NO_SCENE else Scene.from_json(text)
 
 
 def _pose(rows_of_pose: dict[str, pd.DataFrame], pose_id: str) -> PoseSample:
@@ -102,27 +137,27 @@ def _keep(
     work: _Work,
     writer: ShardWriter,
     shard: str,
-    caption: dict[Hashable, Any],
-    pose: PoseSample,
-    sample: RenderedSample,
-    seed: int,
+    request: GenerationRequest,
+    sample: GeneratedSample,
     quality: int,
     generator: ImageGenerator,
     head_model: HeadModel,
 ) -> None:
-    sample_id = str(caption["sample_id"])
+    sample_id, pose = request.sample_id, request.pose
     picture = encode_jpeg(sample.image_rgb, quality)
-    record = {
+    record: dict[str, Any] = {
         "sample_id": sample_id,
         "pose_id": pose.pose_id,
         "split": pose.split,
-        "prompt": str(caption["prompt"]),
-        "seed": seed,
+        "prompt": request.prompt,
+        "seed": request.seed,
         "generator": generator.name,
         "jpeg_quality": quality,
         "width": pose.width,
         "height": pose.height,
     }
+    if settings := generator.settings():
+        record |= {"negative_prompt": request.negative_prompt, "settings": settings}
     span = writer.add(sample_id, {"jpg": picture, "json": record})["jpg"]
     work.images.append(
         {
@@ -135,7 +170,7 @@ def _keep(
             "offset": span.offset,
             "size": span.size,
             "sha256": hashlib.sha256(picture).hexdigest(),
-            "seed": seed,
+            "seed": request.seed,
             "generator": generator.name,
             "num_people": len(pose.people),
             "mean_luma": float(sample.image_rgb.mean(axis=(0, 1)) @ (0.299, 0.587, 0.114)),
@@ -179,7 +214,7 @@ def _finish(ws: Workspace, shard: str, work: _Work, num_in: int) -> StageReport:
     folder = ws.stage_dir(STAGE) / "pictures"
     pictures = {"pictures": folder / f"{shard}.jpg", "pncc": folder / f"{shard}-pncc.jpg"}
     write_bytes(pictures["pictures"], encode_jpeg(contact_sheet(work.previews, 8, 192), 88))
-    write_bytes(pictures["pncc"], encode_jpeg(contact_sheet(work.pncc, 8, 192), 88))
+    write_bytes(pictures["pncc"], encode_jpeg(contact_sheet(work.conditions, 8, 192), 88))
     return StageReport(
         num_in=num_in,
         num_out=len(images),

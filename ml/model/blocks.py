@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ml.model.config import BlockKind
+from ml.model.config import BlockKind, BranchBlockKind
 
 
 @dataclass(frozen=True)
@@ -214,7 +214,7 @@ def _conv_of(like: nn.Conv2d, kernel: Tensor, bias: Tensor) -> nn.Conv2d:
 
 
 def build_block(
-    kind: BlockKind,
+    kind: BranchBlockKind,
     in_channels: int,
     out_channels: int,
     norm: Norm,
@@ -222,10 +222,10 @@ def build_block(
     residual: bool = False,
     learned_alpha: bool = False,
 ) -> nn.Module:
-    """A 3x3 block by name; `residual` and `learned_alpha` concern QARepVGG only.
+    """A 3x3 or pointwise block by name; `residual` and `learned_alpha` concern QARepVGG only.
 
     Args:
-        kind: qarepvgg or conv.
+        kind: qarepvgg, conv or pointwise.
         in_channels: channels in.
         out_channels: channels out.
         norm: batch normalisation.
@@ -236,8 +236,9 @@ def build_block(
     Returns:
         The block.
     """
-    if kind == "conv":
-        return ConvBNAct(in_channels, out_channels, 3, norm, stride)
+    if kind != "qarepvgg":
+        kernel = 3 if kind == "conv" else 1
+        return ConvBNAct(in_channels, out_channels, kernel, norm, stride)
     return QARepVGGBlock(in_channels, out_channels, norm, stride, residual, learned_alpha)
 
 

@@ -24,7 +24,7 @@ class HeadDetectorNetwork(nn.Module):
 
         Args:
             config: its sizes.
-            encoder: takes the place of the configured backbone (see `Encoder`).
+            encoder: takes the place of the configured one (see `Encoder`).
 
         Raises:
             ValueError: the encoder does not tell its channels.
@@ -32,7 +32,7 @@ class HeadDetectorNetwork(nn.Module):
         super().__init__()
         self.config = config
         norm = Norm(config.bn_eps, config.bn_momentum)
-        self.backbone = YoloNASBackbone(config.backbone, norm) if encoder is None else encoder
+        self.backbone = _configured_encoder(config, norm) if encoder is None else encoder
         if not isinstance(self.backbone, Encoder):
             raise ValueError(
                 f"encoder {type(encoder).__name__}: expected an attribute `channels` with the "
@@ -65,6 +65,14 @@ class HeadDetectorNetwork(nn.Module):
         anchors = Anchors.of_maps(sizes, STRIDES, images.device)
         scores, sides, flame = self.heads(self.neck(self.backbone(images)))
         return RawOutputs(scores, sides, flame, anchors, self.config.head)
+
+
+def _configured_encoder(config: ModelConfig, norm: Norm) -> nn.Module:
+    if config.encoder is None:
+        return YoloNASBackbone(config.backbone, norm)
+    from ml.model.encoders import TransformersEncoder
+
+    return TransformersEncoder(config.encoder)
 
 
 def build_detector(config: ModelConfig, encoder: nn.Module | None = None) -> HeadDetectorNetwork:

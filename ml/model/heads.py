@@ -33,7 +33,7 @@ class ScaleHead(nn.Module):
         super().__init__()
         box, flame = config.box_channels[scale_index], config.flame_channels[scale_index]
         self.swapped = config.swapped_branches
-        self.pose_stem = SeqConvBNAct(in_channels, flame, 1, norm)
+        self.pose_stem = SeqConvBNAct(in_channels, flame, config.flame_stem_kernel, norm)
         self.bbox_stem = SeqConvBNAct(in_channels, box, 1, norm)
         self.cls_convs = nn.Sequential(SeqConvBNAct(box, box, 3, norm))
         self.reg_convs = nn.Sequential(SeqConvBNAct(box, box, 3, norm))

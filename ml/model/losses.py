@@ -6,7 +6,7 @@ from typing import Literal
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 from torch.nn import functional
 
 from ml.flame.head_model import HeadModel
@@ -142,7 +142,7 @@ class HeadLoss(nn.Module):
         with torch.no_grad():
             scores, boxes = logits.sigmoid(), decode_all_boxes(outputs)
             found = assign(scores, boxes, outputs.anchors, targets, config.assigner)
-        total_score = found.score.sum().clamp(min=1.0)
+        total_score = self._mean_over_processes(found.score.sum(), least=1.0)
         terms = {"classification": classification_loss(logits, found, config) / total_score}
         image, anchor = (found.target >= 0).nonzero(as_tuple=True)
         rows, weight = found.target[image, anchor], found.score[image, anchor]
@@ -169,11 +169,13 @@ class HeadLoss(nn.Module):
         learns = found.target >= 0
         learns &= targets.flame_valid[found.target.clamp(min=0)] if len(targets) else learns
         image, anchor = learns.nonzero(as_tuple=True)
+        chosen = spread(torch.arange(len(image), device=image.device), config.max_positives)
+        image, anchor = image[chosen], anchor[chosen]
+        weight = found.score[image, anchor] if config.weigh_by_score else torch.ones_like(anchor)
+        weight = weight / self._mean_over_processes(weight.sum(), least=1e-9)
         if len(image) == 0:
             nothing = outputs.flame.float().sum() * 0.0
             return dict.fromkeys(("vertices", "rotation", "reprojection"), nothing)
-        chosen = spread(torch.arange(len(image), device=image.device), config.max_positives)
-        image, anchor = image[chosen], anchor[chosen]
         rows = found.target[image, anchor]
         predicted = decode_flame(
             outputs.flame[image, anchor],
@@ -193,14 +195,25 @@ class HeadLoss(nn.Module):
         rotation = matrix_from_6d(predicted.rotation)
         points = _project(vertices, rotation, predicted)
         boxes = targets.boxes_xyxy[rows]
-        weight = found.score[image, anchor] if config.weigh_by_score else torch.ones_like(anchor)
-        weight = weight / weight.sum().clamp(min=1e-9)
         per_anchor = {
             "vertices": vertices_loss(unit_cube(vertices), true_unit[head_of], config.vertices),
             "rotation": geodesic_distance(rotation, true_rotation[head_of]),
             "reprojection": reprojection_loss(points, true_px[head_of], boxes, config.reprojection),
         }
         return {name: (values * weight).sum() for name, values in per_anchor.items()}
+
+    def _mean_over_processes(self, value: Tensor, least: float) -> Tensor:
+        """A normaliser of a training with several processes; every one of them must call this.
+
+        The processes' gradients are averaged, so each divides by the mean of what they count, not
+        by its own: the heads of a nearly empty batch do not weigh more than others.
+        """
+        processes = 1
+        if self.training and distributed.is_available() and distributed.is_initialized():
+            processes = distributed.get_world_size()
+            value = value.detach().float().clone()
+            distributed.all_reduce(value)
+        return value.clamp(min=least) / processes
 
 
 def classification_loss(logits: Tensor, found: Assignment, config: LossConfig) -> Tensor:

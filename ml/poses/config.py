@@ -6,14 +6,86 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from ml.captions.describers import DescriberConfig
 from ml.records.config import StageConfig
+from ml.records.models import ModelRef
+
+
+class EstimatorConfig(StageConfig):
+    """Which model finds people and their keypoints in source pictures."""
+
+    backend: Literal["vitpose", "yolo-nas-pose"] = "vitpose"
+    """A name of `ml.poses.estimator.ESTIMATORS`."""
+    person_detector: ModelRef | None = None
+    """Detector with the label `person` (RT-DETR, D-FINE and others); vitpose needs it."""
+    pose_model: ModelRef | None = None
+    """ViTPose's folder, or YOLO-NAS-Pose's checkpoint."""
+    architecture: str = "yolo_nas_pose_l"
+    """super-gradients' name of the checkpoint's architecture."""
+    worker_python: str = ".venv-super-gradients/bin/python"
+    """Interpreter of the environment that `make super-gradients` sets up."""
+    threshold: float = Field(default=0.5, gt=0, lt=1)
+    """Lowest confidence that there is a person."""
+    min_keypoints: int = Field(default=3, ge=1, le=17)
+    """Fewest certain keypoints of a person."""
+    max_people: int = Field(default=8, ge=1, le=8)
+    """Most people in a pose; the largest stay."""
+    device: str = "auto"
+    """Where to compute; `auto` takes the GPU when there is one."""
+
+
+class SourceConfig(StageConfig):
+    """Pictures that poses are estimated in; none of their pixels or words is kept."""
+
+    path: str = ""
+    """Folder of pictures, or of tars as img2dataset writes them; relative to the project."""
+    asset: str = "own-pictures"
+    """Name of the source in the asset register."""
+    shards_per_tar: int = Field(default=10, ge=1)
+    """Shards that share one tar; at least its samples / `run.shard_size`."""
+    label_field: str = "NSFW"
+    """Field of a picture's JSON that says whether it is safe."""
+    refused_labels: tuple[str, ...] = ("NSFW", "UNSURE")
+    """Values of that field, in capitals, whose pictures are refused."""
+    require_label: bool = False
+    """Refuse pictures that have no such field."""
+    max_aspect: float = Field(default=2.0, ge=1)
+    """Longest side by shortest side."""
+    max_pixels: int = Field(default=100_000_000, ge=1)
+    """Largest picture that is decoded."""
+    max_bytes: int = Field(default=50_000_000, ge=1)
+    """Largest file that is read."""
+    min_side_px: int = Field(default=1024, ge=64)
+    """Shorter side of the picture to be made, px."""
+    max_side_px: int = Field(default=1280, ge=64)
+    """Longer side at most, px; then the shorter one gets less."""
+    size_multiple: int = Field(default=16, ge=1)
+    """Both sides are multiples of this."""
+    batch_size: int = Field(default=8, ge=1)
+    """Pictures looked at together."""
+    estimator: EstimatorConfig = EstimatorConfig()
+    """What finds the people."""
+    describer: DescriberConfig = DescriberConfig()
+    """What describes a picture in neutral words; the caption comes from here."""
+
+    @model_validator(mode="after")
+    def _sizes_fit(self) -> SourceConfig:
+        if not self.size_multiple <= self.min_side_px <= self.max_side_px:
+            raise ValueError(
+                f"expected size_multiple <= min_side_px <= max_side_px, got {self.size_multiple}, "
+                f"{self.min_side_px} and {self.max_side_px}"
+            )
+        return self
 
 
 class PosesConfig(StageConfig):
     """What the sampled pictures of people look like."""
 
-    source: Literal["sampled"] = "sampled"
-    """Where poses come from; `sampled` draws them from the articulated figure."""
+    source: Literal["sampled", "folder", "webdataset"] = "sampled"
+    """Where poses come from: drawn from the articulated figure, or estimated in pictures of a
+    folder or of img2dataset's tars."""
+    pictures: SourceConfig = SourceConfig()
+    """The source pictures, when poses are estimated."""
     width: int = Field(256, ge=64, le=2048, multiple_of=32)
     """Width of the pictures to be made, px."""
     height: int = Field(256, ge=64, le=2048, multiple_of=32)

@@ -119,6 +119,10 @@ def split_of(pose_id: str, val_fraction: float, test_fraction: float) -> str:
     return "train"
 
 
+_MOST_FACING_YAW_DEG = 85.0
+"""A body turned further than this shows its back: only `any_yaw_share` of them are."""
+
+
 def sample_body_yaw_deg(rng: np.random.Generator, any_yaw_share: float) -> float:
     """Turn of a body about the vertical: mostly towards the camera, at times anywhere.
 
@@ -129,15 +133,12 @@ def sample_body_yaw_deg(rng: np.random.Generator, any_yaw_share: float) -> float
     Returns:
         Degrees in [-180, 180), 0 facing the camera, positive to the left of the image.
     """
-    frontal = 1.0 - any_yaw_share
-    kind = rng.choice(3, p=[0.6 * frontal, 0.4 * frontal, any_yaw_share])
-    if kind == 0:
-        yaw = rng.normal(0.0, 31.0)
-    elif kind == 1:
-        yaw = rng.normal(0.0, 66.0)
-    else:
-        yaw = rng.uniform(-180.0, 180.0)
-    return float((yaw + 180.0) % 360.0 - 180.0)
+    if rng.random() < any_yaw_share:
+        return float(rng.uniform(-180.0, 180.0))
+    std_deg = 31.0 if rng.random() < 0.45 else 66.0
+    while abs(yaw_deg := rng.normal(0.0, std_deg)) > _MOST_FACING_YAW_DEG:
+        pass
+    return float(yaw_deg)
 
 
 def _sample_people(rng: np.random.Generator, config: PosesConfig) -> list[PlacedFigure]:

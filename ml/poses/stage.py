@@ -42,30 +42,32 @@ def pose_ids(ws: Workspace, shard: str) -> list[str]:
 
 
 def run_shard(ws: Workspace, config: PosesConfig, shard: str) -> StageReport:
-    """Samples the poses of one shard and writes `<shard>.parquet`, exclusions and a preview.
+    """Makes the poses of one shard and writes `<shard>.parquet`, exclusions and a preview.
+
+    Poses that were estimated also get `<shard>.sources.parquet`.
 
     Args:
         ws: The workspace.
-        config: What the pictures look like.
+        config: Where poses come from and what the pictures look like.
         shard: Name of the shard.
 
     Returns:
         Counts, a table of people per picture, facts of sizes and angles, the preview picture.
 
     Raises:
-        ValueError: More poses were excluded than `config.max_drop_rate` allows.
+        ValueError: More poses were excluded than `config.max_drop_rate` allows, or there is no
+            such source.
     """
     exclusions = Exclusions(STAGE)
-    samples: list[PoseSample] = []
-    ids = pose_ids(ws, shard)
-    for pose_id in progress(ids, f"poses {shard}"):
-        try:
-            samples.append(sample_pose(pose_id, ws.seed, config))
-        except ImplausiblePose as error:
-            exclusions.add(pose_id, "no head in frame", str(error))
-    if len(exclusions) > config.max_drop_rate * len(ids):
+    if config.source == "sampled":
+        num_in, samples = ws.shard_size, _sample(ws, config, shard, exclusions)
+    else:
+        from ml.poses.pictures import estimate_shard
+
+        num_in, samples = estimate_shard(ws, config, shard, exclusions)
+    if len(exclusions) > config.max_drop_rate * num_in:
         raise ValueError(
-            f"poses: {shard}: {len(exclusions)} of {len(ids)} poses excluded, more than "
+            f"poses: {shard}: {len(exclusions)} of {num_in} poses excluded, more than "
             f"poses.max_drop_rate = {config.max_drop_rate}; first: "
             f"{exclusions.to_frame()['detail'].iloc[0]}"
         )
@@ -76,14 +78,33 @@ def run_shard(ws: Workspace, config: PosesConfig, shard: str) -> StageReport:
     picture = ws.stage_dir(STAGE) / "pictures" / f"{shard}.jpg"
     write_bytes(picture, encode_jpeg(preview(samples[: config.preview_poses])))
     counts = pd.Series([len(sample.people) for sample in samples], dtype="int64")
+    reasons = exclusions.to_frame()["reason"].value_counts()
     return StageReport(
-        num_in=len(ids),
+        num_in=num_in,
         num_out=len(samples),
         num_excluded=len(exclusions),
         metadata=_facts(samples),
-        tables={"people_per_picture": _count_table(counts)},
+        tables={
+            "people_per_picture": _count_table(counts),
+            "excluded_by_reason": pd.DataFrame(
+                {"reason": reasons.index.astype(str), "poses": reasons.to_numpy()}
+            ),
+        },
         pictures={"skeletons": picture},
     )
+
+
+def _sample(
+    ws: Workspace, config: PosesConfig, shard: str, exclusions: Exclusions
+) -> list[PoseSample]:
+    """Poses drawn from the articulated figure."""
+    samples: list[PoseSample] = []
+    for pose_id in progress(pose_ids(ws, shard), f"poses {shard}"):
+        try:
+            samples.append(sample_pose(pose_id, ws.seed, config))
+        except ImplausiblePose as error:
+            exclusions.add(pose_id, "no head in frame", str(error))
+    return samples
 
 
 def preview(samples: list[PoseSample]) -> np.ndarray:

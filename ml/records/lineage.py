@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from ml.records.exclusions import read_exclusions
+from ml.records.shards import DamagedSample, ShardReader
 from ml.records.tables import CAPTIONS, HEADS, IMAGES, VERDICTS, TableSpec, read_table
 from ml.records.workspace import Workspace
 
@@ -26,8 +27,9 @@ def sample_lineage(ws: Workspace, sample_id: str) -> dict[str, Any]:
         sample_id: the image's id.
 
     Returns:
-        Pose, caption, prompts, choices, seed and generator; the heads found in it with their
-        teachers; the filters' verdict; exclusions. Stages that have not run are absent.
+        Pose, caption, prompts, choices, seed and generator; what a diffusion model was run with;
+        the heads found in it with their teachers; the filters' verdict; exclusions. Stages that
+        have not run are absent.
 
     Raises:
         UnknownSample: no stage knows the sample.
@@ -42,6 +44,8 @@ def sample_lineage(ws: Workspace, sample_id: str) -> dict[str, Any]:
         lineage["caption"]["scene"] = json.loads(row["scene"])
     if len(image):
         lineage["image"] = image.iloc[0].to_dict()
+        if settings := _settings(ws, str(image["shard"].iloc[0]), sample_id):
+            lineage["settings"] = settings
     if len(heads):
         columns = ["head_id", "score", "flame_status", "teacher", "threshold", "head_model"]
         lineage["heads"] = heads[columns].to_dict("records")
@@ -58,6 +62,19 @@ def sample_lineage(ws: Workspace, sample_id: str) -> dict[str, Any]:
             f"lineage: no stage knows sample {sample_id!r}; ids look like those of images"
         )
     return lineage
+
+
+def _settings(ws: Workspace, shard: str, sample_id: str) -> dict[str, Any]:
+    """What the shard says an image was generated with; empty for renders."""
+    path = ws.stage_dir("images") / f"{shard}.tar"
+    if not path.exists():
+        return {}
+    with ShardReader(path) as reader:
+        try:
+            settings: dict[str, Any] = reader.read_json(sample_id).get("settings", {})
+        except DamagedSample as error:
+            return {"damaged": str(error)}
+    return settings
 
 
 def _find(ws: Workspace, stage: str, spec: TableSpec, sample_id: str) -> pd.DataFrame:

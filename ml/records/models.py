@@ -8,12 +8,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, model_validator
 
 from ml.records.config import StageConfig
 from ml.records.register import lookup
+
+if TYPE_CHECKING:
+    import torch
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
@@ -114,6 +117,26 @@ class Model:
         """
         return {"revision": self.version} if self.ref.hub_id else {"local_files_only": True}
 
+    def load(self, kind: Any, **options: Any) -> Any:
+        """Load the model through its library.
+
+        Args:
+            kind: class with a `from_pretrained` method.
+            options: further arguments of that method.
+
+        Returns:
+            What the method returns.
+
+        Raises:
+            ModelError: the files are not those of such a model.
+        """
+        try:
+            return kind.from_pretrained(self.location, **self.arguments(), **options)
+        except (OSError, ValueError, KeyError) as error:
+            raise ModelError(
+                f"model '{self.name}': {self.location} cannot be loaded as {kind.__name__}: {error}"
+            ) from error
+
     def record(self) -> dict[str, str]:
         """What the lineage keeps.
 
@@ -126,6 +149,45 @@ class Model:
             "version": self.version,
             "licence": self.licence,
         }
+
+
+def require(ref: ModelRef | None, where: str, needed_by: str, root: Path) -> Model:
+    """Resolve a reference that a backend cannot do without.
+
+    Args:
+        ref: the reference, or None when params.yaml names none.
+        where: its place in params.yaml, for the error text.
+        needed_by: the backend's name, likewise.
+        root: the project folder.
+
+    Returns:
+        The model.
+
+    Raises:
+        ModelError: none is named, or it is not there, or it is not the one meant.
+    """
+    if ref is None:
+        raise ModelError(
+            f"{where}: {needed_by} needs a model {{path or hub_id, revision, sha256, asset}}, none "
+            "is named"
+        )
+    return ref.resolve(root)
+
+
+def choose_device(name: str) -> torch.device:
+    """The device a configuration asks for.
+
+    Args:
+        name: `auto`, or a name torch knows.
+
+    Returns:
+        For `auto` the GPU when there is one.
+    """
+    import torch
+
+    if name != "auto":
+        return torch.device(name)
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def hash_model(location: Path) -> str:

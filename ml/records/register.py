@@ -59,6 +59,8 @@ _ASSETS = (
     _own("name-rules"),
     _own("rt-detr-from-scratch"),
     _own("crop-regressor"),
+    # Randomly initialised models of the tests and of the rehearsal of a production profile.
+    _own("random-weights"),
     # Head models. Coefficients of one FLAME release mean nothing in another.
     _research(
         "flame-2020", "MPI academic licence", "https://flame.is.tue.mpg.de", redistributable=False

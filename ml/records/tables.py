@@ -124,6 +124,22 @@ POSES = TableSpec(
     ),
     key=("pose_id", "person_id"),
 )
+POSE_SOURCES = TableSpec(
+    "pose_sources",
+    (
+        Column("pose_id", "str", "the pose that was estimated"),
+        _SPLIT,
+        Column("description", "str", "neutral words for what the source showed"),
+        Column("captioner", "str", "which describer, with the version of its model"),
+        Column("estimator", "str", "which estimator, with the versions of its models"),
+        Column("source", "str", "the source's name in the asset register"),
+        Column(
+            "image_sha256", "str", "of the source's bytes, so that its owner can have it removed"
+        ),
+        Column("url_sha256", "str", "of the source's address, for the same; empty without one"),
+    ),
+    key=("pose_id",),
+)
 CAPTIONS = TableSpec(
     "captions",
     (
@@ -253,7 +269,18 @@ CROPS = TableSpec(
 DATASET_HEADS = HEADS.extended(
     "filtered_dataset", Column("shard", "str", "the tar shard of the image")
 )
-ALL_TABLES = (POSES, CAPTIONS, IMAGES, TRUTH, HEADS, VERDICTS, EXCLUSIONS, CROPS, DATASET_HEADS)
+ALL_TABLES = (
+    POSES,
+    POSE_SOURCES,
+    CAPTIONS,
+    IMAGES,
+    TRUTH,
+    HEADS,
+    VERDICTS,
+    EXCLUSIONS,
+    CROPS,
+    DATASET_HEADS,
+)
 
 
 def write_table(path: Path, frame: pd.DataFrame, spec: TableSpec) -> None:

@@ -18,10 +18,15 @@ class NonFiniteTraining(RuntimeError):
 
 
 class TrainingModule(pl.LightningModule):
-    """Optimisation, loss logging and the non-finite stop; a subclass supplies the losses.
+    """Optimisation, loss terms and the non-finite stop; a subclass supplies the losses.
 
     Subclasses implement `losses(batch)` and, for validation, `validation_step` with
-    `self.log("val/<name>", value, on_epoch=True, batch_size=...)`.
+    `self.log("val/<name>", value, on_epoch=True, batch_size=...)`. Means of the loss terms over
+    an epoch are logged by `EpochMeans`, which a resume in mid-epoch does not disturb.
+
+    Attributes:
+        batch_size: samples of the last training batch.
+        batch_terms: its loss terms, detached.
     """
 
     def __init__(self, optim: OptimConfig) -> None:
@@ -33,6 +38,8 @@ class TrainingModule(pl.LightningModule):
         super().__init__()
         self.optim_config = optim
         self._current_ids: Sequence[str] = ()
+        self.batch_size = 0
+        self.batch_terms: Mapping[str, Tensor] = {}
 
     @abstractmethod
     def losses(self, batch: Any) -> Mapping[str, Tensor]:
@@ -81,11 +88,10 @@ class TrainingModule(pl.LightningModule):
                 if not -float("inf") < value < float("inf")
             ]
             raise NonFiniteTraining(self._where(f"loss term {', '.join(bad)} is not finite"))
-        loss = terms.pop("loss")
-        size = max(len(self._current_ids), 1)
-        self.log("train/loss", loss.detach(), on_step=True, on_epoch=True, batch_size=size)
-        for name, value in terms.items():
-            self.log(f"train/{name}", value.detach(), on_step=False, on_epoch=True, batch_size=size)
+        loss = terms["loss"]
+        self.batch_size = max(len(self._current_ids), 1)
+        self.batch_terms = {name: value.detach() for name, value in terms.items()}
+        self.log("train/loss_step", loss.detach(), on_step=True, batch_size=self.batch_size)
         return loss
 
     def configure_optimizers(self) -> Any:
@@ -95,7 +101,8 @@ class TrainingModule(pl.LightningModule):
             Lightning's dictionary form.
         """
         total = int(self.trainer.estimated_stepping_batches)
-        optimizer, schedule = build_optimizer(self, self.optim_config, total)
+        per_epoch = total // max(self.trainer.max_epochs or 1, 1)
+        optimizer, schedule = build_optimizer(self, self.optim_config, total, per_epoch)
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": schedule, "interval": "step", "frequency": 1},

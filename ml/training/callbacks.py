@@ -1,4 +1,4 @@
-"""Lightning callbacks shared by all trainings: checkpoint, history, progress, prediction grids."""
+"""Lightning callbacks shared by all trainings: means, history, progress, prediction grids."""
 
 from __future__ import annotations
 
@@ -14,65 +14,75 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 from tqdm import tqdm
 
 from ml.imaging.io import encode_jpeg
 from ml.records.atomic import atomic_write, write_bytes
+from ml.training.base import TrainingModule
 from ml.training.tracking import Tracker
 
 _LOGGER = logging.getLogger(__name__)
 
-CHECKPOINT_NAME = "last.ckpt"
 
+class EpochMeans(pl.Callback):
+    """Logs the means of the loss terms over an epoch; a resume in mid-epoch goes on summing."""
 
-class EpochCheckpoint(pl.Callback):
-    """Writes one checkpoint at the end of every epoch, complete or not at all."""
+    def __init__(self) -> None:
+        self._sums: dict[str, Tensor] = {}
+        self._count = 0
 
-    def __init__(self, folder: Path, key: str) -> None:
-        """Remember where and for what.
-
-        Args:
-            folder: folder of the checkpoint.
-            key: digest of everything that decides the training; a resume demands the same.
-        """
-        self.path = folder / CHECKPOINT_NAME
-        self.key = key
-
-    def on_save_checkpoint(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    def on_train_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
     ) -> None:
-        """Store the key.
+        """Add the batch's terms.
 
         Args:
             trainer: unused.
-            pl_module: unused.
-            checkpoint: receives `fit_key`.
+            pl_module: a `TrainingModule`.
+            outputs: unused.
+            batch: unused.
+            batch_idx: unused.
         """
-        checkpoint["fit_key"] = self.key
+        assert isinstance(pl_module, TrainingModule)
+        for name, value in pl_module.batch_terms.items():
+            part = value.float() * pl_module.batch_size
+            self._sums[name] = self._sums[name] + part if name in self._sums else part
+        self._count += pl_module.batch_size
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Write and rename.
+        """Log; must come before the callbacks that read what was logged.
 
         Args:
-            trainer: saves its whole state.
-            pl_module: unused.
+            trainer: unused.
+            pl_module: receives the means.
         """
-        with atomic_write(self.path) as temporary:
-            trainer.save_checkpoint(temporary)
+        for name, value in self._sums.items():
+            suffix = "_epoch" if name == "loss" else ""
+            mean = value / self._count
+            pl_module.log(f"train/{name}{suffix}", mean, sync_dist=trainer.world_size > 1)
+        self._sums, self._count = {}, 0
 
-    def resumable(self) -> Path | None:
-        """The checkpoint a training may go on from.
+    def state_dict(self) -> dict[str, Any]:
+        """Sums for the checkpoint.
 
         Returns:
-            Its path, or None when there is none or it belongs to another training.
+            The state.
         """
-        if not self.path.is_file():
-            return None
-        found = torch.load(self.path, map_location="cpu", weights_only=True, mmap=True)
-        if found.get("fit_key") != self.key:
-            _LOGGER.warning("%s: written by a different configuration, starting anew", self.path)
-            return None
-        return self.path
+        return {"sums": dict(self._sums), "count": self._count}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Sums of the epoch's batches before the resume.
+
+        Args:
+            state_dict: what `state_dict` returned.
+        """
+        self._sums, self._count = dict(state_dict["sums"]), state_dict["count"]
 
 
 def _epoch_values(trainer: pl.Trainer) -> dict[str, float]:
@@ -203,6 +213,8 @@ class EpochProgress(pl.Callback):
             trainer: gives the values.
             pl_module: unused.
         """
+        if not trainer.is_global_zero:
+            return
         done = trainer.current_epoch + 1
         total = trainer.max_epochs or done
         elapsed = time.monotonic() - self._started

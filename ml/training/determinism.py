@@ -7,13 +7,13 @@ draws exactly what the uninterrupted one would have drawn.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from torch.utils.data import Sampler
+from torch.utils.data import DataLoader, Sampler
 
 from ml.records.ids import sample_seed
 from ml.records.workspace import Workspace
@@ -54,8 +54,10 @@ def seed_all(seed: int) -> None:
 class EpochSampler(Sampler[SampleKey]):
     """Order of an epoch's samples, from hash(run seed, stage, epoch, sample id).
 
-    Removing a sample leaves the others in their order. Lightning calls `set_epoch`; with several
-    processes each takes every `world_size`-th sample, after wrapping round to equal lengths.
+    Removing a sample leaves the others in their order. Lightning calls `set_epoch`. With several
+    processes each takes every `world_size`-th sample, so that their batches together are the
+    batches of one process; a shuffled epoch wraps round to equal lengths, an ordered one does not,
+    for no sample may be measured twice.
     """
 
     def __init__(
@@ -78,17 +80,22 @@ class EpochSampler(Sampler[SampleKey]):
             world_size: number of processes.
 
         Raises:
-            ValueError: there is nothing to sample.
+            ValueError: there is nothing to sample, or less than a sample for each process.
         """
         if not sample_ids:
             raise ValueError(f"{stage}: the sampler got no samples; is the split empty?")
+        if len(sample_ids) < world_size:
+            raise ValueError(
+                f"{stage}: {len(sample_ids)} samples for {world_size} processes; each needs one"
+            )
         self._sample_ids = list(sample_ids)
         self._seed = seed
         self._stage = stage
         self._shuffle = shuffle
         self._rank = rank
         self._world_size = world_size
-        self._epoch = 0
+        self._skip = 0
+        self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch of the next iteration.
@@ -96,20 +103,91 @@ class EpochSampler(Sampler[SampleKey]):
         Args:
             epoch: counted from 0.
         """
-        self._epoch = epoch
+        self.epoch = epoch
+
+    def skip_once(self, count: int) -> None:
+        """Leave out the first samples of the next iteration.
+
+        Args:
+            count: samples that were seen before a resume.
+        """
+        self._skip = count
 
     def __len__(self) -> int:
-        return -(-len(self._sample_ids) // self._world_size)
+        count = len(self._sample_ids)
+        if self._shuffle:
+            return -(-count // self._world_size)
+        return len(range(self._rank, count, self._world_size))
 
     def __iter__(self) -> Iterator[SampleKey]:
         indices = list(range(len(self._sample_ids)))
         if self._shuffle:
-            purpose = f"{self._stage}/order/{self._epoch}"
+            purpose = f"{self._stage}/order/{self.epoch}"
             indices.sort(key=lambda i: sample_seed(self._seed, purpose, self._sample_ids[i]))
-        total = len(self) * self._world_size
-        wrapped = [indices[i % len(indices)] for i in range(total)]
-        for index in wrapped[self._rank :: self._world_size]:
-            yield SampleKey(index, self._epoch)
+            indices = [indices[i % len(indices)] for i in range(len(self) * self._world_size)]
+        skip, self._skip = self._skip, 0
+        for index in indices[self._rank :: self._world_size][skip:]:
+            yield SampleKey(index, self.epoch)
+
+
+class ResumableLoader(DataLoader[Any]):
+    """A loader over an `EpochSampler` that can go on in the middle of an epoch.
+
+    `TrainingCheckpoint` stores and restores its state. Nothing is fetched before the first batch
+    is asked for, when the epoch is known.
+    """
+
+    sampler: EpochSampler
+    _given = 0
+    _resume = (-1, 0)
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        epoch, batches = self._resume
+        self._given = batches if epoch == self.sampler.epoch and batches < len(self) else 0
+        self.sampler.skip_once(self._given * (self.batch_size or 1))
+        self._resume = (-1, 0)
+        for batch in super().__iter__():
+            self._given += 1
+            yield batch
+
+    def state_dict(self) -> dict[str, int]:
+        """Where in which epoch the loader is.
+
+        Returns:
+            `epoch` and the number of `batches` it gave.
+        """
+        return {"epoch": self.sampler.epoch, "batches": self._given}
+
+    def load_state_dict(self, state_dict: Mapping[str, int]) -> None:
+        """Go on there: the first iteration over that epoch leaves the seen batches out.
+
+        Args:
+            state_dict: what `state_dict` returned.
+        """
+        self._resume = (state_dict["epoch"], state_dict["batches"])
+
+
+class ProcessSettings(pl.Callback):
+    """Fixes torch's threads in every process of a training, spawned ones included."""
+
+    def __init__(self, threads: int) -> None:
+        """Remember how many.
+
+        Args:
+            threads: torch threads of each process.
+        """
+        self._threads = threads
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Set them.
+
+        Args:
+            trainer: unused.
+            pl_module: unused.
+            stage: unused.
+        """
+        torch.set_num_threads(self._threads)
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
 class SeedEachBatch(pl.Callback):

@@ -17,12 +17,14 @@ from typing import Literal
 import lightning.pytorch as pl
 import pandas as pd
 import torch
+from lightning.pytorch.strategies import DDPStrategy
 
 from ml.records.config import StageConfig
 from ml.records.workspace import Workspace
 from ml.training.base import TrainingModule
-from ml.training.callbacks import EpochCheckpoint, EpochProgress, History, write_history
-from ml.training.determinism import SeedEachBatch
+from ml.training.callbacks import EpochMeans, EpochProgress, History, write_history
+from ml.training.checkpoint import TrainingCheckpoint
+from ml.training.determinism import ProcessSettings, SeedEachBatch
 from ml.training.optim import EMA
 from ml.training.tracking import Tracker
 
@@ -36,10 +38,11 @@ class FitConfig(StageConfig):
 
     epochs: int = 10
     """Passes over the training samples."""
-    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "bf16-mixed"
-    """Number format; bf16 also pays on CPUs that have it, 16 is for older GPUs."""
+    precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = "auto"
+    """Number format. auto: bf16 where the device computes with it; a CPU that only emulates it
+    takes eight times as long as with 32 bits. 16 is for older GPUs."""
     gradient_clip: float = 10.0
-    """Largest norm of the gradient."""
+    """Largest norm of the gradient; 0 clips nothing."""
     channels_last: bool = True
     """Memory layout that convolutions are faster in."""
     accumulate_batches: int = 1
@@ -51,7 +54,24 @@ class FitConfig(StageConfig):
     accelerator: Literal["cpu", "gpu", "auto"] = "cpu"
     """Device; weights are bit-identical between runs only on the same one."""
     devices: int = 1
-    """Processes; more than one trains data-parallel."""
+    """Processes on this machine, each with a device; more than one trains data-parallel, with
+    batches of the loader's size in every one."""
+    sync_batchnorm: bool = False
+    """Share the statistics of batch normalisation between processes (GPU only)."""
+    checkpoint_every_steps: int = 0
+    """Optimiser steps between checkpoints within an epoch, for epochs of hours; 0: none, a killed
+    training goes on from its last epoch."""
+
+    def precision_here(self) -> Literal["32-true", "bf16-mixed", "16-mixed"]:
+        """The number format that `precision` means on this machine."""
+        if self.precision != "auto":
+            return self.precision
+        if self.accelerator == "gpu" or (self.accelerator == "auto" and torch.cuda.is_available()):
+            native = torch.cuda.is_bf16_supported(including_emulation=False)
+        else:
+            capabilities = torch.cpu.get_capabilities()
+            native = any(capabilities.get(name) for name in ("amx_bf16", "avx512_bf16"))
+        return "bf16-mixed" if native else "32-true"
 
     @property
     def validation_distance(self) -> int:
@@ -69,13 +89,15 @@ class FitResult:
         metrics: the last epoch's values by name.
         seconds: time of this process; a resumed training counts only its own part.
         resumed_epoch: epochs that were already done when this process started.
-        checkpoint: the last epoch's checkpoint, in the work folder.
+        resumed_step: optimiser steps that were already done.
+        checkpoint: the training's last checkpoint, in the work folder.
     """
 
     history: pd.DataFrame
     metrics: dict[str, float]
     seconds: float
     resumed_epoch: int
+    resumed_step: int
     checkpoint: Path
 
 
@@ -88,12 +110,15 @@ def fit(
     tracker: Tracker,
     callbacks: Sequence[pl.Callback] = (),
 ) -> FitResult:
-    """Train, or go on from the last finished epoch of the same training.
+    """Train, or go on from the last checkpoint of the same training.
 
     Call `prepare_torch(ws, stage)` before building the module. After a kill, calling again gives
     bit-identical weights to an uninterrupted run, provided the data module orders samples with
-    `EpochSampler` and augments from the `SampleKey`. When the stage's results are written, call
-    `finish_work`.
+    `EpochSampler` and augments from the `SampleKey`, and gives a `ResumableLoader` if there are
+    checkpoints in mid-epoch. When the stage's results are written, call `finish_work`.
+
+    Several processes are spawned from this one, so everything given must be picklable; their
+    gradients are averaged.
 
     Args:
         module: the model with its losses; trained in place, ends with the averaged weights.
@@ -115,43 +140,43 @@ def fit(
     work = ws.work_dir(stage)
     if config.channels_last:
         module.to(memory_format=torch.channels_last)
-    history = History()
-    checkpoint = EpochCheckpoint(work, _fit_key(module, ws, stage, config))
+    optim, history = module.optim_config, History()
+    key = _fit_key(module, ws, stage, config)
+    checkpoint = TrainingCheckpoint(work, key, config.checkpoint_every_steps)
+    ema = EMA(optim.ema_decay, optim.ema_growth) if optim.ema_decay else None
     resume_from = checkpoint.resumable()
-    ema = EMA(module.optim_config.ema_decay) if module.optim_config.ema_decay else None
-    own: list[pl.Callback] = [SeedEachBatch(ws.seed, stage), history, EpochProgress(stage)]
-    started = time.monotonic()
-    resumed_epoch = _epochs_done(resume_from)
+    resumed_epoch, resumed_step = _done_in(checkpoint) if resume_from else (0, 0)
     if resume_from:
-        _LOGGER.info("%s: going on after epoch %d from %s", stage, resumed_epoch, resume_from)
+        _LOGGER.info("%s: going on after step %d from %s", stage, resumed_step, resume_from)
+    started = time.monotonic()
     with _quiet_lightning():
-        trainer = pl.Trainer(
-            max_epochs=config.epochs,
-            accelerator=config.accelerator,
-            devices=config.devices,
-            precision=config.precision,
-            gradient_clip_val=config.gradient_clip,
-            accumulate_grad_batches=config.accumulate_batches,
-            check_val_every_n_epoch=config.validation_distance,
-            log_every_n_steps=config.log_every_steps,
-            logger=tracker.lightning_logger() or False,
-            callbacks=[*own, *callbacks, *([ema] if ema else []), checkpoint],
-            default_root_dir=work,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            num_sanity_val_steps=0,
-            use_distributed_sampler=False,
-            deterministic="warn",
+        trainer = _trainer(
+            config,
+            tracker,
+            work,
+            [
+                ProcessSettings(ws.threads),
+                SeedEachBatch(ws.seed, stage),
+                EpochMeans(),
+                history,
+                EpochProgress(stage),
+                *callbacks,
+                *([ema] if ema else []),
+                checkpoint,
+            ],
         )
         trainer.fit(module, datamodule=datamodule, ckpt_path=resume_from, weights_only=True)
-    if trainer.interrupted or trainer.current_epoch < config.epochs:
+    if config.devices > 1:
+        # The spawned processes are gone; the weights came back by Lightning, the rest by the file.
+        stored = checkpoint.read()
+        history.load_state_dict(stored["callbacks"][history.state_key])
+    elif ema:
+        ema.copy_to(module)
+    if trainer.interrupted or len(history.rows) < config.epochs:
         raise RuntimeError(
-            f"{stage}: stopped after {trainer.current_epoch} of {config.epochs} epochs; "
+            f"{stage}: stopped after {len(history.rows)} of {config.epochs} epochs; "
             "run the stage again to go on from its checkpoint"
         )
-    if ema:
-        ema.copy_to(module)
     module.eval()
     seconds = time.monotonic() - started
     write_history(work / HISTORY_NAME, history.frame())
@@ -163,7 +188,35 @@ def fit(
         metrics={k: v for k, v in history.rows[-1].items() if k != "epoch"},
         seconds=seconds,
         resumed_epoch=resumed_epoch,
+        resumed_step=resumed_step,
         checkpoint=checkpoint.path,
+    )
+
+
+def _trainer(
+    config: FitConfig, tracker: Tracker, work: Path, callbacks: list[pl.Callback]
+) -> pl.Trainer:
+    """Lightning's trainer of a configuration."""
+    return pl.Trainer(
+        max_epochs=config.epochs,
+        accelerator=config.accelerator,
+        devices=config.devices,
+        strategy=DDPStrategy(start_method="spawn") if config.devices > 1 else "auto",
+        sync_batchnorm=config.sync_batchnorm,
+        precision=config.precision_here(),
+        gradient_clip_val=config.gradient_clip or None,
+        accumulate_grad_batches=config.accumulate_batches,
+        check_val_every_n_epoch=config.validation_distance,
+        log_every_n_steps=config.log_every_steps,
+        logger=tracker.lightning_logger() or False,
+        callbacks=callbacks,
+        default_root_dir=work,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+        deterministic="warn",
     )
 
 
@@ -208,15 +261,14 @@ def _fit_key(module: TrainingModule, ws: Workspace, stage: str, config: FitConfi
         "seed": ws.seed,
         "threads": ws.threads,
         "config": config.model_dump(mode="json"),
+        "precision": config.precision_here(),
         "optim": module.optim_config.model_dump(mode="json"),
         "parameters": [[name, list(p.shape)] for name, p in module.named_parameters()],
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-def _epochs_done(checkpoint: Path | None) -> int:
-    """Epochs a checkpoint has behind it."""
-    if checkpoint is None:
-        return 0
-    stored = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
-    return int(stored["epoch"]) + 1
+def _done_in(checkpoint: TrainingCheckpoint) -> tuple[int, int]:
+    """Epochs and optimiser steps that a checkpoint has behind it."""
+    stored = checkpoint.read()
+    return int(stored["epoch"]) + bool(stored["epoch_is_over"]), int(stored["global_step"])

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, distributed
 
 from ml.dataset.datamodule import HeadBatch
 from ml.imaging.letterbox import Letterbox
@@ -17,6 +18,8 @@ from ml.model.targets import HeadTargets
 from ml.records.heads import Heads
 from ml.training.base import TrainingModule
 from ml.training.optim import OptimConfig
+
+T = TypeVar("T")
 
 Evaluate = Callable[
     [Sequence[Heads], Sequence[Heads], Sequence[NDArray[np.bool_]]], Mapping[str, float]
@@ -89,12 +92,26 @@ class HeadDetectorModule(TrainingModule):
                 self._ignored.append(ignore)
 
     def on_validation_epoch_end(self) -> None:
-        """Log the metrics of the validation's heads."""
-        if self._evaluate is None or not self._predicted:
+        """Log the metrics of the validation's heads, those of all processes together."""
+        if self._evaluate is None:
             return
-        figures = self._evaluate(self._predicted, self._labelled, self._ignored)
+        heads = (self._predicted, self._labelled, self._ignored)
+        predicted, labelled, ignored = (_of_all_processes(part) for part in heads)
+        if not predicted:
+            return
+        figures = self._evaluate(predicted, labelled, ignored)
         finite = {f"val/{k}": float(v) for k, v in figures.items() if np.isfinite(v)}
-        self.log_dict(finite, sync_dist=True, batch_size=len(self._predicted))
+        self.log_dict(finite, sync_dist=True, batch_size=len(predicted))
+
+
+def _of_all_processes(own: list[T]) -> list[T]:
+    """What the processes of a training have, in the order of the images."""
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return own
+    parts: list[list[T]] = [[] for _ in range(distributed.get_world_size())]
+    distributed.all_gather_object(parts, own)
+    longest = max(len(part) for part in parts)
+    return [part[index] for index in range(longest) for part in parts if index < len(part)]
 
 
 def _heads_of_image(targets: HeadTargets, index: int) -> tuple[Heads, NDArray[np.bool_]]:

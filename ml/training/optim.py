@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal, overload
 
+import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import WeightAveraging
 from torch import Tensor, nn
@@ -40,12 +41,20 @@ class OptimConfig(StageConfig):
     """Decay rates of AdamW's moments."""
     weight_decay: float = 1e-4
     """Decoupled decay of matrices; biases, norms and scalars are never decayed."""
+    schedule: Literal["cosine", "published"] = "cosine"
+    """cosine: warm-up, then a cosine to the end. published: warm-up from `warmup_start_lr`, flat
+    until the first epoch and `warmup_steps` more are over, then the cosine."""
     warmup_steps: int = 60
-    """Steps of linear warm-up from nearly zero."""
+    """Steps of linear warm-up; `cosine` starts from nearly zero."""
+    warmup_start_lr: float = 1e-6
+    """First learning rate of the `published` warm-up."""
     final_lr_fraction: float = 0.01
     """Where the cosine ends, as a fraction of the peak."""
     ema_decay: float = 0.998
     """Limit of the weight average's decay; 0 switches the average off."""
+    ema_growth: Literal["counted", "published"] = "counted"
+    """How the decay grows after n of N steps. counted: at most (1 + n) / (10 + n). published: the
+    limit times 1 - exp(-50 n / N)."""
 
 
 def orthogonalize(matrices: Tensor, num_steps: int = 5) -> Tensor:
@@ -264,27 +273,49 @@ def _hidden_matrices(module: nn.Module, linear: bool) -> Iterable[int]:
             yield id(layer.weight)
 
 
-def lr_factor(step: int, total_steps: int, config: OptimConfig) -> float:
+def lr_factor(
+    step: int, total_steps: int, config: OptimConfig, steps_per_epoch: int | None = None
+) -> float:
     """Multiplier of the peak learning rate: linear warm-up, then cosine.
 
     Args:
         step: optimiser steps done.
         total_steps: steps of the whole training.
-        config: warm-up length and end of the cosine.
+        config: which schedule, warm-up length and end of the cosine.
+        steps_per_epoch: needed by the published schedule.
 
     Returns:
         Number in (0, 1].
+
+    Raises:
+        ValueError: the published schedule is asked for without the steps of an epoch.
+
+    Source: the published training configuration (published).
     """
-    warmup = min(config.warmup_steps, max(total_steps // 4, 1))
-    if step < warmup:
-        return (step + 1) / (warmup + 1)
-    done = min((step - warmup) / max(total_steps - warmup, 1), 1.0)
     low = config.final_lr_fraction
+    if config.schedule == "published":
+        if steps_per_epoch is None:
+            raise ValueError(
+                "lr_factor: the published schedule starts its cosine after one epoch; "
+                "pass steps_per_epoch"
+            )
+        warmup = min(config.warmup_steps, steps_per_epoch)
+        if step < warmup:
+            first = config.warmup_start_lr / config.lr
+            return first + (1 - first) * step / max(warmup - 1, 1)
+        flat = steps_per_epoch + config.warmup_steps
+        # One step more than there are, so that the last is not quite at the end.
+        done = min(max(step - flat, 0) / (max(total_steps - flat, 0) + 1), 1.0)
+    else:
+        warmup = min(config.warmup_steps, max(total_steps // 4, 1))
+        if step < warmup:
+            return (step + 1) / (warmup + 1)
+        done = min((step - warmup) / max(total_steps - warmup, 1), 1.0)
     return low + (1 - low) * 0.5 * (1 + math.cos(math.pi * done))
 
 
 def build_optimizer(
-    module: nn.Module, config: OptimConfig, total_steps: int
+    module: nn.Module, config: OptimConfig, total_steps: int, steps_per_epoch: int | None = None
 ) -> tuple[MuonAdamW, LambdaLR]:
     """Optimiser and per-step schedule of a training.
 
@@ -292,12 +323,15 @@ def build_optimizer(
         module: the model.
         config: optimiser configuration.
         total_steps: optimiser steps of the whole training.
+        steps_per_epoch: optimiser steps of an epoch; needed by the published schedule.
 
     Returns:
         The optimiser and its schedule, to be stepped after every optimiser step.
     """
     optimizer = MuonAdamW(parameter_groups(module, config))
-    schedule = LambdaLR(optimizer, lambda step: lr_factor(step, total_steps, config))
+    schedule = LambdaLR(
+        optimizer, lambda step: lr_factor(step, total_steps, config, steps_per_epoch)
+    )
     return optimizer, schedule
 
 
@@ -305,15 +339,18 @@ class EMA(WeightAveraging):
     """Exponential moving average of weights and buffers, used for validation and export.
 
     Lightning's callback swaps the average in for validation and at the end of training, and keeps
-    both sets in checkpoints. The decay grows as (1 + n) / (10 + n) towards its limit, so that
-    short trainings do not remember their initial weights.
+    both sets in checkpoints. The decay grows towards its limit, so that short trainings do not
+    remember their initial weights.
     """
 
-    def __init__(self, decay: float = 0.998) -> None:
+    def __init__(
+        self, decay: float = 0.998, growth: Literal["counted", "published"] = "counted"
+    ) -> None:
         """Set the limit.
 
         Args:
             decay: limit of the decay, in (0, 1).
+            growth: see `OptimConfig.ema_growth`.
 
         Raises:
             ValueError: a decay outside (0, 1).
@@ -321,14 +358,37 @@ class EMA(WeightAveraging):
         if not 0 < decay < 1:
             raise ValueError(f"EMA: decay must lie in (0, 1), got {decay}")
         self.decay = decay
+        self.growth = growth
+        self.total_steps = 1
         super().__init__(multi_avg_fn=self._average)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Learn how long the training is.
+
+        Args:
+            trainer: knows it.
+            pl_module: unused.
+        """
+        self.total_steps = int(trainer.estimated_stepping_batches)
+
+    def decay_after(self, count: int) -> float:
+        """The decay of the next update.
+
+        Args:
+            count: updates done.
+
+        Returns:
+            Number in [0, 1).
+        """
+        if self.growth == "published":
+            return self.decay * (1 - math.exp(-50 * count / self.total_steps))
+        return min(self.decay, (1 + count) / (10 + count))
 
     def _average(
         self, averages: Sequence[Tensor], currents: Sequence[Tensor], num_averaged: Tensor | int
     ) -> None:
         """Move the averages towards the current values in place; integers are copied."""
-        count = int(num_averaged)
-        decay = min(self.decay, (1 + count) / (10 + count))
+        decay = self.decay_after(int(num_averaged))
         if torch.is_floating_point(averages[0]):
             torch._foreach_lerp_(list(averages), list(currents), 1 - decay)
         else:

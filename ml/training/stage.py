@@ -31,10 +31,11 @@ from ml.imaging.letterbox import Letterbox
 from ml.inference.drawing import draw_heads
 from ml.inference.loading import save_detector
 from ml.model.config import ModelSize, model_config
-from ml.model.detector import build_detector
+from ml.model.detector import HeadDetectorNetwork, build_detector
+from ml.model.encoders import EncoderName, TransformersEncoder, encoder_config, encoder_of_folder
 from ml.model.losses import HeadLoss, LossConfig
 from ml.model.postprocess import PostprocessConfig, postprocess
-from ml.model.weights import load_fitting
+from ml.model.weights import initialise_from, load_fitting
 from ml.records.atomic import write_json
 from ml.records.config import StageConfig
 from ml.records.exclusions import Exclusions
@@ -63,6 +64,14 @@ class TrainedModelConfig(StageConfig):
 
     size: ModelSize = "nano"
     """Size of the network."""
+    encoder: EncoderName | None = None
+    """Encoder of the transformers library in place of the size's own; none: the size's own."""
+    encoder_folder: Path | None = None
+    """Local folder of a pretrained encoder, as transformers' save_pretrained writes it: its
+    architecture and weights. Takes the place of `encoder`."""
+    initial_weights: Path | None = None
+    """Checkpoint to start from, for example YOLO-NAS on COCO: whatever fits by name and shape is
+    taken, the rest is reported."""
     supervision: Literal["pseudo", "truth"] = "pseudo"
     """Labels: the annotation stage's, or the renderer's truth."""
     initial_encoder: Literal["flame_regressor"] | None = "flame_regressor"
@@ -130,9 +139,7 @@ def run(
         read_samples(ws, config, split, geometry, exclusions) for split in ("train", "val")
     )
     tracker.log_params(_data_params(train, val))
-    network = build_detector(model_config(config.size))
-    if config.initial_encoder:
-        start_encoder(network, ws.stage_dir(config.initial_encoder) / "regressor.safetensors")
+    network = build_network(ws, config)
     module = HeadDetectorModule(
         network,
         HeadLoss(config.loss, head_model),
@@ -167,6 +174,38 @@ def run(
     _register(folder, config, tracker, train[0].image_rgb, stage)
     finish_work(ws, stage)
     return report
+
+
+def build_network(ws: Workspace, config: TrainedModelConfig) -> HeadDetectorNetwork:
+    """The detector with its first weights.
+
+    Args:
+        ws: the workspace; paths of weights are relative to its root.
+        config: size, encoder, and where the first weights come from.
+
+    Returns:
+        The network, in training mode.
+
+    Raises:
+        FileNotFoundError: there are no such weights.
+        ValueError: the weights do not fit.
+    """
+    model = model_config(config.size)
+    if config.encoder_folder is not None:
+        folder = ws.root / config.encoder_folder
+        model = model.model_copy(update={"encoder": encoder_of_folder(folder)})
+        assert model.encoder is not None
+        network = build_detector(model, TransformersEncoder(model.encoder, folder))
+    else:
+        if config.encoder is not None:
+            model = model.model_copy(update={"encoder": encoder_config(config.encoder)})
+        network = build_detector(model)
+    if config.initial_weights is not None:
+        report = initialise_from(network, ws.root / config.initial_weights)
+        _LOGGER.info("%s: %s", config.initial_weights, report)
+    if config.initial_encoder:
+        start_encoder(network, ws.stage_dir(config.initial_encoder) / "regressor.safetensors")
+    return network
 
 
 def start_encoder(network: nn.Module, weights: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 from assets.checks import suites
 from assets.checks.suite import Suite, critical, warning
 from assets.checks.validation import validate
-from ml.records.tables import HEADS, TRUTH, write_table
+from ml.records.tables import HEADS, IMAGES, TRUTH, empty_table, write_table
 from ml.records.workspace import Workspace
 
 SHARDS = ["shard-00000", "shard-00001"]
@@ -161,3 +161,21 @@ def test_check_names_are_unique_and_say_why():
     assert len(names) == len(set(names)) > 60
     for suite in suites.ALL_SUITES:
         assert all(check.why.endswith(".") for check in suite.checks)
+
+
+@pytest.mark.parametrize(("generator", "fails"), [("sdxl-t2i", False), ("renderer", True)])
+def test_only_a_generator_without_exact_truth_may_leave_it_empty(ws, generator, fails):
+    for shard in SHARDS:
+        image = {
+            "sample_id": f"{shard}-0", "pose_id": "pose-0", "split": "train", "shard": shard,
+            "width": 64, "height": 64, "offset": 512, "size": 900, "sha256": "0" * 64, "seed": 1,
+            "generator": generator, "num_people": 1, "mean_luma": 100.0,
+        }  # fmt: skip
+        write_table(ws.table_path("images", shard), pd.DataFrame([image]), IMAGES)
+        write_table(ws.table_path("truth", shard), empty_table(TRUTH), TRUTH)
+    outcomes = [
+        *validate(ws, suites.TRUTH, SHARDS, None),
+        *validate(ws, suites.IMAGE_STATISTICS, SHARDS, None),
+    ]
+    blocking = [outcome.name for outcome in outcomes if outcome.blocks]
+    assert blocking == ["image_statistics__truth_where_it_is_known"] * fails

@@ -142,18 +142,20 @@ def test_what_is_not_dad_is_named(tmp_path):
         DadRegressor.load(tmp_path / "none")
 
 
-def test_it_is_chosen_by_configuration(file, tmp_path):
+def test_it_is_chosen_by_configuration(file, tmp_path, head_model):
     ws = Workspace(tmp_path, 1, 1, 1)
     (tmp_path / "m").mkdir()
     (tmp_path / "m" / "dad.trcd").write_bytes(file.read_bytes())
     model = {"path": "m/dad.trcd", "asset": "dad-3dnet"}
-    chosen = load_flame_regressor(ws, RegressorConfig(backend="dad", model=model, batch_size=4))
+    chosen = load_flame_regressor(
+        ws, RegressorConfig(backend="dad", model=model, batch_size=4), head_model
+    )
     assert (chosen.name, len(chosen.sha256)) == ("dad-3dnet", 64)
     with pytest.raises(ModelError, match="expected 0000"):
         load_flame_regressor(
-            ws, RegressorConfig(backend="dad", model={**model, "sha256": "0" * 64})
+            ws, RegressorConfig(backend="dad", model={**model, "sha256": "0" * 64}), head_model
         )
     with pytest.raises(ValueError, match="backend dad needs model"):
         RegressorConfig(backend="dad")
     with pytest.raises(FileNotFoundError, match="run the stage flame_regressor"):
-        load_flame_regressor(ws, RegressorConfig())
+        load_flame_regressor(ws, RegressorConfig(), head_model)

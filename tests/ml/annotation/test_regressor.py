@@ -6,12 +6,15 @@ import torch
 from ml.annotation.regressor import (
     CONFIG_NAME,
     CropRegressor,
+    MirroredRegressor,
     RegressorArchitecture,
     TrainedRegressor,
     load_regressor,
     save_regressor,
 )
-from ml.flame.rotation import matrix_from_6d, sixd_from_matrix
+from ml.flame.head_model import HeadModel
+from ml.flame.projection import mirror_flame
+from ml.flame.rotation import geodesic_distance, matrix_from_6d, sixd_from_matrix
 
 TINY = RegressorArchitecture(
     crop_size=64,
@@ -90,3 +93,23 @@ def test_errors_say_what_to_do(network: CropRegressor, tmp_path: Path) -> None:
     (tmp_path / CONFIG_NAME).write_text('{"colour": 1}')
     with pytest.raises(ValueError, match=r"colour.*got 1"):
         load_regressor(tmp_path)
+
+
+def test_looking_twice_treats_both_sides_alike(
+    network: CropRegressor, head_model: HeadModel
+) -> None:
+    once = TrainedRegressor(network, "0" * 64)
+    twice = MirroredRegressor(once, head_model)
+    crops = torch.randint(0, 256, (4, 3, 64, 64), dtype=torch.uint8)
+    with torch.no_grad():
+        network.output.weight.mul_(20)
+    seen = twice.predict(crops)
+    seen_in_mirror = mirror_flame(twice.predict(crops.flip(-1)), 64.0, head_model)
+    torch.testing.assert_close(seen, seen_in_mirror, rtol=1e-4, atol=1e-4)
+    # One look does not.
+    alone = mirror_flame(once.predict(crops.flip(-1)), 64.0, head_model)
+    assert (once.predict(crops) - alone).abs().max() > 0.01
+    angle = geodesic_distance(*(matrix_from_6d(f[:, 403:409]) for f in (seen, once.predict(crops))))
+    other = geodesic_distance(*(matrix_from_6d(f[:, 403:409]) for f in (seen, alone)))
+    torch.testing.assert_close(angle, other, rtol=1e-3, atol=1e-4)
+    assert (twice.name, twice.crop_size, twice.box_margin) == (once.name, 64, 0.25)

@@ -75,6 +75,7 @@ def captions(name_probability):
             children,
             rng.integers(1, 11, len(children)).tolist(),
             name_probability=name_probability,
+            hat_probability=0.22,
             max_described=3,
         )
 

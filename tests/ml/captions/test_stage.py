@@ -3,17 +3,19 @@
 import json
 import re
 
+import pandas as pd
 import pytest
 
 from ml.captions import stage
 from ml.captions.config import CaptionsConfig
+from ml.captions.drafts import CAPTIONERS
 from ml.captions.names import GazetteerNameDetector
-from ml.captions.scene import Scene
+from ml.captions.scene import NO_SCENE, Scene
 from ml.poses.config import PosesConfig
 from ml.poses.stage import run_shard as run_poses
 from ml.records.exclusions import read_exclusions
 from ml.records.ids import sample_seed
-from ml.records.tables import CAPTIONS, POSES, read_table, write_table
+from ml.records.tables import CAPTIONS, POSE_SOURCES, POSES, read_table, write_table
 from ml.records.workspace import Workspace
 
 SHARD = "shard-00000"
@@ -55,7 +57,7 @@ def test_distribution_table_counts_before_and_after(ws):
 
 
 def test_names_are_excluded_with_their_span_but_not_their_text(ws):
-    report = stage.run_shard(ws, CaptionsConfig(name_probability=0.2), SHARD)
+    report = stage.run_shard(ws, CaptionsConfig(name_probability=0.2, max_drop_rate=0.6), SHARD)
     assert report.num_excluded == report.metadata["captions_with_a_name"] > 0
     assert report.metadata["of_these_found"] == report.num_excluded
     excluded = read_exclusions(ws, ["captions"])
@@ -106,3 +108,76 @@ def test_pose_with_a_missing_person_is_excluded(ws):
         stage.sample_ids(victim, 1)[0],
         "broken pose",
     )
+
+
+@pytest.fixture
+def described(ws):
+    """The same poses as if they were estimated; one source has no description, one a name."""
+    poses = read_table(ws.table_path("poses", SHARD), POSES).drop_duplicates("pose_id")
+    rows = [
+        {
+            "pose_id": pose_id,
+            "split": split,
+            "description": f"a person, sitting, place: room {index}",
+            "captioner": "blip-vqa@123",
+            "estimator": "vitpose@123",
+            "source": "own-pictures",
+            "image_sha256": "0" * 64,
+            "url_sha256": "",
+        }
+        for index, (pose_id, split) in enumerate(poses[["pose_id", "split"]].to_numpy())
+    ]
+    rows[3]["description"] = "maria garcia, sitting"
+    path = ws.table_path("poses", f"{SHARD}.sources")
+    write_table(path, pd.DataFrame(rows[1:]), POSE_SOURCES)
+    return ws
+
+
+def test_descriptions_of_sources_become_captions(described):
+    config = CaptionsConfig(captioner="source", diversify_probability=1.0)
+    report = stage.run_shard(described, config, SHARD)
+    assert (report.num_in, report.num_out) == (40, 38)
+    rows = read_table(described.table_path("captions", SHARD), CAPTIONS)
+    assert set(rows["captioner"]) == {"blip-vqa@123"}
+    assert set(rows["scene"]) == {NO_SCENE}
+    assert rows["caption"].str.startswith("a person, sitting, place: room").all()
+    assert not (rows["caption"] == rows["prompt"]).any()
+    reasons = read_exclusions(described, ["captions"]).set_index("sample_id")["reason"]
+    assert reasons.to_dict() == {
+        "image-00000-00000": "no caption",
+        "image-00000-00003": "name",
+    }
+
+
+def test_terms_of_free_text_come_evenly_not_by_chance(described):
+    config = CaptionsConfig(captioner="source", diversify_probability=1.0)
+    table = stage.run_shard(described, config, SHARD).tables["origin_before_and_after"]
+    dealt = table.set_index("term")["subjects_after"].drop("none")
+    assert dealt.sum() == 38
+    assert dealt.max() - dealt.min() <= 1
+    before = table.set_index("term")["captions_before"]
+    assert before["none"] == 38
+
+
+def test_a_shard_without_descriptions_is_named(ws):
+    with pytest.raises(FileNotFoundError, match=r"pose_sources: no table at .*sources.parquet"):
+        stage.run_shard(ws, CaptionsConfig(captioner="source"), SHARD)
+
+
+def test_gliner_takes_the_gazetteer_s_place(described, tiny_models):
+    model = {"path": str(tiny_models.path("gliner")), "asset": "random-weights"}
+    config = CaptionsConfig(captioner="source", name_detector="gliner", gliner={"model": model})
+    found = read_table(described.table_path("poses", f"{SHARD}.sources"), POSE_SOURCES)
+    found.loc[5, "description"] = "anna smith with a man in the park"
+    found.loc[2, "description"] = "two people standing on the street"
+    write_table(described.table_path("poses", f"{SHARD}.sources"), found, POSE_SOURCES)
+    stage.run_shard(described, config.model_copy(update={"max_drop_rate": 1.0}), SHARD)
+    excluded = read_exclusions(described, ["captions"]).set_index("sample_id")["detail"]
+    assert "characters 0-4 (gliner)" in excluded["image-00000-00006"]
+    rows = read_table(described.table_path("captions", SHARD), CAPTIONS)
+    assert "image-00000-00003" in set(rows["sample_id"])
+
+
+def test_every_configured_captioner_exists():
+    names = CaptionsConfig.model_fields["captioner"].annotation.__args__
+    assert set(names) == set(CAPTIONERS)

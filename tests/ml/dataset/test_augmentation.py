@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -11,11 +12,12 @@ from scipy.spatial.transform import Rotation
 
 from ml.dataset.augmentation import (
     AugmentConfig,
-    Similarity,
     change_look,
     head_outlines,
     random_similarity,
 )
+from ml.dataset.published_augmentation import published_similarity
+from ml.dataset.similarity import Similarity
 
 Array = NDArray[np.floating]
 HALF = np.random.default_rng(0).normal(0, 0.1, (40, 3))
@@ -214,3 +216,87 @@ def test_most_windows_are_centred_on_the_chosen_point_and_some_are_not(flip: flo
         middles.append((box[:2] + box[2:]) / 2)
     centred = (np.abs(np.array(middles) - 64) < 0.5).all(axis=1)
     assert 0.45 < centred.mean() < 0.85
+
+
+@pytest.mark.parametrize("quarters", [0, 1, 2, 3])
+@pytest.mark.parametrize("flip", [False, True])
+def test_published_geometry_is_the_product_of_its_steps(quarters: int, flip: bool) -> None:
+    """Mirror, rotation and zoom about a shifted centre, quarter turn about the middle, letterbox:
+    applied one after the other to projected vertices, and to the parameters at once."""
+
+    class Fixed:
+        """A source that gives chosen numbers."""
+
+        def random(self, count: int) -> list[float]:
+            return [0.0, 0.0, 0.0 if flip else 1.0]
+
+        def uniform(self, low: float, high: float, count: int | None = None) -> object:
+            return np.array([0.6, 0.8, -0.7]) if count == 3 else 1.3
+
+        def integers(self, high: int) -> int:
+            return quarters
+
+    height, width, size = 60, 100, 192
+    change = published_similarity(height, width, size, Fixed(), 0.5)  # type: ignore[arg-type]
+    flames = np.concatenate([[head(yaw), head(-yaw, 30, 40)] for yaw in range(0, 181, 20)])
+    points = projected(flames)[..., :2]
+    if flip:
+        points = np.stack([width - points[..., 0], points[..., 1]], axis=-1)
+    angle = np.deg2rad(0.6 * 45)
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    centre = np.array([width * (0.5 + 0.08), height * (0.5 - 0.07)])
+    points = 1.3 * (points - centre) @ turn.T + centre
+    quarter = np.linalg.matrix_power(np.array([[0, -1], [1, 0]]), quarters)
+    points = (points - [width / 2, height / 2]) @ quarter.T * (size / width) + size / 2
+    moved = projected(change.flame(flames, mirror))[..., :2]
+    assert np.abs((moved[:, SWAP] if flip else moved) - points).max() < 2e-3
+
+
+def test_published_geometry_is_drawn_as_often_as_published() -> None:
+    changes = [published_similarity(80, 80, 64, np.random.default_rng(seed)) for seed in range(800)]
+    zooms = np.array([change.zoom / 0.8 for change in changes])
+    turned = np.array([change.angle_rad != 0 for change in changes])
+    assert 0.5 <= zooms.min() < 0.6
+    assert 1.9 < zooms.max() <= 2.0
+    assert np.mean(zooms != 1) == pytest.approx(0.35, abs=0.05)
+    assert turned.mean() == pytest.approx(1 - 0.65 * (1 - 0.2 * 0.75), abs=0.05)
+    assert not any(change.mirror_width for change in changes)
+    config = AugmentConfig(recipe="published", flip=0.0)
+    same = random_similarity(80, 80, 64, config, np.random.default_rng(3))
+    assert same == changes[3]
+
+
+def test_published_look_depends_on_the_seed_alone() -> None:
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 256, (6, 5, 3), dtype=np.uint8).repeat(8, 0).repeat(8, 1)
+    before = torch.random.get_rng_state()
+    config = AugmentConfig(recipe="published")
+    looks = [change_look(image, config, np.random.default_rng(seed)) for seed in range(40)]
+    assert torch.equal(torch.random.get_rng_state(), before)
+    again = [change_look(image, config, np.random.default_rng(seed)) for seed in range(40)]
+    assert all(np.array_equal(*pair) for pair in zip(looks, again, strict=True))
+    assert all(look.shape == image.shape and look.dtype == np.uint8 for look in looks)
+    untouched = np.mean([np.array_equal(look, image) for look in looks])
+    assert 0.02 < untouched < 0.35  # 0.8^3 * 0.875 * 0.95^2 * 0.5^2 = 0.10
+
+
+def test_each_published_change_works_on_rgb() -> None:
+    """Every change changes something and keeps the picture; a red patch stays the reddest but
+    where channels are meant to move."""
+    from ml.dataset.published_augmentation import _steps
+
+    image = torch.full((1, 3, 40, 48), 0.4)
+    image[:, 0, 8:24, 8:24] = 0.9
+    image[:, 2, 20:36, 28:44] = 0.8
+    image += 0.02 * torch.rand(image.shape, generator=torch.Generator().manual_seed(0))
+    groups = [changes for _, changes in _steps()]
+    assert [len(changes) for changes in groups] == [5, 3, 2, 1, 1, 2, 1, 1]
+    for number, changes in enumerate(groups):
+        for index, change in enumerate(changes):
+            torch.manual_seed(0)
+            found = [change(image, np.random.default_rng(seed)).clamp(0, 1) for seed in range(4)]
+            assert all(x.shape == image.shape for x in found), (number, index)
+            assert max((x - image).abs().max() for x in found) > 1e-3, (number, index)
+            if number not in (4, 5):
+                patch = found[0][0, :, 12:20, 12:20].mean(dim=(1, 2))
+                assert patch.argmax() == 0, (number, index)

@@ -13,6 +13,7 @@ from ml.flame.rotation import (
     matrix_from_6d,
     matrix_from_axis_angle,
     matrix_from_euler_deg,
+    nearest_rotation,
     sixd_from_matrix,
     wrap_deg,
 )
@@ -165,3 +166,17 @@ def test_half_precision_is_computed_in_float32():
 def test_shapes_are_refused_by_name(function, shape, text):
     with pytest.raises(ValueError, match=re.escape(text)):
         function(torch.zeros(shape))
+
+
+def test_nearest_rotation_of_rotations_and_of_sums():
+    r = random_matrices(20)
+    torch.testing.assert_close(nearest_rotation(3.0 * r), r)
+    # Halfway between two turns about one axis lies the mean angle.
+    first, second = (
+        torch.as_tensor(Rotation.from_euler("y", a, degrees=True).as_matrix()) for a in (10, 50)
+    )
+    middle = torch.as_tensor(Rotation.from_euler("y", 30, degrees=True).as_matrix())
+    torch.testing.assert_close(nearest_rotation(first + second), middle)
+    # A reflection is no rotation: the nearest one still has determinant 1.
+    flipped = nearest_rotation(torch.diag(torch.tensor([1.0, 0.9, -0.5], dtype=torch.float64)))
+    torch.testing.assert_close(flipped, torch.eye(3, dtype=torch.float64))

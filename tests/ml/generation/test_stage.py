@@ -8,12 +8,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ml.captions.scene import Scene
+from ml.captions.scene import NO_SCENE, Scene
 from ml.generation.config import ImagesConfig
 from ml.generation.generator import GENERATORS
 from ml.generation.stage import run_shard
 from ml.imaging.io import decode_image
 from ml.records.exclusions import read_exclusions
+from ml.records.lineage import sample_lineage
 from ml.records.shards import ShardReader
 from ml.records.tables import CAPTIONS, IMAGES, POSES, TRUTH, read_table, write_table
 from ml.records.workspace import Workspace
@@ -112,3 +113,47 @@ def test_every_configured_backend_has_a_generator():
 def test_quality_range_must_be_ordered():
     with pytest.raises(ValueError, match="jpeg_quality_min must not exceed"):
         ImagesConfig(jpeg_quality_min=90, jpeg_quality_max=80)
+
+
+def test_a_diffusion_backend_writes_no_truth_and_its_settings(workspace, tiny_models):
+    models = {
+        "base": {"path": str(tiny_models.path("sdxl")), "asset": "random-weights"},
+        "conditioner": {"path": str(tiny_models.path("t2i-adapter")), "asset": "random-weights"},
+    }
+    config = ImagesConfig(backend="sdxl-t2i", diffusion={**models, "steps": 2})
+    report = run_shard(workspace, config, SHARD)
+    # The pose without a third dimension has keypoints, and no more is needed.
+    assert (report.num_in, report.num_out) == (3, 3)
+    assert not len(read_table(workspace.table_path("truth", SHARD), TRUTH))
+    with ShardReader(workspace.stage_dir("images") / f"{SHARD}.tar") as reader:
+        record = reader.read_json("image-1")
+    assert record["generator"] == "sdxl-t2i"
+    assert record["settings"]["algorithm"] == "sde-dpmsolver++"
+    assert [model["asset"] for model in record["settings"]["models"]] == ["random-weights"] * 2
+    assert sample_lineage(workspace, "image-1")["settings"] == record["settings"]
+
+
+def test_the_pncc_backend_writes_the_truth_it_was_given(workspace, tiny_models):
+    models = {
+        "base": {"path": str(tiny_models.path("sdxl")), "asset": "random-weights"},
+        "conditioner": {
+            "path": str(tiny_models.path("sdxl-controlnet")),
+            "asset": "random-weights",
+        },
+    }
+    config = ImagesConfig(backend="sdxl-pncc", diffusion={**models, "steps": 1}, max_drop_rate=0.5)
+    report = run_shard(workspace, config, SHARD)
+    assert (report.num_out, report.num_excluded) == (2, 1)
+    truth = read_table(workspace.table_path("truth", SHARD), TRUTH)
+    assert list(truth["sample_id"]) == ["image-0", "image-2"]
+    assert list(truth["skin_tone"]) == [1, 3]
+    assert set(truth["hair_style"]) == {"unknown"}
+
+
+def test_a_caption_without_a_scene_cannot_be_rendered(workspace):
+    path = workspace.table_path("captions", SHARD)
+    write_table(path, read_table(path, CAPTIONS).assign(scene=NO_SCENE), CAPTIONS)
+    run_shard(workspace, ImagesConfig(max_drop_rate=1.0), SHARD)
+    details = read_exclusions(workspace, ["images"])["detail"]
+    assert len(details) == 3
+    assert details.str.contains("the caption has no scene; the renderer needs").all()

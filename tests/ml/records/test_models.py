@@ -3,9 +3,10 @@
 import hashlib
 
 import pytest
+import torch
 from pydantic import ValidationError
 
-from ml.records.models import ModelError, ModelRef, hash_model
+from ml.records.models import ModelError, ModelRef, choose_device, hash_model, require
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -90,3 +91,26 @@ def test_an_unregistered_asset_is_refused(folder, tmp_path):
 def test_a_reference_that_leaves_the_version_open_is_refused(values, message):
     with pytest.raises(ValidationError, match=message):
         ModelRef(asset="crop-regressor", **values)
+
+
+@pytest.mark.parametrize("available", [True, False])
+def test_the_device_is_the_gpu_when_there_is_one(available, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: available)
+    assert choose_device("auto").type == ("cuda" if available else "cpu")
+    assert choose_device("cpu").type == "cpu"
+
+
+def test_a_model_that_a_backend_needs_must_be_named(tmp_path):
+    with pytest.raises(ModelError, match=r"images\.diffusion\.base: sdxl-t2i needs a model .*none"):
+        require(None, "images.diffusion.base", "sdxl-t2i", tmp_path)
+
+
+def test_files_of_another_kind_are_refused_with_the_library_s_words(folder, tmp_path):
+    class Net:
+        @staticmethod
+        def from_pretrained(location, **options):
+            raise OSError(f"no weights in {location}, {sorted(options)}")
+
+    model = ModelRef(path="models/net", asset="crop-regressor").resolve(tmp_path)
+    with pytest.raises(ModelError, match=r"cannot be loaded as Net: no weights .*local_files"):
+        model.load(Net)

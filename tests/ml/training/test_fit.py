@@ -9,6 +9,7 @@ import sys
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import lightning.pytorch as pl
@@ -19,8 +20,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from ml.records.workspace import Workspace
 from ml.training.base import NonFiniteTraining, TrainingModule
-from ml.training.callbacks import CHECKPOINT_NAME
-from ml.training.determinism import EpochSampler, SampleKey, prepare_torch
+from ml.training.checkpoint import CHECKPOINT_NAME
+from ml.training.determinism import EpochSampler, ResumableLoader, SampleKey, prepare_torch
 from ml.training.fit import FitConfig, finish_work, fit
 from ml.training.optim import OptimConfig
 from ml.training.tracking import NullTracker
@@ -69,14 +70,14 @@ class ToyModule(TrainingModule):
 class ToyDataModule(pl.LightningDataModule):
     """The loaders the real data modules also build."""
 
-    def __init__(self, kill_at_epoch: int | None = None) -> None:
+    def __init__(self, batch_size: int = 4) -> None:
         super().__init__()
-        self.kill_at_epoch = kill_at_epoch
+        self.batch_size = batch_size
 
     def train_dataloader(self) -> DataLoader[Any]:
         data = ToyData()
         sampler = EpochSampler(data.ids, seed=7, stage=STAGE, shuffle=True)
-        return DataLoader(data, batch_size=4, sampler=sampler)
+        return ResumableLoader(data, batch_size=self.batch_size, sampler=sampler)
 
     def val_dataloader(self) -> DataLoader[Any]:
         data = ToyData()
@@ -86,22 +87,60 @@ class ToyDataModule(pl.LightningDataModule):
 
 
 class KillAt(pl.Callback):
-    """Kills the process as a power cut would, in the middle of an epoch."""
+    """Kills the process as a power cut would, after an optimiser step."""
 
-    def __init__(self, epoch: int) -> None:
-        self.epoch = epoch
+    def __init__(self, step: int) -> None:
+        self.step = step
 
-    def on_train_batch_end(self, trainer: pl.Trainer, *rest: Any) -> None:
-        if trainer.current_epoch == self.epoch and trainer.global_step % 3 == 2:
+    def on_train_batch_start(self, trainer: pl.Trainer, *rest: Any) -> None:
+        if trainer.global_step == self.step:
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-def train(root: Path, callbacks: Sequence[pl.Callback] = (), poison: str | None = None) -> Any:
+class Seen(pl.Callback):
+    """Remembers what was trained on."""
+
+    def __init__(self) -> None:
+        self.ids: list[str] = []
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, module: pl.LightningModule, batch: Any, *rest: Any
+    ) -> None:
+        self.ids += batch["sample_ids"]
+
+
+def train(
+    root: Path,
+    callbacks: Sequence[pl.Callback] = (),
+    poison: str | None = None,
+    batch_size: int = 4,
+    **changes: Any,
+) -> Any:
     """Train the toy in a workspace; returns (module, result)."""
     ws = Workspace(root=root, seed=7, num_shards=1, shard_size=1, threads=1)
     prepare_torch(ws, STAGE)
     module = ToyModule(poison)
-    return module, fit(module, ToyDataModule(), ws, STAGE, CONFIG, NullTracker(), callbacks)
+    config = CONFIG.model_copy(update=changes)
+    data = ToyDataModule(batch_size)
+    return module, fit(module, data, ws, STAGE, config, NullTracker(), callbacks)
+
+
+def train_until_killed(root: Path, step: int, **changes: Any) -> None:
+    """Train in a process of its own that is killed before a step."""
+    script = f"""
+        import sys
+        sys.path.insert(0, {str(Path(__file__).parent)!r})
+        from pathlib import Path
+        from test_fit import KillAt, train
+        train(Path({str(root)!r}), [KillAt({step})], **{changes!r})
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)],
+        cwd=Path(__file__).parents[3],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])},
+        check=False,
+    )
+    assert done.returncode == -signal.SIGKILL
 
 
 def assert_equal_weights(a: nn.Module, b: nn.Module) -> None:
@@ -111,20 +150,7 @@ def assert_equal_weights(a: nn.Module, b: nn.Module) -> None:
 
 def test_killed_and_resumed_equals_uninterrupted(tmp_path: Path) -> None:
     whole, whole_result = train(tmp_path / "whole")
-    script = f"""
-        import sys
-        sys.path.insert(0, {str(Path(__file__).parent)!r})
-        from pathlib import Path
-        from test_fit import KillAt, train
-        train(Path({str(tmp_path / "cut")!r}), [KillAt(2)])
-    """
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(script)],
-        cwd=Path(__file__).parents[3],
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])},
-        check=False,
-    )
-    assert done.returncode == -signal.SIGKILL
+    train_until_killed(tmp_path / "cut", step=8)
     resumed, result = train(tmp_path / "cut")
     assert result.resumed_epoch == 2
     assert whole_result.resumed_epoch == 0
@@ -135,6 +161,47 @@ def test_killed_and_resumed_equals_uninterrupted(tmp_path: Path) -> None:
     assert result.resumed_epoch == CONFIG.epochs
     assert_equal_weights(whole, again)
     assert result.history.equals(whole_result.history)
+
+
+def test_killed_in_mid_epoch_goes_on_from_there(tmp_path: Path) -> None:
+    """Epochs of 6 batches, a checkpoint every 4 steps, killed before step 11: in epoch 1."""
+    changes = {"checkpoint_every_steps": 4, "epochs": 2}
+    seen, rest = Seen(), Seen()
+    whole, whole_result = train(tmp_path / "whole", [seen], **changes, batch_size=2)
+    train_until_killed(tmp_path / "cut", step=11, **changes, batch_size=2)
+    resumed, result = train(tmp_path / "cut", [rest], **changes, batch_size=2)
+    assert (result.resumed_epoch, result.resumed_step) == (1, 8)
+    assert rest.ids == seen.ids[8 * 2 :]  # nothing twice, nothing left out
+    assert_equal_weights(whole, resumed)
+    assert result.history.equals(whole_result.history)
+
+
+def test_mid_epoch_checkpoints_need_a_resumable_loader(tmp_path: Path) -> None:
+    class Plain(ToyDataModule):
+        def train_dataloader(self) -> DataLoader[Any]:
+            loader = super().train_dataloader()
+            return DataLoader(loader.dataset, batch_size=4, sampler=loader.sampler)
+
+    ws = Workspace(root=tmp_path, seed=7, num_shards=1, shard_size=1, threads=1)
+    config = CONFIG.model_copy(update={"checkpoint_every_steps": 2})
+    with pytest.raises(ValueError, match="expected a ResumableLoader for training, got DataLoader"):
+        fit(ToyModule(), Plain(), ws, STAGE, config, NullTracker())
+
+
+def test_loader_processes_get_the_epoch_of_a_resume() -> None:
+    """Batches are asked for after the epoch is known, not when the iterator is made."""
+    sampler = EpochSampler(ToyData.ids, seed=7, stage=STAGE, shuffle=True)
+    loader = ResumableLoader(ToyData(), batch_size=4, sampler=sampler, num_workers=1)
+    loader.load_state_dict({"epoch": 3, "batches": 2})
+    batches = iter(loader)
+    sampler.set_epoch(3)
+    ids = [batch["sample_ids"] for batch in batches]
+    expected = EpochSampler(ToyData.ids, seed=7, stage=STAGE, shuffle=True)
+    expected.set_epoch(3)
+    assert ids == [[ToyData.ids[key.index] for key in list(expected)[8:]]]
+    assert loader.state_dict() == {"epoch": 3, "batches": 3}
+    sampler.set_epoch(4)
+    assert len(list(loader)) == 3
 
 
 def test_history_and_metrics(tmp_path: Path) -> None:
@@ -167,6 +234,37 @@ def test_non_finite_loss_names_term_and_samples(tmp_path: Path) -> None:
     assert "s05" in text
     assert "epoch 0" in text
     assert "learning rate" in text
+
+
+def test_non_finite_loss_is_named_under_mixed_precision(tmp_path: Path) -> None:
+    with pytest.raises(NonFiniteTraining, match=r"extra = nan.* samples \[.*s05"):
+        train(tmp_path, poison="s05", precision="bf16-mixed")
+
+
+@pytest.mark.parametrize(("precision", "stops"), [("bf16-mixed", True), ("16-mixed", False)])
+def test_infinite_gradients_are_left_to_the_loss_scaling_of_fp16(
+    precision: str, stops: bool
+) -> None:
+    """The scaler of fp16 looks for overflow by itself, skips the step and scales down."""
+    module = ToyModule()
+    module._trainer = SimpleNamespace(precision=precision, current_epoch=0, global_step=0)
+    parameter = module.out.bias
+    parameter.grad = torch.full_like(parameter, float("inf"))
+    optimizer = torch.optim.SGD([parameter], lr=0.1)
+    if stops:
+        with pytest.raises(NonFiniteTraining, match="gradient of 1 parameters"):
+            module.configure_gradient_clipping(optimizer, 1.0)
+    else:
+        module.configure_gradient_clipping(optimizer, 1.0)
+
+
+def test_no_clipping_leaves_the_gradient(tmp_path: Path) -> None:
+    """A limit of 0 is no limit."""
+    free, _ = train(tmp_path / "free", gradient_clip=0.0, epochs=1)
+    wide, _ = train(tmp_path / "wide", gradient_clip=1e6, epochs=1)
+    tight, _ = train(tmp_path / "tight", gradient_clip=1e-6, epochs=1)
+    assert_equal_weights(free, wide)
+    assert not torch.equal(free.out.weight, tight.out.weight)
 
 
 def test_non_finite_gradient_is_named(tmp_path: Path) -> None:

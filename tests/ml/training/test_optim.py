@@ -185,3 +185,29 @@ def test_ema_warms_up_and_copies_integers() -> None:
     with pytest.raises(ValueError, match=r"\(0, 1\), got 1"):
         EMA(1.0)
     assert math.isclose(ema.decay, 0.9)
+
+
+def test_published_schedule_by_hand() -> None:
+    """Warm-up of 4 steps, flat to step 10 + 4, cosine over the remaining 26 and one."""
+    config = OptimConfig(
+        schedule="published", lr=1e-3, warmup_steps=4, warmup_start_lr=1e-4, final_lr_fraction=0.1
+    )
+    factors = [lr_factor(step, 40, config, 10) for step in range(41)]
+    assert factors[:4] == pytest.approx([0.1, 0.4, 0.7, 1.0])
+    assert factors[4:15] == [1.0] * 11
+    assert factors[15] < 1.0
+    half = 0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * 13 / 27))
+    assert factors[27] == pytest.approx(half)
+    assert factors[39] == pytest.approx(0.1, abs=0.02)
+    # An epoch shorter than the warm-up ends it.
+    assert lr_factor(2, 40, config, 2) == 1.0
+    with pytest.raises(ValueError, match="pass steps_per_epoch"):
+        lr_factor(0, 40, config)
+
+
+def test_published_decay_of_the_average() -> None:
+    ema = EMA(0.9997, "published")
+    ema.total_steps = 1000
+    assert ema.decay_after(0) == 0.0
+    assert ema.decay_after(20) == pytest.approx(0.9997 * (1 - math.exp(-1)))
+    assert ema.decay_after(1000) == pytest.approx(0.9997, abs=1e-6)

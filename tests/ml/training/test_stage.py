@@ -30,6 +30,7 @@ from ml.training.stage import (
     STAGE,
     TrainedModelConfig,
     TrainedModelExactConfig,
+    build_network,
     run,
     start_encoder,
 )
@@ -158,3 +159,44 @@ def test_weights_of_another_encoder_are_refused(tmp_path: Path) -> None:
     save_file({"backbone.stem.conv.conv.weight": torch.zeros(1)}, tmp_path / "other.safetensors")
     with pytest.raises(ValueError, match="its encoder is not the detector's: missing"):
         start_encoder(network, tmp_path / "other.safetensors")
+
+
+def test_a_pretrained_encoder_is_trained_stored_and_read_back(
+    trained: Workspace, tmp_path: Path
+) -> None:
+    from transformers import SegformerConfig, SegformerForImageClassification
+
+    shutil.copytree(trained.root / "data", tmp_path / "data")
+    ws = Workspace(root=tmp_path, seed=5, num_shards=1, shard_size=8, threads=1)
+    tiny = SegformerConfig(
+        hidden_sizes=[8, 16, 24, 32], depths=[1] * 4, num_attention_heads=[1, 2, 4, 4]
+    )
+    SegformerForImageClassification(tiny).save_pretrained(tmp_path / "encoder")
+    once = {
+        **SHORT,
+        "encoder_folder": Path("encoder"),
+        "loop": FitConfig(epochs=1, precision="32-true"),
+    }
+    config = TrainedModelConfig(**once)
+    network = build_network(ws, config)
+    assert network.backbone.channels == (8, 16, 24, 32)
+    run(ws, config, NullTracker())
+    shutil.rmtree(tmp_path / "encoder")  # the stored model needs it no more
+    predictor = load_detector(ws.stage_dir(STAGE))
+    images = list(np.random.default_rng(0).integers(0, 256, (2, 96, 96, 3), dtype=np.uint8))
+    first, second = predictor._network(torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)).flame
+    assert (first - second).abs().max() > 1e-4
+
+
+def test_initial_weights_are_taken_where_they_fit(trained: Workspace, tmp_path: Path) -> None:
+    shutil.copytree(trained.root / "data", tmp_path / "data")
+    ws = Workspace(root=tmp_path, seed=5, num_shards=1, shard_size=8, threads=1)
+    donor = build_detector(model_config("nano")).state_dict()
+    donor["heads.head1.cls_pred.weight"] = torch.zeros(80, 32, 1, 1)
+    torch.save({"net": donor}, tmp_path / "coco.pth")
+    config = TrainedModelConfig(**{**SHORT, "initial_weights": Path("coco.pth")})
+    state = build_network(ws, config).state_dict()
+    assert torch.equal(
+        state["backbone.stem.conv.conv.weight"], donor["backbone.stem.conv.conv.weight"]
+    )
+    assert state["heads.head1.cls_pred.weight"].shape == (1, 32, 1, 1)

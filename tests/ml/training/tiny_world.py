@@ -2,21 +2,44 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pandas as pd
+from torch import nn
 
 from ml.flame.geometry import HeadGeometry
 from ml.flame.head_model import NUM_FACES, NUM_VERTICES, HeadModel
 from ml.imaging.io import encode_jpeg
+from ml.records.heads import Heads
 from ml.records.shards import shard_writer
 from ml.records.tables import DATASET_HEADS, TRUTH, VERDICTS, write_table
 from ml.records.workspace import Workspace
+from ml.training.module import HeadDetectorModule
 
 SIZE = 96
 SPLITS = ("train", "train", "train", "train", "train", "train", "val", "val")
+
+
+class FrozenNormModule(HeadDetectorModule):
+    """A detector whose batch normalisation does not see the batch, so that its size is all one."""
+
+    def train(self, mode: bool = True) -> FrozenNormModule:
+        super().train(mode)
+        for module in self.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.eval()
+        return self
+
+
+def count_images(
+    predicted: Sequence[Heads], labelled: Sequence[Heads], ignored: Sequence[np.ndarray]
+) -> dict[str, float]:
+    """Figures that tell how many images were measured, and in which order."""
+    order = sum(index * len(heads) for index, heads in enumerate(labelled))
+    return {"images": float(len(predicted)), "order": float(order)}
 
 
 def ball_model() -> HeadModel:

@@ -1,0 +1,145 @@
+"""Changes of the image frame that move image, boxes and FLAME parameters alike."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from ml.imaging.letterbox import PADDING_VALUE
+
+Image = NDArray[np.uint8]
+Array = NDArray[np.floating]
+
+Mirror = Callable[[Array], Array]
+"""(N, 413) parameters -> the mirrored head's, about x = 0 of the image frame."""
+
+
+@dataclass(frozen=True)
+class Similarity:
+    """A change of image frame: optional mirror, then p -> zoom * R(angle) p + shift.
+
+    Attributes:
+        zoom: new px per old px, > 0.
+        angle_rad: from x (right) towards y (down), so clockwise on the screen.
+        shift: (x, y), new px.
+        mirror_width: width of the old image if x becomes width - x first, else None.
+    """
+
+    zoom: float = 1.0
+    angle_rad: float = 0.0
+    shift: tuple[float, float] = (0.0, 0.0)
+    mirror_width: float | None = None
+
+    def rotation(self) -> NDArray[np.float64]:
+        """The rotation without zoom.
+
+        Returns:
+            (2, 2).
+        """
+        cosine, sine = np.cos(self.angle_rad), np.sin(self.angle_rad)
+        return np.array([[cosine, -sine], [sine, cosine]])
+
+    def matrix(self) -> NDArray[np.float64]:
+        """The whole change as an affine matrix of continuous pixel coordinates.
+
+        Returns:
+            (2, 3).
+        """
+        matrix = np.column_stack([self.zoom * self.rotation(), np.asarray(self.shift)])
+        if self.mirror_width is not None:
+            matrix[:, 2] += matrix[:, 0] * self.mirror_width
+            matrix[:, 0] *= -1
+        return matrix
+
+    def points(self, points_px: Array) -> NDArray[np.float32]:
+        """Move image points.
+
+        Args:
+            points_px: (..., 2) old frame, px.
+
+        Returns:
+            (..., 2) float32 new frame, px.
+        """
+        matrix = self.matrix()
+        return (points_px @ matrix[:, :2].T + matrix[:, 2]).astype(np.float32)
+
+    def flame(self, flame: Array, mirror: Mirror | None = None) -> NDArray[np.float32]:
+        """Move heads: their projected vertices move exactly as `points` would move them.
+
+        A rotation of the image multiplies the head's rotation from the left, R <- Rz R. (The
+        official code multiplies from the right, which agrees for frontal heads only.)
+
+        Args:
+            flame: (N, 413) image frame, px.
+            mirror: the head model's mirror; needed when this similarity mirrors.
+
+        Returns:
+            (N, 413) float32, new frame.
+
+        Raises:
+            ValueError: it mirrors and no mirror was given.
+        """
+        moved = np.array(flame, np.float64)
+        if self.mirror_width is not None:
+            if mirror is None:
+                raise ValueError(
+                    "Similarity.flame: this similarity mirrors, so the head model's mirror is "
+                    "needed; pass `mirror`, or set the flip probability to 0"
+                )
+            moved = np.array(mirror(flame), np.float64)
+            moved[:, 409] += self.mirror_width
+        turn = self.rotation().T
+        for first in (403, 406):
+            moved[:, first : first + 2] = moved[:, first : first + 2] @ turn
+        moved[:, 409:411] = self.zoom * moved[:, 409:411] @ turn + np.asarray(self.shift)
+        moved[:, 411:413] *= self.zoom
+        return moved.astype(np.float32)
+
+    def boxes(self, boxes_xyxy: Array, outlines: Array) -> NDArray[np.float32]:
+        """Move boxes; a rotated head gets the bounds of its rotated outline.
+
+        Args:
+            boxes_xyxy: (N, 4) old frame, px.
+            outlines: (N, K, 2) outlines whose bounds are the boxes, see `head_outlines`.
+
+        Returns:
+            (N, 4) float32 new frame, px; not clipped.
+        """
+        source = outlines if self.angle_rad else boxes_xyxy.reshape(-1, 2, 2)
+        points = self.points(source)
+        return np.concatenate([points.min(axis=1), points.max(axis=1)], axis=1)
+
+    def warp(self, image_rgb: Image, size: int) -> Image:
+        """Resample an image into the new frame.
+
+        Args:
+            image_rgb: (H, W, 3) uint8.
+            size: side of the new, square image, px.
+
+        Returns:
+            (size, size, 3) uint8 RGB; grey where the old image does not reach.
+        """
+        matrix = self.matrix()
+        if self.zoom < 1:
+            # Averages areas first, as the letterbox does: bilinear sampling alone would alias.
+            height, width = image_rgb.shape[:2]
+            small = (max(round(width * self.zoom), 1), max(round(height * self.zoom), 1))
+            image_rgb = np.asarray(
+                cv2.resize(image_rgb, small, interpolation=cv2.INTER_AREA), np.uint8
+            )
+            matrix[:, :2] *= np.array([width, height]) / small
+        # Pixel centres lie at halves in our frames and at integers in OpenCV's.
+        matrix[:, 2] += 0.5 * matrix[:, :2].sum(axis=1) - 0.5
+        warped = cv2.warpAffine(
+            image_rgb,
+            matrix,
+            (size, size),
+            flags=cv2.INTER_LINEAR,
+            borderMode=cv2.BORDER_CONSTANT,
+            borderValue=(PADDING_VALUE,) * 3,
+        )
+        return np.asarray(warped, np.uint8)

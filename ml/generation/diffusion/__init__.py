@@ -1,0 +1,1 @@
+"""Diffusion generators: pipelines of the diffusers library behind the one generator interface."""

@@ -1,0 +1,146 @@
+"""The pictures that steer a diffusion model: skeletons, or the PNCC map of posed heads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import torch
+
+from ml.flame.head_model import HeadModel
+from ml.generation.config import HeadVariation
+from ml.generation.generator import GenerationRequest
+from ml.generation.people import draw_flame, head_kit, one_thread
+from ml.generation.pncc import draw_pncc, drawn_faces
+from ml.generation.renderer import require_posed
+from ml.generation.truth import TruthHead, head_extents
+from ml.imaging.rasterizer import Float32Array, Int32Array, rasterize
+from ml.poses.openpose import JOINT_RADIUS_PX, draw_openpose
+from ml.poses.skeleton import PoseSample
+
+_REFERENCE_PX: Final = 1024
+"""Shorter side of a picture for which the drawing's joint radius of 8 px is meant."""
+_SOLO_SIDE: Final = 160
+"""Longest side, px, at which a head is drawn alone to measure what hides it."""
+UNKNOWN: Final = "unknown"
+"""In place of a look that the picture's model chose."""
+UNKNOWN_TONE: Final = 5
+"""Monk tone written where no caption decides one: the scale's middle."""
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What a picture is steered by, and the heads that are thereby known.
+
+    Attributes:
+        image_rgb: (H, W, 3) uint8.
+        heads: visible heads with exact parameters; empty for a skeleton.
+    """
+
+    image_rgb: np.ndarray
+    heads: tuple[TruthHead, ...]
+
+
+def openpose_condition(pose: PoseSample, reverse_channels: bool) -> Condition:
+    """The skeletons of a pose, far ones first, joints of 8 px at a shorter side of 1024 px.
+
+    Args:
+        pose: the skeletons.
+        reverse_channels: swap red and blue, as some adapters expect.
+
+    Returns:
+        The drawing; no head is known exactly.
+    """
+    far_to_near = sorted(pose.people, key=lambda person: -person.depth)
+    keypoints = np.stack([person.keypoints for person in far_to_near])
+    radius = max(1.0, JOINT_RADIUS_PX * min(pose.width, pose.height) / _REFERENCE_PX)
+    image = draw_openpose(
+        keypoints,
+        pose.width,
+        pose.height,
+        joint_radius_px=radius,
+        reverse_channels=reverse_channels,
+    )
+    return Condition(image, ())
+
+
+def pncc_condition(
+    request: GenerationRequest, head_model: HeadModel, variation: HeadVariation
+) -> Condition:
+    """Heads posed as the skeletons' and drawn as a PNCC map (appendix F of the paper).
+
+    The map is all that the model is given, so the truth is that of the map: a head's box encloses
+    its drawn pixels, what hides it is other heads, and its hair is the model's choice.
+
+    Args:
+        request: pose, scene (for the skin tones that the prompt fits) and random generator.
+        head_model: the heads' model.
+        variation: how much heads differ.
+
+    Returns:
+        The map and its visible heads.
+
+    Raises:
+        ValueError: a person has no third dimension.
+    """
+    pose = request.pose
+    require_posed(pose)
+    flames = np.stack([draw_flame(p, variation, request.rng) for p in pose.people])
+    with one_thread():
+        tensor = head_kit(head_model).layer.vertices_in_image(torch.from_numpy(flames))
+    vertices = list(tensor.numpy())
+    order = [float(person.depth) for person in pose.people]
+    image, shown = draw_pncc(vertices, head_model, pose.height, pose.width, order)
+    looks = request.scene.people if request.scene is not None else ()
+    tones = [look.skin_tone for look in looks] or [UNKNOWN_TONE] * len(pose.people)
+    return Condition(image, tuple(_heads(vertices, flames, shown, drawn_faces(head_model), tones)))
+
+
+def _heads(
+    vertices: Sequence[np.ndarray],
+    flames: Float32Array,
+    shown: Int32Array,
+    faces: np.ndarray,
+    tones: Sequence[int],
+) -> list[TruthHead]:
+    heads = []
+    for index, extent in enumerate(head_extents(shown, len(vertices))):
+        if extent.count == 0:
+            continue
+        area, inside = _alone(vertices[index], faces, shown.shape[0], shown.shape[1])
+        box = [extent.left, extent.top, extent.right - extent.left, extent.bottom - extent.top]
+        heads.append(
+            TruthHead(
+                person_id=index,
+                bbox_xywh=np.array(box, np.float32),
+                visible=float(min(extent.count / max(area * inside, 1.0), 1.0)),
+                inside=inside,
+                flame=flames[index],
+                skin_tone=tones[index],
+                hair_style=UNKNOWN,
+                glasses=UNKNOWN,
+                hat=UNKNOWN,
+            )
+        )
+    return heads
+
+
+def _alone(
+    vertices_px: np.ndarray, faces: np.ndarray, height: int, width: int
+) -> tuple[float, float]:
+    """Area of a head that nothing hides, px, and the share of it inside the picture."""
+    used = vertices_px[np.unique(faces)]
+    low, high = used[:, :2].min(axis=0), used[:, :2].max(axis=0)
+    scale = min(1.0, _SOLO_SIDE / max(float((high - low).max()), 1.0))
+    moved = np.array(vertices_px, np.float32)
+    moved[:, :2] = (moved[:, :2] - low) * np.float32(scale)
+    rows, columns = (max(int(np.ceil(side * scale)), 1) for side in (high - low)[::-1])
+    face_index, _, _ = rasterize(moved, faces.astype(np.int32), rows, columns)
+    y, x = np.nonzero(face_index >= 0)
+    if len(x) == 0:
+        return 0.0, 0.0
+    px, py = (x + 0.5) / scale + low[0], (y + 0.5) / scale + low[1]
+    inside = (px >= 0) & (py >= 0) & (px < width) & (py < height)
+    return len(x) / scale**2, float(inside.mean())

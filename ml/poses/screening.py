@@ -1,0 +1,87 @@
+"""Which source pictures are looked at: by label, size and shape, before a pixel is decoded."""
+
+from __future__ import annotations
+
+import io
+import warnings
+
+import numpy as np
+
+from ml.imaging.io import UnreadableImage, decode_image
+from ml.poses.config import SourceConfig
+from ml.poses.sources import Problem, SourcePicture
+
+
+def screen(picture: SourcePicture, config: SourceConfig) -> np.ndarray | Problem:
+    """Judge a source picture and decode it.
+
+    Args:
+        picture: from the source.
+        config: what is refused.
+
+    Returns:
+        (H, W, 3) uint8 RGB, or why the picture is refused.
+
+    Source:
+        Paper 3.1: pictures that LAION calls NSFW or unsure, and those more than twice as long as
+        wide, are left out.
+    """
+    if picture.problem is not None:
+        return picture.problem
+    if not picture.label and config.require_label:
+        return Problem("no label", f"the source has no field {config.label_field} for it")
+    if picture.label in config.refused_labels:
+        return Problem("unsafe label", f"{config.label_field} is {picture.label}")
+    size = _stated_size(picture.data)
+    if isinstance(size, Problem):
+        return size
+    width, height = size
+    if width * height > config.max_pixels:
+        return Problem("too large", f"{width} x {height} px, more than {config.max_pixels}")
+    if max(width, height) > config.max_aspect * min(width, height):
+        return Problem(
+            "aspect ratio", f"{width} x {height} px, expected at most {config.max_aspect:g} to 1"
+        )
+    try:
+        return decode_image(picture.data)
+    except UnreadableImage as error:
+        return Problem("unreadable", str(error))
+
+
+def canvas_size(width: int, height: int, config: SourceConfig) -> tuple[int, int]:
+    """Size of the picture to be made of a source picture.
+
+    The shorter side gets `min_side_px` unless the longer one would exceed `max_side_px`.
+
+    Args:
+        width: of the source, px.
+        height: of the source, px.
+        config: sides and their multiple.
+
+    Returns:
+        Width and height, px.
+    """
+    scale = min(config.min_side_px / min(width, height), config.max_side_px / max(width, height))
+
+    def rounded(side: int) -> int:
+        multiple = config.size_multiple
+        longest = config.max_side_px // multiple * multiple
+        return min(max(multiple, round(side * scale / multiple) * multiple), longest)
+
+    return rounded(width), rounded(height)
+
+
+def _stated_size(data: bytes) -> tuple[int, int] | Problem:
+    """Width and height from the header; a bomb is refused before it unpacks."""
+    from PIL import Image
+
+    try:
+        with warnings.catch_warnings():
+            # The caller has a limit of its own.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(io.BytesIO(data), formats=("JPEG", "PNG", "WEBP")) as image:
+                return image.size
+    except Image.DecompressionBombError:
+        return Problem("too large", "the header states a size that no photograph has")
+    except (OSError, ValueError, SyntaxError) as error:
+        return Problem("unreadable", f"no header of JPEG, PNG or WebP: {type(error).__name__}")

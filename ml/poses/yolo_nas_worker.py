@@ -1,0 +1,99 @@
+"""Runs in the environment of super-gradients: reads pictures, writes the people found in them.
+
+Imports nothing of this project. Input, for each picture: a line of JSON with `height` and `width`,
+then height x width x 3 bytes of RGB. Output: first the line {"ready": true}, then for each picture
+a line with `keypoints` (P x 17 x 3: x px, y px, confidence) and `scores` (P).
+"""
+
+import argparse
+import json
+import os
+import sys
+from typing import Any, BinaryIO
+
+import numpy as np
+
+_LOWEST = 1e-4
+"""super-gradients takes a confidence of 0 for one that was not given."""
+
+
+def main() -> None:
+    """Answer until the input ends."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--architecture", default="yolo_nas_pose_l")
+    parser.add_argument("--checkpoint", required=True)
+    parser.add_argument("--threshold", type=float, default=0.5)
+    parser.add_argument("--device", default="auto")
+    options = parser.parse_args()
+    # super-gradients writes to standard output; answers get the real one, all else the log.
+    answers = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)
+    model = load(options.architecture, options.checkpoint, options.device)
+    answers.write(json.dumps({"ready": True}) + "\n")
+    while (image := read_image(sys.stdin.buffer)) is not None:
+        answers.write(json.dumps(find_people(model, image, options.threshold)) + "\n")
+
+
+def load(architecture: str, checkpoint: str, device: str) -> Any:
+    """The model with the user's weights.
+
+    Args:
+        architecture: such as `yolo_nas_pose_l`.
+        checkpoint: file of the weights.
+        device: `auto`, `cpu` or `cuda`.
+    """
+    from super_gradients.training import models
+    from super_gradients.training.processing.processing import (
+        default_yolo_nas_pose_coco_processing_params,
+    )
+
+    model = models.get(architecture, num_classes=17, checkpoint_path=checkpoint)
+    # A checkpoint may carry none, and `predict` refuses to work without.
+    model.set_dataset_processing_params(**default_yolo_nas_pose_coco_processing_params())
+    if device == "auto":
+        import torch
+
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    return model.to(device).eval()
+
+
+def read_image(stream: BinaryIO) -> "np.ndarray | None":
+    """The next picture.
+
+    Args:
+        stream: the input.
+
+    Returns:
+        (H, W, 3) uint8 RGB, or None at the end.
+
+    Raises:
+        EOFError: the input ends within a picture.
+    """
+    line = stream.readline()
+    if not line:
+        return None
+    header = json.loads(line)
+    shape = (int(header["height"]), int(header["width"]), 3)
+    data = stream.read(int(np.prod(shape)))
+    if len(data) != np.prod(shape):
+        raise EOFError(f"picture: expected {np.prod(shape)} bytes, got {len(data)}")
+    return np.frombuffer(data, np.uint8).reshape(shape)
+
+
+def find_people(model: Any, image: np.ndarray, threshold: float) -> "dict[str, Any]":
+    """People of one picture, most certain first.
+
+    Args:
+        model: from `load`.
+        image: (H, W, 3) uint8 RGB.
+        threshold: lowest confidence of a person.
+    """
+    found = model.predict(image, conf=max(threshold, _LOWEST), fuse_model=False).prediction
+    scores = np.asarray(found.scores, np.float64).reshape(-1)
+    keypoints = np.asarray(found.poses, np.float64).reshape(len(scores), 17, 3)
+    order = np.argsort(-scores, kind="stable")
+    return {"keypoints": keypoints[order].tolist(), "scores": scores[order].tolist()}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,150 @@
+"""The checkpoint a killed training goes on from."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+
+from ml.records.atomic import atomic_write
+from ml.training.determinism import ResumableLoader
+
+_LOGGER = logging.getLogger(__name__)
+
+CHECKPOINT_NAME = "last.ckpt"
+
+
+class TrainingCheckpoint(pl.Callback):
+    """Keeps one checkpoint, of the last epoch or of some steps later, complete or not at all."""
+
+    def __init__(self, folder: Path, key: str, every_steps: int = 0) -> None:
+        """Remember where and for what.
+
+        Args:
+            folder: folder of the checkpoint.
+            key: digest of everything that decides the training; a resume demands the same.
+            every_steps: optimiser steps between checkpoints within an epoch; 0: none there.
+        """
+        self.path = folder / CHECKPOINT_NAME
+        self.key = key
+        self._every_steps = every_steps
+        self._last_step = 0
+        self._epoch_is_over = False
+        self._loader_state: dict[str, int] | None = None
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Let the training data go on where it was; make sure that it can, if it will have to.
+
+        Args:
+            trainer: has the loader, made by now but not asked for a batch yet.
+            pl_module: unused.
+
+        Raises:
+            ValueError: the loader would start the epoch anew.
+        """
+        self._last_step = trainer.global_step
+        loader = trainer.train_dataloader
+        if self._every_steps and not isinstance(loader, ResumableLoader):
+            raise ValueError(
+                f"checkpoint_every_steps: expected a ResumableLoader for training, got "
+                f"{type(loader).__name__}, which would repeat samples; set it to 0"
+            )
+        if self._loader_state and isinstance(loader, ResumableLoader):
+            # Lightning makes the loaders while it builds the optimiser, before it restores them.
+            loader.load_state_dict(self._loader_state)
+            self._loader_state = None
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Store the key, whether the epoch is over, and where in it the training data is.
+
+        Args:
+            trainer: has the loader.
+            pl_module: unused.
+            checkpoint: receives `fit_key`, `epoch_is_over` and `loader`.
+        """
+        checkpoint["fit_key"] = self.key
+        checkpoint["epoch_is_over"] = self._epoch_is_over
+        if isinstance(trainer.train_dataloader, ResumableLoader):
+            checkpoint["loader"] = trainer.train_dataloader.state_dict()
+
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Remember where the training data was.
+
+        Args:
+            trainer: unused.
+            pl_module: unused.
+            checkpoint: what was stored.
+        """
+        self._loader_state = checkpoint.get("loader")
+
+    def on_train_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Write after so many steps, but for the last of an epoch, which is written after all.
+
+        Args:
+            trainer: saves its whole state.
+            pl_module: unused.
+            outputs: unused.
+            batch: unused.
+            batch_idx: number of the batch in its epoch.
+        """
+        stepped = trainer.global_step > self._last_step
+        self._last_step = trainer.global_step
+        due = self._every_steps and stepped and trainer.global_step % self._every_steps == 0
+        if due and batch_idx + 1 < trainer.num_training_batches:
+            self._write(trainer, epoch_is_over=False)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write.
+
+        Args:
+            trainer: saves its whole state.
+            pl_module: unused.
+        """
+        self._write(trainer, epoch_is_over=True)
+
+    def _write(self, trainer: pl.Trainer, epoch_is_over: bool) -> None:
+        """Write and rename; of several processes all take part and the first writes."""
+        self._epoch_is_over = epoch_is_over
+        if trainer.is_global_zero:
+            with atomic_write(self.path) as temporary:
+                trainer.save_checkpoint(temporary)
+        else:
+            trainer.save_checkpoint(self.path)
+
+    def resumable(self) -> Path | None:
+        """The checkpoint a training may go on from.
+
+        Returns:
+            Its path, or None when there is none or it belongs to another training.
+        """
+        if not self.path.is_file():
+            return None
+        if self.read().get("fit_key") != self.key:
+            _LOGGER.warning("%s: written by a different configuration, starting anew", self.path)
+            return None
+        return self.path
+
+    def read(self) -> dict[str, Any]:
+        """The checkpoint's content.
+
+        Returns:
+            What Lightning stored; tensors are read from the file when they are used.
+        """
+        content: dict[str, Any] = torch.load(
+            self.path, map_location="cpu", weights_only=True, mmap=True
+        )
+        return content

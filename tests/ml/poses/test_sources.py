@@ -1,0 +1,193 @@
+"""Sources give every picture or say why not; nothing unsafe is followed, nothing is unpacked."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+
+import numpy as np
+import pytest
+
+from ml.poses.config import SourceConfig
+from ml.poses.screening import canvas_size, screen
+from ml.poses.sources import Problem, SourcePicture, TarIndex, source_pictures
+from tests.ml.poses.source_files import (
+    SECRET_URL,
+    jpeg,
+    note,
+    png_bomb,
+    sample,
+    write_png,
+    write_tar,
+)
+
+
+def read(root, kind="webdataset", shard=0, size=10, **config):
+    config = SourceConfig(path="source", **config)
+    return list(source_pictures(config, kind, root, shard, size))
+
+
+def reasons(pictures, **config):
+    judged = [screen(item, SourceConfig(path="source", **config)) for item in pictures]
+    return [item.reason if isinstance(item, Problem) else "ok" for item in judged]
+
+
+@pytest.mark.parametrize(
+    ("members", "reason"),
+    [
+        (sample("0", jpeg(), note()), "ok"),
+        (sample("0", jpeg(), note(), "JPEG"), "ok"),
+        (sample("0", jpeg(), note("NSFW")), "unsafe label"),
+        (sample("0", jpeg(), note("unsure")), "unsafe label"),
+        (sample("0", jpeg(), note(None)), "no label"),
+        (sample("0", jpeg(), b"{"), "unreadable json"),
+        (sample("0", jpeg(), b"[1]"), "unreadable json"),
+        (sample("0", jpeg(), b"[" * 100_000), "unreadable json"),
+        (sample("0", jpeg(), b"\xff\xfe{}\x00"), "unreadable json"),
+        ([("0.json", note()), ("0.txt", b"words")], "no picture"),
+        (sample("0", b"", note()), "unreadable"),
+        (sample("0", b"no picture", note()), "unreadable"),
+        (sample("0", jpeg()[:-40], note()), "unreadable"),
+        (sample("0", jpeg()[:200], note()), "unreadable"),
+        (sample("0", png_bomb(), note(), "png"), "too large"),
+        (sample("0", png_bomb(12_000), note(), "png"), "too large"),
+        (sample("0", jpeg(height=176, width=80), note()), "aspect ratio"),
+        (sample("0", jpeg(height=64, width=144), note()), "aspect ratio"),
+        (sample("0", jpeg(height=160, width=80), note()), "ok"),
+    ],
+)
+def test_every_sample_is_used_or_refused_for_its_reason(tmp_path, members, reason):
+    write_tar(tmp_path / "source" / "00000.tar", members)
+    assert reasons(read(tmp_path), require_label=True) == [reason]
+
+
+@pytest.mark.parametrize(
+    "name", ["../0.jpg", "a/../../0.jpg", "/etc/0.jpg", "..\\0.jpg", "C:/0.jpg"]
+)
+def test_names_that_lead_elsewhere_are_refused_and_others_kept(tmp_path, name):
+    members = [(name, jpeg()), *sample("1", jpeg(1), note())]
+    write_tar(tmp_path / "source" / "0.tar", members)
+    pictures = read(tmp_path)
+    assert reasons(pictures) == ["ok", "unsafe path"]
+    assert not list(tmp_path.rglob("*.jpg"))
+
+
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE])
+def test_links_and_devices_are_refused(tmp_path, kind):
+    path = tmp_path / "source" / "0.tar"
+    path.parent.mkdir()
+    with tarfile.open(path, "w") as tar:
+        info = tarfile.TarInfo("0.jpg")
+        info.type, info.linkname = kind, "/etc/passwd"
+        tar.addfile(info)
+        data = jpeg()
+        info = tarfile.TarInfo("1.jpg")
+        info.size = len(data)
+        tar.addfile(info, io.BytesIO(data))
+    assert reasons(read(tmp_path)) == ["ok", "unsafe path"]
+
+
+def test_a_tar_that_breaks_keeps_what_came_before(tmp_path):
+    path = write_tar(
+        tmp_path / "source" / "0.tar",
+        [*sample("0", jpeg(0), note()), *sample("1", jpeg(1), note())],
+    )
+    whole = path.read_bytes()
+    path.write_bytes(whole[: whole.index(b"1.jpg") + 700])
+    TarIndex.read.cache_clear()
+    pictures = read(tmp_path)
+    assert reasons(pictures)[0] == "ok"
+    assert reasons(pictures)[-1] == "broken tar"
+    path.write_bytes(b"no tar at all" * 100)
+    TarIndex.read.cache_clear()
+    assert reasons(read(tmp_path)) == ["broken tar"]
+
+
+def test_shards_share_a_tar_and_together_hold_it(tmp_path):
+    for number in range(2):
+        members = [m for i in range(5) for m in sample(f"{i}", jpeg(10 * number + i), note())]
+        write_tar(tmp_path / "source" / f"{number:05d}.tar", members)
+    parts = [read(tmp_path, shard=i, size=3, shards_per_tar=2) for i in range(4)]
+    assert [len(part) for part in parts] == [3, 2, 3, 2]
+    assert len({item.sha256 for part in parts for item in part}) == 10
+    assert [item.place for item in parts[3]] == ["sample 3 of tar 1", "sample 4 of tar 1"]
+    with pytest.raises(
+        ValueError, match=r"shard 4 is part 0 of tar 2, the folder has 2 tars; lowe"
+    ):
+        read(tmp_path, shard=4, size=3, shards_per_tar=2)
+    with pytest.raises(ValueError, match=r"tar 0 holds 5 samples, its 1 shards take 3; raise .* 2"):
+        read(tmp_path, size=3, shards_per_tar=1)
+
+
+def test_a_folder_is_read_in_order_with_what_stands_beside(tmp_path):
+    folder = tmp_path / "source"
+    for index in range(4):
+        write_png(folder / f"sub{index % 2}" / f"{index}.png", index, 64, 64)
+    (folder / "notes.txt").write_text("no picture")
+    (folder / "sub0" / "2.json").write_bytes(note("NSFW"))
+    (folder / "sub1" / "link.png").symlink_to(folder / "sub0" / "0.png")
+    pictures = read(tmp_path, "folder", size=3)
+    assert reasons(pictures) == ["ok", "unsafe label", "ok"]
+    assert reasons(read(tmp_path, "folder", shard=1, size=3)) == ["ok", "unsafe path"]
+    with pytest.raises(
+        ValueError, match=r"shard 2 begins at picture 6, the folder has 5; lower .* 2"
+    ):
+        read(tmp_path, "folder", shard=2, size=3)
+
+
+def test_files_beyond_the_limit_are_not_read(tmp_path):
+    write_png(tmp_path / "source" / "0.png", 0, 64, 64)
+    write_tar(tmp_path / "source" / "0.tar", sample("0", jpeg(), note()))
+    assert reasons(read(tmp_path, "folder", max_bytes=10)) == ["too large"]
+    assert reasons(read(tmp_path, max_bytes=10)) == ["too large"]
+
+
+def test_an_absent_source_is_named(tmp_path):
+    with pytest.raises(ValueError, match=r"poses.pictures.path: expected a folder .* got 'source'"):
+        read(tmp_path)
+
+
+def test_addresses_are_kept_as_hashes_only(tmp_path):
+    write_tar(tmp_path / "source" / "0.tar", sample("0", jpeg(), note()))
+    (item,) = read(tmp_path)
+    assert len(item.url_sha256) == 64
+    assert SECRET_URL not in repr(item)
+
+
+@pytest.mark.parametrize(
+    ("size", "canvas"),
+    [
+        ((1000, 1000), (1024, 1024)),
+        ((500, 600), (1024, 1232)),
+        ((400, 800), (640, 1280)),
+        ((3000, 2000), (1280, 848)),
+        ((1, 1), (1024, 1024)),
+    ],
+)
+def test_canvases_have_1024_px_on_their_shorter_side_and_at_most_1280(size, canvas):
+    assert canvas_size(*size, SourceConfig(path="source")) == canvas
+
+
+def test_seeded_damage_never_crashes_and_loses_nothing_else(tmp_path):
+    """A hundred tars with bytes overwritten at random: pictures or reasons, nothing else."""
+    good = [m for i in range(3) for m in sample(f"{i}", jpeg(i, 32, 32), note())]
+    path = write_tar(tmp_path / "source" / "0.tar", good)
+    whole = np.frombuffer(path.read_bytes(), np.uint8)
+    rng = np.random.default_rng(5)
+    outcomes = set()
+    for _ in range(100):
+        data = whole.copy()
+        for _ in range(int(rng.integers(1, 12))):
+            at = int(rng.integers(len(data) - 64))
+            data[at : at + int(rng.integers(1, 64))] = rng.integers(256)
+        path.write_bytes(data[: int(rng.integers(len(data) // 2, len(data) + 1))].tobytes())
+        TarIndex.read.cache_clear()
+        found = reasons(read(tmp_path))
+        assert found
+        outcomes |= set(found)
+    assert {"ok", "broken tar"} < outcomes
+
+
+def test_a_problem_is_passed_on_unseen():
+    item = SourcePicture("here", problem=Problem("broken tar", "why"))
+    assert screen(item, SourceConfig(path="source")).reason == "broken tar"

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 
+from dagster_project.dataset_commands import add_dataset_commands
 from dagster_project.env import prepare
 from dagster_project.graph import descendants
 from dagster_project.pipeline import Pipeline
@@ -75,6 +76,7 @@ def _parser(pipeline: Pipeline) -> argparse.ArgumentParser:
     bench_parser = add("bench", bench, "measure speed: all of benchmarks/, or those named")
     bench_parser.add_argument("names", nargs="*", metavar="NAME", help="such as flame_layer")
     inference.add_commands(lambda name, run, text: add(name, _plain(run), text))
+    add_dataset_commands(add)
     return parser
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import dagster as dg
 
 from dagster_project.checker import Checker
@@ -12,6 +14,8 @@ from dagster_project.pipeline import Pipeline
 from dagster_project.resources import MLflowResource, ShardEngine
 from dagster_project.stages import project
 from dagster_project.sync import DvcSync, build_sensor
+from dagster_project.takedown import run_takedown
+from ops.dataset import export_dataset_job, label_export_job, takedown_job
 from ops.dvc_sync import dvc_sync_job
 from ops.model_promotion import model_promotion_job
 from ops.recheck import recheck_job
@@ -36,12 +40,23 @@ def build_definitions(pipeline: Pipeline) -> dg.Definitions:
     )
     return dg.Definitions(
         assets=[build_asset(pipeline, pipeline.assets[s], partitions) for s in pipeline.graph],
-        jobs=[demo, *stage_jobs, dvc_sync_job, recheck_job, model_promotion_job],
+        jobs=[
+            demo,
+            *stage_jobs,
+            dvc_sync_job,
+            recheck_job,
+            model_promotion_job,
+            export_dataset_job,
+            label_export_job,
+            takedown_job,
+        ],
         sensors=[build_sensor(sync)],
         resources={
             "engine": ShardEngine(),
             "mlflow": MLflowResource(folder=str(pipeline.root / "mlruns")),
             "dvc_sync": dg.ResourceDefinition.hardcoded_resource(sync),
+            "project": dg.ResourceDefinition.hardcoded_resource(pipeline),
+            "takedown": dg.ResourceDefinition.hardcoded_resource(partial(run_takedown, pipeline)),
             "checker": dg.ResourceDefinition.hardcoded_resource(Checker(pipeline)),
         },
         # Stages run one after the other in one process; inside a stage, the engine's processes

@@ -84,6 +84,11 @@ class DvcBridge:
             (committed,) = repo.commit(target=f"{self.root / 'dvc.yaml'}:{stage}", force=True)
             return {out.def_path: out.hash_info.value for out in committed.outs}
 
+    def collect_garbage(self) -> None:
+        """Remove from DVC's cache whatever the present dvc.lock does not name."""
+        with self._lock_file(), self._repo(wait=True) as repo:
+            repo.gc(workspace=True, force=True)
+
     def _lock_file(self) -> FileLock:
         """Held while dvc.lock is read or written: DVC writes it in place."""
         folder = self.root / ".dagster"

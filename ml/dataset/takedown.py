@@ -182,15 +182,16 @@ def search(root: Path, target: Target, skipped: Sequence[str] = (REGISTER_NAME,)
     Args:
         root: the project folder: data, caches, runs, reports, everything but git's own files.
         target: what to look for.
-        skipped: files at the top that are left out.
+        skipped: files that are left out, relative to the root.
 
     Returns:
         `path: what was found`, sorted; empty is the proof.
     """
     found = []
+    left_out = frozenset(skipped)
     for path in progress(sorted(_files(root)), "searching every file"):
         name = path.relative_to(root).as_posix()
-        if name not in skipped and (what := found_in(path, target)):
+        if name not in left_out and (what := found_in(path, target)):
             found.append(f"{name}: {what}")
     return found
 

@@ -195,7 +195,9 @@ def _take_checkpoint(ws: Workspace, config: HeadDetectorConfig, out: Path) -> Fi
     feeding = Feeding(**config.pretrained.model_dump(exclude={"model"}))
     save_with_feeding(_checkpoint(ws, config), feeding, out / "model")
     history = pd.DataFrame(columns=["epoch", "train/loss", "val/map50", "val/map50_95"])
-    return FitResult(history, {}, 0.0, 0, out / "model")
+    return FitResult(
+        history, {}, seconds=0.0, resumed_epoch=0, resumed_step=0, checkpoint=out / "model"
+    )
 
 
 def _checkpoint(

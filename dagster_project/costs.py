@@ -1,0 +1,89 @@
+"""What this project's stages took, from Dagster's records and the files on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import dagster as dg
+
+from dagster_project.env import prepare
+from dagster_project.pipeline import Pipeline
+from ml.records.cost import StageMeasurement
+
+_MADE = "made in this run"
+
+
+def measure(pipeline: Pipeline, given: Mapping[str, Any]) -> list[StageMeasurement]:
+    """Seconds and bytes of every stage that has been made, latest run first.
+
+    Args:
+        pipeline: the project.
+        given: stage -> `seconds_per_image`, `device`, `batch`: measured elsewhere, such as on a
+            GPU; takes the place of what was measured here.
+
+    Returns:
+        A measurement for each stage, in order.
+
+    Raises:
+        ValueError: a stage has never been made and is not given, or a given one is unknown.
+    """
+    from dagster_project.launch import open_instance
+
+    if unknown := sorted(set(given) - set(pipeline.graph)):
+        raise ValueError(f"plan: {unknown} are no stages, expected some of {list(pipeline.graph)}")
+    found = []
+    with open_instance(prepare(pipeline.root)) as instance:
+        for stage in pipeline.graph:
+            images, size = _made(pipeline, stage)
+            if stage in given:
+                value = given[stage]
+                seconds = float(value["seconds_per_image"]) * images
+                device, batch = str(value.get("device", "given")), int(value.get("batch", 0))
+                found.append(StageMeasurement(stage, seconds, images, size, device, batch))
+                continue
+            seconds = _seconds(instance, stage, len(pipeline.units(stage)))
+            found.append(StageMeasurement(stage, seconds, images, size, "this machine"))
+    return found
+
+
+def share_kept(pipeline: Pipeline) -> float:
+    """Share of the images that the filters keep; of the poses asked for where nothing was lost."""
+    poses = pipeline.markers("captions", pipeline.units("captions"))
+    kept = pipeline.markers("filtered_dataset", pipeline.units("filtered_dataset"))
+    asked = sum(marker.num_in for marker in poses.values())
+    left = sum(marker.num_out for marker in kept.values())
+    if not asked or not left:
+        raise ValueError("plan: run the stages captions and filtered_dataset first")
+    return min(1.0, left / asked)
+
+
+def _made(pipeline: Pipeline, stage: str) -> tuple[int, int]:
+    """Images a stage went through, and bytes it wrote."""
+    markers = pipeline.markers(stage, pipeline.units(stage))
+    if not markers:
+        raise ValueError(
+            f"plan: stage {stage} has not been made here; make it, or give its seconds_per_image "
+            "with --measured"
+        )
+    files = [pipeline.root / name for marker in markers.values() for name in marker.files]
+    images = sum(marker.num_in for marker in markers.values())
+    return max(1, images), sum(path.stat().st_size for path in files if path.exists())
+
+
+def _seconds(instance: dg.DagsterInstance, stage: str, num_units: int) -> float:
+    """Wall clock of all units, scaled from those that the latest run that made some has made."""
+    records = instance.fetch_materializations(dg.AssetKey(stage), limit=200).records
+    for record in records:
+        event = record.asset_materialization
+        made = event.metadata.get(_MADE) if event else None
+        units = int(made.value) if made is not None else 0  # type: ignore[arg-type]
+        if not units:
+            continue
+        for step in instance.get_run_step_stats(record.run_id, [stage]):
+            if step.start_time and step.end_time:
+                return (step.end_time - step.start_time) / units * num_units
+    raise ValueError(
+        f"plan: Dagster has no record of making {stage} here; make it with --force, or give its "
+        "seconds_per_image with --measured"
+    )

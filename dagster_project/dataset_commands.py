@@ -1,0 +1,204 @@
+"""Commands on the dataset: in and out, labelling, licences, identity index, takedown, costs."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from dagster_project.pipeline import Pipeline
+
+Command = Callable[[Pipeline, argparse.Namespace], int]
+
+
+class Add(Protocol):
+    """Adds a command to the command line."""
+
+    def __call__(self, name: str, command: Command, text: str) -> argparse.ArgumentParser:
+        """Name, what it does, and the help."""
+        ...
+
+
+def add_dataset_commands(add: Add) -> None:
+    """Add this module's commands.
+
+    Args:
+        add: as in `dagster_project.cli`.
+    """
+    out = add("export-dataset", export_dataset, "write a copy of the dataset, if licences allow")
+    out.add_argument("format", help="official, coco, webdataset or huggingface")
+    out.add_argument("target", type=Path)
+    out.add_argument("--commercial", action="store_true", help="the copy is for commercial use")
+    out.add_argument("--split", action="append", choices=("train", "val", "test"))
+    read = add("import-official", import_official, "make our tables of the official release")
+    read.add_argument("source", type=Path, help="unpacked release, or its tar")
+    read.add_argument("target", type=Path, help="project folder to write data/ into")
+    add("licences", licences, "show what results of the active profile may be used for")
+    to_label = add("label-export", label_export, "write pictures for Label Studio and CVAT")
+    to_label.add_argument("target", type=Path)
+    to_label.add_argument("--count", type=int, default=200)
+    to_label.add_argument("--worst", type=float, default=0.5, help="share of worst agreement")
+    labelled = add("label-import", label_import, "check a labelling tool's file and take it over")
+    labelled.add_argument("file", type=Path)
+    index = add("identity-index", identity_index, "embed faces that must not appear in images")
+    index.add_argument("folder", type=Path)
+    down = add("takedown", takedown, "remove images or sources from everything, and prove it")
+    down.add_argument("--sample", action="append", default=[], help="id of an image")
+    down.add_argument("--source", action="append", default=[], help="id of a pose")
+    costs = add("plan", plan, "hours and storage of a larger dataset, from this project's runs")
+    costs.add_argument("--images", type=int, required=True)
+    costs.add_argument("--hour-price", type=float, default=0.0)
+    costs.add_argument(
+        "--measured", type=Path, help="JSON: stage -> seconds_per_image, device, batch"
+    )
+
+
+def export_dataset(pipeline: Pipeline, options: argparse.Namespace) -> int:
+    """Write a copy of the dataset."""
+    from ml.dataset.formats.export import SPLITS, ExportRequest
+    from ml.dataset.formats.export import export_dataset as write
+
+    request = ExportRequest(
+        options.format,
+        options.target.absolute(),
+        run_parents(pipeline.params.values),
+        options.commercial,
+        tuple(options.split or SPLITS),
+    )
+    report = write(pipeline.workspace(), request)
+    print(f"{report.num_out} images in {options.target}, {report.num_excluded} left out")
+    return 0
+
+
+def import_official(pipeline: Pipeline, options: argparse.Namespace) -> int:
+    """Read the official release."""
+    from ml.dataset.formats.official_writer import import_official as read
+
+    report = read(options.source, options.target, pipeline.params.run.seed)
+    print(f"{report.num_out} images in {options.target / 'data'}")
+    for reason, count in report.tables["exclusions"]["reason"].value_counts().items():
+        print(f"left out: {count} {reason}")
+    return 0
+
+
+def licences(pipeline: Pipeline, options: argparse.Namespace) -> int:
+    """Show parents and what they allow."""
+    from ml.records.register import lookup, permission
+
+    allowed = permission(run_parents(pipeline.params.values))
+    width = max(map(len, allowed.parents), default=0)
+    for name in allowed.parents:
+        print(f"{name:<{width}}  {lookup(name).licence}")
+    for what, by in (
+        ("commercial use", allowed.forbid_commercial),
+        ("giving results away", allowed.forbid_redistribution),
+    ):
+        print(f"{what}: {'forbidden by ' + ', '.join(by) if by else 'allowed by every parent'}")
+    return 0
+
+
+def label_export(pipeline: Pipeline, options: argparse.Namespace) -> int:
+    """Write pictures with pre-annotations."""
+    from ml.dataset.labelling import export_for_labelling
+
+    target = options.target.absolute()
+    report = export_for_labelling(pipeline.workspace(), target, options.count, options.worst)
+    print(f"{report.num_out} pictures; look at {target / 'index.html'}")
+    return 0
+
+
+def label_import(pipeline: Pipeline, options: argparse.Namespace) -> int:
+    """Check a file of labels, copy it to `labels/` and say how to use it."""
+    from ml.dataset.label_import import import_labels
+    from ml.records.atomic import write_bytes
+    from ml.records.exclusions import Exclusions
+    from ml.records.tables import IMAGES, read_stage
+
+    exclusions = Exclusions("label-import")
+    images = read_stage(pipeline.workspace(), "images", IMAGES)
+    found = import_labels(options.file, images, exclusions)
+    target = pipeline.root / "labels" / options.file.name
+    write_bytes(target, options.file.read_bytes())
+    for row in exclusions.to_frame().itertuples():
+        print(f"left out: {row.sample_id}: {row.reason}: {row.detail}")
+    for split, data in found.datasets.items():
+        print(f"{split}: {len(data.images)} images, {len(data.boxes)} boxes")
+    print("use it with these values in the section labels of params.yaml:")
+    print(f"  source: file\n  file: labels/{target.name}\n  file_sha256: {found.sha256}")
+    return 0
+
+
+def identity_index(pipeline: Pipeline, options: argparse.Namespace) -> int:
+    """Embed a folder's faces with the models of the active profile."""
+    from ml.filtering.identity import IdentityConfig, build_index, load_face_reader
+    from ml.records.config import read_config
+    from ml.records.exclusions import Exclusions
+
+    section = dict(pipeline.params.values["filtered_dataset"]).get("identity", {})
+    config = read_config(IdentityConfig, "filtered_dataset.identity", dict(section))
+    exclusions = Exclusions("identity-index")
+    index = build_index(options.folder, load_face_reader(config, pipeline.root), exclusions)
+    target = pipeline.root / (config.index or "private/identity_index.npz")
+    index.save(target)
+    print(f"{len(index.embeddings)} faces in {target}, {len(exclusions)} pictures left out")
+    return 0
+
+
+def takedown(pipeline: Pipeline, options: argparse.Namespace) -> int:
+    """Remove and prove."""
+    from dagster_project.takedown import run_takedown
+
+    if not options.sample and not options.source:
+        raise ValueError("takedown: name what is to go with --sample or --source")
+    report = run_takedown(pipeline, options.sample, options.source)
+    print(f"removed {len(report.samples)} images: {', '.join(report.samples[:5])}")
+    edited, deleted = len(report.removal.edited), len(report.removal.deleted)
+    print(f"{edited} files edited, {deleted} removed; recorded anew: {', '.join(report.recorded)}")
+    if report.stale:
+        print(f"to be made again: {', '.join(report.stale)}")
+    for line in report.left:
+        print(f"still there: {line}")
+    print("not everything is gone" if report.left else "every file was searched: nothing is left")
+    return 1 if report.left else 0
+
+
+def plan(pipeline: Pipeline, options: argparse.Namespace) -> int:
+    """Print hours and storage per stage."""
+    from dagster_project.costs import measure, share_kept
+    from ml.records.cost import PAPER_GPU_HOURS, PAPER_IMAGES, paper_hours, plan_costs
+
+    given = json.loads(options.measured.read_text()) if options.measured else {}
+    table = plan_costs(
+        measure(pipeline, given), options.images, share_kept(pipeline), options.hour_price
+    )
+    shown = table.round({"seconds_per_image": 4, "hours": 2, "gigabytes": 2, "cost": 2})
+    print(shown.to_string(index=False))
+    print(
+        f"\nthe paper took {PAPER_GPU_HOURS:,.0f} GPU hours for {PAPER_IMAGES:,} images, which is "
+        f"{paper_hours(options.images):,.0f} for {options.images:,}"
+    )
+    return 0
+
+
+def run_parents(values: Mapping[str, Any]) -> tuple[str, ...]:
+    """What the active profile's results descend from: derived, and what its card names.
+
+    Args:
+        values: params.yaml.
+
+    Raises:
+        ValueError: something is not in the asset register.
+    """
+    from ml.records.parents import derive_parents
+    from ml.records.register import REGISTER
+
+    card = dict(values.get("filtered_dataset") or {}).get("facts") or {}
+    parents = {*derive_parents(values), *card.get("parents", ())}
+    if unknown := sorted(parents - set(REGISTER)):
+        raise ValueError(
+            f"asset register: {unknown} are not in it; add them to ml/records/register.py with "
+            "their licences"
+        )
+    return tuple(sorted(parents))

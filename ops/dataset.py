@@ -1,0 +1,106 @@
+"""Jobs on the dataset: a copy to give away, pictures to label, samples to take down."""
+
+from pathlib import Path
+
+import dagster as dg
+from pydantic import Field
+
+from ml.records.parents import derive_parents
+
+
+class ExportConfig(dg.Config):
+    """What to write where."""
+
+    format: str
+    """official, coco, webdataset or huggingface."""
+    target: str
+    """Folder to make."""
+    commercial: bool = False
+    """Whether the copy is for commercial use."""
+
+
+@dg.op(required_resource_keys={"project"})
+def export_dataset(context: dg.OpExecutionContext, config: ExportConfig) -> int:
+    """Write a copy of the dataset; returns the number of images.
+
+    Raises:
+        dg.Failure: a licence forbids it, or there is nothing to write.
+    """
+    from ml.dataset.formats.export import ExportRequest
+    from ml.dataset.formats.export import export_dataset as write
+
+    values = context.resources.project.params.values
+    card = values["filtered_dataset"]["facts"]["parents"]
+    parents = sorted({*derive_parents(values), *card})
+    request = ExportRequest(config.format, Path(config.target), parents, config.commercial)
+    try:
+        report = write(context.resources.project.workspace(), request)
+    except (ValueError, FileNotFoundError) as error:
+        raise dg.Failure(str(error), allow_retries=False) from error
+    context.log.info("%d images, %d left out", report.num_out, report.num_excluded)
+    return report.num_out
+
+
+class LabelExportConfig(dg.Config):
+    """Which pictures go to the labelling tool."""
+
+    target: str
+    """Folder to make."""
+    count: int = 200
+    """Pictures."""
+    share_worst: float = 0.5
+    """Which part of them is of worst agreement."""
+
+
+@dg.op(required_resource_keys={"project"})
+def export_for_labelling(context: dg.OpExecutionContext, config: LabelExportConfig) -> int:
+    """Write pictures, pre-annotations and the gallery; returns the number of pictures."""
+    from ml.dataset.labelling import export_for_labelling as write
+
+    workspace = context.resources.project.workspace()
+    report = write(workspace, Path(config.target), config.count, config.share_worst)
+    return report.num_out
+
+
+class TakedownConfig(dg.Config):
+    """What is to go."""
+
+    samples: list[str] = Field(default_factory=list)
+    """Ids of images."""
+    sources: list[str] = Field(default_factory=list)
+    """Ids of poses, whose every image goes."""
+
+
+@dg.op(required_resource_keys={"takedown"})
+def take_down(context: dg.OpExecutionContext, config: TakedownConfig) -> int:
+    """Remove samples from every file and search for what is left; returns how many are gone.
+
+    Raises:
+        dg.Failure: an id is unknown, or something is still there; the message says where.
+    """
+    try:
+        report = context.resources.takedown(config.samples, config.sources)
+    except ValueError as error:
+        raise dg.Failure(str(error), allow_retries=False) from error
+    if report.left:
+        raise dg.Failure("still there:\n" + "\n".join(report.left), allow_retries=False)
+    context.log.info("to be made again: %s", ", ".join(report.stale) or "nothing")
+    return len(report.samples)
+
+
+@dg.job(description="Write a copy of the dataset, if the licences of its parents allow.")
+def export_dataset_job() -> None:
+    """The export alone."""
+    export_dataset()
+
+
+@dg.job(description="Write pictures with pre-annotations for Label Studio and CVAT.")
+def label_export_job() -> None:
+    """The labelling export alone."""
+    export_for_labelling()
+
+
+@dg.job(description="Remove images or sources from every shard, table and lock, and prove it.")
+def takedown_job() -> None:
+    """The takedown alone."""
+    take_down()

@@ -1,0 +1,46 @@
+"""After a takedown the lock holds the edited data, nothing remakes it, and the cache forgot it."""
+
+import pandas as pd
+
+from dagster_project import takedown
+from ml.dataset.takedown import Removal, Target
+
+
+def test_edited_stages_are_recorded_and_older_versions_forgotten(toy, monkeypatch):
+    pipeline = toy.pipeline
+    before = pipeline.bridge.locked()
+    path = toy.root / "data" / "numbers" / "shard-00000.parquet"
+    target = Target(frozenset({"gone"}), frozenset(), frozenset())
+
+    def drop_a_row(ws, what):
+        frame = pd.read_parquet(path).iloc[1:].reset_index(drop=True)
+        path.unlink()
+        frame.to_parquet(path)
+        return Removal(edited=["data/numbers/shard-00000.parquet"])
+
+    monkeypatch.setattr(takedown, "find_target", lambda *arguments: target)
+    monkeypatch.setattr(takedown, "take_down", drop_a_row)
+    (toy.root / "notes.txt").write_text("nothing here")
+    report = takedown.run_takedown(pipeline, ["gone"], [])
+    assert report.left == ()
+    assert report.recorded == ("numbers", "squares", "total")
+    assert report.stale == ()
+    after = pipeline.bridge.locked()
+    assert after["numbers"] != before["numbers"]
+    for stage in pipeline.graph:
+        assert pipeline.unfinished(stage, pipeline.units(stage)) == []
+    (old,) = (md5.removesuffix(".dir") for md5 in before["numbers"].values())
+    cache = toy.root / ".dvc" / "cache" / "files" / "md5" / old[:2]
+    assert not list(cache.glob(f"{old[2:]}*"))
+
+
+def test_what_is_left_is_named(toy, monkeypatch):
+    target = Target(frozenset({"gone-00001"}), frozenset(), frozenset())
+    monkeypatch.setattr(takedown, "find_target", lambda *arguments: target)
+    monkeypatch.setattr(takedown, "take_down", lambda *arguments: Removal())
+    (toy.root / "mlruns").mkdir(exist_ok=True)
+    (toy.root / "mlruns" / "note.txt").write_text("validated on gone-00001")
+    (toy.root / "mlruns" / "grid.png").write_bytes(b"png")
+    report = takedown.run_takedown(toy.pipeline, ["gone-00001"], [])
+    assert report.left == ("mlruns/note.txt: gone-00001",)
+    assert not (toy.root / "mlruns" / "grid.png").exists()

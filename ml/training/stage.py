@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
@@ -15,8 +14,6 @@ import pandas as pd
 import torch
 from lightning.pytorch import LightningModule
 from numpy.typing import NDArray
-from safetensors.torch import load_file
-from torch import nn
 
 import ml
 from ml.dataset.augmentation import AugmentConfig
@@ -30,13 +27,12 @@ from ml.imaging.grids import contact_sheet
 from ml.imaging.letterbox import Letterbox
 from ml.inference.drawing import draw_heads
 from ml.inference.loading import save_detector
-from ml.model.config import ModelSize, model_config
-from ml.model.detector import HeadDetectorNetwork, build_detector
-from ml.model.encoders import EncoderName, TransformersEncoder, encoder_config, encoder_of_folder
+from ml.model.config import ModelSize
+from ml.model.encoders import EncoderName
+from ml.model.fusing import count_parameters
 from ml.model.losses import HeadLoss, LossConfig
 from ml.model.postprocess import PostprocessConfig, postprocess
-from ml.model.weights import initialise_from, load_fitting
-from ml.records.atomic import write_json
+from ml.records.atomic import write_json, write_text
 from ml.records.config import StageConfig
 from ml.records.exclusions import Exclusions
 from ml.records.heads import Heads
@@ -46,12 +42,12 @@ from ml.records.workspace import Workspace
 from ml.training.callbacks import PredictionGrid, write_history
 from ml.training.curves import plot_history
 from ml.training.determinism import prepare_torch
+from ml.training.first_weights import build_network
 from ml.training.fit import HISTORY_NAME, FitConfig, FitResult, finish_work, fit
+from ml.training.model_card import dataset_licence, model_card
 from ml.training.module import HeadDetectorModule
 from ml.training.optim import OptimConfig
 from ml.training.tracking import ModelPackage, Tracker
-
-_LOGGER = logging.getLogger(__name__)
 
 STAGE = "trained_model"
 EXACT_STAGE = "trained_model_exact"
@@ -171,64 +167,21 @@ def run(
     )
     exclusions.write(ws, stage)
     report = _write_report(folder, result, len(train) + len(val), exclusions, tracker)
-    _register(folder, config, tracker, train[0].image_rgb, stage)
+    licence = dataset_licence(ws.stage_dir("filtered_dataset") / "CARD.md")
+    card = model_card(
+        config.size,
+        count_parameters(network),
+        config.loader.image_size,
+        config.supervision,
+        licence,
+        head_model.sha256,
+        result.metrics,
+    )
+    write_text(folder / "CARD.md", card)
+    tags = {"stage": stage, "licence": licence, "head_model": head_model.sha256}
+    _register(folder, config, tracker, train[0].image_rgb, card, tags)
     finish_work(ws, stage)
     return report
-
-
-def build_network(ws: Workspace, config: TrainedModelConfig) -> HeadDetectorNetwork:
-    """The detector with its first weights.
-
-    Args:
-        ws: the workspace; paths of weights are relative to its root.
-        config: size, encoder, and where the first weights come from.
-
-    Returns:
-        The network, in training mode.
-
-    Raises:
-        FileNotFoundError: there are no such weights.
-        ValueError: the weights do not fit.
-    """
-    model = model_config(config.size)
-    if config.encoder_folder is not None:
-        folder = ws.root / config.encoder_folder
-        model = model.model_copy(update={"encoder": encoder_of_folder(folder)})
-        assert model.encoder is not None
-        network = build_detector(model, TransformersEncoder(model.encoder, folder))
-    else:
-        if config.encoder is not None:
-            model = model.model_copy(update={"encoder": encoder_config(config.encoder)})
-        network = build_detector(model)
-    if config.initial_weights is not None:
-        report = initialise_from(network, ws.root / config.initial_weights)
-        _LOGGER.info("%s: %s", config.initial_weights, report)
-    if config.initial_encoder:
-        start_encoder(network, ws.stage_dir(config.initial_encoder) / "regressor.safetensors")
-    return network
-
-
-def start_encoder(network: nn.Module, weights: Path) -> None:
-    """Give the detector the encoder of a network trained before.
-
-    Args:
-        network: the detector; changed in place.
-        weights: safetensors file with entries `backbone.*`.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: an entry of the detector's encoder is missing there, or has another shape.
-    """
-    if not weights.is_file():
-        raise FileNotFoundError(f"{weights}: no weights to start from; run the stage that makes it")
-    state = {k: v for k, v in load_file(weights).items() if k.startswith("backbone.")}
-    report = load_fitting(network, state)
-    absent = [name for name in report.missing if name.startswith("backbone.")]
-    if absent or report.mismatched:
-        raise ValueError(
-            f"{weights}: its encoder is not the detector's: missing {absent[:3]}, of another shape "
-            f"{list(report.mismatched)[:3]}; give both the same size or set initial_encoder to null"
-        )
 
 
 def read_samples(
@@ -417,9 +370,10 @@ def _register(
     config: TrainedModelConfig,
     tracker: Tracker,
     example: NDArray[np.uint8],
-    stage: str,
+    card: str,
+    tags: Mapping[str, str],
 ) -> None:
-    """Register the written detector, with everything needed to serve it."""
+    """Register the written detector, with everything needed to serve it and its card."""
     if not config.registered_name or not tracker.active:
         return
     from ml.inference import pyfunc_model
@@ -433,10 +387,7 @@ def _register(
             code_paths=[Path(ml.__file__).parent],
             input_example=example[None],
             pip_requirements=["torch", "numpy", "pandas", "opencv-python-headless", "safetensors"],
-            tags={"stage": stage, "supervision": config.supervision, "size": config.size},
-            description=(
-                f"{config.size} head detector with FLAME parameters, trained on "
-                f"{config.supervision} labels. Input: RGB images; output: one row per head."
-            ),
+            tags={**tags, "supervision": config.supervision, "size": config.size},
+            description=card,
         )
     )

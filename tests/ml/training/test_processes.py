@@ -77,5 +77,7 @@ def test_two_processes_equal_one_with_the_same_batches(tmp_path: Path) -> None:
     prepare_torch(ws, STAGE)
     start = build_detector(model_config("nano")).state_dict()
     trained = one.model.state_dict()
-    weights = [n for n in start if n.startswith("backbone.") and n.endswith("conv.weight")]
-    assert min((trained[n] - start[n]).abs().max() for n in weights) > 1e-5
+    # Far more than the processes may differ by; deep in a network with frozen, untrained
+    # normalisation little arrives.
+    weights = [name for name in start if name.endswith("conv.weight")]
+    assert sum((trained[n] - start[n]).abs().max() > 1e-4 for n in weights) > len(weights) / 2

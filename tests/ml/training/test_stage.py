@@ -22,20 +22,21 @@ from ml.inference.loading import load_detector
 from ml.model.config import model_config
 from ml.model.detector import build_detector
 from ml.model.losses import LossConfig
+from ml.model.postprocess import PostprocessConfig
 from ml.records.exclusions import read_exclusions
 from ml.records.workspace import Workspace
+from ml.training.first_weights import build_network, start_encoder
 from ml.training.fit import FitConfig
 from ml.training.stage import (
     EXACT_STAGE,
     STAGE,
     TrainedModelConfig,
     TrainedModelExactConfig,
-    build_network,
     run,
-    start_encoder,
 )
 from ml.training.tracking import NullTracker, mlflow_run
 
+COLUMNS = ("image", "score", "box_xyxy", "flame")
 SHORT = {
     "initial_encoder": None,
     "loader": LoaderConfig(image_size=96, batch_size=2),
@@ -112,7 +113,15 @@ def test_only_truth_supervision_reads_the_truth(trained: Workspace, tmp_path: Pa
 
 def test_exact_labels_and_registered_model(world: Workspace, mlflow_folder: Path) -> None:
     mlflow = pytest.importorskip("mlflow")
-    once = {**SHORT, "loop": FitConfig(epochs=1, precision="32-true")}
+    (world.stage_dir("filtered_dataset") / "CARD.md").write_text(
+        "---\npretty_name: x\nlicense: cc-by-4.0\n---\n\n# x\n"
+    )
+    # Untrained, it is sure of nothing: all its heads are compared.
+    once = {
+        **SHORT,
+        "loop": FitConfig(epochs=1, precision="32-true"),
+        "postprocess": PostprocessConfig(score_threshold=1e-3),
+    }
     with mlflow_run(mlflow_folder, "tests", "exact") as tracker:
         run(world, TrainedModelExactConfig(**once), tracker)
     folder = world.stage_dir(EXACT_STAGE)
@@ -124,13 +133,26 @@ def test_exact_labels_and_registered_model(world: Workspace, mlflow_folder: Path
     assert "final/val/loss" in stored.metrics
     artifacts = {a.path for a in client.list_artifacts(tracker.run_id)}
     assert {"history.csv", "checkpoints", "predictions"} <= artifacts
-    image = np.random.default_rng(0).integers(0, 256, (1, 96, 96, 3), dtype=np.uint8)
-    table = mlflow.pyfunc.load_model("models:/vggheads/1").predict(image)
-    (heads,) = load_detector(folder).predict(list(image))
-    assert len(table) == len(heads)
-    assert list(table.columns) == ["image", "score", "box_xyxy", "flame"]
-    if len(heads):
-        assert np.allclose(table["flame"][0], heads.flame[0], atol=1e-4)
+    version = client.get_model_version("vggheads", "1")
+    assert version.tags["licence"] == "cc-by-4.0"
+    assert version.tags["stage"] == EXACT_STAGE
+    assert version.description == (folder / "CARD.md").read_text()
+    assert "license: cc-by-4.0" in version.description
+    loaded = mlflow.pyfunc.load_model("models:/vggheads/1")
+    assert [c.name for c in loaded.metadata.signature.outputs.inputs] == list(COLUMNS)
+    example = loaded.input_example
+    assert example.shape == (1, 96, 96, 3)
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 256, (2, 96, 96, 3), dtype=np.uint8)
+    table = loaded.predict(image)
+    heads = load_detector(folder).predict(list(image))
+    assert list(table.columns) == list(COLUMNS)
+    assert table["image"].tolist() == [i for i in (0, 1) for _ in range(len(heads[i]))]
+    assert min(len(of_image) for of_image in heads) > 0
+    flame = np.concatenate([of_image.flame for of_image in heads])
+    assert np.allclose(np.stack(table["flame"]), flame, atol=1e-4)
+    boxes = np.concatenate([of_image.boxes_xyxy for of_image in heads])
+    assert np.allclose(np.stack(table["box_xyxy"]), boxes, atol=1e-3)
 
 
 def test_unknown_supervision_and_keys_are_refused() -> None:

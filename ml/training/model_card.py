@@ -1,0 +1,93 @@
+"""The model card: what a detector is, what it was trained on, how good it is, who may use it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import yaml
+
+UNKNOWN_LICENCE = "unknown"
+_FIGURES = {
+    "val/ap50": ("AP at IoU 0.5", ""),
+    "val/nme_bbox": ("NME over the box size", " %"),
+    "val/rotation_deg": ("rotation error", " degrees"),
+    "val/recall": ("recall", ""),
+    "val/precision": ("precision", ""),
+}
+
+
+def dataset_licence(card: Path) -> str:
+    """The licence that a dataset card states.
+
+    Args:
+        card: the dataset's CARD.md.
+
+    Returns:
+        Its `license`, `other` when parents have several; `unknown` without a card.
+    """
+    if not card.is_file():
+        return UNKNOWN_LICENCE
+    parts = card.read_text().split("---\n")
+    front = yaml.safe_load(parts[1]) if len(parts) > 2 else None
+    return str(front.get("license", UNKNOWN_LICENCE)) if isinstance(front, dict) else "unknown"
+
+
+def model_card(
+    name: str,
+    num_parameters: int,
+    image_size: int,
+    supervision: str,
+    licence: str,
+    head_model_sha256: str,
+    metrics: Mapping[str, float],
+) -> str:
+    """The card as Markdown with the front matter that model hubs read.
+
+    Args:
+        name: size of the model.
+        num_parameters: of the network as trained.
+        image_size: side of its square input, px.
+        supervision: what its labels were.
+        licence: of the data it was trained on, which it inherits.
+        head_model_sha256: the head model that its parameters belong to.
+        metrics: the training's last figures by name.
+
+    Returns:
+        The text.
+    """
+    front = yaml.safe_dump(
+        {"license": licence, "pipeline_tag": "object-detection", "library_name": "vggheads"},
+        sort_keys=False,
+    )
+    rows = [
+        f"| {label} | {metrics[key]:.4g}{unit} |"
+        for key, (label, unit) in _FIGURES.items()
+        if key in metrics
+    ]
+    figures = "\n".join(["| figure | value |", "|---|---|", *rows]) if rows else "none"
+    return f"""---
+{front}---
+
+# Head detector, size {name}
+
+Finds every head in an image in one pass, with the parameters of its 3D mesh (300 shape, 100
+expression, 3 jaw, 6 rotation, 3 translation, 1 scale, in pixels of the image).
+
+* {num_parameters:,} parameters, input {image_size} px, RGB.
+* Trained on {supervision} labels.
+* The parameters belong to the head model `{head_model_sha256[:12]}`; another one gives other faces.
+* Licence: {licence}. It is that of the data the model was trained on; its card says more.
+
+## Figures on the validation images
+
+{figures}
+
+They are figures on the data this model was trained with a part of, not on photographs unless those
+were. The benchmark's report has others.
+
+## Limits
+
+Heads under a few pixels are missed. Depth along the camera's axis is not learned. A 3D face is
+biometric information in many places: do not identify people with it.
+"""

@@ -212,7 +212,7 @@ def test_the_command_reports_to_mlflow(workspace, config, monkeypatch, capsys):
 
     def stand_in(ws, given, out, tracker):
         seen.update(ws=ws, config=given)
-        return train_controlnet.FitResult(pd.DataFrame(), {"val/loss": 0.5}, 3.0, 0, out)
+        return train_controlnet.FitResult(pd.DataFrame(), {"val/loss": 0.5}, 3.0, 0, 0, out)
 
     @contextmanager
     def run(folder, experiment, name):

@@ -113,5 +113,7 @@ def test_errors_say_what_is_wrong(nano):
 
 def test_branches_of_different_widths_cannot_be_shared(nano) -> None:
     values = nano.head.model_dump() | {"flame_channels": (32, 64, 64)}
-    with pytest.raises(ValueError, match=r"equal flame_channels, got 'conv' and \(32, 64, 64\)"):
+    with pytest.raises(
+        ValueError, match=r"equal flame_channels, got 'pointwise' and \(32, 64, 64\)"
+    ):
         type(nano.head).model_validate(values)

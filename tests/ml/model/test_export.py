@@ -79,7 +79,7 @@ def assert_same(found, wanted):
         rows = index == i
         assert rows.sum() == len(heads) > 0
         np.testing.assert_allclose(boxes[rows], heads.boxes_xyxy, rtol=1e-4, atol=1e-3)
-        np.testing.assert_allclose(scores[rows], heads.scores, atol=1e-5)
+        np.testing.assert_allclose(scores[rows], heads.scores, rtol=1e-4)
         np.testing.assert_allclose(flame[rows], heads.flame, rtol=1e-3, atol=2e-3)
 
 

@@ -141,7 +141,9 @@ def test_pose_without_any_head_is_an_error_that_says_so(monkeypatch):
 
 
 def test_config_refuses_unknown_keys_and_layouts_without_weight():
-    with pytest.raises(ValueError, match=r"poses.colour.*Known keys of 'poses': source, width"):
+    with pytest.raises(
+        ValueError, match=r"poses.colour.*Known keys of 'poses': source, pictures, width"
+    ):
         read_config(PosesConfig, "poses", {"colour": "red"})
     with pytest.raises(ValueError, match="at least one share_"):
         PosesConfig(**{f"share_{name}": 0.0 for name in LAYOUTS})

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from ml.imaging.letterbox import Letterbox
 from ml.model.detector import HeadDetectorNetwork
 from ml.model.export import METADATA_KEY, ONNX_INPUT, ONNX_OUTPUTS, suppression_inputs
-from ml.model.fusing import fuse
-from ml.model.postprocess import PostprocessConfig, postprocess
+from ml.model.kept import KeptHeadsNetwork
+from ml.model.postprocess import PostprocessConfig
 from ml.records.heads import Heads
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def pick_device(name: str) -> torch.device:
 
 
 class TorchRuntime:
-    """The network in torch: fused, channels last."""
+    """The network in torch: fused, channels last, FLAME branches at kept heads only."""
 
     def __init__(self, network: HeadDetectorNetwork, device: torch.device | str = "cpu") -> None:
         """Prepare the network.
@@ -85,7 +85,7 @@ class TorchRuntime:
             device: where to run.
         """
         self.device = torch.device(device)
-        fused = fuse(network).to(self.device)
+        fused = KeptHeadsNetwork(network).to(self.device)
         self._network = fused.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def __call__(
@@ -97,7 +97,8 @@ class TorchRuntime:
         """Find heads; see `Runtime`."""
         with torch.inference_mode():
             batch = torch.from_numpy(pixels).to(self.device)
-            return postprocess(self._network(batch), letterboxes, postprocessing)
+            heads: list[Heads] = self._network.find(batch, letterboxes, postprocessing)
+            return heads
 
 
 class OnnxRuntime:

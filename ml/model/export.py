@@ -9,7 +9,7 @@ import contextlib
 import io
 import json
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,10 +17,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ml.model.decode import Decoded, decode
+from ml.flame.params import join
+from ml.model.decode import decode, decode_boxes, decode_flame
 from ml.model.detector import HeadDetectorNetwork
 from ml.model.fusing import fuse
 from ml.model.heads import STRIDES
+from ml.model.kept import KeptHeadsNetwork
 from ml.model.outputs import Anchors, RawOutputs
 from ml.model.postprocess import PostprocessConfig
 from ml.records.atomic import atomic_write
@@ -37,8 +39,42 @@ ONNX_INPUT = "images"
 ONNX_OUTPUTS = ("boxes", "scores", "flame", "image_index")
 
 
-class _Candidates(nn.Module):
-    """The best anchors of each image, decoded: boxes, scores, 413 parameters, best first."""
+class _DenseOnnx(nn.Module):
+    """First part of the ONNX graph: candidates of uint8 images, and what the second part reads."""
+
+    def __init__(self, network: KeptHeadsNetwork, image_size: int, count: int) -> None:
+        super().__init__()
+        self.network = network
+        self.anchors = network.anchors(image_size, image_size, torch.device("cpu"))
+        self.count = min(count, len(self.anchors.strides))
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        dense = self.network.dense(images.float() / 255)
+        scores, rows = dense.score_logits.topk(self.count, dim=1)
+        shape = dense.box_logits.shape[2:]
+        sides = dense.box_logits.gather(1, rows[..., None, None].expand(-1, -1, *shape))
+        boxes = decode_boxes(sides, self.anchors.centres_px[rows], self.anchors.strides[rows])
+        return boxes, scores.sigmoid(), rows, *dense.pose_maps
+
+
+class _KeptOnnx(nn.Module):
+    """Second part: parameters of the chosen anchors."""
+
+    def __init__(self, first: _DenseOnnx) -> None:
+        super().__init__()
+        self.network, self.anchors = first.network, first.anchors
+
+    def forward(
+        self, p3: Tensor, p4: Tensor, p5: Tensor, image_index: Tensor, anchor_index: Tensor
+    ) -> Tensor:
+        raw = self.network.flame_at((p3, p4, p5), image_index, anchor_index)
+        centres = self.anchors.centres_px[anchor_index]
+        strides = self.anchors.strides[anchor_index]
+        return join(decode_flame(raw, centres, strides, self.network.config.head))
+
+
+class _Official(nn.Module):
+    """What the official file computes: the best anchors of each image, decoded, best first."""
 
     def __init__(self, network: HeadDetectorNetwork, image_size: int, count: int) -> None:
         super().__init__()
@@ -50,28 +86,12 @@ class _Candidates(nn.Module):
         self.register_buffer("stride_tensor", anchors.strides)
         self.count = min(count, len(anchors.strides))
 
-    def best(self, images: Tensor) -> Decoded:
-        """The candidates of images in [0, 1]."""
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         model = self.model
         scores, sides, flame = model.heads(model.neck(model.backbone(images)))
         anchors = Anchors(self.anchor_points, self.stride_tensor)  # type: ignore[arg-type]
         rows = scores.float().topk(self.count, dim=1).indices
-        return decode(RawOutputs(scores, sides, flame, anchors, model.config.head), rows)
-
-
-class _ForOnnx(_Candidates):
-    """Candidates of uint8 images."""
-
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        found = self.best(images.float() / 255)
-        return found.boxes_xyxy, found.scores, found.flame
-
-
-class _Official(_Candidates):
-    """Candidates as the official file gives them: scores with a trailing dimension."""
-
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        found = self.best(images)
+        found = decode(RawOutputs(scores, sides, flame, anchors, model.config.head), rows)
         return found.boxes_xyxy, found.scores[..., None], found.flame
 
 
@@ -96,7 +116,7 @@ def export_torchscript(
 
     Source: facts of the official export; Chu et al., QARepVGG (2022), for the fusion.
     """
-    model = _Official(_prepared(network, "partial"), image_size, OFFICIAL_CANDIDATES)
+    model = _Official(_partially_fused(network), image_size, OFFICIAL_CANDIDATES)
     example = torch.zeros(2, 3, image_size, image_size)
     extra = {METADATA_KEY: json.dumps(description or {}, sort_keys=True)}
     with _quiet(), torch.inference_mode():
@@ -133,31 +153,56 @@ def onnx_model(
     try:
         import onnx
 
-        from ml.model.export_nms import CANDIDATES, add_suppression
+        from ml.model.export_nms import FIRST_OUTPUTS, SECOND_INPUTS, join_parts
     except ImportError as error:
         raise ValueError("exporting to ONNX needs the package onnx: pip install onnx") from error
     config = postprocessing or PostprocessConfig()
-    model = _ForOnnx(_prepared(network, "full"), image_size, config.max_candidates)
-    example = torch.zeros(2, 3, image_size, image_size, dtype=torch.uint8)
+    parts = KeptHeadsNetwork(network).cpu().float()
+    # ONNX knows no channels-last weights.
+    parts.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    first = _DenseOnnx(parts, image_size, config.max_candidates).eval()
+    images = torch.zeros(2, 3, image_size, image_size, dtype=torch.uint8)
+    with torch.inference_mode():
+        maps = first(images)[3:]
+    # An anchor of each scale, so that the trace goes through all of them.
+    _, p4_and_on, p5 = (int((first.anchors.strides < stride).sum()) for stride in STRIDES)
+    chosen = torch.tensor([0, 1, 0]), torch.tensor([0, p4_and_on, p5])
+    graph = join_parts(
+        _traced(first, (images,), [ONNX_INPUT], FIRST_OUTPUTS, "batch"),
+        _traced(_KeptOnnx(first).eval(), (*maps, *chosen), SECOND_INPUTS, ["flame"], "heads"),
+        config,
+    )
+    graph.metadata_props.add(key=METADATA_KEY, value=json.dumps(description or {}, sort_keys=True))
+    onnx.checker.check_model(graph)
+    return graph
+
+
+def _traced(
+    module: nn.Module,
+    inputs: tuple[Tensor, ...],
+    names: Sequence[str],
+    outputs: Sequence[str],
+    dimension: str,
+) -> onnx.ModelProto:
+    """A module as ONNX graph whose inputs and outputs have a free first dimension."""
+    import onnx
+
     content = io.BytesIO()
     with _quiet(), torch.inference_mode():
         # The exporter that traces: for nano it takes 0.6 s of processor time and the one by
         # torch.export 15 s, too long for a detector that is to start on onnxruntime. The network
         # has no control flow that a trace could miss.
         torch.onnx.export(
-            model.eval(),
-            (example,),
+            module,
+            inputs,
             content,  # type: ignore[arg-type]  # its stubs know only paths
             dynamo=False,
-            input_names=[ONNX_INPUT],
-            output_names=list(CANDIDATES),
+            input_names=list(names),
+            output_names=list(outputs),
             opset_version=ONNX_OPSET,
-            dynamic_axes={name: {0: "batch"} for name in (ONNX_INPUT, *CANDIDATES)},
+            dynamic_axes={name: {0: dimension} for name in (*names, *outputs)},
         )
-    graph = add_suppression(onnx.load_from_string(content.getvalue()), config)
-    graph.metadata_props.add(key=METADATA_KEY, value=json.dumps(description or {}, sort_keys=True))
-    onnx.checker.check_model(graph)
-    return graph
+    return onnx.load_from_string(content.getvalue())
 
 
 def exclusive_threshold(score: float) -> np.float32:
@@ -211,9 +256,9 @@ def export_onnx(
         temporary.write_bytes(model.SerializeToString())
 
 
-def _prepared(network: HeadDetectorNetwork, level: str) -> HeadDetectorNetwork:
-    """A fused copy on the CPU, in the memory layout that exporters know."""
-    fused = fuse(network, level).cpu().float()  # type: ignore[arg-type]
+def _partially_fused(network: HeadDetectorNetwork) -> HeadDetectorNetwork:
+    """A fused copy on the CPU with the published names, in the memory layout that tracing knows."""
+    fused = fuse(network, "partial").cpu().float()
     return fused.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
 
 

@@ -1,30 +1,37 @@
-"""Non-maximum suppression as the end of an ONNX graph, with thresholds that can be given."""
+"""The ONNX graph put together: candidates, suppression, parameters of what is left."""
 
 from __future__ import annotations
 
 import numpy as np
 import onnx
+import onnx.compose
 from onnx import TensorProto, helper, numpy_helper
 
 from ml.model.export import suppression_inputs
 from ml.model.postprocess import PostprocessConfig
 
-CANDIDATES = ("candidate_boxes", "candidate_scores", "candidate_flame")
-"""Outputs of the graph that `add_suppression` goes on from."""
+_MAPS = ("pose_map_8", "pose_map_16", "pose_map_32")
+FIRST_OUTPUTS = ("candidate_boxes", "candidate_scores", "candidate_anchors", *_MAPS)
+"""Outputs of the part before the suppression."""
+SECOND_INPUTS = (*_MAPS, "image_index", "anchor_index")
+"""Inputs of the part behind it."""
+_PREFIX = "kept/"
 
 
-def add_suppression(model: onnx.ModelProto, config: PostprocessConfig) -> onnx.ModelProto:
-    """Let a graph of candidates end in heads.
+def join_parts(
+    first: onnx.ModelProto, second: onnx.ModelProto, config: PostprocessConfig
+) -> onnx.ModelProto:
+    """Candidates, suppression and the parameters of what is left as one graph.
 
     Args:
-        model: its outputs are `candidate_boxes` (B, K, 4), `candidate_scores` (B, K) and
-            `candidate_flame` (B, K, 413), best first; changed in place.
+        first: images to `FIRST_OUTPUTS`; changed in place.
+        second: `SECOND_INPUTS` to `flame`.
         config: defaults of the optional inputs.
 
     Returns:
         The model; its outputs are boxes, scores, flame and image_index, one row a head.
     """
-    graph = model.graph
+    graph = first.graph
     defaults = suppression_inputs(config)
     constants: dict[str, np.ndarray] = {
         "suppress_axis": np.array([1], np.int64),
@@ -39,7 +46,15 @@ def add_suppression(model: onnx.ModelProto, config: PostprocessConfig) -> onnx.M
         helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(value.dtype), [1])
         for name, value in defaults.items()
     )
-    graph.node.extend(_nodes())
+    graph.node.extend(_suppression())
+    # Names of the second part may be those of the first: all get a prefix.
+    behind = onnx.compose.add_prefix(second, _PREFIX).graph
+    graph.node.extend(
+        helper.make_node("Identity", [name], [_PREFIX + name]) for name in SECOND_INPUTS
+    )
+    graph.initializer.extend(behind.initializer)
+    graph.node.extend(behind.node)
+    graph.node.append(helper.make_node("Identity", [_PREFIX + "flame"], ["flame"]))
     del graph.output[:]
     graph.output.extend(
         helper.make_tensor_value_info(name, kind, ["heads", *shape])
@@ -50,10 +65,10 @@ def add_suppression(model: onnx.ModelProto, config: PostprocessConfig) -> onnx.M
             ("image_index", TensorProto.INT64, []),
         )
     )
-    return model
+    return first
 
 
-def _nodes() -> list[onnx.NodeProto]:
+def _suppression() -> list[onnx.NodeProto]:
     """Suppress, then pick the rows of what is left."""
     node = helper.make_node
     limits = ["max_heads", "iou_threshold", "score_threshold"]
@@ -64,6 +79,6 @@ def _nodes() -> list[onnx.NodeProto]:
         node("Gather", ["chosen", "suppress_columns"], ["chosen_rows"], axis=1),
         node("GatherND", ["candidate_boxes", "chosen_rows"], ["boxes"]),
         node("GatherND", ["candidate_scores", "chosen_rows"], ["scores"]),
-        node("GatherND", ["candidate_flame", "chosen_rows"], ["flame"]),
+        node("GatherND", ["candidate_anchors", "chosen_rows"], ["anchor_index"]),
         node("Gather", ["chosen", "suppress_image"], ["image_index"], axis=1),
     ]

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import torch
 from pydantic import Field
+from torch import Tensor
 
 from ml.imaging.boxes import nms_mask
 from ml.imaging.letterbox import Letterbox
@@ -50,23 +51,16 @@ def postprocess(
         ValueError: the number of letterboxes is not B.
     """
     config = config or PostprocessConfig()
-    num_images, num_anchors = outputs.score_logits.shape
+    num_images = len(outputs.score_logits)
     if len(letterboxes) != num_images:
         raise ValueError(
             f"letterboxes: expected one for each of the {num_images} images, got {len(letterboxes)}"
         )
-    count = min(config.max_candidates, num_anchors)
-    logits = outputs.score_logits.float()
-    # No image has more heads than its anchors above the threshold, so the batch's largest number
-    # of those is enough.
-    above = int((logits.sigmoid() >= config.score_threshold).sum(dim=1).max()) if num_images else 0
-    indices = torch.argsort(logits, dim=1, descending=True, stable=True)[:, : min(count, above)]
+    _, indices = candidates(outputs.score_logits, config)
     decoded = decode(outputs, indices)
-    kept = nms_mask(decoded.boxes_xyxy, decoded.scores, config.iou_threshold)
-    kept &= decoded.scores >= config.score_threshold
+    kept = suppress(decoded.boxes_xyxy, decoded.scores, config)
     results = []
-    for i, letterbox in enumerate(letterboxes):
-        rows = kept[i].nonzero()[: config.max_heads, 0]
+    for i, (letterbox, rows) in enumerate(zip(letterboxes, kept, strict=True)):
         results.append(
             Heads(
                 letterbox.boxes_to_image(decoded.boxes_xyxy[i, rows]).cpu().numpy(),
@@ -75,3 +69,37 @@ def postprocess(
             )
         )
     return results
+
+
+def candidates(score_logits: Tensor, config: PostprocessConfig) -> tuple[Tensor, Tensor]:
+    """The anchors of each image that can become heads, best first.
+
+    Args:
+        score_logits: (B, A).
+        config: thresholds.
+
+    Returns:
+        (B, K) scores and (B, K) int64 anchors; some of an image's K may be below the threshold.
+    """
+    logits = score_logits.float()
+    count = min(config.max_candidates, logits.shape[1])
+    # No image has more heads than its anchors above the threshold, so the batch's largest number
+    # of those is enough.
+    above = int((logits.sigmoid() >= config.score_threshold).sum(dim=1).max()) if len(logits) else 0
+    indices = torch.argsort(logits, dim=1, descending=True, stable=True)[:, : min(count, above)]
+    return logits.gather(1, indices).sigmoid(), indices
+
+
+def suppress(boxes_xyxy: Tensor, scores: Tensor, config: PostprocessConfig) -> list[Tensor]:
+    """The candidates that become heads.
+
+    Args:
+        boxes_xyxy: (B, K, 4), best first.
+        scores: (B, K).
+        config: thresholds.
+
+    Returns:
+        Positions of the kept candidates of each image, best first, int64.
+    """
+    kept = nms_mask(boxes_xyxy, scores, config.iou_threshold) & (scores >= config.score_threshold)
+    return [rows.nonzero()[: config.max_heads, 0] for rows in kept]

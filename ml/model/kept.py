@@ -1,0 +1,221 @@
+"""Inference that computes the FLAME branches at the heads that are kept, and nowhere else.
+
+In L the six branches are more than a quarter of the multiplications, made at all 8,400 anchors, of
+which a picture keeps ten. Here score and box are computed everywhere, suppression picks the heads,
+and each branch runs on the window of its input that the head's anchor sees. The numbers are those
+of the whole maps: what lies outside of a map counts as zero in every layer, as padding does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ml.flame.params import join
+from ml.imaging.letterbox import Letterbox
+from ml.model.blocks import ConvBNAct, QARepVGGBlock
+from ml.model.decode import decode_boxes, decode_flame
+from ml.model.detector import HeadDetectorNetwork
+from ml.model.fusing import fuse
+from ml.model.heads import STRIDES, DetectionHeads, ScaleHead
+from ml.model.outputs import Anchors
+from ml.model.postprocess import PostprocessConfig, candidates, suppress
+from ml.records.heads import Heads
+
+_BRANCHES = ("shape", "expression", "jaw", "rotation", "translation", "scale")
+
+
+class DenseOutputs(NamedTuple):
+    """What is computed at every anchor.
+
+    Attributes:
+        score_logits: (B, A).
+        box_logits: (B, A, 4, bins).
+        pose_maps: (B, C, H, W) of each scale, the input of its FLAME branches.
+    """
+
+    score_logits: Tensor
+    box_logits: Tensor
+    pose_maps: tuple[Tensor, ...]
+
+
+class KeptHeadsNetwork(nn.Module):
+    """A fused detector in two parts: dense outputs, and FLAME values of chosen anchors."""
+
+    def __init__(self, network: HeadDetectorNetwork) -> None:
+        """Take a fused copy of a network.
+
+        Args:
+            network: the detector, fused or not; it is not changed.
+        """
+        super().__init__()
+        self.network = fuse(network)
+        self.config = network.config
+
+    @property
+    def _heads(self) -> tuple[ScaleHead, ScaleHead, ScaleHead]:
+        heads: DetectionHeads = self.network.heads
+        return heads.head1, heads.head2, heads.head3
+
+    def dense(self, images: Tensor) -> DenseOutputs:
+        """Scores, boxes and the maps that the FLAME branches read.
+
+        Args:
+            images: (B, 3, H, W) in [0, 1], H and W multiples of 32.
+
+        Returns:
+            The outputs of all anchors.
+        """
+        scores, sides, maps = [], [], []
+        for head, features in zip(
+            self._heads, self.network.neck(self.network.backbone(images)), strict=True
+        ):
+            box = head.bbox_stem(features)
+            scores.append(head.cls_pred(head.cls_convs(box)).flatten(1))
+            sides.append(head.reg_pred(head.reg_convs(box)).flatten(2).transpose(1, 2))
+            maps.append(head.pose_stem(features))
+        bins = self.config.head.reg_max + 1
+        box_logits = torch.cat(sides, dim=1).unflatten(-1, (4, bins))
+        return DenseOutputs(torch.cat(scores, dim=1), box_logits, tuple(maps))
+
+    def flame_at(
+        self, pose_maps: Sequence[Tensor], image_index: Tensor, anchor_index: Tensor
+    ) -> Tensor:
+        """Raw FLAME values of some anchors, equal to those of the whole network.
+
+        Args:
+            pose_maps: as `dense` returns them.
+            image_index: (N,) int64 image of each anchor.
+            anchor_index: (N,) int64 anchors, numbered over all scales.
+
+        Returns:
+            (N, K) in the order of `RawOutputs.flame`.
+        """
+        values, places = [], []
+        first = 0
+        for head, features in zip(self._heads, pose_maps, strict=True):
+            height, width = int(features.shape[2]), int(features.shape[3])
+            last = first + height * width
+            rows = ((anchor_index >= first) & (anchor_index < last)).nonzero()[:, 0]
+            cell = anchor_index[rows] - first
+            y = cell.div(width, rounding_mode="floor")
+            values.append(_branches_at(head, features, image_index[rows], y, cell - y * width))
+            places.append(rows)
+            first = last
+        return torch.cat(values)[torch.cat(places).argsort()]
+
+    def anchors(self, height: int, width: int, device: torch.device) -> Anchors:
+        """Anchors of images of a size, px."""
+        return Anchors.of_maps([(height // s, width // s) for s in STRIDES], STRIDES, device)
+
+    @torch.no_grad()
+    def find(
+        self, images: Tensor, letterboxes: Sequence[Letterbox], config: PostprocessConfig
+    ) -> list[Heads]:
+        """Heads of a batch, as `postprocess` gives them.
+
+        Args:
+            images: (B, 3, H, W) uint8.
+            letterboxes: how each of the B images was fitted into the network's input.
+            config: thresholds.
+
+        Returns:
+            B containers, heads by falling score, image pixels.
+        """
+        dense = self.dense(images.to(next(self.parameters()).dtype) / 255)
+        anchors = self.anchors(images.shape[2], images.shape[3], images.device)
+        scores, indices = candidates(dense.score_logits, config)
+        rows = indices[..., None, None].expand(-1, -1, *dense.box_logits.shape[2:])
+        sides = dense.box_logits.gather(1, rows)
+        boxes = decode_boxes(sides, anchors.centres_px[indices], anchors.strides[indices])
+        kept = suppress(boxes, scores, config)
+        image_index = torch.cat([torch.full_like(rows, i) for i, rows in enumerate(kept)])
+        chosen = indices[image_index, torch.cat(kept)]
+        raw = self.flame_at(dense.pose_maps, image_index, chosen)
+        centres, strides = anchors.centres_px[chosen], anchors.strides[chosen]
+        flame = join(decode_flame(raw, centres, strides, self.config.head))
+        results = []
+        for i, (letterbox, rows) in enumerate(zip(letterboxes, kept, strict=True)):
+            own = letterbox.flame_to_image(flame[image_index == i])
+            results.append(
+                Heads(
+                    letterbox.boxes_to_image(boxes[i, rows]).cpu().numpy(),
+                    scores[i, rows].cpu().numpy(),
+                    own.cpu().numpy(),
+                )
+            )
+        return results
+
+
+def _branches_at(head: ScaleHead, features: Tensor, image: Tensor, y: Tensor, x: Tensor) -> Tensor:
+    """A scale's raw FLAME values at some cells, (N, K)."""
+    reach = sum(_margin(block) for block in list(head.flame_shape_pred)[:-1])
+    windows, inside = _windows(features, image, y, x, reach)
+    out = {name: _run(getattr(head, f"flame_{name}_pred"), windows, inside) for name in _BRANCHES}
+    if head.swapped:
+        rotation, jaw = out["rotation"], out["jaw"]
+        out["jaw"] = rotation[:, 3:]
+        out["rotation"] = torch.cat([jaw, rotation[:, :3]], dim=1)
+    return torch.cat([out[name] for name in _BRANCHES], dim=1)
+
+
+def _windows(
+    features: Tensor, image: Tensor, y: Tensor, x: Tensor, reach: int
+) -> tuple[Tensor, Tensor]:
+    """Square windows about cells, zero outside of the map, and which of their cells are inside.
+
+    Args:
+        features: (B, C, H, W).
+        image: (N,) image of each cell.
+        y: (N,) row.
+        x: (N,) column.
+        reach: cells on each side.
+
+    Returns:
+        (N, C, S, S) and (N, 1, S, S) of the same type, 1 inside and 0 outside; S = 2 reach + 1.
+    """
+    height, width = int(features.shape[2]), int(features.shape[3])
+    offsets = torch.arange(-reach, reach + 1, device=features.device)
+    rows, columns = y[:, None] + offsets, x[:, None] + offsets
+    inside = ((rows >= 0) & (rows < height))[:, :, None] & ((columns >= 0) & (columns < width))[
+        :, None, :
+    ]
+    row, column = rows.clamp(0, height - 1), columns.clamp(0, width - 1)
+    flat = (image[:, None, None] * height + row[:, :, None]) * width + column[:, None, :]
+    table = features.permute(0, 2, 3, 1).reshape(-1, features.shape[1])
+    side = 2 * reach + 1
+    windows = table.index_select(0, flat.reshape(-1)).reshape(-1, side, side, features.shape[1])
+    weight = inside[:, None].to(features.dtype)
+    return windows.permute(0, 3, 1, 2) * weight, weight
+
+
+def _run(branch: nn.Sequential, windows: Tensor, inside: Tensor) -> Tensor:
+    """A branch on windows that shrink to one cell, (N, channels)."""
+    blocks = list(branch)
+    margin = 0
+    for block in blocks[:-1]:
+        conv = _fused_conv(block)
+        windows = functional.relu(functional.conv2d(windows, conv.weight, conv.bias))
+        margin += _margin(block)
+        end = inside.shape[-1] - margin
+        windows = windows * inside[:, :, margin:end, margin:end]
+    return blocks[-1](windows)[:, :, 0, 0]
+
+
+def _margin(block: nn.Module) -> int:
+    """Cells that a block sees on each side."""
+    return int(_fused_conv(block).kernel_size[0]) // 2
+
+
+def _fused_conv(block: nn.Module) -> nn.Conv2d:
+    """The one convolution that a fused block is."""
+    conv = block.rbr_reparam if isinstance(block, QARepVGGBlock) else None
+    if isinstance(block, ConvBNAct):
+        conv = block.conv
+    if conv is None or conv.bias is None:
+        raise ValueError(f"{type(block).__name__}: expected a fused block of a FLAME branch")
+    return conv

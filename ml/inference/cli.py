@@ -60,8 +60,10 @@ def _add_detector(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--head-model", type=Path, help="head_model.npz; found beside by default")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     parser.add_argument("--runtime", default="torch", choices=("torch", "onnxruntime"))
-    parser.add_argument("--score", type=float, metavar="S", help="drop heads below (the model's)")
-    parser.add_argument("--iou", type=float, metavar="I", help="overlap that suppresses (likewise)")
+    parser.add_argument(
+        "--score", type=float, metavar="S", help="least score (0.3, or the model's)"
+    )
+    parser.add_argument("--iou", type=float, metavar="I", help="most overlap (the model's)")
     parser.add_argument("--batch-size", type=int, default=8, metavar="N", help="(%(default)s)")
 
 

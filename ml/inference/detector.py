@@ -28,6 +28,9 @@ from ml.records.exclusions import Exclusions
 from ml.records.progress import progress
 
 HEAD_MODEL_NAME = "head_model.npz"
+SHOWN_SCORE = 0.3
+"""Heads below are not shown unless asked for; the operating score of the benchmark. Models trained
+here store a far lower threshold, because average precision counts unsure heads too."""
 
 
 class HeadDetector:
@@ -61,8 +64,10 @@ class HeadDetector:
                 `head_model`; without any there are boxes and parameters, but no vertices.
             device: auto, cpu, cuda or cuda:N.
             runtime: torch or onnxruntime.
-            score_threshold: heads below are dropped; the model's own value if left out.
-            iou_threshold: of heads that overlap more the best stays; likewise.
+            score_threshold: heads below are dropped; if left out `SHOWN_SCORE`, or the model's
+                own value where that is higher.
+            iou_threshold: of heads that overlap more the best stays; the model's own value if left
+                out.
             max_heads: at most so many an image; likewise.
             batch_size: images at once.
 
@@ -75,8 +80,11 @@ class HeadDetector:
         if batch_size < 1:
             raise ValueError(f"batch_size: expected at least 1, got {batch_size}")
         self._predictor = load_detector(checkpoint, pick_device(device), None, runtime)
+        stored = self._predictor.postprocessing
+        if score_threshold is None:
+            score_threshold = max(SHOWN_SCORE, stored.score_threshold)
         self.postprocessing = _with(
-            self._predictor.postprocessing,
+            stored,
             score_threshold=score_threshold,
             iou_threshold=iou_threshold,
             max_heads=max_heads,

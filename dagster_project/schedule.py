@@ -45,16 +45,22 @@ class Schedule:
         """
         todo = list(self.stages)
         succeeded = True
-        while todo and succeeded:
+        while todo and (succeeded := succeeded and self._reap()):
             ready = [stage for stage in todo if self._is_ready(stage, todo)]
             if not ready:
                 succeeded = self._join(next(iter(self._running)))
                 continue
-            stage = self._choose_aside(ready)
-            if stage:
+            trainings = [stage for stage in ready if self.pipeline.assets[stage].tracked]
+            # What uses all workers goes first: beside a training it would take that one's core.
+            shared = [stage for stage in ready if stage not in trainings]
+            if shared:
+                stage = shared[0]
+                succeeded = self.here(stage)
+            elif len(trainings) > 1 and self._has_room():
+                stage = trainings[-1]
                 self._start_aside(stage)
             else:
-                stage = ready[0]
+                stage = trainings[0]
                 succeeded = self.here(stage)
             todo.remove(stage)
         joined = [self._join(stage) for stage in list(self._running)]
@@ -64,12 +70,15 @@ class Schedule:
         pending = {*todo, *self._running}
         return not pending & set(self.pipeline.graph[stage].upstream)
 
-    def _choose_aside(self, ready: Sequence[str]) -> str | None:
-        """A training to start beside others, if there is other work and a worker left."""
-        if len(ready) < 2 or len(self._running) + 1 >= self.pipeline.params.run.workers:
-            return None
-        trainings = [s for s in ready if self.pipeline.assets[s].tracked]
-        return trainings[-1] if trainings else None
+    def _has_room(self) -> bool:
+        """Whether a worker is left for a training aside, one being kept for this process."""
+        return len(self._running) + 1 < self.pipeline.params.run.workers
+
+    def _reap(self) -> bool:
+        """Report the stages aside that have ended; says whether they succeeded."""
+        ended = [stage for stage, process in self._running.items() if process.poll() is not None]
+        joined = [self._join(stage) for stage in ended]
+        return all(joined)
 
     def _start_aside(self, stage: str) -> None:
         log = self._log(stage)

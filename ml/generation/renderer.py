@@ -220,7 +220,7 @@ def _draw(
     map_px = int(config.shadow_map_px * min(max(max(pose.height, pose.width) / 256.0, 1.0), 3.0))
     shadow = cast_shadows(mesh, rig, map_px)
     occlusion = ambient_occlusion(seen.depth, 0.05 * typical)
-    image = shade(mesh, seen, table.array(), rig, shadow, occlusion, 1.0 / typical)
+    image = shade(mesh, seen, table.array(), rig, shadow, occlusion, 1.0 / typical, step)
     covered = (seen.face_index >= 0).astype(np.float32)
     size = (pose.width, pose.height)
     colour = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.float32)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ml.flame.params import FlameParameters, join
 from ml.model.config import HeadConfig
-from ml.model.outputs import Anchors, RawOutputs
+from ml.model.outputs import Anchors, RawOutputs, SparseOutputs
 
 COEFFICIENT_LIMIT = 3.0
 """Shape and expression coefficients lie within three standard deviations."""
@@ -57,7 +57,7 @@ def decode(outputs: RawOutputs, indices: Tensor | None = None) -> Decoded:
     return Decoded(boxes, scores.float().sigmoid(), join(values))
 
 
-def decode_all_boxes(outputs: RawOutputs) -> Tensor:
+def decode_all_boxes(outputs: RawOutputs | SparseOutputs) -> Tensor:
     """Boxes of all anchors.
 
     Args:

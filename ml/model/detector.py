@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 
@@ -10,7 +12,7 @@ from ml.model.blocks import Norm
 from ml.model.config import ModelConfig
 from ml.model.heads import STRIDES, DetectionHeads
 from ml.model.neck import PANNeckWithC2
-from ml.model.outputs import Anchors, RawOutputs
+from ml.model.outputs import Anchors, RawOutputs, SparseOutputs
 
 
 class HeadDetectorNetwork(nn.Module):
@@ -53,6 +55,30 @@ class HeadDetectorNetwork(nn.Module):
         Raises:
             ValueError: the images have another shape.
         """
+        maps, anchors = self._maps(images)
+        scores, sides, flame = self.heads(maps)
+        return RawOutputs(scores, sides, flame, anchors, self.config.head)
+
+    def forward_sparse(self, images: Tensor) -> SparseOutputs:
+        """Predict scores and boxes of all anchors, and FLAME values where they are asked for.
+
+        A training step asks for those of the anchors that learn a head, one in fifty or fewer.
+
+        Args:
+            images: as for `forward`.
+
+        Returns:
+            The raw predictions.
+
+        Raises:
+            ValueError: the images have another shape.
+        """
+        maps, anchors = self._maps(images)
+        scores, sides = self.heads.boxes(maps)
+        flame_at = partial(self.heads.flame_at, maps)
+        return SparseOutputs(scores, sides, flame_at, anchors, self.config.head)
+
+    def _maps(self, images: Tensor) -> tuple[tuple[Tensor, Tensor, Tensor], Anchors]:
         if images.ndim != 4 or images.shape[1] != 3 or images.shape[2] % 32 or images.shape[3] % 32:
             raise ValueError(
                 "images: expected (B, 3, H, W) with H and W multiples of 32, got "
@@ -62,9 +88,7 @@ class HeadDetectorNetwork(nn.Module):
             images = images.to(self.heads.head1.cls_pred.weight.dtype) / 255
         height, width = images.shape[2:]
         sizes = [(height // s, width // s) for s in STRIDES]
-        anchors = Anchors.of_maps(sizes, STRIDES, images.device)
-        scores, sides, flame = self.heads(self.neck(self.backbone(images)))
-        return RawOutputs(scores, sides, flame, anchors, self.config.head)
+        return self.neck(self.backbone(images)), Anchors.of_maps(sizes, STRIDES, images.device)
 
 
 def _configured_encoder(config: ModelConfig, norm: Norm) -> nn.Module:

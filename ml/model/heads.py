@@ -6,8 +6,10 @@ import math
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from ml.model.blocks import Norm, SeqConvBNAct, build_block
+from ml.model.cells import cell_windows, cells_by_scale
 from ml.model.config import HeadConfig
 
 STRIDES = (8, 16, 32)
@@ -20,6 +22,17 @@ _FRONTAL_6D = (1.0, 0.0, 0.0, 0.0, -1.0, 0.0)
 
 class ScaleHead(nn.Module):
     """The head of one scale; its attribute names are those of the published state dicts."""
+
+    FLAME_PARTS = (
+        "pose_stem",
+        "flame_shape_pred",
+        "flame_expression_pred",
+        "flame_jaw_pred",
+        "flame_rotation_pred",
+        "flame_translation_pred",
+        "flame_scale_pred",
+    )
+    """Modules that predict FLAME values; the others predict scores and boxes."""
 
     def __init__(self, in_channels: int, scale_index: int, config: HeadConfig, norm: Norm) -> None:
         """Build the head.
@@ -59,9 +72,51 @@ class ScaleHead(nn.Module):
         Returns:
             (B, H*W) score logits, (B, H*W, 4 bins) box logits, (B, H*W, K) raw FLAME values.
         """
-        pose, box = self.pose_stem(x), self.bbox_stem(x)
+        score, sides = self.boxes(x)
+        return score, sides, _rows(self._flame(self.pose_stem(x)))
+
+    def boxes(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """One map's scores and boxes alone.
+
+        Args:
+            x: (B, C, H, W).
+
+        Returns:
+            (B, H*W) score logits, (B, H*W, 4 bins) box logits.
+        """
+        box = self.bbox_stem(x)
         score = self.cls_pred(self.cls_convs(box))
-        sides = self.reg_pred(self.reg_convs(box))
+        return score.flatten(1), _rows(self.reg_pred(self.reg_convs(box)))
+
+    def flame_at(self, x: Tensor, image: Tensor, row: Tensor, column: Tensor) -> Tensor:
+        """Raw FLAME values of some cells, for pointwise branches.
+
+        In training the batch normalisations see these cells and no background. A single cell has
+        no statistics of its own; it gets the running ones.
+
+        Args:
+            x: (B, C, H, W).
+            image: (N,) int64 image of each cell.
+            row: (N,) int64.
+            column: (N,) int64.
+
+        Returns:
+            (N, K) raw FLAME values.
+        """
+        stem = self.pose_stem.seq
+        windows, _ = cell_windows(x, image, row, column, int(stem.conv.kernel_size[0]) // 2)
+        parts = [module for name, module in self.named_children() if name in self.FLAME_PARTS]
+        alone = self.training and len(image) < 2
+        for part in parts if alone else ():
+            part.eval()
+        pose = stem.act(stem.bn(functional.conv2d(windows, stem.conv.weight, stem.conv.bias)))
+        values = self._flame(pose)[:, :, 0, 0]
+        for part in parts if alone else ():
+            part.train()
+        return values
+
+    def _flame(self, pose: Tensor) -> Tensor:
+        """The six branches on the stem's output, (B, C, H, W) -> (B, K, H, W)."""
         rotation, jaw = self.flame_rotation_pred(pose), self.flame_jaw_pred(pose)
         if self.swapped:
             jaw, rotation = rotation[:, 3:], torch.cat([jaw, rotation[:, :3]], dim=1)
@@ -73,7 +128,7 @@ class ScaleHead(nn.Module):
             self.flame_translation_pred(pose),
             self.flame_scale_pred(pose),
         ]
-        return score.flatten(1), _rows(sides), _rows(torch.cat(flame, dim=1))
+        return torch.cat(flame, dim=1)
 
     @torch.no_grad()
     def _initialise(self, config: HeadConfig) -> None:
@@ -142,9 +197,48 @@ class DetectionHeads(nn.Module):
         Returns:
             (B, A) score logits, (B, A, 4, reg_max + 1) box logits, (B, A, K) raw FLAME values.
         """
-        heads = (self.head1, self.head2, self.head3)
-        results = [head(x) for head, x in zip(heads, maps, strict=True)]
-        scores = torch.cat([r[0] for r in results], dim=1)
-        sides = torch.cat([r[1] for r in results], dim=1)
+        results = [head(x) for head, x in zip(self.scales, maps, strict=True)]
         flame = torch.cat([r[2] for r in results], dim=1)
-        return scores, sides.unflatten(-1, (4, self.config.reg_max + 1)), flame
+        return *self._joined([r[:2] for r in results]), flame
+
+    @property
+    def scales(self) -> tuple[ScaleHead, ScaleHead, ScaleHead]:
+        """The heads at strides 8, 16, 32."""
+        return self.head1, self.head2, self.head3
+
+    def boxes(self, maps: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        """Scores and boxes of all anchors, without FLAME values.
+
+        Args:
+            maps: p3, p4, p5.
+
+        Returns:
+            (B, A) score logits, (B, A, 4, reg_max + 1) box logits.
+        """
+        return self._joined([head.boxes(x) for head, x in zip(self.scales, maps, strict=True)])
+
+    def flame_at(
+        self, maps: tuple[Tensor, Tensor, Tensor], image_index: Tensor, anchor_index: Tensor
+    ) -> Tensor:
+        """Raw FLAME values of some anchors, see `ScaleHead.flame_at`.
+
+        Args:
+            maps: p3, p4, p5.
+            image_index: (N,) int64 image of each anchor.
+            anchor_index: (N,) int64 anchors, numbered over all scales.
+
+        Returns:
+            (N, K) raw FLAME values.
+        """
+        values, places = [], []
+        for head, (x, cells) in zip(
+            self.scales, cells_by_scale(maps, image_index, anchor_index), strict=True
+        ):
+            values.append(head.flame_at(x, cells.image, cells.row, cells.column))
+            places.append(cells.place)
+        return torch.cat(values)[torch.cat(places).argsort()]
+
+    def _joined(self, results: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+        scores = torch.cat([score for score, _ in results], dim=1)
+        sides = torch.cat([side for _, side in results], dim=1)
+        return scores, sides.unflatten(-1, (4, self.config.reg_max + 1))

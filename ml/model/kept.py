@@ -18,10 +18,11 @@ from torch.nn import functional
 from ml.flame.params import join
 from ml.imaging.letterbox import Letterbox
 from ml.model.blocks import ConvBNAct, QARepVGGBlock
+from ml.model.cells import Cells, cell_windows, cells_by_scale
 from ml.model.decode import decode_boxes, decode_flame
 from ml.model.detector import HeadDetectorNetwork
 from ml.model.fusing import fuse
-from ml.model.heads import STRIDES, DetectionHeads, ScaleHead
+from ml.model.heads import STRIDES, ScaleHead
 from ml.model.outputs import Anchors
 from ml.model.postprocess import PostprocessConfig, candidates, suppress
 from ml.records.heads import Heads
@@ -56,11 +57,6 @@ class KeptHeadsNetwork(nn.Module):
         self.network = fuse(network)
         self.config = network.config
 
-    @property
-    def _heads(self) -> tuple[ScaleHead, ScaleHead, ScaleHead]:
-        heads: DetectionHeads = self.network.heads
-        return heads.head1, heads.head2, heads.head3
-
     def dense(self, images: Tensor) -> DenseOutputs:
         """Scores, boxes and the maps that the FLAME branches read.
 
@@ -70,17 +66,12 @@ class KeptHeadsNetwork(nn.Module):
         Returns:
             The outputs of all anchors.
         """
-        scores, sides, maps = [], [], []
-        for head, features in zip(
-            self._heads, self.network.neck(self.network.backbone(images)), strict=True
-        ):
-            box = head.bbox_stem(features)
-            scores.append(head.cls_pred(head.cls_convs(box)).flatten(1))
-            sides.append(head.reg_pred(head.reg_convs(box)).flatten(2).transpose(1, 2))
-            maps.append(head.pose_stem(features))
-        bins = self.config.head.reg_max + 1
-        box_logits = torch.cat(sides, dim=1).unflatten(-1, (4, bins))
-        return DenseOutputs(torch.cat(scores, dim=1), box_logits, tuple(maps))
+        maps = self.network.neck(self.network.backbone(images))
+        scores, box_logits = self.network.heads.boxes(maps)
+        stems = [head.pose_stem for head in self.network.heads.scales]
+        return DenseOutputs(
+            scores, box_logits, tuple(stem(x) for stem, x in zip(stems, maps, strict=True))
+        )
 
     def flame_at(
         self, pose_maps: Sequence[Tensor], image_index: Tensor, anchor_index: Tensor
@@ -96,16 +87,13 @@ class KeptHeadsNetwork(nn.Module):
             (N, K) in the order of `RawOutputs.flame`.
         """
         values, places = [], []
-        first = 0
-        for head, features in zip(self._heads, pose_maps, strict=True):
-            height, width = int(features.shape[2]), int(features.shape[3])
-            last = first + height * width
-            rows = ((anchor_index >= first) & (anchor_index < last)).nonzero()[:, 0]
-            cell = anchor_index[rows] - first
-            y = cell.div(width, rounding_mode="floor")
-            values.append(_branches_at(head, features, image_index[rows], y, cell - y * width))
-            places.append(rows)
-            first = last
+        for head, (features, cells) in zip(
+            self.network.heads.scales,
+            cells_by_scale(pose_maps, image_index, anchor_index),
+            strict=True,
+        ):
+            values.append(_branches_at(head, features, cells))
+            places.append(cells.place)
         return torch.cat(values)[torch.cat(places).argsort()]
 
     def anchors(self, height: int, width: int, device: torch.device) -> Anchors:
@@ -151,46 +139,16 @@ class KeptHeadsNetwork(nn.Module):
         return results
 
 
-def _branches_at(head: ScaleHead, features: Tensor, image: Tensor, y: Tensor, x: Tensor) -> Tensor:
+def _branches_at(head: ScaleHead, features: Tensor, cells: Cells) -> Tensor:
     """A scale's raw FLAME values at some cells, (N, K)."""
     reach = sum(_margin(block) for block in list(head.flame_shape_pred)[:-1])
-    windows, inside = _windows(features, image, y, x, reach)
+    windows, inside = cell_windows(features, cells.image, cells.row, cells.column, reach)
     out = {name: _run(getattr(head, f"flame_{name}_pred"), windows, inside) for name in _BRANCHES}
     if head.swapped:
         rotation, jaw = out["rotation"], out["jaw"]
         out["jaw"] = rotation[:, 3:]
         out["rotation"] = torch.cat([jaw, rotation[:, :3]], dim=1)
     return torch.cat([out[name] for name in _BRANCHES], dim=1)
-
-
-def _windows(
-    features: Tensor, image: Tensor, y: Tensor, x: Tensor, reach: int
-) -> tuple[Tensor, Tensor]:
-    """Square windows about cells, zero outside of the map, and which of their cells are inside.
-
-    Args:
-        features: (B, C, H, W).
-        image: (N,) image of each cell.
-        y: (N,) row.
-        x: (N,) column.
-        reach: cells on each side.
-
-    Returns:
-        (N, C, S, S) and (N, 1, S, S) of the same type, 1 inside and 0 outside; S = 2 reach + 1.
-    """
-    height, width = int(features.shape[2]), int(features.shape[3])
-    offsets = torch.arange(-reach, reach + 1, device=features.device)
-    rows, columns = y[:, None] + offsets, x[:, None] + offsets
-    inside = ((rows >= 0) & (rows < height))[:, :, None] & ((columns >= 0) & (columns < width))[
-        :, None, :
-    ]
-    row, column = rows.clamp(0, height - 1), columns.clamp(0, width - 1)
-    flat = (image[:, None, None] * height + row[:, :, None]) * width + column[:, None, :]
-    table = features.permute(0, 2, 3, 1).reshape(-1, features.shape[1])
-    side = 2 * reach + 1
-    windows = table.index_select(0, flat.reshape(-1)).reshape(-1, side, side, features.shape[1])
-    weight = inside[:, None].to(features.dtype)
-    return windows.permute(0, 3, 1, 2) * weight, weight
 
 
 def _run(branch: nn.Sequential, windows: Tensor, inside: Tensor) -> Tensor:

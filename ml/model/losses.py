@@ -17,7 +17,7 @@ from ml.flame.rotation import geodesic_distance, matrix_from_6d
 from ml.imaging.boxes import box_ciou_pairs
 from ml.model.assigner import AssignerConfig, Assignment, assign
 from ml.model.decode import decode_all_boxes, decode_boxes, decode_flame
-from ml.model.outputs import RawOutputs
+from ml.model.outputs import RawOutputs, SparseOutputs
 from ml.model.targets import HeadTargets
 from ml.records.config import StageConfig
 
@@ -121,7 +121,9 @@ class HeadLoss(nn.Module):
         region = torch.as_tensor(head_model.region("head"))
         self.layer = FlameLayer(head_model, vertices=spread(region, config.num_vertices).numpy())
 
-    def forward(self, outputs: RawOutputs, targets: HeadTargets) -> dict[str, Tensor]:
+    def forward(
+        self, outputs: RawOutputs | SparseOutputs, targets: HeadTargets
+    ) -> dict[str, Tensor]:
         """The loss and its terms.
 
         Args:
@@ -136,7 +138,9 @@ class HeadLoss(nn.Module):
         with torch.autocast(outputs.score_logits.device.type, enabled=False):
             return self._terms(outputs, targets)
 
-    def _terms(self, outputs: RawOutputs, targets: HeadTargets) -> dict[str, Tensor]:
+    def _terms(
+        self, outputs: RawOutputs | SparseOutputs, targets: HeadTargets
+    ) -> dict[str, Tensor]:
         config = self.config
         logits = outputs.score_logits.float()
         with torch.no_grad():
@@ -162,23 +166,24 @@ class HeadLoss(nn.Module):
         return {"loss": total, **terms, "positives": positives}
 
     def _flame_terms(
-        self, outputs: RawOutputs, targets: HeadTargets, found: Assignment
+        self, outputs: RawOutputs | SparseOutputs, targets: HeadTargets, found: Assignment
     ) -> dict[str, Tensor]:
         """Vertices, rotation and reprojection, over the anchors whose head has valid parameters."""
         config = self.config
         learns = found.target >= 0
         learns &= targets.flame_valid[found.target.clamp(min=0)] if len(targets) else learns
         image, anchor = learns.nonzero(as_tuple=True)
+        raw = outputs.flame_at(image, anchor)
         chosen = spread(torch.arange(len(image), device=image.device), config.max_positives)
         image, anchor = image[chosen], anchor[chosen]
         weight = found.score[image, anchor] if config.weigh_by_score else torch.ones_like(anchor)
         weight = weight / self._mean_over_processes(weight.sum(), least=1e-9)
         if len(image) == 0:
-            nothing = outputs.flame.float().sum() * 0.0
+            nothing = raw.float().sum() * 0.0
             return dict.fromkeys(("vertices", "rotation", "reprojection"), nothing)
         rows = found.target[image, anchor]
         predicted = decode_flame(
-            outputs.flame[image, anchor],
+            raw[chosen],
             outputs.anchors.centres_px[anchor],
             outputs.anchors.strides[anchor],
             outputs.config,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -62,5 +63,36 @@ class RawOutputs:
     score_logits: Tensor
     box_logits: Tensor
     flame: Tensor
+    anchors: Anchors
+    config: HeadConfig
+
+    def flame_at(self, image: Tensor, anchor: Tensor) -> Tensor:
+        """Raw FLAME values of some anchors.
+
+        Args:
+            image: (N,) int64 image of each.
+            anchor: (N,) int64.
+
+        Returns:
+            (N, K).
+        """
+        return self.flame[image, anchor]
+
+
+@dataclass(frozen=True)
+class SparseOutputs:
+    """Predictions of a batch whose FLAME values are computed where they are asked for.
+
+    Attributes:
+        score_logits: (B, A).
+        box_logits: (B, A, 4, reg_max + 1), distances left, top, right, bottom.
+        flame_at: (N,) images and (N,) anchors -> (N, K) raw values as in `RawOutputs.flame`.
+        anchors: the anchors.
+        config: how to decode.
+    """
+
+    score_logits: Tensor
+    box_logits: Tensor
+    flame_at: Callable[[Tensor, Tensor], Tensor]
     anchors: Anchors
     config: HeadConfig

@@ -65,7 +65,9 @@ class HeadDetectorModule(TrainingModule):
         Returns:
             `loss` and its unweighted terms.
         """
-        terms: dict[str, Tensor] = self.loss(self.model(batch.images), batch.targets)
+        sparse = self.model.config.head.sparse_training
+        outputs = self.model.forward_sparse(batch.images) if sparse else self.model(batch.images)
+        terms: dict[str, Tensor] = self.loss(outputs, batch.targets)
         return terms
 
     def on_validation_epoch_start(self) -> None:

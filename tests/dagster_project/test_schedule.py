@@ -43,12 +43,12 @@ def run(tmp_path):
     return start
 
 
-def test_a_training_runs_beside_other_work(run, tmp_path, capsys):
+def test_a_training_waits_for_what_uses_all_workers_then_runs_beside_another(run, tmp_path, capsys):
     succeeded, here = run()
     assert succeeded
-    assert here == ["data", "crops", "regressor", "labels"]
-    assert "made detector" in capsys.readouterr().out
-    assert (tmp_path / "detector").exists()
+    assert here == ["data", "crops", "detector", "labels"]
+    assert "made regressor" in capsys.readouterr().out
+    assert (tmp_path / "regressor").exists()
 
 
 def test_one_worker_makes_everything_here_in_order(run):
@@ -56,7 +56,7 @@ def test_one_worker_makes_everything_here_in_order(run):
 
 
 def test_a_failure_here_stops_what_depends_on_it(run):
-    succeeded, here = run(fail={"regressor"})
+    succeeded, here = run(fail={"detector"})
     assert not succeeded
     assert "labels" not in here
 

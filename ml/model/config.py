@@ -106,7 +106,7 @@ class HeadConfig(StageConfig):
     """Channels of the box and class branch at each scale."""
     flame_channels: tuple[int, int, int]
     """Channels that feed the FLAME branches at each scale."""
-    flame_stem_kernel: Literal[1, 3] = 1
+    flame_stem_kernel: Literal[1, 3, 5] = 1
     """Kernel of the convolution that feeds the FLAME branches; official: 1."""
     branch_block: BranchBlockKind = "qarepvgg"
     """Block of the FLAME branches, 3x3 but for `pointwise`; official: qarepvgg."""
@@ -266,8 +266,8 @@ def _nano_model() -> ModelConfig:
     Plain convolutions have a third of the passes over memory of QARepVGG's branches, nothing but
     the stem works at stride 4, and most channels are at the coarse strides, where they cost least:
     a training step takes a third less than with the double of blocks at stride 8, and learns no
-    slower. The FLAME branches share one 3x3 convolution and are pointwise: twice the channels for
-    the price of six 3x3 branches.
+    slower. The FLAME branches share one 5x5 convolution, are pointwise, and train at the anchors that
+    learn a head alone, where width costs little.
     """
     stage = TrunkStageConfig
     return ModelConfig(
@@ -293,19 +293,19 @@ def _nano_model() -> ModelConfig:
         ),
         head=HeadConfig(
             box_channels=(32, 48, 48),
-            flame_channels=(96, 96, 96),
-            flame_stem_kernel=3,
+            flame_channels=(128, 128, 128),
+            flame_stem_kernel=5,
             sparse_training=True,
             share_branches=True,
             branch_block="pointwise",
             branch_blocks=1,
             shape=BranchConfig(inter=48, out=32),
             expression=BranchConfig(inter=32, out=16),
-            pose_inter=48,
+            pose_inter=64,
             translation_unit="stride",
             frontal_start=True,
         ),
-        image_size=192,
+        image_size=256,
         bn_eps=1e-5,
     )
 

@@ -109,8 +109,11 @@ class ScaleHead(nn.Module):
         alone = self.training and len(image) < 2
         for part in parts if alone else ():
             part.eval()
-        pose = stem.act(stem.bn(functional.conv2d(windows, stem.conv.weight, stem.conv.bias)))
-        values = self._flame(pose)[:, :, 0, 0]
+        rows = functional.linear(windows.flatten(1), stem.conv.weight.flatten(1), stem.conv.bias)
+        # The cells become the pixels of one image, as convolutions of many tiny ones are slow.
+        pose = rows.T[None, :, :, None] if len(rows) else rows[:, :, None, None]
+        maps = self._flame(stem.act(stem.bn(pose)))
+        values = maps.permute(0, 2, 3, 1).reshape(-1, maps.shape[1])
         for part in parts if alone else ():
             part.train()
         return values

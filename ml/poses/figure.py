@@ -282,10 +282,10 @@ def _neck_rotation(rng: np.random.Generator, body_yaw_deg: float, gaze: float) -
     """(3, 3) head against torso, within what a neck can do."""
     wrapped = (body_yaw_deg + 180.0) % 360.0 - 180.0
     back_to_camera = float(np.clip(wrapped, -55, 55)) if abs(wrapped) < 115 else 0.0
-    yaw = gaze * back_to_camera + rng.normal(0.0, 17.0)
+    yaw = gaze * back_to_camera + rng.normal(0.0, 19.0)
     # The neck makes up for the forward lean of most torsos.
-    pitch = rng.normal(-4.0, 13.0)
-    roll = rng.normal(0.0, 9.0)
+    pitch = rng.normal(-4.0, 10.0)
+    roll = rng.normal(0.0, 7.0)
     limited = [np.clip(yaw, -75, 75), np.clip(pitch, -40, 45), np.clip(roll, -32, 32)]
     return Rotation.from_euler("YXZ", limited, degrees=True).as_matrix()
 

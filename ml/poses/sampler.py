@@ -147,7 +147,7 @@ def _sample_people(rng: np.random.Generator, config: PosesConfig) -> list[Placed
     shares = np.array([getattr(config, f"share_{name}") for name in names])
     layout = names[int(rng.choice(len(names), p=shares / shares.sum()))]
     slots = LAYOUTS[layout](rng, config.any_yaw_share)[: config.max_people]
-    camera_pitch = float(np.clip(rng.normal(3.0, 8.0), -18, 25))
+    camera_pitch = float(np.clip(rng.normal(3.0, 7.0), -18, 25))
     placed: list[PlacedFigure] = []
     for slot in slots:
         partner = placed[slot.partner] if slot.partner is not None and placed else None
@@ -172,7 +172,7 @@ def _place(
         camera_pitch_deg=camera_pitch_deg,
         is_child=bool(rng.random() < config.child_share),
         posture=slot.posture,
-        gaze=float(rng.beta(2.0, 2.0)),
+        gaze=float(rng.beta(1.6, 2.4)),
     )
     for attempt in range(8):
         # Neighbours are pushed apart a little more with every refusal.

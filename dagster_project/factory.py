@@ -24,6 +24,7 @@ from dagster_project.resources import MLflowResource, ShardEngine
 from ml.records.config import StageConfig
 from ml.records.progress import progress
 from ml.records.report import StageReport
+from ml.training.tracking import NullTracker
 
 #: Run tag: make everything anew, also what is finished.
 FORCE = "vggheads/force"
@@ -216,15 +217,15 @@ class StageRun:
             made = self.engine.make(tasks, self.pipeline.params.run.workers)
             for unit, report in progress(made, self.stage, total=len(tasks)):
                 self._finish(unit, fingerprints[unit], report)
-        elif self.asset.tracked:
+        elif self.asset.tracked and getattr(self.config, "enabled", True):
             with self.mlflow.run(self.pipeline, self.asset, self.context.run_id) as opened:
                 tracker, self.url = opened
                 report = self.asset.function(workspaces[WHOLE], self.config, tracker)
             self._finish(WHOLE, fingerprints[WHOLE], report)
         else:
-            self._finish(
-                WHOLE, fingerprints[WHOLE], self.asset.function(workspaces[WHOLE], self.config)
-            )
+            arguments = (NullTracker(),) if self.asset.tracked else ()
+            report = self.asset.function(workspaces[WHOLE], self.config, *arguments)
+            self._finish(WHOLE, fingerprints[WHOLE], report)
 
     def _forced(self) -> bool:
         """Whether finished work is to be made anew.

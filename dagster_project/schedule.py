@@ -1,4 +1,4 @@
-"""Runs stages in the order of their graph; trainings that do not need each other run side by side.
+"""Runs stages in the order of their graph; what uses one core runs beside other work.
 
 A training uses few threads badly: two of them, each in a process of its own, end sooner than one
 after the other with both cores. Which stage runs where changes no byte of what it makes.
@@ -50,17 +50,10 @@ class Schedule:
             if not ready:
                 succeeded = self._join(next(iter(self._running)))
                 continue
-            trainings = [stage for stage in ready if self.pipeline.assets[stage].tracked]
-            # What uses all workers goes first: beside a training it would take that one's core.
-            shared = [stage for stage in ready if stage not in trainings]
-            if shared:
-                stage = shared[0]
-                succeeded = self.here(stage)
-            elif len(trainings) > 1 and self._has_room():
-                stage = trainings[-1]
+            stage, is_aside = self._choose(ready)
+            if is_aside:
                 self._start_aside(stage)
             else:
-                stage = trainings[0]
                 succeeded = self.here(stage)
             todo.remove(stage)
         joined = [self._join(stage) for stage in list(self._running)]
@@ -70,9 +63,20 @@ class Schedule:
         pending = {*todo, *self._running}
         return not pending & set(self.pipeline.graph[stage].upstream)
 
-    def _has_room(self) -> bool:
-        """Whether a worker is left for a training aside, one being kept for this process."""
-        return len(self._running) + 1 < self.pipeline.params.run.workers
+    def _choose(self, ready: Sequence[str]) -> tuple[str, bool]:
+        """The next stage to start, and whether it runs aside."""
+        assets = self.pipeline.assets
+        has_room = len(self._running) + 1 < self.pipeline.params.run.workers
+        trainings = [stage for stage in ready if assets[stage].tracked]
+        others = [stage for stage in ready if not assets[stage].tracked]
+        if len(ready) > 1 and has_room:
+            single = [stage for stage in others if not assets[stage].sharded]
+            if single:
+                return single[0], True
+            if not others:
+                return trainings[-1], True
+        # What uses all workers goes first: beside a training it would take that one's core.
+        return (others or trainings)[0], False
 
     def _reap(self) -> bool:
         """Report the stages aside that have ended; says whether they succeeded."""

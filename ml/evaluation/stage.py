@@ -32,6 +32,8 @@ from ml.records.workspace import Workspace
 STAGE = "benchmark"
 PROTOCOL = "held-out-renders/1"
 MODELS = {"trained_model": "pseudo-labels", "trained_model_exact": "exact labels"}
+#: Stages that can be switched off; the table then does without their column.
+OPTIONAL = {"trained_model_exact"}
 
 
 class BenchmarkConfig(StageConfig):
@@ -50,7 +52,7 @@ class BenchmarkConfig(StageConfig):
 
 
 def run(ws: Workspace, config: BenchmarkConfig) -> StageReport:
-    """Benchmark both models and the baselines on the test split, and write the report.
+    """Benchmark the models and the baselines on the test split, and write the report.
 
     Args:
         ws: the workspace; both models, images, truth and head model must exist.
@@ -66,6 +68,7 @@ def run(ws: Workspace, config: BenchmarkConfig) -> StageReport:
     predictions = {
         title: predict_all(_load(ws.stage_dir(stage)), samples, config.batch_size)
         for stage, title in MODELS.items()
+        if stage not in OPTIONAL or _is_trained(ws.stage_dir(stage))
     }
     first = next(iter(predictions.values()))
     predictions["mean head"] = [mean_head(heads) for heads in first]
@@ -128,6 +131,12 @@ def predict_all(
     for start in progress(range(0, len(samples), batch_size), "predicting"):
         heads += predictor.predict([s.image_rgb for s in samples[start : start + batch_size]])
     return heads
+
+
+def _is_trained(folder: Path) -> bool:
+    from ml.inference.loading import CONFIG_NAME
+
+    return (folder / CONFIG_NAME).exists()
 
 
 def _load(folder: Path) -> Predictor:

@@ -255,7 +255,8 @@ def _tone(x):  # type: ignore[no-untyped-def]
 @njit(cache=True, fastmath=True)
 def _shade(  # type: ignore[no-untyped-def]
     face_index, barycentric, faces, face_materials, positions, normals, coords, tangents, extras,
-    materials, rig, shadow_depth, basis, bias, softness, occlusion, metres_per_px, supersampling, image,
+    materials, rig, shadow_depth, basis, bias, softness, occlusion, metres_per_px, supersampling,
+    image,
 ):  # fmt: skip
     height, width = face_index.shape
     lx, ly, lz = rig[0, 0], rig[0, 1], rig[0, 2]

@@ -266,8 +266,8 @@ def _nano_model() -> ModelConfig:
     Plain convolutions have a third of the passes over memory of QARepVGG's branches, nothing but
     the stem works at stride 4, and most channels are at the coarse strides, where they cost least:
     a training step takes a third less than with the double of blocks at stride 8, and learns no
-    slower. The FLAME branches share one 5x5 convolution, are pointwise, and train at the anchors that
-    learn a head alone, where width costs little.
+    slower. The FLAME branches share one 5x5 convolution, are pointwise, and train only at the
+    anchors that learn a head, where width costs little.
     """
     stage = TrunkStageConfig
     return ModelConfig(

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
@@ -51,6 +52,8 @@ from ml.training.tracking import ModelPackage, Tracker
 
 STAGE = "trained_model"
 EXACT_STAGE = "trained_model_exact"
+#: Columns that dvc.yaml plots.
+HISTORY_COLUMNS = ("epoch", "train/loss", "val/ap50", "val/rotation_deg")
 #: Predictions under this score are not drawn.
 SHOWN_SCORE = 0.3
 
@@ -99,6 +102,8 @@ class TrainedModelExactConfig(TrainedModelConfig):
 
     supervision: Literal["truth"] = "truth"
     """Labels: the renderer's truth."""
+    enabled: bool = True
+    """Train it. False: the stage only says that it did not, and the benchmark does without it."""
 
 
 def run(
@@ -126,6 +131,8 @@ def run(
     """
     if stage is None:
         stage = EXACT_STAGE if isinstance(config, TrainedModelExactConfig) else STAGE
+    if isinstance(config, TrainedModelExactConfig) and not config.enabled:
+        return _switched_off(ws, stage)
     prepare_torch(ws, STAGE)
     folder = ws.stage_dir(stage)
     head_model = HeadModel.load(ws.stage_dir("head_model") / "head_model.npz")
@@ -182,6 +189,17 @@ def run(
     _register(folder, config, tracker, train[0].image_rgb, card, tags)
     finish_work(ws, stage)
     return report
+
+
+def _switched_off(ws: Workspace, stage: str) -> StageReport:
+    """What a stage leaves that was told not to train: empty metrics, and a note."""
+    folder = ws.stage_dir(stage)
+    shutil.rmtree(folder, ignore_errors=True)
+    write_json(folder / "metrics.json", {})
+    write_history(folder / HISTORY_NAME, pd.DataFrame(columns=HISTORY_COLUMNS))
+    Exclusions(stage).write(ws, stage)
+    note = f"no; set {stage}.enabled in params.yaml to true and run again"
+    return StageReport(num_in=0, num_out=0, num_excluded=0, metadata={"trained": note})
 
 
 def read_samples(

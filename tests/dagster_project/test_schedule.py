@@ -8,13 +8,16 @@ import pytest
 from dagster_project.schedule import Schedule
 
 GRAPH = {
-    "data": (),
-    "crops": (),
+    "model": (),
+    "poses": (),
+    "data": ("poses", "model"),
+    "crops": ("model",),
     "detector": ("data",),
     "regressor": ("crops",),
     "labels": ("detector", "regressor"),
 }
 TRACKED = {"detector", "regressor"}
+SHARDED = {"poses", "data", "crops", "labels"}
 
 
 @pytest.fixture
@@ -23,7 +26,10 @@ def run(tmp_path):
         pipeline = SimpleNamespace(
             root=tmp_path,
             graph={name: SimpleNamespace(upstream=up) for name, up in GRAPH.items()},
-            assets={name: SimpleNamespace(tracked=name in TRACKED) for name in GRAPH},
+            assets={
+                name: SimpleNamespace(tracked=name in TRACKED, sharded=name in SHARDED)
+                for name in GRAPH
+            },
             params=SimpleNamespace(run=SimpleNamespace(workers=workers)),
         )
         here = []
@@ -46,9 +52,11 @@ def run(tmp_path):
 def test_a_training_waits_for_what_uses_all_workers_then_runs_beside_another(run, tmp_path, capsys):
     succeeded, here = run()
     assert succeeded
-    assert here == ["data", "crops", "detector", "labels"]
-    assert "made regressor" in capsys.readouterr().out
-    assert (tmp_path / "regressor").exists()
+    assert here == ["poses", "data", "crops", "detector", "labels"]
+    told = capsys.readouterr().out
+    for stage in ("model", "regressor"):
+        assert f"made {stage}" in told
+        assert (tmp_path / stage).exists()
 
 
 def test_one_worker_makes_everything_here_in_order(run):

@@ -14,9 +14,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import os
 import shutil
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -28,11 +26,11 @@ from ml.filtering.identity import IdentityConfig, build_index, load_face_reader
 from ml.imaging.io import decode_image
 from ml.records.exclusions import Exclusions
 from ml.records.tables import IMAGES, POSES, VERDICTS, read_table
+from tests.rehearsal import copy_project, run, say
 from tests.tiny_models import TinyModels
 from tests.tiny_models.dad import build_dad
 from tests.tiny_models.faces import build_embedder, build_yunet
 
-ROOT = Path(__file__).resolve().parents[1]
 PROFILE = "research_tiny"
 MODELS = (
     "person-detector", "vitpose", "blip-vqa", "gliner", "sdxl", "t2i-adapter", "safety-checker",
@@ -80,27 +78,6 @@ def main(arguments: list[str] | None = None) -> int:
     run(folder, "-m", "dagster_project.cli", "lineage", sample)
     say(f"done in {time.monotonic() - started:.0f} s; the project is {folder}")
     return 0
-
-
-def say(text: str) -> None:
-    """Tell what comes next."""
-    sys.stdout.write(f"\n== {text}\n")
-    sys.stdout.flush()
-
-
-def copy_project(folder: Path) -> None:
-    """Copy the code into a project of its own; data made there stays."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in ("assets", "ops", "ml", "dagster_project", "conf"):
-        shutil.rmtree(folder / name, ignore_errors=True)
-        ignore = shutil.ignore_patterns("__pycache__")
-        shutil.copytree(ROOT / name, folder / name, ignore=ignore)
-    for name in ("dvc.yaml", "pyproject.toml", ".gitignore", ".dvcignore", ".dvc/config"):
-        target = folder / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(ROOT / name, target)
-    if not (folder / ".git").exists():
-        subprocess.run(["git", "init", "-q"], cwd=folder, check=True)
 
 
 def build_models(folder: Path) -> None:
@@ -237,18 +214,6 @@ def example(folder: Path) -> str:
     kept = int(verdicts["keep"].sum())
     say(f"{kept} of {len(verdicts)} pictures kept")
     return str(ordered["sample_id"].iloc[0])
-
-
-def run(folder: Path, *arguments: str) -> None:
-    """Run Python in the project's folder; its code comes before an installed one."""
-    environment = {
-        **{k: v for k, v in os.environ.items() if not k.startswith(("DVC_", "DAGSTER_"))},
-        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-        "PYTHONPATH": str(folder),
-        "DVC_NO_ANALYTICS": "1",
-        "TRANSFORMERS_VERBOSITY": "error",
-    }
-    subprocess.run([sys.executable, *arguments], cwd=folder, env=environment, check=True)
 
 
 if __name__ == "__main__":

@@ -172,7 +172,7 @@ def _place(
         camera_pitch_deg=camera_pitch_deg,
         is_child=bool(rng.random() < config.child_share),
         posture=slot.posture,
-        gaze=float(rng.beta(1.6, 2.4)),
+        gaze=float(rng.beta(1.5, 3.0)),
     )
     for attempt in range(8):
         # Neighbours are pushed apart a little more with every refusal.

@@ -1,0 +1,205 @@
+"""Rehearse what must never go wrong: kills, numbers of workers, damage, on the whole chain.
+
+    python -m tests.chain_rehearsal build/chain [workers] [kills] [sabotage] [damage]
+
+Makes projects of its own in the given folder (copies of this checkout's code) and runs the smoke
+profile in them, through the command line that users type:
+
+* workers: one process and two make the same bytes;
+* kills: five SIGKILLs at random moments, the last run ends in the same bytes;
+* sabotage: a row of the filtered dataset is falsified; its check names shard and row, no training
+  starts;
+* damage: a truncated and an empty picture, a broken tar and a parameter that is no number are
+  excluded with reasons, and the rest is what it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import io
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from tests.rehearsal import copy_project, run, say, start
+
+PROFILE = "smoke"
+NUM_KILLS = 5
+CLI = ("-m", "dagster_project.cli")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the parts asked for, all if none is; returns the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("parts", nargs="*", choices=[[], *PARTS])
+    options = parser.parse_args(arguments)
+    folder = options.folder.resolve()
+    reference = folder / "reference"
+    say(f"the reference: profile {PROFILE}, two workers")
+    started = time.monotonic()
+    project(reference)
+    run(reference, *CLI, "demo")
+    seconds = time.monotonic() - started
+    for part in options.parts or PARTS:
+        say(part)
+        PARTS[part](folder, reference, seconds)
+    say("all as it should be")
+    return 0
+
+
+def project(folder: Path, workers: int = 2) -> None:
+    """A project with the smoke profile."""
+    copy_project(folder)
+    run(folder, *CLI, "profile", PROFILE)
+    params = folder / "params.yaml"
+    params.write_text(params.read_text().replace("workers: 2", f"workers: {workers}", 1))
+
+
+def workers(folder: Path, reference: Path, _seconds: float) -> None:
+    """One worker makes the bytes of two."""
+    other = folder / "one-worker"
+    project(other, workers=1)
+    run(other, *CLI, "demo")
+    compare(digests(reference), digests(other))
+
+
+def kills(folder: Path, reference: Path, seconds: float) -> None:
+    """Killed again and again, the chain ends in the same bytes."""
+    other = folder / "killed"
+    shutil.rmtree(other, ignore_errors=True)
+    project(other)
+    chance = random.Random(20240718)
+    for number in range(NUM_KILLS):
+        process = start(other, *CLI, "demo")
+        moment = chance.uniform(5.0, max(0.6 * seconds, 20.0))
+        try:
+            process.communicate(timeout=moment)
+        except subprocess.TimeoutExpired:
+            # Every other time the main process alone: its workers must notice.
+            if number % 2:
+                process.kill()
+            else:
+                os.killpg(process.pid, signal.SIGKILL)
+            output, _ = process.communicate()
+            done = [line for line in output.splitlines() if line.startswith("[")]
+            say(f"killed after {moment:.0f} s; last: {done[-1] if done else 'nothing finished'}")
+    run(other, *CLI, "demo")
+    compare(digests(reference), digests(other))
+
+
+def sabotage(folder: Path, reference: Path, _seconds: float) -> None:
+    """A falsified shard fails its check by name; nothing after it runs."""
+    other = fork(reference, folder / "sabotaged")
+    path = other / "data" / "truth" / "shard-00001.parquet"
+    frame = pd.read_parquet(path)
+    frame.at[2, "bbox_xywh"] = np.array([1, 2, -30, 40], np.float32)
+    frame.to_parquet(path)
+    before = digests(other, "trained_model*")
+    process = start(other, *CLI, "check", "images")
+    output, _ = process.communicate()
+    expect(process.returncode != 0, f"the check passed:\n{output}")
+    for words in ("shard-00001", "row 2"):
+        expect(words in output, f"the check does not name {words}:\n{output}")
+    expect(before == digests(other, "trained_model*"), "something downstream was made anew")
+    sys.stdout.write("".join(line + "\n" for line in output.splitlines() if "row 2" in line))
+
+
+def damage(folder: Path, reference: Path, _seconds: float) -> None:
+    """Damaged samples are excluded with reasons; the rest is what it was."""
+    other = fork(reference, folder / "damaged")
+    images = other / "data" / "images"
+    names = rewrite_tar(
+        images / "shard-00001.tar", {3: lambda b: b[: len(b) // 2], 5: lambda b: b""}
+    )
+    tar = images / "shard-00002.tar"
+    tar.write_bytes(tar.read_bytes()[: tar.stat().st_size // 2])
+    process = start(other, *CLI, "materialize", "annotations", "--force")
+    output, _ = process.communicate()
+    say(output)
+    excluded = pd.concat(
+        [
+            pd.read_parquet(p)
+            for p in sorted((other / "data/annotations").glob("*.exclusions.parquet"))
+        ]
+    )
+    sys.stdout.write(excluded.to_string() + "\n")
+    expect(set(names) <= set(excluded["sample_id"]), f"not all of {names} are excluded")
+
+
+PARTS: dict[str, Callable[[Path, Path, float], None]] = {
+    "workers": workers,
+    "kills": kills,
+    "sabotage": sabotage,
+    "damage": damage,
+}
+
+
+def fork(reference: Path, folder: Path) -> Path:
+    """A copy of a finished project."""
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(reference, folder, symlinks=True)
+    return folder
+
+
+def rewrite_tar(path: Path, changes: dict[int, Callable[[bytes], bytes]]) -> list[str]:
+    """Change the bytes of some members; returns their sample ids."""
+    names = []
+    out = io.BytesIO()
+    with tarfile.open(path) as old, tarfile.open(fileobj=out, mode="w") as new:
+        for number, member in enumerate(old.getmembers()):
+            stream = old.extractfile(member)
+            assert stream is not None
+            data = stream.read()
+            if number in changes:
+                data = changes[number](data)
+                member.size = len(data)
+                names.append(member.name.split(".")[0])
+            new.addfile(member, io.BytesIO(data))
+    path.write_bytes(out.getvalue())
+    return names
+
+
+def digests(folder: Path, pattern: str = "*") -> dict[str, str]:
+    """Digest of every file that stages made, but for the markers, which tell times."""
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for stage in sorted((folder / "data").glob(pattern))
+        for path in sorted(stage.rglob("*"))
+        if path.is_file() and not is_marker(path)
+    }
+
+
+def is_marker(path: Path) -> bool:
+    """Whether a file only tells how a unit was made."""
+    return path.suffix == ".json" and (path.stem == "stage" or path.stem[-5:].isdigit())
+
+
+def compare(first: dict[str, str], second: dict[str, str]) -> None:
+    """Fail unless both have the same files with the same bytes."""
+    different = sorted(
+        name for name in first.keys() | second.keys() if first.get(name) != second.get(name)
+    )
+    expect(not different, f"{len(different)} of {len(first)} files differ: {different[:8]}")
+    say(f"{len(first)} files, all of the same bytes")
+
+
+def expect(holds: bool, problem: str) -> None:
+    """Fail with a sentence."""
+    if not holds:
+        raise SystemExit(f"chain rehearsal: {problem}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,62 @@
+"""What rehearsals share: a project of their own, and commands run in it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def say(text: str) -> None:
+    """Tell what comes next."""
+    sys.stdout.write(f"\n== {text}\n")
+    sys.stdout.flush()
+
+
+def copy_project(folder: Path) -> None:
+    """Copy this checkout's code into a project of its own; data made there stays."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in ("assets", "ops", "ml", "dagster_project", "conf"):
+        shutil.rmtree(folder / name, ignore_errors=True)
+        # Compiled loops come along (*.nbi, *.nbc), byte code does not.
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("*.pyc"))
+    for name in ("dvc.yaml", "pyproject.toml", ".gitignore", ".dvcignore", ".dvc/config"):
+        target = folder / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, target)
+    if not (folder / ".git").exists():
+        subprocess.run(["git", "init", "-q"], cwd=folder, check=True)
+
+
+def environment(folder: Path) -> dict[str, str]:
+    """The variables of a command in a project: its own code comes before an installed one."""
+    return {
+        **{k: v for k, v in os.environ.items() if not k.startswith(("DVC_", "DAGSTER_"))},
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "PYTHONPATH": str(folder),
+        "DVC_NO_ANALYTICS": "1",
+        "TRANSFORMERS_VERBOSITY": "error",
+    }
+
+
+def run(folder: Path, *arguments: str) -> None:
+    """Run Python in a project; fails when it fails."""
+    command = [sys.executable, *arguments]
+    subprocess.run(command, cwd=folder, env=environment(folder), check=True)
+
+
+def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
+    """Start Python in a project, in a process group of its own, its output kept together."""
+    return subprocess.Popen(
+        [sys.executable, *arguments],
+        cwd=folder,
+        env=environment(folder),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )

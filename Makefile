@@ -7,7 +7,7 @@ PROFILE ?= demo
 # One thread a process in tests: small matrices lose more to spinning threads than they gain.
 TEST_ENV := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
-.PHONY: help install demo research test lint ui bench super-gradients clean distclean
+.PHONY: help install demo research rehearse test lint ui bench super-gradients clean distclean
 
 help:  ## show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -30,6 +30,9 @@ demo: $(STAMP)  ## the whole pipeline, from nothing to the benchmark report
 research: $(STAMP)  ## rehearse the research profile: tiny random models, every production backend
 	$(TEST_ENV) $(BIN)/python -m tests.research_rehearsal build/research
 
+rehearse: $(STAMP)  ## kills, numbers of workers, falsified and damaged data, on the whole chain
+	$(BIN)/python -m tests.chain_rehearsal build/chain
+
 test: $(STAMP)  ## lint, types, docstrings and the test suite
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -41,6 +44,7 @@ ui: $(STAMP)  ## Dagster and MLflow in the browser
 
 bench: $(STAMP)  ## speed: each benchmark prints hardware, commit and ratios
 	$(BIN)/vggheads bench
+
 super-gradients: .venv-super-gradients/.installed  ## the environment of YOLO-NAS-Pose, apart from ours
 
 .venv-super-gradients/.installed: requirements/super_gradients.txt

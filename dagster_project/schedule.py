@@ -50,7 +50,7 @@ class Schedule:
             if not ready:
                 succeeded = self._join(next(iter(self._running)))
                 continue
-            stage, is_aside = self._choose(ready)
+            stage, is_aside = self._choose(ready, todo)
             if is_aside:
                 self._start_aside(stage)
             else:
@@ -63,20 +63,27 @@ class Schedule:
         pending = {*todo, *self._running}
         return not pending & set(self.pipeline.graph[stage].upstream)
 
-    def _choose(self, ready: Sequence[str]) -> tuple[str, bool]:
+    def _choose(self, ready: Sequence[str], todo: Sequence[str]) -> tuple[str, bool]:
         """The next stage to start, and whether it runs aside."""
         assets = self.pipeline.assets
-        has_room = len(self._running) + 1 < self.pipeline.params.run.workers
-        trainings = [stage for stage in ready if assets[stage].tracked]
-        others = [stage for stage in ready if not assets[stage].tracked]
-        if len(ready) > 1 and has_room:
-            single = [stage for stage in others if not assets[stage].sharded]
+        shared = [stage for stage in ready if assets[stage].sharded]
+        if len(ready) > 1 and len(self._running) + 1 < self.pipeline.params.run.workers:
+            # What uses one core goes aside: with shared work it takes its part of the time.
+            single = [stage for stage in ready if stage not in shared]
             if single:
-                return single[0], True
-            if not others:
-                return trainings[-1], True
-        # What uses all workers goes first: beside a training it would take that one's core.
-        return (others or trainings)[0], False
+                return single[-1], True
+        # The sooner a training can start, the sooner its core has work to the end.
+        shared.sort(key=lambda stage: not self._is_last_before_training(stage, todo))
+        return (shared or list(ready))[0], False
+
+    def _is_last_before_training(self, stage: str, todo: Sequence[str]) -> bool:
+        """Whether a training waits for this stage and for nothing else."""
+        pending = {*todo, *self._running}
+        trainings = [other for other in todo if self.pipeline.assets[other].tracked]
+        return any(
+            pending & set(self.pipeline.graph[training].upstream) == {stage}
+            for training in trainings
+        )
 
     def _reap(self) -> bool:
         """Report the stages aside that have ended; says whether they succeeded."""

@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import io
+import json
 import os
 import random
 import shutil
@@ -106,6 +107,105 @@ def sabotage(folder: Path, reference: Path, _seconds: float) -> None:
     frame = pd.read_parquet(path)
     frame.at[2, "bbox_xywh"] = np.array([1, 2, -30, 40], np.float32)
     frame.to_parquet(path)
+    vouch(other, "images", "shard-00001", path)
+    before = digests(other)
+    status, output = finish(start(other, *CLI, "demo"))
+    expect(status != 0, "the run succeeded")
+    for words in ("shard-00001", "row 2"):
+        expect(words in output, f"nothing names {words}")
+    expect(before == digests(other), "something was made anew")
+
+
+def damage(folder: Path, reference: Path, _seconds: float) -> None:
+    """Damaged pictures are excluded with reasons; the rest is what it was."""
+    other = fork(reference, folder / "damaged")
+    images = other / "data" / "images"
+    changes = {3: lambda data: data[: len(data) // 2], 5: lambda data: b""}
+    tar = images / "shard-00001.tar"
+    names = rewrite_tar(tar, changes)
+    vouch(other, "images", "shard-00001", tar)
+    torn = images / "shard-00002.tar"
+    torn.write_bytes(torn.read_bytes()[: torn.stat().st_size // 2])
+    vouch(other, "images", "shard-00002", torn)
+    status, _ = finish(start(other, *CLI, "demo"))
+    expect(status == 0, "the run failed")
+    tables = sorted((other / "data" / "annotations").glob("*.exclusions.parquet"))
+    excluded = pd.concat([pd.read_parquet(path) for path in tables])
+    sys.stdout.write(excluded.to_string() + "\n")
+    expect(set(names) <= set(excluded["sample_id"]), f"not all of {names} are excluded")
+
+
+def finish(process: subprocess.Popen[str]) -> tuple[int, str]:
+    """Wait for a command and show what it says; returns its exit status and its output."""
+    output, _ = process.communicate()
+    sys.stdout.write(output)
+    return process.returncode, output
+
+
+def vouch(folder: Path, stage: str, unit: str, path: Path) -> None:
+    """Let the pipeline take a falsified file for the one it wrote: it would make it anew."""
+    marker = folder / "data" / stage / f"{unit}.json"
+    content = json.loads(marker.read_text())
+    name = str(path.relative_to(folder))
+    expect(name in content["files"], f"{marker} does not list {name}")
+    content["files"][name] = hashlib.md5(path.read_bytes()).hexdigest()
+    marker.write_text(json.dumps(content))
+
+
+PARTS:
+        say(part)
+        PARTS[part](folder, reference, seconds)
+    say("all as it should be")
+    return 0
+
+
+def project(folder: Path, workers: int = 2) -> None:
+    """A project with the smoke profile."""
+    copy_project(folder)
+    run(folder, *CLI, "profile", PROFILE)
+    params = folder / "params.yaml"
+    params.write_text(params.read_text().replace("workers: 2", f"workers: {workers}", 1))
+
+
+def workers(folder: Path, reference: Path, _seconds: float) -> None:
+    """One worker makes the bytes of two."""
+    other = folder / "one-worker"
+    project(other, workers=1)
+    run(other, *CLI, "demo")
+    compare(digests(reference), digests(other))
+
+
+def kills(folder: Path, reference: Path, seconds: float) -> None:
+    """Killed again and again, the chain ends in the same bytes."""
+    other = folder / "killed"
+    shutil.rmtree(other, ignore_errors=True)
+    project(other)
+    chance = random.Random(20240718)
+    for number in range(NUM_KILLS):
+        process = start(other, *CLI, "demo")
+        moment = chance.uniform(5.0, max(0.6 * seconds, 20.0))
+        try:
+            process.communicate(timeout=moment)
+        except subprocess.TimeoutExpired:
+            # Every other time the main process alone: its workers must notice.
+            if number % 2:
+                process.kill()
+            else:
+                os.killpg(process.pid, signal.SIGKILL)
+            output, _ = process.communicate()
+            done = [line for line in output.splitlines() if line.startswith("[")]
+            say(f"killed after {moment:.0f} s; last: {done[-1] if done else 'nothing finished'}")
+    run(other, *CLI, "demo")
+    compare(digests(reference), digests(other))
+
+
+def sabotage(folder: Path, reference: Path, _seconds: float) -> None:
+    """A falsified shard fails its check by name; nothing after it runs."""
+    other = fork(reference, folder / "sabotaged")
+    path = other / "data" / "truth" / "shard-00001.parquet"
+    frame = pd.read_parquet(path)
+    frame.at[2, "bbox_xywh"] = np.array([1, 2, -30, 40], np.float32)
+    frame.to_parquet(path)
     before = digests(other, "trained_model*")
     process = start(other, *CLI, "check", "images")
     output, _ = process.communicate()
@@ -128,12 +228,8 @@ def damage(folder: Path, reference: Path, _seconds: float) -> None:
     process = start(other, *CLI, "materialize", "annotations", "--force")
     output, _ = process.communicate()
     say(output)
-    excluded = pd.concat(
-        [
-            pd.read_parquet(p)
-            for p in sorted((other / "data/annotations").glob("*.exclusions.parquet"))
-        ]
-    )
+    tables = sorted((other / "data" / "annotations").glob("*.exclusions.parquet"))
+    excluded = pd.concat([pd.read_parquet(path) for path in tables])
     sys.stdout.write(excluded.to_string() + "\n")
     expect(set(names) <= set(excluded["sample_id"]), f"not all of {names} are excluded")
 

@@ -154,3 +154,6 @@ class SingleHeadConfig(RendererConfig):
     """Probability that a hand is raised to the face."""
     neighbour_probability: float = Field(default=0.25, ge=0.0, le=1.0)
     """Probability that somebody stands beside."""
+    places_per_light: int = Field(default=0, ge=0)
+    """Places painted for each light, of which pictures show windows: saves a third of the time.
+    0 paints one for every picture."""

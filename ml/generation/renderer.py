@@ -65,6 +65,7 @@ def render_sample(
     head_model: HeadModel,
     config: RendererConfig,
     rng: np.random.Generator,
+    backdrop: Float32Array | None = None,
 ) -> RenderedSample:
     """Draw the people of a pose as a caption describes them.
 
@@ -74,6 +75,8 @@ def render_sample(
         head_model: the heads' model.
         config: quality and variety.
         rng: the sample's generator; equal state gives equal bytes.
+        backdrop: (H, W, 3) float32 display-linear RGB to put them in front of, changed in place;
+            left out, the scene's place is painted.
 
     Returns:
         Picture and truth.
@@ -99,7 +102,8 @@ def render_sample(
     rig = make_rig(scene.light, rng)
     size = (pose.height, pose.width)
     colour, alpha, head_ids = _draw(people, table, rig, pose, config)
-    backdrop = paint_background(scene.place, scene.light, *size, _horizon(pose, rng), rng)
+    if backdrop is None:
+        backdrop = paint_background(scene.place, scene.light, *size, _horizon(pose, rng), rng)
     _darken_ground(backdrop, pose)
     picture = backdrop * (1.0 - alpha[..., None]) + colour
     image = develop(picture, sample_camera(scene.light, rng), rng)

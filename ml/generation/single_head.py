@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from scipy.spatial.transform import Rotation
@@ -10,6 +11,7 @@ from scipy.spatial.transform import Rotation
 from ml.captions import scene as words
 from ml.captions.scene import PersonLook, Scene
 from ml.flame.head_model import HeadModel
+from ml.generation.backgrounds import paint_background
 from ml.generation.config import SingleHeadConfig
 from ml.generation.renderer import render_sample
 from ml.generation.truth import TruthHead
@@ -72,13 +74,35 @@ def render_single_head(
             people=tuple(looks),
         )
         pose = PoseSample("single-head", size, size, "train", tuple(people))
-        sample = render_sample(pose, scene, head_model, config, rng)
+        backdrop = _backdrop(config, scene.light, size, rng)
+        sample = render_sample(pose, scene, head_model, config, rng, backdrop)
         for head in sample.heads:
             if head.person_id == 0:
                 left, top, width, height = (float(v) for v in head.bbox_xywh)
                 box = np.array([left, top, left + width, top + height], np.float32)
                 return SingleHead(sample.image_rgb, box, head.flame, head.visible, head)
     raise ValueError(f"single head: hidden in {_MAX_DRAWS} draws; lower neighbour_probability")
+
+
+def _backdrop(
+    config: SingleHeadConfig, light: str, size: int, rng: np.random.Generator
+) -> Float32Array | None:
+    """A window of a shared place, or None: paint one for this picture alone."""
+    if not config.places_per_light:
+        return None
+    painted = _shared_place(light, int(rng.integers(config.places_per_light)), 2 * size)
+    row, column = rng.integers(0, size + 1, 2)
+    window = painted[row : row + size, column : column + size]
+    return (window[:, ::-1] if rng.random() < 0.5 else window).copy()
+
+
+@cache
+def _shared_place(light: str, number: int, side: int) -> Float32Array:
+    """The places that the pictures of a light share: the same ones in every process."""
+    first = words.LIGHTS.index(light)
+    place = words.PLACES[(first + number) % len(words.PLACES)]
+    rng = np.random.default_rng((first, number))
+    return paint_background(place, light, side, side, side / 2, rng)
 
 
 _PROFILE_DEG = 95.0

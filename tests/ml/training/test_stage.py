@@ -155,6 +155,20 @@ def test_exact_labels_and_registered_model(world: Workspace, mlflow_folder: Path
     assert np.allclose(np.stack(table["box_xyxy"]), boxes, atol=1e-3)
 
 
+def test_the_exact_training_can_be_switched_off(trained: Workspace, tmp_path: Path) -> None:
+    ws = Workspace(root=tmp_path, seed=5, num_shards=1, shard_size=8, threads=1)
+    shutil.copytree(trained.stage_dir(STAGE), ws.stage_dir(EXACT_STAGE))
+    report = run(ws, TrainedModelExactConfig(**SHORT, enabled=False), NullTracker())
+    assert (report.num_in, report.num_out) == (0, 0)
+    assert f"{EXACT_STAGE}.enabled" in report.metadata["trained"]
+    folder = ws.stage_dir(EXACT_STAGE)
+    assert not (folder / "model.safetensors").exists(), "an older model must not be taken for it"
+    assert json.loads((folder / "metrics.json").read_text()) == {}
+    history = pd.read_csv(folder / "history.csv")
+    assert len(history) == 0
+    assert {"epoch", "train/loss", "val/ap50", "val/rotation_deg"} <= set(history.columns)
+
+
 def test_unknown_supervision_and_keys_are_refused() -> None:
     with pytest.raises(ValueError, match="supervision"):
         TrainedModelExactConfig(supervision="pseudo")  # type: ignore[arg-type]

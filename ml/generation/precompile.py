@@ -40,7 +40,6 @@ def main() -> None:
         )
         render_sample(pose, caption.scene, head_model, RendererConfig(), rng)
     render_single_head(head_model, SingleHeadConfig(), np.random.default_rng(0), 64)
-    print("renderer: compiled")
 
 
 if __name__ == "__main__":

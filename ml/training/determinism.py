@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Sampler
 
 from ml.records.ids import sample_seed
 from ml.records.workspace import Workspace
+from ml.training.quiet import silence
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +169,7 @@ class ResumableLoader(DataLoader[Any]):
 
 
 class ProcessSettings(pl.Callback):
-    """Fixes torch's threads in every process of a training, spawned ones included."""
+    """Fixes threads and log of every process of a training, spawned ones included."""
 
     def __init__(self, threads: int) -> None:
         """Remember how many.
@@ -177,6 +178,11 @@ class ProcessSettings(pl.Callback):
             threads: torch threads of each process.
         """
         self._threads = threads
+
+    def __setstate__(self, state: dict[str, int]) -> None:
+        """Arrive in a spawned process, before anything is logged there."""
+        self.__dict__.update(state)
+        silence()
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Set them.

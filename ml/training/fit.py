@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import logging
 import shutil
 import time
-import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -26,6 +24,7 @@ from ml.training.callbacks import EpochMeans, EpochProgress, History, write_hist
 from ml.training.checkpoint import TrainingCheckpoint
 from ml.training.determinism import ProcessSettings, SeedEachBatch
 from ml.training.optim import EMA
+from ml.training.quiet import quiet_lightning
 from ml.training.tracking import Tracker
 
 _LOGGER = logging.getLogger(__name__)
@@ -149,7 +148,7 @@ def fit(
     if resume_from:
         _LOGGER.info("%s: going on after step %d from %s", stage, resumed_step, resume_from)
     started = time.monotonic()
-    with _quiet_lightning():
+    with quiet_lightning():
         trainer = _trainer(
             config,
             tracker,
@@ -218,30 +217,6 @@ def _trainer(
         use_distributed_sampler=False,
         deterministic="warn",
     )
-
-
-@contextlib.contextmanager
-def _quiet_lightning() -> Iterator[None]:
-    """Keep Lightning's advertisements and its advice that does not apply out of the log."""
-    names = ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero")
-    loggers = [logging.getLogger(name) for name in names]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            # Lightning's own use of torch; small sets; loaders whose workers would only compete
-            # with the training for the cores.
-            for message in (
-                ".*LeafSpec.*",
-                ".*logging interval.*",
-                ".*does not have many workers.*",
-            ):
-                warnings.filterwarnings("ignore", message=message)
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
 
 
 def finish_work(ws: Workspace, stage: str) -> None:

@@ -7,10 +7,8 @@ profile in them, through the command line that users type:
 
 * workers: one process and two make the same bytes;
 * kills: five SIGKILLs at random moments, the last run ends in the same bytes;
-* sabotage: a row of the filtered dataset is falsified; its check names shard and row, no training
-  starts;
-* damage: a truncated and an empty picture, a broken tar and a parameter that is no number are
-  excluded with reasons, and the rest is what it was.
+* sabotage: a row of the truth is falsified; its check names shard and row, nothing after it runs;
+* damage: a truncated and an empty picture and a broken tar are excluded with reasons.
 """
 
 from __future__ import annotations
@@ -117,7 +115,7 @@ def sabotage(folder: Path, reference: Path, _seconds: float) -> None:
 
 
 def damage(folder: Path, reference: Path, _seconds: float) -> None:
-    """Damaged pictures are excluded with reasons; the rest is what it was."""
+    """Damaged pictures are excluded with reasons, and the chain goes on without them."""
     other = fork(reference, folder / "damaged")
     images = other / "data" / "images"
     changes = {3: lambda data: data[: len(data) // 2], 5: lambda data: b""}

@@ -261,7 +261,7 @@ def _large_model() -> ModelConfig:
 
 
 def _nano_model() -> ModelConfig:
-    """About 1.3 M parameters, for 192 to 256 px on a CPU.
+    """About 1.75 M parameters, for 192 to 256 px on a CPU.
 
     Plain convolutions have a third of the passes over memory of QARepVGG's branches, nothing but
     the stem works at stride 4, and most channels are at the coarse strides, where they cost least:

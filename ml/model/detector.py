@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import torch
 from torch import Tensor, nn
 
@@ -75,7 +73,14 @@ class HeadDetectorNetwork(nn.Module):
         """
         maps, anchors = self._maps(images)
         scores, sides = self.heads.boxes(maps)
-        flame_at = partial(self.heads.flame_at, maps)
+        device = images.device.type
+        enabled, dtype = torch.is_autocast_enabled(device), torch.get_autocast_dtype(device)
+
+        def flame_at(image: Tensor, anchor: Tensor) -> Tensor:
+            # A loss asks in full precision; the branches go on in the network's.
+            with torch.autocast(device, dtype=dtype, enabled=enabled):
+                return self.heads.flame_at(maps, image, anchor)
+
         return SparseOutputs(scores, sides, flame_at, anchors, self.config.head)
 
     def _maps(self, images: Tensor) -> tuple[tuple[Tensor, Tensor, Tensor], Anchors]:

@@ -66,6 +66,17 @@ def test_every_parameter_is_on_the_graph_whatever_is_chosen(network, count):
     assert all(part.training for part in network.heads.modules())
 
 
+def test_values_keep_the_precision_of_the_network(network):
+    # The loss computes in float32 and switches autocast off before it asks.
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        sparse = network.forward_sparse(IMAGES)
+        with torch.autocast("cpu", enabled=False):
+            values = sparse.flame_at(IMAGE, ANCHOR)
+    assert values.dtype == torch.bfloat16
+    values.float().sum().backward()
+    assert network.heads.head1.pose_stem.seq.conv.weight.grad is not None
+
+
 def test_other_branches_are_refused():
     head = model_config("S").head.model_dump() | {"sparse_training": True}
     with pytest.raises(ValidationError, match="sparse_training needs branch_block 'pointwise'"):

@@ -10,7 +10,9 @@ from ml.model.fusing import fuse
 from ml.model.kept import KeptHeadsNetwork
 from ml.model.postprocess import PostprocessConfig, postprocess
 
-IMAGES = torch.randint(0, 256, (2, 3, 96, 128), dtype=torch.uint8)
+IMAGES = torch.randint(
+    0, 256, (2, 3, 96, 128), dtype=torch.uint8, generator=torch.Generator().manual_seed(1)
+)
 
 
 @pytest.fixture(scope="module", params=["conv", "pointwise", "qarepvgg", "qarepvgg swapped"])

@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import io
+import itertools
 import json
 import os
 import random
@@ -166,11 +167,13 @@ def fork(reference: Path, folder: Path) -> Path:
 
 
 def rewrite_tar(path: Path, changes: dict[int, Callable[[bytes], bytes]]) -> list[str]:
-    """Change the bytes of some members; returns their sample ids."""
+    """Change the bytes of some pictures, by their number; returns their sample ids."""
     names = []
     out = io.BytesIO()
     with tarfile.open(path) as old, tarfile.open(fileobj=out, mode="w") as new:
-        for number, member in enumerate(old.getmembers()):
+        numbers = itertools.count()
+        for member in old.getmembers():
+            number = next(numbers) if member.name.endswith(".jpg") else None
             stream = old.extractfile(member)
             assert stream is not None
             data = stream.read()

@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import io
-import itertools
 import json
 import os
 import random
@@ -171,14 +170,15 @@ def rewrite_tar(path: Path, changes: dict[int, Callable[[bytes], bytes]]) -> lis
     names = []
     out = io.BytesIO()
     with tarfile.open(path) as old, tarfile.open(fileobj=out, mode="w") as new:
-        numbers = itertools.count()
-        for member in old.getmembers():
-            number = next(numbers) if member.name.endswith(".jpg") else None
+        members = old.getmembers()
+        pictures = [member.name for member in members if member.name.endswith(".jpg")]
+        wanted = {pictures[number]: change for number, change in changes.items()}
+        for member in members:
             stream = old.extractfile(member)
             assert stream is not None
             data = stream.read()
-            if number in changes:
-                data = changes[number](data)
+            if member.name in wanted:
+                data = wanted[member.name](data)
                 member.size = len(data)
                 names.append(member.name.split(".")[0])
             new.addfile(member, io.BytesIO(data))
@@ -186,11 +186,11 @@ def rewrite_tar(path: Path, changes: dict[int, Callable[[bytes], bytes]]) -> lis
     return names
 
 
-def digests(folder: Path, pattern: str = "*") -> dict[str, str]:
+def digests(folder: Path) -> dict[str, str]:
     """Digest of every file that stages made, but for the markers, which tell times."""
     return {
         str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for stage in sorted((folder / "data").glob(pattern))
+        for stage in sorted((folder / "data").iterdir())
         for path in sorted(stage.rglob("*"))
         if path.is_file() and not is_marker(path)
     }

@@ -5,7 +5,7 @@ Where a branch is needed at a few anchors only, it runs on the windows that thes
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -53,16 +53,37 @@ def cells_by_scale(
         first = last
 
 
-def cell_windows(
-    features: Tensor, image: Tensor, row: Tensor, column: Tensor, reach: int
-) -> tuple[Tensor, Tensor]:
+def values_at(
+    maps: Sequence[Tensor],
+    image_index: Tensor,
+    anchor_index: Tensor,
+    branches: Sequence[Callable[[Tensor, Cells], Tensor]],
+) -> Tensor:
+    """What each scale's branch says of its anchors, in the order that was asked for.
+
+    Args:
+        maps: (B, C, H, W) of each scale, finest first.
+        image_index: (N,) int64 image of each anchor.
+        anchor_index: (N,) int64 anchors, numbered over all scales.
+        branches: for each scale, a map and some of its cells -> (n, K).
+
+    Returns:
+        (N, K).
+    """
+    values, places = [], []
+    scales = cells_by_scale(maps, image_index, anchor_index)
+    for branch, (features, cells) in zip(branches, scales, strict=True):
+        values.append(branch(features, cells))
+        places.append(cells.place)
+    return torch.cat(values)[torch.cat(places).argsort()]
+
+
+def cell_windows(features: Tensor, cells: Cells, reach: int) -> tuple[Tensor, Tensor]:
     """Square windows about cells, zero outside of the map, and which of their cells are inside.
 
     Args:
         features: (B, C, H, W).
-        image: (N,) image of each cell.
-        row: (N,) int64.
-        column: (N,) int64.
+        cells: N cells of that map.
         reach: cells on each side.
 
     Returns:
@@ -70,12 +91,12 @@ def cell_windows(
     """
     height, width = int(features.shape[2]), int(features.shape[3])
     offsets = torch.arange(-reach, reach + 1, device=features.device)
-    rows, columns = row[:, None] + offsets, column[:, None] + offsets
+    rows, columns = cells.row[:, None] + offsets, cells.column[:, None] + offsets
     inside = ((rows >= 0) & (rows < height))[:, :, None] & ((columns >= 0) & (columns < width))[
         :, None, :
     ]
     rows, columns = rows.clamp(0, height - 1), columns.clamp(0, width - 1)
-    flat = (image[:, None, None] * height + rows[:, :, None]) * width + columns[:, None, :]
+    flat = (cells.image[:, None, None] * height + rows[:, :, None]) * width + columns[:, None, :]
     table = features.permute(0, 2, 3, 1).reshape(-1, features.shape[1])
     side = 2 * reach + 1
     windows = table.index_select(0, flat.reshape(-1)).reshape(-1, side, side, features.shape[1])

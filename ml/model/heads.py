@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ml.model.blocks import Norm, SeqConvBNAct, build_block
-from ml.model.cells import cell_windows, cells_by_scale
+from ml.model.cells import Cells, cell_windows, values_at
 from ml.model.config import HeadConfig
 
 STRIDES = (8, 16, 32)
@@ -88,7 +88,7 @@ class ScaleHead(nn.Module):
         score = self.cls_pred(self.cls_convs(box))
         return score.flatten(1), _rows(self.reg_pred(self.reg_convs(box)))
 
-    def flame_at(self, x: Tensor, image: Tensor, row: Tensor, column: Tensor) -> Tensor:
+    def flame_at(self, x: Tensor, cells: Cells) -> Tensor:
         """Raw FLAME values of some cells, for pointwise branches.
 
         In training the batch normalisations see these cells and no background. A single cell has
@@ -96,17 +96,15 @@ class ScaleHead(nn.Module):
 
         Args:
             x: (B, C, H, W).
-            image: (N,) int64 image of each cell.
-            row: (N,) int64.
-            column: (N,) int64.
+            cells: N cells of that map.
 
         Returns:
             (N, K) raw FLAME values.
         """
         stem = self.pose_stem.seq
-        windows, _ = cell_windows(x, image, row, column, int(stem.conv.kernel_size[0]) // 2)
+        windows, _ = cell_windows(x, cells, int(stem.conv.kernel_size[0]) // 2)
         parts = [module for name, module in self.named_children() if name in self.FLAME_PARTS]
-        alone = self.training and len(image) < 2
+        alone = self.training and len(cells.image) < 2
         for part in parts if alone else ():
             part.eval()
         rows = functional.linear(windows.flatten(1), stem.conv.weight.flatten(1), stem.conv.bias)
@@ -233,13 +231,8 @@ class DetectionHeads(nn.Module):
         Returns:
             (N, K) raw FLAME values.
         """
-        values, places = [], []
-        for head, (x, cells) in zip(
-            self.scales, cells_by_scale(maps, image_index, anchor_index), strict=True
-        ):
-            values.append(head.flame_at(x, cells.image, cells.row, cells.column))
-            places.append(cells.place)
-        return torch.cat(values)[torch.cat(places).argsort()]
+        branches = [head.flame_at for head in self.scales]
+        return values_at(maps, image_index, anchor_index, branches)
 
     def _joined(self, results: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
         scores = torch.cat([score for score, _ in results], dim=1)

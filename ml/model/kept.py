@@ -9,6 +9,7 @@ of the whole maps: what lies outside of a map counts as zero in every layer, as 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -18,7 +19,7 @@ from torch.nn import functional
 from ml.flame.params import join
 from ml.imaging.letterbox import Letterbox
 from ml.model.blocks import ConvBNAct, QARepVGGBlock
-from ml.model.cells import Cells, cell_windows, cells_by_scale
+from ml.model.cells import Cells, cell_windows, values_at
 from ml.model.decode import decode_boxes, decode_flame
 from ml.model.detector import HeadDetectorNetwork
 from ml.model.fusing import fuse
@@ -86,15 +87,8 @@ class KeptHeadsNetwork(nn.Module):
         Returns:
             (N, K) in the order of `RawOutputs.flame`.
         """
-        values, places = [], []
-        for head, (features, cells) in zip(
-            self.network.heads.scales,
-            cells_by_scale(pose_maps, image_index, anchor_index),
-            strict=True,
-        ):
-            values.append(_branches_at(head, features, cells))
-            places.append(cells.place)
-        return torch.cat(values)[torch.cat(places).argsort()]
+        branches = [partial(_branches_at, head) for head in self.network.heads.scales]
+        return values_at(pose_maps, image_index, anchor_index, branches)
 
     def anchors(self, height: int, width: int, device: torch.device) -> Anchors:
         """Anchors of images of a size, px."""
@@ -142,7 +136,7 @@ class KeptHeadsNetwork(nn.Module):
 def _branches_at(head: ScaleHead, features: Tensor, cells: Cells) -> Tensor:
     """A scale's raw FLAME values at some cells, (N, K)."""
     reach = sum(_margin(block) for block in list(head.flame_shape_pred)[:-1])
-    windows, inside = cell_windows(features, cells.image, cells.row, cells.column, reach)
+    windows, inside = cell_windows(features, cells, reach)
     out = {name: _run(getattr(head, f"flame_{name}_pred"), windows, inside) for name in _BRANCHES}
     if head.swapped:
         rotation, jaw = out["rotation"], out["jaw"]

@@ -17,7 +17,6 @@ _LOGGERS = (
 _WARNINGS = (
     # Lightning's own use of torch.
     ".*LeafSpec.*",
-    ".*find_unused_parameters.*",
     # Small sets.
     ".*logging interval.*",
     # Loaders whose workers would only compete with the training for the cores.

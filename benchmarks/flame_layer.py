@@ -18,8 +18,9 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -58,16 +59,24 @@ class Smplx:
         return vertices if self.index is None else vertices[:, self.index]
 
 
-def milliseconds(function: Callable[[], object], seconds: float, clock: Clock) -> float:
-    """Median time of a call."""
-    function()
-    times: list[float] = []
-    end = time.perf_counter() + seconds
-    while time.perf_counter() < end or len(times) < 5:
-        start = clock()
-        function()
-        times.append(clock() - start)
-    return 1000.0 * statistics.median(times)
+def milliseconds(
+    functions: Sequence[Callable[[], object]], seconds: float, clock: Clock
+) -> list[float]:
+    """Median time of a call of each.
+
+    They take turns, so that other work on the machine hits all of them; the first call of a turn is
+    not counted, so that none pays for what another left in the caches.
+    """
+    times: list[list[float]] = [[] for _ in functions]
+    end = time.perf_counter() + seconds * len(functions)
+    while time.perf_counter() < end or len(times[0]) < 5:
+        for function, found in zip(functions, times, strict=True):
+            function()
+            for _ in range(3):
+                start = clock()
+                function()
+                found.append(clock() - start)
+    return [1000.0 * statistics.median(found) for found in times]
 
 
 class Padded:
@@ -85,24 +94,30 @@ class Padded:
 
 
 def measure(
-    model: Callable[..., Tensor],
+    models: Sequence[Callable[..., Tensor]],
     batch: int,
     seconds: float,
     clock: Clock,
     counts: tuple[int, int] = (300, 100),
-) -> tuple[float, float]:
-    """Forward, and forward with backward to all inputs, in ms."""
+) -> tuple[list[float], list[float]]:
+    """Forward, and forward with backward to all inputs, in ms, of each model."""
     shape, expression = (torch.randn(batch, count) for count in counts)
     inputs = shape, expression, 0.2 * torch.randn(batch, 3)
-    with torch.inference_mode():
-        forward = milliseconds(lambda: model(*inputs), seconds, clock)
     leaves = [t.clone().requires_grad_() for t in inputs]
     with torch.no_grad():
-        gradient = torch.randn_like(model(*inputs))
-    both = milliseconds(
-        lambda: torch.autograd.grad(model(*leaves), leaves, gradient), seconds, clock
+        gradient = torch.randn_like(models[0](*inputs))
+
+    def forward(model: Callable[..., Tensor]) -> Tensor:
+        with torch.inference_mode():
+            return model(*inputs)
+
+    def both(model: Callable[..., Tensor]) -> object:
+        return torch.autograd.grad(model(*leaves), leaves, gradient)
+
+    return (
+        milliseconds([partial(forward, model) for model in models], seconds, clock),
+        milliseconds([partial(both, model) for model in models], seconds, clock),
     )
-    return forward, both
 
 
 def hardware() -> str:
@@ -149,13 +164,12 @@ def main() -> None:
         for batch, counts in itertools.product(arguments.batches, ((300, 100), (128, 64))):
             leading = counts != (300, 100)
             oracle = Padded(reference) if leading else reference
-            theirs = measure(oracle, batch, arguments.seconds, clock, counts)
-            ours = measure(layer, batch, arguments.seconds, clock, counts)
+            forward, both = measure([oracle, layer], batch, arguments.seconds, clock, counts)
             name = f"{region} {layer.num_vertices}{', leading' if leading else ''}"
             print(
-                f"| {name} | {batch} | {theirs[0]:.2f}, {theirs[1]:.2f} "
-                f"| {ours[0]:.2f}, {ours[1]:.2f} "
-                f"| {theirs[0] / ours[0]:.1f}x, {theirs[1] / ours[1]:.1f}x |",
+                f"| {name} | {batch} | {forward[0]:.2f}, {both[0]:.2f} "
+                f"| {forward[1]:.2f}, {both[1]:.2f} "
+                f"| {forward[0] / forward[1]:.1f}x, {both[0] / both[1]:.1f}x |",
                 flush=True,
             )
 

@@ -21,6 +21,8 @@ from ml.flame.rotation import matrix_from_axis_angle
 Z_OFFSET_M = 0.05
 """The origin moves to the centre of the skull, so that heads turn about it."""
 _NUM_POSE = 9
+#: The template's coefficient, always 1, and the pose correctives' stand before those of the shape.
+_NUM_LEADING = 1 + _NUM_POSE
 _JAW_ROWS = slice(9, 18)
 
 
@@ -32,17 +34,13 @@ class _Skin(Function):
     """
 
     @staticmethod
-    def forward(ctx, coefficients, turn, tables, origin, weight, moving):  # type: ignore[no-untyped-def]
-        batch, num_vertices = len(coefficients), len(origin) // 3 - 1
-        flat = origin.expand(-1, batch)
-        start = 0
-        for by_vertex, _ in tables:
-            end = start + by_vertex.shape[1]
-            part = coefficients[:, start:end].T
-            flat = (
-                torch.addmm(flat, by_vertex, part) if start == 0 else flat.addmm_(by_vertex, part)
-            )
-            start = end
+    def forward(ctx, coefficients, turn, tables, weight, moving):  # type: ignore[no-untyped-def]
+        batch = len(coefficients)
+        parts = coefficients.T.split([by_vertex.shape[1] for by_vertex, _ in tables])
+        flat = tables[0][0] @ parts[0]
+        for (by_vertex, _), part in zip(tables[1:], parts[1:], strict=True):
+            flat.addmm_(by_vertex, part)
+        num_vertices = len(flat) // 3 - 1
         points = flat[:-3].view(3, num_vertices, batch)
         arm = points[:, moving] - flat[-3:, None]
         points.index_add_(1, moving, weight * _rotate(turn, arm))
@@ -64,7 +62,7 @@ class _Skin(Function):
         points.index_add_(1, moving, back)
         flat[-3:] = -back.sum(1)
         grad_coefficients = torch.cat([table @ flat for table in tables]).T
-        return grad_coefficients, grad_turn, None, None, None, None
+        return grad_coefficients, grad_turn, None, None, None
 
 
 def _rotate(matrices: Tensor, vectors: Tensor) -> Tensor:
@@ -78,7 +76,6 @@ class _FoldedMesh(nn.Module):
 
     basis: Tensor
     basis_by_vertex: Tensor
-    origin: Tensor
     jaw_weight: Tensor
     moving: Tensor
 
@@ -95,15 +92,14 @@ class _FoldedMesh(nn.Module):
         offset = np.array([0.0, 0.0, Z_OFFSET_M])
         # columns: x of all vertices, y, z, then the three coordinates of the jaw joint
         basis = table[index].transpose(2, 1, 0).reshape(table.shape[2], -1)
-        origin = (template[index] + offset).T.reshape(-1)
+        origin = np.append((template[index] + offset).T, regressor @ template + offset)
         weight = head_model.weights[index, JAW_JOINT]
         moving = np.flatnonzero(weight > 0)
-        basis = np.concatenate([basis, joint_table.T], axis=1)
+        basis = np.vstack([origin, np.concatenate([basis, joint_table.T], axis=1)])
         for name, array in (
             ("basis", basis),
             # the same numbers laid out for the other product: 25 MB buy a third of the time
             ("basis_by_vertex", basis.T),
-            ("origin", np.concatenate([origin, regressor @ template + offset])[:, None]),
             ("jaw_weight", weight[moving][:, None]),
         ):
             tensor = torch.as_tensor(np.ascontiguousarray(array), dtype=torch.float32)
@@ -113,17 +109,20 @@ class _FoldedMesh(nn.Module):
     def forward(self, shape: Tensor, expression: Tensor, jaw: Tensor) -> Tensor:
         dtype = self.basis.dtype
         turn = matrix_from_axis_angle(jaw.to(dtype)) - torch.eye(3, dtype=dtype, device=jaw.device)
-        coefficients = torch.cat([turn.flatten(1), shape.to(dtype), expression.to(dtype)], dim=1)
+        coefficients = torch.cat(
+            [turn.new_ones(len(turn), 1), turn.flatten(1), shape.to(dtype), expression.to(dtype)],
+            dim=1,
+        )
         if shape.shape[1] == NUM_SHAPE:
             rows = [slice(0, coefficients.shape[1])]
         else:
-            behind = _NUM_POSE + NUM_SHAPE
+            behind = _NUM_LEADING + NUM_SHAPE
             rows = [
-                slice(0, _NUM_POSE + shape.shape[1]),
+                slice(0, _NUM_LEADING + shape.shape[1]),
                 slice(behind, behind + expression.shape[1]),
             ]
         tables = tuple((self.basis_by_vertex[:, r], self.basis[r]) for r in rows)
-        points = _Skin.apply(coefficients, turn, tables, self.origin, self.jaw_weight, self.moving)
+        points = _Skin.apply(coefficients, turn, tables, self.jaw_weight, self.moving)
         return points.transpose(1, 2)
 
 
@@ -132,7 +131,7 @@ class FlameLayer(nn.Module):
 
     Only the jaw moves (neck, eyes and global rotation are always zero here; the head's rotation is
     applied after the offset, by the projection). So all of FLAME is
-    ``v = T + [R_jaw - I, shape, expression] basis`` and, for the vertices that have jaw weight w,
+    ``v = [1, R_jaw - I, shape, expression] basis`` and, for the vertices that have jaw weight w,
     ``v += w (R_jaw - I)(v - jaw joint)``. The joint is three more columns of the same product.
     `smplx.lbs` gives the same numbers and is the oracle of the tests.
 

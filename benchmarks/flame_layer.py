@@ -1,6 +1,6 @@
 """Speed of the FLAME layer against smplx.lbs, forward and forward with backward.
 
-    python benchmarks/flame_layer.py --threads 2
+    python -m benchmarks.flame_layer --threads 2
 
 smplx gets the same poses through its usual call, in float32, and its result is indexed for the
 subset, as code that uses it does. The rows `leading` give only the coefficients that the detector

@@ -1,6 +1,6 @@
 """Head targets a second: a batch's on the device, against head by head as the published loader.
 
-    python benchmarks/head_targets.py --threads 2
+    python -m benchmarks.head_targets --threads 2
 
 A target is what the loss compares: unrotated vertices, rotation and projected vertices. The
 published code runs the whole head model for every head in the data loader, one by one (here
@@ -13,9 +13,9 @@ import argparse
 import time
 
 import torch
-from flame_layer import Smplx, milliseconds, start
 from torch import Tensor
 
+from benchmarks.flame_layer import Smplx, milliseconds, start
 from ml.flame.layer import FlameLayer
 from ml.flame.params import split
 from ml.flame.procedural import build_procedural_head

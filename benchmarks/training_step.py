@@ -1,7 +1,7 @@
 """A training step's parts: forward, loss with its FLAME targets, backward, optimiser.
 
-python benchmarks/training_step.py --size nano --image-size 192 --batch 16 --threads 2
-python benchmarks/training_step.py --size L --batch 16 --device cuda --precision fp16
+python -m benchmarks.training_step --size nano --image-size 192 --batch 16 --threads 2
+python -m benchmarks.training_step --size L --batch 16 --device cuda --precision fp16
 """
 
 from __future__ import annotations

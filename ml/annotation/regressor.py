@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from ml.annotation.frames import BOX_MARGIN
 from ml.flame.params import NUM_PARAMETERS, ROTATION, FlameParameters, join
-from ml.flame.projection import MirrorMaps, mirror_flame
-from ml.flame.rotation import matrix_from_6d, nearest_rotation, sixd_from_matrix
+from ml.flame.projection import MirrorMaps, mean_flame, mirror_flame
+from ml.flame.rotation import matrix_from_6d, sixd_from_matrix
 from ml.model.backbone import YoloNASBackbone
 from ml.model.blocks import ConvBNAct, Norm
 from ml.model.config import ModelSize, model_config
@@ -227,10 +227,7 @@ class MirroredRegressor:
         seen = self._regressor.predict(crops)
         seen_mirrored = self._regressor.predict(crops.flip(-1))
         mirrored = mirror_flame(seen_mirrored, float(self.crop_size), self._maps)
-        flame = (seen + mirrored) / 2
-        rotations = [matrix_from_6d(each[:, ROTATION]) for each in (seen, mirrored)]
-        flame[:, ROTATION] = sixd_from_matrix(nearest_rotation(rotations[0] + rotations[1]))
-        return flame
+        return mean_flame(seen, mirrored)
 
 
 def to_network_input(crops: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -20,6 +21,8 @@ from ml.flame.head_model import HeadModel
 from ml.imaging.grids import contact_sheet
 from ml.imaging.io import encode_jpeg
 from ml.inference.drawing import draw_heads
+from ml.inference.flip import FlipAveraged
+from ml.inference.predictor import HeadPredictor
 from ml.records.atomic import write_bytes, write_json
 from ml.records.config import StageConfig
 from ml.records.exclusions import Exclusions
@@ -64,12 +67,15 @@ def run(ws: Workspace, config: BenchmarkConfig) -> StageReport:
     out = ws.stage_dir(STAGE)
     exclusions = Exclusions(STAGE)
     samples = read_samples(ws, "test", config.limits, exclusions)
-    geometry = HeadGeometry(HeadModel.load(ws.stage_dir("head_model") / "head_model.npz"))
-    predictions = {
-        title: predict_all(_load(ws.stage_dir(stage)), samples, config.batch_size)
-        for stage, title in MODELS.items()
-        if stage not in OPTIONAL or _is_trained(ws.stage_dir(stage))
-    }
+    head_model = HeadModel.load(ws.stage_dir("head_model") / "head_model.npz")
+    geometry = HeadGeometry(head_model)
+    predictions: dict[str, list[Heads]] = {}
+    for stage, title in MODELS.items():
+        if stage not in OPTIONAL or _is_trained(ws.stage_dir(stage)):
+            detector = _load(ws.stage_dir(stage))
+            flipping = FlipAveraged(detector, head_model)
+            predictions[title] = predict_all(detector, samples, config.batch_size)
+            predictions[f"{title} + flip"] = predict_all(flipping, samples, config.batch_size)
     first = next(iter(predictions.values()))
     predictions["mean head"] = [mean_head(heads) for heads in first]
     predictions["always frontal"] = [always_frontal(heads, geometry) for heads in first]
@@ -139,7 +145,7 @@ def _is_trained(folder: Path) -> bool:
     return (folder / CONFIG_NAME).exists()
 
 
-def _load(folder: Path) -> Predictor:
+def _load(folder: Path) -> HeadPredictor:
     from ml.inference.loading import load_detector
 
     return load_detector(folder)
@@ -211,4 +217,4 @@ def _provenance(ws: Workspace) -> dict[str, str]:
 
 
 def _key(title: str) -> str:
-    return title.replace(" ", "_").replace("-", "_")
+    return re.sub(r"\W+", "_", title)

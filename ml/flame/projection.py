@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ml.flame.params import EXPRESSION, JAW, ROTATION, SCALE, SHAPE, TRANSLATION, check_flame, split
-from ml.flame.rotation import matrix_from_6d
+from ml.flame.rotation import matrix_from_6d, nearest_rotation, sixd_from_matrix
 
 MIN_SCALE = 1e-8
 
@@ -184,6 +184,27 @@ def mirror_flame(flame: Tensor, width_px: float, maps: MirrorMaps) -> Tensor:
     out[..., ROTATION] = flame[..., ROTATION] * signs
     out[..., TRANSLATION.start] = width_px - flame[..., TRANSLATION.start]
     return out
+
+
+def mean_flame(first: Tensor, second: Tensor) -> Tensor:
+    """The mean of two estimates of the same heads; of the rotations, the nearest to their sum.
+
+    Args:
+        first: (..., 413).
+        second: (..., 413), same frame.
+
+    Returns:
+        (..., 413), same frame.
+
+    Raises:
+        ValueError: the last dimension is not 413.
+    """
+    check_flame(first)
+    check_flame(second)
+    mean = (first + second) / 2
+    total = matrix_from_6d(first[..., ROTATION]) + matrix_from_6d(second[..., ROTATION])
+    mean[..., ROTATION] = sixd_from_matrix(nearest_rotation(total))
+    return mean
 
 
 def _mirror_coefficients(coefficients: Tensor, matrix: object) -> Tensor:

@@ -65,6 +65,9 @@ def _add_detector(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--iou", type=float, metavar="I", help="most overlap (the model's)")
     parser.add_argument("--batch-size", type=int, default=8, metavar="N", help="(%(default)s)")
+    parser.add_argument(
+        "--flip-test", action="store_true", help="average over the mirror image; twice the time"
+    )
 
 
 def _add_predict(parser: argparse.ArgumentParser) -> None:
@@ -93,6 +96,7 @@ def _detector(options: argparse.Namespace) -> Any:
         score_threshold=options.score,
         iou_threshold=options.iou,
         batch_size=options.batch_size,
+        flip_test=options.flip_test,
     )
 
 

@@ -10,6 +10,7 @@ from typing import cast
 from pydantic import ValidationError
 
 from ml.flame.head_model import HeadModel
+from ml.inference.flip import FlipAveraged
 from ml.inference.heads import HeadShapes
 from ml.inference.loading import load_detector
 from ml.inference.results import PredictionResult
@@ -53,6 +54,7 @@ class HeadDetector:
         iou_threshold: float | None = None,
         max_heads: int | None = None,
         batch_size: int = 8,
+        flip_test: bool = False,
     ) -> None:
         """Load the detector; nothing in its files is executed.
 
@@ -70,11 +72,14 @@ class HeadDetector:
                 out.
             max_heads: at most so many an image; likewise.
             batch_size: images at once.
+            flip_test: look at the mirror image of each image too and average: a little more exact,
+                in twice the time.
 
         Raises:
             UnusableModel: a file is missing, damaged or of another kind, or the head model is not
                 the one that the detector was trained with.
-            ValueError: device, runtime or a threshold is not possible.
+            ValueError: device, runtime or a threshold is not possible, or there is no head model
+                to mirror heads with.
         """
         checkpoint = Path(checkpoint)
         if batch_size < 1:
@@ -93,6 +98,14 @@ class HeadDetector:
         self.description = self._predictor.description
         model = _head_model(head_model, checkpoint, self.description.get("head_model_sha256"))
         self._shapes = None if model is None else HeadShapes(model)
+        self._predict = self._predictor.predict
+        if flip_test:
+            if model is None:
+                raise ValueError(
+                    f"flip_test: {checkpoint} has no head model beside it, which says what a "
+                    "mirrored head's parameters are; pass head_model"
+                )
+            self._predict = FlipAveraged(self._predictor, model).predict
 
     @property
     def head_model(self) -> HeadModel | None:
@@ -145,9 +158,7 @@ class HeadDetector:
         if len(entries) > 1 or is_video(entries[0]):
             images = progress(images, "heads", _count(entries))
         while batch := list(islice(images, self.batch_size)):
-            found = self._predictor.predict(
-                [image.image_rgb for image in batch], self.batch_size, thresholds
-            )
+            found = self._predict([image.image_rgb for image in batch], self.batch_size, thresholds)
             for image, heads in zip(batch, found, strict=True):
                 yield PredictionResult(image.image_rgb, heads, self._shapes, image.name)
 

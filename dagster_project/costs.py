@@ -47,15 +47,20 @@ def measure(pipeline: Pipeline, given: Mapping[str, Any]) -> list[StageMeasureme
     return found
 
 
-def share_kept(pipeline: Pipeline) -> float:
-    """Share of the images that the filters keep; of the poses asked for where nothing was lost."""
-    poses = pipeline.markers("captions", pipeline.units("captions"))
-    kept = pipeline.markers("filtered_dataset", pipeline.units("filtered_dataset"))
-    asked = sum(marker.num_in for marker in poses.values())
-    left = sum(marker.num_out for marker in kept.values())
-    if not asked or not left:
-        raise ValueError("plan: run the stages captions and filtered_dataset first")
-    return min(1.0, left / asked)
+def kept_images(pipeline: Pipeline) -> int:
+    """Images that the filters kept.
+
+    Args:
+        pipeline: the project.
+
+    Raises:
+        ValueError: there are none yet.
+    """
+    markers = pipeline.markers("filtered_dataset", pipeline.units("filtered_dataset"))
+    kept = sum(marker.num_out for marker in markers.values())
+    if not kept:
+        raise ValueError("plan: no image has passed the filters; make filtered_dataset first")
+    return kept
 
 
 def _made(pipeline: Pipeline, stage: str) -> tuple[int, int]:
@@ -68,7 +73,7 @@ def _made(pipeline: Pipeline, stage: str) -> tuple[int, int]:
         )
     files = [pipeline.root / name for marker in markers.values() for name in marker.files]
     images = sum(marker.num_in for marker in markers.values())
-    return max(1, images), sum(path.stat().st_size for path in files if path.exists())
+    return images, sum(path.stat().st_size for path in files if path.exists())
 
 
 def _seconds(instance: dg.DagsterInstance, stage: str, num_units: int) -> float:

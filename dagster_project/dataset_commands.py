@@ -160,18 +160,24 @@ def takedown(pipeline: Pipeline, options: argparse.Namespace) -> int:
         print(f"to be made again: {', '.join(report.stale)}")
     for line in report.left:
         print(f"still there: {line}")
+    for remote in report.remotes:
+        print(
+            f"not searched: DVC's remote {remote}, which others may share; to keep only what the "
+            f"present dvc.lock names there: dvc push -r {remote} && "
+            f"dvc gc --workspace --cloud -r {remote}"
+        )
     print("not everything is gone" if report.left else "every file was searched: nothing is left")
     return 1 if report.left else 0
 
 
 def plan(pipeline: Pipeline, options: argparse.Namespace) -> int:
     """Print hours and storage per stage."""
-    from dagster_project.costs import measure, share_kept
+    from dagster_project.costs import kept_images, measure
     from ml.records.cost import PAPER_GPU_HOURS, PAPER_IMAGES, paper_hours, plan_costs
 
     given = json.loads(options.measured.read_text()) if options.measured else {}
     table = plan_costs(
-        measure(pipeline, given), options.images, share_kept(pipeline), options.hour_price
+        measure(pipeline, given), options.images, kept_images(pipeline), options.hour_price
     )
     shown = table.round({"seconds_per_image": 4, "hours": 2, "gigabytes": 2, "cost": 2})
     print(shown.to_string(index=False))

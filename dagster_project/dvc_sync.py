@@ -89,6 +89,11 @@ class DvcBridge:
         with self._lock_file(), self._repo(wait=True) as repo:
             repo.gc(workspace=True, force=True)
 
+    def remotes(self) -> list[str]:
+        """Names of the remotes that DVC knows."""
+        with self._repo(wait=True) as repo:
+            return sorted(repo.config.get("remote", {}))
+
     def _lock_file(self) -> FileLock:
         """Held while dvc.lock is read or written: DVC writes it in place."""
         folder = self.root / ".dagster"

@@ -159,6 +159,11 @@ class StageRun:
     url: str = ""
 
     @property
+    def _config(self) -> StageConfig:
+        assert self.config is not None
+        return self.config
+
+    @property
     def stage(self) -> str:
         """The stage's name."""
         return self.asset.name
@@ -217,7 +222,7 @@ class StageRun:
             made = self.engine.make(tasks, self.pipeline.params.run.workers)
             for unit, report in progress(made, self.stage, total=len(tasks)):
                 self._finish(unit, fingerprints[unit], report)
-        elif self.asset.tracked and getattr(self.config, "enabled", True):
+        elif self.asset.tracked and not self._config.switched_off:
             with self.mlflow.run(self.pipeline, self.asset, self.context.run_id) as opened:
                 tracker, self.url = opened
                 report = self.asset.function(workspaces[WHOLE], self.config, tracker)

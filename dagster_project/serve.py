@@ -32,7 +32,7 @@ def serve(root: Path, home: Path) -> int:
     """
     from ml.training.tracking import open_store
 
-    store, _ = open_store(root / "mlruns", EXPERIMENT)
+    store, experiment = open_store(root / "mlruns", EXPERIMENT)
     artifacts = (root / "mlruns" / "artifacts").as_uri()
     python = [sys.executable, "-m"]
     dagster = [*python, "dagster", "dev", "-m", "dagster_project.definitions"]
@@ -43,7 +43,8 @@ def serve(root: Path, home: Path) -> int:
             [*dagster, *_address(DAGSTER_PORT)],
         ),
         "MLflow": (
-            f"http://{HOST}:{MLFLOW_PORT}",
+            # Its own start page is an overview of things that are not runs.
+            f"http://{HOST}:{MLFLOW_PORT}/#/experiments/{experiment}/runs",
             [*mlflow, "--default-artifact-root", artifacts, *_address(MLFLOW_PORT)],
         ),
     }

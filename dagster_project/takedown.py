@@ -25,6 +25,7 @@ class TakedownReport:
         recorded: stages recorded anew in dvc.lock.
         stale: stages that have to be made again, trainings that have seen the samples among them.
         left: where something was still found; empty is the proof.
+        remotes: DVC's remotes, which others may share: nothing was searched or removed there.
     """
 
     samples: tuple[str, ...]
@@ -32,6 +33,7 @@ class TakedownReport:
     recorded: tuple[str, ...]
     stale: tuple[str, ...]
     left: tuple[str, ...]
+    remotes: tuple[str, ...]
 
 
 def run_takedown(
@@ -63,7 +65,12 @@ def run_takedown(
     pipeline.bridge.collect_garbage()
     left = search(pipeline.root, target, (REGISTER_NAME, *_tracked_by_git(pipeline.root)))
     return TakedownReport(
-        tuple(sorted(target.samples)), removal, recorded, tuple(pipeline.stale()), tuple(left)
+        tuple(sorted(target.samples)),
+        removal,
+        recorded,
+        tuple(pipeline.stale()),
+        tuple(left),
+        tuple(pipeline.bridge.remotes()),
     )
 
 

@@ -16,6 +16,11 @@ class StageConfig(BaseModel):
         extra="forbid", frozen=True, use_attribute_docstrings=True, protected_namespaces=()
     )
 
+    @property
+    def switched_off(self) -> bool:
+        """Whether the stage is told to leave a note instead of work; then it logs no run."""
+        return False
+
 
 def read_config(config_class: type[C], section: str, values: dict[str, Any]) -> C:
     """Build a stage's configuration from its section of params.yaml.

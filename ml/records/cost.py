@@ -13,10 +13,6 @@ PAPER_GPU_HOURS: Final = 4000.0
 PAPER_IMAGES: Final = 1_022_944
 ONCE: Final = frozenset({"head_model", "labels", "head_detector", "crops", "flame_regressor"})
 """Stages whose work does not grow with the dataset."""
-KEPT: Final = frozenset(
-    {"filtered_dataset", "trained_model", "trained_model_exact", "annotation_quality", "benchmark"}
-)
-"""Stages after the filters: they see the images that stay, all others those that are made."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +22,7 @@ class StageMeasurement:
     Attributes:
         stage: its name.
         seconds: wall clock.
-        images: images it went through in that time.
+        images: images it went through in that time; 0 for a stage that was switched off.
         size_bytes: of what it wrote for them.
         device: what it ran on.
         batch: images in a pass; 0 where there are no passes.
@@ -41,25 +37,26 @@ class StageMeasurement:
 
     def __post_init__(self) -> None:
         """Refuse what no rate follows from."""
-        if self.seconds < 0 or self.images < 1 or self.size_bytes < 0:
+        if min(self.seconds, self.images, self.size_bytes) < 0:
             raise ValueError(
-                f"measurement of {self.stage}: expected seconds and bytes of at least 0 and an "
-                f"image or more, got {self.seconds} s, {self.size_bytes} bytes, {self.images}"
+                f"measurement of {self.stage}: expected seconds, bytes and images of at least 0, "
+                f"got {self.seconds} s, {self.size_bytes} bytes, {self.images} images"
             )
 
 
 def plan_costs(
-    measurements: Sequence[StageMeasurement], images: int, share_kept: float, hour_price: float = 0
+    measurements: Sequence[StageMeasurement], images: int, kept: int, hour_price: float = 0
 ) -> pd.DataFrame:
     """Hours and storage of every stage for a dataset of some size.
 
-    Work that grows with the data is scaled from the measured rate. On one device; more of them
+    Work that grows with the data is scaled from what was measured: as many images are generated,
+    labelled, dropped, trained on and held out for each that stays. On one device; more of them
     divide the hours of sharded stages.
 
     Args:
         measurements: one for each stage.
         images: images that the dataset is to hold.
-        share_kept: share of generated images that the filters keep.
+        kept: images that the filters kept in the measured project.
         hour_price: price of a device hour.
 
     Returns:
@@ -69,24 +66,22 @@ def plan_costs(
     Raises:
         ValueError: a number makes no sense.
     """
-    if images < 1 or not 0 < share_kept <= 1 or hour_price < 0:
+    if images < 1 or kept < 1 or hour_price < 0:
         raise ValueError(
-            f"plan: expected at least one image, a kept share over 0 up to 1 and a price of at "
-            f"least 0, got {images}, {share_kept} and {hour_price}"
+            "plan: expected at least one image, wanted and kept, and a price of at least 0, got "
+            f"{images}, {kept} and {hour_price}"
         )
     rows = []
     for m in measurements:
-        made = images if m.stage in KEPT else round(images / share_kept)
-        todo = m.images if m.stage in ONCE else made
-        factor = todo / m.images
-        hours = m.seconds * factor / 3600
+        factor = 1.0 if m.stage in ONCE or not m.images else images / kept
+        hours = m.seconds * factor / 3600 if m.images else 0.0
         rows.append(
             {
                 "stage": m.stage,
                 "device": m.device,
                 "batch": m.batch,
-                "images": todo,
-                "seconds_per_image": m.seconds / m.images,
+                "images": round(m.images * factor),
+                "seconds_per_image": m.seconds / max(m.images, 1),
                 "hours": hours,
                 "gigabytes": m.size_bytes * factor / 1e9,
                 "cost": hours * hour_price,

@@ -105,6 +105,11 @@ class TrainedModelExactConfig(TrainedModelConfig):
     enabled: bool = True
     """Train it. False: the stage only says that it did not, and the benchmark does without it."""
 
+    @property
+    def switched_off(self) -> bool:
+        """Whether nothing is trained."""
+        return not self.enabled
+
 
 def run(
     ws: Workspace, config: TrainedModelConfig, tracker: Tracker, stage: str | None = None
@@ -131,7 +136,7 @@ def run(
     """
     if stage is None:
         stage = EXACT_STAGE if isinstance(config, TrainedModelExactConfig) else STAGE
-    if isinstance(config, TrainedModelExactConfig) and not config.enabled:
+    if config.switched_off:
         return _switched_off(ws, stage)
     prepare_torch(ws, STAGE)
     folder = ws.stage_dir(stage)

@@ -6,10 +6,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
 from ml.captions.scene import BEARDS, GLASSES, HAIR_STYLES, HATS, LIGHTS, PLACES, TOPS
 from ml.flame.geometry import HeadGeometry
+from ml.generation import renderer
 from ml.generation.config import RendererConfig
 from ml.generation.renderer import render_pncc, render_sample
 from ml.imaging.rasterizer import rasterize
@@ -202,3 +204,31 @@ def test_errors_name_pose_person_and_remedy(
         render_sample(pose, make_scene(make_look(), place="the moon"), head_model, CONFIG, _rng())
     with pytest.raises(ValueError, match="skin tone: expected 1 to 10"):
         render_sample(pose, make_scene(make_look(skin_tone=11)), head_model, CONFIG, _rng())
+
+
+def test_lighting_cloth_once_a_pixel_hardly_changes_the_picture(
+    head_model, make_person, make_pose, make_scene, make_look, monkeypatch
+):
+    """Skin, hair and truth are untouched; cloth keeps its colour, and its folds but for a trace."""
+    pose, dressed = make_pose(make_person()), make_scene(make_look(hair_style="short"))
+    quick = render_sample(pose, dressed, head_model, CONFIG, _rng())
+    lit_once = renderer.shade
+
+    def light_every_sample(*scene_and_step):
+        *scene, step = scene_and_step
+        assert step == CONFIG.supersampling
+        return lit_once(*scene)
+
+    monkeypatch.setattr(renderer, "shade", light_every_sample)
+    full = render_sample(pose, dressed, head_model, CONFIG, _rng())
+    difference = quick.image_rgb.astype(np.float64) - full.image_rgb
+    changed = np.abs(difference).max(axis=2) > 0
+    assert 0.05 < changed.mean() < 0.8
+    assert np.abs(difference).mean() < 1.0
+    assert np.abs(difference[changed].mean()) < 0.5
+    assert np.abs(difference).max() < 80
+    assert np.array_equal(quick.head_ids, full.head_ids)
+    # Seen by itself, a face holds no cloth; the lens spreads a little of it over its rim.
+    face = ndimage.binary_erosion(full.head_ids == 0, iterations=3)
+    assert face.sum() > 100
+    assert np.abs(difference[face]).max() <= 2

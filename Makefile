@@ -37,7 +37,7 @@ test: $(STAMP)  ## lint, types, docstrings and the test suite
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(TEST_ENV) $(BIN)/python -m pytest
+	$(TEST_ENV) $(BIN)/python -m pytest -n logical --maxprocesses 8 --dist worksteal
 
 ui: $(STAMP)  ## Dagster and MLflow in the browser
 	$(BIN)/vggheads ui

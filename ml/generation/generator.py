@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -48,11 +48,13 @@ class GeneratedSample:
         image_rgb: (H, W, 3) uint8.
         heads: its visible heads; empty when the generator has no exact truth.
         draw_condition: draws the (H, W, 3) uint8 RGB picture of what it was made from.
+        notes: what its lineage says beside the generator's settings, JSON-serialisable.
     """
 
     image_rgb: np.ndarray
     heads: Sequence[TruthHead]
     draw_condition: Callable[[], np.ndarray]
+    notes: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

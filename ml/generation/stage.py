@@ -157,7 +157,10 @@ def _keep(
         "height": pose.height,
     }
     if settings := generator.settings():
-        record |= {"negative_prompt": request.negative_prompt, "settings": settings}
+        record |= {
+            "negative_prompt": request.negative_prompt,
+            "settings": {**settings, **sample.notes},
+        }
     span = writer.add(sample_id, {"jpg": picture, "json": record})["jpg"]
     work.images.append(
         {

@@ -42,6 +42,7 @@ def load(architecture: str, checkpoint: str, device: str) -> Any:
         checkpoint: file of the weights.
         device: `auto`, `cpu` or `cuda`.
     """
+    define_missing_operators()
     from super_gradients.training import models
     from super_gradients.training.processing.processing import (
         default_yolo_nas_pose_coco_processing_params,
@@ -55,6 +56,64 @@ def load(architecture: str, checkpoint: str, device: str) -> Any:
 
         device = "cuda" if torch.cuda.is_available() else "cpu"
     return model.to(device).eval()
+
+
+def define_missing_operators() -> None:
+    """Give torchvision its box suppression where its build does not fit that of torch.
+
+    A torchvision made for CUDA beside a torch made for CPUs has no compiled operators, and then
+    cannot even be imported.
+    """
+    try:
+        import torchvision
+    except ImportError:
+        # Whoever needs it says so better.
+        return
+    except RuntimeError as error:
+        if "torchvision::" not in str(error):
+            raise
+    else:
+        return
+    import torch
+
+    for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
+        del sys.modules[name]
+    operators = torch.library.Library("torchvision", "DEF")
+    for name in ("nms", "qnms"):
+        operators.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        operators.impl(name, suppress, "CompositeExplicitAutograd")
+    _OPERATORS.append(operators)
+    import torchvision.ops.boxes
+
+    torchvision.ops.boxes._assert_has_ops = lambda: None
+
+
+#: Operators vanish with the library that defines them.
+_OPERATORS: "list[Any]" = []
+
+
+def suppress(dets: Any, scores: Any, iou_threshold: float) -> Any:
+    """Greedy non-maximum suppression, as `torchvision.ops.nms`.
+
+    Args:
+        dets: (N, 4) tensor, xyxy px.
+        scores: (N,) tensor.
+        iou_threshold: of boxes that overlap more, the best stays.
+
+    Returns:
+        (K,) int64 positions of the boxes that stay, by falling score.
+    """
+    left = scores.argsort(descending=True, stable=True)
+    areas = (dets[:, 2:] - dets[:, :2]).prod(1)
+    kept = []
+    while len(left):
+        best, left = left[0], left[1:]
+        kept.append(int(best))
+        low = dets[left, :2].maximum(dets[best, :2])
+        high = dets[left, 2:].minimum(dets[best, 2:])
+        common = (high - low).clamp(min=0).prod(1)
+        left = left[common <= iou_threshold * (areas[left] + areas[best] - common)]
+    return left.new_tensor(kept)
 
 
 def read_image(stream: BinaryIO) -> "np.ndarray | None":

@@ -32,6 +32,7 @@ class _Job:
 
     request: GenerationRequest
     condition: Condition
+    prompt_tokens: int
 
 
 class DiffusionGenerator:
@@ -136,10 +137,13 @@ class DiffusionGenerator:
             )
         if not pose.people:
             return NotGenerated("not drawn", f"{pose.pose_id}: the pose has no person")
-        if (tokens := self._texts.count_tokens(request.prompt)) > MAX_TOKENS:
-            logger.warning("%s: prompt of %d tokens is cut at 77", request.sample_id, tokens)
+        tokens = self._texts.count_tokens(request.prompt)
+        if tokens > MAX_TOKENS:
+            logger.warning(
+                "%s: prompt of %d tokens is cut at %d", request.sample_id, tokens, MAX_TOKENS
+            )
         try:
-            return _Job(request, self._condition(request))
+            return _Job(request, self._condition(request), tokens)
         except ValueError as error:
             return NotGenerated("not drawn", str(error))
 
@@ -205,5 +209,8 @@ def _result(job: _Job, picture: Tensor) -> GeneratedSample | NotGenerated:
     image = (picture.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
     condition = job.condition
     return GeneratedSample(
-        np.ascontiguousarray(image), condition.heads, lambda: condition.image_rgb
+        np.ascontiguousarray(image),
+        condition.heads,
+        lambda: condition.image_rgb,
+        {"prompt_tokens": job.prompt_tokens, "prompt_is_cut": job.prompt_tokens > MAX_TOKENS},
     )

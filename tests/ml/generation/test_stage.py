@@ -128,6 +128,8 @@ def test_a_diffusion_backend_writes_no_truth_and_its_settings(workspace, tiny_mo
     with ShardReader(workspace.stage_dir("images") / f"{SHARD}.tar") as reader:
         record = reader.read_json("image-1")
     assert record["generator"] == "sdxl-t2i"
+    assert record["settings"]["prompt_tokens"] > 2
+    assert record["settings"]["prompt_is_cut"] is False
     assert record["settings"]["algorithm"] == "sde-dpmsolver++"
     assert [model["asset"] for model in record["settings"]["models"]] == ["random-weights"] * 2
     assert sample_lineage(workspace, "image-1")["settings"] == record["settings"]

@@ -7,7 +7,9 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 
+from ml.imaging.boxes import nms
 from ml.poses import yolo_nas_worker
 from ml.poses.config import EstimatorConfig
 from ml.poses.yolo_nas import WorkerError, YoloNasPoseEstimator
@@ -133,3 +135,15 @@ def test_the_worker_imports_nothing_of_the_project():
 
 def test_super_gradients_is_never_imported_here():
     assert "super_gradients" not in sys.modules
+
+
+def test_suppression_is_that_of_the_project():
+    """Made for environments whose torchvision lacks its own."""
+    generator = torch.Generator().manual_seed(0)
+    corners = torch.rand(300, 2, generator=generator) * 200
+    sides = torch.rand(300, 2, generator=generator) * 80 + 5
+    boxes, scores = torch.cat([corners, corners + sides], 1), torch.rand(300, generator=generator)
+    kept = yolo_nas_worker.suppress(boxes, scores, 0.5)
+    assert 20 < len(kept) < 280
+    assert torch.equal(kept, nms(boxes, scores, 0.5))
+    assert len(yolo_nas_worker.suppress(boxes[:0], scores[:0], 0.5)) == 0

@@ -111,6 +111,18 @@ def test_another_batch_size_changes_a_picture_by_one_grey_level_at_most(
         assert np.abs(alone - picture).max() <= 1
 
 
+def test_a_prompt_that_is_cut_says_so(make_generator, make_request, caplog):
+    generator = make_generator()
+    short, long = generator.generate(
+        [make_request("image-0"), make_request("image-1", prompt="a man in a park, " * 30)]
+    )
+    assert not short.notes["prompt_is_cut"]
+    assert long.notes["prompt_is_cut"]
+    assert 2 < short.notes["prompt_tokens"] <= 77 < long.notes["prompt_tokens"]
+    (message,) = [record.getMessage() for record in caplog.records if "cut" in record.getMessage()]
+    assert message.startswith("image-1: prompt of ")
+
+
 def test_batches_hold_one_size_and_keep_the_order(make_generator, make_request):
     sizes = [(64, 64), (64, 80), (64, 64), (64, 64), (64, 80)]
     requests = [make_request(f"image-{i}", size=size) for i, size in enumerate(sizes)]

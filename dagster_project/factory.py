@@ -178,7 +178,7 @@ class StageRun:
         started = time.monotonic()
         units = self.pipeline.units(self.stage)
         if self.asset.partitioned:
-            units = list(self.context.partition_keys)
+            units = self._partitions()
         with self.pipeline.writing(self.stage):
             self._prepare(units)
             self._make(units)
@@ -194,6 +194,18 @@ class StageRun:
             markers = self.pipeline.markers(self.stage, units)
             yield self._result(markers, versions)
         self._say(markers, outcomes, versions is not None, time.monotonic() - started)
+
+    def _partitions(self) -> list[str]:
+        """The shards that this run is for."""
+        if not (self.context.has_partition_key or self.context.has_partition_key_range):
+            shards = self.pipeline.shards
+            raise dg.Failure(
+                f"{self.stage}: this run names no partitions, and the stage is made in "
+                f"{len(shards)}, {shards[0]} to {shards[-1]}; in the UI choose 'Materialize' on the "
+                "assets and then the partitions, or use `vggheads demo`",
+                allow_retries=False,
+            )
+        return list(self.context.partition_keys)
 
     def _prepare(self, units: Sequence[str]) -> None:
         """Refuse wrong inputs and parameters; drop what a killed run left, and what is forced."""

@@ -6,6 +6,8 @@ import shutil
 import dagster as dg
 import pandas as pd
 
+from dagster_project.definitions import DEMO_JOB, build_definitions
+
 ALL = [f"{stage} shard-0000{i}" for stage in ("numbers", "squares") for i in range(3)] + [
     "total stage"
 ]
@@ -176,3 +178,15 @@ def test_markers_say_what_was_made(toy):
     marker = json.loads((toy.root / "data/numbers/shard-00000.json").read_text())
     assert list(marker["files"]) == ["data/numbers/shard-00000.parquet"]
     assert (marker["num_in"], marker["num_out"], marker["num_excluded"]) == (4, 4, 0)
+
+
+def test_a_run_without_partitions_says_what_to_do(toy):
+    job = build_definitions(toy.pipeline).resolve_job_def(DEMO_JOB)
+    with instance_of(toy) as instance:
+        result = job.execute_in_process(instance=instance, raise_on_error=False)
+    assert not result.success
+    failures = [event for event in result.all_events if event.is_step_failure]
+    told = [str(event.step_failure_data.user_failure_data.description) for event in failures]
+    assert len(told) == 1
+    assert "numbers: this run names no partitions" in told[0]
+    assert "choose 'Materialize'" in told[0]

@@ -49,6 +49,7 @@ class _Work:
     truths: list[dict[str, object]] = field(default_factory=list)
     previews: list[np.ndarray] = field(default_factory=list)
     conditions: list[np.ndarray] = field(default_factory=list)
+    num_prompts_cut: int = 0
 
 
 def run_shard(ws: Workspace, config: ImagesConfig, shard: str) -> StageReport:
@@ -85,6 +86,7 @@ def run_shard(ws: Workspace, config: ImagesConfig, shard: str) -> StageReport:
                     continue
                 quality = request.rng.integers(config.jpeg_quality_min, config.jpeg_quality_max + 1)
                 _keep(work, writer, shard, request, sample, int(quality), generator, head_model)
+                work.num_prompts_cut += bool(sample.notes.get("prompt_is_cut"))
                 if len(work.previews) < config.preview_images:
                     work.previews.append(sample.image_rgb)
                 if len(work.conditions) < _CONDITION_PREVIEWS:
@@ -222,7 +224,7 @@ def _finish(ws: Workspace, shard: str, work: _Work, num_in: int) -> StageReport:
         num_in=num_in,
         num_out=len(images),
         num_excluded=len(work.exclusions),
-        metadata=_facts(images, truth),
+        metadata=_facts(images, truth) | _said(work),
         tables={"heads_by_skin_tone": _tone_table(truth)},
         pictures=pictures,
     )
@@ -241,6 +243,11 @@ def _facts(images: pd.DataFrame, truth: pd.DataFrame) -> dict[str, Scalar]:
         "mean_luma": round(float(images["mean_luma"].mean()), 1),
         "megabytes": round(float(images["size"].sum()) / 1e6, 2),
     }
+
+
+def _said(work: _Work) -> dict[str, Scalar]:
+    """What text encoders did not read; nothing for a generator that reads no prompt."""
+    return {"prompts_cut": work.num_prompts_cut} if work.num_prompts_cut else {}
 
 
 def _tone_table(truth: pd.DataFrame) -> pd.DataFrame:

@@ -49,7 +49,7 @@ def workspace(tmp_path, head_model, make_person, make_look):
                 "split": "train",
                 "num_people": 1,
                 "caption": "a person",
-                "prompt": "a person",
+                "prompt": "a person" + ", quite a long description" * (40 if index == 2 else 0),
                 "negative_prompt": "",
                 "choices": "{}",
                 "scene": scene.to_json(),
@@ -130,6 +130,7 @@ def test_a_diffusion_backend_writes_no_truth_and_its_settings(workspace, tiny_mo
     assert record["generator"] == "sdxl-t2i"
     assert record["settings"]["prompt_tokens"] > 2
     assert record["settings"]["prompt_is_cut"] is False
+    assert report.metadata["prompts_cut"] == 1
     assert record["settings"]["algorithm"] == "sde-dpmsolver++"
     assert [model["asset"] for model in record["settings"]["models"]] == ["random-weights"] * 2
     assert sample_lineage(workspace, "image-1")["settings"] == record["settings"]

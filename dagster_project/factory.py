@@ -201,8 +201,8 @@ class StageRun:
             shards = self.pipeline.shards
             raise dg.Failure(
                 f"{self.stage}: this run names no partitions, and the stage is made in "
-                f"{len(shards)}, {shards[0]} to {shards[-1]}; in the UI choose 'Materialize' on the "
-                "assets and then the partitions, or use `vggheads demo`",
+                f"{len(shards)}, {shards[0]} to {shards[-1]}; in the UI choose 'Materialize' on "
+                "the assets and then the partitions, or use `vggheads demo`",
                 allow_retries=False,
             )
         return list(self.context.partition_keys)

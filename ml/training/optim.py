@@ -395,6 +395,7 @@ class EMA(WeightAveraging):
         self.decay = decay
         self.growth = growth
         self.total_steps = 1
+        self._pairs: list[tuple[list[Tensor], list[Tensor]]] = []
         super().__init__(multi_avg_fn=self._average)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -405,6 +406,42 @@ class EMA(WeightAveraging):
             pl_module: unused.
         """
         self.total_steps = int(trainer.estimated_stepping_batches)
+
+    @torch.no_grad()
+    def on_train_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Update the average after an optimiser step.
+
+        The numbers are those of the parent's method. That one walks through all modules to find
+        their tensors after every step, a twelfth of a small network's step; here they are listed
+        once.
+
+        Args:
+            trainer: knows whether there was a step.
+            pl_module: the module that is trained.
+            outputs: unused.
+            batch: unused.
+            batch_idx: unused.
+        """
+        if trainer.global_step <= self._latest_update_step:
+            return
+        assert self._average_model is not None
+        count = self._average_model.n_averaged
+        if not self._pairs:
+            self._pairs = _by_kind(_tensors(self._average_model.module), _tensors(pl_module))
+        for averages, currents in self._pairs:
+            if count == 0:
+                torch._foreach_copy_(averages, currents)
+            else:
+                self._average(averages, currents, count)
+        count += 1
+        self._latest_update_step = trainer.global_step
 
     def decay_after(self, count: int) -> float:
         """The decay of the next update.
@@ -440,3 +477,20 @@ class EMA(WeightAveraging):
         """
         assert self._average_model is not None
         self._copy_average_to_current(module)  # type: ignore[arg-type]
+
+
+def _tensors(module: nn.Module) -> list[Tensor]:
+    """All parameters and buffers."""
+    return [*module.parameters(), *module.buffers()]
+
+
+def _by_kind(
+    averages: Sequence[Tensor], currents: Sequence[Tensor]
+) -> list[tuple[list[Tensor], list[Tensor]]]:
+    """Pairs of tensors, those that can be averaged and those that cannot."""
+    kinds: dict[torch.dtype, tuple[list[Tensor], list[Tensor]]] = {}
+    for average, current in zip(averages, currents, strict=True):
+        firsts, seconds = kinds.setdefault(average.dtype, ([], []))
+        firsts.append(average)
+        seconds.append(current)
+    return list(kinds.values())

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from copy import deepcopy
+from types import SimpleNamespace
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 from ml.training.optim import (
     EMA,
@@ -185,6 +188,28 @@ def test_ema_warms_up_and_copies_integers() -> None:
     with pytest.raises(ValueError, match=r"\(0, 1\), got 1"):
         EMA(1.0)
     assert math.isclose(ema.decay, 0.9)
+
+
+def test_ema_is_that_of_the_library() -> None:
+    """Updated after steps only, by the same numbers as torch's own averaged model."""
+    torch.manual_seed(0)
+    ema = EMA(0.9)
+    module = Net().train()
+    oracle = AveragedModel(deepcopy(module), multi_avg_fn=ema._average, use_buffers=True)
+    ema._average_model = AveragedModel(module, multi_avg_fn=ema._average, use_buffers=True)
+    for step in (1, 2, 2, 3, 4):
+        if step > ema._latest_update_step:
+            with torch.no_grad():
+                for tensor in (*module.parameters(), *module.buffers()):
+                    tensor.add_(torch.ones_like(tensor))
+            oracle.update_parameters(module)
+        trainer = SimpleNamespace(global_step=step)
+        ema.on_train_batch_end(trainer, module, None, None, 0)  # type: ignore[arg-type]
+    assert ema._average_model.n_averaged == oracle.n_averaged == 4
+    for ours, theirs in zip(
+        ema._average_model.state_dict().values(), oracle.state_dict().values(), strict=True
+    ):
+        assert torch.equal(ours, theirs)
 
 
 def test_published_schedule_by_hand() -> None:

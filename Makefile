@@ -33,10 +33,12 @@ research: $(STAMP)  ## rehearse the research profile: tiny random models, every 
 rehearse: $(STAMP)  ## kills, numbers of workers, falsified and damaged data, on the whole chain
 	$(BIN)/python -m tests.chain_rehearsal build/chain
 
-test: $(STAMP)  ## lint, types, docstrings and the test suite
+lint: $(STAMP)  ## style, docstrings and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+test: $(STAMP)  ## the test suite, on all cores
 	$(TEST_ENV) $(BIN)/python -m pytest -n logical --maxprocesses 8 --dist worksteal
 
 ui: $(STAMP)  ## Dagster and MLflow in the browser

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ml.evaluation.matching import match_heads
 from ml.flame.projection import MirrorMaps, mean_flame, mirror_flame
-from ml.imaging.boxes import box_iou
 from ml.inference.predictor import DEFAULT_BATCH, HeadPredictor
 from ml.model.postprocess import PostprocessConfig
 from ml.records.heads import Heads
@@ -87,20 +87,15 @@ def merge(first: Heads, second: Heads) -> Heads:
     Returns:
         Each head once, by falling score.
     """
-    overlap = box_iou(first.boxes_xyxy, second.boxes_xyxy)
-    free = np.ones(len(second), bool)
-    pairs: list[tuple[int, int]] = []
-    for index, row in enumerate(overlap):
-        candidates = np.where(free, row, -1.0)
-        if candidates.size and candidates.max() >= SAME_HEAD_IOU:
-            partner = int(candidates.argmax())
-            free[partner] = False
-            pairs.append((index, partner))
-    own, partners = np.array(pairs, np.int64).reshape(-1, 2).T
-    alone = np.setdiff1d(np.arange(len(first)), own)
-    both = _mean(first[own], second[partners])
-    single = [heads[rows] for heads, rows in ((first, alone), (second, np.flatnonzero(free)))]
-    parts = [both, *(Heads(h.boxes_xyxy, h.scores / 2, h.flame) for h in single)]
+    found = match_heads(
+        first.boxes_xyxy, first.scores, second.boxes_xyxy, iou_threshold=SAME_HEAD_IOU
+    )
+    own, partners = found.pairs.T
+    alone = (first[found.false_positives], second[found.missed])
+    parts = [
+        _mean(first[own], second[partners]),
+        *(Heads(heads.boxes_xyxy, heads.scores / 2, heads.flame) for heads in alone),
+    ]
     joined = Heads(
         np.concatenate([part.boxes_xyxy for part in parts]),
         np.concatenate([part.scores for part in parts]),

@@ -419,7 +419,7 @@ class EMA(WeightAveraging):
         """Update the average after an optimiser step.
 
         The numbers are those of the parent's method. That one walks through all modules to find
-        their tensors after every step, a twelfth of a small network's step; here they are listed
+        their tensors after every step, a twentieth of a small network's step; here they are listed
         once.
 
         Args:

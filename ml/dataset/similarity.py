@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -126,7 +127,10 @@ class Similarity:
         matrix = self.matrix()
         if self.zoom < 1:
             # Averages areas first, as the letterbox does: bilinear sampling alone would alias.
+            rows, columns = self._source(size, *image_rgb.shape[:2])
+            image_rgb = image_rgb[rows, columns]
             height, width = image_rgb.shape[:2]
+            matrix[:, 2] += matrix[:, :2] @ (columns.start, rows.start)
             small = (max(round(width * self.zoom), 1), max(round(height * self.zoom), 1))
             image_rgb = np.asarray(
                 cv2.resize(image_rgb, small, interpolation=cv2.INTER_AREA), np.uint8
@@ -143,3 +147,20 @@ class Similarity:
             borderValue=(PADDING_VALUE,) * 3,
         )
         return np.asarray(warped, np.uint8)
+
+    def _source(self, size: int, height: int, width: int) -> tuple[slice, slice]:
+        """Rows and columns of the old image that the new one shows, with some to spare."""
+        cosine, sine = math.cos(self.angle_rad), math.sin(self.angle_rad)
+        x, y = ((size / 2 - shift) / self.zoom for shift in self.shift)
+        x, y = cosine * x + sine * y, cosine * y - sine * x
+        if self.mirror_width is not None:
+            x = self.mirror_width - x
+        # Two new pixels more: what bilinear sampling reaches, and the rounding of the scaled size.
+        half = (size / 2 * (abs(cosine) + abs(sine)) + 2) / self.zoom + 1
+        return _span(y - half, y + half, height), _span(x - half, x + half, width)
+
+
+def _span(low: float, high: float, length: int) -> slice:
+    """The indices of a length between two coordinates; the nearest index where there is none."""
+    first = min(max(math.floor(low), 0), length - 1)
+    return slice(first, min(max(math.ceil(high), first + 1), length))

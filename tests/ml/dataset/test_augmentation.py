@@ -18,6 +18,7 @@ from ml.dataset.augmentation import (
 )
 from ml.dataset.published_augmentation import published_similarity
 from ml.dataset.similarity import Similarity
+from ml.imaging.letterbox import PADDING_VALUE
 
 Array = NDArray[np.floating]
 HALF = np.random.default_rng(0).normal(0, 0.1, (40, 3))
@@ -143,6 +144,34 @@ def test_pixels_move_as_points(angle_deg: float, zoom: float) -> None:
 def test_mirrored_pixels() -> None:
     image = np.random.default_rng(0).integers(0, 256, (50, 50, 3), dtype=np.uint8)
     assert np.array_equal(Similarity(mirror_width=50.0).warp(image, 50), image[:, ::-1])
+
+
+@given(
+    st.floats(0.1, 1.6),
+    st.floats(-180, 180),
+    st.booleans(),
+    st.tuples(st.floats(-40, 340), st.floats(-40, 240)),
+    st.sampled_from([32, 64, 128]),
+)
+@settings(max_examples=60, deadline=None)
+def test_every_pixel_shows_the_old_place(
+    zoom: float, angle_deg: float, mirrors: bool, focus: tuple[float, float], size: int
+) -> None:
+    # A slow ramp over 300 x 200 px, so that averaging an area gives the value of its centre.
+    y, x = np.mgrid[0:200, 0:300] + 0.5
+    image = np.stack([x * 0.8, y * 1.2, (x + y) * 0.5], axis=2).round().astype(np.uint8)
+    angle, width = np.deg2rad(angle_deg), 300.0 if mirrors else None
+    shift = size / 2 - Similarity(zoom, angle, mirror_width=width).points(np.array(focus))
+    change = Similarity(zoom, angle, (float(shift[0]), float(shift[1])), width)
+    warped = change.warp(image, size).astype(float)
+    matrix = change.matrix()
+    new = np.stack(np.meshgrid(np.arange(size) + 0.5, np.arange(size) + 0.5), axis=-1)
+    old = (new - matrix[:, 2]) @ np.linalg.inv(matrix[:, :2]).T
+    edge = np.array([300, 200]) / 2 - np.abs(old - np.array([300, 200]) / 2)
+    inside, outside = (edge > 1.5 / zoom + 1).all(axis=-1), (edge < -1.5 / zoom - 1).any(axis=-1)
+    ramp = np.stack([old[..., 0] * 0.8, old[..., 1] * 1.2, old.sum(axis=-1) * 0.5], axis=-1)
+    assert np.abs(warped - ramp)[inside].max(initial=0) < 2 + 0.6 / zoom
+    assert (warped[outside] == PADDING_VALUE).all()
 
 
 def test_outline_bounds_are_the_box_and_rotation_stays_tight() -> None:

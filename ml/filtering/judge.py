@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -150,6 +151,8 @@ class Judge:
         limits: which detections count.
         rules: how the rules are applied.
         screens: look at the pictures first; what one of them rejects is out whatever rules say.
+
+    Threads may share a judge: what is not torch, and may keep state, sees one batch at a time.
     """
 
     detector: HeadDetectorBackend
@@ -157,6 +160,7 @@ class Judge:
     limits: DetectionLimits
     rules: RulesConfig
     screens: tuple[ImageScreen, ...] = ()
+    _one_at_a_time: Lock = field(default_factory=Lock, repr=False, compare=False)
 
     def judge(
         self,
@@ -186,12 +190,11 @@ class Judge:
             Sightings(*(flip_boxes(boxes, image.shape[1]) for boxes in (seen.strong, seen.weak)))
             for seen, image in zip(mirrored, images, strict=True)
         ]
-        faces: Sequence[Boxes | None] = (
-            [None] * len(images)
-            if self.face_detector is None
-            else self.face_detector.detect_faces(images)
-        )
-        screened = [screen.screen(images) for screen in self.screens]
+        faces: Sequence[Boxes | None] = [None] * len(images)
+        with self._one_at_a_time:
+            if self.face_detector is not None:
+                faces = self.face_detector.detect_faces(images)
+            screened = [screen.screen(images) for screen in self.screens]
         early = [
             [
                 *(findings[index] for findings in screened),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import tarfile
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -128,8 +129,8 @@ def head_rows(sample_id, teacher):
     ]
 
 
-def make_workspace(root, excluded=(), teacher=f"squares:{LopsidedDetector.sha256}"):
-    ws = Workspace(root, seed=1, num_shards=2, shard_size=3, threads=1)
+def make_workspace(root, excluded=(), teacher=f"squares:{LopsidedDetector.sha256}", workers=1):
+    ws = Workspace(root, seed=1, num_shards=2, shard_size=3, workers=workers, threads=1)
     for shard in SHARDS:
         ids = [sample_id for sample_id in PICTURES if shard_of(sample_id) == shard]
         with shard_writer(ws.stage_dir("images") / f"{shard}.tar") as writer:
@@ -244,6 +245,28 @@ def test_killed_after_a_shard_it_ends_in_the_same_bytes(finished, tmp_path, monk
     # Only the three pictures of the second shard were looked at: two batches of two passes,
     # and one cut.
     assert sum(len(shapes) for shapes in detector.calls) == 3 + 2
+    assert all_bytes(ws) == all_bytes(whole)
+
+
+class MeetingDetector(LopsidedDetector):
+    """Begins when two threads have come."""
+
+    def __init__(self):
+        super().__init__()
+        self.meeting = threading.Barrier(2, timeout=20)
+        self.begun = threading.local()
+
+    def detect(self, *args):
+        if not getattr(self.begun, "yet", False):
+            self.begun.yet = True
+            self.meeting.wait()
+        return super().detect(*args)
+
+
+def test_two_workers_judge_shards_side_by_side_and_write_the_same_bytes(finished, tmp_path):
+    whole, _ = finished
+    ws = make_workspace(tmp_path, workers=2)
+    filter_dataset(ws, CONFIG, judge(MeetingDetector()))
     assert all_bytes(ws) == all_bytes(whole)
 
 

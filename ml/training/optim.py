@@ -215,7 +215,7 @@ class MuonAdamW(torch.optim.Optimizer):
                 _matrix_view(param).add_(matrix.view_as(_matrix_view(param)), alpha=-step_size)
 
     def _adamw_step(self, group: dict[str, Any], params: Sequence[Tensor]) -> None:
-        """Decoupled AdamW through torch's own multi-tensor kernel."""
+        """Decoupled AdamW through torch's own fused kernel."""
         for param in params:
             state = self.state[param]
             if not state:
@@ -231,7 +231,7 @@ class MuonAdamW(torch.optim.Optimizer):
             [state["exp_avg_sq"] for state in states],
             [],
             [state["step"] for state in states],
-            foreach=True,
+            fused=True,
             amsgrad=False,
             beta1=group["betas"][0],
             beta2=group["betas"][1],

@@ -47,10 +47,10 @@ class Schedule:
         succeeded = True
         while todo and (succeeded := succeeded and self._reap()):
             ready = [stage for stage in todo if self._is_ready(stage, todo)]
-            if not ready:
-                succeeded = self._join(next(iter(self._running)))
+            if awaited := self._awaited(ready):
+                succeeded = self._join(awaited)
                 continue
-            stage, is_aside = self._choose(ready, todo)
+            stage, is_aside = self._choose(ready)
             if is_aside:
                 self._start_aside(stage)
             else:
@@ -63,27 +63,42 @@ class Schedule:
         pending = {*todo, *self._running}
         return not pending & set(self.pipeline.graph[stage].upstream)
 
-    def _choose(self, ready: Sequence[str], todo: Sequence[str]) -> tuple[str, bool]:
+    def _awaited(self, ready: Sequence[str]) -> str | None:
+        """What is to end aside before the next stage starts; None if one can start now.
+
+        A training that started here would hold up what becomes ready when that is done.
+        """
+        assets = self.pipeline.assets
+        if any(not assets[stage].tracked for stage in ready):
+            return None
+        short = [stage for stage in self._running if not assets[stage].tracked]
+        return next(iter(short or ([] if ready else self._running)), None)
+
+    def _choose(self, ready: Sequence[str]) -> tuple[str, bool]:
         """The next stage to start, and whether it runs aside."""
+        for stage in ready:
+            if self._is_switched_off(stage):
+                return stage, False
         assets = self.pipeline.assets
         shared = [stage for stage in ready if assets[stage].sharded]
         if len(ready) > 1 and len(self._running) + 1 < self.pipeline.params.run.workers:
-            # What uses one core goes aside: with shared work it takes its part of the time.
-            single = [stage for stage in ready if stage not in shared]
+            # What uses one core goes aside. A training does not take it from shared work: that
+            # has use for all of them, and once it is done, trainings have each other beside them.
+            single = [
+                stage
+                for stage in ready
+                if not assets[stage].sharded and not (shared and assets[stage].tracked)
+            ]
             if single:
                 return single[-1], True
-        # The sooner a training can start, the sooner its core has work to the end.
-        shared.sort(key=lambda stage: not self._is_last_before_training(stage, todo))
         return (shared or list(ready))[0], False
 
-    def _is_last_before_training(self, stage: str, todo: Sequence[str]) -> bool:
-        """Whether a training waits for this stage and for nothing else."""
-        pending = {*todo, *self._running}
-        trainings = [other for other in todo if self.pipeline.assets[other].tracked]
-        return any(
-            pending & set(self.pipeline.graph[training].upstream) == {stage}
-            for training in trainings
-        )
+    def _is_switched_off(self, stage: str) -> bool:
+        """Whether a stage only has to say that it does nothing: no process is worth that.
+
+        Read as it is written, for the stage's own class brings all that the stage imports.
+        """
+        return self.pipeline.params.values[stage].get("enabled") is False
 
     def _reap(self) -> bool:
         """Report the stages aside that have ended; says whether they succeeded."""

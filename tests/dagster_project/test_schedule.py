@@ -16,14 +16,16 @@ GRAPH = {
     "detector": ("data", "boxes"),
     "regressor": ("crops",),
     "labels": ("detector", "regressor"),
+    "network": ("labels",),
+    "rival": ("labels",),
 }
-TRACKED = {"detector", "regressor"}
+TRACKED = {"detector", "regressor", "network", "rival"}
 SHARDED = {"poses", "data", "crops", "labels"}
 
 
 @pytest.fixture
 def run(tmp_path):
-    def start(workers=2, fail=(), script="open('{stage}', 'w'); print('made {stage}')"):
+    def start(workers=2, fail=(), off=(), script="open('{stage}', 'w'); print('made {stage}')"):
         pipeline = SimpleNamespace(
             root=tmp_path,
             graph={name: SimpleNamespace(upstream=up) for name, up in GRAPH.items()},
@@ -31,7 +33,10 @@ def run(tmp_path):
                 name: SimpleNamespace(tracked=name in TRACKED, sharded=name in SHARDED)
                 for name in GRAPH
             },
-            params=SimpleNamespace(run=SimpleNamespace(workers=workers)),
+            params=SimpleNamespace(
+                run=SimpleNamespace(workers=workers),
+                values={name: {"enabled": False} if name in off else {} for name in GRAPH},
+            ),
         )
         here = []
 
@@ -50,14 +55,21 @@ def run(tmp_path):
     return start
 
 
-def test_trainings_start_as_soon_as_they_can_and_run_beside_other_work(run, tmp_path, capsys):
+def test_trainings_wait_for_shared_work_and_then_run_side_by_side(run, tmp_path, capsys):
     succeeded, here = run()
     assert succeeded
-    assert here == ["poses", "crops", "data", "boxes", "detector", "labels"]
+    assert here == ["poses", "data", "crops", "detector", "labels", "network"]
     told = capsys.readouterr().out
-    for stage in ("model", "regressor"):
+    for stage in ("model", "boxes", "regressor", "rival"):
         assert f"made {stage}" in told
         assert (tmp_path / stage).exists()
+
+
+def test_what_is_switched_off_takes_no_process(run, capsys):
+    succeeded, here = run(off={"rival"})
+    assert succeeded
+    assert here[-2:] == ["rival", "network"]
+    assert "rival" not in capsys.readouterr().out
 
 
 def test_one_worker_makes_everything_here(run, capsys):

@@ -15,7 +15,9 @@ from numba import njit
 from ml.generation.meshes import Mesh
 
 
-def blend(mesh: Mesh, loft: np.ndarray, cones: np.ndarray, radius_m: float) -> Mesh:
+def blend(
+    mesh: Mesh, loft: np.ndarray, cones: np.ndarray, radius_m: float, border_m: float = np.inf
+) -> Mesh:
     """Push vertices that lie inside the smooth union out to its surface.
 
     Args:
@@ -24,12 +26,14 @@ def blend(mesh: Mesh, loft: np.ndarray, cones: np.ndarray, radius_m: float) -> M
             width, half depth.
         cones: (K, 8) float32 limbs: start 3, end 3, start radius, end radius.
         radius_m: reach of the smoothing.
+        border_m: y of the picture's lower border; what is below it stays as it is.
 
     Returns:
         The mesh with moved vertices and adapted normals.
     """
     positions, normals = mesh.positions.copy(), mesh.normals.copy()
-    _push_out(positions, normals, loft.astype(np.float32), cones.astype(np.float32), radius_m)
+    surface = loft.astype(np.float32), cones.astype(np.float32)
+    _push_out(positions, normals, *surface, radius_m, border_m)
     return replace(mesh, positions=positions, normals=normals)
 
 
@@ -89,10 +93,12 @@ def _union(loft, cones, x, y, z, k):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, fastmath=True)
-def _push_out(positions, normals, loft, cones, k):  # type: ignore[no-untyped-def]
+def _push_out(positions, normals, loft, cones, k, border):  # type: ignore[no-untyped-def]
     step = 0.002
     for i in range(positions.shape[0]):
         x, y, z = positions[i, 0], positions[i, 1], positions[i, 2]
+        if y > border:
+            continue
         distance = _union(loft, cones, x, y, z, k)
         # Deep vertices stay hidden inside; moving them would only fold the surface.
         if distance > -0.0008 or distance < -0.035:

@@ -21,6 +21,7 @@ def body_meshes(
     look: PersonLook,
     scale_px: float,
     rng: np.random.Generator,
+    border_m: float = np.inf,
 ) -> list[Mesh]:
     """The clothed body without its head.
 
@@ -30,6 +31,8 @@ def body_meshes(
         look: the caption's words.
         scale_px: pixels per metre, which decides how fine the meshes are.
         rng: draws wrinkles and the hands' turn.
+        border_m: y of the picture's lower border. Legs that are all below it are left out, which
+            also gives the shadow map to what is seen.
 
     Returns:
         Meshes, metres, image axes.
@@ -38,20 +41,27 @@ def body_meshes(
     loft = _torso_loft(frame, garments)
     upper, lower, lower_loft = _torso(frame, garments, loft, segments)
     sleeves, arms, arm_cones = _arms(frame, garments, segments)
-    legs, leg_cones = _legs(frame, garments, segments)
     reach = 0.06 * frame.size
     pieces = [
-        blend(join([upper, *sleeves, *arms]), loft, arm_cones, reach),
-        blend(join([lower, *legs]), lower_loft, leg_cones, reach),
+        blend(join([upper, *sleeves, *arms]), loft, arm_cones, reach, border_m),
         _neck(frame, garments, segments),
         *_collar(frame, garments, look, loft, segments),
     ]
     pieces += hand_meshes(frame, garments.skin, scale_px, rng)
-    if scale_px > 25.0:
-        pieces += _feet(frame, garments)
+    if _highest_leg_joint(frame) - 0.2 * frame.size < border_m:
+        legs, leg_cones = _legs(frame, garments, segments)
+        pieces.append(blend(join([lower, *legs]), lower_loft, leg_cones, reach, border_m))
+        if scale_px > 25.0:
+            pieces += _feet(frame, garments)
     if garments.skirt > 0.0:
         pieces.append(_skirt(frame, garments, segments, rng))
     return pieces
+
+
+def _highest_leg_joint(frame: BodyFrame) -> float:
+    """Where the highest hip, knee or ankle is: its y, metres."""
+    joints = (f"{side}_{name}" for side in ("left", "right") for name in ("hip", "knee", "ankle"))
+    return min(float(frame.joint(joint)[1]) for joint in joints)
 
 
 _LOFT_TOP, _LOFT_END = -0.15, 1.20

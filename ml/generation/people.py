@@ -138,6 +138,7 @@ def person_meshes(
     vertices: Float32Array,
     table: MaterialTable,
     depth_px: float,
+    height_px: int,
     supersampling: int,
     prop_probability: float,
     rng: np.random.Generator,
@@ -151,6 +152,7 @@ def person_meshes(
         vertices: (V, 3) deformed head, template frame.
         table: receives materials.
         depth_px: added to z, picture pixels.
+        height_px: of the picture.
         supersampling: buffer pixels per picture pixel.
         prop_probability: that a hand holds something.
         rng: source of chance.
@@ -173,7 +175,8 @@ def person_meshes(
         ragged.append(beard_mesh(kit.assets, vertices, materials, float(rng.uniform(0.004, 0.016))))
     solid = [head, *worn.solid, *glasses_mesh(kit.assets, vertices, look.glasses, table, rng)]
     garments = dress(look, materials.skin, table, rng)
-    body = body_meshes(frame, garments, look, scale * supersampling, rng)
+    border = (height_px - float(person.shift_px[1])) / scale
+    body = body_meshes(frame, garments, look, scale * supersampling, rng, border)
     for side in ("left", "right"):
         if rng.random() < prop_probability:
             body += held_object(frame, side, table, rng)

@@ -92,7 +92,7 @@ def render_sample(
     table = MaterialTable()
     people = [
         person_meshes(
-            person, look, kit, vertices[i], table, depth, config.supersampling,
+            person, look, kit, vertices[i], table, depth, pose.height, config.supersampling,
             config.prop_probability, np.random.Generator(np.random.PCG64(rng.integers(2**63))),
         )
         for i, (person, look, depth) in enumerate(

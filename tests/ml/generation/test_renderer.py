@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,8 +12,10 @@ from scipy.spatial.transform import Rotation
 
 from ml.captions.scene import BEARDS, GLASSES, HAIR_STYLES, HATS, LIGHTS, PLACES, TOPS
 from ml.flame.geometry import HeadGeometry
-from ml.generation import renderer
+from ml.generation import people, renderer
+from ml.generation.bodies import body_meshes
 from ml.generation.config import RendererConfig
+from ml.generation.meshes import Mesh
 from ml.generation.renderer import render_pncc, render_sample
 from ml.imaging.rasterizer import rasterize
 
@@ -60,6 +63,45 @@ def test_box_is_the_smallest_rectangle_of_visible_head_pixels(
     rows, columns = np.nonzero(sample.head_ids == 0)
     expected = (columns.min(), rows.min(), np.ptp(columns) + 1, np.ptp(rows) + 1)
     assert np.array_equal(sample.heads[0].bbox_xywh, np.array(expected, np.float32))
+
+
+def test_legs_below_the_border_are_left_out_and_nothing_seen_changes(
+    head_model, make_person, make_pose, make_scene, make_look, monkeypatch
+):
+    pose, scene = make_pose(make_person()), make_scene(make_look())
+    numbers: list[int] = []
+
+    def counted(*args: Any) -> list[Mesh]:
+        meshes = body_meshes(*args)
+        numbers.append(sum(len(mesh.faces) for mesh in meshes))
+        return meshes
+
+    def with_legs(*args: Any) -> list[Mesh]:
+        return counted(*args[:5])
+
+    monkeypatch.setattr(people, "body_meshes", counted)
+    left_out = render_sample(pose, scene, head_model, CONFIG, _rng())
+    monkeypatch.setattr(people, "body_meshes", with_legs)
+    whole = render_sample(pose, scene, head_model, CONFIG, _rng())
+    assert numbers[0] < 0.9 * numbers[1]
+    assert np.array_equal(left_out.head_ids, whole.head_ids)
+    # The shadow map is finer without them; edges of shadows may move by a pixel.
+    difference = np.abs(left_out.image_rgb.astype(int) - whole.image_rgb)
+    assert (difference > 25).mean() < 0.01
+
+
+def test_raised_legs_are_drawn(head_model, make_person, make_pose, make_scene, make_look):
+    person = make_person(y=60.0, scale=60.0)
+    joints = np.array(person.joints_m)
+    joints[13:17] = [(0.3, 0.2, -0.3), (-0.3, 0.2, -0.3), (0.3, 0.6, -0.3), (-0.3, 0.6, -0.3)]
+    scene = make_scene(make_look(bottom_colour="red"))
+    sitting = replace(person, joints_m=joints)
+    shown = [
+        render_sample(make_pose(who), scene, head_model, CONFIG, _rng()).image_rgb.astype(int)
+        for who in (person, sitting)
+    ]
+    red = [int((image[..., 0] > image[..., 1:].max(axis=-1) + 40).sum()) for image in shown]
+    assert red[1] > red[0] + 100
 
 
 def test_same_seed_same_bytes_and_other_seed_other_picture(

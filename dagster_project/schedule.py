@@ -74,6 +74,8 @@ class Schedule:
         short = [stage for stage in self._running if not assets[stage].tracked]
         return next(iter(short or ([] if ready else self._running)), None)
 
+    # Values are read as they are written: a stage's own configuration imports all that it needs.
+
     def _choose(self, ready: Sequence[str]) -> tuple[str, bool]:
         """The next stage to start, and whether it runs aside."""
         for stage in ready:
@@ -87,17 +89,21 @@ class Schedule:
             single = [
                 stage
                 for stage in ready
-                if not assets[stage].sharded and not (shared and assets[stage].tracked)
+                if not assets[stage].sharded
+                and not (shared and assets[stage].tracked)
+                and not self._wants_all_cores(stage)
             ]
             if single:
                 return single[-1], True
         return (shared or list(ready))[0], False
 
-    def _is_switched_off(self, stage: str) -> bool:
-        """Whether a stage only has to say that it does nothing: no process is worth that.
+    def _wants_all_cores(self, stage: str) -> bool:
+        """Whether a training was given more than one core."""
+        loop = self.pipeline.params.values[stage].get("loop", {})
+        return max(loop.get("threads", 0), loop.get("devices", 1)) > 1
 
-        Read as it is written, for the stage's own class brings all that the stage imports.
-        """
+    def _is_switched_off(self, stage: str) -> bool:
+        """Whether a stage only has to say that it does nothing: no process is worth that."""
         return self.pipeline.params.values[stage].get("enabled") is False
 
     def _reap(self) -> bool:

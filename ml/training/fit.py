@@ -16,6 +16,7 @@ import lightning.pytorch as pl
 import pandas as pd
 import torch
 from lightning.pytorch.strategies import DDPStrategy
+from pydantic import Field
 
 from ml.records.config import StageConfig
 from ml.records.workspace import Workspace
@@ -55,6 +56,8 @@ class FitConfig(StageConfig):
     devices: int = 1
     """Processes on this machine, each with a device; more than one trains data-parallel, with
     batches of the loader's size in every one."""
+    threads: int = Field(default=0, ge=0)
+    """Torch threads of each process, part of what decides the weights' bits; 0: `run.threads`."""
     sync_batchnorm: bool = False
     """Share the statistics of batch normalisation between processes (GPU only)."""
     checkpoint_every_steps: int = 0
@@ -135,7 +138,8 @@ def fit(
         NonFiniteTraining: a loss term or the gradient is not finite.
         RuntimeError: the training was interrupted.
     """
-    torch.set_num_threads(ws.threads)
+    threads = config.threads or ws.threads
+    torch.set_num_threads(threads)
     work = ws.work_dir(stage)
     if config.channels_last:
         module.to(memory_format=torch.channels_last)
@@ -154,7 +158,7 @@ def fit(
             tracker,
             work,
             [
-                ProcessSettings(ws.threads),
+                ProcessSettings(threads),
                 SeedEachBatch(ws.seed, stage),
                 EpochMeans(),
                 history,
@@ -234,7 +238,7 @@ def _fit_key(module: TrainingModule, ws: Workspace, stage: str, config: FitConfi
     parts = {
         "stage": stage,
         "seed": ws.seed,
-        "threads": ws.threads,
+        "threads": config.threads or ws.threads,
         "config": config.model_dump(mode="json"),
         "precision": config.precision_here(),
         "optim": module.optim_config.model_dump(mode="json"),

@@ -25,7 +25,9 @@ SHARDED = {"poses", "data", "crops", "labels"}
 
 @pytest.fixture
 def run(tmp_path):
-    def start(workers=2, fail=(), off=(), script="open('{stage}', 'w'); print('made {stage}')"):
+    def start(
+        workers=2, fail=(), off=(), alone=(), script="open('{stage}', 'w'); print('made {stage}')"
+    ):
         pipeline = SimpleNamespace(
             root=tmp_path,
             graph={name: SimpleNamespace(upstream=up) for name, up in GRAPH.items()},
@@ -35,7 +37,10 @@ def run(tmp_path):
             },
             params=SimpleNamespace(
                 run=SimpleNamespace(workers=workers),
-                values={name: {"enabled": False} if name in off else {} for name in GRAPH},
+                values={
+                    name: {"enabled": name not in off, "loop": {"threads": 1 + (name in alone)}}
+                    for name in GRAPH
+                },
             ),
         )
         here = []
@@ -70,6 +75,13 @@ def test_what_is_switched_off_takes_no_process(run, capsys):
     assert succeeded
     assert here[-2:] == ["rival", "network"]
     assert "rival" not in capsys.readouterr().out
+
+
+def test_trainings_that_want_all_cores_run_one_after_the_other(run, capsys):
+    succeeded, here = run(alone={"network", "rival"})
+    assert succeeded
+    assert here[-3:] == ["labels", "network", "rival"]
+    assert "made regressor" in capsys.readouterr().out
 
 
 def test_one_worker_makes_everything_here(run, capsys):

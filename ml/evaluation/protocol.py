@@ -90,6 +90,11 @@ class Evaluation:
         """Images in the benchmark."""
         return len(self.num_true)
 
+    @property
+    def flawless(self) -> np.ndarray:
+        """(images,) bool: every head is found and nothing else is taken for one."""
+        return (self.num_missed == 0) & (self.annotated == self.num_true)
+
     def metrics(self) -> dict[str, float]:
         """All figures of the benchmark; see docs/metrics.md for each definition."""
         return _metrics(

@@ -168,8 +168,7 @@ def _pictures(
     config: BenchmarkConfig,
 ) -> dict[str, Path]:
     by_image = evaluation.pairs.groupby("image")["nme_bbox"].max()
-    complete = evaluation.num_missed == 0
-    good = [int(i) for i in by_image.sort_values().index if complete[int(i)]]
+    good = [int(i) for i in by_image.sort_values().index if evaluation.flawless[int(i)]]
     # The best of images with several heads first: one big frontal head proves little.
     good.sort(key=lambda i: -min(int(evaluation.num_true[i]), 3))
     worst = pd.Series(evaluation.num_missed * 100.0)

@@ -84,6 +84,17 @@ def test_unsure_predictions_only_count_for_average_precision(geometry):
     assert np.isnan(figures["nme_bbox"])
 
 
+def test_flawless_images_have_every_head_and_nothing_else(geometry):
+    two = make_heads(geometry, [0, 0])
+    one = two[[0]]
+    unsure = Heads(two.boxes_xyxy, np.array([0.9, 0.2]), two.flame)
+    cases = [(two, two), (one, two), (two, one), (unsure, one)]
+    evaluation = evaluate([c[0] for c in cases], [sample(c[1]) for c in cases], geometry)
+    assert evaluation.flawless.tolist() == [True, False, False, True]
+    aside = evaluate([two], [sample(two, ignore=[False, True])], geometry)
+    assert aside.flawless.tolist() == [True]
+
+
 def test_nothing_predicted_and_nothing_there(geometry):
     truth = make_heads(geometry, [0])
     samples = [sample(truth), sample(Heads.empty(), name="b")]

@@ -175,18 +175,14 @@ def person_meshes(
         ragged.append(beard_mesh(kit.assets, vertices, materials, float(rng.uniform(0.004, 0.016))))
     solid = [head, *worn.solid, *glasses_mesh(kit.assets, vertices, look.glasses, table, rng)]
     garments = dress(look, materials.skin, table, rng)
-    border = (height_px - float(person.shift_px[1])) / scale
+    shift = np.asarray(person.shift_px, np.float64)
+    border = (height_px - float(shift[1])) / scale
     body = body_meshes(frame, garments, look, scale * supersampling, rng, border)
     for side in ("left", "right"):
         if rng.random() < prop_probability:
             body += held_object(frame, side, table, rng)
     placed = join([*body, *(mesh.moved(rotation, centre) for mesh in solid)])
     cut = join([mesh.moved(rotation, centre) for mesh in ragged])
-    shift = np.array([*np.asarray(person.shift_px, np.float64), depth_px]) * supersampling
     gain = np.float32(scale * supersampling)
-    return PersonMeshes(
-        *(
-            replace(m, positions=m.positions * gain + shift.astype(np.float32))
-            for m in (placed, cut)
-        )
-    )
+    origin = (np.array([*shift, depth_px]) * supersampling).astype(np.float32)
+    return PersonMeshes(*(replace(m, positions=m.positions * gain + origin) for m in (placed, cut)))

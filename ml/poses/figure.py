@@ -168,7 +168,7 @@ def two_bone(
     distance = float(np.clip(distance, abs(first - second) + 0.02, 0.995 * (first + second)))
     bend = pole - direction * float(pole @ direction)
     if np.linalg.norm(bend) < 1e-6:
-        bend = np.cross(direction, [1.0, 0.0, 0.0]) + np.cross(direction, [0.0, 0.0, 1.0])
+        bend = np.cross(direction, np.eye(3)[np.argmin(np.abs(direction))])
     bend /= np.linalg.norm(bend)
     along = (first**2 - second**2 + distance**2) / (2 * distance)
     across = float(np.sqrt(max(first**2 - along**2, 0.0)))

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
@@ -60,6 +60,9 @@ VECTOR = st.tuples(COORDINATE, COORDINATE, COORDINATE).map(np.array)
 @settings(max_examples=80, deadline=None)
 @given(
     root=VECTOR, target=VECTOR, pole=VECTOR, first=st.floats(0.1, 0.6), second=st.floats(0.1, 0.6)
+)
+@example(
+    root=np.zeros(3), target=np.array([1.0, 0.0, 1.0]), pole=np.zeros(3), first=0.5, second=0.5
 )
 def test_two_bone_is_exact_within_reach(root, target, pole, first, second):
     elbow, wrist = two_bone(root, target, first, second, pole)

@@ -99,7 +99,8 @@ class Schedule:
 
     def _wants_all_cores(self, stage: str) -> bool:
         """Whether a training was given more than one core."""
-        loop = self.pipeline.params.values[stage].get("loop", {})
+        values = self.pipeline.params.values[stage]
+        loop = values.get("loop") or values.get("fit") or {}
         return max(loop.get("threads", 0), loop.get("devices", 1)) > 1
 
     def _is_switched_off(self, stage: str) -> bool:

@@ -74,8 +74,6 @@ class Schedule:
         short = [stage for stage in self._running if not assets[stage].tracked]
         return next(iter(short or ([] if ready else self._running)), None)
 
-    # Values are read as they are written: a stage's own configuration imports all that it needs.
-
     def _choose(self, ready: Sequence[str]) -> tuple[str, bool]:
         """The next stage to start, and whether it runs aside."""
         for stage in ready:
@@ -98,7 +96,10 @@ class Schedule:
         return (shared or list(ready))[0], False
 
     def _wants_all_cores(self, stage: str) -> bool:
-        """Whether a training was given more than one core."""
+        """Whether a training was given more than one core.
+
+        Values are read as they are written: a stage's own configuration imports all it needs.
+        """
         values = self.pipeline.params.values[stage]
         loop = values.get("loop") or values.get("fit") or {}
         return max(loop.get("threads", 0), loop.get("devices", 1)) > 1

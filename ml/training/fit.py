@@ -144,7 +144,7 @@ def fit(
     if config.channels_last:
         module.to(memory_format=torch.channels_last)
     optim, history = module.optim_config, History()
-    key = _fit_key(module, ws, stage, config)
+    key = _fit_key(module, ws, stage, config, threads)
     checkpoint = TrainingCheckpoint(work, key, config.checkpoint_every_steps)
     ema = EMA(optim.ema_decay, optim.ema_growth) if optim.ema_decay else None
     resume_from = checkpoint.resumable()
@@ -233,12 +233,14 @@ def finish_work(ws: Workspace, stage: str) -> None:
     shutil.rmtree(ws.work_dir(stage))
 
 
-def _fit_key(module: TrainingModule, ws: Workspace, stage: str, config: FitConfig) -> str:
+def _fit_key(
+    module: TrainingModule, ws: Workspace, stage: str, config: FitConfig, threads: int
+) -> str:
     """Digest of what decides a training, beside its data (which the work folder's name covers)."""
     parts = {
         "stage": stage,
         "seed": ws.seed,
-        "threads": config.threads or ws.threads,
+        "threads": threads,
         "config": config.model_dump(mode="json"),
         "precision": config.precision_here(),
         "optim": module.optim_config.model_dump(mode="json"),

@@ -42,8 +42,8 @@ class _Skin(Function):
             flat.addmm_(by_vertex, part)
         num_vertices = len(flat) // 3 - 1
         points = flat[:-3].view(3, num_vertices, batch)
-        arm = points[:, moving] - flat[-3:, None]
-        points.index_add_(1, moving, weight * _rotate(turn, arm))
+        arm = points.index_select(1, moving).sub_(flat[-3:, None])
+        points.index_add_(1, moving, _rotate(turn, arm).mul_(weight))
         ctx.save_for_backward(arm, turn, weight, moving, *(table for _, table in tables))
         # as a matrix: for two dimensions torch has a fast transposing copy
         return flat[:-3].T.contiguous().view(batch, 3, num_vertices)
@@ -56,7 +56,7 @@ class _Skin(Function):
         flat = grad.new_empty(3 * (num_vertices + 1), batch)
         points = flat[:-3].view(3, num_vertices, batch)
         points.copy_(grad.permute(1, 2, 0))
-        pulled = weight * points[:, moving]
+        pulled = points.index_select(1, moving).mul_(weight)
         grad_turn = torch.stack([(row * arm).sum(1) for row in pulled]).permute(2, 0, 1)
         back = _rotate(turn.transpose(1, 2), pulled)
         points.index_add_(1, moving, back)
@@ -67,8 +67,11 @@ class _Skin(Function):
 
 def _rotate(matrices: Tensor, vectors: Tensor) -> Tensor:
     """Matrices (B, 3, 3) times vectors (3, M, B)."""
-    rows = matrices.permute(1, 2, 0)[:, :, None]
-    return torch.stack([(row * vectors).sum(0) for row in rows])
+    rotated = torch.empty_like(vectors)
+    for out, row in zip(rotated, matrices.permute(1, 2, 0).contiguous(), strict=True):
+        torch.mul(row[0], vectors[0], out=out)
+        out.addcmul_(row[1], vectors[1]).addcmul_(row[2], vectors[2])
+    return rotated
 
 
 class _FoldedMesh(nn.Module):

@@ -22,7 +22,6 @@ from ml.annotation.augment import (
 )
 from ml.annotation.frames import square_frames
 from ml.annotation.regressor import RegressorArchitecture
-from ml.dataset.similarity import Mirror
 from ml.flame.head_model import HeadModel
 from ml.flame.projection import mirror_flame
 from ml.imaging.io import UnreadableImage, decode_image
@@ -162,8 +161,10 @@ class CropDataset(Dataset[CropItem]):
         self._examples = examples
         self._architecture = architecture
         self._augment = augment
-        self._mirror = mirror_of(head_model)
         self._seed = seed
+        # Once for all crops: one by one they take as long as cutting the crops out.
+        self._frames = square_frames(examples.boxes_xyxy, architecture.box_margin)
+        self._mirrored = mirror_flame(torch.as_tensor(examples.flame), 0.0, head_model).numpy()
 
     def __len__(self) -> int:
         return len(self._examples)
@@ -171,11 +172,11 @@ class CropDataset(Dataset[CropItem]):
     def __getitem__(self, key: SampleKey) -> CropItem:
         crop_id = self._examples.crop_ids[key.index]
         picture = self._examples.pictures_rgb[key.index]
-        box = self._examples.boxes_xyxy[key.index]
+        whole = self._examples.boxes_xyxy[key.index]
         rng = sample_rng(self._seed, STAGE, f"{crop_id}/epoch-{key.epoch}")
         size, margin = self._architecture.crop_size, self._architecture.box_margin
-        picture, box = truncated(picture, box, self._augment, rng)
-        frame = square_frames(box[None], margin)[0]
+        picture, box = truncated(picture, whole, self._augment, rng)
+        frame = self._frames[key.index] if box is whole else square_frames(box[None], margin)[0]
         width, height = box[2:] - box[:2]
         similarity = random_crop(
             frame, float(max(width, height)), picture.shape[1], size, self._augment, rng
@@ -186,20 +187,8 @@ class CropDataset(Dataset[CropItem]):
             crop_id=crop_id,
             crop_rgb=crop,
             box_size=float(np.sqrt(width * height) * similarity.zoom),
-            flame=similarity.flame(flame[None], self._mirror)[0],
+            flame=similarity.flame(flame[None], lambda _: self._mirrored[key.index, None])[0],
         )
-
-
-def mirror_of(head_model: HeadModel) -> Mirror:
-    """The mirror of a head model's parameters about x = 0.
-
-    Args:
-        head_model: has the mirror maps.
-
-    Returns:
-        (N, 413) parameters -> the mirrored head's.
-    """
-    return lambda flame: mirror_flame(torch.as_tensor(flame), 0.0, head_model).numpy()
 
 
 class CropDataModule(pl.LightningDataModule):

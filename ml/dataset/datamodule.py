@@ -53,7 +53,7 @@ class HeadBatch:
     """Images of one batch and their heads.
 
     Attributes:
-        images: (B, 3, S, S) uint8 RGB.
+        images: (B, 3, S, S) uint8 RGB, channels last in memory.
         targets: heads of all images, network px.
         sample_ids: ids of the images.
     """
@@ -150,8 +150,7 @@ class NetworkSamples(Dataset[Item]):
                 image, targets = self._mosaic(mosaics, self._augment, rng)
             else:
                 image, targets = self._augmented(sample, self._augment, rng)
-        tensor = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
-        return sample.sample_id, tensor, targets
+        return sample.sample_id, torch.from_numpy(np.ascontiguousarray(image)), targets
 
     def _augmented(
         self, sample: HeadSample, augment: AugmentConfig, rng: np.random.Generator
@@ -217,13 +216,13 @@ def collate(items: Sequence[Item]) -> HeadBatch:
     """Join samples to a batch.
 
     Args:
-        items: sample id, (3, S, S) uint8 image, targets.
+        items: sample id, (S, S, 3) uint8 image, targets.
 
     Returns:
         The batch.
     """
     ids, images, targets = zip(*items, strict=True)
-    return HeadBatch(torch.stack(images), HeadTargets.collate(targets), ids)
+    return HeadBatch(torch.stack(images).permute(0, 3, 1, 2), HeadTargets.collate(targets), ids)
 
 
 def _start_worker(_: int) -> None:

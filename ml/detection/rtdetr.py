@@ -53,7 +53,7 @@ class RTDetrArchitecture(StageConfig):
 
     input_size: int = 160
     """Side of the square input, px; a multiple of 32."""
-    stem_width: int = 32
+    stem_width: int = 16
     """Channels after the stem, at stride 4."""
     widths: tuple[int, int, int] = (32, 64, 96)
     """Channels at strides 8, 16 and 32."""
@@ -67,6 +67,8 @@ class RTDetrArchitecture(StageConfig):
     """Heads of the attention layers."""
     encoder_layers: int = 1
     """Transformer layers on the coarsest feature map."""
+    encoder_expansion: float = 0.5
+    """Channels inside the encoder's fusion blocks, as a share of `hidden_size`."""
     decoder_layers: int = 2
     """Refinements of every query."""
     num_queries: int = 40
@@ -153,6 +155,7 @@ def _library_config(architecture: RTDetrArchitecture) -> RTDetrConfig:
         freeze_backbone_batch_norms=False,
         encoder_in_channels=list(architecture.widths),
         encoder_hidden_dim=hidden,
+        hidden_expansion=architecture.encoder_expansion,
         encoder_layers=architecture.encoder_layers,
         encoder_ffn_dim=architecture.feed_forward_size,
         encoder_attention_heads=architecture.attention_heads,

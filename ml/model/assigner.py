@@ -120,8 +120,9 @@ def _rows_by_image(targets: HeadTargets, num_images: int) -> Tensor:
 
 def _centres_inside(centres_px: Tensor, boxes_xyxy: Tensor) -> Tensor:
     """(A, 2) centres strictly inside (B, M, 4) boxes: (B, M, A) bool."""
-    low, high = boxes_xyxy[..., None, :2], boxes_xyxy[..., None, 2:]
-    return ((centres_px > low) & (centres_px < high)).all(dim=-1)
+    x, y = centres_px.unbind(-1)
+    left, top, right, bottom = boxes_xyxy[..., None].unbind(-2)
+    return (x > left) & (y > top) & (x < right) & (y < bottom)
 
 
 def _top_k_mask(values: Tensor, k: int) -> Tensor:

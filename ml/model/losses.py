@@ -172,10 +172,9 @@ class HeadLoss(nn.Module):
         config = self.config
         learns = found.target >= 0
         learns &= targets.flame_valid[found.target.clamp(min=0)] if len(targets) else learns
-        image, anchor = learns.nonzero(as_tuple=True)
+        learning = spread(learns.nonzero(), config.max_positives)
+        image, anchor = learning.unbind(dim=1)
         raw = outputs.flame_at(image, anchor)
-        chosen = spread(torch.arange(len(image), device=image.device), config.max_positives)
-        image, anchor = image[chosen], anchor[chosen]
         weight = found.score[image, anchor] if config.weigh_by_score else torch.ones_like(anchor)
         weight = weight / self._mean_over_processes(weight.sum(), least=1e-9)
         if len(image) == 0:
@@ -183,7 +182,7 @@ class HeadLoss(nn.Module):
             return dict.fromkeys(("vertices", "rotation", "reprojection"), nothing)
         rows = found.target[image, anchor]
         predicted = decode_flame(
-            raw[chosen],
+            raw,
             outputs.anchors.centres_px[anchor],
             outputs.anchors.strides[anchor],
             outputs.config,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import lightning.pytorch as pl
@@ -131,6 +131,7 @@ class NetworkSamples(Dataset[Item]):
         self._stage = stage
         self._augment = augment
         self._mirror = mirror
+        self._mirrored_flame: dict[str, Array] = {}
 
     def __len__(self) -> int:
         return len(self._samples)
@@ -142,7 +143,8 @@ class NetworkSamples(Dataset[Item]):
             image, letterbox = letterbox_image(sample.image_rgb, self._image_size)
             boxes = letterbox.boxes_to_network(labels.boxes_xyxy)
             flame = letterbox.flame_to_network(labels.flame)
-            targets = self._targets(labels, boxes, flame, image.shape[0])
+            heads = self._seen(labels, boxes, flame, (0, 0), self._image_size)
+            targets = _Heads.joined([heads])
         else:
             rng = sample_rng(self._seed, f"{self._stage}/augment/{key.epoch}", sample.sample_id)
             mosaics = self._mosaics if key.epoch < self._mosaic_epochs else None
@@ -166,30 +168,44 @@ class NetworkSamples(Dataset[Item]):
             height, width, self._image_size, augment, rng, self._window, focus
         )
         image = change_look(moved.warp(sample.image_rgb, self._window), augment, rng)
-        return image, self._moved_targets(labels, moved, self._window)
+        return image, _Heads.joined([self._moved(sample, moved, (0, 0), self._window)])
 
     def _mosaic(
         self, mosaics: MosaicPlanner, augment: AugmentConfig, rng: np.random.Generator
     ) -> tuple[NDArray[np.uint8], HeadTargets]:
         """Windows around heads side by side, each moved and recoloured on its own."""
         image = np.empty((self._image_size, self._image_size, 3), np.uint8)
-        parts: list[HeadTargets] = []
+        parts: list[_Heads] = []
         for cell in mosaics.draw(rng):
             sample = self._samples[cell.index]
             x, y = cell.origin
             window = change_look(cell.similarity.warp(sample.image_rgb, cell.side), augment, rng)
             image[y : y + cell.side, x : x + cell.side] = window
-            targets = self._moved_targets(sample.labels, cell.similarity, cell.side)
-            parts.append(targets.shifted(x, y))
-        return image, HeadTargets.of_one_image(parts)
+            parts.append(self._moved(sample, cell.similarity.then(x, y), cell.origin, cell.side))
+        return image, _Heads.joined(parts)
 
-    def _moved_targets(self, labels: HeadLabels, moved: Similarity, side: int) -> HeadTargets:
+    def _moved(
+        self, sample: HeadSample, moved: Similarity, origin: tuple[int, int], side: int
+    ) -> _Heads:
+        """A sample's heads in the square at `origin` that a similarity brings it to."""
+        labels = sample.labels
         boxes = moved.boxes(labels.boxes_xyxy, labels.outlines)
-        return self._targets(labels, boxes, moved.flame(labels.flame, self._mirror), side)
+        mirror = None if self._mirror is None else lambda _: self._mirrored(sample)
+        return self._seen(labels, boxes, moved.flame(labels.flame, mirror), origin, side)
 
-    def _targets(self, labels: HeadLabels, boxes: Array, flame: Array, side: int) -> HeadTargets:
-        """Clip the boxes, ignore heads that nearly left the frame, drop those that are gone."""
-        clipped = boxes.clip(0, side)
+    def _mirrored(self, sample: HeadSample) -> Array:
+        """The parameters of a sample's mirrored heads; made once, as it takes a warp's time."""
+        if sample.sample_id not in self._mirrored_flame:
+            assert self._mirror is not None
+            self._mirrored_flame[sample.sample_id] = self._mirror(sample.labels.flame)
+        return self._mirrored_flame[sample.sample_id]
+
+    def _seen(
+        self, labels: HeadLabels, boxes: Array, flame: Array, origin: tuple[int, int], side: int
+    ) -> _Heads:
+        """Clip boxes to a square, ignore heads that nearly left it, drop those that are gone."""
+        low = np.array(origin * 2, np.float32)
+        clipped = boxes.clip(low, low + side)
         area, inside = _area(boxes), _area(clipped)
         ignore = (
             labels.ignore
@@ -198,12 +214,22 @@ class NetworkSamples(Dataset[Item]):
         )
         flame[~labels.flame_valid] = 0
         there = inside > 1
-        return HeadTargets.of_image(
-            torch.from_numpy(clipped[there]),
-            torch.from_numpy(flame[there]),
-            torch.from_numpy(labels.flame_valid[there]),
-            torch.from_numpy(ignore[there]),
-        )
+        return _Heads(clipped[there], flame[there], labels.flame_valid[there], ignore[there])
+
+
+class _Heads(NamedTuple):
+    """Heads of a part of an image, as in `HeadTargets`."""
+
+    boxes_xyxy: Array
+    flame: Array
+    flame_valid: NDArray[np.bool_]
+    ignore: NDArray[np.bool_]
+
+    @staticmethod
+    def joined(parts: Sequence[_Heads]) -> HeadTargets:
+        """The targets of the image that has these parts."""
+        fields = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+        return HeadTargets.of_image(*(torch.from_numpy(array) for array in fields))
 
 
 def _area(boxes_xyxy: Array) -> Array:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -67,6 +67,18 @@ class Similarity:
         """
         matrix = self.matrix()
         return (points_px @ matrix[:, :2].T + matrix[:, 2]).astype(np.float32)
+
+    def then(self, x: float, y: float) -> Similarity:
+        """The same change, and then a shift.
+
+        Args:
+            x: to the right, new px.
+            y: downwards, new px.
+
+        Returns:
+            Both as one.
+        """
+        return replace(self, shift=(self.shift[0] + x, self.shift[1] + y))
 
     def flame(self, flame: Array, mirror: Mirror | None = None) -> NDArray[np.float32]:
         """Move heads: their projected vertices move exactly as `points` would move them.

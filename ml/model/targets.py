@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from ml.flame.params import TRANSLATION
 from ml.records.heads import NUM_FLAME_PARAMETERS
 
 
@@ -101,34 +99,6 @@ class HeadTargets:
             ignore = torch.zeros(count, dtype=torch.bool, device=device)
         index = torch.zeros(count, dtype=torch.int64, device=device)
         return HeadTargets(boxes_xyxy, flame, flame_valid, ignore, index)
-
-    def shifted(self, x: float, y: float) -> HeadTargets:
-        """The same heads, moved in the image plane.
-
-        Args:
-            x: to the right, network pixels.
-            y: downwards, network pixels.
-
-        Returns:
-            Moved targets.
-        """
-        shift = self.boxes_xyxy.new_tensor([x, y, x, y])
-        flame = self.flame.clone()
-        flame[:, TRANSLATION][:, :2] += shift[:2] * self.flame_valid[:, None]
-        return dataclasses.replace(self, boxes_xyxy=self.boxes_xyxy + shift, flame=flame)
-
-    @staticmethod
-    def of_one_image(parts: Sequence[HeadTargets]) -> HeadTargets:
-        """Join heads that lie in the same image.
-
-        Args:
-            parts: targets whose `image_index` is 0.
-
-        Returns:
-            Targets whose `image_index` is 0.
-        """
-        joined = HeadTargets.collate(parts)
-        return dataclasses.replace(joined, image_index=torch.zeros_like(joined.image_index))
 
     @staticmethod
     def collate(per_image: Sequence[HeadTargets]) -> HeadTargets:

@@ -114,6 +114,13 @@ def test_points_are_a_similarity(zoom: float, angle: float, shift: float, flip: 
     assert np.sign(determinant) == (-1 if flip else 1)
 
 
+def test_then_shifts_what_came_before() -> None:
+    similarity = Similarity(1.5, 0.4, (3.0, -7.0), mirror_width=64.0)
+    points = np.random.default_rng(0).uniform(0, 64, (5, 2))
+    expected = similarity.points(points) + np.float32([10.0, 20.0])
+    np.testing.assert_allclose(similarity.then(10.0, 20.0).points(points), expected, atol=1e-4)
+
+
 def test_double_flip_is_identity() -> None:
     flame = np.stack([head(33), head(140)])
     flip = Similarity(mirror_width=100.0)

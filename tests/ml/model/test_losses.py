@@ -21,7 +21,7 @@ from ml.model.losses import (
     unit_cube,
     vertices_loss,
 )
-from ml.model.outputs import Anchors, RawOutputs
+from ml.model.outputs import Anchors, RawOutputs, SparseOutputs
 from ml.model.postprocess import PostprocessConfig, postprocess
 from ml.model.targets import HeadTargets
 
@@ -251,6 +251,22 @@ def test_bounded_number_of_anchors_and_vertices(head_config, head_model):
     loss(outputs, targets)["loss"].backward()
     taught = (outputs.flame.grad.abs().sum(dim=-1) > 0).sum().item()
     assert taught == 5
+
+
+def test_sparse_outputs_are_asked_for_no_more_anchors_than_are_taught(head_config, head_model):
+    dense, targets = make_outputs(head_config), make_targets([3, 3])
+    asked = []
+
+    def flame_at(image, anchor):
+        asked.append(len(image))
+        return dense.flame_at(image, anchor)
+
+    sparse = SparseOutputs(
+        dense.score_logits, dense.box_logits, flame_at, dense.anchors, head_config
+    )
+    loss = HeadLoss(LossConfig(max_positives=5, num_vertices=50), head_model)
+    assert torch.equal(loss(sparse, targets)["loss"], loss(dense, targets)["loss"])
+    assert asked == [5]
 
 
 def test_weights_by_score(head_config, head_model):

@@ -131,7 +131,6 @@ class NetworkSamples(Dataset[Item]):
         self._stage = stage
         self._augment = augment
         self._mirror = mirror
-        self._mirrored_flame: dict[str, Array] = {}
 
     def __len__(self) -> int:
         return len(self._samples)
@@ -168,7 +167,7 @@ class NetworkSamples(Dataset[Item]):
             height, width, self._image_size, augment, rng, self._window, focus
         )
         image = change_look(moved.warp(sample.image_rgb, self._window), augment, rng)
-        return image, _Heads.joined([self._moved(sample, moved, (0, 0), self._window)])
+        return image, _Heads.joined([self._moved(labels, moved, (0, 0), self._window)])
 
     def _mosaic(
         self, mosaics: MosaicPlanner, augment: AugmentConfig, rng: np.random.Generator
@@ -181,24 +180,16 @@ class NetworkSamples(Dataset[Item]):
             x, y = cell.origin
             window = change_look(cell.similarity.warp(sample.image_rgb, cell.side), augment, rng)
             image[y : y + cell.side, x : x + cell.side] = window
-            parts.append(self._moved(sample, cell.similarity.then(x, y), cell.origin, cell.side))
+            moved = cell.similarity.then(x, y)
+            parts.append(self._moved(sample.labels, moved, cell.origin, cell.side))
         return image, _Heads.joined(parts)
 
     def _moved(
-        self, sample: HeadSample, moved: Similarity, origin: tuple[int, int], side: int
+        self, labels: HeadLabels, moved: Similarity, origin: tuple[int, int], side: int
     ) -> _Heads:
-        """A sample's heads in the square at `origin` that a similarity brings it to."""
-        labels = sample.labels
+        """An image's heads in the square at `origin` that a similarity brings it to."""
         boxes = moved.boxes(labels.boxes_xyxy, labels.outlines)
-        mirror = None if self._mirror is None else lambda _: self._mirrored(sample)
-        return self._seen(labels, boxes, moved.flame(labels.flame, mirror), origin, side)
-
-    def _mirrored(self, sample: HeadSample) -> Array:
-        """The parameters of a sample's mirrored heads; made once, as it takes a warp's time."""
-        if sample.sample_id not in self._mirrored_flame:
-            assert self._mirror is not None
-            self._mirrored_flame[sample.sample_id] = self._mirror(sample.labels.flame)
-        return self._mirrored_flame[sample.sample_id]
+        return self._seen(labels, boxes, moved.flame(labels.flame, self._mirror), origin, side)
 
     def _seen(
         self, labels: HeadLabels, boxes: Array, flame: Array, origin: tuple[int, int], side: int

@@ -49,7 +49,8 @@ class LossConfig(StageConfig):
     weigh_by_score: bool = False
     """Weigh the three FLAME terms of an anchor by its target score instead of equally."""
     max_positives: int = Field(default=256, ge=1)
-    """At most so many anchors a batch go through the head model."""
+    """At most so many anchors a batch go through the head model, and through FLAME branches that
+    are trained sparsely."""
     num_vertices: int | None = Field(default=400, ge=4)
     """Vertices compared, spread evenly over the head region; none: all of it."""
     assigner: AssignerConfig = AssignerConfig()

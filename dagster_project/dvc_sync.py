@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from filelock import FileLock
+
+from ml.records.config import parse_yaml
 
 Versions = dict[str, str]
 """Path of an out, relative to the root -> md5."""
@@ -37,7 +38,7 @@ class DvcBridge:
         if not path.exists():
             return {}
         with self._lock_file():
-            stages = (yaml.safe_load(path.read_text()) or {}).get("stages", {})
+            stages = (parse_yaml(path.read_text()) or {}).get("stages", {})
         return {
             name: {out["path"]: out["md5"] for out in stage.get("outs", ()) if "md5" in out}
             for name, stage in stages.items()
@@ -58,16 +59,16 @@ class DvcBridge:
         Takes none of DVC's locks, so it also answers inside `dvc repro`.
         """
         with self._repo() as repo:
-            return {name for name in stages if self._is_changed(repo, name)}
+            loaded = self._load(repo)
+            return {name for name in stages if _is_changed(loaded[name])}
 
     def on_disk(self, stages: Iterable[str]) -> dict[str, Versions]:
         """Versions of stages' outs as they lie on disk now; absent outs are left out."""
         with self._repo() as repo:
+            loaded = self._load(repo)
             return {
                 stage: {
-                    out.def_path: out.get_hash().value
-                    for out in self._load(repo, stage).outs
-                    if out.exists
+                    out.def_path: out.get_hash().value for out in loaded[stage].outs if out.exists
                 }
                 for stage in stages
             }
@@ -109,15 +110,15 @@ class DvcBridge:
         with Repo(str(self.root), _wait_for_lock=wait) as repo:
             yield repo
 
-    def _load(self, repo: Any, stage: str) -> Any:
+    def _load(self, repo: Any) -> dict[str, Any]:
+        """DVC's stages by name; together, because DVC reads all its files for one as well."""
         # By its path: DVC otherwise looks in the current folder.
-        return repo.stage.load_one(path=str(self.root / "dvc.yaml"), name=stage)
+        return {stage.name: stage for stage in repo.stage.load_file(str(self.root / "dvc.yaml"))}
 
-    def _is_changed(self, repo: Any, name: str) -> bool:
-        stage = self._load(repo, name)
-        if stage.changed_stage():
-            return True
-        return any(item.status() for item in (*stage.deps, *stage.outs))
+
+def _is_changed(stage: Any) -> bool:
+    """Whether one of DVC's stages is not as dvc.lock records it."""
+    return stage.changed_stage() or any(item.status() for item in (*stage.deps, *stage.outs))
 
 
 def data_version(versions: Versions) -> str:

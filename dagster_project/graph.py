@@ -9,7 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import yaml
+from ml.records.config import parse_yaml
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def read_graph(root: Path) -> dict[str, Node]:
     path = root / "dvc.yaml"
     if not path.exists():
         raise FileNotFoundError(f"{path}: not found; the stages are declared there")
-    stages: dict[str, dict[str, Any]] = yaml.safe_load(path.read_text())["stages"]
+    stages: dict[str, dict[str, Any]] = parse_yaml(path.read_text())["stages"]
     makers = {out: name for name, stage in stages.items() for out in _outs(stage)}
     nodes: dict[str, Node] = {}
     for name, stage in stages.items():

@@ -15,7 +15,7 @@ from pydantic import BaseModel, Field
 
 from assets.stage_asset import StageAsset
 from ml.records.atomic import write_text
-from ml.records.config import StageConfig, read_config
+from ml.records.config import StageConfig, parse_yaml, read_config
 
 RUN = "run"
 
@@ -160,7 +160,7 @@ def read_profile(root: Path, profile: str, seen: tuple[str, ...] = ()) -> dict[s
     if not path.exists():
         known = sorted(p.stem for p in path.parent.glob("*.yaml"))
         raise FileNotFoundError(f"{path}: no such profile; there are {known}")
-    values = yaml.safe_load(path.read_text()) or {}
+    values = parse_yaml(path.read_text()) or {}
     parent = values.pop("extends", None)
     base = read_profile(root, parent, (*seen, profile)) if parent else {}
     return _merge(base, values)
@@ -176,7 +176,7 @@ def write_profile(root: Path, profile: str, stages: Iterable[StageAsset]) -> Pat
 @lru_cache(maxsize=8)
 def _parse(text: str) -> Mapping[str, Any]:
     """Parsed once for each content: a run reads its values many times."""
-    return yaml.safe_load(text) or {}
+    return parse_yaml(text) or {}
 
 
 def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

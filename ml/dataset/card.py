@@ -16,6 +16,7 @@ import yaml
 
 from ml.dataset.statistics import DROP_STAGES, section
 from ml.records.atomic import write_text
+from ml.records.config import parse_yaml
 from ml.records.register import lookup
 
 LABEL_QUALITY_TITLE: Final = "Quality of the labels"
@@ -124,7 +125,7 @@ def with_front_matter(card: str, fields: Mapping[str, object]) -> str:
     parts = card.split("---\n", 2)
     if len(parts) != 3 or parts[0]:
         raise ValueError("dataset card: expected front matter between two lines of ---")
-    merged = {**yaml.safe_load(parts[1]), **fields}
+    merged = {**parse_yaml(parts[1]), **fields}
     text = yaml.safe_dump(merged, sort_keys=False, allow_unicode=True, width=1000)
     return f"---\n{text}---\n{parts[2]}"
 

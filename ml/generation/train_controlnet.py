@@ -17,7 +17,6 @@ from typing import Final, Literal
 
 import numpy as np
 import torch
-import yaml
 from pydantic import Field
 
 from ml.flame.head_model import HeadModel
@@ -26,7 +25,7 @@ from ml.generation.pncc_pairs import HeadSource, Pair, PairDataModule, PairDatas
 from ml.imaging.grids import contact_sheet
 from ml.imaging.io import encode_jpeg
 from ml.records.atomic import write_bytes, write_json
-from ml.records.config import StageConfig, read_config
+from ml.records.config import StageConfig, parse_yaml, read_config
 from ml.records.exclusions import Exclusions
 from ml.records.models import ModelRef, require
 from ml.records.workspace import Workspace
@@ -141,7 +140,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args(arguments)
     try:
-        values = yaml.safe_load(options.config.read_text()) or {}
+        values = parse_yaml(options.config.read_text()) or {}
         config = read_config(ControlNetConfig, STAGE, values)
         shards = sorted((options.root / "data" / "images").glob("*.tar"))
         ws = Workspace(options.root, options.seed, len(shards), 1, threads=options.threads)

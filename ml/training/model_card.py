@@ -7,6 +7,8 @@ from pathlib import Path
 
 import yaml
 
+from ml.records.config import parse_yaml
+
 UNKNOWN_LICENCE = "unknown"
 _FIGURES = {
     "val/ap50": ("AP at IoU 0.5", ""),
@@ -29,7 +31,7 @@ def dataset_licence(card: Path) -> str:
     if not card.is_file():
         return UNKNOWN_LICENCE
     parts = card.read_text().split("---\n")
-    front = yaml.safe_load(parts[1]) if len(parts) > 2 else None
+    front = parse_yaml(parts[1]) if len(parts) > 2 else None
     return str(front.get("license", UNKNOWN_LICENCE)) if isinstance(front, dict) else "unknown"
 
 

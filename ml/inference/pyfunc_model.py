@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import mlflow
 import numpy as np
@@ -74,8 +75,12 @@ class HeadDetectorPyfunc(PythonModel):
         """
         self._predictor = load_detector(Path(context.artifacts[ARTIFACT]))
 
-    # MLflow takes type hints here for a schema of its own kind, beside the signature.
-    def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]
+    def predict(
+        self,
+        context: PythonModelContext,
+        model_input: np.ndarray,
+        params: dict[str, Any] | None = None,
+    ) -> pd.DataFrame:
         """Find heads.
 
         Args:

@@ -49,6 +49,7 @@ def test_sizes(profile, size, lr, batch):
     config = training_of(profile)
     assert (config.size, config.optim.lr, config.loader.batch_size) == (size, lr, batch)
     assert config.loader.image_size == 640
+    assert config.loader.mosaic.probability == 0
     assert config.loss == published()
     assert config.optim.kind == "adamw"
     assert config.optim.weight_decay == 1e-6

@@ -36,6 +36,13 @@ def test_the_research_profile_has_restricted_parents():
 
 
 @pytest.mark.parametrize("profile", ["research", "open"])
+def test_large_trainings_see_whole_pictures(profile):
+    assert values_of("demo")["trained_model"]["loader"]["mosaic"]["probability"] > 0
+    for stage in ("trained_model", "trained_model_exact"):
+        assert values_of(profile)[stage]["loader"]["mosaic"]["probability"] == 0
+
+
+@pytest.mark.parametrize("profile", ["research", "open"])
 def test_sampling_is_the_paper_s(profile):
     diffusion = values_of(profile)["images"]["diffusion"]
     assert (diffusion["steps"], diffusion["guidance"]) == (40, 7.0)

@@ -11,10 +11,12 @@ from ml.flame.rotation import (
     euler_deg_from_matrix,
     geodesic_distance,
     matrix_from_6d,
-    matrix_from_axis_angle,
     matrix_from_euler_deg,
     nearest_rotation,
+    rodrigues,
+    rodrigues_gradient,
     sixd_from_matrix,
+    skew,
     wrap_deg,
 )
 
@@ -54,28 +56,40 @@ def test_6d_round_trip_batched_and_looped():
 def test_gradients_of_all_conversions():
     six = torch.randn(3, 6, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(matrix_from_6d, six)
-    vector = torch.randn(3, 3, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(matrix_from_axis_angle, vector)
-    tiny = torch.full((1, 3), 1e-7, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(matrix_from_axis_angle, tiny, eps=1e-8)
     angles = torch.tensor([[20.0, -35.0, 50.0]], dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(
         lambda a: euler_deg_from_matrix(matrix_from_euler_deg(a)), angles, eps=1e-4, atol=1e-4
     )
     fixed = random_matrices(3)
-    assert torch.autograd.gradcheck(
-        lambda v: geodesic_distance(matrix_from_axis_angle(v), fixed), vector
-    )
+    assert torch.autograd.gradcheck(lambda v: geodesic_distance(matrix_from_6d(v), fixed), six)
 
 
-def test_axis_angle_agrees_with_scipy():
-    vectors = np.concatenate(
-        [np.random.default_rng(0).normal(size=(50, 3)), np.zeros((1, 3)), [[1e-9, 0, 0]]]
-    )
-    expected = Rotation.from_rotvec(vectors).as_matrix()
-    np.testing.assert_allclose(
-        matrix_from_axis_angle(torch.as_tensor(vectors)).numpy(), expected, atol=1e-12
-    )
+def some_vectors(dtype) -> torch.Tensor:
+    """Axis times angle: of all sizes, none, and turns by nearly and more than half a circle."""
+    axes = torch.randn(60, 3, dtype=torch.float64)
+    axes /= axes.norm(dim=1, keepdim=True)
+    sizes = torch.cat([torch.logspace(-30, 0.3, 57), torch.tensor([0.0, np.pi - 1e-4, 4.0])])
+    return (axes * sizes[:, None]).to(dtype)
+
+
+def test_rodrigues_agrees_with_scipy():
+    vectors = some_vectors(torch.float64)
+    expected = Rotation.from_rotvec(vectors.numpy()).as_matrix()
+    turn, _ = rodrigues(vectors)
+    np.testing.assert_allclose((turn + torch.eye(3)).numpy(), expected, atol=1e-14)
+    # less identity, small turns keep all their digits
+    vector = torch.tensor([1e-12, 0.0, 0.0])
+    assert rodrigues(vector)[0][2, 1].item() == pytest.approx(1e-12, rel=1e-6)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-13), (torch.float32, 3e-6)])
+def test_gradient_of_rodrigues_is_that_of_the_matrix_exponential(dtype, tolerance):
+    vectors = some_vectors(dtype)
+    grad = torch.randn(len(vectors), 3, 3, dtype=dtype)
+    mine = rodrigues_gradient(grad, *rodrigues(vectors))
+    exact = vectors.double().requires_grad_()
+    torch.linalg.matrix_exp(skew(exact)).backward(grad.double())
+    torch.testing.assert_close(mine.double(), exact.grad, atol=tolerance, rtol=tolerance)
 
 
 def test_euler_of_the_frontal_head_is_zero():
@@ -128,7 +142,7 @@ def test_gimbal_lock_keeps_the_rotation(yaw):
 )
 def test_geodesic_distance_is_exact_at_both_ends_in_float32(angle):
     axis = torch.tensor([0.48, -0.6, 0.64])
-    r = matrix_from_axis_angle(axis * angle)
+    r = torch.eye(3) + rodrigues(axis * angle)[0]
     assert geodesic_distance(r, torch.eye(3)).item() == pytest.approx(angle, abs=2e-6)
 
 
@@ -143,7 +157,7 @@ def test_geodesic_distance_properties_and_gradient_at_zero():
 
 
 def test_half_precision_is_computed_in_float32():
-    r = matrix_from_axis_angle(torch.tensor([0.01, 0.0, 0.0]))
+    r = torch.eye(3) + rodrigues(torch.tensor([0.01, 0.0, 0.0]))[0]
     distance = geodesic_distance(r.half(), torch.eye(3).half())
     assert distance.dtype == torch.float32
     assert distance.item() == pytest.approx(0.01, abs=1e-3)
@@ -154,7 +168,7 @@ def test_half_precision_is_computed_in_float32():
     [
         (matrix_from_6d, (4, 5), "rotation_6d: trailing dimensions must be 6, got shape (4, 5)"),
         (sixd_from_matrix, (3, 2), "matrix: trailing dimensions must be 3 x 3, got shape (3, 2)"),
-        (matrix_from_axis_angle, (4,), "axis_angle: trailing dimensions must be 3, got shape (4,)"),
+        (rodrigues, (4,), "axis_angle: trailing dimensions must be 3, got shape (4,)"),
         (euler_deg_from_matrix, (3,), "matrix: trailing dimensions must be 3 x 3, got shape (3,)"),
         (
             matrix_from_euler_deg,

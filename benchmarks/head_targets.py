@@ -19,7 +19,7 @@ from benchmarks.flame_layer import Smplx, milliseconds, start
 from ml.flame.layer import FlameLayer
 from ml.flame.params import split
 from ml.flame.procedural import build_procedural_head
-from ml.flame.projection import project
+from ml.flame.projection import project, project_xy
 from ml.flame.rotation import matrix_from_6d
 from ml.model.losses import LossConfig, spread
 
@@ -66,8 +66,8 @@ def main() -> None:
                 parts = split(flame)
                 vertices = layer(parts.shape, parts.expression, parts.jaw)
                 rotation = matrix_from_6d(parts.rotation)
-                points = project(vertices, rotation, parts.translation, parts.scale)
-                return vertices, rotation, points[..., :2]
+                points = project_xy(vertices, rotation, parts.translation, parts.scale)
+                return vertices, rotation, points
 
             with torch.inference_mode():
                 theirs, ours = milliseconds(

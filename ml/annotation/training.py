@@ -17,7 +17,7 @@ from ml.flame.geometry import HeadGeometry
 from ml.flame.head_model import HeadModel
 from ml.flame.layer import FlameLayer
 from ml.flame.params import ROTATION, split
-from ml.flame.projection import project
+from ml.flame.projection import project_xy
 from ml.flame.rotation import geodesic_distance, matrix_from_6d
 from ml.model.losses import spread, unit_cube, vertices_loss
 from ml.records.config import StageConfig
@@ -93,8 +93,8 @@ class CropLoss(nn.Module):
         parts = split(flame)
         vertices_m = self.layer(parts.shape, parts.expression, parts.jaw)
         rotation = matrix_from_6d(parts.rotation)
-        points = project(vertices_m, rotation, parts.translation, parts.scale)
-        return unit_cube(vertices_m), rotation, points[..., :2]
+        points = project_xy(vertices_m, rotation, parts.translation, parts.scale)
+        return unit_cube(vertices_m), rotation, points
 
 
 class RegressorTraining(TrainingModule):

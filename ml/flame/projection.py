@@ -42,6 +42,38 @@ def project(vertices_m: Tensor, rotation: Tensor, translation_px: Tensor, scale:
 
     Source: paper 4.1.
     """
+    turn = _scaled_rotation(vertices_m, rotation, translation_px, scale)
+    return vertices_m @ turn.transpose(-1, -2) + translation_px[..., None, :]
+
+
+def project_xy(
+    vertices_m: Tensor, rotation: Tensor, translation_px: Tensor, scale: Tensor
+) -> Tensor:
+    """What :func:`project` gives, without depth; for losses.
+
+    Args:
+        vertices_m: (..., V, 3) FLAME frame, metres.
+        rotation: (..., 3, 3) FLAME axes to image axes.
+        translation_px: (..., 3) pixels.
+        scale: (..., 1) pixels per metre; clamped to at least 1e-8.
+
+    Returns:
+        (..., V, 2) image frame, pixels, x right, y down; a transposed view of (..., 2, V) memory,
+        laid out as the result of :class:`ml.flame.layer.FlameLayer` is, which saves copies.
+
+    Raises:
+        ValueError: a trailing dimension does not fit.
+
+    Source: paper 4.1.
+    """
+    turn = _scaled_rotation(vertices_m, rotation, translation_px, scale)[..., :2, :]
+    points = turn @ vertices_m.transpose(-1, -2) + translation_px[..., :2, None]
+    return points.transpose(-1, -2)
+
+
+def _scaled_rotation(
+    vertices_m: Tensor, rotation: Tensor, translation_px: Tensor, scale: Tensor
+) -> Tensor:
     for name, tensor, size in (
         ("vertices_m", vertices_m, (3,)),
         ("rotation", rotation, (3, 3)),
@@ -50,8 +82,7 @@ def project(vertices_m: Tensor, rotation: Tensor, translation_px: Tensor, scale:
     ):
         if tuple(tensor.shape[-len(size) :]) != size:
             raise ValueError(f"project: {name} must end in {size}, got shape {tuple(tensor.shape)}")
-    turn = scale.clamp_min(MIN_SCALE)[..., None] * rotation
-    return vertices_m @ turn.transpose(-1, -2) + translation_px[..., None, :]
+    return scale.clamp_min(MIN_SCALE)[..., None] * rotation
 
 
 def project_flame(vertices_m: Tensor, flame: Tensor) -> Tensor:

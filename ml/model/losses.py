@@ -11,8 +11,8 @@ from torch.nn import functional
 
 from ml.flame.head_model import HeadModel
 from ml.flame.layer import FlameLayer
-from ml.flame.params import FlameParameters, split
-from ml.flame.projection import project
+from ml.flame.params import split
+from ml.flame.projection import project_xy
 from ml.flame.rotation import geodesic_distance, matrix_from_6d
 from ml.imaging.boxes import box_ciou_pairs
 from ml.model.assigner import AssignerConfig, Assignment, assign
@@ -194,16 +194,20 @@ class HeadLoss(nn.Module):
             truth = split(targets.flame[heads])
             true_vertices = self.layer(truth.shape, truth.expression, truth.jaw)
             true_rotation = matrix_from_6d(truth.rotation)
-            true_px = _project(true_vertices, true_rotation, truth)
-            true_unit = unit_cube(true_vertices)
+            true_px = project_xy(true_vertices, true_rotation, truth.translation, truth.scale)
+            true_px, true_unit = (
+                # the layer's memory layout is kept
+                mesh.transpose(1, 2)[head_of].transpose(1, 2)
+                for mesh in (true_px, unit_cube(true_vertices))
+            )
         vertices = self.layer(predicted.shape, predicted.expression, predicted.jaw)
         rotation = matrix_from_6d(predicted.rotation)
-        points = _project(vertices, rotation, predicted)
+        points = project_xy(vertices, rotation, predicted.translation, predicted.scale)
         boxes = targets.boxes_xyxy[rows]
         per_anchor = {
-            "vertices": vertices_loss(unit_cube(vertices), true_unit[head_of], config.vertices),
+            "vertices": vertices_loss(unit_cube(vertices), true_unit, config.vertices),
             "rotation": geodesic_distance(rotation, true_rotation[head_of]),
-            "reprojection": reprojection_loss(points, true_px[head_of], boxes, config.reprojection),
+            "reprojection": reprojection_loss(points, true_px, boxes, config.reprojection),
         }
         return {name: (values * weight).sum() for name, values in per_anchor.items()}
 
@@ -284,9 +288,10 @@ def unit_cube(vertices: Tensor) -> Tensor:
 
     Source: paper 4.1.
     """
-    low, high = vertices.amin(dim=1, keepdim=True), vertices.amax(dim=1, keepdim=True)
-    half = (high - low).amax(dim=2, keepdim=True).clamp(min=1e-6) / 2
-    return (vertices - (low + high) / 2) / half
+    # min and max, not amin and amax: the gradient of one vertex, not of all that may be equal
+    low, high = vertices.min(dim=1, keepdim=True).values, vertices.max(dim=1, keepdim=True).values
+    factor = 2.0 / (high - low).amax(dim=2, keepdim=True).clamp(min=1e-6)
+    return (vertices - (low + high) / 2) * factor
 
 
 def vertices_loss(first: Tensor, second: Tensor, form: Literal["l2", "smooth_l1"]) -> Tensor:
@@ -349,9 +354,3 @@ def spread(items: Tensor, count: int | None) -> Tensor:
     if count is None or len(items) <= count:
         return items
     return items[(torch.arange(count, device=items.device) * len(items)) // count]
-
-
-def _project(vertices: Tensor, rotation: Tensor, parameters: FlameParameters) -> Tensor:
-    """(P, V, 3) metres to (P, V, 2) network pixels."""
-    points = project(vertices, rotation, parameters.translation, parameters.scale)
-    return points[..., :2]

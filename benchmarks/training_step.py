@@ -13,10 +13,10 @@ import statistics
 import time
 
 import torch
-from flame_layer import start
-from head_targets import some_heads
 from torch import Tensor
 
+from benchmarks.flame_layer import start
+from benchmarks.head_targets import some_heads
 from ml.flame.procedural import build_procedural_head
 from ml.model.config import model_config
 from ml.model.detector import build_detector

@@ -13,25 +13,18 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import platform
-import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
 from functools import partial
-from pathlib import Path
 
 import torch
 from smplx.lbs import lbs
 from torch import Tensor
 
+from benchmarks.report import Clock, milliseconds, start
 from ml.flame.head_model import HeadModel
 from ml.flame.layer import Z_OFFSET_M, FlameLayer
 from ml.flame.procedural import build_procedural_head
-
-Clock = Callable[[], float]
 
 
 class Smplx:
@@ -57,26 +50,6 @@ class Smplx:
         vertices, _ = lbs(torch.cat([shape, expression], dim=1), pose, *self.arrays)
         vertices = vertices + self.offset
         return vertices if self.index is None else vertices[:, self.index]
-
-
-def milliseconds(
-    functions: Sequence[Callable[[], object]], seconds: float, clock: Clock
-) -> list[float]:
-    """Median time of a call of each.
-
-    They take turns, so that other work on the machine hits all of them; the first call of a turn is
-    not counted, so that none pays for what another left in the caches.
-    """
-    times: list[list[float]] = [[] for _ in functions]
-    end = time.perf_counter() + seconds * len(functions)
-    while time.perf_counter() < end or len(times[0]) < 5:
-        for function, found in zip(functions, times, strict=True):
-            function()
-            for _ in range(3):
-                start = clock()
-                function()
-                found.append(clock() - start)
-    return [1000.0 * statistics.median(found) for found in times]
 
 
 class Padded:
@@ -125,34 +98,10 @@ def measure(
     )
 
 
-def hardware() -> str:
-    """Processor, as the system names it."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    return f"{names[0] if names else platform.processor()} ({len(names) or '?'} logical cores)"
-
-
-def commit() -> str:
-    """Short hash of the checked-out commit."""
-    command = ["git", "rev-parse", "--short", "HEAD"]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
-    return result.stdout.strip() or "none"
-
-
-def start(threads: int) -> None:
-    """Fix threads and seed, and print what the figures belong to."""
-    torch.set_num_threads(threads)
-    torch.manual_seed(0)
-    print(f"hardware: {hardware()}, {threads} torch threads, torch {torch.__version__}")
-    print(f"date:     {datetime.now(UTC):%Y-%m-%d}")
-    print(f"commit:   {commit()}")
-    print(f"command:  python {' '.join(sys.argv)}")
-
-
 def main() -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
     parser.add_argument("--threads", type=int, default=2, help="torch threads")
     parser.add_argument("--seconds", type=float, default=1.0, help="time for each figure")
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 64, 1024])

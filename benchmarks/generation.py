@@ -11,19 +11,17 @@ compilation. Without a GPU they say so.
 from __future__ import annotations
 
 import argparse
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from benchmarks.report import start
 from ml.generation.config import ImagesConfig
 from ml.generation.diffusion.generator import DiffusionGenerator
 from ml.generation.generator import GenerationRequest
@@ -180,27 +178,17 @@ def sdxl_row(pipe: Any, size: int, batch: int, steps: int, repeats: int) -> floa
     return batch / seconds_of(sample, repeats)
 
 
-def commit() -> str:
-    """Short hash of the checked-out commit."""
-    command = ["git", "rev-parse", "--short", "HEAD"]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
-    return result.stdout.strip() or "none"
-
-
 def main() -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--tiny-size", type=int, default=128, help="side of the tiny rows, px")
     parser.add_argument("--sizes", type=int, nargs="+", default=[1024], help="SDXL rows, px")
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 4])
     parser.add_argument("--repeats", type=int, default=3)
     arguments = parser.parse_args()
-    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
-    print(f"hardware: GPU {gpu}, {torch.get_num_threads()} CPU threads, torch {torch.__version__}")
-    print(f"date:     {datetime.now(UTC):%Y-%m-%d}")
-    print(f"commit:   {commit()}")
-    print(f"command:  python {' '.join(sys.argv)}")
+    start()
     print(f"\n| model | weights | side px | batch | {arguments.steps} steps, pictures/s |")
     print("|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:

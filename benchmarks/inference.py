@@ -12,16 +12,14 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import sys
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 
 import numpy as np
 import torch
 from smplx.lbs import lbs
 
-from benchmarks.flame_layer import Clock, commit, hardware
+from benchmarks.report import Clock, start
 from ml.flame.head_model import HeadModel
 from ml.flame.layer import Z_OFFSET_M
 from ml.flame.params import split
@@ -155,9 +153,9 @@ def times(
         function()
     for _ in range(rounds):
         for name, function in rows.items():
-            start = clock()
+            begin = clock()
             function()
-            found[name].append(1000 * (clock() - start))
+            found[name].append(1000 * (clock() - begin))
     return found
 
 
@@ -225,7 +223,8 @@ def suppression(rounds: int, clock: Clock) -> None:
 
 def main() -> None:
     """Print the tables."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
     parser.add_argument("--threads", type=int, default=2, help="threads of torch and onnxruntime")
     parser.add_argument("--size", default="L", choices=("nano", "S", "M", "L"))
     parser.add_argument("--heads", type=int, default=10, help="heads in the picture")
@@ -233,11 +232,7 @@ def main() -> None:
     parser.add_argument("--cpu-time", action="store_true", help="processor time, not the clock")
     arguments = parser.parse_args()
     clock = time.process_time if arguments.cpu_time else time.perf_counter
-    torch.set_num_threads(arguments.threads)
-    print(f"hardware: {hardware()}, {arguments.threads} threads, torch {torch.__version__}")
-    print(f"date:     {datetime.now(UTC):%Y-%m-%d}")
-    print(f"commit:   {commit()}")
-    print(f"command:  python {' '.join(sys.argv)}")
+    start(arguments.threads)
     end_to_end(arguments.size, arguments.heads, arguments.rounds, clock)
     suppression(arguments.rounds, clock)
 

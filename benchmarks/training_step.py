@@ -15,8 +15,8 @@ import time
 import torch
 from torch import Tensor
 
-from benchmarks.flame_layer import start
 from benchmarks.head_targets import some_heads
+from benchmarks.report import start
 from ml.flame.procedural import build_procedural_head
 from ml.model.config import model_config
 from ml.model.detector import build_detector
@@ -42,7 +42,8 @@ def some_targets(images: int, heads: int, side: int) -> HeadTargets:
 
 def main() -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
     parser.add_argument("--size", default="nano", choices=["nano", "S", "M", "L"])
     parser.add_argument("--image-size", type=int, help="px; the size's own if left out")
     parser.add_argument("--batch", type=int, default=16)

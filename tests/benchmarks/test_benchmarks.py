@@ -1,0 +1,57 @@
+"""The benchmarks start and print their tables; how large the figures are is not tested."""
+
+import importlib
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+FOLDER = Path(__file__).parents[2] / "benchmarks"
+NAMES = sorted(path.stem for path in FOLDER.glob("*.py") if path.stem != "report")
+SMALLEST = {
+    "flame_layer": "--threads 1 --seconds 0 --batches 2",
+    "head_targets": "--threads 1 --seconds 0 --heads 2",
+    "training_step": "--threads 1 --steps 1 --image-size 64 --batch 1 --heads 1",
+}
+
+
+@pytest.fixture
+def command(monkeypatch, procedural_head):
+    """Run a benchmark's main in this process, as `python -m benchmarks.NAME` would."""
+
+    def run(name: str, arguments: str) -> None:
+        monkeypatch.setattr(sys, "argv", [f"benchmarks/{name}.py", *arguments.split()])
+        module = importlib.import_module(f"benchmarks.{name}")
+        monkeypatch.setattr(
+            module, "build_procedural_head", lambda seed: procedural_head, raising=False
+        )
+        module.main()
+
+    threads = torch.get_num_threads()
+    yield run
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_benchmark_explains_itself(command, capsys, name):
+    with pytest.raises(SystemExit) as ended:
+        command(name, "--help")
+    assert ended.value.code == 0
+    assert f"benchmarks.{name}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("name", "arguments"), SMALLEST.items())
+def test_prints_what_the_figures_belong_to_and_a_table(command, capsys, name, arguments):
+    command(name, arguments)
+    printed = capsys.readouterr().out
+    for word in (
+        "hardware:",
+        "date:",
+        "commit:",
+        f"command:  python benchmarks/{name}.py {arguments}",
+    ):
+        assert word in printed
+    rows = [line for line in printed.splitlines() if line.startswith("|")]
+    assert len(rows) > 2
+    assert all(row.count("|") == rows[0].count("|") for row in rows)

@@ -40,10 +40,12 @@ class _Skin(Function):
         ones = turn.new_ones(batch, 1)
         coefficients = torch.cat([ones, turn.flatten(1), shape, expression], dim=1).T
         rows = _rows(shape.shape[1], expression.shape[1])
-        # heads last: BLAS writes a result of 15,000 rows faster than one of 15,000 columns
-        flat = mesh.basis_by_vertex[:, rows[0]] @ coefficients[: rows[0].stop]
+        # heads last: BLAS writes a result of 15,000 rows faster than one of 15,000 columns; which
+        # layout of the table it reads faster differs for one head, a few and many
+        by_vertex = mesh.basis.T if batch == 1 else mesh.basis_by_vertex
+        flat = by_vertex[:, rows[0]] @ coefficients[: rows[0].stop]
         for more in rows[1:]:
-            flat.addmm_(mesh.basis_by_vertex[:, more], coefficients[rows[0].stop :])
+            flat.addmm_(by_vertex[:, more], coefficients[rows[0].stop :])
         # turned round in pieces that fit the processor's cache
         pieces = [piece.T for piece in flat[:-3].split(2048)]
         points = torch.cat(pieces, dim=1).view(batch, 3, len(flat) // 3 - 1)
@@ -109,7 +111,8 @@ class _FoldedMesh(nn.Module):
         basis = np.vstack([origin, np.concatenate([basis, joint_table.T], axis=1)])
         for name, array in (
             ("basis", basis),
-            # the same numbers laid out for the product forward: BLAS wants them so for a few heads
+            # the same numbers laid out for the product forward, 25 MB: with the other layout it
+            # takes up to ten times as long for two to eight heads
             ("basis_by_vertex", basis.T),
             ("jaw_weight", weight[moving]),
         ):

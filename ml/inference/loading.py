@@ -222,6 +222,11 @@ def _stored(description: dict[str, Any], state: dict[str, Tensor], path: Path) -
 
 def _read_weight_file(path: Path) -> StoredDetector:
     """A TorchScript or pickle file: ours if it says so, else a published one."""
+    if path.suffix == Path(WEIGHTS_NAME).suffix:
+        raise UnusableModel(
+            f"{path}: expected the folder with {CONFIG_NAME} and {WEIGHTS_NAME}, got a file; "
+            f"give {path.parent}"
+        )
     try:
         own = _embedded_description(path)
         if own is not None:

@@ -198,6 +198,13 @@ def test_unusable_checkpoints_are_named(tmp_path: Path, make, message: str) -> N
         run("import-weights", path, tmp_path / "out")
 
 
+def test_weights_without_their_folder_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(b"anything")
+    with pytest.raises(UnusableModel, match=r"expected the folder with config.json and model"):
+        run("predict", tmp_path, "--checkpoint", path)
+
+
 def test_unusable_onnx_files_are_named(checkpoint: Path, tmp_path: Path) -> None:
     import onnx
     from onnx import TensorProto, helper

@@ -28,7 +28,7 @@ def start(threads: int | None = None) -> None:
     print(f"hardware: {hardware()}, {torch.get_num_threads()} threads, torch {torch.__version__}")
     print(f"date:     {datetime.now(UTC):%Y-%m-%d}")
     print(f"commit:   {commit()}")
-    print(f"command:  python {' '.join(sys.argv)}")
+    print(f"command:  python -m benchmarks.{Path(sys.argv[0]).stem} {' '.join(sys.argv[1:])}")
 
 
 def hardware() -> str:

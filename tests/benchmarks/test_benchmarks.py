@@ -49,7 +49,7 @@ def test_prints_what_the_figures_belong_to_and_a_table(command, capsys, name, ar
         "hardware:",
         "date:",
         "commit:",
-        f"command:  python benchmarks/{name}.py {arguments}",
+        f"command:  python -m benchmarks.{name} {arguments}",
     ):
         assert word in printed
     rows = [line for line in printed.splitlines() if line.startswith("|")]

@@ -83,17 +83,17 @@ def rodrigues(axis_angle: Tensor) -> tuple[Tensor, Tensor]:
     Source: Sola et al. 2018, "A micro Lie theory for state estimation in robotics", equation 145.
     """
     _check(axis_angle, (3,), "axis_angle")
-    squared = axis_angle.square().sum(-1)[..., None, None]
-    angle = squared.sqrt()
+    angle = torch.linalg.vector_norm(axis_angle, dim=-1)[..., None, None]
     # with x the angle: sin x / x and (1 - cos x) / x^2
     sine = torch.sinc(angle / torch.pi)
     cosine = torch.sinc(angle / (2 * torch.pi)).square_().mul_(0.5)
     # (1 - sin x / x) / x^2 loses its digits at small angles, where k2 is smaller still
-    cubic = (1.0 - sine) / squared.clamp(min=torch.finfo(squared.dtype).tiny)
+    cubic = (1.0 - sine).div_(angle.square().clamp_(min=torch.finfo(angle.dtype).tiny))
     k = skew(axis_angle)
     k2 = k @ k
     eye = torch.eye(3, dtype=k.dtype, device=k.device)
-    return sine * k + cosine * k2, (cosine * k).add_(eye).addcmul_(cubic, k2)
+    turn = (sine * k).addcmul_(cosine, k2)
+    return turn, torch.addcmul(eye, cosine, k).addcmul_(cubic, k2)
 
 
 def rodrigues_gradient(grad: Tensor, turn: Tensor, jacobian: Tensor) -> Tensor:

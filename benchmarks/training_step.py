@@ -18,6 +18,7 @@ from torch import Tensor
 from benchmarks.head_targets import some_heads
 from benchmarks.report import start
 from ml.flame.procedural import build_procedural_head
+from ml.inference.runtimes import pick_device
 from ml.model.config import model_config
 from ml.model.detector import build_detector
 from ml.model.losses import HeadLoss, loss_config
@@ -55,10 +56,11 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2, help="torch threads")
     parser.add_argument("--steps", type=int, default=10, help="steps that count, after three")
     arguments = parser.parse_args()
+    try:
+        device = pick_device(arguments.device)
+    except ValueError as error:
+        parser.error(str(error))
     start(arguments.threads)
-    device = torch.device(arguments.device)
-    if device.type == "cuda":
-        print(f"device:   {torch.cuda.get_device_name(device)}")
     config = model_config(arguments.size)
     side = arguments.image_size or config.image_size
     model = build_detector(config).to(device, memory_format=torch.channels_last)

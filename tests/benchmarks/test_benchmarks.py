@@ -12,6 +12,7 @@ NAMES = sorted(path.stem for path in FOLDER.glob("*.py") if "def main()" in path
 SMALLEST = {
     "flame_layer": "--threads 1 --seconds 0 --batches 2",
     "head_targets": "--threads 1 --seconds 0 --heads 2",
+    "throughput": "--device cpu --threads 1 --sizes nano --batches 2 --seconds 0",
     "training_step": "--threads 1 --steps 1 --image-size 64 --batch 1 --heads 1",
 }
 

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from ml.flame.layer import FlameLayer
-from ml.flame.params import SCALE, TRANSLATION
+from ml.flame.params import SCALE, TRANSLATION, split
 from ml.flame.projection import (
     crop_to_image,
     from_letterbox,
@@ -11,10 +11,11 @@ from ml.flame.projection import (
     mirror_flame,
     project,
     project_flame,
+    project_xy,
     to_letterbox,
     transform_flame,
 )
-from ml.flame.rotation import matrix_from_euler_deg, sixd_from_matrix
+from ml.flame.rotation import matrix_from_6d, matrix_from_euler_deg, sixd_from_matrix
 
 FRONTAL = torch.diag(torch.tensor([1.0, -1.0, -1.0]))
 
@@ -32,6 +33,20 @@ def random_flame(count: int, dtype=torch.float32) -> torch.Tensor:
     flame[:, 409:411] = 300 * torch.rand(count, 2, dtype=dtype)
     flame[:, 412] = 200 + 500 * torch.rand(count, dtype=dtype)
     return flame
+
+
+def test_projection_without_depth_equals_that_with_it(layer):
+    flame = torch.randn(4, 413)
+    flame[:, 412] = torch.tensor([300.0, 5.0, 0.0, -1.0])
+    parts = split(flame)
+    arguments = (
+        layer.vertices(flame),
+        matrix_from_6d(parts.rotation),
+        parts.translation,
+        parts.scale,
+    )
+    points = project_xy(*arguments)
+    torch.testing.assert_close(points, project(*arguments)[..., :2], atol=1e-4, rtol=1e-5)
 
 
 def test_projection_by_hand():

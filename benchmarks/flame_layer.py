@@ -11,7 +11,6 @@ clock: use it with one thread on a machine that does other work too.
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import time
 from collections.abc import Callable, Sequence
@@ -21,7 +20,7 @@ import torch
 from smplx.lbs import lbs
 from torch import Tensor
 
-from benchmarks.report import Clock, milliseconds, start
+from benchmarks.report import Clock, milliseconds, parser_of, start
 from ml.flame.head_model import HeadModel
 from ml.flame.layer import Z_OFFSET_M, FlameLayer
 from ml.flame.procedural import build_procedural_head
@@ -95,8 +94,7 @@ def measure(
 
 def main() -> None:
     """Print the table."""
-    raw = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
+    parser = parser_of(__doc__)
     parser.add_argument("--threads", type=int, default=2, help="torch threads")
     parser.add_argument("--seconds", type=float, default=1.0, help="time for each figure")
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 64, 1024])

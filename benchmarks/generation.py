@@ -10,7 +10,6 @@ compilation. Without a GPU they say so.
 
 from __future__ import annotations
 
-import argparse
 import tempfile
 import time
 from collections.abc import Callable
@@ -21,7 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.report import start
+from benchmarks.report import parser_of, start
 from ml.generation.config import ImagesConfig
 from ml.generation.diffusion.generator import DiffusionGenerator
 from ml.generation.generator import GenerationRequest
@@ -180,8 +179,7 @@ def sdxl_row(pipe: Any, size: int, batch: int, steps: int, repeats: int) -> floa
 
 def main() -> None:
     """Print the table."""
-    raw = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
+    parser = parser_of(__doc__)
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--tiny-size", type=int, default=128, help="side of the tiny rows, px")
     parser.add_argument("--sizes", type=int, nargs="+", default=[1024], help="SDXL rows, px")

@@ -9,14 +9,13 @@ through smplx.lbs); ours runs it for all heads of the batch, for the compared ve
 
 from __future__ import annotations
 
-import argparse
 import time
 
 import torch
 from torch import Tensor
 
 from benchmarks.flame_layer import Smplx
-from benchmarks.report import milliseconds, start
+from benchmarks.report import milliseconds, parser_of, start
 from ml.flame.layer import FlameLayer
 from ml.flame.params import split
 from ml.flame.procedural import build_procedural_head
@@ -36,8 +35,7 @@ def some_heads(count: int) -> Tensor:
 
 def main() -> None:
     """Print the table."""
-    raw = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
+    parser = parser_of(__doc__)
     parser.add_argument("--threads", type=int, default=2, help="torch threads")
     parser.add_argument("--seconds", type=float, default=2.0, help="time for each figure")
     parser.add_argument("--heads", type=int, nargs="+", default=[16, 128, 512])

@@ -10,7 +10,6 @@ work too, `--cpu-time --threads 1` counts processor time instead of the clock.
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import time
 from collections.abc import Callable
@@ -19,7 +18,7 @@ import numpy as np
 import torch
 from smplx.lbs import lbs
 
-from benchmarks.report import Clock, start
+from benchmarks.report import Clock, parser_of, start
 from ml.flame.head_model import HeadModel
 from ml.flame.layer import Z_OFFSET_M
 from ml.flame.params import split
@@ -223,8 +222,7 @@ def suppression(rounds: int, clock: Clock) -> None:
 
 def main() -> None:
     """Print the tables."""
-    raw = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
+    parser = parser_of(__doc__)
     parser.add_argument("--threads", type=int, default=2, help="threads of torch and onnxruntime")
     parser.add_argument("--size", default="L", choices=("nano", "S", "M", "L"))
     parser.add_argument("--heads", type=int, default=10, help="heads in the picture")

@@ -9,7 +9,6 @@ suppression, FLAME branches at about ten kept heads an image. Meshes are not mad
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import time
 
@@ -17,7 +16,7 @@ import numpy as np
 import torch
 
 from benchmarks.inference import crowded, picture
-from benchmarks.report import milliseconds, start
+from benchmarks.report import milliseconds, parser_of, start
 from ml.imaging.letterbox import letterbox_image
 from ml.inference.runtimes import TorchRuntime, pick_device
 from ml.model.config import ModelSize
@@ -47,8 +46,7 @@ def images_per_second(size: ModelSize, batches: list[int], device: str, seconds:
 
 def main() -> None:
     """Print the table."""
-    raw = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
+    parser = parser_of(__doc__)
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--sizes", nargs="+", default=["S", "M", "L"])
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 64])

@@ -6,7 +6,6 @@ python -m benchmarks.training_step --size L --batch 16 --device cuda --precision
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import itertools
 import statistics
@@ -16,7 +15,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.head_targets import some_heads
-from benchmarks.report import start
+from benchmarks.report import parser_of, start
 from ml.flame.procedural import build_procedural_head
 from ml.inference.runtimes import pick_device
 from ml.model.config import model_config
@@ -43,8 +42,7 @@ def some_targets(images: int, heads: int, side: int) -> HeadTargets:
 
 def main() -> None:
     """Print the table."""
-    raw = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
+    parser = parser_of(__doc__)
     parser.add_argument("--size", default="nano", choices=["nano", "S", "M", "L"])
     parser.add_argument("--image-size", type=int, help="px; the size's own if left out")
     parser.add_argument("--batch", type=int, default=16)

@@ -1,0 +1,1 @@
+"""Public benchmarks: files as published, protocols by name, predictions of any model."""

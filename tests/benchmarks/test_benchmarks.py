@@ -10,6 +10,7 @@ import torch
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.py") if "def main()" in path.read_text())
 SMALLEST = {
+    "dad_metrics": "--seconds 0 --stride 20",
     "flame_layer": "--threads 1 --seconds 0 --batches 2",
     "head_targets": "--threads 1 --seconds 0 --heads 2",
     "throughput": "--device cpu --threads 1 --sizes nano --batches 2 --seconds 0",

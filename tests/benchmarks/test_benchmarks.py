@@ -13,6 +13,7 @@ SMALLEST = {
     "dad_metrics": "--seconds 0 --stride 20",
     "flame_layer": "--threads 1 --seconds 0 --batches 2",
     "head_targets": "--threads 1 --seconds 0 --heads 2",
+    "scan_metrics": "--points 200 --repeats 1",
     "throughput": "--device cpu --threads 1 --sizes nano --batches 2 --seconds 0",
     "training_step": "--threads 1 --steps 1 --image-size 64 --batch 1 --heads 1",
 }

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import io
 import logging
-import zipfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,9 +23,11 @@ from ml.detection.face_models import FaceModelName, FaceModelSettings, load_face
 from ml.filtering.embedding import FaceReader, OnnxEmbedder, SFaceEmbedder
 from ml.filtering.rules import Finding
 from ml.imaging.io import UnreadableImage, decode_image
+from ml.records.arrays import UnreadableArrays, read_arrays
 from ml.records.atomic import write_bytes
 from ml.records.config import StageConfig
 from ml.records.exclusions import Exclusions
+from ml.records.limits import MAX_INDEX_BYTES, brief
 from ml.records.models import ModelRef
 from ml.records.progress import progress
 
@@ -152,16 +153,14 @@ class IdentityIndex:
                 f"identity index: no file {path}; make it with `vggheads identity-index FOLDER`"
             )
         try:
-            with np.load(path, allow_pickle=False) as stored:
-                kind = str(stored["format"])
-                if kind != INDEX_FORMAT:
-                    raise IdentityError(f"{path}: format {kind!r}, expected {INDEX_FORMAT!r}")
-                return IdentityIndex(
-                    stored["embeddings"], str(stored["embedder"]), stored["sources"]
-                )
+            stored = read_arrays(path, max_array_bytes=MAX_INDEX_BYTES)
+            kind = str(stored["format"])
+            if kind != INDEX_FORMAT:
+                raise IdentityError(f"{path}: format {brief(kind)}, expected {INDEX_FORMAT!r}")
+            return IdentityIndex(stored["embeddings"], str(stored["embedder"]), stored["sources"])
         except IdentityError:
             raise
-        except (ValueError, OSError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        except (UnreadableArrays, ValueError, KeyError, TypeError, IndexError) as error:
             raise IdentityError(f"{path}: not an identity index: {error}") from error
 
 

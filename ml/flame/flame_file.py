@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 import pickle
+from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,17 @@ from scipy.sparse import csc_matrix, csr_matrix
 from scipy.spatial import cKDTree
 
 from ml.flame.head_model import NUM_FACES, NUM_JOINTS, NUM_VERTICES, PARENTS, HeadModel
+from ml.records.arrays import UnreadableArrays, read_arrays
 from ml.records.atomic import write_bytes
+from ml.records.files import UnreadableFile, read_file
+from ml.records.limits import (
+    MAX_PICKLE_BYTES,
+    LimitExceeded,
+    brief,
+    check_pickle,
+    short,
+    short_names,
+)
 
 _WANTED: dict[str, tuple[int, ...]] = {
     "v_template": (NUM_VERTICES, 3),
@@ -25,6 +36,11 @@ _WANTED: dict[str, tuple[int, ...]] = {
     "kintree_table": (2, NUM_JOINTS),
     "weights": (NUM_VERTICES, NUM_JOINTS),
 }
+
+
+_LANDMARK_KEYS = (
+    "lmk_face_idx", "lmk_b_coords", "dynamic_lmk_faces_idx", "dynamic_lmk_bary_coords",
+)  # fmt: skip
 
 
 class FlameFileError(ValueError):
@@ -104,11 +120,16 @@ class _Dtype(_Stub):
     """A numpy dtype: a type code, and its byte order in the state."""
 
 
+class _Scalar(_Stub):
+    """A numpy scalar: dtype and bytes."""
+
+
 class _Ndarray:
     """Stands for the class numpy.ndarray, which the pickle names beside its arrays."""
 
 
 _MULTIARRAY = ("numpy.core.multiarray", "numpy._core.multiarray")
+_NUMERIC = ("numpy.core.numeric", "numpy._core.numeric")
 
 
 def _reconstruct_array(*_: Any) -> _Array:
@@ -116,10 +137,17 @@ def _reconstruct_array(*_: Any) -> _Array:
     return _Array()
 
 
+def _array_of_buffer(data: Any, dtype: Any, shape: Any, order: Any) -> _Array:
+    """How protocol 5 carries arrays: bytes first."""
+    array = _Array()
+    array.state = (1, shape, dtype, order == "F", data)
+    return array
+
+
 def _encode(text: str, encoding: str) -> bytes:
     """What protocol 2 uses to carry bytes; only with the one encoding that it uses."""
     if encoding != "latin1":
-        raise FlameFileError(f"unexpected text encoding {encoding!r}")
+        raise FlameFileError(f"unexpected text encoding {brief(encoding)}")
     return text.encode("latin1")
 
 
@@ -133,8 +161,8 @@ _DAMAGE = (
     TypeError,
     ValueError,
     ImportError,
-    MemoryError,
     OverflowError,
+    RecursionError,
 )
 
 
@@ -147,7 +175,9 @@ class _Unpickler(pickle.Unpickler):
             ("numpy", "dtype"): _Dtype,
         }
         known |= {(m, "_reconstruct"): _reconstruct_array for m in _MULTIARRAY}
-        known |= {("_codecs", "encode"): _encode}
+        known |= {(m, "scalar"): _Scalar for m in _MULTIARRAY}
+        known |= {(m, "_frombuffer"): _array_of_buffer for m in _NUMERIC}
+        known |= {("_codecs", "encode"): _encode, ("collections", "OrderedDict"): OrderedDict}
         # old-style pickles rebuild objects through these two
         known |= {(m, "_reconstructor"): _rebuild for m in ("copy_reg", "copyreg")}
         known |= {(m, "object"): object for m in ("__builtin__", "builtins")}
@@ -158,14 +188,15 @@ class _Unpickler(pickle.Unpickler):
         if module.split(".")[:2] == ["scipy", "sparse"] and name in _SPARSE:
             return _SPARSE[name]
         raise FlameFileError(
-            f"it asks for {module}.{name}, which no FLAME file needs; refused, nothing was executed"
+            f"it asks for {short(f'{module}.{name}')}, which no FLAME file needs; refused, nothing "
+            "was executed"
         )
 
 
 def _rebuild(cls: Any, base: Any = object, state: Any = None) -> Any:
     """Make an empty stub, whatever the file says about its base and state."""
     if not (isinstance(cls, type) and issubclass(cls, _Stub)):
-        raise FlameFileError(f"unexpected object of {cls!r}")
+        raise FlameFileError(f"unexpected object of {brief(cls)}")
     return cls()
 
 
@@ -200,8 +231,7 @@ def read_flame_pickle(path: Path) -> dict[str, NDArray]:
     missing = [key for key in _WANTED if key not in raw]
     if missing:
         raise FlameFileError(
-            f"FLAME file {path}: missing {', '.join(missing)}; "
-            f"found {', '.join(sorted(map(str, raw)))}"
+            f"FLAME file {path}: missing {', '.join(missing)}; found {short_names(raw)}"
         )
     arrays = {}
     for key, shape in _WANTED.items():
@@ -210,7 +240,7 @@ def read_flame_pickle(path: Path) -> dict[str, NDArray]:
             raise FlameFileError(f"FLAME file {path}: {key} must be {shape}, got {array.shape}")
         arrays[key] = _numeric(array, f"FLAME file {path}: {key}")
     table = arrays["kintree_table"]
-    parents = tuple(int(p) if p < 2**31 else -1 for p in table[0])
+    parents = tuple(int(p) if 0 <= p < 2**31 else -1 for p in table[0])
     if (-1, *parents[1:]) != PARENTS:
         raise FlameFileError(f"FLAME file {path}: parents must be {PARENTS}, got {parents}")
     return arrays
@@ -218,14 +248,17 @@ def read_flame_pickle(path: Path) -> dict[str, NDArray]:
 
 def _load(path: Path) -> Any:
     try:
-        with path.open("rb") as file:
-            return _Unpickler(io.BytesIO(file.read()), encoding="latin1").load()
+        data = read_file(path, MAX_PICKLE_BYTES)
+        check_pickle(data)
+        return _Unpickler(io.BytesIO(data), encoding="latin1").load()
+    except (UnreadableFile, LimitExceeded) as error:
+        raise FlameFileError(f"FLAME file {path}: {error}") from error
     except FlameFileError as error:
         raise FlameFileError(f"FLAME file {path}: {error}") from error
     except _DAMAGE as error:
         raise FlameFileError(
-            f"FLAME file {path}: damaged or not a pickle ({type(error).__name__}: {error}); "
-            "download it again"
+            f"FLAME file {path}: damaged or not a pickle ({type(error).__name__}: "
+            f"{short(str(error))}); download it again"
         ) from error
 
 
@@ -234,6 +267,8 @@ def _plain(value: Any, what: str, depth: int = 0) -> NDArray:
     state = getattr(value, "state", None)
     if isinstance(value, _Array):
         return _array(state, what)
+    if isinstance(value, _Scalar) and len(value.args) == 2:
+        return _array((1, (), value.args[0], False, value.args[1]), what)
     if isinstance(value, _Chumpy) and isinstance(state, dict) and "x" in state and depth < 4:
         return _plain(state["x"], what, depth + 1)
     if isinstance(value, _Columns | _Rows) and isinstance(state, dict):
@@ -250,19 +285,28 @@ def _array(state: Any, what: str) -> NDArray:
     except (TypeError, ValueError, AttributeError, IndexError) as error:
         raise FlameFileError(f"{what}: not a valid numpy array: {error}") from error
     if dtype.kind not in "fiu" or dtype.hasobject:
-        raise FlameFileError(f"{what} must hold numbers, got dtype {code!r}")
-    data = data.encode("latin1") if isinstance(data, str) else data
-    count = math.prod(shape)
-    if not isinstance(data, bytes) or len(data) != count * dtype.itemsize:
-        raise FlameFileError(f"{what}: expected {count} numbers of {dtype} for shape {shape}")
+        raise FlameFileError(f"{what} must hold numbers, got dtype {brief(code)}")
+    data = data.encode("latin1", "replace") if isinstance(data, str) else data
+    whole = isinstance(shape, tuple) and all(isinstance(n, int) and n >= 0 for n in shape)
+    count = math.prod(shape) if whole else -1
+    if not isinstance(data, bytes | bytearray) or len(data) != count * dtype.itemsize:
+        raise FlameFileError(
+            f"{what}: expected as many numbers of {dtype} as shape {brief(shape)} has"
+        )
     return np.frombuffer(data, dtype).reshape(shape, order="F" if fortran else "C")
 
 
 def _dense(state: dict[str, Any], kind: Any, what: str) -> NDArray:
     shape = state.get("_shape", state.get("shape"))
+    if isinstance(shape, tuple):
+        shape = tuple(
+            int(_plain(n, f"{what}: shape")) if isinstance(n, _Scalar) else n for n in shape
+        )
     parts = [_plain(state.get(k), f"{what}: {k}") for k in ("data", "indices", "indptr")]
     if shape != (NUM_JOINTS, NUM_VERTICES):
-        raise FlameFileError(f"{what} must be {(NUM_JOINTS, NUM_VERTICES)}, got sparse {shape}")
+        raise FlameFileError(
+            f"{what} must be {(NUM_JOINTS, NUM_VERTICES)}, got sparse {brief(shape)}"
+        )
     try:
         matrix = kind(tuple(parts), shape=(NUM_JOINTS, NUM_VERTICES))
         matrix.check_format(full_check=True)
@@ -331,27 +375,43 @@ def read_landmarks(path: Path) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
     if not path.is_file():
         raise FileNotFoundError(f"landmark embedding: no file {path}")
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, AttributeError, TypeError) as error:
-        raise FlameFileError(
-            f"landmark embedding {path}: not an npz of plain arrays: {error}"
-        ) from error
+        arrays = read_arrays(path)
+    except UnreadableArrays as error:
+        raise FlameFileError(f"landmark embedding {path}: {error}") from error
     if "lmk_face_idx" not in arrays or "lmk_b_coords" not in arrays:
         raise FlameFileError(
             f"landmark embedding {path}: needs lmk_face_idx and lmk_b_coords, "
             f"found {sorted(arrays)}"
         )
+    used = {key: arrays[key] for key in _LANDMARK_KEYS if key in arrays}
+    if wrong := [key for key, array in used.items() if array.dtype.kind not in "iuf"]:
+        raise FlameFileError(f"landmark embedding {path}: {wrong} must be numbers")
+    try:
+        faces, weights = _landmarks(used)
+    except (ValueError, IndexError) as error:
+        raise FlameFileError(f"landmark embedding {path}: shapes do not fit: {error}") from error
+    if faces.shape != (68,) or weights.shape != (68, 3):
+        raise FlameFileError(
+            f"landmark embedding {path}: expected 68 landmarks, got {faces.shape}, {weights.shape}"
+        )
+    if not (np.isfinite(faces).all() and np.isfinite(weights).all()):
+        raise FlameFileError(f"landmark embedding {path}: a value is not finite")
+    if faces.min() < 0 or faces.max() >= NUM_FACES:
+        raise FlameFileError(
+            f"landmark embedding {path}: triangles must lie in 0..{NUM_FACES - 1}, got "
+            f"{faces.min()}..{faces.max()}"
+        )
+    return faces.astype(np.int32), weights.astype(np.float32)
+
+
+def _landmarks(arrays: dict[str, NDArray]) -> tuple[NDArray, NDArray]:
+    """The static landmarks, with the contour before them where the file has it apart."""
     faces, weights = arrays["lmk_face_idx"].reshape(-1), arrays["lmk_b_coords"].reshape(-1, 3)
     if len(faces) == 51 and {"dynamic_lmk_faces_idx", "dynamic_lmk_bary_coords"} <= set(arrays):
         # at rest the contour is that of the frontal head, the first row
         faces = np.concatenate([arrays["dynamic_lmk_faces_idx"][0].reshape(-1), faces])
         weights = np.concatenate([arrays["dynamic_lmk_bary_coords"][0].reshape(-1, 3), weights])
-    if faces.shape != (68,) or weights.shape != (68, 3):
-        raise FlameFileError(
-            f"landmark embedding {path}: expected 68 landmarks, got {faces.shape}, {weights.shape}"
-        )
-    return faces.astype(np.int32), weights.astype(np.float32)
+    return faces, weights
 
 
 def head_model_from_flame(

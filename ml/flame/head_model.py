@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ml.records.arrays import UnreadableArrays, read_arrays
 from ml.records.atomic import write_bytes
 
 FloatArray = NDArray[np.float32]
@@ -103,6 +104,8 @@ class HeadModel:
             array = getattr(self, name)
             if array.shape != wanted:
                 raise ValueError(f"head model: {name} must be {wanted}, got {array.shape}")
+            if array.dtype.kind not in "iuf":
+                raise ValueError(f"head model: {name} must be numbers, got {array.dtype}")
             if array.dtype.kind == "f" and not np.isfinite(array).all():
                 raise ValueError(f"head model: {name} contains NaN or infinity")
         for name, size in (("mirror_shape", 300), ("mirror_expression", 100)):
@@ -123,12 +126,14 @@ class HeadModel:
                 f"head model: regions must have 'all' and 'head', got {sorted(self.regions)}"
             )
         for name, index in self.regions.items():
-            if len(index) == 0 or index.min() < 0 or index.max() >= NUM_VERTICES:
+            plausible = index.ndim == 1 and len(index) > 0 and index.dtype.kind in "iu"
+            if not plausible or index.min() < 0 or index.max() >= NUM_VERTICES:
                 raise ValueError(f"head model: region {name!r} is empty or out of range")
         for name, value in self.attributes.items():
-            if value.shape != (NUM_VERTICES,):
+            if value.shape != (NUM_VERTICES,) or value.dtype.kind not in "biuf":
                 raise ValueError(
-                    f"head model: attribute {name!r} must be ({NUM_VERTICES},), got {value.shape}"
+                    f"head model: attribute {name!r} must be ({NUM_VERTICES},) numbers, got "
+                    f"{value.shape} {value.dtype}"
                 )
 
     @property
@@ -221,13 +226,12 @@ class HeadModel:
         if not path.is_file():
             raise FileNotFoundError(f"head model: no file {path}; run the stage head_model first")
         try:
-            with np.load(path, allow_pickle=False) as archive:
-                arrays = {name: archive[name] for name in archive.files}
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile, KeyError) as error:
+            arrays = read_arrays(path)
+        except UnreadableArrays as error:
             raise ValueError(f"head model: {path} is damaged or no npz file: {error}") from error
         if bytes(arrays.pop("format", np.zeros(0, np.uint8))).decode(errors="replace") != _FORMAT:
             raise ValueError(f"head model: {path} is not a {_FORMAT!r} file")
-        texts = {k: bytes(arrays.pop(f"text_{k}", b"")).decode() for k in _TEXTS}
+        texts = {k: bytes(arrays.pop(f"text_{k}", b"")).decode(errors="replace") for k in _TEXTS}
         groups: dict[str, dict[str, NDArray]] = {"regions": {}, "attributes": {}}
         plain: dict[str, Any] = {}
         for name, array in arrays.items():

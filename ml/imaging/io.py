@@ -3,20 +3,57 @@
 from __future__ import annotations
 
 import io
+import struct
+import warnings
+import zlib
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import cv2
 import numpy as np
 
+from ml.records.files import UnreadableFile, is_environment, read_file
+from ml.records.limits import MAX_IMAGE_FILE_BYTES, MAX_IMAGE_PIXELS
+
 if TYPE_CHECKING:
     from PIL import Image
 
-# A picture of more pixels than this is refused.
-MAX_PIXELS = 100_000_000
+SUFFIXES: Final = frozenset(
+    {
+        ".jpg", ".jpeg", ".jfif", ".jpe", ".png", ".webp", ".bmp", ".dib", ".tif", ".tiff", ".gif",
+        ".avif", ".jp2", ".ppm", ".pgm", ".pbm",
+    }
+)  # fmt: skip
+"""Endings of files that `decode_image` reads."""
+_FORMATS: Final = (
+    "JPEG", "PNG", "WEBP", "BMP", "DIB", "TIFF", "GIF", "AVIF", "JPEG2000", "PPM",
+)  # fmt: skip
+"""Pillow's names of them: no other decoder is let near the bytes."""
+_PILLOW_ONLY: Final = frozenset({"GIF", "AVIF"})
+"""OpenCV leaves AVIF's rotation out, and a GIF's transparency."""
 TRANSPARENT_GREY = 127
 """What shows through transparent pixels: the letterbox's grey, so that they look like padding."""
 _START_OF_SCAN, _END_OF_IMAGE = 0xDA, b"\xff\xd9"
+_ORIENTATION: Final = 0x0112
+"""EXIF's number of the tag."""
+_STANDALONE: Final = frozenset({0x01, *range(0xD0, 0xD9)})
+"""JPEG markers without a length: TEM, the restart markers and the start of the image."""
+_STRIP_PIXELS: Final = 4_000_000
+# What decoders raise on damaged bytes, each of them seen.
+_DAMAGE: Final = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    LookupError,
+    ArithmeticError,
+    AttributeError,
+    RuntimeError,
+    AssertionError,
+    EOFError,
+    struct.error,
+    zlib.error,
+)
 
 
 class UnreadableImage(ValueError):
@@ -26,8 +63,10 @@ class UnreadableImage(ValueError):
 def decode_image(data: bytes | Path) -> np.ndarray:
     """Decode an image to RGB, turned upright by its EXIF orientation.
 
-    Grey becomes three equal channels, 16 bits become the upper 8, what is transparent becomes grey.
-    A JPEG whose data ends early is refused: decoders fill the rest with grey, silently.
+    Grey becomes three equal channels, 16 bits become the upper 8, what is transparent becomes grey;
+    of a moving image the first frame counts. Its size is read from the header and compared with
+    `MAX_IMAGE_PIXELS` before anything is decoded. A JPEG whose data ends early is refused: decoders
+    fill the rest with grey, silently.
 
     Args:
         data: encoded bytes, or the path of a file.
@@ -36,28 +75,70 @@ def decode_image(data: bytes | Path) -> np.ndarray:
         (H, W, 3) uint8, RGB.
 
     Raises:
-        UnreadableImage: empty, truncated, of no known format, or larger than `MAX_PIXELS`.
+        UnreadableImage: missing, empty, truncated, of no known format, or too large.
+        OSError: the machine does not let the file be read.
     """
     if isinstance(data, Path):
         try:
-            data = data.read_bytes()
-        except OSError as error:
-            raise UnreadableImage(f"image file cannot be read: {error}") from error
+            data = read_file(data, MAX_IMAGE_FILE_BYTES)
+        except UnreadableFile as error:
+            raise UnreadableImage(f"image file: {error}") from error
     if not data:
         raise UnreadableImage("image is empty: expected encoded bytes, got 0")
     if data[:2] == b"\xff\xd8" and not _jpeg_ends(data):
         raise UnreadableImage(f"JPEG is truncated: no end marker in its {len(data)} bytes")
-    if _may_be_transparent(data):
-        return _decode_transparent(data)
+    from PIL import Image, UnidentifiedImageError
+
     try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+        with warnings.catch_warnings():
+            # Pillow warns of what the limits decide, and of odd metadata.
+            warnings.simplefilter("ignore")
+            return _decode(data)
+    except UnidentifiedImageError as error:
+        raise UnreadableImage(
+            f"image cannot be decoded: {len(data)} bytes of no known format"
+        ) from error
+    except Image.DecompressionBombError as error:
+        raise UnreadableImage(f"image is too large: {error}") from error
+    except UnreadableImage:
+        raise
+    except _DAMAGE as error:
+        if is_environment(error):
+            raise
+        raise UnreadableImage(f"image cannot be decoded: {error}") from error
+
+
+def _decode(data: bytes) -> np.ndarray:
+    """Decode what the header says can be decoded, with the library that does it right."""
+    from PIL import Image
+
+    with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+        _check_size(image.height, image.width)
+        if image.format in _PILLOW_ONLY or _is_transparent(image):
+            image.load()
+            # A frame may be larger than the canvas that the header speaks of.
+            _check_size(image.height, image.width)
+            return to_rgb(image)
+    try:
+        decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     except cv2.error as error:
         raise UnreadableImage(f"image cannot be decoded: {error.err}") from error
-    if image is None:
-        raise UnreadableImage(f"image cannot be decoded: {len(data)} bytes of no known format")
-    if image.shape[0] * image.shape[1] > MAX_PIXELS:
-        raise UnreadableImage(f"image has {image.shape[:2]} pixels, more than {MAX_PIXELS}")
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+    if decoded is None:
+        raise UnreadableImage(f"image cannot be decoded: its {len(data)} bytes are damaged")
+    _check_size(*decoded.shape[:2])
+    return cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB, dst=decoded)
+
+
+def _check_size(height: int, width: int) -> None:
+    if not 0 < height * width <= MAX_IMAGE_PIXELS:
+        raise UnreadableImage(
+            f"image has {width} x {height} pixels, expected 1 to {MAX_IMAGE_PIXELS:,}"
+        )
+
+
+def _is_transparent(image: Image.Image) -> bool:
+    """Whether an image has an alpha channel, or a colour or palette entry that stands for none."""
+    return image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info
 
 
 def to_rgb(image: np.ndarray | Image.Image) -> np.ndarray:
@@ -111,10 +192,16 @@ def _to_bytes(image: np.ndarray) -> np.ndarray:
 
 
 def _flatten(image_rgba: np.ndarray) -> np.ndarray:
-    """(H, W, 4) uint8 over grey."""
-    alpha = image_rgba[:, :, 3:].astype(np.uint32)
-    mixed = image_rgba[:, :, :3] * alpha + TRANSPARENT_GREY * (255 - alpha)
-    return ((mixed + 127) // 255).astype(np.uint8)
+    """(H, W, 4) uint8 over grey, some rows at a time: the sums need more room than the result."""
+    height, width = image_rgba.shape[:2]
+    flat = np.empty((height, width, 3), np.uint8)
+    rows = max(1, _STRIP_PIXELS // width)
+    for top in range(0, height, rows):
+        strip = image_rgba[top : top + rows]
+        alpha = strip[:, :, 3:].astype(np.uint32)
+        mixed = strip[:, :, :3] * alpha + TRANSPARENT_GREY * (255 - alpha)
+        flat[top : top + rows] = (mixed + 127) // 255
+    return flat
 
 
 def _pil_array(image: Image.Image) -> np.ndarray:
@@ -125,39 +212,16 @@ def _pil_array(image: Image.Image) -> np.ndarray:
         raise UnreadableImage(
             f"image: expected a numpy array or a PIL image, got {type(image).__name__}"
         )
-    image = ImageOps.exif_transpose(image)
+    if image.getexif().get(_ORIENTATION, 1) != 1:
+        # which makes a copy, of any image
+        image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I"):
         # PIL reads 16-bit grey as 32-bit integers in some formats
         return np.clip(np.asarray(image), 0, 65535).astype(np.uint16)
     if image.mode == "F":
         return np.asarray(image)
-    transparent = image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info
-    return np.asarray(image.convert("RGBA" if transparent else "RGB"))
-
-
-def _may_be_transparent(data: bytes) -> bool:
-    """Whether the header of a PNG or WebP file speaks of transparency."""
-    if data[:8] == b"\x89PNG\r\n\x1a\n":
-        return data[25:26] in (b"\x04", b"\x06") or b"tRNS" in data[:4096]
-    if data[:4] == b"RIFF" and data[8:16] == b"WEBPVP8X":
-        return bool(data[20] & 0x10) if len(data) > 20 else False
-    return data[:4] == b"RIFF" and data[8:16] == b"WEBPVP8L"
-
-
-def _decode_transparent(data: bytes) -> np.ndarray:
-    """Decode with PIL, which keeps alpha and orientation both; OpenCV gives only one of them."""
-    from PIL import Image, UnidentifiedImageError
-
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise UnreadableImage(
-                    f"image has {(image.height, image.width)} pixels, more than {MAX_PIXELS}"
-                )
-            image.load()
-            return to_rgb(image)
-    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise UnreadableImage(f"image cannot be decoded: {error}") from error
+    mode = "RGBA" if _is_transparent(image) else "RGB"
+    return np.asarray(image if image.mode == mode else image.convert(mode))
 
 
 def _jpeg_ends(data: bytes) -> bool:
@@ -165,13 +229,20 @@ def _jpeg_ends(data: bytes) -> bool:
     if _END_OF_IMAGE in data[-64:]:
         return True
     position = 2
-    while position + 4 <= len(data) and data[position] == 0xFF:
-        marker = data[position + 1]
+    while True:
+        # Any number of fill bytes may stand before a marker, and decoders skip what is none.
+        position = data.find(b"\xff", position)
+        while position >= 0 and data[position : position + 1] == b"\xff":
+            position += 1
+        if position < 0 or position >= len(data):
+            return False
+        marker = data[position]
+        position += 1
         if marker == _START_OF_SCAN:
             # inside the scan every 0xff of the data is followed by a zero
             return data.find(_END_OF_IMAGE, position) >= 0
-        position += 2 + int.from_bytes(data[position + 2 : position + 4], "big")
-    return False
+        if marker not in _STANDALONE and marker != 0:
+            position += int.from_bytes(data[position : position + 2], "big")
 
 
 def encode_jpeg(image_rgb: np.ndarray, quality: int = 92) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -31,11 +32,15 @@ from ml.model.postprocess import PostprocessConfig
 from ml.model.weights import import_published
 from ml.records.atomic import write_bytes, write_json
 from ml.records.config import read_config
+from ml.records.files import UnreadableFile, is_environment, read_file
+from ml.records.limits import MAX_JSON_BYTES, brief, check_limit
 
 WEIGHTS_NAME = "model.safetensors"
 CONFIG_NAME = "config.json"
 FORMAT = "vggheads-detector/1"
 ONNX_SUFFIX = ".onnx"
+MAX_IMAGE_SIZE = 8192
+"""Side of a network's input: what a description asks for is allocated."""
 _NEEDED = {"model", "image_size", "postprocess"}
 
 
@@ -140,7 +145,9 @@ def read_detector(checkpoint: Path) -> StoredDetector:
         raise UnusableModel(f"{weights}: no such file; a model folder holds {WEIGHTS_NAME}")
     try:
         state = load_file(weights)
-    except (SafetensorError, RuntimeError, OSError) as error:
+    except (SafetensorError, RuntimeError, ValueError, OSError) as error:
+        if is_environment(error):
+            raise
         raise UnusableModel(f"{weights}: damaged, or no safetensors file: {error}") from error
     return _stored(description, state, weights)
 
@@ -195,14 +202,13 @@ def _load_onnx(
         raise UnusableModel(f"{path}: no such file")
     runner = OnnxRuntime(str(path), device)
     description = _checked(runner.description, path)
-    stored = read_config(PostprocessConfig, "postprocess", description["postprocess"])
-    size = int(description["image_size"])
-    return HeadPredictor(runner, size, postprocessing or stored, description)
+    _, stored = _configs(description, path)
+    return HeadPredictor(runner, description["image_size"], postprocessing or stored, description)
 
 
 def _stored(description: dict[str, Any], state: dict[str, Tensor], path: Path) -> StoredDetector:
     """Build the described network, as much fused as its weights are, and fill it."""
-    config = read_config(ModelConfig, "model", description["model"])
+    config, thresholds = _configs(description, path)
     network = build_detector(config).eval()
     if any(name.endswith("rbr_reparam.weight") for name in state):
         partly = any(name.endswith("post_bn.weight") for name in state)
@@ -216,8 +222,23 @@ def _stored(description: dict[str, Any], state: dict[str, Tensor], path: Path) -
             f"{path}: not the weights of the '{config.name}' model that its description names: "
             f"{error}"
         ) from error
-    thresholds = read_config(PostprocessConfig, "postprocess", description["postprocess"])
-    return StoredDetector(network, int(description["image_size"]), thresholds, description)
+    return StoredDetector(network, description["image_size"], thresholds, description)
+
+
+def _configs(description: dict[str, Any], path: Path) -> tuple[ModelConfig, PostprocessConfig]:
+    """The typed parts of a description.
+
+    Raises:
+        UnusableModel: a value is not what it must be.
+    """
+    try:
+        model, thresholds = dict(description["model"]), dict(description["postprocess"])
+        return (
+            read_config(ModelConfig, "model", model),
+            read_config(PostprocessConfig, "postprocess", thresholds),
+        )
+    except (ValueError, TypeError) as error:
+        raise UnusableModel(f"{path}: its description cannot be used: {error}") from error
 
 
 def _read_weight_file(path: Path) -> StoredDetector:
@@ -245,34 +266,49 @@ def _embedded_description(path: Path) -> dict[str, Any] | None:
     """What `export_torchscript` put into a file, None if it is not one of ours."""
     if not zipfile.is_zipfile(path):
         return None
-    with zipfile.ZipFile(path) as archive:
-        names = [
-            n for n in archive.namelist() if PurePosixPath(n).parts[1:] == ("extra", METADATA_KEY)
-        ]
-        if not names:
-            return None
-        return _checked(_parsed(archive.read(names[0]), path), path)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            found = [
+                info
+                for info in archive.infolist()
+                if PurePosixPath(info.filename).parts[1:] == ("extra", METADATA_KEY)
+            ]
+            if not found:
+                return None
+            check_limit(found[0].file_size, MAX_JSON_BYTES, "bytes of description")
+            content = archive.read(found[0])
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, ValueError) as error:
+        raise UnusableModel(f"{path}: damaged: {error}") from error
+    return _checked(_parsed(content, path), path)
 
 
 def _read_description(path: Path) -> dict[str, Any]:
     """Read and check `config.json`."""
     if not path.is_file():
         raise UnusableModel(f"{path}: no such file; is this the folder of a trained model?")
-    return _checked(_parsed(path.read_bytes(), path), path)
+    try:
+        return _checked(_parsed(read_file(path, MAX_JSON_BYTES), path), path)
+    except UnreadableFile as error:
+        raise UnusableModel(str(error)) from error
 
 
 def _parsed(content: bytes, path: Path) -> Any:
     try:
         return json.loads(content)
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise UnusableModel(f"{path}: not JSON: {error}") from error
 
 
 def _checked(description: Any, path: Path) -> dict[str, Any]:
     found = description.get("format") if isinstance(description, dict) else None
     if found != FORMAT:
-        raise UnusableModel(f"{path}: format: expected {FORMAT!r}, got {found!r}")
+        raise UnusableModel(f"{path}: format: expected {FORMAT!r}, got {brief(found)}")
     missing = _NEEDED - set(description)
     if missing:
         raise UnusableModel(f"{path}: missing keys {sorted(missing)}")
+    size = description["image_size"]
+    if not isinstance(size, int) or isinstance(size, bool) or not 32 <= size <= MAX_IMAGE_SIZE:
+        raise UnusableModel(
+            f"{path}: image_size: expected 32 to {MAX_IMAGE_SIZE} px, got {brief(size)}"
+        )
     return dict(description)

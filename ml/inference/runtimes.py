@@ -127,7 +127,10 @@ class OnnxRuntime:
                 f"head detector, got {', '.join(sorted(outputs))}"
             )
         about = self._session.get_modelmeta().custom_metadata_map.get(METADATA_KEY, "{}")
-        self.description: dict[str, Any] = json.loads(about)
+        try:
+            self.description: dict[str, Any] = json.loads(about)
+        except (ValueError, RecursionError) as error:
+            raise UnusableModel(f"{_name(model)}: its description is not JSON: {error}") from error
 
     def __call__(
         self,

@@ -7,14 +7,28 @@ placeholders, and any other class ends the reading.
 
 from __future__ import annotations
 
+import io
+import math
 import pickle
 import zipfile
+import zlib
 from collections import OrderedDict
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from ml.records.files import UnreadableFile, check_regular, is_environment
+from ml.records.limits import (
+    MAX_CHECKPOINT_BYTES,
+    LimitExceeded,
+    brief,
+    check_pickle,
+    check_zip,
+    short,
+    short_names,
+)
 
 StateDict = dict[str, Tensor]
 
@@ -43,6 +57,20 @@ _PREFERRED_KEYS = ("ema_net", "net")
 """Where super-gradients keeps the weights, the better ones first."""
 
 
+# What zipfile, the unpickler and torch raise on damaged input; RuntimeError holds RecursionError.
+_DAMAGE = (
+    pickle.UnpicklingError,
+    LookupError,
+    EOFError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    AttributeError,
+    OverflowError,
+    OSError,
+)
+
+
 class _Placeholder:
     """Stands for an object whose class is not imported; keeps the state that the file gives it."""
 
@@ -69,8 +97,11 @@ class _Reader(pickle.Unpickler):
     """Unpickles one archive's tensors."""
 
     def __init__(self, archive: zipfile.ZipFile, root: str) -> None:
-        super().__init__(archive.open(f"{root}/data.pkl"))
+        data = archive.read(f"{root}/data.pkl")
+        check_pickle(data)
+        super().__init__(io.BytesIO(data))
         self._archive = archive
+        self._storages: dict[str, Tensor] = {}
         self._root = root
 
     def find_class(self, module: str, name: str) -> Any:
@@ -89,23 +120,39 @@ class _Reader(pickle.Unpickler):
         if module.split(".")[0] in _INERT_PACKAGES:
             return type(name, (_Placeholder,), {})
         raise UnusableCheckpoint(
-            f"it names {module}.{name}, which a checkpoint has no need of; nothing of it was run"
+            f"it names {short(f'{module}.{name}')}, which a checkpoint has no need of; "
+            "nothing of it was run"
         )
 
     def persistent_load(self, pid: Any) -> Tensor:
         """A storage's bytes as a flat tensor."""
         if not (isinstance(pid, tuple) and len(pid) >= 5 and pid[0] == "storage"):
-            raise UnusableCheckpoint(f"unexpected reference {pid!r}")
+            raise UnusableCheckpoint(f"unexpected reference {brief(pid)}")
         dtype, key = pid[1], pid[2]
         if not isinstance(dtype, torch.dtype):
-            raise UnusableCheckpoint(f"storage {key!r} has an unknown element type")
-        content = bytearray(self._archive.read(f"{self._root}/data/{key}"))
-        return torch.frombuffer(content, dtype=dtype) if content else torch.empty(0, dtype=dtype)
+            raise UnusableCheckpoint(f"storage {brief(key)} has an unknown element type")
+        if not isinstance(key, str):
+            raise UnusableCheckpoint(f"storage {brief(key)} has no name")
+        # Once only, however often it is referred to.
+        if key not in self._storages:
+            content = bytearray(self._archive.read(f"{self._root}/data/{key}"))
+            self._storages[key] = (
+                torch.frombuffer(content, dtype=torch.uint8)
+                if content
+                else torch.empty(0, dtype=torch.uint8)
+            )
+        return self._storages[key].view(dtype)
 
 
 def _rebuild_tensor(
     storage: Tensor, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: Any
 ) -> Tensor:
+    wanted = math.prod(size)
+    if not 0 <= wanted <= storage.numel():
+        raise UnusableCheckpoint(
+            f"a tensor of shape {brief(tuple(size))} is larger than its storage of "
+            f"{storage.numel()} numbers"
+        )
     return storage.as_strided(size, stride, offset)
 
 
@@ -132,24 +179,28 @@ def read_checkpoint_tensors(path: Path) -> StateDict:
     if not path.is_file():
         raise FileNotFoundError(f"checkpoint: no file {path}")
     try:
+        size = check_regular(path).st_size
         with zipfile.ZipFile(path) as archive:
+            check_zip(archive, size, MAX_CHECKPOINT_BYTES)
             root = _root_folder(archive)
             content = _Reader(archive, root).load()
-    except zipfile.BadZipFile as error:
+        state = _tensors_of(content)
+    except (zipfile.BadZipFile, zlib.error) as error:
         raise UnusableCheckpoint(
             f"{path}: expected a zip archive as torch.save (since torch 1.6) and torch.jit.save "
             f"write it, got something else or a part of one ({error}); fetch it again"
         ) from error
+    except (UnreadableFile, LimitExceeded) as error:
+        raise UnusableCheckpoint(f"{path}: {error}") from error
     except UnusableCheckpoint as error:
         raise UnusableCheckpoint(f"{path}: {error}; use a checkpoint you trust") from error
-    except (
-        pickle.UnpicklingError, KeyError, EOFError, RuntimeError, TypeError, ValueError,
-        AttributeError, IndexError,
-    ) as error:  # fmt: skip
+    except _DAMAGE as error:
+        if is_environment(error):
+            raise
         raise UnusableCheckpoint(
-            f"{path}: the pickle inside is damaged or unknown ({error}); fetch the file again"
+            f"{path}: the pickle inside is damaged or unknown ({short(str(error))}); fetch the "
+            "file again"
         ) from error
-    state = _tensors_of(content)
     if not state:
         raise UnusableCheckpoint(
             f"{path}: expected the tensors of a model, found none; the keys are {_keys(content)}"
@@ -196,4 +247,4 @@ def _without_prefix(name: str) -> str:
 
 
 def _keys(content: Any) -> str:
-    return ", ".join(map(str, content)) if isinstance(content, dict) else type(content).__name__
+    return short_names(content) if isinstance(content, dict) else type(content).__name__

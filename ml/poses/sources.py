@@ -9,16 +9,17 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tarfile
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
-from typing import Any, Final
+from typing import Any
 
+from ml.imaging.io import SUFFIXES
 from ml.poses.config import SourceConfig
-
-SUFFIXES: Final = frozenset({".jpg", ".jpeg", ".png", ".webp"})
+from ml.records.files import UnreadableFile, read_file
+from ml.records.tars import DamagedTar, TarMember, TarReader
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ def source_pictures(
 def _from_folder(
     config: SourceConfig, folder: Path, shard_index: int, shard_size: int
 ) -> Iterator[SourcePicture]:
-    files = _picture_files(folder)
+    files, doubled = _picture_files(folder)
     start = shard_index * shard_size
     if start >= len(files):
         raise ValueError(
@@ -98,17 +99,31 @@ def _from_folder(
         place = f"picture {number} of the folder"
         if path.is_symlink():
             yield _refused(place, "unsafe path", "a link may lead anywhere, expected a file")
-        elif (size := path.stat().st_size) > config.max_bytes:
-            yield _refused(place, "too large", _too_large(size, config))
-        else:
-            beside = path.with_suffix(".json")
-            about = beside.read_bytes() if beside.is_file() else None
-            yield _picture(place, path.read_bytes(), about, config)
+            continue
+        beside = path.with_suffix(".json")
+        if path in doubled and beside.is_file():
+            detail = "several pictures share a JSON; whose it is cannot be told"
+            yield _refused(place, "shared name", detail)
+            continue
+        try:
+            data = read_file(path, config.max_bytes)
+            about = read_file(beside, config.max_bytes) if beside.is_file() else None
+        except UnreadableFile:
+            size = path.stat().st_size if path.exists() else 0
+            if size > config.max_bytes:
+                yield _refused(place, "too large", _too_large(size, config))
+            else:
+                yield _refused(place, "unreadable file", "a pipe, a device or gone")
+            continue
+        yield _picture(place, data, about, config)
 
 
 @lru_cache(maxsize=2)
-def _picture_files(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and not p.is_dir())
+def _picture_files(folder: Path) -> tuple[list[Path], frozenset[Path]]:
+    """The pictures in order, and those that differ from another only in their suffix."""
+    files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and not p.is_dir())
+    count = Counter(path.with_suffix("") for path in files)
+    return files, frozenset(path for path in files if count[path.with_suffix("")] > 1)
 
 
 def _from_tars(
@@ -173,33 +188,37 @@ class TarIndex:
         """
         samples: dict[str, list[Member]] = {}
         problems: list[SourcePicture] = []
-        size, end = path.stat().st_size, 0
+        size = path.stat().st_size
         try:
-            with tarfile.open(path, "r:") as tar:
+            with TarReader(path) as tar:
                 for info in tar:
-                    end = info.offset_data + info.size
                     if problem := _unsafe(info, size):
                         problems.append(SourcePicture("", problem=problem))
-                        continue
-                    key, _, extension = PurePosixPath(info.name).name.partition(".")
-                    member = Member(extension.lower(), info.offset_data, info.size)
-                    samples.setdefault(key, []).append(member)
-        except (tarfile.TarError, EOFError, OSError, ValueError) as error:
-            detail = f"cannot be read after byte {end} of {size}: {type(error).__name__}"
+                    elif info.kind == "file":
+                        # The folder belongs to the name, and so does all before the last dot:
+                        # `photo.v1.jpg` and `photo.v2.jpg` are two pictures.
+                        inside = PurePosixPath(info.name)
+                        member = Member(inside.suffix[1:].lower(), info.offset, info.size)
+                        samples.setdefault(str(inside.with_suffix("")), []).append(member)
+        except DamagedTar as error:
+            cause = type(error.__cause__ or error).__name__
+            detail = f"cannot be read after byte {error.after} of {size}: {cause}"
             problems.append(SourcePicture("", problem=Problem("broken tar", detail)))
         return TarIndex(list(samples.values()), problems)
 
 
-def _unsafe(info: tarfile.TarInfo, tar_size: int) -> Problem | None:
+def _unsafe(info: TarMember, tar_size: int) -> Problem | None:
     path = PurePosixPath(info.name.replace("\\", "/"))
-    if path.is_absolute() or ".." in path.parts or ":" in path.parts[0]:
+    if path.is_absolute() or ".." in path.parts or (path.parts and ":" in path.parts[0]):
         return Problem("unsafe path", "a member's name leads out of the folder it is in")
-    if info.isdir():
+    if info.kind == "folder":
         return None if not info.size else Problem("unsafe path", "a folder with content")
-    if not info.isreg():
+    if info.kind != "file" or not path.name:
         return Problem("unsafe path", "a member is a link or a device, expected a file")
-    if info.offset_data + info.size > tar_size:
-        missing = info.offset_data + info.size - tar_size
+    if info.problem:
+        return Problem("too large", f"a member {info.problem}")
+    if info.offset + info.size > tar_size:
+        missing = info.offset + info.size - tar_size
         return Problem("broken tar", f"a member's last {missing} bytes are missing")
     return None
 
@@ -211,6 +230,9 @@ def _from_members(
     notes = [m for m in members if m.extension == "json"]
     if not pictures:
         return _refused(place, "no picture", "the sample has no jpg, png or webp")
+    if len(pictures) > 1 or len(notes) > 1:
+        detail = f"{len(pictures)} pictures and {len(notes)} JSONs under one name"
+        return _refused(place, "shared name", detail)
     picture = pictures[0]
     if max(m.size for m in (picture, *notes)) > config.max_bytes:
         return _refused(place, "too large", _too_large(picture.size, config))

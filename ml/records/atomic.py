@@ -1,17 +1,63 @@
 """Whole files or none: write to a temporary name beside the target, then rename.
 
 Renaming replaces the directory entry and never touches the old file's bytes, so hard links into
-DVC's cache stay intact.
+DVC's cache stay intact. Every temporary thing of the project, file or folder, gets its name here
+and is removed here.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
+
+PREFIX: Final = ".tmp-"
+"""How the names of all unfinished things begin; DVC and the markers leave them out."""
+
+
+def temporary_path(path: Path) -> Path:
+    """The name under which this process writes something until it is whole.
+
+    Args:
+        path: what it will be called; the suffix is kept, for some writers choose by it.
+
+    Returns:
+        A hidden name in the same folder.
+    """
+    path = Path(path)
+    return path.with_name(f"{PREFIX}{os.getpid()}-{path.name}")
+
+
+def remove(path: Path) -> None:
+    """Remove a file, a link, or a folder with all that is in it; nothing to remove is no error.
+
+    Args:
+        path: what is to go; a link goes, not what it leads to.
+    """
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def remove_temporaries(folder: Path) -> list[Path]:
+    """Remove what killed writers left below a folder, files and folders alike.
+
+    Args:
+        folder: need not exist. Whoever calls must know that nobody writes there now.
+
+    Returns:
+        What was removed.
+    """
+    # Listed first: a folder that goes takes its inside with it.
+    found = sorted(folder.rglob(f"{PREFIX}*")) if folder.is_dir() else []
+    for path in found:
+        remove(path)
+    return found
 
 
 @contextmanager
@@ -23,13 +69,32 @@ def atomic_write(path: Path) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    # The suffix is kept: some writers choose their format by it.
-    temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
+    temporary = temporary_path(path)
     try:
         yield temporary
         os.replace(temporary, path)
     finally:
-        temporary.unlink(missing_ok=True)
+        remove(temporary)
+
+
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Yield a new temporary folder; on success it takes the place of `path`, on error it goes.
+
+    Args:
+        path: the folder to make; one that is there already is replaced as a whole.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = temporary_path(path)
+    remove(temporary)
+    temporary.mkdir()
+    try:
+        yield temporary
+        remove(path)
+        os.replace(temporary, path)
+    finally:
+        remove(temporary)
 
 
 def write_bytes(path: Path, data: bytes) -> None:

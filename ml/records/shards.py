@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import Any
 
 from ml.records.atomic import atomic_write
+from ml.records.tars import DamagedTar, TarMember, TarReader
 
 
 class DamagedSample(ValueError):
@@ -108,6 +109,7 @@ class ShardReader:
         self.path = Path(path)
         self.damage: str | None = None
         self._spans: dict[str, dict[str, Span]] = {}
+        self._doubled: set[tuple[str, str]] = set()
         self._file = self.path.open("rb")
         self._index()
 
@@ -115,22 +117,28 @@ class ShardReader:
         size = os.fstat(self._file.fileno()).st_size
         end = 0
         try:
-            with tarfile.open(fileobj=self._file, mode="r:") as tar:
-                for info in tar:
-                    sample_id, _, extension = info.name.partition(".")
-                    if not info.isfile() or "/" in info.name or not extension:
-                        self.damage = f"member {info.name!r} is not <sample_id>.<extension>"
-                        continue
-                    self._spans.setdefault(sample_id, {})[extension] = Span(
-                        info.offset_data, info.size
-                    )
-                    end = info.offset_data + info.size
-        except (tarfile.TarError, EOFError, OSError) as error:
-            self.damage = f"tar breaks after byte {end}: {error}"
+            with TarReader(self.path) as tar:
+                for member in tar:
+                    self._take(member)
+                    end = member.offset + member.size
+        except DamagedTar as error:
+            self.damage = str(error)
         if end > size:
             self.damage = f"tar is cut at byte {size}, expected at least {end}"
         elif self.damage is None and not _ends_with_zero_block(self._file, end, size):
             self.damage = f"tar breaks after byte {end}: no end marker"
+
+    def _take(self, member: TarMember) -> None:
+        """Index a member; what is none of a sample's is damage."""
+        sample_id, _, extension = member.name.partition(".")
+        if member.kind != "file" or "/" in member.name or not extension:
+            self.damage = f"member {member.name!r} is not <sample_id>.<extension>"
+        elif member.problem:
+            self.damage = f"member {member.name!r}: {member.problem}"
+        elif extension in self._spans.setdefault(sample_id, {}):
+            self._doubled.add((sample_id, extension))
+        else:
+            self._spans[sample_id][extension] = Span(member.offset, member.size)
 
     def keys(self) -> list[str]:
         """Ids of the samples that the index holds, in order."""
@@ -142,6 +150,9 @@ class ShardReader:
         Raises:
             DamagedSample: the shard has no such member, or its bytes are cut off.
         """
+        if (sample_id, extension) in self._doubled:
+            detail = f".{extension} stands in the shard twice; which is meant cannot be told"
+            raise DamagedSample(self.path, sample_id, detail)
         span = self._spans.get(sample_id, {}).get(extension)
         if span is None:
             cause = f"; {self.damage}" if self.damage else ""
@@ -162,7 +173,7 @@ class ShardReader:
         """
         try:
             value = json.loads(self.read(sample_id, "json"))
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        except (ValueError, RecursionError) as error:
             raise DamagedSample(self.path, sample_id, f".json is not JSON: {error}") from error
         if not isinstance(value, dict):
             raise DamagedSample(

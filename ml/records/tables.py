@@ -18,6 +18,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ml.records.atomic import atomic_write
+from ml.records.files import check_regular, is_environment
+from ml.records.limits import MAX_TABLE_BYTES, check_limit
 from ml.records.workspace import Workspace
 
 Kind = Literal["str", "bool", "int8", "int16", "int32", "int64", "float32", "float64"]
@@ -299,6 +301,18 @@ def write_table(path: Path, frame: pd.DataFrame, spec: TableSpec) -> None:
         pq.write_table(table, temporary, compression="zstd", store_schema=False)
 
 
+# What pyarrow raises on damaged bytes, and the conversion on columns of another type.
+_DAMAGE = (
+    pa.ArrowException,
+    OSError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    LookupError,
+    OverflowError,
+)
+
+
 class TableWriter:
     """Appends validated rows to an open table; see `table_writer`."""
 
@@ -339,10 +353,13 @@ def read_table(path: Path, spec: TableSpec) -> pd.DataFrame:
     path = Path(path)
     with _open_table(path, spec) as file:
         try:
-            table = file.read()
-        except (pa.ArrowException, OSError) as error:
+            values = _count_values(file.metadata)
+            check_limit(8 * values, MAX_TABLE_BYTES, f"bytes for its {values:,} values")
+            return _to_frame(file.read(), spec)
+        except _DAMAGE as error:
+            if is_environment(error):
+                raise
             raise TableError(f"{spec.name}: {path} cannot be read to its end: {error}") from error
-    return pd.DataFrame({c.name: _from_arrow(table.column(c.name), c) for c in spec.columns})
 
 
 def iter_table(path: Path, spec: TableSpec, batch_rows: int = 4096) -> Iterator[pd.DataFrame]:
@@ -363,11 +380,10 @@ def iter_table(path: Path, spec: TableSpec, batch_rows: int = 4096) -> Iterator[
     with _open_table(Path(path), spec) as file:
         try:
             for batch in file.iter_batches(batch_rows):
-                table = pa.Table.from_batches([batch])
-                yield pd.DataFrame(
-                    {c.name: _from_arrow(table.column(c.name), c) for c in spec.columns}
-                )
-        except (pa.ArrowException, OSError) as error:
+                yield _to_frame(pa.Table.from_batches([batch]), spec)
+        except _DAMAGE as error:
+            if is_environment(error):
+                raise
             raise TableError(f"{spec.name}: {path} breaks in the middle: {error}") from error
 
 
@@ -402,14 +418,30 @@ def _open_table(path: Path, spec: TableSpec) -> pq.ParquetFile:
     if not path.exists():
         raise FileNotFoundError(f"{spec.name}: no table at {path}; materialise its stage first")
     try:
+        check_regular(path)
         file = pq.ParquetFile(path)
-    except (pa.ArrowException, OSError) as error:
+    except _DAMAGE as error:
+        if is_environment(error):
+            raise
         raise TableError(f"{spec.name}: {path} is not a readable Parquet file: {error}") from error
     expected, got = [c.name for c in spec.columns], file.schema_arrow.names
     if got != expected:
         file.close()
         raise TableError(f"{spec.name}: {path} has columns {got}, expected {expected}")
     return file
+
+
+def _count_values(about: pq.FileMetaData) -> int:
+    """How many values a file claims to have: repeated ones take no room in it, but do in memory."""
+    return sum(
+        about.row_group(group).column(column).num_values
+        for group in range(about.num_row_groups)
+        for column in range(about.num_columns)
+    )
+
+
+def _to_frame(table: pa.Table, spec: TableSpec) -> pd.DataFrame:
+    return pd.DataFrame({c.name: _from_arrow(table.column(c.name), c) for c in spec.columns})
 
 
 def _to_arrow(frame: pd.DataFrame, spec: TableSpec) -> pa.Table:

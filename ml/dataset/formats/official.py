@@ -9,9 +9,6 @@ box. Source: the paper's data generation and the official annotation code.
 from __future__ import annotations
 
 import io
-import tokenize
-import zipfile
-import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,14 +18,13 @@ from numpy.typing import NDArray
 from ml.annotation.frames import BOX_MARGIN, dad_crop_to_image, image_to_dad_crop
 from ml.flame.params import NUM_PARAMETERS, SCALE
 from ml.imaging.boxes import clip_boxes, expand_boxes, xywh_to_xyxy, xyxy_to_xywh
+from ml.records.arrays import UnreadableArrays, read_arrays
 
 KEYS = ("bbox", "extended_bbox", "3dmm_params")
 IGNORED_KEY = "ignored_bbox"
 """Ours: boxes of heads without parameters. The official loader asks for its three keys by name and
 does not see this one; without it, heads would be taught as background by whoever reads the files
 knowing of it."""
-MAX_ARRAY_BYTES = 64 << 20
-"""No image has so many heads: a member that claims more is a bomb or damaged."""
 
 
 class BadAnnotation(ValueError):
@@ -182,35 +178,12 @@ def decode_annotation(data: bytes | Path) -> OfficialHeads:
     Raises:
         BadAnnotation: it is no such file, a key is missing, or a value does not fit.
     """
-    if isinstance(data, Path):
-        try:
-            data = data.read_bytes()
-        except OSError as error:
-            raise BadAnnotation(f"annotation cannot be read: {error}") from error
     try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            names = {Path(name).stem: name for name in archive.namelist()}
-            missing = [key for key in KEYS if key not in names]
-            if missing:
-                raise BadAnnotation(f"annotation: keys {missing} are missing, got {sorted(names)}")
-            arrays = {
-                key: _read_array(archive, names[key], key)
-                for key in (*KEYS, IGNORED_KEY)
-                if key in names
-            }
-    except BadAnnotation:
-        raise
-    except (
-        zipfile.BadZipFile,
-        zlib.error,
-        OSError,
-        EOFError,
-        # zipfile's words for what it cannot unpack: encrypted members, broken directories.
-        RuntimeError,
-        ValueError,
-        IndexError,
-    ) as error:
-        raise BadAnnotation(f"annotation is not a readable .npz file: {error}") from error
+        arrays = read_arrays(data, (*KEYS, IGNORED_KEY))
+    except UnreadableArrays as error:
+        raise BadAnnotation(f"annotation: {error}") from error
+    if missing := [key for key in KEYS if key not in arrays]:
+        raise BadAnnotation(f"annotation: keys {missing} are missing, got {sorted(arrays)}")
     return OfficialHeads(
         _whole(arrays["bbox"], "bbox"),
         _whole(arrays["extended_bbox"], "extended_bbox"),
@@ -219,37 +192,10 @@ def decode_annotation(data: bytes | Path) -> OfficialHeads:
     )
 
 
-def _read_array(archive: zipfile.ZipFile, name: str, key: str) -> NDArray[np.generic]:
-    """One array, after its header's claims were compared with the bytes there are."""
-    with archive.open(name) as member:
-        raw = member.read(MAX_ARRAY_BYTES + 1)
-    if len(raw) > MAX_ARRAY_BYTES:
-        raise BadAnnotation(f"{key}: more than {MAX_ARRAY_BYTES} bytes, no image has such heads")
-    stream = io.BytesIO(raw)
-    try:
-        version = np.lib.format.read_magic(stream)
-        reader = {
-            (1, 0): np.lib.format.read_array_header_1_0,
-            (2, 0): np.lib.format.read_array_header_2_0,
-        }.get(version)
-        if reader is None:
-            raise BadAnnotation(f"{key}: array format {version} is not supported")
-        shape, _, dtype = reader(stream)
-    except (ValueError, SyntaxError, TypeError, tokenize.TokenError, RecursionError) as error:
-        raise BadAnnotation(f"{key}: not an array: {error}") from error
-    if dtype.kind not in "iuf":
-        raise BadAnnotation(f"{key}: expected numbers, got dtype {dtype}")
-    needed = int(np.prod([int(side) for side in shape], dtype=object)) * dtype.itemsize
-    left = len(raw) - stream.tell()
-    if needed != left or any(side < 0 for side in shape):
-        raise BadAnnotation(f"{key}: shape {shape} needs {needed} bytes, the file has {left}")
-    stream.seek(0)
-    array: NDArray[np.generic] = np.lib.format.read_array(stream, allow_pickle=False)
-    return array
-
-
 def _whole(array: NDArray[np.generic], key: str) -> NDArray[np.int32]:
     """Boxes as int32; an empty one-dimensional array, as numpy writes no heads, has no rows."""
+    if array.dtype.kind not in "biuf":
+        raise BadAnnotation(f"{key}: expected numbers, got dtype {array.dtype}")
     values = np.asarray(array, np.float64)
     if values.size == 0:
         return _no_boxes()
@@ -259,6 +205,8 @@ def _whole(array: NDArray[np.generic], key: str) -> NDArray[np.int32]:
 
 
 def _floats(array: NDArray[np.generic]) -> NDArray[np.float32]:
+    if array.dtype.kind not in "biuf":
+        raise BadAnnotation(f"3dmm_params: expected numbers, got dtype {array.dtype}")
     with np.errstate(over="ignore"):
         values = np.asarray(array).astype(np.float32)
     return values.reshape(0, 1, NUM_PARAMETERS) if values.size == 0 else values

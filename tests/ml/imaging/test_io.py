@@ -6,7 +6,14 @@ import pytest
 from PIL import Image
 
 from ml.imaging.grids import contact_sheet
-from ml.imaging.io import UnreadableImage, decode_image, encode_jpeg, encode_png, to_rgb
+from ml.imaging.io import (
+    TRANSPARENT_GREY,
+    UnreadableImage,
+    decode_image,
+    encode_jpeg,
+    encode_png,
+    to_rgb,
+)
 
 
 @pytest.fixture
@@ -161,3 +168,44 @@ def test_a_damaged_transparent_png_is_named(picture):
     data = encoded(Image.fromarray(np.dstack([picture, picture[:, :, :1]])), "PNG")
     with pytest.raises(UnreadableImage, match="cannot be decoded"):
         decode_image(data[: len(data) // 2])
+
+
+@pytest.mark.parametrize("form", ["AVIF", "JPEG", "PNG", "WEBP", "TIFF"])
+def test_a_rotation_in_the_metadata_is_applied(form):
+    pixels = np.zeros((16, 40, 3), np.uint8)
+    pixels[:, :20, 0] = 200
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    options = {"lossless": True} if form == "WEBP" else {}
+    image = decode_image(encoded(Image.fromarray(pixels), form, exif=exif, **options))
+    assert image.shape == (40, 16, 3)
+    assert image[5, 8, 0] > 150
+    assert image[35, 8, 0] < 50
+
+
+@pytest.mark.parametrize("form", ["PNG", "GIF", "TIFF", "AVIF", "WEBP"])
+def test_transparency_becomes_grey_behind_large_profiles_too(form):
+    rgba = np.full((16, 16, 4), 255, np.uint8)
+    rgba[:, :8, 3] = 0
+    options = {} if form in ("GIF", "TIFF") else {"icc_profile": bytes(9000)}
+    image = decode_image(encoded(Image.fromarray(rgba), form, **options))
+    assert np.abs(image[8, 2].astype(int) - TRANSPARENT_GREY).max() <= 2
+    assert image[8, 13].min() > 250
+
+
+def test_a_transparent_colour_of_a_palette_becomes_grey():
+    image = Image.fromarray(np.repeat(np.array([[0, 1]], np.uint8), 8, 0).repeat(8, 1), "P")
+    image.putpalette([200, 0, 0, 0, 0, 200])
+    decoded = decode_image(encoded(image, "PNG", transparency=0, icc_profile=bytes(9000)))
+    assert (decoded[4, 2] == TRANSPARENT_GREY).all()
+    assert decoded[4, 13].tolist() == [0, 0, 200]
+
+
+def test_fill_bytes_and_trailers_are_legal_and_cuts_are_not():
+    whole = encode_jpeg(np.random.default_rng(1).integers(0, 255, (64, 64, 3), np.uint8))
+    at = whole.index(b"\xff\xdb")
+    filled = whole[:at] + b"\xff\xff\xff" + whole[at:]
+    for data in (filled, whole + bytes(5000), filled + b"trailer" * 900):
+        np.testing.assert_array_equal(decode_image(data), decode_image(whole))
+    with pytest.raises(UnreadableImage, match="truncated"):
+        decode_image(filled[:-40])

@@ -204,7 +204,7 @@ def test_unreadable_files_are_named_with_the_reason(tmp_path):
         for name in source.namelist():
             content = source.read(name)
             archive.writestr(name, content[:16] if "/data/" in name else content)
-    with pytest.raises(UnusableCheckpoint, match=r"lying.pth: the pickle inside is damaged"):
+    with pytest.raises(UnusableCheckpoint, match=r"lying.pth: a tensor .* larger than its storage"):
         read_checkpoint_tensors(lying)
 
 

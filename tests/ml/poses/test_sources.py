@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import tarfile
 
 import numpy as np
@@ -191,3 +192,33 @@ def test_seeded_damage_never_crashes_and_loses_nothing_else(tmp_path):
 def test_a_problem_is_passed_on_unseen():
     item = SourcePicture("here", problem=Problem("broken tar", "why"))
     assert screen(item, SourceConfig(path="source")).reason == "broken tar"
+
+
+def test_folder_and_whole_name_belong_to_a_picture_of_a_tar(tmp_path):
+    names = ["a/000.jpg", "b/000.jpg", "photo.v1.jpg", "photo.v2.jpg", "b/000.json"]
+    about = json.dumps({"url": "u"}).encode()
+    write_tar(tmp_path / "0.tar", [(n, about if n.endswith("json") else n.encode()) for n in names])
+    config = SourceConfig(path=".", shards_per_tar=1)
+    found = list(source_pictures(config, "webdataset", tmp_path, 0, 10))
+    assert [picture.data.decode() for picture in found] == names[:4]
+    assert [bool(picture.url_sha256) for picture in found] == [False, True, False, False]
+
+
+def test_pictures_that_share_a_name_are_both_refused(tmp_path):
+    write_tar(
+        tmp_path / "0.tar", [("a.jpg", b"1"), ("a.jpg", b"2"), ("b.JPG", b"3"), ("b.png", b"4")]
+    )
+    config = SourceConfig(path=".", shards_per_tar=1)
+    found = list(source_pictures(config, "webdataset", tmp_path, 0, 10))
+    assert [picture.problem.reason for picture in found] == ["shared name", "shared name"]
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    for name in ("x.jpg", "x.png", "y.jpg", "x.json", "y.json"):
+        (folder / name).write_bytes(b"{}")
+    config = SourceConfig(path="folder")
+    found = list(source_pictures(config, "folder", tmp_path, 0, 10))
+    assert [picture.problem.reason if picture.problem else "" for picture in found] == [
+        "shared name",
+        "shared name",
+        "",
+    ]

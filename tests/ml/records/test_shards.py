@@ -66,3 +66,15 @@ def test_a_failed_block_leaves_no_file(tmp_path):
     with pytest.raises(ValueError, match="must have no dot"), shard_writer(tmp_path / "c.tar") as w:
         w.add("a.b", {"jpg": b""})
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_member_that_stands_there_twice_is_given_to_nobody(tmp_path):
+    path = tmp_path / "x.tar"
+    with shard_writer(path) as writer:
+        writer.add("a", {"jpg": b"first", "json": {}})
+        writer.add("b", {"jpg": b"other", "json": {}})
+        writer.add("a", {"jpg": b"second"})
+    with ShardReader(path) as reader:
+        with pytest.raises(DamagedSample, match=r"x.tar/a: .jpg stands in the shard twice"):
+            reader.read("a")
+        assert reader.read("b") == b"other"

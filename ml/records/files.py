@@ -1,0 +1,109 @@
+"""Reading files that somebody else made, and telling their faults from those of the machine.
+
+A damaged file is the data's fault and becomes an exclusion. A full disk, a missing permission or
+an exhausted quota is the machine's: it stops the stage with the system's own words.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from pathlib import Path
+from typing import Final
+
+from ml.records.limits import LimitExceeded, check_limit
+
+_FAULTS_OF_PATHS: Final = frozenset(
+    {
+        errno.ENOENT,
+        errno.ENOTDIR,
+        errno.EISDIR,
+        errno.ELOOP,
+        errno.ENAMETOOLONG,
+        errno.ENXIO,
+        errno.EINVAL,
+    }
+)
+"""What is wrong with a path as it was given; anything else the system says is about the machine."""
+_KINDS: Final = (
+    (stat.S_ISDIR, "a folder"),
+    (stat.S_ISFIFO, "a named pipe, which would be waited for"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+)
+
+
+class UnreadableFile(ValueError):
+    """A path leads to nothing that can be read, or to more than is accepted."""
+
+
+def is_environment(error: BaseException) -> bool:
+    """Whether an error is the machine's (space, permission, quota, memory) and not the data's.
+
+    Decoders raise OSError without a number for what they cannot decode; the operating system gives
+    one.
+
+    Args:
+        error: what was raised.
+
+    Returns:
+        True when the work has to stop: another item would meet the same fault.
+    """
+    if isinstance(error, MemoryError):
+        return True
+    if not isinstance(error, OSError) or error.errno is None:
+        return False
+    return error.errno not in _FAULTS_OF_PATHS
+
+
+def check_regular(path: Path) -> os.stat_result:
+    """What the system says of a file that can be read from its beginning to an end.
+
+    Args:
+        path: the file.
+
+    Returns:
+        Its status.
+
+    Raises:
+        UnreadableFile: it is a folder, a pipe, a socket or a device.
+        OSError: there is no such file, or the machine does not let it be looked at.
+    """
+    about = Path(path).stat()
+    if kind := next((name for is_kind, name in _KINDS if is_kind(about.st_mode)), ""):
+        raise UnreadableFile(f"{path} is {kind}; expected a file")
+    return about
+
+
+def read_file(path: Path, limit: int) -> bytes:
+    """The bytes of a regular file, if they are not more than a limit.
+
+    Args:
+        path: the file.
+        limit: bytes that are accepted, see `ml.records.limits`.
+
+    Returns:
+        The content.
+
+    Raises:
+        UnreadableFile: there is no such file, it is a folder, pipe or device, or it is too large.
+        OSError: the machine does not let it be read.
+    """
+    path = Path(path)
+    try:
+        check_limit(check_regular(path).st_size, limit, "bytes in the file")
+        with path.open("rb") as file:
+            data = file.read(limit + 1)
+    except (OSError, ValueError) as error:
+        # ValueError: a path with a null character, or a limit
+        if isinstance(error, UnreadableFile) or is_environment(error):
+            raise
+        if isinstance(error, LimitExceeded):
+            raise UnreadableFile(f"{path}: {error}") from error
+        words = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else error
+        raise UnreadableFile(f"{path}: cannot be read: {words}") from error
+    if len(data) > limit:
+        raise UnreadableFile(f"{path}: more than {limit:,} bytes in the file")
+    return data

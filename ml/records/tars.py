@@ -1,0 +1,212 @@
+"""The one way into a tar: its members one after the other, within limits, with one error type.
+
+A tar that breaks in the middle gives what came before; then it says where and why it broke.
+"""
+
+from __future__ import annotations
+
+import lzma
+import tarfile
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Literal
+
+from ml.records.files import UnreadableFile, check_regular, is_environment
+from ml.records.limits import MAX_IMAGE_FILE_BYTES, MAX_TAR_HEADER_BYTES
+
+_CHUNK: Final = 1 << 20
+_HEADERS: Final = (
+    tarfile.XHDTYPE,
+    tarfile.XGLTYPE,
+    tarfile.SOLARIS_XHDTYPE,
+    tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+)
+# What tarfile and the decompressors below it raise on damaged bytes; a chain of extended headers
+# is read by recursion.
+_DAMAGE: Final = (
+    tarfile.TarError,
+    OSError,
+    EOFError,
+    ValueError,
+    IndexError,
+    KeyError,
+    OverflowError,
+    RecursionError,
+    zlib.error,
+    lzma.LZMAError,
+)
+
+
+class DamagedTar(ValueError):
+    """A tar cannot be read, or not to its end; the message says after which byte and why.
+
+    Attributes:
+        after: bytes that could be read.
+    """
+
+    def __init__(self, text: str, after: int = 0) -> None:
+        """Keep where it broke."""
+        super().__init__(text)
+        self.after = after
+
+
+class _Info(tarfile.TarInfo):
+    """A member whose header is compared with the limits before tarfile acts on it."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes, encoding: str, errors: str) -> tarfile.TarInfo:
+        """Read a header block.
+
+        Raises:
+            tarfile.ReadError: its size is negative, or that of a name which nobody needs.
+        """
+        info = super().frombuf(buf, encoding, errors)
+        if info.size < 0:
+            raise tarfile.ReadError(f"a member claims {info.size} bytes")
+        if info.type in _HEADERS and info.size > MAX_TAR_HEADER_BYTES:
+            raise tarfile.ReadError(
+                f"a name or header claims {info.size:,} bytes, expected at most "
+                f"{MAX_TAR_HEADER_BYTES:,}"
+            )
+        return info
+
+
+@dataclass(frozen=True)
+class TarMember:
+    """One entry of a tar.
+
+    Attributes:
+        name: as it stands in the tar.
+        kind: a plain file, a folder, or anything else.
+        offset: where its bytes begin, in a tar that is not compressed.
+        size: bytes.
+        problem: why its content must not be used, empty when it may.
+    """
+
+    name: str
+    kind: Literal["file", "folder", "other"]
+    offset: int
+    size: int
+    problem: str = ""
+
+
+class TarReader:
+    """Iterates over a tar's members; `read` and `chunks` give the content of the present one."""
+
+    def __init__(
+        self, path: Path, stream: bool = False, max_member_bytes: int = MAX_IMAGE_FILE_BYTES
+    ) -> None:
+        """Open a tar.
+
+        Args:
+            path: the file.
+            stream: read from front to back, compressed or not; else it must be uncompressed.
+            max_member_bytes: members that claim more are given with a problem.
+
+        Raises:
+            DamagedTar: it is no tar, or its first member is damaged.
+            OSError: the machine does not let it be read, or there is no such file.
+        """
+        self.end = 0
+        self._path, self._limit = Path(path), max_member_bytes
+        self._info: tarfile.TarInfo | None = None
+        try:
+            check_regular(self._path)
+        except UnreadableFile as error:
+            raise DamagedTar(str(error)) from error
+        self._file = self._path.open("rb")
+        try:
+            mode: Literal["r|*", "r:"] = "r|*" if stream else "r:"
+            self._tar = tarfile.open(fileobj=self._file, mode=mode, tarinfo=_Info)  # noqa: SIM115
+        except _DAMAGE as error:
+            self._file.close()
+            raise self._damaged(error) from error
+
+    def __iter__(self) -> Iterator[TarMember]:
+        """The members in order.
+
+        Raises:
+            DamagedTar: it breaks after the members that were given.
+        """
+        while (info := self._next()) is not None:
+            self._info = info
+            if info.isfile():
+                kind: Literal["file", "folder", "other"] = "file"
+            else:
+                kind = "folder" if info.isdir() else "other"
+            yield TarMember(info.name, kind, info.offset_data, info.size, self._problem(info))
+            self.end = info.offset_data + info.size
+
+    def read(self) -> bytes:
+        """The content of the member that the iteration gave last.
+
+        Raises:
+            DamagedTar: it is cut.
+        """
+        return b"".join(self.chunks())
+
+    def chunks(self) -> Iterator[bytes]:
+        """The same content in pieces of at most a mebibyte.
+
+        Raises:
+            DamagedTar: it is cut.
+        """
+        assert self._info is not None
+        try:
+            content = self._tar.extractfile(self._info)
+        except _DAMAGE as error:
+            raise self._damaged(error) from error
+        while content is not None:
+            try:
+                piece = content.read(_CHUNK)
+            except _DAMAGE as error:
+                raise self._damaged(error) from error
+            if not piece:
+                break
+            yield piece
+
+    def close(self) -> None:
+        """Close the file."""
+        self._tar.close()
+        self._file.close()
+
+    def __enter__(self) -> TarReader:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _next(self) -> tarfile.TarInfo | None:
+        try:
+            info = self._tar.next()
+        except _DAMAGE as error:
+            raise self._damaged(error) from error
+        # tarfile remembers every member; nothing here grows with the tar.
+        self._tar.members.clear()
+        if info is not None and info.size < 0:
+            # From an extended header: going on from there would never end.
+            raise DamagedTar(f"{self._path.name}: a member claims {info.size} bytes", self.end)
+        return info
+
+    def _problem(self, info: tarfile.TarInfo) -> str:
+        if info.issparse():
+            return "a sparse file: its holes are in no file, expected plain bytes"
+        if info.size > self._limit:
+            return f"claims {info.size:,} bytes, expected at most {self._limit:,}"
+        return ""
+
+    def _damaged(self, error: BaseException) -> BaseException:
+        """The error to raise: the machine's own, or what is wrong with the tar."""
+        if is_environment(error):
+            return error
+        text = f"{self._path.name} breaks after byte {self.end}: {error}"
+        return DamagedTar(text, self.end)

@@ -1,0 +1,276 @@
+"""Every reader of files from outside, with whole files of its kind and the one error it may raise.
+
+`tests.test_doors` throws damaged files at each of them; `python -m tests.doors 1000` throws more,
+and prints how many were refused and how much memory the worst of them took.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+import resource
+import sys
+import tempfile
+import time
+import zipfile
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+from scipy.sparse import csc_matrix
+
+from tests.malformed import damaged_bytes
+
+Files = list[tuple[str, bytes]]
+MAX_MEGABYTES = 2048
+
+
+@dataclass(frozen=True)
+class Door:
+    """A reader.
+
+    Attributes:
+        read: takes the path of a file.
+        errors: all that may leave it.
+        files: suffix and content of whole files that it takes.
+        rebuild: puts damaged content into a whole container around it, past its checksums.
+    """
+
+    read: Callable[[Path], object]
+    errors: tuple[type[Exception], ...]
+    files: Callable[[], Files]
+    rebuild: Callable[[bytes], bytes] = bytes
+
+
+def image_files() -> Files:
+    """Small images in every format, with alpha, text chunks and profiles."""
+    rgb = np.random.default_rng(0).integers(0, 255, (24, 32, 3), np.uint8)
+    rgba = np.dstack([rgb, rgb[:, :, 0]])
+    text = PngInfo()
+    text.add_text("a", "b" * 100, zip=True)
+    text.add_itxt("x", "y" * 100, zip=True)
+    wanted = [
+        (rgb, "JPEG", {}), (rgb, "JPEG", {"progressive": True}), (rgb, "PNG", {"pnginfo": text}),
+        (rgba, "PNG", {}), (rgb, "WEBP", {}), (rgba, "WEBP", {"lossless": True}), (rgb, "BMP", {}),
+        (rgb, "TIFF", {}), (rgba, "TIFF", {"compression": "tiff_lzw"}), (rgb, "GIF", {}),
+        (rgb, "TIFF", {"compression": "jpeg"}), (rgba, "GIF", {}), (rgba, "AVIF", {}),
+        (rgb, "JPEG2000", {}), (rgb, "PPM", {}),
+    ]  # fmt: skip
+    files = []
+    for pixels, form, options in wanted:
+        out = io.BytesIO()
+        Image.fromarray(pixels).save(out, form, **options)
+        files.append((f".{form.lower()}", out.getvalue()))
+    out = io.BytesIO()
+    Image.fromarray(rgb).quantize().save(out, "PNG", transparency=3, icc_profile=b"x" * 600)
+    return [*files, (".png", out.getvalue())]
+
+
+def checkpoint_pickle() -> Files:
+    """The pickle in a checkpoint, without the archive around it."""
+    out = io.BytesIO()
+    net = {"a.weight": torch.arange(12.0).reshape(3, 4), "a.bias": torch.ones(3)}
+    torch.save({"net": net, "epoch": 3, "acc": {"map": [0.1, 0.2]}}, out)
+    with zipfile.ZipFile(io.BytesIO(out.getvalue())) as archive:
+        name = next(n for n in archive.namelist() if n.endswith("data.pkl"))
+        return [(".pth", archive.read(name))]
+
+
+def checkpoint_around(content: bytes) -> bytes:
+    """An archive around a pickle, with two storages."""
+    from tests.bombs import torch_zip
+
+    return torch_zip(content, {"0": np.arange(12, dtype=np.float32).tobytes(), "1": bytes(12)})
+
+
+def checkpoint_files() -> Files:
+    """A whole checkpoint."""
+    return [(".pth", checkpoint_around(checkpoint_pickle()[0][1]))]
+
+
+def pickled_masks() -> Files:
+    """FLAME_masks.pkl in the protocols that occur."""
+    masks = {"face": np.arange(40), "left_ear": np.arange(7, dtype=np.int64)}
+    return [(".pkl", pickle.dumps(masks, protocol)) for protocol in (2, 4, 5)]
+
+
+def pickled_parts() -> Files:
+    """What a FLAME model consists of: a sparse matrix, arrays, texts."""
+    parts = {"J_regressor": csc_matrix(np.eye(4)), "f": np.zeros((2, 3), np.uint32), "bs": "lbs"}
+    return [(".pkl", pickle.dumps(parts, protocol)) for protocol in (2, 4, 5)]
+
+
+def _npz(**arrays: object) -> bytes:
+    out = io.BytesIO()
+    np.savez_compressed(out, **arrays)
+    return out.getvalue()
+
+
+def landmark_files() -> Files:
+    """A landmark embedding."""
+    return [(".npz", _npz(lmk_face_idx=np.arange(68), lmk_b_coords=np.full((68, 3), 1 / 3)))]
+
+
+def annotation_files() -> Files:
+    """An annotation of the official release."""
+    boxes = np.array([[1, 2, 30, 40]], np.int32)
+    params = np.zeros((1, 1, 413), np.float32)
+    return [(".npz", _npz(**{"bbox": boxes, "extended_bbox": boxes, "3dmm_params": params}))]
+
+
+def bare_array() -> Files:
+    """One array of such a file, without the archive around it."""
+    out = io.BytesIO()
+    np.save(out, np.zeros((1, 1, 413), np.float32))
+    return [(".npz", out.getvalue())]
+
+
+def annotation_around(content: bytes) -> bytes:
+    """An archive in which every array is the given one."""
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        for name in ("bbox", "extended_bbox", "3dmm_params"):
+            archive.writestr(f"{name}.npy", content)
+    return out.getvalue()
+
+
+def index_files() -> Files:
+    """An identity index."""
+    from ml.filtering.identity import INDEX_FORMAT
+
+    return [
+        (".npz", _npz(format=np.array(INDEX_FORMAT), embedder=np.array("e"),
+                      embeddings=np.eye(4, 8, dtype=np.float32), sources=np.array(list("abcd"))))
+    ]  # fmt: skip
+
+
+def table_files() -> Files:
+    """A table of exclusions."""
+    from ml.records.exclusions import Exclusions
+    from ml.records.tables import EXCLUSIONS, write_table
+
+    exclusions = Exclusions("x")
+    for number in range(20):
+        exclusions.add(f"image-{number}", "reason", "a detail of some length")
+    with tempfile.TemporaryDirectory() as folder:
+        write_table(Path(folder) / "t.parquet", exclusions.to_frame(), EXCLUSIONS)
+        return [(".parquet", (Path(folder) / "t.parquet").read_bytes())]
+
+
+def tar_files() -> Files:
+    """A shard, a tar with long names and extended headers, and a compressed one."""
+    import tarfile
+
+    files = []
+    for mode, form in (("w", 0), ("w", 1), ("w", 2), ("w:gz", 1), ("w:xz", 1), ("w:bz2", 1)):
+        out = io.BytesIO()
+        with tarfile.open(fileobj=out, mode=mode, format=form) as tar:
+            for name in ("a.jpg", "a.json", "b.jpg") + (() if form == 0 else ("ü" * 150 + ".jpg",)):
+                info = tarfile.TarInfo(name)
+                info.size = 700
+                tar.addfile(info, io.BytesIO(bytes(700)))
+        files.append((".tar", out.getvalue()))
+    return files
+
+
+def _walk(path: Path) -> int:
+    from ml.records.tars import TarReader
+
+    with TarReader(path, stream=True) as tar:
+        return sum(len(tar.read()) for member in tar if not member.problem)
+
+
+def doors() -> dict[str, Door]:
+    """All of them by name."""
+    from ml.filtering.identity import IdentityError, IdentityIndex
+    from ml.flame.flame_file import FlameFileError, read_flame_pickle, read_landmarks, read_masks
+    from ml.flame.head_model import HeadModel
+    from ml.imaging.io import UnreadableImage, decode_image
+    from ml.inference.loading import read_detector
+    from ml.inference.runtimes import UnusableModel
+    from ml.model.checkpoint_file import UnusableCheckpoint, read_checkpoint_tensors
+    from ml.records.shards import ShardReader
+    from ml.records.tables import EXCLUSIONS, TableError, read_table
+    from ml.records.tars import DamagedTar
+
+    def indexed(path: Path) -> object:
+        with ShardReader(path) as reader:
+            return reader.keys()
+
+    official = annotation_door()
+    return {
+        "image": Door(decode_image, (UnreadableImage,), image_files),
+        "checkpoint": Door(read_checkpoint_tensors, (UnusableCheckpoint,), checkpoint_files),
+        "checkpoint pickle": Door(
+            read_checkpoint_tensors, (UnusableCheckpoint,), checkpoint_pickle, checkpoint_around
+        ),
+        "detector": Door(read_detector, (UnusableModel,), checkpoint_files),
+        "FLAME masks": Door(read_masks, (FlameFileError,), pickled_masks),
+        "FLAME model": Door(read_flame_pickle, (FlameFileError,), pickled_parts),
+        "landmarks": Door(read_landmarks, (FlameFileError,), landmark_files),
+        "head model": Door(HeadModel.load, (ValueError,), landmark_files),
+        "annotation": official,
+        "annotation array": Door(official.read, official.errors, bare_array, annotation_around),
+        "identity index": Door(IdentityIndex.load, (IdentityError,), index_files),
+        "table": Door(lambda path: read_table(path, EXCLUSIONS), (TableError,), table_files),
+        "tar": Door(_walk, (DamagedTar,), tar_files),
+        "shard": Door(indexed, (DamagedTar,), lambda: tar_files()[:1]),
+    }
+
+
+def annotation_door() -> Door:
+    """The reader of the official release's annotations."""
+    from ml.dataset.formats.official import BadAnnotation, decode_annotation
+
+    return Door(decode_annotation, (BadAnnotation,), annotation_files)
+
+
+def knock(name: str, door: Door, count: int, folder: Path) -> Counter[str]:
+    """Give damaged files to a reader; anything but its own error goes up.
+
+    Args:
+        name: the door's, which seeds the damage.
+        door: the reader.
+        count: how many files.
+        folder: where to put them.
+
+    Returns:
+        How many were taken and how many refused, with words or mute or with endless ones.
+    """
+    files, found = door.files(), Counter[str]()
+    for number in range(count):
+        suffix, whole = files[number % len(files)]
+        rng = np.random.default_rng([sum(name.encode()), number])
+        path = folder / f"damaged{suffix}"
+        path.write_bytes(door.rebuild(damaged_bytes(whole, rng)))
+        try:
+            door.read(path)
+            found["taken"] += 1
+        except door.errors as error:
+            found["refused"] += 1
+            found["mute" if len(str(error)) < 10 else "words"] += 1
+            found["endless"] += len(str(error)) > 2000
+    return found
+
+
+def main(count: int) -> int:
+    """Knock at every door; returns 1 when one took too much memory."""
+    with tempfile.TemporaryDirectory() as folder:
+        for name, door in doors().items():
+            started = time.monotonic()
+            found = knock(name, door, count, Path(folder))
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+            sys.stdout.write(
+                f"{name:<18} {found['refused']:>6} refused {found['taken']:>6} taken "
+                f"{time.monotonic() - started:>6.1f} s, {peak} MB at most so far\n"
+            )
+    return int(peak > MAX_MEGABYTES)
+
+
+if __name__ == "__main__":
+    sys.exit(main(int(sys.argv[1]) if len(sys.argv) > 1 else 1000))

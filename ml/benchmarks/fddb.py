@@ -1,0 +1,151 @@
+"""FDDB: its ten ellipse lists, its images, and the detection files of its tool.
+
+An image's id is its name in the lists, such as `2002/08/11/big/img_591`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from ml.benchmarks.files import (
+    MissingBenchmarkFile,
+    NumberedLines,
+    UnreadableBenchmarkFile,
+    boxes_by_image,
+    find_path,
+    image_loader,
+)
+from ml.benchmarks.predictions import HeadPredictions, PredictionError
+from ml.benchmarks.samples import BenchmarkSample, BrokenAnnotation, FaceBoxes
+from ml.imaging.boxes import xywh_to_xyxy, xyxy_to_xywh
+from ml.records.atomic import write_text
+from ml.records.exclusions import Exclusions
+
+NAME = "fddb"
+NUM_FOLDS = 10
+_PLACES = ("{}", "FDDB-folds/{}", "*/FDDB-folds/{}")
+
+
+def read_fddb(root: Path, exclusions: Exclusions) -> Iterator[BenchmarkSample[FaceBoxes]]:
+    """FDDB as published, in the order of its folds.
+
+    Args:
+        root: the folder that holds `FDDB-folds` and `originalPics`, or the lists themselves.
+        exclusions: receives images with a broken ellipse.
+
+    Yields:
+        Images; `attributes["fold"]` counts from 1.
+
+    Raises:
+        MissingBenchmarkFile: no list is there.
+        UnreadableBenchmarkFile: a list has another form.
+    """
+    root = Path(root)
+    for fold, path in fold_lists(root):
+        lines = NumberedLines(path)
+        while lines.skip_blank():
+            image = lines.take("an image's name")
+            count = lines.count("the number of its faces")
+            ellipses = lines.rows(count, 6, "major minor angle cx cy 1")[:, [0, 1, 2, 3, 4]]
+            try:
+                if count and (ellipses[:, :2] <= 0).any():
+                    raise BrokenAnnotation(f"an axis is not positive: {ellipses.tolist()}")
+                truth = FaceBoxes(
+                    ellipse_boxes(ellipses),
+                    ellipses=ellipses,
+                    attributes={"fold": np.full(count, fold)},
+                )
+            except BrokenAnnotation as error:
+                exclusions.add(image, "broken annotation", str(error))
+                continue
+            yield BenchmarkSample(image, image_loader(image_path(root, image)), truth)
+
+
+def fold_lists(root: Path) -> list[tuple[int, Path]]:
+    """Number and list of each fold that is there, usually all ten.
+
+    Raises:
+        MissingBenchmarkFile: none is there.
+    """
+    found = []
+    for fold in range(1, NUM_FOLDS + 1):
+        name = f"FDDB-fold-{fold:02d}-ellipseList.txt"
+        try:
+            found.append((fold, find_path(root, [p.format(name) for p in _PLACES], "FDDB")))
+        except MissingBenchmarkFile:
+            if fold == NUM_FOLDS and not found:
+                raise
+    return found
+
+
+def image_path(root: Path, image: str) -> Path:
+    """Where an image lies; the path may not exist."""
+    pictures = Path(root) / "originalPics"
+    return (pictures if pictures.is_dir() else Path(root)) / f"{image}.jpg"
+
+
+def ellipse_boxes(ellipses: np.ndarray) -> np.ndarray:
+    """Boxes around ellipses, not cut at the image's border.
+
+    Args:
+        ellipses: (N, 5) half axes a, b (px), angle of a (rad), centre x, y (px).
+
+    Returns:
+        (N, 4) float64 xyxy px.
+    """
+    a, b, angle, x, y = np.asarray(ellipses, np.float64).reshape(-1, 5).T
+    half_width = np.hypot(a * np.cos(angle), b * np.sin(angle))
+    half_height = np.hypot(a * np.sin(angle), b * np.cos(angle))
+    return np.stack([x - half_width, y - half_height, x + half_width, y + half_height], axis=1)
+
+
+# ------------------------------------------------------------------ predictions
+def read_fddb_predictions(path: Path) -> dict[str, HeadPredictions]:
+    """Detections as FDDB's tool reads them: `name`, `n`, n rows `x y w h score`.
+
+    Args:
+        path: one text file of all images, or a folder of one file a fold.
+
+    Returns:
+        Image -> boxes and scores.
+
+    Raises:
+        PredictionError: there is no file, it has another form, or an image stands there twice.
+    """
+    path = Path(path)
+    files = sorted(path.glob("*.txt")) if path.is_dir() else [path]
+    if not files:
+        raise PredictionError(f"{path}: expected text files of detections, found none")
+    found: dict[str, HeadPredictions] = {}
+    for file in files:
+        try:
+            for image, rows in boxes_by_image(file, "x y w h score"):
+                if image in found:
+                    raise PredictionError(f"{file}: image {image!r} again")
+                found[image] = HeadPredictions(
+                    scores=rows[:, 4], boxes_xyxy=xywh_to_xyxy(rows[:, :4])
+                )
+        except (UnreadableBenchmarkFile, MissingBenchmarkFile) as error:
+            raise PredictionError(str(error)) from error
+    return found
+
+
+def write_fddb_text(path: Path, predictions: Iterable[tuple[str, HeadPredictions]]) -> None:
+    """Write detections as FDDB's tool reads them.
+
+    Args:
+        path: the text file.
+        predictions: images in the order of the folds; an image without a detection has an entry.
+    """
+    lines = []
+    for image, heads in predictions:
+        rows = xyxy_to_xywh(heads.boxes)
+        lines += [image, str(len(rows))]
+        lines += [
+            " ".join(f"{value:.3f}" for value in row) + f" {score:.9g}"
+            for row, score in zip(rows, heads.confidences, strict=True)
+        ]
+    write_text(path, "\n".join(lines) + "\n")

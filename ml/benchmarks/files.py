@@ -1,0 +1,183 @@
+"""Finding and reading the files of published data sets, with errors that say what is missing."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ml.imaging.io import decode_image
+
+
+class MissingBenchmarkFile(FileNotFoundError):
+    """A file of a data set is not where its publisher puts it."""
+
+
+class UnreadableBenchmarkFile(ValueError):
+    """A file of a data set is not what its publisher writes."""
+
+
+def find_path(root: Path, candidates: Sequence[str], what: str) -> Path:
+    """The first of the places where a file or folder may lie.
+
+    Args:
+        root: the folder that the user names.
+        candidates: paths below it, the published one first; they may hold wildcards.
+        what: the data set and the thing, for the error text.
+
+    Returns:
+        The path; of several that fit a wildcard the first in order of name.
+
+    Raises:
+        MissingBenchmarkFile: it is at none of them.
+    """
+    root = Path(root)
+    for candidate in candidates:
+        found = sorted(root.glob(candidate)) if "*" in candidate else [root / candidate]
+        for path in found:
+            if path.exists():
+                return path
+    raise MissingBenchmarkFile(
+        f"{what}: not found below {root}; looked for {', '.join(candidates)}. docs/benchmarks says "
+        "how to get the set and how it lies on disk"
+    )
+
+
+def image_loader(path: Path) -> Callable[[], np.ndarray]:
+    """A function that reads an image as RGB when it is called."""
+    return lambda: decode_image(path)
+
+
+def read_mat(path: Path, keys: Sequence[str]) -> dict[str, Any]:
+    """Some variables of a MATLAB file; nothing in it is executed.
+
+    Args:
+        path: a MAT file up to version 7.
+        keys: the variables that must be there.
+
+    Returns:
+        Variable -> array; cells are object arrays.
+
+    Raises:
+        MissingBenchmarkFile: there is no such file.
+        UnreadableBenchmarkFile: it is damaged, of a later version, or lacks a variable.
+    """
+    from scipy.io import loadmat
+
+    if not path.is_file():
+        raise MissingBenchmarkFile(f"{path}: no such file")
+    try:
+        content = loadmat(path, variable_names=list(keys))
+    # scipy reads a damaged file until some part of it makes no sense
+    except (OSError, ValueError, TypeError, KeyError, IndexError, NotImplementedError,
+            OverflowError, MemoryError, EOFError, SystemError, zlib.error) as error:  # fmt: skip
+        raise UnreadableBenchmarkFile(
+            f"{path}: not a MAT file that scipy reads ({type(error).__name__}: {error})"
+        ) from error
+    missing = [key for key in keys if key not in content]
+    if missing:
+        raise UnreadableBenchmarkFile(f"{path}: lacks {', '.join(missing)}")
+    return {key: content[key] for key in keys}
+
+
+def read_lines(path: Path) -> list[str]:
+    """Lines of a text file without their ends.
+
+    Raises:
+        MissingBenchmarkFile: there is no such file.
+        UnreadableBenchmarkFile: it is not text.
+    """
+    try:
+        return path.read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError as error:
+        raise MissingBenchmarkFile(f"{path}: no such file") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise UnreadableBenchmarkFile(f"{path}: cannot be read as text: {error}") from error
+
+
+class NumberedLines:
+    """Walks through the lines of a text file and says where something is wrong."""
+
+    def __init__(self, path: Path) -> None:
+        """Read the file."""
+        self.path = path
+        self._lines = read_lines(path)
+        self.number = 0
+
+    def skip_blank(self) -> bool:
+        """Pass blank lines; whether there is anything after them."""
+        while self.number < len(self._lines) and not self._lines[self.number].strip():
+            self.number += 1
+        return self.number < len(self._lines)
+
+    def take(self, what: str) -> str:
+        """The next line.
+
+        Raises:
+            UnreadableBenchmarkFile: the file ends.
+        """
+        if self.number >= len(self._lines):
+            raise UnreadableBenchmarkFile(f"{self.path}: ends where {what} is expected")
+        self.number += 1
+        return self._lines[self.number - 1].strip()
+
+    def count(self, what: str) -> int:
+        """The next line as a number of things.
+
+        Raises:
+            UnreadableBenchmarkFile: it is none.
+        """
+        text = self.take(what)
+        if not text.isdigit():
+            raise self.wrong(f"expected {what}, got {text!r}")
+        return int(text)
+
+    def row(self, length: int, what: str) -> list[float]:
+        """The next line as numbers.
+
+        Args:
+            length: how many.
+            what: what they are.
+
+        Raises:
+            UnreadableBenchmarkFile: fewer, more, or no finite numbers.
+        """
+        text = self.take(what)
+        try:
+            values = [float(word) for word in text.split()]
+        except ValueError:
+            values = []
+        if len(values) != length or not np.isfinite(values).all():
+            raise self.wrong(f"expected {length} numbers ({what}), got {text[:80]!r}")
+        return values
+
+    def rows(self, count: int, length: int, what: str) -> np.ndarray:
+        """The next lines as a table; (count, length) float64."""
+        return np.array([self.row(length, what) for _ in range(count)]).reshape(-1, length)
+
+    def wrong(self, message: str) -> UnreadableBenchmarkFile:
+        """An error that names this place."""
+        return UnreadableBenchmarkFile(f"{self.path}, line {self.number}: {message}")
+
+
+def boxes_by_image(path: Path, row: str) -> Iterator[tuple[str, np.ndarray]]:
+    """Detections as WIDER's and FDDB's tools read them: name, count, rows `x y w h score`.
+
+    Args:
+        path: the text file.
+        row: what a row holds, for the error text.
+
+    Yields:
+        An image's name and its (N, 5) rows.
+
+    Raises:
+        UnreadableBenchmarkFile: the file has another form.
+    """
+    lines = NumberedLines(path)
+    while lines.skip_blank():
+        name = lines.take("an image's name")
+        count = lines.count("the number of its detections")
+        yield name, lines.rows(count, 5, row)

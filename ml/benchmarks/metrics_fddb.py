@@ -1,0 +1,231 @@
+"""FDDB's own metrics: discrete and continuous ROC over rasterised regions.
+
+As the official tool counts: regions are drawn on the image with whole-pixel centres and radii, an
+overlap is a ratio of pixel counts, and at each distinct score the detections and ellipses of an
+image are assigned so that the sum of overlaps is largest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from scipy.optimize import linear_sum_assignment
+
+from ml.benchmarks.samples import BrokenAnnotation
+from ml.benchmarks.scores import RESAMPLES, Scores
+from ml.evaluation.metrics import bootstrap_intervals
+from ml.imaging.io import MAX_PIXELS
+from ml.records.ids import sample_rng
+
+PROTOCOL = "fddb"
+DISCRETE_IOU = 0.5
+FALSE_POSITIVES = (100, 500, 1000, 2000)
+
+
+def region_overlaps(
+    boxes_xyxy: np.ndarray, ellipses: np.ndarray, size_hw: tuple[int, int] | None = None
+) -> np.ndarray:
+    """Overlaps of rectangles with ellipses by pixel counts, as FDDB's tool draws them.
+
+    Args:
+        boxes_xyxy: (D, 4) detections, px; both corners belong to the rectangle.
+        ellipses: (F, 5) half axes (px), angle (rad), centre (px).
+        size_hw: the image's size, where regions end; None lets them go on to the right and below.
+
+    Returns:
+        (D, F) intersection over union.
+
+    Raises:
+        BrokenAnnotation: an ellipse reaches impossibly far.
+    """
+    low = np.rint(boxes_xyxy[:, :2]).clip(0)
+    high = np.rint(boxes_xyxy[:, 2:])
+    reach = ellipses[:, 3:5] + ellipses[:, :1].clip(ellipses[:, 1:2]) + 2
+    height, width = size_hw or (
+        (int(reach[:, 1].max().clip(1)), int(reach[:, 0].max().clip(1)))
+        if len(ellipses)
+        else (1, 1)
+    )
+    if height * width > MAX_PIXELS:
+        raise BrokenAnnotation(f"an ellipse reaches to {width} x {height} px: {ellipses.tolist()}")
+    if size_hw:
+        high = np.minimum(high, [width - 1, height - 1])
+    areas = (high - low + 1).clip(0).prod(axis=1)
+    # corners of the rectangles in a table of sums, on whose right and lower border they end
+    left, top = np.minimum(low, [width, height]).astype(np.int64).T
+    right, bottom = np.minimum(high + 1, [width, height]).clip(0).astype(np.int64).T
+    right, bottom = np.maximum(right, left), np.maximum(bottom, top)
+    overlaps = np.zeros((len(boxes_xyxy), len(ellipses)))
+    for column, (a, b, angle, x, y) in enumerate(ellipses):
+        mask = np.zeros((height, width), np.uint8)
+        centre = (int(np.rint(x)), int(np.rint(y)))
+        cv2.ellipse(mask, centre, (int(a), int(b)), float(np.degrees(angle)), 0, 360, 1, -1)
+        sums = cv2.integral(mask).astype(np.int64)
+        common = sums[bottom, right] - sums[top, right] - sums[bottom, left] + sums[top, left]
+        union = areas + sums[-1, -1] - common
+        overlaps[:, column] = common / np.maximum(union, 1)
+    return overlaps
+
+
+@dataclass(frozen=True)
+class ScoreSteps:
+    """What changes in one image when the score falls past each of its distinct scores.
+
+    Attributes:
+        scores: (K,) falling.
+        detections: (K,) how many more.
+        discrete: (K,) change of the number of faces found.
+        continuous: (K,) change of the sum of overlaps.
+    """
+
+    scores: np.ndarray
+    detections: np.ndarray
+    discrete: np.ndarray
+    continuous: np.ndarray
+
+
+def score_steps(scores: np.ndarray, overlaps: np.ndarray) -> ScoreSteps:
+    """Assign anew at each distinct score of an image.
+
+    Args:
+        scores: (D,) confidences.
+        overlaps: (D, F) of detections with ellipses.
+
+    Returns:
+        The steps. A detection that overlaps nothing cannot change an assignment, so none is made
+        for it.
+    """
+    order = np.argsort(-scores, kind="stable")
+    ranked, overlaps = scores[order], overlaps[order]
+    starts = np.flatnonzero(np.diff(ranked, prepend=np.inf))
+    ends = np.append(starts[1:], len(ranked))
+    touching = (overlaps > 0).any(axis=1)
+    found, summed = np.zeros(len(starts)), np.zeros(len(starts))
+    for step, (start, end) in enumerate(zip(starts, ends, strict=True)):
+        if touching[start:end].any():
+            chosen = overlaps[:end][touching[:end]]
+            values = chosen[linear_sum_assignment(chosen, maximize=True)]
+            found[step], summed[step] = (values > DISCRETE_IOU).sum(), values.sum()
+        elif step:
+            found[step], summed[step] = found[step - 1], summed[step - 1]
+    return ScoreSteps(
+        ranked[starts], ends - starts, np.diff(found, prepend=0), np.diff(summed, prepend=0)
+    )
+
+
+@dataclass(frozen=True)
+class RocCurves:
+    """FDDB's two curves.
+
+    Attributes:
+        thresholds: (K,) distinct scores, falling.
+        false_positives: (K,) detections that found no face, discretely counted.
+        discrete: (K,) true positive rate, a face is found if its overlap is over one half.
+        continuous: (K,) true positive rate, a face is found as much as it is overlapped.
+    """
+
+    thresholds: np.ndarray
+    false_positives: np.ndarray
+    discrete: np.ndarray
+    continuous: np.ndarray
+
+    def lines(self, kind: str) -> list[str]:
+        """Rows of the official tool's files: `TPR FP threshold` if discrete, else `TPR FP`."""
+        if kind == "discrete":
+            return [
+                f"{rate:.6f} {count:.0f} {threshold:g}"
+                for rate, count, threshold in zip(
+                    self.discrete, self.false_positives, self.thresholds, strict=True
+                )
+            ]
+        pairs = zip(self.continuous, self.false_positives, strict=True)
+        return [f"{rate:.6f} {count:.0f}" for rate, count in pairs]
+
+
+class FddbEvaluation:
+    """Steps of all images, from which curves of any draw of the images follow."""
+
+    def __init__(self, steps: Sequence[ScoreSteps], num_faces: np.ndarray) -> None:
+        """Sort all images' steps by score.
+
+        Args:
+            steps: those of each image.
+            num_faces: (images,) true faces.
+        """
+        self.num_faces = np.asarray(num_faces, np.int64)
+        image = np.repeat(np.arange(len(steps)), [len(s.scores) for s in steps])
+        empty = [np.zeros(0)]
+        scores = np.concatenate([s.scores for s in steps] or empty)
+        order = np.argsort(-scores, kind="stable")
+        self._image, self._scores = image[order], scores[order]
+        self._detections, self._discrete, self._continuous = (
+            np.concatenate([getattr(s, name) for s in steps] or empty)[order]
+            for name in ("detections", "discrete", "continuous")
+        )
+        self._last = np.flatnonzero(np.diff(self._scores, append=-np.inf))
+
+    def curves(self, weights: np.ndarray | None = None) -> RocCurves:
+        """The curves, when each image counts as often as its weight says; once by default."""
+        weights = np.ones(len(self.num_faces)) if weights is None else weights
+        faces = max(float(weights @ self.num_faces), 1.0)
+        drawn = weights[self._image]
+        detections, discrete, continuous = (
+            np.cumsum(values * drawn)[self._last]
+            for values in (self._detections, self._discrete, self._continuous)
+        )
+        return RocCurves(
+            self._scores[self._last], detections - discrete, discrete / faces, continuous / faces
+        )
+
+    def metrics(self, weights: np.ndarray | None = None) -> dict[str, float]:
+        """True positive rates at given numbers of false positives; see docs/metrics.md."""
+        curves = self.curves(weights)
+        metrics = {}
+        for kind, rates in (("disc", curves.discrete), ("cont", curves.continuous)):
+            metrics[f"{kind}_tpr"] = float(rates[-1]) if len(rates) else 0.0
+            for most in FALSE_POSITIVES:
+                within = rates[curves.false_positives <= most]
+                metrics[f"{kind}_tpr_fp{most}"] = float(within.max(initial=0.0))
+        return metrics
+
+
+def score_fddb(
+    steps: Sequence[ScoreSteps], num_faces: Sequence[int], seed: int = 0, resamples: int = RESAMPLES
+) -> tuple[Scores, RocCurves]:
+    """FDDB's metrics of all images.
+
+    Args:
+        steps: those of each image.
+        num_faces: true faces of each image.
+        seed: run seed of the bootstrap.
+        resamples: how often the images are drawn again.
+
+    Returns:
+        The scores with intervals and counts, and the curves.
+    """
+    evaluation = FddbEvaluation(steps, np.asarray(num_faces))
+    images = len(evaluation.num_faces)
+    curves = evaluation.curves()
+    total = int(evaluation.num_faces.sum())
+    found = round(curves.discrete[-1] * total) if len(curves.discrete) else 0
+    false = int(curves.false_positives[-1]) if len(curves.discrete) else 0
+    scores = Scores(
+        PROTOCOL,
+        evaluation.metrics(),
+        bootstrap_intervals(
+            lambda draw: evaluation.metrics(np.bincount(draw, minlength=images).astype(float)),
+            images,
+            sample_rng(seed, "benchmarks", PROTOCOL),
+            resamples,
+        ),
+        {
+            "num_images": images,
+            "num_faces": total,
+            "num_missed": total - found,
+            "num_false_positives": false,
+        },
+    )
+    return scores, curves

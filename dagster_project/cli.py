@@ -15,6 +15,7 @@ from dagster_project.env import prepare
 from dagster_project.graph import descendants
 from dagster_project.pipeline import Pipeline
 from dagster_project.stages import project
+from ml.benchmarks import cli as benchmarks
 from ml.inference import cli as inference
 from ml.records.lineage import UnknownSample
 
@@ -76,6 +77,7 @@ def _parser(pipeline: Pipeline) -> argparse.ArgumentParser:
     bench_parser = add("bench", bench, "measure speed: all of benchmarks/, or those named")
     bench_parser.add_argument("names", nargs="*", metavar="NAME", help="such as flame_layer")
     inference.add_commands(lambda name, run, text: add(name, _plain(run), text))
+    benchmarks.add_commands(lambda name, run, text: add(name, _plain(run), text))
     add_dataset_commands(add)
     return parser
 

@@ -51,6 +51,24 @@ def image_loader(path: Path) -> Callable[[], np.ndarray]:
     return lambda: decode_image(path)
 
 
+def image_size(path: Path) -> tuple[int, int]:
+    """Height and width of an image, from its header alone; px.
+
+    Raises:
+        MissingBenchmarkFile: there is no such file.
+        UnreadableBenchmarkFile: it is no image.
+    """
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(path) as image:
+            return image.height, image.width
+    except FileNotFoundError as error:
+        raise MissingBenchmarkFile(f"{path}: no such file") from error
+    except (OSError, UnidentifiedImageError, SyntaxError, Image.DecompressionBombError) as error:
+        raise UnreadableBenchmarkFile(f"{path}: not an image: {error}") from error
+
+
 def read_mat(path: Path, keys: Sequence[str]) -> dict[str, Any]:
     """Some variables of a MATLAB file; nothing in it is executed.
 

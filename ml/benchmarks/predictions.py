@@ -15,6 +15,7 @@ line counts as one in which nothing was found. The whole form is told in docs/be
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -326,3 +327,39 @@ def _known(found: set[str], known: set[str], where: str) -> None:
             f"{where}: unknown {', '.join(sorted(found - known))}; known are "
             f"{', '.join(sorted(known))}"
         )
+
+
+def read_angle_table(path: Path) -> dict[str, HeadPredictions]:
+    """Angles of one head an image, from a table with the columns image, pitch, yaw, roll.
+
+    Args:
+        path: a .csv file; degrees, `pitch_yaw_roll_deg`.
+
+    Returns:
+        Image -> its one head.
+
+    Raises:
+        PredictionError: it is not there, lacks a column, has an image twice or no number.
+    """
+    columns = ["image", "pitch", "yaw", "roll"]
+    found: dict[str, HeadPredictions] = {}
+    try:
+        with Path(path).open(encoding="utf-8", newline="") as file:
+            reader = csv.DictReader(file)
+            if missing := sorted(set(columns) - set(reader.fieldnames or ())):
+                raise PredictionError(
+                    f"{path}: expected a .jsonl file, or a table with the columns "
+                    f"{', '.join(columns)}; lacks {', '.join(missing)}"
+                )
+            for row in reader:
+                image = str(row["image"])
+                if image in found:
+                    raise PredictionError(f"{path}, line {reader.line_num}: image {image!r} again")
+                try:
+                    angles = [[float(row[name]) for name in columns[1:]]]
+                    found[image] = HeadPredictions(euler_deg=np.array(angles))
+                except (TypeError, ValueError) as error:
+                    raise PredictionError(f"{path}, line {reader.line_num}: {error}") from error
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise PredictionError(f"{path}: cannot be read as a table: {error}") from error
+    return found

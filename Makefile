@@ -19,7 +19,7 @@ $(STAMP): pyproject.toml requirements/gliner.txt
 	$(BIN)/python -m pip install --quiet --upgrade pip "setuptools>=77"
 	$(BIN)/python -m pip install --quiet --editable ".[dev]"
 	$(BIN)/python -m pip install --quiet --no-deps -r requirements/gliner.txt
-	$(BIN)/python -m ml.generation.precompile
+	$(BIN)/python -m ml.generation.renderer.precompile
 	@touch $(STAMP)
 
 install: $(STAMP)  ## make .venv and install everything

@@ -8,13 +8,13 @@ from assets.checks.suites import ANNOTATION_STATISTICS, ANNOTATIONS
 from assets.stage_asset import stage_asset
 
 if TYPE_CHECKING:
-    from ml.annotation.stage import AnnotationsConfig
     from ml.records.report import StageReport
     from ml.records.workspace import Workspace
+    from ml.stages.annotations import AnnotationsConfig
 
 
 @stage_asset(
-    config="ml.annotation.stage:AnnotationsConfig",
+    config="ml.stages.annotations:AnnotationsConfig",
     group="annotation",
     kinds={"pytorch"},
     sharded=True,
@@ -22,6 +22,6 @@ if TYPE_CHECKING:
 )
 def annotations(ws: Workspace, config: AnnotationsConfig, shard: str) -> StageReport:
     """Heads found by the detector, with parameters from the regressor; small heads go without."""
-    from ml.annotation.stage import run_shard
+    from ml.stages.annotations import run_shard
 
     return run_shard(ws, config, shard)

@@ -22,6 +22,6 @@ if TYPE_CHECKING:
 )
 def captions(ws: Workspace, config: CaptionsConfig, shard: str) -> StageReport:
     """What each image shows, as a prompt free of personal names."""
-    from ml.captions.stage import run_shard
+    from ml.stages.captions import run_shard
 
     return run_shard(ws, config, shard)

@@ -10,9 +10,9 @@ from assets.stage_asset import stage_asset
 from ml.records.ids import shard_name
 
 if TYPE_CHECKING:
-    from ml.annotation.crops import CropsConfig
     from ml.records.report import StageReport
     from ml.records.workspace import Workspace
+    from ml.stages.crops import CropsConfig
 
 
 def crop_shards(section: Mapping[str, Any]) -> list[str]:
@@ -26,7 +26,7 @@ def crop_shards(section: Mapping[str, Any]) -> list[str]:
 
 
 @stage_asset(
-    config="ml.annotation.crops:CropsConfig",
+    config="ml.stages.crops:CropsConfig",
     group="annotation",
     kinds={"numba"},
     sharded=True,
@@ -34,6 +34,6 @@ def crop_shards(section: Mapping[str, Any]) -> list[str]:
 )
 def crops(ws: Workspace, config: CropsConfig, shard: str) -> StageReport:
     """Single rendered heads with exact parameters."""
-    from ml.annotation.crops import run_shard
+    from ml.stages.crops import run_shard
 
     return run_shard(ws, config, shard)

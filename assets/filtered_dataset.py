@@ -8,13 +8,13 @@ from assets.checks.suites import DATASET_STATISTICS, FILTERED_DATASET, FILTERED_
 from assets.stage_asset import stage_asset
 
 if TYPE_CHECKING:
-    from ml.filtering.stage import FilteredDatasetConfig
     from ml.records.report import StageReport
     from ml.records.workspace import Workspace
+    from ml.stages.filtered_dataset import FilteredDatasetConfig
 
 
 @stage_asset(
-    config="ml.filtering.stage:FilteredDatasetConfig",
+    config="ml.stages.filtered_dataset:FilteredDatasetConfig",
     group="dataset",
     kinds={"pandas"},
     suites=(FILTERED_VERDICTS, FILTERED_DATASET, DATASET_STATISTICS),
@@ -24,8 +24,6 @@ def filtered_dataset(ws: Workspace, config: FilteredDatasetConfig) -> StageRepor
 
     Its checks gate the training.
     """
-    from ml.filtering.stage import run
-    from ml.training.determinism import prepare_torch
+    from ml.stages.filtered_dataset import run
 
-    prepare_torch(ws, "filtered_dataset")
     return run(ws, config)

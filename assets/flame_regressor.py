@@ -7,20 +7,20 @@ from typing import TYPE_CHECKING
 from assets.stage_asset import stage_asset
 
 if TYPE_CHECKING:
-    from ml.annotation.stage_regressor import FlameRegressorConfig
     from ml.records.report import StageReport
     from ml.records.workspace import Workspace
+    from ml.stages.flame_regressor import FlameRegressorConfig
     from ml.training.tracking import Tracker
 
 
 @stage_asset(
-    config="ml.annotation.stage_regressor:FlameRegressorConfig",
+    config="ml.stages.flame_regressor:FlameRegressorConfig",
     group="annotation",
     kinds={"pytorch"},
     tracked=True,
 )
 def flame_regressor(ws: Workspace, config: FlameRegressorConfig, tracker: Tracker) -> StageReport:
     """From a crop of a head to 413 parameters; stands where the paper has DAD-3DNet."""
-    from ml.annotation.stage_regressor import run
+    from ml.stages.flame_regressor import run
 
     return run(ws, config, tracker)

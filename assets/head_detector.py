@@ -7,20 +7,20 @@ from typing import TYPE_CHECKING
 from assets.stage_asset import stage_asset
 
 if TYPE_CHECKING:
-    from ml.detection.stage import HeadDetectorConfig
     from ml.records.report import StageReport
     from ml.records.workspace import Workspace
+    from ml.stages.head_detector import HeadDetectorConfig
     from ml.training.tracking import Tracker
 
 
 @stage_asset(
-    config="ml.detection.stage:HeadDetectorConfig",
+    config="ml.stages.head_detector:HeadDetectorConfig",
     group="annotation",
     kinds={"pytorch", "transformers"},
     tracked=True,
 )
 def head_detector(ws: Workspace, config: HeadDetectorConfig, tracker: Tracker) -> StageReport:
     """An RT-DETR, trained on the labels."""
-    from ml.detection.stage import run
+    from ml.stages.head_detector import run
 
     return run(ws, config, tracker)

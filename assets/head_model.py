@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 from assets.stage_asset import stage_asset
 
 if TYPE_CHECKING:
-    from ml.flame.stage import HeadModelConfig
     from ml.records.report import StageReport
     from ml.records.workspace import Workspace
+    from ml.stages.head_model import HeadModelConfig
 
 
 @stage_asset(
-    config="ml.flame.stage:HeadModelConfig",
+    config="ml.stages.head_model:HeadModelConfig",
     group="sources",
     kinds={"numpy"},
 )
@@ -22,6 +22,6 @@ def head_model(ws: Workspace, config: HeadModelConfig) -> StageReport:
 
     The demo's head is procedural; licensed FLAME files take its place in other profiles.
     """
-    from ml.flame.stage import run
+    from ml.stages.head_model import run
 
     return run(ws, config)

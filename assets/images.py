@@ -25,6 +25,6 @@ def images(ws: Workspace, config: ImagesConfig, shard: str) -> StageReport:
 
     Only labels, the regressor's training set and evaluation may read the truth.
     """
-    from ml.generation.stage import run_shard
+    from ml.stages.images import run_shard
 
     return run_shard(ws, config, shard)

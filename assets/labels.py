@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 from assets.stage_asset import stage_asset
 
 if TYPE_CHECKING:
-    from ml.dataset.labels import LabelsConfig
     from ml.records.report import StageReport
     from ml.records.workspace import Workspace
+    from ml.stages.labels import LabelsConfig
 
 
 @stage_asset(
-    config="ml.dataset.labels:LabelsConfig",
+    config="ml.stages.labels:LabelsConfig",
     group="annotation",
     kinds={"coco"},
 )
@@ -22,6 +22,6 @@ def labels(ws: Workspace, config: LabelsConfig) -> StageReport:
 
     In the demo the renderer's truth stands in for the annotator.
     """
-    from ml.dataset.labels import run
+    from ml.stages.labels import run
 
     return run(ws, config)

@@ -25,6 +25,6 @@ def poses(ws: Workspace, config: PosesConfig, shard: str) -> StageReport:
 
     The split of everything made later is fixed here, by the pose.
     """
-    from ml.poses.stage import run_shard
+    from ml.stages.poses import run_shard
 
     return run_shard(ws, config, shard)

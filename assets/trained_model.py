@@ -9,18 +9,18 @@ from assets.stage_asset import stage_asset
 if TYPE_CHECKING:
     from ml.records.report import StageReport
     from ml.records.workspace import Workspace
-    from ml.training.stage import TrainedModelConfig
+    from ml.stages.trained_model import TrainedModelConfig
     from ml.training.tracking import Tracker
 
 
 @stage_asset(
-    config="ml.training.stage:TrainedModelConfig",
+    config="ml.stages.trained_model:TrainedModelConfig",
     group="training",
     kinds={"pytorch", "lightning"},
     tracked=True,
 )
 def trained_model(ws: Workspace, config: TrainedModelConfig, tracker: Tracker) -> StageReport:
     """All heads of an image, boxes and FLAME parameters, in one pass; trained on pseudo-labels."""
-    from ml.training.stage import run
+    from ml.stages.trained_model import run
 
     return run(ws, config, tracker)

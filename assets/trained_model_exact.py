@@ -9,12 +9,12 @@ from assets.stage_asset import stage_asset
 if TYPE_CHECKING:
     from ml.records.report import StageReport
     from ml.records.workspace import Workspace
-    from ml.training.stage import TrainedModelExactConfig
+    from ml.stages.trained_model_exact import TrainedModelExactConfig
     from ml.training.tracking import Tracker
 
 
 @stage_asset(
-    config="ml.training.stage:TrainedModelExactConfig",
+    config="ml.stages.trained_model_exact:TrainedModelExactConfig",
     group="training",
     kinds={"pytorch", "lightning"},
     tracked=True,
@@ -23,6 +23,6 @@ def trained_model_exact(
     ws: Workspace, config: TrainedModelExactConfig, tracker: Tracker
 ) -> StageReport:
     """The upper bound: `trained_model` with the renderer's truth in place of pseudo-labels."""
-    from ml.training.stage import run
+    from ml.stages.trained_model_exact import run
 
     return run(ws, config, tracker)

@@ -19,6 +19,7 @@ import torch
 from smplx.lbs import lbs
 
 from benchmarks.report import Clock, parser_of, start
+from ml.flame.frames import network_to_image
 from ml.flame.head_model import HeadModel
 from ml.flame.layer import Z_OFFSET_M
 from ml.flame.params import split
@@ -66,7 +67,7 @@ class PlainWay:
         boxes, scores, flame = found.boxes_xyxy[0], found.scores[0], found.flame[0]
         sure = (scores >= self.config.score_threshold).nonzero()[:, 0]
         rows = sure[greedy(boxes[sure], scores[sure], self.config)]
-        meshes = [self.mesh(letterbox.flame_to_image(flame[row][None])) for row in rows]
+        meshes = [self.mesh(network_to_image(flame[row][None], letterbox)) for row in rows]
         return np.stack(meshes) if meshes else np.zeros((0, 5023, 3), np.float32)
 
     def mesh(self, flame: torch.Tensor) -> np.ndarray:

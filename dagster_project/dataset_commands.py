@@ -57,8 +57,8 @@ def add_dataset_commands(add: Add) -> None:
 
 def export_dataset(pipeline: Pipeline, options: argparse.Namespace) -> int:
     """Write a copy of the dataset."""
-    from ml.dataset.formats.export import SPLITS, ExportRequest
-    from ml.dataset.formats.export import export_dataset as write
+    from ml.release.export import SPLITS, ExportRequest
+    from ml.release.export import export_dataset as write
 
     request = ExportRequest(
         options.format,
@@ -74,7 +74,7 @@ def export_dataset(pipeline: Pipeline, options: argparse.Namespace) -> int:
 
 def import_official(pipeline: Pipeline, options: argparse.Namespace) -> int:
     """Read the official release."""
-    from ml.dataset.formats.official_writer import import_official as read
+    from ml.release.official_writer import import_official as read
 
     report = read(options.source, options.target, pipeline.params.run.seed)
     print(f"{report.num_out} images in {options.target / 'data'}")
@@ -101,7 +101,7 @@ def licences(pipeline: Pipeline, options: argparse.Namespace) -> int:
 
 def label_export(pipeline: Pipeline, options: argparse.Namespace) -> int:
     """Write pictures with pre-annotations."""
-    from ml.dataset.labelling import export_for_labelling
+    from ml.labels.tool_export import export_for_labelling
 
     target = options.target.absolute()
     report = export_for_labelling(pipeline.workspace(), target, options.count, options.worst)
@@ -111,7 +111,7 @@ def label_export(pipeline: Pipeline, options: argparse.Namespace) -> int:
 
 def label_import(pipeline: Pipeline, options: argparse.Namespace) -> int:
     """Check a file of labels, copy it to `labels/` and say how to use it."""
-    from ml.dataset.label_import import import_labels
+    from ml.labels.tool_import import import_labels
     from ml.records.atomic import write_bytes
     from ml.records.exclusions import Exclusions
     from ml.records.tables import IMAGES, read_stage

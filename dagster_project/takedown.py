@@ -10,7 +10,7 @@ from pathlib import Path
 
 from dagster_project.markers import read_marker, unit_files, write_marker
 from dagster_project.pipeline import Pipeline
-from ml.dataset.takedown import REGISTER_NAME, Removal, find_target, search, take_down
+from ml.takedown.removal import REGISTER_NAME, Removal, find_target, search, take_down
 
 _PICTURES = ("*.jpg", "*.jpeg", "*.png")
 

@@ -26,8 +26,8 @@ def export_dataset(context: dg.OpExecutionContext, config: ExportConfig) -> int:
     Raises:
         dg.Failure: a licence forbids it, or there is nothing to write.
     """
-    from ml.dataset.formats.export import ExportRequest
-    from ml.dataset.formats.export import export_dataset as write
+    from ml.release.export import ExportRequest
+    from ml.release.export import export_dataset as write
 
     values = context.resources.project.params.values
     card = values["filtered_dataset"]["facts"]["parents"]
@@ -55,7 +55,7 @@ class LabelExportConfig(dg.Config):
 @dg.op(required_resource_keys={"project"})
 def export_for_labelling(context: dg.OpExecutionContext, config: LabelExportConfig) -> int:
     """Write pictures, pre-annotations and the gallery; returns the number of pictures."""
-    from ml.dataset.labelling import export_for_labelling as write
+    from ml.labels.tool_export import export_for_labelling as write
 
     workspace = context.resources.project.workspace()
     report = write(workspace, Path(config.target), config.count, config.share_worst)

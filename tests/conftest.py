@@ -4,6 +4,13 @@ from __future__ import annotations
 
 import pytest
 
+pytest_plugins = [
+    "tests.fixtures.ball_head",
+    "tests.fixtures.mlflow_folder",
+    "tests.fixtures.scenes",
+    "tests.fixtures.small_dataset",
+]
+
 
 @pytest.fixture(scope="session")
 def procedural_head():

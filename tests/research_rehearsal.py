@@ -117,15 +117,15 @@ def build_identity_index(folder: Path) -> None:
 def build_sources(folder: Path) -> None:
     """Pictures of people from our renderer, and three that must be refused."""
     from ml.captions.config import CaptionsConfig
-    from ml.captions.stage import run_shard as caption
     from ml.flame.procedural import build_procedural_head
     from ml.generation.config import ImagesConfig
-    from ml.generation.stage import run_shard as render
     from ml.imaging.io import encode_jpeg
     from ml.poses.config import PosesConfig
-    from ml.poses.stage import run_shard as pose
     from ml.records.shards import ShardReader
     from ml.records.workspace import Workspace
+    from ml.stages.captions import run_shard as caption
+    from ml.stages.images import run_shard as render
+    from ml.stages.poses import run_shard as pose
 
     if folder.exists():
         return

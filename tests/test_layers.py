@@ -1,4 +1,4 @@
-"""The direction of imports: dagster_project -> assets, ops -> ml, and ml's own floor."""
+"""The direction of imports: dagster_project -> assets, ops -> ml, and the floors of ml's packages."""
 
 import ast
 import subprocess
@@ -10,7 +10,16 @@ import pytest
 ROOT = Path(__file__).parents[1]
 ORCHESTRATORS = {"dagster", "dvc", "great_expectations"}
 UPPER = {"assets", "ops", "dagster_project"}
-FLOOR = {"records", "imaging", "flame"}
+#: The packages of `ml`, lowest first: each imports from lower floors alone.
+FLOORS = (
+    {"records", "imaging"},
+    {"flame", "labels", "poses", "takedown", "training"},
+    {"captions", "model"},
+    {"dataset", "generation", "inference", "training_data"},
+    {"box_detection", "detector_training", "evaluation", "release"},
+    {"annotation", "filtering"},
+    {"stages"},
+)
 HEAVY = {"transformers", "lightning", "mlflow", "diffusers", "onnxruntime", "matplotlib"}
 
 
@@ -43,11 +52,77 @@ def test_assets_and_ops_do_not_reach_into_definitions(folder):
         assert "dagster_project.definitions" not in set(imports(path)), path
 
 
-def test_the_floor_imports_nothing_above_itself():
-    for package in FLOOR:
-        for path in modules(f"ml/{package}"):
-            used = {name.split(".")[1] for name in imports(path) if name.startswith("ml.")}
-            assert used <= FLOOR, path
+def run_time_imports(path):
+    """Modules that a file imports, anywhere in it, except for types alone."""
+    tree = ast.parse(path.read_text())
+    for_types = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)
+        for statement in node.body
+        for inner in ast.walk(statement)
+    }
+    for node in ast.walk(tree):
+        if id(node) in for_types:
+            continue
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def package_graph(root):
+    """Package of `ml` -> the other packages that its modules import, lazily or not."""
+    packages = {path.name for path in (root / "ml").iterdir() if (path / "__init__.py").exists()}
+    graph = {}
+    for package in packages:
+        names = {
+            name
+            for path in (root / "ml" / package).rglob("*.py")
+            for name in run_time_imports(path)
+        }
+        used = {name.split(".")[1] for name in names if name.startswith("ml.")}
+        graph[package] = (used & packages) - {package}
+    return graph
+
+
+def floor_of(graph):
+    """The longest chain of imports below each package.
+
+    Raises:
+        ValueError: packages import one another in a circle.
+    """
+    levels, path = {}, []
+
+    def level(package):
+        if package in path:
+            raise ValueError(" -> ".join([*path[path.index(package) :], package]))
+        if package not in levels:
+            path.append(package)
+            levels[package] = 1 + max((level(used) for used in graph[package]), default=-1)
+            path.pop()
+        return levels[package]
+
+    for package in graph:
+        level(package)
+    return levels
+
+
+def test_the_packages_of_ml_stand_on_their_floors():
+    graph = package_graph(ROOT)
+    stated = {package: number for number, floor in enumerate(FLOORS) for package in floor}
+    assert set(stated) == set(graph), "a package without a floor, or a floor without its package"
+    levels = floor_of(graph)  # raises on a cycle
+    assert levels == stated
+
+
+def test_cycles_and_lazy_imports_are_seen(tmp_path):
+    for package, text in (("a", "from ml.b import x\n"), ("b", "def f():\n    import ml.a.y\n")):
+        (tmp_path / "ml" / package).mkdir(parents=True)
+        (tmp_path / "ml" / package / "__init__.py").write_text("")
+        (tmp_path / "ml" / package / "code.py").write_text(text)
+    with pytest.raises(ValueError, match="a -> b -> a|b -> a -> b"):
+        floor_of(package_graph(tmp_path))
 
 
 def test_importing_ml_loads_nothing_heavy():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import shutil
 from pathlib import Path
@@ -10,23 +9,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ml.dataset.coco import CocoError, read_coco
-from ml.dataset.formats.official_reader import NotARelease, iter_release, iter_split
-from ml.dataset.formats.official_writer import write_official
-from ml.dataset.formats.source import iter_dataset
-from ml.dataset.label_import import LabelImportError, import_labels
-from ml.dataset.labelling import CVAT_FILE, STUDIO_FILE, export_for_labelling
 from ml.imaging.io import UnreadableImage, decode_image, encode_jpeg, encode_png
+from ml.labels.coco import CocoError, read_coco
+from ml.labels.tool_export import CVAT_FILE, STUDIO_FILE, export_for_labelling
+from ml.labels.tool_import import LabelImportError, import_labels
 from ml.records.exclusions import Exclusions
 from ml.records.shards import DamagedSample, ShardReader, shard_writer
 from ml.records.tables import IMAGES, read_stage
+from ml.release.official_reader import NotARelease, iter_release, iter_split
+from ml.release.official_writer import write_official
+from ml.release.source import iter_dataset
+from tests.fixtures import small_dataset
 from tests.malformed import damaged_bytes, damaged_json, dump
-
-_spec = importlib.util.spec_from_file_location(
-    "small_dataset", Path(__file__).parent / "ml" / "dataset" / "conftest.py"
-)
-small_dataset = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(small_dataset)
 
 PER_FAMILY = 50
 SHARD = "shard-00000"

@@ -1,6 +1,6 @@
 """Augmentation of single-head crops: what the detector's boxes and small heads will do to them.
 
-Colour, blur and noise are those of whole images, see `ml.dataset.augmentation`.
+Colour, blur and noise are those of whole images, see `ml.training_data.augmentation`.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ml.dataset.augmentation import AugmentConfig, Similarity, change_look
 from ml.records.config import StageConfig
+from ml.training_data.augmentation import AugmentConfig, Similarity, change_look
 
 Image = NDArray[np.uint8]
 

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from ml.annotation.dad import DadRegressor
-from ml.annotation.frames import extract_crops, square_frames
+from ml.annotation.dad_3dnet import DadRegressor
 from ml.annotation.regressor import FlameRegressor, MirroredRegressor, load_regressor
+from ml.flame.frames import extract_crops, square_frames
 from ml.flame.head_model import HeadModel
 from ml.records.config import StageConfig
 from ml.records.models import ModelRef

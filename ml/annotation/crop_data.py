@@ -20,8 +20,8 @@ from ml.annotation.augment import (
     random_crop,
     truncated,
 )
-from ml.annotation.frames import square_frames
 from ml.annotation.regressor import RegressorArchitecture
+from ml.flame.frames import square_frames
 from ml.flame.head_model import HeadModel
 from ml.flame.projection import mirror_flame
 from ml.imaging.io import UnreadableImage, decode_image

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from ml.detection.drawing import draw_boxes, enlarge
+from ml.box_detection.drawing import draw_boxes, enlarge
 from ml.flame.geometry import HeadGeometry
 
 _BOX_RGB = (255, 210, 60)

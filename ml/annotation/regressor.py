@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from ml.annotation.frames import BOX_MARGIN
+from ml.flame.frames import BOX_MARGIN
 from ml.flame.params import NUM_PARAMETERS, ROTATION, FlameParameters, join
 from ml.flame.projection import MirrorMaps, mean_flame, mirror_flame
 from ml.flame.rotation import matrix_from_6d, sixd_from_matrix

@@ -1,1 +1,1 @@
-"""The dataset: labels, splits, samples and augmentation for training, statistics and card."""
+"""What the filtered dataset is: its splits, statistics and card."""

@@ -13,7 +13,6 @@ from typing import Protocol
 import numpy as np
 import pandas as pd
 
-from ml.evaluation.matching import match_heads
 from ml.evaluation.metrics import (
     angle_error_deg,
     average_precision,
@@ -23,6 +22,7 @@ from ml.evaluation.metrics import (
     nme_bbox,
 )
 from ml.flame.geometry import HeadGeometry
+from ml.imaging.matching import match_heads
 from ml.records.heads import Heads
 
 ANGLES = ("pitch", "yaw", "roll")

@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from ml.dataset.samples import HeadLabels, HeadSamples, LabelLimits, exact_labels
 from ml.evaluation.protocol import EvaluationSample
 from ml.records.exclusions import Exclusions
 from ml.records.heads import Heads
 from ml.records.progress import progress
 from ml.records.tables import IMAGES, TRUTH, read_stage
 from ml.records.workspace import Workspace
+from ml.training_data.samples import HeadLabels, HeadSamples, LabelLimits, exact_labels
 
 GROUP_COLUMNS = ("visible", "skin_tone", "hair_style", "glasses", "hat")
 

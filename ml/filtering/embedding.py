@@ -11,8 +11,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ml.detection.base import Image
-from ml.detection.face_models import (
+from ml.box_detection.base import Image
+from ml.box_detection.face_models import (
     FaceModelError,
     Faces,
     LandmarkedFaceDetector,

@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from ml.detection.base import Image
-from ml.detection.face_models import FaceModelName, FaceModelSettings, load_face_model
+from ml.box_detection.base import Image
+from ml.box_detection.face_models import FaceModelName, FaceModelSettings, load_face_model
 from ml.filtering.embedding import FaceReader, OnnxEmbedder, SFaceEmbedder
 from ml.filtering.rules import Finding
 from ml.imaging.io import UnreadableImage, decode_image

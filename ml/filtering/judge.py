@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from pydantic import Field
 
-from ml.detection.base import Boxes, HeadDetectorBackend, Image, select_detections
-from ml.detection.faces import FaceDetectorBackend
+from ml.box_detection.base import Boxes, HeadDetectorBackend, Image, select_detections
+from ml.box_detection.faces import FaceDetectorBackend
 from ml.filtering.rules import (
     KEEP,
     CutForm,

@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ml.detection.base import Boxes, Image
+from ml.box_detection.base import Boxes, Image
 from ml.imaging.boxes import box_iou
 
 KEEP = "keep"

@@ -13,7 +13,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from ml.detection.base import Image
+from ml.box_detection.base import Image
 from ml.filtering.rules import Finding
 from ml.records.config import StageConfig
 from ml.records.models import Model, ModelRef

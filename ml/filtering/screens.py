@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
-from ml.detection.base import Image
+from ml.box_detection.base import Image
 from ml.filtering.identity import KNOWN_IDENTITY, IdentityConfig
 from ml.filtering.rules import Finding
 from ml.filtering.safety import UNSAFE_CLASS, UNSAFE_CONCEPT, SafetyConfig

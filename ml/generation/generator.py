@@ -12,8 +12,8 @@ import numpy as np
 from ml.captions.scene import Scene
 from ml.flame.head_model import HeadModel
 from ml.generation.config import DIFFUSION_BACKENDS, ImagesConfig
-from ml.generation.renderer import render_pncc, render_sample
-from ml.generation.truth import TruthHead
+from ml.generation.renderer.renderer import render_pncc, render_sample
+from ml.generation.renderer.truth import TruthHead
 from ml.poses.skeleton import PoseSample
 
 
@@ -102,7 +102,7 @@ class ImageGenerator(Protocol):
 
 
 class Renderer:
-    """The embedded generator, see `ml.generation.renderer`."""
+    """The embedded generator, see `ml.generation.renderer.renderer`."""
 
     name = "renderer"
 

@@ -7,11 +7,8 @@ from typing import TypeVar
 
 import cv2
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
-
-from ml.flame.projection import transform_flame
 
 PADDING_VALUE = 127
 """Grey of the padding, all channels, as in the published training."""
@@ -85,33 +82,10 @@ class Letterbox:
         Returns:
             (..., 4) image pixels.
         """
-        return self._inverse().boxes_to_network(boxes_xyxy)
+        return self.inverse().boxes_to_network(boxes_xyxy)
 
-    def flame_to_network(self, flame: ArrayT) -> ArrayT:
-        """FLAME parameters from image to network pixels: translation and scale move, no more.
-
-        Args:
-            flame: (..., 413) image pixels.
-
-        Returns:
-            (..., 413) network pixels.
-        """
-        if isinstance(flame, Tensor):
-            return transform_flame(flame, self.scale, flame.new_tensor([self.pad_x, self.pad_y]))
-        return self.flame_to_network(torch.from_numpy(flame)).numpy()
-
-    def flame_to_image(self, flame: ArrayT) -> ArrayT:
-        """FLAME parameters from network to image pixels.
-
-        Args:
-            flame: (..., 413) network pixels.
-
-        Returns:
-            (..., 413) image pixels.
-        """
-        return self._inverse().flame_to_network(flame)
-
-    def _inverse(self) -> Letterbox:
+    def inverse(self) -> Letterbox:
+        """The similarity from network pixels to image pixels."""
         return Letterbox(1 / self.scale, -self.pad_x / self.scale, -self.pad_y / self.scale)
 
 

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ml.evaluation.matching import match_heads
 from ml.flame.projection import MirrorMaps, mean_flame, mirror_flame
+from ml.imaging.matching import match_heads
 from ml.inference.predictor import DEFAULT_BATCH, HeadPredictor
 from ml.model.postprocess import PostprocessConfig
 from ml.records.heads import Heads

@@ -10,8 +10,8 @@ import numpy as np
 
 from ml.flame.head_model import HeadModel
 from ml.flame.params import SCALE, TRANSLATION
-from ml.flame.pictures import vertex_colours
 from ml.flame.projection import MIN_SCALE
+from ml.flame.views import vertex_colours
 from ml.inference.heads import DetectedHeads
 from ml.inference.options import FORMATS, UNITS, MeshFormat, MeshUnit
 from ml.records.atomic import write_bytes

@@ -8,15 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from ml.dataset.coco import CocoBox, CocoDataset, CocoImage, to_coco_dict
 from ml.flame.params import split
-from ml.generation.pncc import pncc_map
+from ml.flame.pncc import pncc_map
 from ml.imaging.boxes import clip_boxes, xyxy_to_xywh
 from ml.inference.alignment import AlignedHead, align_head
 from ml.inference.drawing import Style, draw_heads
 from ml.inference.heads import DetectedHeads, HeadShapes
 from ml.inference.meshes import mesh_bytes, save_meshes, upright_vertices
 from ml.inference.options import DRAW_METHODS, DrawMethod, MeshFormat, MeshUnit
+from ml.labels.coco import CocoBox, CocoDataset, CocoImage, to_coco_dict
 from ml.records.heads import Heads
 
 _STYLES: dict[DrawMethod, tuple[Style, ...]] = {

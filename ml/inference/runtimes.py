@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ml.flame.frames import network_to_image
 from ml.imaging.letterbox import Letterbox
 from ml.model.detector import HeadDetectorNetwork
 from ml.model.export import METADATA_KEY, ONNX_INPUT, ONNX_OUTPUTS, suppression_inputs
@@ -148,7 +149,7 @@ class OnnxRuntime:
                 Heads(
                     letterbox.boxes_to_image(boxes[rows]),
                     scores[rows],
-                    letterbox.flame_to_image(flame[rows]),
+                    network_to_image(flame[rows], letterbox),
                 )
             )
         return heads

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from ml.model.backbone import Encoder, YoloNASBackbone
 from ml.model.blocks import Norm
 from ml.model.config import ModelConfig
-from ml.model.heads import STRIDES, DetectionHeads
+from ml.model.flame_branches import STRIDES, DetectionHeads
 from ml.model.neck import PANNeckWithC2
 from ml.model.outputs import Anchors, RawOutputs, SparseOutputs
 

@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from ml.flame.params import join
 from ml.model.decode import decode, decode_boxes, decode_flame
 from ml.model.detector import HeadDetectorNetwork
+from ml.model.flame_branches import STRIDES
 from ml.model.fusing import fuse
-from ml.model.heads import STRIDES
 from ml.model.kept import KeptHeadsNetwork
 from ml.model.outputs import Anchors, RawOutputs
 from ml.model.postprocess import PostprocessConfig

@@ -16,14 +16,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ml.flame.frames import network_to_image
 from ml.flame.params import join
 from ml.imaging.letterbox import Letterbox
 from ml.model.blocks import ConvBNAct, QARepVGGBlock
 from ml.model.cells import Cells, cell_windows, values_at
 from ml.model.decode import decode_boxes, decode_flame
 from ml.model.detector import HeadDetectorNetwork
+from ml.model.flame_branches import STRIDES, ScaleHead
 from ml.model.fusing import fuse
-from ml.model.heads import STRIDES, ScaleHead
 from ml.model.outputs import Anchors
 from ml.model.postprocess import PostprocessConfig, candidates, suppress
 from ml.records.heads import Heads
@@ -122,7 +123,7 @@ class KeptHeadsNetwork(nn.Module):
         flame = join(decode_flame(raw, centres, strides, self.config.head))
         results = []
         for i, (letterbox, rows) in enumerate(zip(letterboxes, kept, strict=True)):
-            own = letterbox.flame_to_image(flame[image_index == i])
+            own = network_to_image(flame[image_index == i], letterbox)
             results.append(
                 Heads(
                     letterbox.boxes_to_image(boxes[i, rows]).cpu().numpy(),

@@ -8,6 +8,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from ml.flame.frames import network_to_image
 from ml.imaging.boxes import nms_mask
 from ml.imaging.letterbox import Letterbox
 from ml.model.decode import decode
@@ -65,7 +66,7 @@ def postprocess(
             Heads(
                 letterbox.boxes_to_image(decoded.boxes_xyxy[i, rows]).cpu().numpy(),
                 decoded.scores[i, rows].cpu().numpy(),
-                letterbox.flame_to_image(decoded.flame[i, rows]).cpu().numpy(),
+                network_to_image(decoded.flame[i, rows], letterbox).cpu().numpy(),
             )
         )
     return results

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from ml.captions.describers import DescriberConfig
+from ml.poses.describers import DescriberConfig
 from ml.records.config import StageConfig
 from ml.records.models import ModelRef
 

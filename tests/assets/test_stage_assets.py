@@ -41,8 +41,8 @@ def test_assets_and_ops_do_not_know_the_project():
 
 
 def test_crop_shards_are_those_the_library_makes():
-    from ml.annotation.crops import CropsConfig
-    from ml.annotation.crops import crop_shards as made
+    from ml.stages.crops import CropsConfig
+    from ml.stages.crops import crop_shards as made
 
     for num_crops in (2, 500, 501):
         config = CropsConfig(num_crops=num_crops, crops_per_shard=250)

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 import yaml
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "ml" / "training"))
-from tiny_world import make_world
 
 from dagster_project.params import compose
 from dagster_project.stages import ROOT, STAGES
 from ml.model.losses import LossConfig, loss_config
 from ml.records.config import read_config
+from ml.stages.trained_model import TrainedModelConfig, run
 from ml.training.optim import lr_factor
-from ml.training.stage import TrainedModelConfig, run
 from ml.training.tracking import NullTracker
+from tests.fixtures.tiny_world import make_world
 
 ABLATIONS = {
     "ablation_no_vertices": {"vertices_weight": 0.0},

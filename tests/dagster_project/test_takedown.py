@@ -3,7 +3,7 @@
 import pandas as pd
 
 from dagster_project import takedown
-from ml.dataset.takedown import Removal, Target
+from ml.takedown.removal import Removal, Target
 
 
 def test_edited_stages_are_recorded_and_older_versions_forgotten(toy, monkeypatch):

@@ -10,12 +10,12 @@ import numpy as np
 import torch
 
 from ml.flame.head_model import HeadModel
+from ml.flame.pncc import draw_pncc, drawn_faces
 from ml.generation.config import HeadVariation
 from ml.generation.generator import GenerationRequest
-from ml.generation.people import draw_flame, head_kit, one_thread
-from ml.generation.pncc import draw_pncc, drawn_faces
-from ml.generation.renderer import require_posed
-from ml.generation.truth import TruthHead, head_extents
+from ml.generation.renderer.people import draw_flame, head_kit, one_thread
+from ml.generation.renderer.renderer import require_posed
+from ml.generation.renderer.truth import TruthHead, head_extents
 from ml.imaging.rasterizer import Float32Array, Int32Array, rasterize
 from ml.poses.openpose import JOINT_RADIUS_PX, draw_openpose
 from ml.poses.skeleton import PoseSample

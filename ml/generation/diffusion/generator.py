@@ -18,7 +18,7 @@ from ml.generation.diffusion.conditions import Condition, openpose_condition, pn
 from ml.generation.diffusion.pipelines import LoadedPipeline, load_pipeline
 from ml.generation.diffusion.texts import TextEmbedding, TextEncoder
 from ml.generation.generator import GeneratedSample, GenerationRequest, NotGenerated
-from ml.generation.people import one_thread
+from ml.generation.renderer.people import one_thread
 
 logger = logging.getLogger(__name__)
 

@@ -4,7 +4,7 @@ import pytest
 
 from ml.annotation import augment
 from ml.annotation.augment import NO_AUGMENTATION, CropAugmentConfig
-from ml.annotation.frames import extract_crops, image_to_crop
+from ml.flame.frames import extract_crops, image_to_crop
 
 FRAME = np.array([40.0, 30.0, 100.0])
 

@@ -7,7 +7,6 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from scipy.spatial.transform import Rotation
 
-from ml.evaluation.matching import match_heads
 from ml.evaluation.metrics import (
     angle_error_deg,
     average_precision,
@@ -16,6 +15,7 @@ from ml.evaluation.metrics import (
     geodesic_deg,
     nme_bbox,
 )
+from ml.imaging.matching import match_heads
 
 
 def test_average_precision_by_hand():

@@ -3,7 +3,6 @@ import pandas as pd
 import pytest
 import torch
 
-from ml.evaluation.annotation_quality import annotated_heads
 from ml.evaluation.baselines import always_frontal, mean_head
 from ml.evaluation.protocol import EvaluationSample, evaluate
 from ml.evaluation.report import METRICS, Metric, cell, group_table, results_frame, write_report
@@ -12,6 +11,7 @@ from ml.flame.params import ROTATION, SCALE
 from ml.flame.rotation import matrix_from_euler_deg, sixd_from_matrix
 from ml.inference.drawing import draw_heads
 from ml.records.heads import Heads
+from ml.stages.annotation_quality import annotated_heads
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from ml.detection.face_models import FaceModelError, FaceModelSettings, load_face_model
+from ml.box_detection.face_models import FaceModelError, FaceModelSettings, load_face_model
 from ml.filtering import identity
 from ml.filtering.embedding import (
     FaceReader,

@@ -2,23 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
-
 import numpy as np
 import pytest
 
 from ml.filtering.judge import DetectionLimits, Judge, Judgement, RulesConfig
 from ml.filtering.rules import Finding
-
-_spec = importlib.util.spec_from_file_location("fakes", Path(__file__).with_name("fakes.py"))
-fakes = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(fakes)
-picture, SquareDetector, LopsidedDetector = (
-    fakes.picture,
-    fakes.SquareDetector,
-    fakes.LopsidedDetector,
-)
+from tests.fixtures.filter_fakes import LopsidedDetector, SquareDetector, picture
 
 ONE = picture((50, 30, 20))
 TWO = picture((20, 30, 15), (80, 30, 15))

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+from ml.flame.frames import image_to_network, network_to_image
 from ml.imaging.letterbox import PADDING_VALUE, Letterbox, letterbox_image
 
 
@@ -60,7 +61,7 @@ def test_round_trips(kind):
     back = letterbox.boxes_to_image(letterbox.boxes_to_network(boxes))
     assert type(back) is type(boxes)
     np.testing.assert_allclose(back, boxes, rtol=1e-4)
-    again = letterbox.flame_to_image(letterbox.flame_to_network(flame))
+    again = network_to_image(image_to_network(flame, letterbox), letterbox)
     assert type(again) is type(flame)
     np.testing.assert_allclose(again, flame, atol=1e-4)
 
@@ -72,7 +73,7 @@ def test_parameters_move_with_the_points_they_project_to():
     flame[412] = 150
     vertices = rng.normal(size=(10, 3))  # already rotated
     points = flame[412] * vertices[:, :2] + flame[409:411]
-    moved = letterbox.flame_to_network(flame)
+    moved = image_to_network(flame, letterbox)
     expected = points * 2.5 + [30, 7]
     np.testing.assert_allclose(moved[412] * vertices[:, :2] + moved[409:411], expected, rtol=1e-5)
     np.testing.assert_array_equal(moved[:409], flame[:409])

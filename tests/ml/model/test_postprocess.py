@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+from ml.flame.frames import network_to_image
 from ml.imaging.boxes import nms
 from ml.imaging.letterbox import Letterbox
 from ml.model.decode import decode
@@ -34,7 +35,7 @@ def test_equals_decoding_everything_then_suppressing(outputs):
         np.testing.assert_allclose(heads.scores, scores[rows], rtol=1e-5)
         expected = letterbox.boxes_to_image(decoded.boxes_xyxy[i, rows])
         np.testing.assert_allclose(heads.boxes_xyxy, expected, rtol=1e-4, atol=1e-3)
-        expected = letterbox.flame_to_image(decoded.flame[i, rows])
+        expected = network_to_image(decoded.flame[i, rows], letterbox)
         np.testing.assert_allclose(heads.flame, expected, rtol=1e-4, atol=1e-3)
 
 

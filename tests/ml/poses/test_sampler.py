@@ -7,8 +7,8 @@ from ml.poses import sampler
 from ml.poses.config import PosesConfig
 from ml.poses.figure import HEAD_HEIGHT_M
 from ml.poses.sampler import LAYOUTS, ImplausiblePose, sample_pose, split_of
-from ml.poses.stage import angle_from_frontal_deg
 from ml.records.config import read_config
+from ml.stages.poses import angle_from_frontal_deg
 
 CONFIG = PosesConfig()
 

@@ -18,10 +18,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from ml.records.determinism import prepare_torch
 from ml.records.workspace import Workspace
 from ml.training.base import NonFiniteTraining, TrainingModule
 from ml.training.checkpoint import CHECKPOINT_NAME
-from ml.training.determinism import EpochSampler, ResumableLoader, SampleKey, prepare_torch
+from ml.training.determinism import EpochSampler, ResumableLoader, SampleKey
 from ml.training.fit import FitConfig, finish_work, fit
 from ml.training.optim import OptimConfig
 from ml.training.tracking import NullTracker

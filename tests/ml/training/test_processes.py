@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import numpy as np
 import torch
 
-sys.path.insert(0, str(Path(__file__).parent))
-from tiny_world import FrozenNormModule, count_images, make_world
-
-from ml.dataset.augmentation import AugmentConfig
-from ml.dataset.datamodule import HeadDataModule, LoaderConfig
 from ml.flame.geometry import HeadGeometry
 from ml.flame.head_model import HeadModel
 from ml.model.config import model_config
 from ml.model.detector import build_detector
 from ml.model.losses import HeadLoss, LossConfig
+from ml.records.determinism import prepare_torch
 from ml.records.exclusions import Exclusions
 from ml.records.workspace import Workspace
-from ml.training.determinism import prepare_torch
+from ml.stages.trained_model import TrainedModelConfig, read_samples
 from ml.training.fit import FitConfig, FitResult, fit
 from ml.training.optim import OptimConfig
-from ml.training.stage import TrainedModelConfig, read_samples
 from ml.training.tracking import NullTracker
+from ml.training_data.augmentation import AugmentConfig
+from ml.training_data.datamodule import HeadDataModule, LoaderConfig
+from tests.fixtures.tiny_world import FrozenNormModule, count_images, make_world
 
 STAGE = "toy"
 CONFIG = TrainedModelConfig(

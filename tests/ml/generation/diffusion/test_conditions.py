@@ -7,11 +7,11 @@ from dataclasses import replace
 import numpy as np
 import torch
 
+from ml.flame.pncc import drawn_faces
 from ml.generation.config import HeadVariation
 from ml.generation.diffusion.conditions import UNKNOWN, openpose_condition, pncc_condition
 from ml.generation.generator import GenerationRequest
-from ml.generation.people import head_kit
-from ml.generation.pncc import drawn_faces
+from ml.generation.renderer.people import head_kit
 from ml.poses.openpose import draw_openpose
 from ml.records.ids import sample_rng
 

@@ -1,0 +1,39 @@
+"""Head and face detectors: their protocols, the DETR family and its training, face detectors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ml.box_detection.base import HeadDetectorBackend
+
+
+def load_head_detector(folder: Path, device: str = "cpu") -> HeadDetectorBackend:
+    """Load the detector that the stage `head_detector` made.
+
+    Args:
+        folder: the stage's folder, or a folder in the format of `save_pretrained`: RT-DETR, RT-DETR
+            v2 or D-FINE.
+        device: torch device; `auto` takes the GPU when there is one.
+
+    Returns:
+        The detector, in evaluation mode.
+
+    Raises:
+        FileNotFoundError: there is no model in the folder.
+        ModelError: it is of a family that is not known here.
+    """
+    # Imported here: transformers takes seconds to import.
+    import torch
+
+    from ml.box_detection.pretrained import is_own_format, load_family_detector
+    from ml.box_detection.rtdetr import RTDetrDetector
+
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    inner = Path(folder) / "model"
+    found = inner if inner.is_dir() else Path(folder)
+    if is_own_format(found) or not (found / "config.json").is_file():
+        return RTDetrDetector.from_pretrained(found, device=device)
+    return load_family_detector(found, device)

@@ -1,0 +1,346 @@
+"""Training data of the head detector: labelled pictures from COCO files and image shards."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from ml.box_detection.base import Boxes, Image
+from ml.box_detection.rtdetr import images_to_tensor
+from ml.imaging.boxes import box_area, xywh_to_xyxy
+from ml.imaging.io import UnreadableImage, decode_image
+from ml.imaging.letterbox import PADDING_VALUE, letterbox_image
+from ml.labels.coco import CocoDataset
+from ml.records.config import StageConfig
+from ml.records.exclusions import Exclusions
+from ml.records.ids import sample_rng
+from ml.records.progress import progress
+from ml.records.shards import DamagedSample, ShardReader
+from ml.records.workspace import Workspace
+from ml.training.determinism import EpochSampler, SampleKey
+from ml.training_data.augmentation import (
+    AugmentConfig,
+    change_look,
+    head_outlines,
+    random_similarity,
+)
+
+HEAD_LABEL = 0
+"""The model's only class."""
+
+
+class BoxLimits(StageConfig):
+    """Which heads are still taught after an augmentation cut or shrank them."""
+
+    min_inside: float = 0.35
+    """Smallest share of a box inside the picture."""
+    min_side_px: float = 3.0
+    """Smallest side of a box, network px."""
+
+
+@dataclass(frozen=True)
+class LabelledImages:
+    """Pictures with head boxes, held in memory.
+
+    Attributes:
+        truth: the labels of exactly these pictures, in the same order.
+        images: (H, W, 3) uint8 RGB each.
+    """
+
+    truth: CocoDataset
+    images: list[Image]
+
+    def __post_init__(self) -> None:
+        """Compare lengths."""
+        if len(self.images) != len(self.truth.images):
+            raise ValueError(
+                f"LabelledImages: {len(self.truth.images)} labelled, {len(self.images)} pictures"
+            )
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def sample_ids(self) -> list[str]:
+        """Ids in order."""
+        return [image.sample_id for image in self.truth.images]
+
+    def boxes(self, index: int) -> tuple[Boxes, NDArray[np.bool_]]:
+        """Labels of one picture.
+
+        Args:
+            index: position.
+
+        Returns:
+            (N, 4) xyxy image px, and (N,) whether the head is ignored.
+        """
+        labels = self.truth.boxes_of(self.truth.images[index].image_id)
+        boxes = np.array([label.bbox_xywh for label in labels], np.float32).reshape(-1, 4)
+        return xywh_to_xyxy(boxes), np.array([label.ignore for label in labels], bool)
+
+
+def read_labelled_images(
+    ws: Workspace, truth: CocoDataset, exclusions: Exclusions
+) -> LabelledImages:
+    """Read the pictures of a COCO file from their shards.
+
+    Args:
+        ws: the workspace.
+        truth: labels; its images name shard and sample.
+        exclusions: receives the pictures that cannot be read.
+
+    Returns:
+        The readable pictures with their labels.
+
+    Raises:
+        FileNotFoundError: a shard does not exist.
+    """
+    images: dict[int, Image] = {}
+    for shard in progress(sorted({image.shard for image in truth.images}), "reading labels"):
+        with ShardReader(ws.stage_dir("images") / f"{shard}.tar") as reader:
+            for image in truth.images:
+                if image.shard != shard:
+                    continue
+                try:
+                    images[image.image_id] = decode_image(reader.read(image.sample_id, "jpg"))
+                except DamagedSample as error:
+                    exclusions.add(image.sample_id, "damaged_shard", str(error))
+                except UnreadableImage as error:
+                    where = f"{reader.path.name}/{image.sample_id}.jpg"
+                    exclusions.add(image.sample_id, "damaged_image", f"{where}: {error}")
+    readable = replace(
+        truth,
+        images=tuple(image for image in truth.images if image.image_id in images),
+        boxes=tuple(box for box in truth.boxes if box.image_id in images),
+    )
+    return LabelledImages(readable, [images[image.image_id] for image in readable.images])
+
+
+@dataclass(frozen=True)
+class DetectionBatch:
+    """Pictures of one batch and their heads.
+
+    Attributes:
+        images: (B, 3, S, S) uint8 RGB.
+        labels: per picture `class_labels` (N,) int64 and `boxes` (N, 4) float32 cxcywh as shares
+            of the side.
+        sample_ids: B ids.
+    """
+
+    images: Tensor
+    labels: list[dict[str, Tensor]]
+    sample_ids: list[str]
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> DetectionBatch:
+        """The same batch on another device.
+
+        Args:
+            device: where to.
+            non_blocking: whether copies from page-locked memory may overlap with work.
+
+        Returns:
+            The moved batch.
+        """
+        labels = [
+            {name: value.to(device, non_blocking=non_blocking) for name, value in label.items()}
+            for label in self.labels
+        ]
+        return DetectionBatch(
+            self.images.to(device, non_blocking=non_blocking), labels, self.sample_ids
+        )
+
+
+Item = tuple[str, Image, Boxes]
+
+
+class DetectionDataset(Dataset[Item]):
+    """Pictures and taught boxes in network px; run seed, epoch and sample id decide the draw."""
+
+    def __init__(
+        self,
+        samples: LabelledImages,
+        input_size: int,
+        limits: BoxLimits,
+        seed: int,
+        stage: str,
+        augment: AugmentConfig | None,
+    ) -> None:
+        """Remember how to transform.
+
+        Args:
+            samples: labelled pictures.
+            input_size: side of the network's square, px.
+            limits: which boxes are taught.
+            seed: the run's seed.
+            stage: name of the training.
+            augment: strengths; None letterboxes only.
+        """
+        self._samples = samples
+        self._input_size = input_size
+        self._limits = limits
+        self._seed = seed
+        self._stage = stage
+        self._augment = augment
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    def __getitem__(self, key: SampleKey) -> Item:
+        sample_id = self._samples.truth.images[key.index].sample_id
+        image, (boxes, ignore) = self._samples.images[key.index], self._samples.boxes(key.index)
+        if self._augment is None:
+            square, letterbox = letterbox_image(image, self._input_size)
+            return sample_id, square, letterbox.boxes_to_network(boxes)[~ignore]
+        rng = sample_rng(self._seed, f"{self._stage}/augment/{key.epoch}", sample_id)
+        height, width = image.shape[:2]
+        similarity = random_similarity(height, width, self._input_size, self._augment, rng)
+        square = similarity.warp(image, self._input_size)
+        # Boxes of a rotated picture bound the rotated ellipse, not the rotated corners.
+        moved = similarity.boxes(boxes, head_outlines(boxes, [None] * len(boxes)))
+        clipped, taught = taught_boxes(moved, ignore, self._input_size, self._limits)
+        square = hide_untaught(square, clipped, taught)
+        return sample_id, change_look(square, self._augment, rng), clipped[taught]
+
+
+def taught_boxes(
+    boxes_xyxy: Boxes, ignore: NDArray[np.bool_], input_size: int, limits: BoxLimits
+) -> tuple[Boxes, NDArray[np.bool_]]:
+    """Clip boxes to the square and decide which are taught.
+
+    Args:
+        boxes_xyxy: (N, 4) network px, may leave the square.
+        ignore: (N,) heads nobody is asked to find.
+        input_size: side of the square, px.
+        limits: what is too little of a head.
+
+    Returns:
+        (N, 4) clipped boxes and (N,) whether each is taught.
+    """
+    clipped = boxes_xyxy.clip(0, input_size)
+    sides = clipped[:, 2:] - clipped[:, :2]
+    enough = box_area(clipped) >= limits.min_inside * box_area(boxes_xyxy)
+    large = sides.min(axis=1, initial=np.inf) >= limits.min_side_px
+    return clipped, ~ignore & enough & large
+
+
+def hide_untaught(image: Image, boxes_xyxy: Boxes, taught: NDArray[np.bool_]) -> Image:
+    """Paint over heads that are neither taught nor background; RT-DETR's loss knows no third case.
+
+    Args:
+        image: (S, S, 3) uint8 RGB.
+        boxes_xyxy: (N, 4) boxes inside the picture.
+        taught: (N,) False for heads to paint over; pixels in a taught box are left alone.
+
+    Returns:
+        (S, S, 3) uint8; a copy if anything was painted.
+    """
+    if taught.all():
+        return image
+    hidden, kept = (np.zeros(image.shape[:2], bool) for _ in range(2))
+    for (x0, y0, x1, y1), is_taught in zip(boxes_xyxy.tolist(), taught, strict=True):
+        rows = slice(int(np.floor(y0)), int(np.ceil(y1)))
+        columns = slice(int(np.floor(x0)), int(np.ceil(x1)))
+        (kept if is_taught else hidden)[rows, columns] = True
+    painted = image.copy()
+    painted[hidden & ~kept] = PADDING_VALUE
+    return painted
+
+
+def collate(items: Sequence[Item], input_size: int) -> DetectionBatch:
+    """Join pictures to a batch.
+
+    Args:
+        items: id, (S, S, 3) uint8 picture, (N, 4) boxes xyxy network px.
+        input_size: S.
+
+    Returns:
+        The batch.
+    """
+    labels = []
+    for _, _, boxes in items:
+        shares = torch.from_numpy(boxes / input_size)
+        centre, size = (shares[:, :2] + shares[:, 2:]) / 2, shares[:, 2:] - shares[:, :2]
+        labels.append(
+            {
+                "class_labels": torch.full((len(boxes),), HEAD_LABEL, dtype=torch.int64),
+                "boxes": torch.cat([centre, size], dim=1).float(),
+            }
+        )
+    images = images_to_tensor([image for _, image, _ in items])
+    return DetectionBatch(images, labels, [sample_id for sample_id, _, _ in items])
+
+
+class DetectionDataModule(pl.LightningDataModule):
+    """Augmented training batches, and the held-out pictures in order."""
+
+    def __init__(
+        self,
+        train: LabelledImages,
+        val: LabelledImages,
+        input_size: int,
+        batch_size: int,
+        augment: AugmentConfig,
+        limits: BoxLimits,
+        seed: int,
+        stage: str,
+    ) -> None:
+        """Remember the pictures.
+
+        Args:
+            train: pictures to learn from.
+            val: held-out pictures.
+            input_size: side of the network's square, px.
+            batch_size: pictures in a batch.
+            augment: strengths for training.
+            limits: which boxes are taught.
+            seed: the run's seed.
+            stage: name of the training.
+        """
+        super().__init__()
+        self._train, self._val = train, val
+        self._input_size, self._batch_size = input_size, batch_size
+        self._augment, self._limits = augment, limits
+        self._seed, self._stage = seed, stage
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        """Shuffled, augmented batches; an incomplete last batch is dropped.
+
+        Returns:
+            The loader.
+        """
+        return self._loader(self._train, self._augment)
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        """Letterboxed batches in order; every process sees all of them.
+
+        Returns:
+            The loader.
+        """
+        return self._loader(self._val, None)
+
+    def _loader(self, samples: LabelledImages, augment: AugmentConfig | None) -> DataLoader[Any]:
+        training = augment is not None
+        dataset = DetectionDataset(
+            samples, self._input_size, self._limits, self._seed, self._stage, augment
+        )
+        rank, world = (
+            (self.trainer.global_rank, self.trainer.world_size)
+            if self.trainer and training
+            else (0, 1)
+        )
+        sampler = EpochSampler(samples.sample_ids, self._seed, self._stage, training, rank, world)
+        return DataLoader(
+            dataset,
+            batch_size=self._batch_size,
+            sampler=sampler,
+            drop_last=training and len(sampler) >= self._batch_size,
+            collate_fn=lambda items: collate(items, self._input_size),
+        )

@@ -1,0 +1,1 @@
+"""Training of the one-pass mesh detector: its Lightning module, initialisation, model card."""

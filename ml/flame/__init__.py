@@ -1,0 +1,1 @@
+"""The head model: parameters, layer, rotations, projection, frames, regions and landmarks."""

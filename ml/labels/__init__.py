@@ -1,0 +1,1 @@
+"""Head boxes drawn by people: COCO files, and the round trip through annotation tools."""

@@ -1,0 +1,352 @@
+"""Head boxes as labelling tools hand them back: COCO (CVAT) or Label Studio's JSON, validated.
+
+An image whose boxes cannot be trusted is left out as a whole: a dropped box would be taught as
+background.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any, Final
+from urllib.parse import parse_qs, urlsplit
+
+import pandas as pd
+
+from ml.labels.coco import (
+    EDGE_TOLERANCE_PX,
+    HEAD_CATEGORY_NAME,
+    CocoBox,
+    CocoDataset,
+    CocoImage,
+)
+from ml.records.exclusions import Exclusions
+
+LABEL_SPLITS: Final = ("train", "val")
+"""Splits that may be labelled; `test` belongs to the benchmark."""
+_MAX_BOXES: Final = 10_000
+Box = tuple[float, float, float, float]
+
+
+class LabelImportError(ValueError):
+    """A file of labels cannot be used at all; the message says why and what is expected."""
+
+
+@dataclass
+class _Entry:
+    """An image of the file while it is being checked; `problem` says why it is left out."""
+
+    sample_id: str
+    boxes: list[tuple[Box, bool]] = field(default_factory=list)
+    problem: tuple[str, str] | None = None
+    size: tuple[float, float] | None = None
+
+    def refuse(self, reason: str, detail: str) -> None:
+        """Keep the first problem."""
+        self.problem = self.problem or (reason, detail)
+
+
+@dataclass(frozen=True)
+class ImportedLabels:
+    """What a file of labels holds for our images.
+
+    Attributes:
+        datasets: split -> checked boxes.
+        num_in: images in the file.
+        sha256: of the file.
+    """
+
+    datasets: Mapping[str, CocoDataset]
+    num_in: int
+    sha256: str
+
+
+def import_labels(path: Path, images: pd.DataFrame, exclusions: Exclusions) -> ImportedLabels:
+    """Read labels of some of our images.
+
+    Args:
+        path: the tool's JSON: COCO detection (CVAT exports it), or Label Studio's list of tasks.
+        images: columns of `IMAGES`; what is not among them is unknown.
+        exclusions: receives every image of the file that is left out, and doubled boxes as
+            `sample_id#number`.
+
+    Returns:
+        Boxes by split; an image without boxes was labelled as one without heads.
+
+    Raises:
+        LabelImportError: the file is missing, empty, no JSON, of no known format, or holds no
+            usable image.
+    """
+    raw, digest = _read(path)
+    entries = list(_label_studio(raw) if isinstance(raw, list) else _coco(path, raw))
+    known = {str(row["sample_id"]): row for row in images.to_dict("records")}
+    seen: set[str] = set()
+    parts: dict[str, tuple[list[CocoImage], list[CocoBox]]] = {s: ([], []) for s in LABEL_SPLITS}
+    for entry in entries:
+        row = known.get(entry.sample_id)
+        _check_image(entry, row, seen)
+        seen.add(entry.sample_id)
+        boxes = [] if entry.problem or row is None else _checked_boxes(entry, row)
+        if entry.problem or row is None:
+            reason, detail = entry.problem or ("unknown image", "")
+            exclusions.add(entry.sample_id, reason, f"{path.name}: {detail}")
+            continue
+        _append(parts[str(row["split"])], row, boxes, exclusions, path.name)
+    if not any(images_of for images_of, _ in parts.values()):
+        first = exclusions.to_frame()["detail"].iloc[0] if len(exclusions) else "it names no image"
+        raise LabelImportError(
+            f"labels: {path} has no usable image among {len(entries)}; first problem: {first}"
+        )
+    datasets = {
+        split: CocoDataset(tuple(found), tuple(boxes), f"heads, {split} split; source: {path.name}")
+        for split, (found, boxes) in parts.items()
+    }
+    return ImportedLabels(datasets, len(entries), digest)
+
+
+def _read(path: Path) -> tuple[Any, str]:
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise LabelImportError(f"labels: no readable file {path}: {error}") from error
+    if not data.strip():
+        raise LabelImportError(f"labels: {path} is empty; export the project again")
+    try:
+        raw = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise LabelImportError(f"labels: {path} is not valid JSON: {error}") from error
+    if not isinstance(raw, list | dict):
+        raise LabelImportError(
+            f"labels: {path}: expected COCO's object or Label Studio's list, got "
+            f"{type(raw).__name__}"
+        )
+    return raw, hashlib.sha256(data).hexdigest()
+
+
+def _coco(path: Path, raw: dict[str, Any]) -> Iterator[_Entry]:
+    absent = sorted({"images", "annotations", "categories"} - set(raw))
+    wrong = [k for k in ("images", "annotations", "categories") if not isinstance(raw.get(k), list)]
+    if absent or wrong:
+        raise LabelImportError(
+            f"labels: {path}: COCO needs the lists images, annotations and categories; missing or "
+            f"no lists: {sorted({*absent, *wrong})}"
+        )
+    heads = {
+        _key(item.get("id"))
+        for item in raw["categories"]
+        if isinstance(item, dict) and str(item.get("name", "")).lower() == HEAD_CATEGORY_NAME
+    }
+    if not heads:
+        raise LabelImportError(
+            f"labels: {path}: no category 'head' among {raw['categories'][:5]!r}; name the tool's "
+            "class so"
+        )
+    entries: dict[Any, _Entry] = {}
+    doubled: list[_Entry] = []
+    for number, item in enumerate(raw["images"]):
+        entry = _coco_image(item, number)
+        key = _key(item.get("id")) if isinstance(item, dict) else None
+        if key is None or key in entries:
+            entry.refuse("damaged entry", f"images[{number}]: its id is missing or used twice")
+            doubled.append(entry)
+        else:
+            entries[key] = entry
+    for number, item in enumerate(raw["annotations"]):
+        _coco_box(item, number, entries, heads, path)
+    yield from [*entries.values(), *doubled]
+
+
+def _coco_image(item: Any, number: int) -> _Entry:
+    if not isinstance(item, dict) or not isinstance(item.get("file_name"), str):
+        entry = _Entry(f"images[{number}]")
+        entry.refuse("damaged entry", f"images[{number}] has no file_name")
+        return entry
+    name = str(item.get("sample_id") or PurePosixPath(item["file_name"]).stem)
+    width, height = _number(item.get("width")), _number(item.get("height"))
+    return _Entry(name, size=None if width is None or height is None else (width, height))
+
+
+def _coco_box(
+    item: Any, number: int, entries: dict[Any, _Entry], heads: set[Any], path: Path
+) -> None:
+    entry = entries.get(_key(item.get("image_id"))) if isinstance(item, dict) else None
+    if entry is None:
+        raise LabelImportError(
+            f"labels: {path}: annotations[{number}] belongs to no image of the file; whose box is "
+            "lost cannot be told, so nothing is imported"
+        )
+    if _key(item.get("category_id")) not in heads:
+        return
+    box = _box(item.get("bbox"))
+    if box is None:
+        entry.refuse(
+            "damaged box", f"annotations[{number}]: bbox must be 4 finite numbers, got "
+            f"{str(item.get('bbox'))[:80]}"
+        )  # fmt: skip
+    else:
+        entry.boxes.append((box, bool(item.get("iscrowd")) or bool(item.get("ignore"))))
+
+
+def _label_studio(raw: list[Any]) -> Iterator[_Entry]:
+    for number, task in enumerate(raw):
+        data = task.get("data") if isinstance(task, dict) else None
+        image = data.get("image") if isinstance(data, dict) else None
+        if not isinstance(image, str) or not isinstance(data, dict):
+            entry = _Entry(f"tasks[{number}]")
+            entry.refuse("damaged entry", f"tasks[{number}] has no data.image")
+            yield entry
+            continue
+        entry = _Entry(str(data.get("sample_id") or _name_in_url(image)))
+        finished = [
+            a
+            for a in _list(task.get("annotations"))
+            if isinstance(a, dict) and not a.get("was_cancelled")
+        ]
+        if not finished:
+            entry.refuse("not annotated", f"tasks[{number}] has no finished annotation")
+        else:
+            # The last one is the reviewer's.
+            for place, item in enumerate(_list(finished[-1].get("result"))):
+                _studio_box(item, f"tasks[{number}].result[{place}]", entry)
+        yield entry
+
+
+def _studio_box(item: Any, where: str, entry: _Entry) -> None:
+    """One region; its numbers are percents of the picture."""
+    if isinstance(item, dict) and item.get("type") != "rectanglelabels":
+        return
+    value = item.get("value") if isinstance(item, dict) else None
+    if not isinstance(value, dict):
+        entry.refuse("damaged box", f"{where} has no value")
+        return
+    labels = [str(label).lower() for label in _list(value.get("rectanglelabels"))]
+    if HEAD_CATEGORY_NAME not in labels:
+        return
+    box = _box([value.get(key) for key in ("x", "y", "width", "height")])
+    size = (_number(item.get("original_width")), _number(item.get("original_height")))
+    if box is None or size[0] is None or size[1] is None:
+        entry.refuse("damaged box", f"{where}: x, y, width, height must be finite percents")
+    elif abs(_number(value.get("rotation")) or 0.0) > 1e-3:
+        entry.refuse("rotated box", f"{where} is rotated; a head's box is upright")
+    else:
+        entry.size = entry.size or (size[0], size[1])
+        x, y = size[0] / 100, size[1] / 100
+        entry.boxes.append(((box[0] * x, box[1] * y, box[2] * x, box[3] * y), False))
+
+
+def _check_image(entry: _Entry, row: Mapping[Any, Any] | None, seen: set[str]) -> None:
+    if row is None:
+        entry.refuse("unknown image", f"{entry.sample_id!r} is none of ours")
+    elif entry.sample_id in seen:
+        entry.refuse("duplicate image", f"{entry.sample_id!r} stands in the file twice")
+    elif row["split"] not in LABEL_SPLITS:
+        entry.refuse("test image", f"{entry.sample_id!r} belongs to split {row['split']}")
+    elif entry.size is not None and (
+        abs(entry.size[0] - row["width"]) > 0.5 or abs(entry.size[1] - row["height"]) > 0.5
+    ):
+        entry.refuse(
+            "other size",
+            f"{entry.sample_id!r} was labelled at {entry.size[0]:g}x{entry.size[1]:g} px, ours has "
+            f"{row['width']}x{row['height']}",
+        )
+
+
+def _checked_boxes(entry: _Entry, row: Mapping[Any, Any]) -> list[tuple[Box, bool]]:
+    """Boxes cut at the borders; the image is refused when one lies outside or has no area."""
+    if len(entry.boxes) > _MAX_BOXES:
+        entry.refuse("damaged entry", f"{len(entry.boxes)} boxes in one image")
+        return []
+    checked = []
+    width, height = float(row["width"]), float(row["height"])
+    for (left, top, w, h), ignore in entry.boxes:
+        shown = [round(v, 1) for v in (left, top, w, h)]
+        if w <= 0 or h <= 0:
+            entry.refuse("damaged box", f"{entry.sample_id}: box {shown} has no area")
+            return []
+        overhang = max(-left, -top, left + w - width, top + h - height)
+        if overhang > EDGE_TOLERANCE_PX:
+            entry.refuse(
+                "box outside",
+                f"{entry.sample_id}: box {shown} leaves the {width:g}x{height:g} image by "
+                f"{overhang:.1f} px",
+            )
+            return []
+        x0, y0 = max(left, 0.0), max(top, 0.0)
+        box = (x0, y0, min(left + w, width) - x0, min(top + h, height) - y0)
+        if min(box[2:]) <= 0:
+            entry.refuse("damaged box", f"{entry.sample_id}: box {shown} has no area")
+            return []
+        checked.append((box, ignore))
+    return checked
+
+
+def _append(
+    part: tuple[list[CocoImage], list[CocoBox]],
+    row: Mapping[Any, Any],
+    boxes: list[tuple[Box, bool]],
+    exclusions: Exclusions,
+    file_name: str,
+) -> None:
+    images, all_boxes = part
+    sample_id, shard = str(row["sample_id"]), str(row["shard"])
+    image = CocoImage(
+        len(images) + 1,
+        f"{shard}/{sample_id}.jpg",
+        int(row["width"]),
+        int(row["height"]),
+        shard,
+        sample_id,
+    )
+    images.append(image)
+    known: set[Box] = set()
+    for number, (box, ignore) in enumerate(boxes):
+        rounded = (round(box[0], 1), round(box[1], 1), round(box[2], 1), round(box[3], 1))
+        if rounded in known:
+            detail = f"{file_name}: {sample_id} has the box {list(rounded)} twice"
+            exclusions.add(f"{sample_id}#{number}", "duplicate box", detail)
+            continue
+        known.add(rounded)
+        all_boxes.append(CocoBox(len(all_boxes) + 1, image.image_id, box, ignore))
+
+
+def _box(values: Any) -> Box | None:
+    if not isinstance(values, list) or len(values) != 4:
+        return None
+    numbers = [_number(value) for value in values]
+    if any(number is None for number in numbers):
+        return None
+    x, y, w, h = (float(number) for number in numbers if number is not None)
+    return x, y, w, h
+
+
+def _number(value: Any) -> float | None:
+    """A finite number, not what merely looks like one."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        number = float(value)
+    except OverflowError:
+        return None
+    return number if math.isfinite(number) and abs(number) < 1e9 else None
+
+
+def _key(value: Any) -> Any:
+    return value if isinstance(value, int | str) and not isinstance(value, bool) else None
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _name_in_url(url: str) -> str:
+    """The picture's name in `/data/local-files/?d=images/x.jpg` or in a plain path."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return url
+    inner = parse_qs(parts.query).get("d", [parts.path])[0]
+    return PurePosixPath(inner).stem or url

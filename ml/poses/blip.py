@@ -1,0 +1,103 @@
+"""BLIP through transformers: answers about a picture, or a caption of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ml.poses.describers import DescriberConfig, compose, subject_of
+from ml.records.models import choose_device, require
+
+
+class _Blip:
+    """What both share: loading, and generation without chance."""
+
+    def __init__(self, config: DescriberConfig, root: Path, kind: str) -> None:
+        import transformers
+
+        self._config = config
+        model = require(config.model, "poses.pictures.describer.model", config.backend, root)
+        self._device = choose_device(config.device)
+        self._model = model.load(getattr(transformers, kind)).to(self._device).eval()
+        image_processor = model.load(transformers.AutoImageProcessor, backend="pil")
+        tokenizer = model.load(transformers.AutoTokenizer)
+        self._processor = transformers.BlipProcessor(image_processor, tokenizer)
+        self.version = f"{model.name}@{model.version[:12]}"
+
+    def _generate(self, **inputs: Any) -> list[str]:
+        """Texts for processed inputs, greedily."""
+        batch = self._processor(return_tensors="pt", padding=True, **inputs).to(self._device)
+        with torch.inference_mode():
+            tokens = self._model.generate(
+                **batch,
+                max_new_tokens=self._config.max_new_tokens,
+                num_beams=1,
+                do_sample=False,
+            )
+        texts: list[str] = self._processor.batch_decode(tokens, skip_special_tokens=True)
+        return [text.strip() for text in texts]
+
+
+class BlipVqa(_Blip):
+    """Asks neutral questions and composes the answers."""
+
+    def __init__(self, config: DescriberConfig, root: Path) -> None:
+        """Load the model.
+
+        Args:
+            config: model and questions.
+            root: the project folder, to which the model's path is relative.
+        """
+        super().__init__(config, root, "BlipForQuestionAnswering")
+
+    def describe(self, images_rgb: Sequence[np.ndarray], num_people: Sequence[int]) -> list[str]:
+        """Describe some pictures by what the model answers.
+
+        Args:
+            images_rgb: (H, W, 3) uint8 RGB each, sizes may differ.
+            num_people: people whose pose was found in each.
+
+        Returns:
+            One description a picture.
+        """
+        answers = [
+            self._generate(images=list(images_rgb), text=[question.ask] * len(images_rgb))
+            for question in self._config.questions
+        ]
+        return [
+            compose(count, [texts[index] for texts in answers], self._config)
+            for index, count in enumerate(num_people)
+        ]
+
+
+class BlipCaptioner(_Blip):
+    """Writes a caption; it may name people, which the captions stage looks for."""
+
+    def __init__(self, config: DescriberConfig, root: Path) -> None:
+        """Load the model.
+
+        Args:
+            config: the model.
+            root: the project folder, to which the model's path is relative.
+        """
+        super().__init__(config, root, "BlipForConditionalGeneration")
+
+    def describe(self, images_rgb: Sequence[np.ndarray], num_people: Sequence[int]) -> list[str]:
+        """Caption some pictures.
+
+        Args:
+            images_rgb: (H, W, 3) uint8 RGB each, sizes may differ.
+            num_people: people in each; the description of one the model has no words for.
+
+        Returns:
+            One caption a picture.
+        """
+        texts = self._generate(images=list(images_rgb))
+        return [
+            text if len(text) > 2 else subject_of(count)
+            for text, count in zip(texts, num_people, strict=True)
+        ]

@@ -1,0 +1,127 @@
+"""What every describer of source pictures offers, how answers become words, and which exist."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final, Literal, Protocol
+
+import numpy as np
+from pydantic import Field
+
+from ml.records.config import StageConfig
+from ml.records.models import ModelRef
+
+_NUMBERS: Final = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight")
+
+
+class Question(StageConfig):
+    """A question about a picture, and how its answer becomes part of the description."""
+
+    ask: str = Field(min_length=3)
+    """The question; neutral: about doing, clothes, place and light, not about who somebody is."""
+    phrase: str = Field(default="{answer}", pattern=r"\{answer\}")
+    """The part of the description, with `{answer}` in it."""
+
+
+QUESTIONS: Final = (
+    Question(ask="what are the people doing?", phrase="{answer}"),
+    Question(ask="what are the people wearing?", phrase="wearing {answer}"),
+    Question(ask="where is this picture taken?", phrase="place: {answer}"),
+    Question(ask="how is the light?", phrase="{answer} light"),
+)
+
+
+class DescriberConfig(StageConfig):
+    """Which model describes source pictures, and what it is asked."""
+
+    backend: Literal["blip-vqa", "blip"] = "blip-vqa"
+    """`blip-vqa` answers the questions below; `blip` writes a caption of its own."""
+    model: ModelRef | None = None
+    """The model's folder."""
+    questions: tuple[Question, ...] = QUESTIONS
+    """What blip-vqa is asked; answers are joined to the description in this order."""
+    useless_answers: tuple[str, ...] = ("", "yes", "no", "none", "nothing", "unknown", "not sure")
+    """Answers that say nothing; their part is left out."""
+    max_new_tokens: int = Field(default=50, ge=1)
+    """Most tokens of an answer or caption."""
+    device: str = "auto"
+    """Where to compute; `auto` takes the GPU when there is one."""
+
+
+class Describer(Protocol):
+    """Describes pictures in words that may be kept."""
+
+    version: str
+    """Name and hash of its model, recorded with every description."""
+
+    def describe(self, images_rgb: Sequence[np.ndarray], num_people: Sequence[int]) -> list[str]:
+        """Describe some pictures.
+
+        Args:
+            images_rgb: (H, W, 3) uint8 RGB each, sizes may differ.
+            num_people: people whose pose was found in each.
+
+        Returns:
+            One description a picture.
+        """
+        ...
+
+
+def compose(num_people: int, answers: Sequence[str], config: DescriberConfig) -> str:
+    """Join a subject and the answers that say something.
+
+    Args:
+        num_people: people in the picture, at least one.
+        answers: one a question.
+        config: questions and answers that say nothing.
+
+    Returns:
+        Such as `two people, walking, wearing coats, place: street, bright light`.
+
+    Raises:
+        ValueError: the numbers of answers and questions differ.
+    """
+    if len(answers) != len(config.questions):
+        raise ValueError(f"describer: expected {len(config.questions)} answers, got {len(answers)}")
+    parts = [subject_of(num_people)]
+    for question, raw in zip(config.questions, answers, strict=True):
+        answer = " ".join(raw.split()).strip(" .,?!").lower()
+        if answer not in config.useless_answers:
+            parts.append(question.phrase.format(answer=answer))
+    return ", ".join(parts)
+
+
+def subject_of(num_people: int) -> str:
+    """The people of a picture in neutral words.
+
+    Args:
+        num_people: at least one.
+
+    Returns:
+        `a person`, `two people`, ..., `a group of 12 people`.
+    """
+    if num_people == 1:
+        return "a person"
+    if num_people < len(_NUMBERS):
+        return f"{_NUMBERS[num_people]} people"
+    return f"a group of {num_people} people"
+
+
+def _blip_vqa(config: DescriberConfig, root: Path) -> Describer:
+    from ml.poses.blip import BlipVqa
+
+    return BlipVqa(config, root)
+
+
+def _blip(config: DescriberConfig, root: Path) -> Describer:
+    from ml.poses.blip import BlipCaptioner
+
+    return BlipCaptioner(config, root)
+
+
+DESCRIBERS: dict[str, Callable[[DescriberConfig, Path], Describer]] = {
+    "blip-vqa": _blip_vqa,
+    "blip": _blip,
+}
+"""Describers by the name that `DescriberConfig.backend` gives."""

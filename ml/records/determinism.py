@@ -1,0 +1,34 @@
+"""Torch made repeatable: fixed threads, deterministic algorithms, seeded generators."""
+
+from __future__ import annotations
+
+import random
+
+import torch
+
+from ml.records.ids import sample_seed
+from ml.records.workspace import Workspace
+
+
+def prepare_torch(ws: Workspace, stage: str) -> None:
+    """Fix torch's threads and seed every generator, before a model's weights are drawn.
+
+    Args:
+        ws: gives the run's seed and the number of threads (sums depend on it).
+        stage: name of the training, part of the seed.
+    """
+    torch.set_num_threads(ws.threads)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    # Filling every new tensor guards against reading before writing; it costs more than it finds.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    seed_all(sample_seed(ws.seed, stage, "weights"))
+
+
+def seed_all(seed: int) -> None:
+    """Seed torch and `random`; our own code draws from generators it makes itself.
+
+    Args:
+        seed: 63-bit seed.
+    """
+    torch.manual_seed(seed)
+    random.seed(seed)

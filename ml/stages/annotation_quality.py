@@ -1,0 +1,137 @@
+"""Pseudo-labels against exact truth: what the annotator finds, and how far off it is.
+
+Only a renderer can tell: a diffusion model has no truth to compare with.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from ml.evaluation.protocol import Evaluation, evaluate
+from ml.evaluation.report import group_table
+from ml.evaluation.samples import read_samples
+from ml.flame.geometry import HeadGeometry
+from ml.flame.head_model import HeadModel
+from ml.imaging.grids import contact_sheet
+from ml.imaging.io import encode_jpeg
+from ml.inference.drawing import draw_heads
+from ml.records.atomic import write_bytes, write_json
+from ml.records.config import StageConfig
+from ml.records.determinism import prepare_torch
+from ml.records.exclusions import Exclusions
+from ml.records.heads import NUM_FLAME_PARAMETERS, Heads
+from ml.records.ids import sample_rng
+from ml.records.report import StageReport
+from ml.records.tables import HEADS, TRUTH, read_stage, stack
+from ml.records.workspace import Workspace
+from ml.training_data.samples import LabelLimits
+
+STAGE = "annotation_quality"
+
+
+class AnnotationQualityConfig(StageConfig):
+    """Section `annotation_quality` of params.yaml."""
+
+    limits: LabelLimits = LabelLimits()
+    """Which true heads the annotator is not asked for."""
+    resamples: int = 500
+    """Bootstrap draws of the images."""
+    num_pictures: int = 12
+    """Worst pseudo-labels to show."""
+
+
+def run(ws: Workspace, config: AnnotationQualityConfig) -> StageReport:
+    """Compare the annotations of the test split with the truth.
+
+    The test split is one that neither the head detector nor the regressor was trained on.
+
+    Args:
+        ws: the workspace; annotations, images, truth and head model must exist.
+        config: limits and sizes.
+
+    Returns:
+        Counts of test images, figures with intervals, and a picture of the worst labels; nothing
+        where the pictures have no exact truth.
+    """
+    prepare_torch(ws, STAGE)
+    out = ws.stage_dir(STAGE)
+    exclusions = Exclusions(STAGE)
+    if not len(read_stage(ws, "truth", TRUTH)):
+        return _without_truth(ws)
+    samples = read_samples(ws, "test", config.limits, exclusions)
+    geometry = HeadGeometry(HeadModel.load(ws.stage_dir("head_model") / "head_model.npz"))
+    annotations = read_stage(ws, "annotations", HEADS)
+    by_image = {str(key): rows for key, rows in annotations.groupby("sample_id", sort=False)}
+    heads = [annotated_heads(by_image.get(s.sample_id, annotations.iloc[:0])) for s in samples]
+    small = annotations["flame_status"].eq("small")
+    # A pseudo-label has no threshold to move: all of them are shown to the training.
+    found = evaluate(heads, samples, geometry, operating_score=0.0)
+    labelled = _with_parameters(found, heads)
+    metrics = labelled.metrics()
+    rng = sample_rng(ws.seed, STAGE, "bootstrap")
+    for name, (low, high) in labelled.intervals(rng, config.resamples).items():
+        metrics[f"{name}_low"], metrics[f"{name}_high"] = low, high
+    metrics["num_small"] = float(small.sum())
+    metrics["small_share"] = float(small.mean()) if len(small) else float("nan")
+    write_json(out / "metrics.json", {k: v for k, v in metrics.items() if np.isfinite(v)})
+    exclusions.write(ws, STAGE)
+    picture = out / "pictures" / "worst.jpg"
+    worst = labelled.pairs.sort_values("nme_bbox", ascending=False)["image"].unique()
+    shown = worst[: config.num_pictures]
+    write_bytes(
+        picture,
+        encode_jpeg(
+            contact_sheet(
+                [draw_heads(samples[i].image_rgb, heads[i], geometry) for i in shown], 6, 220
+            )
+        ),
+    )
+    groups = {title: table for title, table in group_table(labelled.pairs).items() if len(table)}
+    return StageReport(
+        num_in=len(samples) + len(exclusions),
+        num_out=len(samples),
+        num_excluded=len(exclusions),
+        metadata={k: round(v, 4) for k, v in metrics.items() if np.isfinite(v)},
+        tables=groups,
+        pictures={"worst": picture},
+    )
+
+
+def _without_truth(ws: Workspace) -> StageReport:
+    """Record that the generator's pictures have no truth to compare with."""
+    write_json(ws.stage_dir(STAGE) / "metrics.json", {})
+    Exclusions(STAGE).write(ws, STAGE)
+    why = "none: the pictures' generator does not know their heads exactly"
+    return StageReport(num_in=0, num_out=0, metadata={"truth": why})
+
+
+def annotated_heads(rows: pd.DataFrame) -> Heads:
+    """Rows of the HEADS table as heads; those without parameters carry NaN."""
+    if not len(rows):
+        return Heads.empty()
+    xywh = stack(rows["bbox_xywh"])
+    nothing = np.full(NUM_FLAME_PARAMETERS, np.nan, np.float32)
+    flame = np.stack([nothing if value is None else value for value in rows["flame"]])
+    xyxy = np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1)
+    return Heads(xyxy, rows["score"].to_numpy(), flame)
+
+
+def _with_parameters(evaluation: Evaluation, heads: list[Heads]) -> Evaluation:
+    """Measure vertex and pose errors on the heads that were given parameters."""
+    pairs = evaluation.pairs
+    has = np.array(
+        [
+            np.isfinite(heads[i].flame[p]).all()
+            for i, p in zip(pairs["image"], pairs["prediction"], strict=True)
+        ],
+        bool,
+    )
+    return Evaluation(
+        evaluation.predictions,
+        pairs[has].reset_index(drop=True),
+        evaluation.num_true,
+        evaluation.num_missed,
+        evaluation.num_ignored,
+        evaluation.annotated,
+    )

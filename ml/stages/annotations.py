@@ -1,0 +1,376 @@
+"""Stage `annotations`: detect the heads of every image and regress their FLAME parameters."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+
+from ml.annotation.backends import RegressorConfig, cut_crops, load_flame_regressor
+from ml.annotation.drawing import draw_heads
+from ml.annotation.regressor import FlameRegressor
+from ml.box_detection import load_head_detector
+from ml.box_detection.base import HeadDetectorBackend, select_detections
+from ml.flame.frames import crop_to_image
+from ml.flame.geometry import HeadGeometry
+from ml.flame.head_model import HeadModel
+from ml.imaging.grids import contact_sheet
+from ml.imaging.io import UnreadableImage, decode_image, encode_jpeg
+from ml.records.atomic import write_bytes
+from ml.records.config import StageConfig
+from ml.records.exclusions import Exclusions
+from ml.records.progress import progress
+from ml.records.report import StageReport
+from ml.records.shards import DamagedSample, ShardReader
+from ml.records.tables import HEADS, IMAGES, empty_table, read_table, write_table
+from ml.records.workspace import Workspace
+
+logger = logging.getLogger(__name__)
+
+STAGE = "annotations"
+
+
+class AnnotationsConfig(StageConfig):
+    """How heads are found and labelled."""
+
+    regressor: RegressorConfig = RegressorConfig()
+    """The FLAME regressor."""
+    device: str = "cpu"
+    """Where detector and regressor compute; `auto` takes the GPU when there is one."""
+
+    threshold: float = 0.5
+    """Detector's lowest score of a head."""
+    nms_iou: float = 0.6
+    """Of two boxes that overlap more than this, the weaker one goes."""
+    max_heads: int = 100
+    """Most heads of an image, best scores first."""
+    min_side_px: float = 14.0
+    """Heads whose longer box side is smaller get no FLAME parameters (paper 3.2: small heads are
+    not labelled), and say so."""
+    images_per_batch: int = 50
+    """Images decoded and detected together; bounds the memory, never changes a result."""
+    preview_images: int = 12
+    """Images on a shard's preview."""
+    max_drop_rate: float = 0.2
+    """The stage fails when a larger share of a shard's images cannot be annotated."""
+
+
+@dataclass(frozen=True)
+class Annotator:
+    """The models that label heads.
+
+    Attributes:
+        detector: finds the heads.
+        regressor: gives their FLAME parameters.
+        head_model: what the parameters belong to.
+    """
+
+    detector: HeadDetectorBackend
+    regressor: FlameRegressor
+    head_model: HeadModel
+
+    @property
+    def teacher(self) -> str:
+        """Names and hashes of the models, as the heads table records them."""
+        models = (self.detector, self.regressor)
+        return " + ".join(f"{model.name}:{model.sha256}" for model in models)
+
+
+@dataclass
+class ImageHeads:
+    """The heads of one image while they are being labelled.
+
+    Attributes:
+        sample_id: the image.
+        split: its split.
+        boxes_xyxy: (N, 4) image frame, px, inside the image.
+        scores: (N,).
+        status: N words, see the heads table.
+        flame: N times (413,) image frame, or None.
+    """
+
+    sample_id: str
+    split: str
+    boxes_xyxy: NDArray[np.float32]
+    scores: NDArray[np.float32]
+    status: list[str] = field(default_factory=list)
+    flame: list[NDArray[np.float32] | None] = field(default_factory=list)
+
+
+def load_annotator(ws: Workspace, config: AnnotationsConfig | None = None) -> Annotator:
+    """Load the models that the stages before this one have made, and those the user brings.
+
+    Args:
+        ws: the workspace.
+        config: which regressor, and where to compute; the defaults if left out.
+
+    Returns:
+        The annotator.
+
+    Raises:
+        FileNotFoundError: one of the stages has not run.
+        ModelError: the regressor's file is missing or not the one meant.
+    """
+    config = config or AnnotationsConfig()
+    head_model = HeadModel.load(ws.stage_dir("head_model") / "head_model.npz")
+    return Annotator(
+        detector=load_head_detector(ws.stage_dir("head_detector"), config.device),
+        regressor=load_flame_regressor(ws, config.regressor, head_model, config.device),
+        head_model=head_model,
+    )
+
+
+def run_shard(ws: Workspace, config: AnnotationsConfig, shard: str) -> StageReport:
+    """Label the heads of one shard.
+
+    Args:
+        ws: the workspace.
+        config: how heads are found and labelled.
+        shard: name of the image shard.
+
+    Returns:
+        Counts of images; the metadata counts heads by status.
+
+    Raises:
+        FileNotFoundError: the shard or a model is missing.
+        RuntimeError: more images than allowed cannot be annotated.
+    """
+    return annotate_shard(ws, config, shard, load_annotator(ws, config))
+
+
+def annotate_shard(
+    ws: Workspace, config: AnnotationsConfig, shard: str, annotator: Annotator
+) -> StageReport:
+    """Label the heads of one shard with given models; see `run_shard`.
+
+    Every image of the images table is either labelled, possibly with no head, or excluded. A head
+    whose parameters are not finite keeps its row without them, and gets an exclusion row as well:
+    dropping it would teach later stages that there is background.
+
+    Args:
+        ws: the workspace.
+        config: how heads are found and labelled.
+        shard: name of the image shard.
+        annotator: the models.
+
+    Returns:
+        Counts of images; the metadata counts heads by status.
+
+    Raises:
+        FileNotFoundError: the shard is missing.
+        RuntimeError: more images than allowed cannot be annotated.
+    """
+    images = read_table(ws.table_path("images", shard), IMAGES)
+    exclusions = Exclusions(STAGE)
+    found: list[ImageHeads] = []
+    previews: list[NDArray[np.uint8]] = []
+    geometry = HeadGeometry(annotator.head_model)
+    with single_thread(), ShardReader(ws.stage_dir("images") / f"{shard}.tar") as reader:
+        starts = range(0, len(images), config.images_per_batch)
+        for start in progress(starts, f"{STAGE} {shard}"):
+            rows = images.iloc[start : start + config.images_per_batch]
+            batch = _read_images(reader, rows, exclusions)
+            labelled = _annotate_batch(batch, config, annotator, exclusions)
+            found += labelled
+            previews += _draw_previews(
+                batch, labelled, geometry, config.preview_images - len(previews)
+            )
+    excluded_images = len(images) - len(found)
+    _check_drop_rate(shard, excluded_images, len(images), config.max_drop_rate)
+    table = _heads_table(found, config, annotator)
+    write_table(ws.table_path(STAGE, shard), table, HEADS)
+    exclusions.write(ws, shard)
+    picture = ws.stage_dir(STAGE) / "pictures" / f"{shard}.jpg"
+    write_bytes(picture, encode_jpeg(contact_sheet(previews, columns=4, cell_px=256)))
+    return StageReport(
+        num_in=len(images),
+        num_out=len(found),
+        num_excluded=excluded_images,
+        metadata=_metadata(table, len(found), annotator),
+        pictures={shard: picture},
+    )
+
+
+@contextmanager
+def single_thread() -> Iterator[None]:
+    """Run torch on one thread, so that sums and hence bytes do not depend on the machine.
+
+    Shards are what runs in parallel.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _read_images(
+    reader: ShardReader, rows: pd.DataFrame, exclusions: Exclusions
+) -> dict[str, tuple[str, NDArray[np.uint8]]]:
+    """Decode images: sample id -> split and RGB image; what cannot be read is excluded."""
+    batch = {}
+    for sample_id, split in zip(rows["sample_id"], rows["split"], strict=True):
+        try:
+            batch[sample_id] = (split, decode_image(reader.read(sample_id, "jpg")))
+        except DamagedSample as error:
+            exclusions.add(sample_id, "damaged_shard", str(error))
+        except UnreadableImage as error:
+            exclusions.add(
+                sample_id, "damaged_image", f"{reader.path.name}/{sample_id}.jpg: {error}"
+            )
+    return batch
+
+
+def _annotate_batch(
+    batch: dict[str, tuple[str, NDArray[np.uint8]]],
+    config: AnnotationsConfig,
+    annotator: Annotator,
+    exclusions: Exclusions,
+) -> list[ImageHeads]:
+    detections = annotator.detector.detect([image for _, image in batch.values()])
+    found = []
+    for (sample_id, (split, image)), (boxes, scores) in zip(batch.items(), detections, strict=True):
+        if not (np.isfinite(boxes).all() and np.isfinite(scores).all()):
+            exclusions.add(
+                sample_id, "non_finite", f"{annotator.detector.name}: box or score is NaN"
+            )
+            continue
+        selected = select_detections(
+            boxes,
+            scores,
+            image.shape[:2],
+            threshold=config.threshold,
+            nms_iou=config.nms_iou,
+            max_heads=config.max_heads,
+        )
+        found.append(ImageHeads(sample_id, split, *selected))
+    _regress(found, batch, config, annotator, exclusions)
+    return found
+
+
+def _regress(
+    found: list[ImageHeads],
+    batch: dict[str, tuple[str, NDArray[np.uint8]]],
+    config: AnnotationsConfig,
+    annotator: Annotator,
+    exclusions: Exclusions,
+) -> None:
+    """Fill in status and parameters; the crops of all images go through the network together."""
+    regressor = annotator.regressor
+    large = [_longer_sides(heads.boxes_xyxy) >= config.min_side_px for heads in found]
+    if not found:
+        return
+    cuts = [
+        cut_crops(regressor, batch[heads.sample_id][1], heads.boxes_xyxy[mask])
+        for heads, mask in zip(found, large, strict=True)
+    ]
+    crops, frames = (np.concatenate(parts) for parts in zip(*cuts, strict=True))
+    predicted = regressor.predict(torch.from_numpy(crops).permute(0, 3, 1, 2)).numpy()
+    flame = iter(crop_to_image(predicted, frames, regressor.crop_size))
+    for heads, mask in zip(found, large, strict=True):
+        for head_id, is_large in enumerate(mask):
+            parameters = next(flame) if is_large else None
+            status = "ok" if is_large else "small"
+            if parameters is not None and not is_valid_flame(parameters):
+                where = f"{heads.sample_id}#{head_id}"
+                box = np.round(heads.boxes_xyxy[head_id], 1).tolist()
+                detail = f"{regressor.name}: {describe_invalid(parameters)}; head at {box} px"
+                exclusions.add(where, "non_finite", detail)
+                parameters, status = None, "non_finite"
+            heads.flame.append(parameters)
+            heads.status.append(status)
+
+
+def is_valid_flame(flame: NDArray[np.floating]) -> bool:
+    """Whether parameters are finite and their scale is positive.
+
+    Args:
+        flame: (413,).
+    """
+    return bool(np.isfinite(flame).all() and flame[412] > 0)
+
+
+def describe_invalid(flame: NDArray[np.floating]) -> str:
+    """What is wrong with parameters that `is_valid_flame` refuses.
+
+    Args:
+        flame: (413,).
+
+    Returns:
+        The first wrong parameter and its value.
+    """
+    wrong = np.flatnonzero(~np.isfinite(flame))
+    if len(wrong):
+        return f"flame[{wrong[0]}] is {flame[wrong[0]]}, expected a finite number"
+    return f"flame[412] (scale) is {flame[412]}, expected > 0"
+
+
+def _longer_sides(boxes_xyxy: NDArray[np.float32]) -> NDArray[np.float32]:
+    return np.asarray((boxes_xyxy[:, 2:] - boxes_xyxy[:, :2]).max(axis=1, initial=0))
+
+
+def _draw_previews(
+    batch: dict[str, tuple[str, NDArray[np.uint8]]],
+    found: list[ImageHeads],
+    geometry: HeadGeometry,
+    num_wanted: int,
+) -> list[NDArray[np.uint8]]:
+    return [
+        draw_heads(batch[heads.sample_id][1], heads.boxes_xyxy, heads.flame, geometry)
+        for heads in found[: max(0, num_wanted)]
+    ]
+
+
+def _check_drop_rate(shard: str, num_excluded: int, num_images: int, limit: float) -> None:
+    if num_excluded > limit * num_images:
+        raise RuntimeError(
+            f"{STAGE} {shard}: {num_excluded} of {num_images} images cannot be annotated, more "
+            f"than max_drop_rate {limit:g}; the log names each of them and why"
+        )
+
+
+def _heads_table(
+    found: list[ImageHeads], config: AnnotationsConfig, annotator: Annotator
+) -> pd.DataFrame:
+    rows = [
+        {
+            "sample_id": heads.sample_id,
+            "head_id": head_id,
+            "split": heads.split,
+            "bbox_xywh": np.concatenate([box[:2], box[2:] - box[:2]]),
+            "score": score,
+            "flame": heads.flame[head_id],
+            "flame_status": heads.status[head_id],
+        }
+        for heads in found
+        for head_id, (box, score) in enumerate(zip(heads.boxes_xyxy, heads.scores, strict=True))
+    ]
+    if not rows:
+        return empty_table(HEADS)
+    return pd.DataFrame(rows).assign(
+        head_model=annotator.head_model.sha256,
+        teacher=annotator.teacher,
+        threshold=np.float32(config.threshold),
+        source="pseudo",
+    )
+
+
+def _metadata(
+    table: pd.DataFrame, num_images: int, annotator: Annotator
+) -> dict[str, int | float | str | bool]:
+    counts = table["flame_status"].value_counts()
+    return {
+        "num_heads": len(table),
+        "num_heads_with_flame": int(counts.get("ok", 0)),
+        "num_heads_small": int(counts.get("small", 0)),
+        "num_heads_non_finite": int(counts.get("non_finite", 0)),
+        "heads_per_image": round(len(table) / max(1, num_images), 3),
+        "teacher": annotator.teacher,
+    }

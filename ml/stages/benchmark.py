@@ -1,0 +1,221 @@
+"""The benchmark: trained models and trivial baselines on held-out renders with exact truth."""
+
+from __future__ import annotations
+
+import json
+import platform
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from ml.evaluation.baselines import always_frontal, mean_head
+from ml.evaluation.protocol import Evaluation, EvaluationSample, Predictor, evaluate
+from ml.evaluation.report import group_table, results_frame, write_report
+from ml.evaluation.samples import read_samples
+from ml.flame.geometry import HeadGeometry
+from ml.flame.head_model import HeadModel
+from ml.imaging.grids import contact_sheet
+from ml.imaging.io import encode_jpeg
+from ml.inference.drawing import draw_heads
+from ml.inference.flip import FlipAveraged
+from ml.inference.predictor import HeadPredictor
+from ml.records.atomic import write_bytes, write_json
+from ml.records.config import StageConfig
+from ml.records.determinism import prepare_torch
+from ml.records.exclusions import Exclusions
+from ml.records.heads import Heads
+from ml.records.ids import sample_rng
+from ml.records.progress import progress
+from ml.records.report import StageReport
+from ml.records.workspace import Workspace
+from ml.training_data.samples import LabelLimits
+
+STAGE = "benchmark"
+PROTOCOL = "held-out-renders/1"
+MODELS = {"trained_model": "pseudo-labels", "trained_model_exact": "exact labels"}
+#: Stages that can be switched off; the table then does without their column.
+OPTIONAL = {"trained_model_exact"}
+
+
+class BenchmarkConfig(StageConfig):
+    """Section `benchmark` of params.yaml."""
+
+    limits: LabelLimits = LabelLimits()
+    """Which true heads are not asked for."""
+    operating_score: float = 0.3
+    """Confidence from which a prediction counts outside average precision."""
+    batch_size: int = 16
+    """Images predicted at once."""
+    resamples: int = 500
+    """Bootstrap draws of the images."""
+    num_pictures: int = 12
+    """Successes and failures to show, each."""
+
+
+def run(ws: Workspace, config: BenchmarkConfig) -> StageReport:
+    """Benchmark the models and the baselines on the test split, and write the report.
+
+    Args:
+        ws: the workspace; both models, images, truth and head model must exist.
+        config: limits and sizes.
+
+    Returns:
+        Counts of test images, the results table, and pictures of successes and failures.
+    """
+    prepare_torch(ws, STAGE)
+    out = ws.stage_dir(STAGE)
+    exclusions = Exclusions(STAGE)
+    samples = read_samples(ws, "test", config.limits, exclusions)
+    head_model = HeadModel.load(ws.stage_dir("head_model") / "head_model.npz")
+    geometry = HeadGeometry(head_model)
+    predictions: dict[str, list[Heads]] = {}
+    for stage, title in MODELS.items():
+        if stage not in OPTIONAL or _is_trained(ws.stage_dir(stage)):
+            detector = _load(ws.stage_dir(stage))
+            flipping = FlipAveraged(detector, head_model)
+            predictions[title] = predict_all(detector, samples, config.batch_size)
+            predictions[f"{title} + flip"] = predict_all(flipping, samples, config.batch_size)
+    first = next(iter(predictions.values()))
+    predictions["mean head"] = [mean_head(heads) for heads in first]
+    predictions["always frontal"] = [always_frontal(heads, geometry) for heads in first]
+    evaluations = {
+        title: evaluate(heads, samples, geometry, config.operating_score)
+        for title, heads in predictions.items()
+    }
+    figures = {title: _figures(ws, e, config.resamples) for title, e in evaluations.items()}
+    model = evaluations[next(iter(MODELS.values()))]
+    pictures = _pictures(out, samples, first, model, geometry, config)
+    reports = write_report(
+        out,
+        figures,
+        group_table(model.pairs),
+        _label_quality(ws),
+        pictures,
+        {
+            "protocol": PROTOCOL,
+            "num_images": len(samples),
+            "num_heads": int(model.num_true.sum()),
+            "num_ignored": model.num_ignored,
+        },
+        _provenance(ws),
+    )
+    flat = {f"{_key(t)}.{name}": v for t, row in figures.items() for name, v in row.items()}
+    write_json(out / "metrics.json", {k: v for k, v in flat.items() if np.isfinite(v)})
+    exclusions.write(ws, STAGE)
+    table = results_frame(figures)
+    return StageReport(
+        num_in=len(samples) + len(exclusions),
+        num_out=len(samples),
+        num_excluded=len(exclusions),
+        metadata={
+            "report": str(reports["html"].relative_to(ws.root)),
+            **{f"{_key(t)}/{n}": round(figures[t][n], 4) for t in figures for n in _HEADLINES},
+        },
+        tables={"results": table.reset_index(names="metric")},
+        pictures=pictures,
+    )
+
+
+_HEADLINES = ("ap50", "rotation_deg", "nme_bbox")
+
+
+def predict_all(
+    predictor: Predictor, samples: list[EvaluationSample], batch_size: int
+) -> list[Heads]:
+    """Predict the heads of every sample, a batch at a time.
+
+    Args:
+        predictor: the detector.
+        samples: what to predict on.
+        batch_size: images at once.
+
+    Returns:
+        Heads of each sample, in order.
+    """
+    heads: list[Heads] = []
+    for start in progress(range(0, len(samples), batch_size), "predicting"):
+        heads += predictor.predict([s.image_rgb for s in samples[start : start + batch_size]])
+    return heads
+
+
+def _is_trained(folder: Path) -> bool:
+    from ml.inference.loading import CONFIG_NAME
+
+    return (folder / CONFIG_NAME).exists()
+
+
+def _load(folder: Path) -> HeadPredictor:
+    from ml.inference.loading import load_detector
+
+    return load_detector(folder)
+
+
+def _figures(ws: Workspace, evaluation: Evaluation, resamples: int) -> dict[str, float]:
+    figures = evaluation.metrics()
+    intervals = evaluation.intervals(sample_rng(ws.seed, STAGE, "bootstrap"), resamples)
+    for name in ("ap50", "recall", "precision", "nme_bbox", "rotation_deg", "failure_rate"):
+        figures[f"{name}_low"], figures[f"{name}_high"] = intervals[name]
+    return figures
+
+
+def _pictures(
+    out: Path,
+    samples: list[EvaluationSample],
+    heads: list[Heads],
+    evaluation: Evaluation,
+    geometry: HeadGeometry,
+    config: BenchmarkConfig,
+) -> dict[str, Path]:
+    by_image = evaluation.pairs.groupby("image")["nme_bbox"].max()
+    good = [int(i) for i in by_image.sort_values().index if evaluation.flawless[int(i)]]
+    # The best of images with several heads first: one big frontal head proves little.
+    good.sort(key=lambda i: -min(int(evaluation.num_true[i]), 3))
+    worst = pd.Series(evaluation.num_missed * 100.0)
+    worst = worst.add(by_image, fill_value=0.0).sort_values(ascending=False)
+    chosen = {
+        "Successes": good[: config.num_pictures],
+        "Failures: missed heads and largest errors": list(worst.index[: config.num_pictures]),
+    }
+    pictures = {}
+    for title, images in chosen.items():
+        if not images:
+            continue
+        cells = []
+        for i in images:
+            shown = heads[i][heads[i].scores >= config.operating_score]
+            cells.append(draw_heads(samples[i].image_rgb, shown, geometry, ("mesh", "box", "pose")))
+        path = out / "pictures" / f"{title.split(':')[0].lower()}.jpg"
+        write_bytes(path, encode_jpeg(contact_sheet(cells, 4, 256)))
+        pictures[title] = path
+    return pictures
+
+
+def _label_quality(ws: Workspace) -> Mapping[str, str]:
+    path = ws.stage_dir("annotation_quality") / "metrics.json"
+    figures = json.loads(path.read_text())
+    return {
+        "recall": f"{figures['recall']:.3f}",
+        "precision": f"{figures['precision']:.3f}",
+        "NME, % of head box": f"{figures['nme_bbox']:.1f}",
+        "rotation error, mean, degrees": f"{figures['rotation_deg']:.1f}",
+        "heads too small for parameters": f"{100 * figures['small_share']:.1f} %",
+    }
+
+
+def _provenance(ws: Workspace) -> dict[str, str]:
+    import torch
+
+    return {
+        "seed": str(ws.seed),
+        "torch": torch.__version__,
+        "threads": str(ws.threads),
+        "machine": f"{platform.machine()}, {platform.system()}",
+        "command": "vggheads materialize benchmark",
+    }
+
+
+def _key(title: str) -> str:
+    return re.sub(r"\W+", "_", title)

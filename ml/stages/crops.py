@@ -1,0 +1,171 @@
+"""Stage `crops`: single rendered heads with exact parameters, the regressor's training data."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from pydantic import Field
+
+from ml.flame.head_model import HeadModel
+from ml.generation.config import SingleHeadConfig
+from ml.generation.renderer.single_head import SingleHead, render_single_head
+from ml.imaging.grids import contact_sheet
+from ml.imaging.io import encode_jpeg
+from ml.records.atomic import write_bytes
+from ml.records.config import StageConfig
+from ml.records.exclusions import Exclusions
+from ml.records.ids import sample_rng, sample_seed, shard_name, stable_fraction
+from ml.records.progress import progress
+from ml.records.report import StageReport
+from ml.records.shards import shard_writer
+from ml.records.tables import CROPS, empty_table, write_table
+from ml.records.workspace import Workspace
+
+STAGE = "crops"
+SHARD_PREFIX = "crops"
+
+
+class CropsConfig(StageConfig):
+    """How many heads are rendered, and how large."""
+
+    num_crops: int = Field(default=1600, ge=2)
+    """Heads to render."""
+    crops_per_shard: int = Field(default=200, ge=1)
+    """Heads in a shard."""
+    picture_px: int = Field(default=144, ge=64)
+    """Side of a rendered picture. The head's crop with its margin takes two thirds of it; the rest
+    is what shifts, zooms and rotations of the crop bring into view."""
+    min_visible: float = 0.2
+    """Heads of which a smaller share is seen are left out: they cannot be told from the picture."""
+    val_fraction: float = 0.1
+    """Share held out, by a hash of the crop's id."""
+    jpeg_quality: int = 95
+    """Quality of the stored pictures."""
+    preview_crops: int = 24
+    """Heads on a shard's preview."""
+    max_drop_rate: float = 0.1
+    """The stage fails when a larger share of a shard's heads is left out."""
+    renderer: SingleHeadConfig = SingleHeadConfig(
+        yaw_std_deg=34.0, any_yaw_share=0.1, pitch_max_deg=42.0, roll_max_deg=28.0
+    )
+    """The images' renderer, and the rotations and occluders of the heads: as spread as in the
+    images (mean angle from frontal 40 degrees there); training turns them further."""
+
+
+def crop_shards(config: CropsConfig) -> list[str]:
+    """Names of the crop shards.
+
+    Args:
+        config: number of crops, and of crops in a shard.
+
+    Returns:
+        `crops-00000` and so on.
+    """
+    num_shards = -(-config.num_crops // config.crops_per_shard)
+    return [shard_name(index, SHARD_PREFIX) for index in range(num_shards)]
+
+
+def run_shard(ws: Workspace, config: CropsConfig, shard: str) -> StageReport:
+    """Render the heads of one crop shard.
+
+    Args:
+        ws: the workspace.
+        config: how many heads, how large.
+        shard: a name of `crop_shards(config)`.
+
+    Returns:
+        Counts of heads, and a preview.
+
+    Raises:
+        ValueError: there is no such shard.
+        FileNotFoundError: the head model has not been made.
+        RuntimeError: more heads than allowed were left out.
+    """
+    crop_ids = _crop_ids(config, shard)
+    head_model = HeadModel.load(ws.stage_dir("head_model") / "head_model.npz")
+    exclusions = Exclusions(STAGE)
+    rows: list[dict[str, object]] = []
+    previews: list[NDArray[np.uint8]] = []
+    with shard_writer(ws.stage_dir(STAGE) / f"{shard}.tar") as writer:
+        for crop_id in progress(crop_ids, f"{STAGE} {shard}"):
+            head = _render(ws, config, crop_id, head_model, exclusions)
+            if head is None:
+                continue
+            row = _row(ws, config, shard, crop_id, head)
+            picture = encode_jpeg(head.image_rgb, config.jpeg_quality)
+            writer.add(crop_id, {"jpg": picture, "json": {"seed": row["seed"]}})
+            rows.append(row)
+            if len(previews) < config.preview_crops:
+                previews.append(head.image_rgb)
+    _check_drop_rate(shard, len(exclusions), len(crop_ids), config.max_drop_rate)
+    table = pd.DataFrame(rows) if rows else empty_table(CROPS)
+    write_table(ws.table_path(STAGE, shard), table, CROPS)
+    exclusions.write(ws, shard)
+    picture_path = ws.stage_dir(STAGE) / "pictures" / f"{shard}.jpg"
+    write_bytes(picture_path, encode_jpeg(contact_sheet(previews, columns=6, cell_px=128)))
+    return StageReport(
+        num_in=len(crop_ids),
+        num_out=len(table),
+        num_excluded=len(exclusions),
+        metadata={
+            "num_val": int((table["split"] == "val").sum()),
+            "mean_visible": round(float(table["visible"].mean()), 3) if len(table) else 0.0,
+        },
+        pictures={shard: picture_path},
+    )
+
+
+def _render(
+    ws: Workspace,
+    config: CropsConfig,
+    crop_id: str,
+    head_model: HeadModel,
+    exclusions: Exclusions,
+) -> SingleHead | None:
+    """Draw a crop's picture; None when it is excluded."""
+    rng = sample_rng(ws.seed, STAGE, crop_id)
+    try:
+        head = render_single_head(head_model, config.renderer, rng, config.picture_px)
+    except ValueError as error:
+        exclusions.add(crop_id, "not_rendered", str(error))
+        return None
+    if head.visible < config.min_visible:
+        detail = f"visible share {head.visible:.3f}, expected at least {config.min_visible}"
+        exclusions.add(crop_id, "hidden", detail)
+        return None
+    return head
+
+
+def _check_drop_rate(shard: str, num_excluded: int, num_crops: int, limit: float) -> None:
+    if num_excluded > limit * num_crops:
+        raise RuntimeError(
+            f"{STAGE} {shard}: {num_excluded} of {num_crops} heads were left out, more than "
+            f"max_drop_rate {limit:g}; the log names each of them and why"
+        )
+
+
+def _crop_ids(config: CropsConfig, shard: str) -> list[str]:
+    shards = crop_shards(config)
+    if shard not in shards:
+        raise ValueError(f"{STAGE}: unknown shard {shard!r}, expected one of {shards}")
+    first = shards.index(shard) * config.crops_per_shard
+    last = min(first + config.crops_per_shard, config.num_crops)
+    return [f"crop-{index:06d}" for index in range(first, last)]
+
+
+def _row(
+    ws: Workspace, config: CropsConfig, shard: str, crop_id: str, head: SingleHead
+) -> dict[str, object]:
+    box = head.box_xyxy
+    return {
+        "crop_id": crop_id,
+        "split": "val" if stable_fraction(crop_id) < config.val_fraction else "train",
+        "shard": shard,
+        "width": config.picture_px,
+        "height": config.picture_px,
+        "bbox_xywh": np.concatenate([box[:2], box[2:] - box[:2]]),
+        "flame": head.flame,
+        "visible": head.visible,
+        "seed": sample_seed(ws.seed, STAGE, crop_id),
+    }

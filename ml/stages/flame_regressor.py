@@ -1,0 +1,201 @@
+"""Stage `flame_regressor`: train the crop regressor and measure it on held-out crops."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from ml.annotation.augment import NO_AUGMENTATION, CropAugmentConfig
+from ml.annotation.crop_data import (
+    STAGE,
+    CropBatch,
+    CropDataModule,
+    CropDataset,
+    CropExamples,
+    collate_crops,
+    load_crops,
+)
+from ml.annotation.drawing import draw_meshes
+from ml.annotation.regressor import (
+    CropRegressor,
+    MirroredRegressor,
+    RegressorArchitecture,
+    TrainedRegressor,
+    save_regressor,
+)
+from ml.annotation.training import CropErrors, CropLossConfig, RegressorTraining, crop_errors
+from ml.flame.geometry import HeadGeometry
+from ml.flame.head_model import HeadModel
+from ml.imaging.grids import contact_sheet
+from ml.imaging.io import encode_jpeg
+from ml.records.atomic import write_bytes, write_json
+from ml.records.config import StageConfig
+from ml.records.determinism import prepare_torch
+from ml.records.exclusions import Exclusions
+from ml.records.report import StageReport
+from ml.records.tables import EXCLUSIONS, write_table
+from ml.records.workspace import Workspace
+from ml.training.callbacks import write_history
+from ml.training.determinism import SampleKey
+from ml.training.fit import FitConfig, finish_work, fit
+from ml.training.optim import OptimConfig
+from ml.training.tracking import Tracker
+
+logger = logging.getLogger(__name__)
+
+
+class FlameRegressorConfig(StageConfig):
+    """Network, data and training of the crop regressor."""
+
+    architecture: RegressorArchitecture = RegressorArchitecture()
+    """Size of the network and its crops."""
+    augment: CropAugmentConfig = CropAugmentConfig()
+    """Random changes of the training crops."""
+    loss: CropLossConfig = CropLossConfig()
+    """Weights of the loss terms."""
+    optim: OptimConfig = OptimConfig()
+    """Optimiser and schedule."""
+    fit: FitConfig = FitConfig(epochs=40, validate_every_epochs=10)
+    """The training loop."""
+    batch_size: int = 64
+    """Crops in a batch."""
+    preview_crops: int = 24
+    """Held-out crops on each picture."""
+
+
+def run(ws: Workspace, config: FlameRegressorConfig, tracker: Tracker) -> StageReport:
+    """Train on the rendered crops.
+
+    Args:
+        ws: the workspace.
+        config: network, data and training.
+        tracker: receives parameters, curves, metrics and pictures.
+
+    Returns:
+        Counts of crops, and the measures on the held-out ones.
+
+    Raises:
+        FileNotFoundError: crops or head model are missing.
+        NonFiniteTraining: the training diverged.
+    """
+    prepare_torch(ws, STAGE)
+    head_model = HeadModel.load(ws.stage_dir("head_model") / "head_model.npz")
+    exclusions = Exclusions(STAGE)
+    train = load_crops(ws, "train", exclusions)
+    val = load_crops(ws, "val", exclusions)
+    tracker.log_params(_flat_params(config) | {"num_train": len(train), "num_val": len(val)})
+    module = RegressorTraining(
+        CropRegressor(config.architecture), head_model, config.loss, config.optim
+    )
+    data = CropDataModule(
+        train, val, config.architecture, config.augment, head_model, config.batch_size, ws.seed
+    )
+    result = fit(module, data, ws, STAGE, config.fit, tracker)
+    folder = ws.stage_dir(STAGE)
+    sha256 = save_regressor(module.network, folder)
+    geometry = HeadGeometry(head_model)
+    batch = held_out_batch(val, config.architecture, head_model, ws.seed)
+    regressor = MirroredRegressor(TrainedRegressor(module.network, sha256), head_model)
+    predicted = regressor.predict(batch.crops).numpy()
+    errors = crop_errors(predicted, batch.flame.numpy(), batch.box_size.numpy(), geometry)
+    metrics = _metrics(errors, len(train))
+    write_json(folder / "metrics.json", metrics)
+    write_history(folder / "history.csv", result.history)
+    write_table(folder / "exclusions.parquet", exclusions.to_frame(), EXCLUSIONS)
+    pictures = _write_pictures(folder, batch, predicted, errors, geometry, config.preview_crops)
+    _report(tracker, metrics, pictures)
+    finish_work(ws, STAGE)
+    num_used = len(train) + len(val)
+    return StageReport(
+        num_in=num_used + len(exclusions),
+        num_out=num_used,
+        num_excluded=len(exclusions),
+        metadata={**metrics, "sha256": sha256},
+        tables={"history": result.history},
+        pictures=pictures,
+    )
+
+
+def held_out_batch(
+    val: CropExamples, architecture: RegressorArchitecture, head_model: HeadModel, seed: int
+) -> CropBatch:
+    """All held-out crops, cut as the annotation stage cuts them.
+
+    Args:
+        val: the held-out pictures.
+        architecture: size and margin of the crops.
+        head_model: the head model of the parameters.
+        seed: the run's seed.
+
+    Returns:
+        One batch.
+    """
+    dataset = CropDataset(val, architecture, NO_AUGMENTATION, head_model, seed)
+    return collate_crops([dataset[SampleKey(index, 0)] for index in range(len(val))])
+
+
+def _metrics(errors: CropErrors, num_train: int) -> dict[str, float]:
+    return {
+        "num_train_crops": num_train,
+        "num_val_crops": len(errors.rotation_deg),
+        "rotation_error_mean_deg": float(errors.rotation_deg.mean()),
+        "rotation_error_median_deg": float(np.median(errors.rotation_deg)),
+        "rotation_error_frontal_deg": float(errors.frontal_deg.mean()),
+        "nme_bbox_percent": float(100 * errors.nme_bbox.mean()),
+        "nme_bbox_median_percent": float(100 * np.median(errors.nme_bbox)),
+        "failure_rate_percent": float(100 * (errors.nme_bbox > 0.1).mean()),
+    }
+
+
+def _write_pictures(
+    folder: Path,
+    batch: CropBatch,
+    predicted: NDArray[np.float32],
+    errors: CropErrors,
+    geometry: HeadGeometry,
+    num_crops: int,
+) -> dict[str, Path]:
+    """Held-out crops with predicted mesh points: the first ones, and the worst ones."""
+    choices = {
+        "held_out": np.arange(min(num_crops, len(predicted))),
+        "worst": np.argsort(-errors.rotation_deg, kind="stable")[:num_crops],
+    }
+    pictures = {}
+    for name, indices in choices.items():
+        drawn = [
+            draw_meshes(
+                batch.crops[index].permute(1, 2, 0).contiguous().numpy(),
+                [predicted[index]],
+                geometry,
+            )
+            for index in indices
+        ]
+        labels = [
+            f"{errors.rotation_deg[i]:.0f} deg  {100 * errors.nme_bbox[i]:.1f} %" for i in indices
+        ]
+        pictures[name] = folder / "pictures" / f"{name}.jpg"
+        write_bytes(pictures[name], encode_jpeg(contact_sheet(drawn, 6, 192, labels)))
+    return pictures
+
+
+def _report(tracker: Tracker, metrics: dict[str, float], pictures: dict[str, Path]) -> None:
+    tracker.log_metrics(metrics)
+    for name, path in pictures.items():
+        tracker.log_image(path, f"pictures/{name}")
+    logger.info(
+        "%s: rotation error %.1f deg (always frontal %.1f), NME %.1f %% on %d held-out crops",
+        STAGE,
+        metrics["rotation_error_mean_deg"],
+        metrics["rotation_error_frontal_deg"],
+        metrics["nme_bbox_percent"],
+        metrics["num_val_crops"],
+    )
+
+
+def _flat_params(config: FlameRegressorConfig) -> dict[str, object]:
+    frame = pd.json_normalize(config.model_dump(mode="json"))
+    return {str(name): frame[name].iloc[0] for name in frame.columns}

@@ -1,0 +1,309 @@
+"""Stage `head_detector`: train RT-DETR on the labels and measure it on held-out ones."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+import torch
+from pydantic import Field, model_validator
+from transformers import RTDetrForObjectDetection
+
+from ml.box_detection import load_head_detector
+from ml.box_detection.base import Boxes, HeadDetectorBackend, Scores
+from ml.box_detection.coco_metrics import average_precision, operating_point
+from ml.box_detection.data import (
+    BoxLimits,
+    DetectionDataModule,
+    LabelledImages,
+    read_labelled_images,
+)
+from ml.box_detection.drawing import (
+    IGNORED_RGB,
+    PREDICTION_RGB,
+    TRUTH_RGB,
+    draw_boxes,
+    enlarge,
+)
+from ml.box_detection.pretrained import (
+    Feeding,
+    PretrainedConfig,
+    load_network,
+    save_with_feeding,
+)
+from ml.box_detection.rtdetr import RTDetrArchitecture, RTDetrDetector, build_rtdetr
+from ml.box_detection.training import DetectorTraining
+from ml.imaging.grids import contact_sheet
+from ml.imaging.io import encode_jpeg
+from ml.labels.coco import read_coco
+from ml.records.atomic import write_bytes, write_json
+from ml.records.config import StageConfig
+from ml.records.determinism import prepare_torch
+from ml.records.exclusions import Exclusions
+from ml.records.report import StageReport
+from ml.records.workspace import Workspace
+from ml.training.callbacks import write_history
+from ml.training.fit import FitConfig, FitResult, finish_work, fit
+from ml.training.optim import OptimConfig
+from ml.training.tracking import Tracker
+from ml.training_data.augmentation import AugmentConfig
+
+_LOGGER = logging.getLogger(__name__)
+
+STAGE = "head_detector"
+_GRID_CELL_PX = 256
+_SUMMARY = ("map50", "map50_95", "precision", "recall", "count_correct")
+
+
+class HeadDetectorConfig(StageConfig):
+    """Head detector: RT-DETR from scratch in about a minute, or a checkpoint of its family.
+
+    What made a small RT-DETR learn within a few hundred steps, mAP50 at about equal time: batches
+    of 8 instead of 16 (0.82 against 0.75 on synthetic scenes), orthogonalised updates for linear
+    layers as well (0.75 against 0.43), an encoder without a bottleneck (0.82 against 0.47 with one
+    of half the width), 40 denoising queries (0.82 against 0.73 with 20), and suppressing doubles as
+    the official pipeline does (0.73 against 0.39 after 5 epochs of renders). One run each.
+    """
+
+    source: Literal["scratch", "finetune", "pretrained"] = "scratch"
+    """`scratch` trains `architecture`; `finetune` trains the checkpoint of `pretrained` further,
+    with one label, as the paper does; `pretrained` only measures it and takes it as it is."""
+    pretrained: PretrainedConfig = PretrainedConfig()
+    """The checkpoint, for the sources that have one."""
+    architecture: RTDetrArchitecture = RTDetrArchitecture()
+    """Size of the network trained from scratch."""
+    dense_weight: float = Field(default=2.0, ge=0)
+    """Weight of the dense supervision of the encoder; 0 trains as published."""
+    batch_size: int = 8
+    """Images in a batch; matching learns from the number of steps more than from images."""
+    augment: AugmentConfig = AugmentConfig(rotate=0.0, blur=0.05, noise=0.05, jpeg=0.0)
+    """Random changes of training images."""
+    limits: BoxLimits = BoxLimits()
+    """Which heads are still taught after an augmentation."""
+    optim: OptimConfig = OptimConfig(
+        muon_lr=0.02,
+        muon_linear=True,
+        lr=2e-3,
+        weight_decay=1e-2,
+        warmup_steps=40,
+        ema_decay=0.99,
+        adamw_patterns=(
+            "class_embed",
+            "bbox_embed",
+            "enc_score_head",
+            "enc_bbox_head",
+            "sampling_offsets",
+            "attention_weights",
+        ),
+    )
+    """Optimiser and schedule."""
+    fit: FitConfig = FitConfig(epochs=8, validate_every_epochs=4)
+    """The training loop."""
+    threshold: float = Field(default=0.5, gt=0, lt=1)
+    """Score at which precision and recall are reported."""
+    preview_images: int = Field(default=24, ge=1)
+    """Held-out images on the prediction grid."""
+    max_drop_rate: float = 0.05
+    """The stage fails when a larger share of the labelled images cannot be read."""
+
+    @model_validator(mode="after")
+    def _checkpoint_named(self) -> HeadDetectorConfig:
+        if self.source != "scratch" and self.pretrained.model is None:
+            raise ValueError(
+                f"source {self.source} needs pretrained.model, {{path or hub_id, revision, sha256, "
+                "asset}"
+            )
+        return self
+
+    @property
+    def input_size(self) -> int:
+        """Side of the network's input, px."""
+        scratch = self.source == "scratch"
+        return self.architecture.input_size if scratch else self.pretrained.input_size
+
+
+def run(ws: Workspace, config: HeadDetectorConfig, tracker: Tracker) -> StageReport:
+    """Train the head detector, or go on from the last finished epoch.
+
+    Args:
+        ws: the workspace; reads `labels` and `images`, writes `data/head_detector`.
+        config: sizes, optimiser, loop.
+        tracker: receives parameters, curves, metrics and pictures.
+
+    Returns:
+        Counts of labelled images, metrics and the prediction grid.
+
+    Raises:
+        CocoError: the labels are missing or damaged.
+        FileNotFoundError: an image shard is missing.
+        RuntimeError: too many images cannot be read, or no image is left.
+    """
+    prepare_torch(ws, STAGE)
+    exclusions = Exclusions(STAGE)
+    train, val = (_labelled(ws, split, exclusions, config) for split in ("train", "val"))
+    num_images = len(train) + len(val)
+    tracker.log_params(_flat("", config.model_dump(mode="json")))
+    out = ws.stage_dir(STAGE)
+    if config.source == "pretrained":
+        result = _take_checkpoint(ws, config, out)
+    else:
+        result = _train(ws, config, tracker, train, val, out)
+    write_history(out / "history.csv", result.history)
+    exclusions.write(ws, "all")
+    # Measured with what later stages will load, not with what was trained.
+    detector = load_head_detector(out)
+    found = detector.detect(val.images)
+    metrics = _measure(config, detector, train, val, found)
+    write_json(out / "metrics.json", metrics)
+    picture = out / "pictures" / "predictions.jpg"
+    write_bytes(picture, encode_jpeg(prediction_grid(val, found, config)))
+    tracker.log_metrics(metrics)
+    tracker.log_image(picture, "predictions/held-out")
+    finish_work(ws, STAGE)
+    return _report(num_images, len(exclusions), config, metrics, result, picture, detector)
+
+
+def _train(
+    ws: Workspace,
+    config: HeadDetectorConfig,
+    tracker: Tracker,
+    train: LabelledImages,
+    val: LabelledImages,
+    out: Path,
+) -> FitResult:
+    """Train from scratch or from a checkpoint on, and write the model."""
+    if config.source == "finetune":
+        model = _checkpoint(ws, config, num_labels=1).train()
+    else:
+        model = build_rtdetr(config.architecture)
+    size = config.input_size
+    module = DetectorTraining(model, size, config.optim, val, config.dense_weight)
+    datamodule = DetectionDataModule(
+        train, val, size, config.batch_size, config.augment, config.limits, ws.seed, STAGE
+    )
+    result = fit(module, datamodule, ws, STAGE, config.fit, tracker)
+    RTDetrDetector(module.model, size).save_pretrained(out / "model")
+    return result
+
+
+def _take_checkpoint(ws: Workspace, config: HeadDetectorConfig, out: Path) -> FitResult:
+    """Write the checkpoint as it is; its curves have no epochs."""
+    feeding = Feeding(**config.pretrained.model_dump(exclude={"model"}))
+    save_with_feeding(_checkpoint(ws, config), feeding, out / "model")
+    history = pd.DataFrame(columns=["epoch", "train/loss", "val/map50", "val/map50_95"])
+    return FitResult(
+        history, {}, seconds=0.0, resumed_epoch=0, resumed_step=0, checkpoint=out / "model"
+    )
+
+
+def _checkpoint(
+    ws: Workspace, config: HeadDetectorConfig, num_labels: int | None = None
+) -> RTDetrForObjectDetection:
+    if config.pretrained.model is None:
+        raise ValueError(f"{STAGE}: source {config.source} needs pretrained.model")
+    model = config.pretrained.model.resolve(ws.root)
+    return load_network(model.location, num_labels, **model.arguments())
+
+
+def _labelled(
+    ws: Workspace, split: str, exclusions: Exclusions, config: HeadDetectorConfig
+) -> LabelledImages:
+    truth = read_coco(ws.stage_dir("labels") / f"{split}.json")
+    before = len(exclusions)
+    samples = read_labelled_images(ws, truth, exclusions)
+    dropped = len(exclusions) - before
+    if dropped > config.max_drop_rate * len(truth.images) or not len(samples):
+        raise RuntimeError(
+            f"{STAGE}: {dropped} of {len(truth.images)} labelled images of split {split} cannot be "
+            f"read, more than max_drop_rate {config.max_drop_rate:g}, or none is left; the log "
+            "names each; rerun the stages images and labels"
+        )
+    return samples
+
+
+def _measure(
+    config: HeadDetectorConfig,
+    detector: HeadDetectorBackend,
+    train: LabelledImages,
+    val: LabelledImages,
+    found: Sequence[tuple[Boxes, Scores]],
+) -> dict[str, float]:
+    """All figures of the run; flat, and floats only."""
+    values = average_precision(val.truth, found)
+    values |= operating_point(val.truth, found, config.threshold)
+    values["threshold"] = config.threshold
+    network: torch.nn.Module = detector.model  # type: ignore[attr-defined]
+    values["parameters"] = sum(p.numel() for p in network.parameters())
+    values["train_images"], values["val_images"] = len(train), len(val)
+    values["val_heads"] = sum(not box.ignore for box in val.truth.boxes)
+    return {name: float(value) for name, value in values.items()}
+
+
+def prediction_grid(
+    samples: LabelledImages, found: Sequence[tuple[Boxes, Scores]], config: HeadDetectorConfig
+) -> np.ndarray:
+    """Held-out pictures with labels (green, ignored ones grey) and predictions (orange).
+
+    Args:
+        samples: labelled pictures.
+        found: boxes and scores of each picture, image px.
+        config: threshold and number of pictures.
+
+    Returns:
+        (H, W, 3) uint8 RGB.
+    """
+    cells = []
+    for index in range(min(config.preview_images, len(samples))):
+        image = samples.images[index]
+        zoom = max(1, _GRID_CELL_PX // max(image.shape[:2]))
+        boxes, ignore = samples.boxes(index)
+        predicted, scores = found[index]
+        strong = scores >= config.threshold
+        cell = draw_boxes(enlarge(image, zoom), boxes[ignore], IGNORED_RGB, zoom=zoom)
+        cell = draw_boxes(cell, boxes[~ignore], TRUTH_RGB, zoom=zoom)
+        cells.append(draw_boxes(cell, predicted[strong], PREDICTION_RGB, scores[strong], zoom=zoom))
+    return contact_sheet(cells, columns=6, cell_px=_GRID_CELL_PX)
+
+
+def _report(
+    num_images: int,
+    num_excluded: int,
+    config: HeadDetectorConfig,
+    metrics: dict[str, float],
+    result: FitResult,
+    picture: Path,
+    detector: HeadDetectorBackend,
+) -> StageReport:
+    table = pd.DataFrame(
+        [{"metric": name, "value": round(value, 4)} for name, value in sorted(metrics.items())]
+    )
+    return StageReport(
+        num_in=num_images + num_excluded,
+        num_out=num_images,
+        num_excluded=num_excluded,
+        metadata={
+            **{name: round(metrics.get(name, 0.0), 4) for name in _SUMMARY},
+            "parameters": int(metrics["parameters"]),
+            "input_size": config.input_size,
+            "epochs": len(result.history),
+            "train_seconds": round(result.seconds, 1),
+            "weights_sha256": detector.sha256,
+        },
+        tables={"metrics": table, "history": result.history},
+        pictures={"predictions": picture},
+    )
+
+
+def _flat(prefix: str, values: dict[str, object]) -> dict[str, object]:
+    """Nested configuration as dotted names."""
+    flat: dict[str, object] = {}
+    for name, value in values.items():
+        if isinstance(value, dict):
+            flat |= _flat(f"{prefix}{name}.", value)
+        else:
+            flat[f"{prefix}{name}"] = value
+    return flat

@@ -1,0 +1,129 @@
+"""Stage head_model: make or read the head model and show it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from pydantic import model_validator
+
+from ml.flame.flame_file import head_model_from_flame, write_flame_pickle, write_landmark_embedding
+from ml.flame.head_model import HeadModel
+from ml.flame.procedural import build_procedural_head
+from ml.flame.views import components, random_expressions, random_shapes, turntable
+from ml.imaging.io import encode_png
+from ml.records.atomic import write_bytes
+from ml.records.config import StageConfig
+from ml.records.progress import progress
+from ml.records.report import StageReport
+from ml.records.workspace import Workspace
+
+STAGE = "head_model"
+MODEL_FILE = "head_model.npz"
+PICKLE_FILE = "generic_model.pkl"
+LANDMARK_FILE = "flame_static_embedding.pkl"
+
+
+class HeadModelConfig(StageConfig):
+    """Where the head model comes from."""
+
+    source: Literal["procedural", "flame"] = "procedural"
+    """`procedural`: made here, no licence. `flame`: read from the user's FLAME files."""
+    flame_file: str | None = None
+    """FLAME's model pickle, relative to the project folder; only with source `flame`."""
+    landmark_file: str | None = None
+    """npz with the embedding of the 68 landmarks; only with source `flame`."""
+    masks_file: str | None = None
+    """FLAME_masks.pkl, optional; only with source `flame`."""
+    source_asset: str | None = None
+    """The release flame_file is of, by its name in the asset register (flame-2020 or
+    flame-2023-open): its licence decides what the results may be used for."""
+    seed: int = 0
+    """Seed of the procedural head, apart from the run's seed: the same head in every run."""
+
+    @model_validator(mode="after")
+    def _check_files(self) -> HeadModelConfig:
+        given = [n for n in ("flame_file", "landmark_file", "masks_file") if getattr(self, n)]
+        if self.source == "flame" and not {"flame_file", "landmark_file"} <= set(given):
+            raise ValueError(
+                "source 'flame' needs flame_file and landmark_file; the user brings both"
+            )
+        if self.source == "procedural" and given:
+            raise ValueError(f"source 'procedural' reads no files, but {', '.join(given)} is set")
+        return self
+
+
+def run(ws: Workspace, config: HeadModelConfig) -> StageReport:
+    """Write head_model.npz, FLAME's pickle of it and pictures.
+
+    Args:
+        ws: where the run keeps its things.
+        config: section `head_model`.
+
+    Returns:
+        counts, facts, region sizes and pictures. The licensed FLAME file is never copied: with
+        source `flame` no pickle is written.
+
+    Raises:
+        FileNotFoundError: a FLAME file is not there.
+        FlameFileError: a FLAME file cannot be read.
+    """
+    folder = ws.stage_dir(STAGE)
+    model = _make(ws, config)
+    model.save(folder / MODEL_FILE)
+    if config.source == "procedural":
+        write_flame_pickle(model, folder / PICKLE_FILE)
+        write_landmark_embedding(model, folder / LANDMARK_FILE)
+    extent = np.ptp(model.v_template, axis=0) * 1000.0
+    return StageReport(
+        num_in=1,
+        num_out=1,
+        metadata={
+            "source": model.source,
+            "sha256": model.sha256,
+            "vertices": len(model.v_template),
+            "faces": len(model.faces),
+            "width_mm": round(float(extent[0]), 1),
+            "height_mm": round(float(extent[1]), 1),
+            "depth_mm": round(float(extent[2]), 1),
+        },
+        tables={"regions": _region_table(model)},
+        pictures=_pictures(model, folder / "pictures", ws.seed),
+    )
+
+
+def _make(ws: Workspace, config: HeadModelConfig) -> HeadModel:
+    if config.source == "procedural":
+        return build_procedural_head(config.seed)
+    paths = [
+        ws.root / name if name else None
+        for name in (config.flame_file, config.landmark_file, config.masks_file)
+    ]
+    model_path, landmark_path, masks_path = paths
+    if model_path is None or landmark_path is None:
+        raise ValueError("head_model: source 'flame' needs flame_file and landmark_file")
+    return head_model_from_flame(model_path, landmark_path, masks_path)
+
+
+def _region_table(model: HeadModel) -> pd.DataFrame:
+    rows = [
+        {"region": name, "vertices": len(index), "faces": len(model.faces_of(name))}
+        for name, index in sorted(model.regions.items())
+    ]
+    return pd.DataFrame(rows)
+
+
+def _pictures(model: HeadModel, folder: Path, seed: int) -> dict[str, Path]:
+    makers = {
+        "turntable": lambda: turntable(model),
+        "shapes": lambda: random_shapes(model, seed),
+        "expressions": lambda: random_expressions(model, seed),
+        "components": lambda: components(model),
+    }
+    paths = {}
+    for name, make in progress(list(makers.items()), "head model pictures"):
+        paths[name] = folder / f"{name}.png"
+        write_bytes(paths[name], encode_png(make()))
+    return paths

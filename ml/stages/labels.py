@@ -1,0 +1,314 @@
+"""Stage `labels`: a sample of pictures with head boxes, as an annotator would hand them back.
+
+In the demo the renderer's exact truth stands in for the annotator.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal
+
+import cv2
+import numpy as np
+import pandas as pd
+from pydantic import Field, model_validator
+
+from ml.imaging.grids import contact_sheet
+from ml.imaging.io import UnreadableImage, decode_image, encode_jpeg
+from ml.labels.coco import CocoBox, CocoDataset, CocoImage, write_coco
+from ml.labels.tool_import import LABEL_SPLITS, import_labels
+from ml.records.atomic import write_bytes
+from ml.records.config import StageConfig
+from ml.records.exclusions import Exclusions
+from ml.records.ids import sample_seed
+from ml.records.progress import progress
+from ml.records.report import StageReport
+from ml.records.shards import DamagedSample, ShardReader
+from ml.records.tables import IMAGES, TRUTH, read_stage
+from ml.records.workspace import Workspace
+
+STAGE: Final = "labels"
+_PREVIEW_CELL_PX: Final = 224
+_BOX_COLOUR: Final = (60, 220, 90)
+_IGNORED_COLOUR: Final = (170, 170, 170)
+
+
+class LabelsConfig(StageConfig):
+    """Which pictures are labelled, and which heads an annotator would box."""
+
+    source: Literal["truth", "file"] = "truth"
+    """`truth`: the renderer's truth stands in for the annotator; `file`: what a labelling tool
+    handed back, COCO or Label Studio's JSON."""
+    file: str = ""
+    """Source file: the JSON, relative to the project folder."""
+    file_sha256: str = Field("", pattern="^([0-9a-f]{64})?$")
+    """Source file: its hash, so that a changed file is seen; `vggheads label-import` writes it
+    down. Empty accepts any."""
+    num_train: int = Field(400, ge=1)
+    """Labelled pictures of the train split; fewer when the split has fewer."""
+    num_val: int = Field(80, ge=1)
+    """Labelled pictures of the val split; fewer when the split has fewer."""
+    min_visible: float = Field(0.2, ge=0, le=1)
+    """Heads less visible than this are marked to be ignored."""
+    min_inside: float = Field(0.35, ge=0, le=1)
+    """Heads with a smaller share inside the picture are marked to be ignored."""
+    min_height_px: float = Field(10.0, ge=0)
+    """Boxes lower than this are marked to be ignored, px."""
+    preview_images: int = Field(12, ge=1)
+    """Pictures with their boxes in the preview."""
+    max_drop_rate: float = Field(0.1, ge=0, le=1)
+    """The stage fails when a larger share of the drawn pictures cannot be read."""
+
+    @model_validator(mode="after")
+    def _file_named(self) -> LabelsConfig:
+        if self.source == "file" and not self.file:
+            raise ValueError("source file needs file, the labelling tool's JSON")
+        return self
+
+
+@dataclass
+class _SplitLabels:
+    """Labelled pictures of one split, and the pictures themselves for the preview."""
+
+    images: list[CocoImage]
+    boxes: list[CocoBox]
+    pictures_rgb: list[np.ndarray]
+
+
+def run(ws: Workspace, config: LabelsConfig) -> StageReport:
+    """Labels a seeded sample of the train and val pictures.
+
+    Args:
+        ws: The workspace; reads `data/images` and `data/truth`.
+        config: How many pictures, and which heads count.
+
+    Returns:
+        Counts of pictures, a table by split, a preview; writes `train.json`, `val.json`.
+
+    Raises:
+        ValueError: More pictures could not be read than `config.max_drop_rate` allows, a split has
+            no picture at all, or the file of labels cannot be used.
+    """
+    images = read_stage(ws, "images", IMAGES)
+    if config.source == "file":
+        return _run_file(ws, config, images)
+    truth = read_stage(ws, "truth", TRUTH)
+    heads = {str(key): rows for key, rows in truth.groupby("sample_id", sort=False)}
+    exclusions = Exclusions(STAGE)
+    parts: dict[str, _SplitLabels] = {}
+    for split, wanted in zip(LABEL_SPLITS, (config.num_train, config.num_val), strict=True):
+        candidates = draw_order(images[images["split"] == split], ws.seed)
+        parts[split] = _label_split(ws, config, candidates, wanted, heads, exclusions)
+        if not parts[split].images:
+            raise ValueError(
+                f"labels: no readable picture of split {split} among {len(candidates)}; make more "
+                f"images, or raise poses.{split}_fraction"
+            )
+    description = "source: renderer's truth"
+    return _write(ws, config, images, parts, exclusions, description)
+
+
+def _run_file(ws: Workspace, config: LabelsConfig, images: pd.DataFrame) -> StageReport:
+    """Labels from a labelling tool's file."""
+    exclusions = Exclusions(STAGE)
+    imported = import_labels(ws.root / config.file, images, exclusions)
+    if config.file_sha256 and imported.sha256 != config.file_sha256:
+        raise ValueError(
+            f"labels: {config.file} has sha256 {imported.sha256}, expected {config.file_sha256}; "
+            "import it again with `vggheads label-import`, or correct labels.file_sha256"
+        )
+    parts = {}
+    for split in LABEL_SPLITS:
+        dataset = imported.datasets[split]
+        if not dataset.images:
+            raise ValueError(f"labels: {config.file} has no usable image of split {split}")
+        pictures = []
+        for image in dataset.images[: config.preview_images]:
+            with ShardReader(ws.stage_dir("images") / f"{image.shard}.tar") as reader:
+                pictures.append(decode_image(reader.read(image.sample_id)))
+        parts[split] = _SplitLabels(list(dataset.images), list(dataset.boxes), pictures)
+    return _write(ws, config, images, parts, exclusions, f"source: {Path(config.file).name}")
+
+
+def _write(
+    ws: Workspace,
+    config: LabelsConfig,
+    images: pd.DataFrame,
+    parts: dict[str, _SplitLabels],
+    exclusions: Exclusions,
+    source: str,
+) -> StageReport:
+    """Check the drop rate, write everything, report."""
+    num_out = sum(len(part.images) for part in parts.values())
+    # A doubled box is a row of its own, not an image.
+    num_excluded = int((~exclusions.to_frame()["sample_id"].str.contains("#", regex=False)).sum())
+    num_in = num_out + num_excluded
+    if num_excluded > config.max_drop_rate * num_in:
+        raise ValueError(
+            f"labels: {num_excluded} of {num_in} drawn pictures excluded, more than "
+            f"labels.max_drop_rate = {config.max_drop_rate}; first: "
+            f"{exclusions.to_frame()['detail'].iloc[0]}"
+        )
+    for split, part in parts.items():
+        description = f"heads, {split} split; {source}"
+        dataset = CocoDataset(tuple(part.images), tuple(part.boxes), description)
+        write_coco(ws.stage_dir(STAGE) / f"{split}.json", dataset)
+    exclusions.write(ws, "all")
+    return StageReport(
+        num_in=num_in,
+        num_out=num_out,
+        num_excluded=num_excluded,
+        metadata={"num_candidates": int(images["split"].isin(LABEL_SPLITS).sum())},
+        tables={"by_split": _split_table(parts)},
+        pictures={"boxes": _write_preview(ws, parts["train"])},
+    )
+
+
+def draw_order(images: pd.DataFrame, run_seed: int) -> pd.DataFrame:
+    """Images in the seeded order in which they are drawn for labelling.
+
+    The place of an image depends on its id alone: more shards add images, they do not reshuffle.
+
+    Args:
+        images: Rows of `IMAGES`.
+        run_seed: The run's seed.
+
+    Returns:
+        The same rows, reordered.
+    """
+    order = sorted(
+        range(len(images)),
+        key=lambda row: sample_seed(run_seed, STAGE, str(images["sample_id"].iloc[row])),
+    )
+    return images.iloc[order]
+
+
+def to_coco_boxes(
+    rows: pd.DataFrame, image: CocoImage, first_id: int, config: LabelsConfig
+) -> list[CocoBox]:
+    """Boxes of one picture's heads.
+
+    Args:
+        rows: Rows of `TRUTH` of this picture; may be empty.
+        image: The picture.
+        first_id: Id of the first box.
+        config: Which heads are ignored.
+
+    Returns:
+        Boxes clipped to the picture; a head of which nothing is seen has none.
+    """
+    boxes: list[CocoBox] = []
+    for row in rows.sort_values("head_id").to_dict("records"):
+        left, top, width, height = (float(value) for value in row["bbox_xywh"])
+        right, bottom = min(left + width, image.width), min(top + height, image.height)
+        left, top = max(left, 0.0), max(top, 0.0)
+        if right - left <= 0 or bottom - top <= 0 or row["visible"] <= 0:
+            continue
+        ignore = (
+            row["visible"] < config.min_visible
+            or row["inside"] < config.min_inside
+            or bottom - top < config.min_height_px
+        )
+        box = (left, top, right - left, bottom - top)
+        boxes.append(CocoBox(first_id + len(boxes), image.image_id, box, bool(ignore)))
+    return boxes
+
+
+def draw_boxes(image_rgb: np.ndarray, boxes: list[CocoBox]) -> np.ndarray:
+    """A copy of a picture with its boxes: green, grey when ignored.
+
+    Args:
+        image_rgb: (H, W, 3) uint8 RGB.
+        boxes: Boxes in px.
+
+    Returns:
+        (H, W, 3) uint8 RGB.
+    """
+    canvas = np.ascontiguousarray(image_rgb).copy()
+    for box in boxes:
+        left, top, width, height = box.bbox_xywh
+        start = (round(left), round(top))
+        end = (round(left + width) - 1, round(top + height) - 1)
+        cv2.rectangle(canvas, start, end, _IGNORED_COLOUR if box.ignore else _BOX_COLOUR, 1)
+    return canvas
+
+
+def _label_split(
+    ws: Workspace,
+    config: LabelsConfig,
+    candidates: pd.DataFrame,
+    wanted: int,
+    heads: dict[str, pd.DataFrame],
+    exclusions: Exclusions,
+) -> _SplitLabels:
+    """Labels the first `wanted` readable candidates; unreadable ones become exclusions."""
+    part = _SplitLabels([], [], [])
+    no_heads = pd.DataFrame(columns=[column.name for column in TRUTH.columns])
+    readers: dict[str, ShardReader] = {}
+    try:
+        records = candidates.to_dict("records")
+        for row in progress(records, "labels"):
+            if len(part.images) == wanted:
+                break
+            sample_id, shard = str(row["sample_id"]), str(row["shard"])
+            if shard not in readers:
+                readers[shard] = ShardReader(ws.stage_dir("images") / f"{shard}.tar")
+            try:
+                picture = decode_image(readers[shard].read(sample_id))
+                _check_size(picture, row["width"], row["height"])
+            except (DamagedSample, UnreadableImage) as error:
+                exclusions.add(sample_id, "unreadable image", f"{shard}: {error}")
+                continue
+            image = CocoImage(
+                image_id=len(part.images) + 1,
+                file_name=f"{shard}/{sample_id}.jpg",
+                width=int(row["width"]),
+                height=int(row["height"]),
+                shard=shard,
+                sample_id=sample_id,
+            )
+            rows = heads.get(image.sample_id, no_heads)
+            part.images.append(image)
+            part.boxes += to_coco_boxes(rows, image, len(part.boxes) + 1, config)
+            if len(part.pictures_rgb) < config.preview_images:
+                part.pictures_rgb.append(picture)
+    finally:
+        for reader in readers.values():
+            reader.close()
+    return part
+
+
+def _check_size(picture: np.ndarray, width: int, height: int) -> None:
+    if picture.shape[:2] != (height, width):
+        raise UnreadableImage(
+            f"image is {picture.shape[1]}x{picture.shape[0]} px, expected {width}x{height} as in "
+            "the images table"
+        )
+
+
+def _write_preview(ws: Workspace, part: _SplitLabels) -> Path:
+    """Contact sheet of labelled pictures."""
+    cells = []
+    for image, picture in zip(part.images, part.pictures_rgb, strict=False):
+        boxes = [box for box in part.boxes if box.image_id == image.image_id]
+        cells.append(draw_boxes(picture, boxes))
+    path = ws.stage_dir(STAGE) / "pictures" / "boxes.jpg"
+    write_bytes(path, encode_jpeg(contact_sheet(cells, 4, _PREVIEW_CELL_PX)))
+    return path
+
+
+def _split_table(parts: dict[str, _SplitLabels]) -> pd.DataFrame:
+    return pd.DataFrame(
+        [
+            {
+                "split": split,
+                "images": len(part.images),
+                "heads": sum(not box.ignore for box in part.boxes),
+                "ignored_heads": sum(box.ignore for box in part.boxes),
+                "images_without_heads": len(part.images)
+                - len({box.image_id for box in part.boxes}),
+            }
+            for split, part in parts.items()
+        ]
+    )

@@ -1,0 +1,1 @@
+"""Taking samples out of everything that was made of them."""

@@ -1,0 +1,1 @@
+"""From labelled images to training batches: samples, augmentation, mosaics, loaders."""

@@ -1,0 +1,192 @@
+"""Training augmentation: which similarity and which look an image gets, on RGB."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from ml.imaging.io import decode_image, encode_jpeg
+from ml.records.config import StageConfig
+from ml.training_data.published_augmentation import published_look, published_similarity
+from ml.training_data.similarity import Similarity
+
+Image = NDArray[np.uint8]
+Array = NDArray[np.floating]
+
+#: Directions in which a head's outline is kept; 32 bound a rotated box within 0.5 % of its size.
+NUM_OUTLINE_POINTS = 32
+#: Share of training windows that are put anywhere in the picture, not around a head.
+_ELSEWHERE = 0.35
+
+
+class AugmentConfig(StageConfig):
+    """Strength of every random change of a training image; probabilities are per image."""
+
+    recipe: Literal["own", "published"] = "own"
+    """own: the strengths below. published: the official training's changes, in which only `flip`
+    can be chosen (it has none)."""
+    flip: float = 0.5
+    """Probability of mirroring; needs a head model with a mirror map."""
+    rotate: float = 0.3
+    """Probability of a rotation in the image plane."""
+    rotation_deg: float = 20.0
+    """Largest rotation."""
+    zoom: tuple[float, float] = (0.8, 1.3)
+    """Smallest and largest scale, uniform in the logarithm."""
+    shift: float = 0.12
+    """Largest shift along each axis, as a share of the side."""
+    colour: float = 0.8
+    """Probability of changing brightness, contrast, hue and saturation."""
+    brightness: float = 0.2
+    """Largest relative change of brightness, and of contrast."""
+    hue: float = 8.0
+    """Largest change of hue, in OpenCV's half degrees."""
+    saturation: float = 0.3
+    """Largest relative change of saturation."""
+    grey: float = 0.05
+    """Probability of removing colour."""
+    blur: float = 0.1
+    """Probability of a Gaussian blur."""
+    blur_sigma_px: float = 1.2
+    """Largest sigma of the blur, network px."""
+    noise: float = 0.1
+    """Probability of added Gaussian noise."""
+    noise_sigma: float = 8.0
+    """Largest standard deviation of the noise, grey levels."""
+    jpeg: float = 0.1
+    """Probability of compressing once more."""
+    jpeg_quality: tuple[int, int] = (30, 90)
+    """Range of the compression's quality."""
+
+
+def head_outlines(boxes_xyxy: Array, vertices_px: list[Array | None]) -> NDArray[np.float32]:
+    """Points whose bounds are a head's box, to bound the box tightly after a rotation.
+
+    The projected vertices that lie in the box (what of the head is in sight), stretched so that
+    their bounds are the box, which may hold hair too. Where there is no mesh, or it misses its
+    box, an ellipse stands in.
+
+    Args:
+        boxes_xyxy: (N, 4) image frame, px.
+        vertices_px: N projected meshes (V, 2) or (V, 3), or None.
+
+    Returns:
+        (N, 32, 2) float32 image frame, px.
+    """
+    angles = np.arange(NUM_OUTLINE_POINTS) * (2 * np.pi / NUM_OUTLINE_POINTS)
+    directions = np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    outlines = np.empty((len(boxes_xyxy), NUM_OUTLINE_POINTS, 2), np.float32)
+    for outline, box, vertices in zip(outlines, boxes_xyxy, vertices_px, strict=True):
+        low, high = box[:2], box[2:]
+        points = directions
+        if vertices is not None:
+            xy = vertices[:, :2]
+            seen = xy[((xy >= low) & (xy <= high)).all(axis=1)]
+            if len(seen) >= 16 and (np.ptp(seen, axis=0) > 0.3 * (high - low)).all():
+                points = seen[(seen @ directions.T).argmax(axis=0)]
+        start, extent = points.min(axis=0), np.ptp(points, axis=0)
+        outline[:] = low + (points - start) / extent * (high - low)
+    return outlines
+
+
+def random_similarity(
+    height: int,
+    width: int,
+    size: int,
+    config: AugmentConfig,
+    rng: np.random.Generator,
+    window: int | None = None,
+    centres_px: Array | None = None,
+) -> Similarity:
+    """Draw a similarity around the letterboxed image, or around something in it.
+
+    Args:
+        height: of the image, px.
+        width: of the image, px.
+        size: side of the square that the whole image is scaled to, px.
+        config: strengths.
+        rng: source of randomness; always draws equally often.
+        window: side of the square result, px; `size` if left out.
+        centres_px: (N, 2) image px, of which one comes to the middle of the window; at times
+            some other point does, for a network must also see where no head is. Left out: the
+            image's own centre.
+
+    Returns:
+        The similarity from the image to the window.
+    """
+    window = window or size
+    if config.recipe == "published":
+        return published_similarity(height, width, window, rng, config.flip)
+    flip, turn, chosen, anywhere, x, y = rng.random(6)
+    angle, log_zoom, dx, dy = rng.uniform(-1, 1, 4)
+    low, high = np.log(config.zoom)
+    zoom = float(np.exp((low + high) / 2 + log_zoom * (high - low) / 2)) * size / max(height, width)
+    angle_rad = float(np.deg2rad(config.rotation_deg) * angle) if turn < config.rotate else 0.0
+    focus = np.array([width / 2, height / 2])
+    if centres_px is not None:
+        focus = np.array([x * width, y * height])
+        if len(centres_px) and anywhere >= _ELSEWHERE:
+            focus = centres_px[int(chosen * len(centres_px))].astype(float)
+    if flip < config.flip:
+        focus[0] = width - focus[0]
+    turned = Similarity(zoom, angle_rad).points(focus)
+    shift = window / 2 + config.shift * window * np.array([dx, dy]) - turned
+    return Similarity(
+        zoom,
+        angle_rad,
+        (float(shift[0]), float(shift[1])),
+        float(width) if flip < config.flip else None,
+    )
+
+
+def change_look(image_rgb: Image, config: AugmentConfig, rng: np.random.Generator) -> Image:
+    """Change colour and sharpness, add noise and compression; geometry stays.
+
+    Args:
+        image_rgb: (H, W, 3) uint8.
+        config: strengths.
+        rng: source of randomness.
+
+    Returns:
+        (H, W, 3) uint8 RGB.
+    """
+    if config.recipe == "published":
+        return published_look(image_rgb, rng)
+    image = image_rgb
+    if rng.random() < config.colour:
+        image = _recoloured(image, config, rng)
+    if rng.random() < config.grey:
+        image = np.repeat(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[..., None], 3, axis=2)
+    if rng.random() < config.blur:
+        sigma = float(rng.uniform(0.3, config.blur_sigma_px))
+        image = np.asarray(cv2.GaussianBlur(image, (0, 0), sigma), np.uint8)
+    if rng.random() < config.noise:
+        strength = np.float32(rng.uniform(1.0, config.noise_sigma))
+        noise = rng.standard_normal(image.shape, np.float32) * strength
+        image = np.clip(image + noise, 0, 255).astype(np.uint8)
+    if rng.random() < config.jpeg:
+        image = _recompressed(image, int(rng.integers(*config.jpeg_quality, endpoint=True)))
+    return np.asarray(image, np.uint8)
+
+
+def _recoloured(image: Image, config: AugmentConfig, rng: np.random.Generator) -> Image:
+    """Brightness and contrast about the mean by a table, then hue and saturation in HSV."""
+    contrast, gain = 1 + config.brightness * rng.uniform(-1, 1, 2)
+    hue = rng.uniform(-config.hue, config.hue)
+    saturation = 1 + config.saturation * rng.uniform(-1, 1)
+    mean = float(image[::4, ::4].mean())
+    levels = np.arange(256)
+    table = np.clip((levels - mean) * contrast + mean * gain, 0, 255).astype(np.uint8)
+    hsv = cv2.cvtColor(cv2.LUT(image, table), cv2.COLOR_RGB2HSV)
+    tables = np.stack(
+        [(levels + round(hue)) % 180, np.clip(levels * saturation, 0, 255), levels], axis=-1
+    ).astype(np.uint8)
+    return np.asarray(cv2.cvtColor(cv2.LUT(hsv, tables[None]), cv2.COLOR_HSV2RGB), np.uint8)
+
+
+def _recompressed(image: Image, quality: int) -> Image:
+    """Once through JPEG in memory."""
+    return decode_image(encode_jpeg(image, quality))

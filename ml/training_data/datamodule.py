@@ -1,0 +1,367 @@
+"""From labelled images to training batches: letterbox or augmentation, collation, loaders."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import cv2
+import lightning.pytorch as pl
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from ml.flame.frames import image_to_network
+from ml.imaging.letterbox import letterbox_image
+from ml.model.targets import HeadTargets
+from ml.records.config import StageConfig
+from ml.records.ids import sample_rng
+from ml.training.determinism import EpochSampler, ResumableLoader, SampleKey
+from ml.training_data.augmentation import (
+    AugmentConfig,
+    change_look,
+    random_similarity,
+)
+from ml.training_data.mosaic import MosaicConfig, MosaicPlanner
+from ml.training_data.samples import HeadLabels, HeadSample, HeadSamples, LabelLimits
+from ml.training_data.similarity import Mirror, Similarity
+
+
+class LoaderConfig(StageConfig):
+    """How batches are made."""
+
+    image_size: int = 192
+    """Side of the network's square input, px; a multiple of 32."""
+    train_window: int | None = None
+    """Side of the window around a head that training sees instead of the whole image, px; a
+    multiple of 32; none: the whole image. Windows make epochs cheaper, but a network trained on
+    128 px of 192 took large things for heads (precision 0.66 in the demo)."""
+    batch_size: int = 16
+    """Images in a batch."""
+    num_workers: int = 0
+    """Processes that prepare batches; the batches do not depend on it."""
+    cache_mb: int = 1024
+    """Memory for decoded images; beyond it they are decoded anew each time."""
+    mosaic: MosaicConfig = MosaicConfig()
+    """Training images put together from windows around heads."""
+
+
+@dataclass(frozen=True)
+class HeadBatch:
+    """Images of one batch and their heads.
+
+    Attributes:
+        images: (B, 3, S, S) uint8 RGB, channels last in memory.
+        targets: heads of all images, network px.
+        sample_ids: ids of the images.
+    """
+
+    images: Tensor
+    targets: HeadTargets
+    sample_ids: tuple[str, ...]
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> HeadBatch:
+        """The same batch on another device.
+
+        Args:
+            device: where to.
+            non_blocking: whether copies from page-locked memory may overlap with work.
+
+        Returns:
+            The moved batch.
+        """
+        return HeadBatch(
+            self.images.to(device, non_blocking=non_blocking),
+            self.targets.to(device, non_blocking=non_blocking),
+            self.sample_ids,
+        )
+
+    def pin_memory(self) -> HeadBatch:
+        """The same batch in page-locked memory.
+
+        Returns:
+            The pinned batch.
+        """
+        return HeadBatch(self.images.pin_memory(), self.targets.pin_memory(), self.sample_ids)
+
+
+Array = NDArray[np.float32]
+Item = tuple[str, Tensor, HeadTargets]
+
+
+class NetworkSamples(Dataset[Item]):
+    """Samples in the network's frame; what is drawn depends on run seed, epoch and sample id."""
+
+    def __init__(
+        self,
+        samples: HeadSamples,
+        image_size: int,
+        limits: LabelLimits,
+        seed: int,
+        stage: str,
+        augment: AugmentConfig | None = None,
+        mirror: Mirror | None = None,
+        window: int | None = None,
+        mosaics: MosaicPlanner | None = None,
+        mosaic_epochs: int = 0,
+    ) -> None:
+        """Remember how to transform.
+
+        Args:
+            samples: labelled images.
+            image_size: side of the square, px.
+            limits: which heads become ignored.
+            seed: the run's seed.
+            stage: name of the training.
+            augment: strengths; None letterboxes only.
+            mirror: the head model's mirror, needed for flips.
+            window: side of the window around a head that is cut out when augmenting.
+            mosaics: draws mosaics when augmenting.
+            mosaic_epochs: the first epochs, which have mosaics.
+        """
+        self._mosaics = mosaics
+        self._mosaic_epochs = mosaic_epochs
+        self._samples = samples
+        self._window = window or image_size
+        self._image_size = image_size
+        self._limits = limits
+        self._seed = seed
+        self._stage = stage
+        self._augment = augment
+        self._mirror = mirror
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    def __getitem__(self, key: SampleKey) -> Item:
+        sample = self._samples[key.index]
+        labels = sample.labels
+        if self._augment is None:
+            image, letterbox = letterbox_image(sample.image_rgb, self._image_size)
+            boxes = letterbox.boxes_to_network(labels.boxes_xyxy)
+            flame = image_to_network(labels.flame, letterbox)
+            heads = self._seen(labels, boxes, flame, (0, 0), self._image_size)
+            targets = _Heads.joined([heads])
+        else:
+            rng = sample_rng(self._seed, f"{self._stage}/augment/{key.epoch}", sample.sample_id)
+            mosaics = self._mosaics if key.epoch < self._mosaic_epochs else None
+            if mosaics and rng.random() < mosaics.probability:
+                image, targets = self._mosaic(mosaics, self._augment, rng)
+            else:
+                image, targets = self._augmented(sample, self._augment, rng)
+        return sample.sample_id, torch.from_numpy(np.ascontiguousarray(image)), targets
+
+    def _augmented(
+        self, sample: HeadSample, augment: AugmentConfig, rng: np.random.Generator
+    ) -> tuple[NDArray[np.uint8], HeadTargets]:
+        """A whole image, or a window of it, moved and recoloured at random."""
+        labels = sample.labels
+        height, width = sample.image_rgb.shape[:2]
+        focus = None
+        if self._window < self._image_size:
+            shown = labels.boxes_xyxy[~labels.ignore]
+            focus = (shown[:, :2] + shown[:, 2:]) / 2
+        moved = random_similarity(
+            height, width, self._image_size, augment, rng, self._window, focus
+        )
+        image = change_look(moved.warp(sample.image_rgb, self._window), augment, rng)
+        return image, _Heads.joined([self._moved(labels, moved, (0, 0), self._window)])
+
+    def _mosaic(
+        self, mosaics: MosaicPlanner, augment: AugmentConfig, rng: np.random.Generator
+    ) -> tuple[NDArray[np.uint8], HeadTargets]:
+        """Windows around heads side by side, each moved and recoloured on its own."""
+        image = np.empty((self._image_size, self._image_size, 3), np.uint8)
+        parts: list[_Heads] = []
+        for cell in mosaics.draw(rng):
+            sample = self._samples[cell.index]
+            x, y = cell.origin
+            window = change_look(cell.similarity.warp(sample.image_rgb, cell.side), augment, rng)
+            image[y : y + cell.side, x : x + cell.side] = window
+            moved = cell.similarity.then(x, y)
+            parts.append(self._moved(sample.labels, moved, cell.origin, cell.side))
+        return image, _Heads.joined(parts)
+
+    def _moved(
+        self, labels: HeadLabels, moved: Similarity, origin: tuple[int, int], side: int
+    ) -> _Heads:
+        """An image's heads in the square at `origin` that a similarity brings it to."""
+        boxes = moved.boxes(labels.boxes_xyxy, labels.outlines)
+        return self._seen(labels, boxes, moved.flame(labels.flame, self._mirror), origin, side)
+
+    def _seen(
+        self, labels: HeadLabels, boxes: Array, flame: Array, origin: tuple[int, int], side: int
+    ) -> _Heads:
+        """Clip boxes to a square, ignore heads that nearly left it, drop those that are gone."""
+        low = np.array(origin * 2, np.float32)
+        clipped = boxes.clip(low, low + side)
+        area, inside = _area(boxes), _area(clipped)
+        ignore = (
+            labels.ignore
+            | (inside < self._limits.min_inside * area)
+            | (np.sqrt(inside) < self._limits.min_side_px)
+        )
+        flame[~labels.flame_valid] = 0
+        there = inside > 1
+        return _Heads(clipped[there], flame[there], labels.flame_valid[there], ignore[there])
+
+
+class _Heads(NamedTuple):
+    """Heads of a part of an image, as in `HeadTargets`."""
+
+    boxes_xyxy: Array
+    flame: Array
+    flame_valid: NDArray[np.bool_]
+    ignore: NDArray[np.bool_]
+
+    @staticmethod
+    def joined(parts: Sequence[_Heads]) -> HeadTargets:
+        """The targets of the image that has these parts."""
+        fields = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+        return HeadTargets.of_image(*(torch.from_numpy(array) for array in fields))
+
+
+def _area(boxes_xyxy: Array) -> Array:
+    """Areas of boxes, px^2."""
+    sides = (boxes_xyxy[:, 2:] - boxes_xyxy[:, :2]).clip(min=0)
+    return sides[:, 0] * sides[:, 1]
+
+
+def collate(items: Sequence[Item]) -> HeadBatch:
+    """Join samples to a batch.
+
+    Args:
+        items: sample id, (S, S, 3) uint8 image, targets.
+
+    Returns:
+        The batch.
+    """
+    ids, images, targets = zip(*items, strict=True)
+    return HeadBatch(torch.stack(images).permute(0, 3, 1, 2), HeadTargets.collate(targets), ids)
+
+
+def _start_worker(_: int) -> None:
+    """One thread in a loader process; the training owns the cores."""
+    cv2.setNumThreads(0)
+
+
+class HeadDataModule(pl.LightningDataModule):
+    """Training and validation loaders over labelled images."""
+
+    def __init__(
+        self,
+        train: HeadSamples,
+        val: HeadSamples,
+        config: LoaderConfig,
+        limits: LabelLimits,
+        augment: AugmentConfig,
+        seed: int,
+        stage: str,
+        mirror: Mirror | None = None,
+    ) -> None:
+        """Remember the samples.
+
+        Args:
+            train: training samples.
+            val: validation samples; never augmented.
+            config: batches and loaders.
+            limits: which heads are ignored.
+            augment: strengths for training.
+            seed: the run's seed.
+            stage: name of the training.
+            mirror: the head model's mirror, needed for flips.
+
+        Raises:
+            ValueError: flips are asked for without a mirror.
+        """
+        super().__init__()
+        if augment.flip > 0 and mirror is None:
+            raise ValueError(
+                f"{stage}: augment.flip is {augment.flip} but the head model has no mirror map; "
+                "set augment.flip to 0"
+            )
+        self._train = train
+        self._val = val
+        self._config = config
+        self._limits = limits
+        self._augment = augment
+        self._seed = seed
+        self._stage = stage
+        self._mirror = mirror
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        """Shuffled, augmented batches; an incomplete last batch is dropped.
+
+        Returns:
+            The loader.
+        """
+        return self._loader(self._train, self._augment)
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        """Letterboxed batches in order.
+
+        Returns:
+            The loader.
+        """
+        return self._loader(self._val, None)
+
+    def grid_items(self, count: int) -> list[NDArray[np.uint8]]:
+        """The first validation images as the network sees them, for pictures.
+
+        Args:
+            count: how many at most.
+
+        Returns:
+            (S, S, 3) uint8 RGB images.
+        """
+        return [
+            letterbox_image(self._val[index].image_rgb, self._config.image_size)[0]
+            for index in range(min(count, len(self._val)))
+        ]
+
+    def _mosaics(self) -> MosaicPlanner | None:
+        config = self._config
+        if not config.mosaic.probability:
+            return None
+        return MosaicPlanner(self._train, config.mosaic, self._augment, config.image_size)
+
+    def _mosaic_epochs(self) -> int:
+        """How many epochs have mosaics."""
+        epochs = self.trainer.max_epochs or 0 if self.trainer else 0
+        return max(epochs - self._config.mosaic.whole_epochs, 0)
+
+    def _loader(self, samples: HeadSamples, augment: AugmentConfig | None) -> DataLoader[Any]:
+        config, training = self._config, augment is not None
+        dataset = NetworkSamples(
+            samples,
+            config.image_size,
+            self._limits,
+            self._seed,
+            self._stage,
+            augment,
+            self._mirror if training else None,
+            config.train_window,
+            self._mosaics() if training else None,
+            self._mosaic_epochs(),
+        )
+        trainer = self.trainer
+        rank, world_size = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
+        sampler = EpochSampler(
+            samples.sample_ids, self._seed, self._stage, training, rank, world_size
+        )
+        workers = config.num_workers if training else 0
+        return ResumableLoader(
+            dataset,
+            batch_size=config.batch_size,
+            sampler=sampler,
+            num_workers=workers,
+            collate_fn=collate,
+            drop_last=training and len(sampler) >= config.batch_size,
+            persistent_workers=workers > 0,
+            prefetch_factor=4 if workers else None,
+            worker_init_fn=_start_worker,
+            pin_memory=torch.cuda.is_available(),
+        )

@@ -1,0 +1,138 @@
+"""Mosaics: training images put together from windows around heads of many images.
+
+A whole image shows a network one or two heads and much background; a mosaic of the same size, and
+so of the same cost, shows four or nine heads. YOLO trainings mix both, and so do ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from ml.records.config import StageConfig
+from ml.training_data.augmentation import AugmentConfig
+from ml.training_data.samples import HeadSamples
+from ml.training_data.similarity import Similarity
+
+Array = NDArray[np.float32]
+
+
+class MosaicConfig(StageConfig):
+    """Training images that are put together from windows around heads."""
+
+    probability: float = Field(default=0.0, ge=0.0, le=1.0)
+    """Share of training images that are mosaics."""
+    cells: tuple[int, ...] = (2, 3)
+    """Windows along each side, drawn anew for every mosaic; each must divide the image's side."""
+    head_share: tuple[float, float] = (0.3, 0.75)
+    """Smallest and largest side of the head in the middle of a window, as a share of the
+    window's; uniform in the logarithm."""
+    whole_epochs: int = Field(default=0, ge=0)
+    """Last epochs without mosaics, so that training ends on pictures as they will be seen."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One window of a mosaic.
+
+    Attributes:
+        index: the sample it shows.
+        similarity: from the sample's image to the window.
+        origin: (x, y) of the window in the mosaic, px.
+        side: of the window, px.
+    """
+
+    index: int
+    similarity: Similarity
+    origin: tuple[int, int]
+    side: int
+
+
+class MosaicPlanner:
+    """Draws what the windows of a mosaic show."""
+
+    def __init__(
+        self,
+        samples: HeadSamples,
+        config: MosaicConfig,
+        augment: AugmentConfig,
+        image_size: int,
+    ) -> None:
+        """List the heads that a window may show.
+
+        Args:
+            samples: labelled images.
+            config: cells and head sizes.
+            augment: probabilities and strengths of flips, turns and shifts.
+            image_size: side of the mosaic, px.
+
+        Raises:
+            ValueError: the cells do not divide the side, or no sample has a head to show.
+        """
+        odd = [count for count in config.cells if count < 1 or image_size % count]
+        if odd or not config.cells:
+            raise ValueError(
+                f"mosaic.cells: each must divide the image side of {image_size} px, got "
+                f"{list(config.cells)}"
+            )
+        self._samples = samples
+        self._heads = [
+            (index, of_image.boxes_xyxy[head].astype(np.float64))
+            for index, sample_id in enumerate(samples.sample_ids)
+            if (of_image := samples.labels.get(sample_id)) is not None
+            for head in np.flatnonzero(of_image.flame_valid & ~of_image.ignore)
+        ]
+        if not self._heads:
+            raise ValueError("mosaic: no training image has a head that is not ignored")
+        self.probability = config.probability
+        self._config = config
+        self._augment = augment
+        self._image_size = image_size
+
+    def __len__(self) -> int:
+        return len(self._heads)
+
+    def draw(self, rng: np.random.Generator) -> Iterator[Cell]:
+        """Draw a mosaic.
+
+        Args:
+            rng: source of randomness.
+
+        Yields:
+            The windows, row by row.
+        """
+        count = int(rng.choice(np.asarray(self._config.cells)))
+        side = self._image_size // count
+        for row in range(count):
+            for column in range(count):
+                index, box = self._heads[int(rng.integers(len(self._heads)))]
+                width = self._samples[index].image_rgb.shape[1]
+                similarity = self._similarity(box, width, side, rng)
+                yield Cell(index, similarity, (column * side, row * side), side)
+
+    def _similarity(
+        self, box: NDArray[np.float64], width: int, side: int, rng: np.random.Generator
+    ) -> Similarity:
+        """Bring a head to the middle of a window, about."""
+        augment = self._augment
+        flip, turn = rng.random(2)
+        angle, share, dx, dy = rng.uniform(-1, 1, 4)
+        low, high = np.log(self._config.head_share)
+        wanted = side * np.exp((low + high) / 2 + share * (high - low) / 2)
+        zoom = float(wanted / np.sqrt(np.prod(box[2:] - box[:2])))
+        angle_rad = (
+            float(np.deg2rad(augment.rotation_deg) * angle) if turn < augment.rotate else 0.0
+        )
+        centre = (box[:2] + box[2:]) / 2
+        mirrored = flip < augment.flip
+        if mirrored:
+            centre[0] = width - centre[0]
+        turned = Similarity(zoom, angle_rad).points(centre)
+        shift = side / 2 + augment.shift * side * np.array([dx, dy]) - turned
+        return Similarity(
+            zoom, angle_rad, (float(shift[0]), float(shift[1])), float(width) if mirrored else None
+        )

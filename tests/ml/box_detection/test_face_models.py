@@ -1,0 +1,139 @@
+"""YuNet, SCRFD and RetinaFace: each sees its picture, in the picture's own pixels."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from ml.box_detection.face_models import (
+    FaceModelError,
+    FaceModelSettings,
+    load_face_model,
+    retinaface_priors,
+)
+from ml.box_detection.faces import FaceCheckConfig, FaceDetectorBackend, build_face_detector
+from ml.filtering.rules import check_faces
+from ml.records.models import ModelError
+from tests.tiny_models.faces import build_embedder, build_retinaface, build_scrfd, build_yunet
+
+BUILD = {"yunet": build_yunet, "scrfd": build_scrfd, "retinaface": build_retinaface}
+SETTINGS = FaceModelSettings(threshold=0.8, input_size=64)
+
+
+@pytest.fixture(scope="module", params=list(BUILD))
+def model(request, tmp_path_factory):
+    name = request.param
+    path = BUILD[name](tmp_path_factory.mktemp(name) / "model.onnx")
+    return name, path
+
+
+def picture(column, row, width=128, height=96):
+    """A white square of 32 px, which is one cell of 16 px when the picture is fed at 64 px."""
+    image = np.zeros((height, width, 3), np.uint8)
+    image[32 * row : 32 * row + 32, 32 * column : 32 * column + 32] = 255
+    return image
+
+
+def test_faces_are_found_where_they_are(model):
+    detector = load_face_model(*model, SETTINGS)
+    assert isinstance(detector, FaceDetectorBackend)
+    one, two, none = detector.find([picture(1, 1), picture(3, 0), np.zeros((64, 128, 3), np.uint8)])
+    assert len(none) == 0
+    assert len(one) >= 1
+    assert np.abs(one.boxes_xyxy[0] - two.boxes_xyxy[0]).max() > 20
+    for faces, (left, top) in ((one, (32, 32)), (two, (96, 0))):
+        box = faces.boxes_xyxy
+        centre = (box[:, :2] + box[:, 2:]) / 2
+        # RetinaFace's cells are half as large: its faces lie around their middles.
+        assert (np.abs(centre - [left + 16, top + 16]) <= 12).all()
+        assert (faces.scores > 0.95).all()
+        eyes, mouth = faces.landmarks[0, :2], faces.landmarks[0, 3:]
+        assert eyes[0, 0] < eyes[1, 0]
+        assert (eyes[:, 1] < mouth[:, 1]).all()
+        assert (np.abs(faces.landmarks[0] - [left + 16, top + 16]) <= 24).all()
+    assert [len(b) for b in detector.detect_faces([picture(1, 1)])] == [len(one)]
+
+
+def test_boxes_fit_exactly_where_cells_do(model):
+    name, path = model
+    if name == "retinaface":
+        pytest.skip("its priors overlap their cells")
+    (faces,) = load_face_model(name, path, SETTINGS).find([picture(1, 1)])
+    np.testing.assert_allclose(faces.boxes_xyxy, [[32, 32, 64, 64]], atol=1e-3)
+    np.testing.assert_allclose(faces.landmarks[0, 2], [48, 48], atol=1e-3)
+
+
+def test_the_threshold_counts(model):
+    name, path = model
+    grey = (picture(1, 1) * 0.7).astype(np.uint8)
+    strict, mild = (load_face_model(name, path, FaceModelSettings(t, 0.4, 64)) for t in (0.9, 0.5))
+    assert len(strict.find([grey])[0]) == 0
+    assert len(mild.find([grey])[0]) >= 1
+
+
+def test_rule_3_by_configuration(model, tmp_path):
+    name, path = model
+    config = FaceCheckConfig(
+        backend=name,
+        model={"path": path.name, "asset": "yunet"},
+        threshold=0.8,
+        input_size=64,
+    )
+    detector = build_face_detector(config, path.parent)
+    assert detector.name.startswith(f"{name}:")
+    (faces,) = detector.detect_faces([picture(1, 1)])
+    assert check_faces(faces, np.array([[20, 20, 70, 70]], np.float32)) is None
+    finding = check_faces(faces, np.array([[90, 0, 128, 30]], np.float32))
+    assert finding.reason == "face_without_head"
+
+
+def test_scrfd_without_landmarks_is_enough_for_the_rule(tmp_path):
+    path = build_scrfd(tmp_path / "m.onnx", landmarks=False)
+    (boxes,) = load_face_model("scrfd", path, SETTINGS).detect_faces([picture(2, 1)])
+    np.testing.assert_allclose(boxes, [[64, 32, 96, 64]], atol=1e-3)
+
+
+def test_wrong_files_are_named(tmp_path):
+    with pytest.raises(FaceModelError, match="no file"):
+        load_face_model("yunet", tmp_path / "none.onnx")
+    text = tmp_path / "text.onnx"
+    text.write_text("no model")
+    for name in BUILD:
+        with pytest.raises(FaceModelError, match="cannot read"):
+            load_face_model(name, text)
+    swapped = build_scrfd(tmp_path / "s.onnx")
+    with pytest.raises(FaceModelError, match="retinaface: outputs have shapes"):
+        load_face_model("retinaface", swapped, SETTINGS).find([picture(1, 1)])
+    with pytest.raises(FaceModelError, match="scrfd: expected at least 6 outputs, got 3"):
+        other = build_retinaface(tmp_path / "r.onnx")
+        load_face_model("scrfd", other, SETTINGS).find([picture(1, 1)])
+    with pytest.raises(FaceModelError, match="yunet: the file is no YuNet"):
+        other = build_embedder(tmp_path / "e.onnx", 8)
+        load_face_model("yunet", other, SETTINGS).find([picture(1, 1)])
+    with pytest.raises(ModelError, match="nothing at"):
+        build_face_detector(
+            FaceCheckConfig(backend="yunet", model={"path": "x.onnx", "asset": "yunet"}), tmp_path
+        )
+    with pytest.raises(ValueError, match="backend yunet needs model"):
+        FaceCheckConfig(backend="yunet")
+
+
+def test_priors_are_those_of_retinaface():
+    priors = retinaface_priors(64)
+    assert priors.shape == (168, 4)
+    np.testing.assert_allclose(priors[0], [4 / 64, 4 / 64, 16 / 64, 16 / 64])
+    np.testing.assert_allclose(priors[1], [4 / 64, 4 / 64, 32 / 64, 32 / 64])
+    np.testing.assert_allclose(priors[2], [12 / 64, 4 / 64, 16 / 64, 16 / 64])
+    np.testing.assert_allclose(priors[-1], [48 / 64, 48 / 64, 8, 8])
+
+
+def test_haar_on_a_photograph():
+    data = pytest.importorskip("skimage.data")
+    detector = build_face_detector(FaceCheckConfig(backend="haar"))
+    image = np.ascontiguousarray(data.astronaut()[:300, :400])
+    (boxes,) = detector.detect_faces([image])
+    # The face is at about 177, 66 with a side of 95 px in the whole picture.
+    centre = (boxes[:, :2] + boxes[:, 2:]) / 2
+    assert (np.abs(centre - [225, 113]).max(axis=1) < 25).any()
+    (mirrored,) = detector.detect_faces([np.ascontiguousarray(image[:, ::-1])])
+    assert np.abs(mirrored[:, 0].mean() - boxes[:, 0].mean()) > 5

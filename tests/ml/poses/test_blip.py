@@ -1,0 +1,94 @@
+"""BLIP on tiny random models: answers follow picture and question, and repeat."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from ml.poses.blip import BlipCaptioner, BlipVqa
+from ml.poses.describers import DESCRIBERS, DescriberConfig, Question, compose, subject_of
+from ml.records.models import ModelError
+
+PICTURES = [
+    np.full((40, 60, 3), (200, 30, 20), np.uint8),
+    np.random.default_rng(0).integers(0, 256, (64, 48, 3), dtype=np.uint8),
+    np.full((48, 48, 3), (0, 0, 90), np.uint8),
+    np.kron(np.eye(8, dtype=np.uint8)[..., None], np.full((8, 8, 3), 255, np.uint8)),
+]
+
+
+@pytest.fixture
+def make_config(tiny_models):
+    def make(backend, **changes):
+        folder = {"blip-vqa": "blip-vqa", "blip": "blip-captioner"}[backend]
+        model = {"path": str(tiny_models.path(folder)), "asset": "random-weights"}
+        return DescriberConfig(backend=backend, model=model, max_new_tokens=8, **changes)
+
+    return make
+
+
+@pytest.mark.parametrize("backend", ["blip-vqa", "blip"])
+def test_descriptions_follow_the_picture_and_repeat(backend, make_config, tmp_path):
+    describer = DESCRIBERS[backend](make_config(backend), tmp_path)
+    texts = describer.describe(PICTURES, [1] * len(PICTURES))
+    assert len(set(texts)) >= 3, texts
+    assert describer.describe(PICTURES, [1] * len(PICTURES)) == texts
+    assert describer.describe(PICTURES[1:2], [1]) == texts[1:2]
+    assert not any("[" in text for text in texts), "special tokens are left in"
+    assert describer.version.startswith("random-weights@")
+
+
+def test_the_question_matters(make_config, tmp_path):
+    describer = BlipVqa(make_config("blip-vqa"), tmp_path)
+    questions = ["where is this ?", "what are the people wearing ?", "is it dark ?", "who is it ?"]
+    images = [PICTURES[1]] * len(questions)
+    assert len(set(describer._generate(images=images, text=questions))) >= 2
+
+
+def test_every_question_of_the_configuration_has_its_part(make_config, tmp_path):
+    questions = (
+        Question(ask="what is it?", phrase="first {answer}"),
+        Question(ask="where is it?", phrase="second {answer}"),
+    )
+    describer = BlipVqa(make_config("blip-vqa", questions=questions, useless_answers=()), tmp_path)
+    (text,) = describer.describe(PICTURES[1:2], [3])
+    assert text.startswith("three people, first ")
+    assert ", second " in text
+
+
+def test_a_caption_without_words_is_replaced_by_the_subject(make_config, tmp_path, monkeypatch):
+    describer = BlipCaptioner(make_config("blip"), tmp_path)
+    monkeypatch.setattr(describer, "_generate", lambda **_: ["", "a dog in a park"])
+    assert describer.describe(PICTURES[:2], [2, 1]) == ["two people", "a dog in a park"]
+
+
+def test_answers_are_cleaned_and_those_that_say_nothing_left_out():
+    config = DescriberConfig()
+    answers = ["Walking.", "no", "  the   beach ", "Bright"]
+    assert compose(2, answers, config) == "two people, walking, place: the beach, bright light"
+    with pytest.raises(ValueError, match="expected 4 answers, got 1"):
+        compose(2, ["walking"], config)
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [(1, "a person"), (2, "two people"), (8, "eight people"), (12, "a group of 12 people")],
+)
+def test_subjects_are_counted(count, text):
+    assert subject_of(count) == text
+
+
+def test_default_questions_ask_nobody_s_identity():
+    asked = " ".join(question.ask for question in DescriberConfig().questions)
+    for word in ("who", "name", "race", "age", "gender", "man", "woman", "old"):
+        assert word not in asked.split()
+
+
+def test_a_describer_without_its_model_is_refused(tmp_path):
+    with pytest.raises(ModelError, match=r"describer\.model: blip-vqa needs a model"):
+        BlipVqa(DescriberConfig(), tmp_path)
+
+
+def test_a_question_must_use_its_answer():
+    with pytest.raises(ValueError, match="phrase"):
+        Question(ask="where?", phrase="somewhere")

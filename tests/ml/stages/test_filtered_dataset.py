@@ -1,0 +1,343 @@
+"""Stage filtered_dataset: every image is accounted for, killed or not, damaged or not."""
+
+from __future__ import annotations
+
+import tarfile
+import threading
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from ml.captions.scene import PersonLook, Scene
+from ml.dataset.splits import LeakError
+from ml.filtering.judge import Judge, RulesConfig
+from ml.imaging.io import encode_png
+from ml.records.exclusions import Exclusions
+from ml.records.shards import shard_writer
+from ml.records.tables import (
+    CAPTIONS,
+    DATASET_HEADS,
+    EXCLUSIONS,
+    HEADS,
+    IMAGES,
+    VERDICTS,
+    empty_table,
+    read_table,
+    write_table,
+)
+from ml.records.workspace import Workspace
+from ml.stages import filtered_dataset as stage
+from ml.stages.filtered_dataset import FilteredDatasetConfig, can_reuse, drop_table, filter_dataset
+from tests.fixtures.filter_fakes import LopsidedDetector, picture
+
+SHARDS = ("shard-00000", "shard-00001")
+# What the lopsided detector makes of them: kept, kept, mirrored differs, no head, cut differs.
+PICTURES = {
+    "a0": picture((50, 30, 20)),
+    "a1": picture((40, 30, 12), (75, 30, 15)),
+    "a2": picture((5, 30, 15), (70, 30, 15)),
+    "b0": picture(),
+    "b1": picture((40, 30, 10), (66, 30, 10)),
+    "b2": picture((60, 20, 25)),
+}
+REASONS = {
+    "a0": "keep",
+    "a1": "keep",
+    "a2": "flip_count",
+    "b0": "no_head",
+    "b1": "cut_count",
+    "b2": "keep",
+}
+CONFIG = FilteredDatasetConfig(
+    rules=RulesConfig(confirm_threshold=0.5), images_per_batch=2, max_drop_rate=0.7
+)
+
+
+def shard_of(sample_id):
+    return SHARDS["ab".index(sample_id[0])]
+
+
+def image_row(sample_id):
+    return {
+        "sample_id": sample_id,
+        "pose_id": f"pose-{sample_id}",
+        "split": "test" if sample_id == "b2" else "train",
+        "shard": shard_of(sample_id),
+        "width": 120,
+        "height": 80,
+        "offset": 0,
+        "size": 1,
+        "sha256": "0",
+        "seed": 1,
+        "generator": "renderer",
+        "num_people": 1,
+        "mean_luma": 100.0,
+    }
+
+
+def caption_row(sample_id):
+    look = PersonLook(
+        subject="person", skin_tone=4, top="coat", top_colour="red", top_pattern="plain",
+        bottom="jeans", bottom_colour="blue", hair_style="bob", hair_colour="brown",
+        glasses="none", hat="none", beard="none",
+    )  # fmt: skip
+    return {
+        "sample_id": sample_id,
+        "pose_id": f"pose-{sample_id}",
+        "split": image_row(sample_id)["split"],
+        "num_people": 1,
+        "caption": "a person",
+        "prompt": "a person",
+        "negative_prompt": "",
+        "choices": "{}",
+        "scene": Scene("a park", "backlight", (look,)).to_json(),
+        "captioner": "grammar",
+        "seed": 1,
+    }
+
+
+def flame():
+    vector = np.zeros(413, np.float32)
+    vector[[403, 407, 412]] = 1, -1, 100
+    return vector
+
+
+def head_rows(sample_id, teacher):
+    boxes, scores = LopsidedDetector._find(PICTURES[sample_id])
+    return [
+        {
+            "sample_id": sample_id,
+            "head_id": head_id,
+            "split": image_row(sample_id)["split"],
+            "bbox_xywh": np.concatenate([box[:2], box[2:] - box[:2]]),
+            "score": score,
+            "flame": flame(),
+            "flame_status": "ok",
+            "head_model": "0",
+            "teacher": teacher,
+            "threshold": 0.5,
+            "source": "pseudo",
+        }
+        for head_id, (box, score) in enumerate(zip(boxes, scores, strict=True))
+    ]
+
+
+def make_workspace(root, excluded=(), teacher=f"squares:{LopsidedDetector.sha256}", workers=1):
+    ws = Workspace(root, seed=1, num_shards=2, shard_size=3, workers=workers, threads=1)
+    for shard in SHARDS:
+        ids = [sample_id for sample_id in PICTURES if shard_of(sample_id) == shard]
+        with shard_writer(ws.stage_dir("images") / f"{shard}.tar") as writer:
+            for sample_id in ids:
+                writer.add(sample_id, {"jpg": encode_png(PICTURES[sample_id])})
+        write_table(
+            ws.table_path("images", shard), pd.DataFrame([image_row(i) for i in ids]), IMAGES
+        )
+        write_table(
+            ws.table_path("captions", shard), pd.DataFrame([caption_row(i) for i in ids]), CAPTIONS
+        )
+        rows = [row for i in ids if i not in excluded for row in head_rows(i, teacher)]
+        frame = pd.DataFrame(rows) if rows else empty_table(HEADS)
+        write_table(ws.table_path("annotations", shard), frame, HEADS)
+        exclusions = Exclusions("annotations")
+        for sample_id in excluded:
+            if sample_id in ids:
+                exclusions.add(sample_id, "damaged_image", "planted")
+        exclusions.write(ws, shard)
+    return ws
+
+
+def judge(detector=None):
+    return Judge(detector or LopsidedDetector(), None, CONFIG.detections, CONFIG.rules)
+
+
+def all_bytes(ws):
+    out = ws.stage_dir("filtered_dataset")
+    return {str(p.relative_to(out)): p.read_bytes() for p in out.rglob("*") if p.is_file()}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    ws = make_workspace(tmp_path_factory.mktemp("run"))
+    return ws, filter_dataset(ws, CONFIG, judge())
+
+
+@pytest.fixture
+def no_plots(monkeypatch):
+    """Drawing takes most of the stage's time on six pictures."""
+    monkeypatch.setattr(
+        stage, "plot_statistics", lambda _, folder: {"overview": folder / "overview.png"}
+    )
+
+
+def test_every_image_has_a_verdict(finished):
+    ws, report = finished
+    verdicts = read_table(ws.stage_dir("filtered_dataset") / "verdicts.parquet", VERDICTS)
+    assert dict(zip(verdicts["sample_id"], verdicts["reason"], strict=True)) == REASONS
+    assert (verdicts["keep"] == (verdicts["reason"] == "keep")).all()
+    assert (report.num_in, report.num_out, report.num_excluded) == (6, 3, 3)
+    flipped = verdicts.set_index("sample_id").loc["a2"]
+    assert (flipped["num_heads"], flipped["num_heads_flipped"]) == (1, 2)
+    assert flipped["detail"] == "1 heads, 2 on the mirrored image"
+
+
+def test_removed_images_are_excluded_with_the_numbers(finished):
+    ws, _ = finished
+    table = read_table(ws.stage_dir("filtered_dataset") / "all.exclusions.parquet", EXCLUSIONS)
+    assert dict(zip(table["sample_id"], table["reason"], strict=True)) == {
+        name: reason for name, reason in REASONS.items() if reason != "keep"
+    }
+    assert (table["detail"].str.len() > 5).all()
+
+
+def test_the_dataset_holds_the_heads_of_kept_images_only(finished):
+    ws, _ = finished
+    heads = read_table(ws.stage_dir("filtered_dataset") / "heads.parquet", DATASET_HEADS)
+    assert heads["sample_id"].tolist() == ["a0", "a1", "a1", "b2"]
+    assert heads["shard"].tolist() == [SHARDS[0]] * 3 + [SHARDS[1]]
+    assert heads["split"].tolist() == ["train"] * 3 + ["test"]
+
+
+def test_drops_by_rule(finished):
+    _, report = finished
+    table = report.tables["drops_by_rule"].set_index("rule")
+    assert table["tested"].tolist() == [6, 5, 4, 4, 6]
+    assert table["removed"].tolist() == [1, 1, 0, 1, 3]
+    assert table.loc["flip_count", "rate"] == pytest.approx(0.2)
+    assert table.loc["all rules", "share"] == pytest.approx(0.5)
+
+
+def test_it_shows_and_describes_the_dataset(finished):
+    ws, report = finished
+    out = ws.stage_dir("filtered_dataset")
+    assert {"kept", "removed_no_head", "removed_flip_count", "removed_cut_count"} < set(
+        report.pictures
+    )
+    for name in ("CARD.md", "statistics.csv", "statistics.json", "metrics.json"):
+        assert (out / name).stat().st_size > 50, name
+    assert report.metadata["detector_passes_per_image"] == 2
+    assert report.metadata["face_check"] == "none"
+    assert not list((ws.root / "data" / ".work").rglob("*.json"))
+
+
+def test_killed_after_a_shard_it_ends_in_the_same_bytes(finished, tmp_path, monkeypatch):
+    whole, _ = finished
+    ws = make_workspace(tmp_path)
+    original = stage._judge_shard
+
+    def killed_in_second_shard(ws, config, judge, shard, *rest):
+        if shard == SHARDS[1]:
+            raise KeyboardInterrupt
+        return original(ws, config, judge, shard, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(stage, "_judge_shard", killed_in_second_shard)
+        with pytest.raises(KeyboardInterrupt):
+            filter_dataset(ws, CONFIG, judge())
+    detector = LopsidedDetector()
+    filter_dataset(ws, CONFIG, judge(detector))
+    # Only the three pictures of the second shard were looked at: two batches of two passes,
+    # and one cut.
+    assert sum(len(shapes) for shapes in detector.calls) == 3 + 2
+    assert all_bytes(ws) == all_bytes(whole)
+
+
+class MeetingDetector(LopsidedDetector):
+    """Begins when two threads have come."""
+
+    def __init__(self):
+        super().__init__()
+        self.meeting = threading.Barrier(2, timeout=20)
+        self.begun = threading.local()
+
+    def detect(self, *args):
+        if not getattr(self.begun, "yet", False):
+            self.begun.yet = True
+            self.meeting.wait()
+        return super().detect(*args)
+
+
+def test_two_workers_judge_shards_side_by_side_and_write_the_same_bytes(finished, tmp_path):
+    whole, _ = finished
+    ws = make_workspace(tmp_path, workers=2)
+    filter_dataset(ws, CONFIG, judge(MeetingDetector()))
+    assert all_bytes(ws) == all_bytes(whole)
+
+
+def test_another_detector_takes_a_third_pass_and_comes_to_the_same_verdicts(
+    finished, tmp_path, no_plots
+):
+    whole, _ = finished
+    ws = make_workspace(tmp_path, teacher="somebody else")
+    report = filter_dataset(ws, CONFIG, judge())
+    assert report.metadata["detector_passes_per_image"] == 3
+    assert all_bytes(ws)["verdicts.parquet"] == all_bytes(whole)["verdicts.parquet"]
+
+
+def test_reuse_needs_the_same_weights_and_threshold():
+    heads = pd.DataFrame(head_rows("a1", f"squares:{LopsidedDetector.sha256} + regressor:1"))
+    detector, limits, rules = LopsidedDetector(), CONFIG.detections, CONFIG.rules
+    assert can_reuse(heads, detector, limits, rules)
+    assert not can_reuse(heads.assign(threshold=0.4), detector, limits, rules)
+    assert not can_reuse(heads.assign(teacher="squares:other"), detector, limits, rules)
+    lower = limits.model_copy(update={"threshold": 0.4})
+    assert not can_reuse(heads, detector, lower, rules)
+    # Weaker detections, which may confirm, are not annotated.
+    assert not can_reuse(heads, detector, limits, RulesConfig(confirm_threshold=0.3))
+
+
+def test_images_without_annotations_are_not_judged(tmp_path, no_plots):
+    ws = make_workspace(tmp_path, excluded=("a0",))
+    report = filter_dataset(ws, CONFIG, judge())
+    verdicts = read_table(ws.stage_dir("filtered_dataset") / "verdicts.parquet", VERDICTS)
+    assert "a0" not in set(verdicts["sample_id"])
+    assert (report.num_in, report.num_out, report.num_excluded) == (5, 2, 3)
+
+
+def test_a_damaged_image_is_excluded_and_the_rest_unharmed(finished, tmp_path, no_plots):
+    whole, _ = finished
+    ws = make_workspace(tmp_path)
+    damage_member(ws.stage_dir("images") / f"{SHARDS[0]}.tar", "a1.jpg")
+    report = filter_dataset(ws, CONFIG, judge())
+    assert (report.num_in, report.num_out, report.num_excluded) == (6, 2, 4)
+    table = read_table(ws.stage_dir("filtered_dataset") / "all.exclusions.parquet", EXCLUSIONS)
+    row = table.set_index("sample_id").loc["a1"]
+    assert row["reason"] == "damaged_image"
+    assert row["detail"].startswith(f"{SHARDS[0]}.tar/a1.jpg: ")
+    verdicts, expected = (
+        read_table(w.stage_dir("filtered_dataset") / "verdicts.parquet", VERDICTS)
+        for w in (ws, whole)
+    )
+    rest = expected[expected["sample_id"] != "a1"].reset_index(drop=True)
+    pd.testing.assert_frame_equal(verdicts, rest)
+
+
+def damage_member(path, name):
+    """Overwrite a member's bytes in place."""
+    with tarfile.open(path) as tar:
+        info = tar.getmember(name)
+    data = bytearray(path.read_bytes())
+    data[info.offset_data : info.offset_data + info.size] = b"\0" * info.size
+    path.write_bytes(data)
+
+
+def test_removing_too_much_stops_the_stage(tmp_path, no_plots):
+    ws = make_workspace(tmp_path)
+    strict = CONFIG.model_copy(update={"max_drop_rate": 0.4})
+    with pytest.raises(RuntimeError, match=r"3 of 6 images are removed, .*flip_count 1"):
+        filter_dataset(ws, strict, judge())
+
+
+def test_a_pose_in_two_splits_stops_the_stage(tmp_path, no_plots):
+    ws = make_workspace(tmp_path)
+    rows = [image_row(name) for name in ("a0", "a1", "a2")]
+    # Both images are kept: a leak counts in the dataset, not among what was removed.
+    rows[1] |= {"pose_id": rows[0]["pose_id"], "split": "val"}
+    write_table(ws.table_path("images", SHARDS[0]), pd.DataFrame(rows), IMAGES)
+    with pytest.raises(LeakError, match="pose-a0"):
+        filter_dataset(ws, CONFIG, judge())
+
+
+def test_no_verdicts_no_drops():
+    table = drop_table(empty_table(VERDICTS))
+    assert table["removed"].tolist() == [0, 0, 0, 0, 0]

@@ -1,0 +1,150 @@
+"""Stage head_detector: really trains, resumes to the same bytes, measures what it saved."""
+
+from __future__ import annotations
+
+import json
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from ml.box_detection import load_head_detector
+from ml.box_detection.rtdetr import RTDetrArchitecture
+from ml.imaging.io import encode_jpeg
+from ml.labels.coco import CocoBox, CocoDataset, CocoImage, write_coco
+from ml.records.shards import shard_writer
+from ml.records.tables import EXCLUSIONS, read_table
+from ml.records.workspace import Workspace
+from ml.stages import head_detector as stage
+from ml.stages.head_detector import HeadDetectorConfig, run
+from ml.training.fit import FitConfig
+from ml.training.tracking import NullTracker
+
+CONFIG = HeadDetectorConfig(
+    architecture=RTDetrArchitecture(
+        input_size=64,
+        stem_width=8,
+        widths=(8, 16, 16),
+        hidden_size=16,
+        feed_forward_size=16,
+        attention_heads=2,
+        decoder_layers=1,
+        num_queries=6,
+        num_denoising=4,
+    ),
+    batch_size=4,
+    fit=FitConfig(epochs=2, precision="32-true"),
+    max_drop_rate=0.1,
+)
+
+
+def scene(rng):
+    """A bright disc on noise, and its box."""
+    image = rng.integers(0, 90, (64, 64, 3), np.uint8)
+    centre, radius = rng.integers(16, 48, 2), int(rng.integers(8, 14))
+    cv2.circle(image, tuple(int(c) for c in centre), radius, (230, 180, 150), -1)
+    return image, (centre[0] - radius, centre[1] - radius, 2 * radius + 1, 2 * radius + 1)
+
+
+def make_workspace(root, num_train=12, num_val=4):
+    ws = Workspace(root, seed=3, num_shards=1, shard_size=16, threads=1)
+    rng = np.random.default_rng(0)
+    scenes = [scene(rng) for _ in range(num_train + num_val)]
+    with shard_writer(ws.stage_dir("images") / "shard-00000.tar") as writer:
+        for i, (image, _) in enumerate(scenes):
+            writer.add(f"s{i}", {"jpg": encode_jpeg(image)})
+    for split, ids in (("train", range(num_train)), ("val", range(num_train, len(scenes)))):
+        write_coco(
+            ws.stage_dir("labels") / f"{split}.json",
+            CocoDataset(
+                tuple(
+                    CocoImage(i + 1, f"shard-00000/s{i}.jpg", 64, 64, "shard-00000", f"s{i}")
+                    for i in ids
+                ),
+                tuple(CocoBox(i + 1, i + 1, tuple(float(v) for v in scenes[i][1])) for i in ids),
+            ),
+        )
+    return ws
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    ws = make_workspace(tmp_path_factory.mktemp("run"))
+    return ws, run(ws, CONFIG, NullTracker())
+
+
+def test_it_writes_model_figures_curves_and_pictures(finished):
+    ws, report = finished
+    out = ws.stage_dir("head_detector")
+    assert (report.num_in, report.num_out, report.num_excluded) == (16, 16, 0)
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert {"map50", "map50_95", "precision", "recall", "count_correct"} <= set(metrics)
+    assert all(isinstance(value, float) for value in metrics.values())
+    assert metrics["val_heads"] == 4
+    history = pd.read_csv(out / "history.csv")
+    assert history["epoch"].tolist() == [0, 1]
+    assert {"train/loss", "val/map50", "val/map50_95"} <= set(history.columns)
+    picture = cv2.imread(str(report.pictures["predictions"]))
+    assert picture.std() > 10
+    assert report.metadata["weights_sha256"] == load_head_detector(out).sha256
+
+
+def test_the_unfinished_work_is_gone(finished):
+    ws, _ = finished
+    assert not list((ws.root / "data" / ".work").rglob("*.ckpt"))
+
+
+def test_killed_after_an_epoch_it_ends_in_the_same_bytes(finished, tmp_path, monkeypatch):
+    whole, _ = finished
+    ws = make_workspace(tmp_path)
+
+    class Killed(Exception):
+        pass
+
+    original = stage.DetectorTraining.training_step
+
+    def killed_in_second_epoch(self, batch, batch_idx):
+        if self.trainer.current_epoch == 1 and batch_idx == 1:
+            raise Killed
+        return original(self, batch, batch_idx)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(stage.DetectorTraining, "training_step", killed_in_second_epoch)
+        with pytest.raises(Killed):
+            run(ws, CONFIG, NullTracker())
+    assert list((ws.root / "data" / ".work").rglob("*.ckpt"))
+    run(ws, CONFIG, NullTracker())
+    for name in ("model/model.safetensors", "metrics.json", "history.csv"):
+        ours = (ws.stage_dir("head_detector") / name).read_bytes()
+        assert ours == (whole.stage_dir("head_detector") / name).read_bytes(), name
+
+
+def test_a_few_damaged_images_are_excluded_with_reason(tmp_path):
+    ws = make_workspace(tmp_path)
+    tar = ws.stage_dir("images") / "shard-00000.tar"
+    tar.write_bytes(tar.read_bytes()[:-12000])
+    lax = CONFIG.model_copy(update={"max_drop_rate": 0.9, "fit": FitConfig(epochs=1)})
+    report = run(ws, lax, NullTracker())
+    assert report.num_in == 16
+    assert report.num_excluded > 0
+    table = read_table(ws.stage_dir("head_detector") / "all.exclusions.parquet", EXCLUSIONS)
+    assert len(table) == report.num_excluded
+    assert set(table["reason"]) <= {"damaged_shard", "damaged_image"}
+
+
+def test_too_many_damaged_images_stop_the_stage(tmp_path):
+    ws = make_workspace(tmp_path)
+    tar = ws.stage_dir("images") / "shard-00000.tar"
+    tar.write_bytes(tar.read_bytes()[:4096])
+    with pytest.raises(RuntimeError, match="labelled images of split train cannot be read"):
+        run(ws, CONFIG, NullTracker())
+
+
+def test_it_learns(tmp_path):
+    ws = make_workspace(tmp_path, num_train=24, num_val=8)
+    config = CONFIG.model_copy(update={"fit": FitConfig(epochs=12, validate_every_epochs=12)})
+    history = run(ws, config, NullTracker()).tables["history"]
+    assert history["train/loss"].iloc[-1] < 0.7 * history["train/loss"].iloc[0]
+    torch.set_num_threads(1)

@@ -1,0 +1,74 @@
+import numpy as np
+import pytest
+from pydantic import ValidationError
+
+from ml.flame.flame_file import read_flame_pickle
+from ml.flame.head_model import HeadModel
+from ml.imaging.io import decode_image
+from ml.records.workspace import Workspace
+from ml.stages.head_model import HeadModelConfig, run
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    ws = Workspace(tmp_path_factory.mktemp("project"), seed=5, num_shards=1, shard_size=1)
+    return ws, run(ws, HeadModelConfig())
+
+
+def test_the_stage_writes_a_model_that_loads(finished):
+    ws, report = finished
+    model = HeadModel.load(ws.stage_dir("head_model") / "head_model.npz")
+    assert report.num_in == report.num_out == 1
+    assert report.metadata["sha256"] == model.sha256
+    assert report.metadata["vertices"] == 5023
+    arrays = read_flame_pickle(ws.stage_dir("head_model") / "generic_model.pkl")
+    np.testing.assert_array_equal(arrays["f"], model.faces)
+
+
+def test_building_is_deterministic_and_apart_from_the_run_seed(finished, head_model):
+    assert finished[1].metadata["sha256"] == head_model.sha256
+
+
+def test_pictures_show_something(finished):
+    for name, path in finished[1].pictures.items():
+        image = decode_image(path)
+        drawn = np.abs(image.astype(int) - 245).sum(-1) > 30
+        assert 0.1 < drawn.mean() < 0.9, name
+    assert set(finished[1].pictures) == {"turntable", "shapes", "expressions", "components"}
+
+
+def test_region_table(finished):
+    table = finished[1].tables["regions"].set_index("region")
+    assert table.loc["all", "faces"] == 9976
+    assert table.loc["eyeballs", "vertices"] == 1090
+
+
+def test_config_says_which_files_are_needed():
+    with pytest.raises(ValidationError, match="needs flame_file and landmark_file"):
+        HeadModelConfig(source="flame", flame_file="model.pkl")
+    with pytest.raises(ValidationError, match="reads no files, but flame_file is set"):
+        HeadModelConfig(flame_file="model.pkl")
+    with pytest.raises(ValidationError):
+        HeadModelConfig(sorce="procedural")
+
+
+def test_users_files_are_read_and_not_copied(finished, tmp_path):
+    made, report = finished
+    folder = made.stage_dir("head_model")
+    model = HeadModel.load(folder / "head_model.npz")
+    (tmp_path / "generic_model.pkl").write_bytes((folder / "generic_model.pkl").read_bytes())
+    np.savez(
+        tmp_path / "landmarks.npz",
+        lmk_face_idx=model.landmark_faces,
+        lmk_b_coords=model.landmark_barycentric,
+    )
+    ws = Workspace(tmp_path, seed=5, num_shards=1, shard_size=1)
+    config = HeadModelConfig(
+        source="flame", flame_file="generic_model.pkl", landmark_file="landmarks.npz"
+    )
+    out = run(ws, config)
+    assert out.metadata["source"] == "FLAME file generic_model.pkl"
+    assert not (ws.stage_dir("head_model") / "generic_model.pkl").exists()
+    assert set(out.pictures) == set(report.pictures)
+    ours = HeadModel.load(ws.stage_dir("head_model") / "head_model.npz")
+    assert np.array_equal(ours.regions["eyeballs"], model.regions["eyeballs"])

@@ -1,0 +1,150 @@
+"""After a takedown no file holds the sample, and everything else is as it was."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tarfile
+
+import pytest
+
+from ml.labels.coco import read_coco, write_coco
+from ml.labels.tool_export import CVAT_FILE, export_for_labelling
+from ml.records.exclusions import Exclusions, read_exclusions
+from ml.records.tables import DATASET_HEADS, IMAGES, VERDICTS, read_table
+from ml.release.source import iter_dataset
+from ml.takedown.removal import (
+    REGISTER_NAME,
+    TakedownError,
+    find_target,
+    search,
+    take_down,
+    taken_down,
+)
+
+
+@pytest.fixture
+def project(dataset):
+    """The dataset with what else names a sample: labels, exclusions, pictures, work, a cache."""
+    export_for_labelling(dataset, dataset.root / "x")
+    write_coco(
+        dataset.stage_dir("labels") / "train.json", read_coco(dataset.root / "x" / CVAT_FILE)
+    )
+    shutil.rmtree(dataset.root / "x")
+    exclusions = Exclusions("annotations")
+    exclusions.add("image-a0#1", "non_finite", "a head of image-a0")
+    exclusions.add("image-a3", "damaged_image", "shard-00000.tar/image-a3.jpg")
+    exclusions.write(dataset, "shard-00000")
+    pictures = dataset.stage_dir("filtered_dataset") / "pictures"
+    pictures.mkdir()
+    (pictures / "kept.jpg").write_bytes(b"\xff\xd8 who is on it nobody knows")
+    work = dataset.work_dir("filtered_dataset")
+    (work / "shard-00000.json").write_text('{"judgements": [{"sample_id": "image-a0"}]}')
+    (dataset.stage_dir("benchmark")).mkdir()
+    (dataset.stage_dir("benchmark") / "per_image.csv").write_text(
+        "id,ap\nimage-a0,1\nimage-a01,2\n"
+    )
+    return dataset
+
+
+def everything(ws):
+    exclusions = Exclusions("export")
+    return {i.sample_id: (i.jpeg, len(i)) for i in iter_dataset(ws, exclusions)}, exclusions
+
+
+def test_a_sample_is_gone_everywhere_and_nothing_else_is(project):
+    before, _ = everything(project)
+    target = find_target(project, ["image-a0"], [])
+    assert len(target.hashes) == 1
+    found = search(project.root, target)
+    names = {line.split(": ")[0] for line in found}
+    assert {
+        "data/images/shard-00000.tar",
+        "data/images/shard-00000.parquet",
+        "data/captions/shard-00000.parquet",
+        "data/annotations/shard-00000.parquet",
+        "data/annotations/shard-00000.exclusions.parquet",
+        "data/filtered_dataset/verdicts.parquet",
+        "data/filtered_dataset/heads.parquet",
+        "data/labels/train.json",
+        "data/benchmark/per_image.csv",
+    } <= names
+    removal = take_down(project, target)
+    assert search(project.root, target) == []
+    assert "data/filtered_dataset/pictures/kept.jpg" in removal.deleted
+    assert any(".work" in name for name in removal.deleted)
+    after, _ = everything(project)
+    assert after == {key: value for key, value in before.items() if key != "image-a0"}
+    # Longer ids that begin alike are other samples.
+    assert "image-a01,2" in (project.stage_dir("benchmark") / "per_image.csv").read_text()
+    coco = read_coco(project.stage_dir("labels") / "train.json")
+    assert "image-a0" not in {image.sample_id for image in coco.images}
+    assert len(coco.images) == 5
+    assert len(coco.boxes) == 7
+    left = read_exclusions(project, ["annotations"])
+    assert left["sample_id"].tolist() == ["image-a3"]
+    # The table that indexes the shard knows the new places.
+    images = read_table(project.table_path("images", "shard-00000"), IMAGES)
+    data = (project.stage_dir("images") / "shard-00000.tar").read_bytes()
+    for row in images.to_dict("records"):
+        jpeg = data[row["offset"] : row["offset"] + row["size"]]
+        assert jpeg[:2] == b"\xff\xd8"
+        if row["sample_id"] in after:
+            assert jpeg == after[row["sample_id"]][0]
+
+
+def test_a_source_takes_all_its_images_with_it(project):
+    target = find_target(project, [], ["pose-image-b2"])
+    assert target.samples == {"image-b2"}
+    take_down(project, target)
+    assert search(project.root, target) == []
+    assert "image-b2" not in everything(project)[0]
+    heads = read_table(project.stage_dir("filtered_dataset") / "heads.parquet", DATASET_HEADS)
+    assert set(heads["sample_id"]) == {"image-a0", "image-a1", "image-a3", "image-b1"}
+    verdicts = read_table(project.stage_dir("filtered_dataset") / "verdicts.parquet", VERDICTS)
+    assert len(verdicts) == 6
+
+
+def test_copies_are_found_in_caches_and_under_other_names(project):
+    target = find_target(project, ["image-a0"], [])
+    jpeg = everything(project)[0]["image-a0"][0]
+    take_down(project, target)
+    cache = project.root / ".dvc" / "cache" / "ab"
+    cache.mkdir(parents=True)
+    (cache / "cdef").write_bytes(jpeg)
+    (cache / "text").write_text("excluded image-a0: too small")
+    with tarfile.open(cache / "old", "w", format=tarfile.USTAR_FORMAT) as tar:
+        tar.add(cache / "cdef", "renamed.jpg")
+    assert search(project.root, target) == [
+        ".dvc/cache/ab/cdef: the picture itself",
+        ".dvc/cache/ab/old: a copy of a picture as renamed.jpg",
+        ".dvc/cache/ab/text: image-a0",
+    ]
+
+
+def test_what_is_made_again_stays_out_of_exports(project, tmp_path):
+    target = find_target(project, ["image-a0"], [])
+    whole = tmp_path / "copy"
+    shutil.copytree(project.root, whole)
+    take_down(project, target)
+    register = (project.root / REGISTER_NAME).read_text()
+    assert "image-a0" not in register
+    assert len(taken_down(project.root)) == 1
+    # The same seed would bring the same sample back.
+    shutil.rmtree(project.root / "data")
+    shutil.copytree(whole / "data", project.root / "data")
+    items, exclusions = everything(project)
+    assert "image-a0" not in items
+    assert exclusions.to_frame()["reason"].tolist() == ["taken_down"]
+
+
+def test_unknown_ids_and_files_that_cannot_be_edited(project):
+    with pytest.raises(TakedownError, match=r"no stage knows \['image-x'\]"):
+        find_target(project, ["image-x"], [])
+    target = find_target(project, ["image-a0"], [])
+    (project.root / "data" / "notes.bin").write_bytes(b"\0\1 image-a0 \2")
+    with pytest.raises(TakedownError, match=r"notes\.bin names a sample"):
+        take_down(project, target)
+    (project.root / REGISTER_NAME).write_text(json.dumps(3))
+    with pytest.raises(TakedownError, match="not a list of hashes"):
+        taken_down(project.root)

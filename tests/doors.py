@@ -225,7 +225,7 @@ def doors() -> dict[str, Door]:
 
 def annotation_door() -> Door:
     """The reader of the official release's annotations."""
-    from ml.dataset.formats.official import BadAnnotation, decode_annotation
+    from ml.release.official import BadAnnotation, decode_annotation
 
     return Door(decode_annotation, (BadAnnotation,), annotation_files)
 

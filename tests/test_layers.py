@@ -1,4 +1,4 @@
-"""The direction of imports: dagster_project -> assets, ops -> ml, and the floors of ml's packages."""
+"""The direction of imports: dagster_project -> assets, ops -> ml, and the floors inside `ml`."""
 
 import ast
 import subprocess
@@ -12,12 +12,13 @@ ORCHESTRATORS = {"dagster", "dvc", "great_expectations"}
 UPPER = {"assets", "ops", "dagster_project"}
 #: The packages of `ml`, lowest first: each imports from lower floors alone.
 FLOORS = (
-    {"records", "imaging"},
-    {"flame", "labels", "poses", "takedown", "training"},
+    {"records"},
+    {"imaging", "takedown"},
+    {"flame", "labels", "poses", "training"},
     {"captions", "model"},
     {"dataset", "generation", "inference", "training_data"},
     {"box_detection", "detector_training", "evaluation", "release"},
-    {"annotation", "filtering"},
+    {"annotation", "benchmarks", "filtering"},
     {"stages"},
 )
 HEAVY = {"transformers", "lightning", "mlflow", "diffusers", "onnxruntime", "matplotlib"}
@@ -86,34 +87,23 @@ def package_graph(root):
     return graph
 
 
-def floor_of(graph):
-    """The longest chain of imports below each package.
-
-    Raises:
-        ValueError: packages import one another in a circle.
-    """
-    levels, path = {}, []
-
-    def level(package):
-        if package in path:
-            raise ValueError(" -> ".join([*path[path.index(package) :], package]))
-        if package not in levels:
-            path.append(package)
-            levels[package] = 1 + max((level(used) for used in graph[package]), default=-1)
-            path.pop()
-        return levels[package]
-
-    for package in graph:
-        level(package)
-    return levels
+def climbs(graph, floors):
+    """Imports that do not go down: `package -> used`, and packages without a floor."""
+    level = {package: number for number, floor in enumerate(floors) for package in floor}
+    if set(level) != set(graph):
+        raise ValueError(f"floors and packages differ: {sorted(set(level) ^ set(graph))}")
+    return [
+        f"{package} -> {used}"
+        for package, all_used in sorted(graph.items())
+        for used in sorted(all_used)
+        if level[used] >= level[package]
+    ]
 
 
 def test_the_packages_of_ml_stand_on_their_floors():
     graph = package_graph(ROOT)
-    stated = {package: number for number, floor in enumerate(FLOORS) for package in floor}
-    assert set(stated) == set(graph), "a package without a floor, or a floor without its package"
-    levels = floor_of(graph)  # raises on a cycle
-    assert levels == stated
+    assert graph["stages"] >= {"annotation", "filtering", "records"}, "imports were not seen"
+    assert climbs(graph, FLOORS) == []
 
 
 def test_cycles_and_lazy_imports_are_seen(tmp_path):
@@ -121,8 +111,11 @@ def test_cycles_and_lazy_imports_are_seen(tmp_path):
         (tmp_path / "ml" / package).mkdir(parents=True)
         (tmp_path / "ml" / package / "__init__.py").write_text("")
         (tmp_path / "ml" / package / "code.py").write_text(text)
-    with pytest.raises(ValueError, match=r"a -> b -> a|b -> a -> b"):
-        floor_of(package_graph(tmp_path))
+    graph = package_graph(tmp_path)
+    assert climbs(graph, ({"a"}, {"b"})) == ["a -> b"]
+    assert climbs(graph, ({"b"}, {"a"})) == ["b -> a"]
+    with pytest.raises(ValueError, match="differ.*'b'"):
+        climbs(graph, ({"a"},))
 
 
 def test_importing_ml_loads_nothing_heavy():

@@ -10,7 +10,7 @@ import numpy as np
 from ml.benchmarks.predictions import HeadPredictions
 from ml.benchmarks.samples import FaceBoxes
 from ml.benchmarks.scores import RESAMPLES, Scores
-from ml.detection.coco_metrics import MAX_DETECTIONS, run_coco
+from ml.box_detection.coco_metrics import MAX_DETECTIONS, run_coco
 from ml.evaluation.metrics import bootstrap_intervals
 from ml.imaging.boxes import xyxy_to_xywh
 from ml.records.ids import sample_rng

@@ -114,7 +114,7 @@ def test_cycles_and_lazy_imports_are_seen(tmp_path):
     graph = package_graph(tmp_path)
     assert climbs(graph, ({"a"}, {"b"})) == ["a -> b"]
     assert climbs(graph, ({"b"}, {"a"})) == ["b -> a"]
-    with pytest.raises(ValueError, match="differ.*'b'"):
+    with pytest.raises(ValueError, match=r"differ.*'b'"):
         climbs(graph, ({"a"},))
 
 

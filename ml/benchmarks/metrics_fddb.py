@@ -17,8 +17,8 @@ from scipy.optimize import linear_sum_assignment
 from ml.benchmarks.samples import BrokenAnnotation
 from ml.benchmarks.scores import RESAMPLES, Scores
 from ml.evaluation.metrics import bootstrap_intervals
-from ml.imaging.io import MAX_PIXELS
 from ml.records.ids import sample_rng
+from ml.records.limits import MAX_IMAGE_PIXELS
 
 PROTOCOL = "fddb"
 DISCRETE_IOU = 0.5
@@ -49,7 +49,7 @@ def region_overlaps(
         if len(ellipses)
         else (1, 1)
     )
-    if height * width > MAX_PIXELS:
+    if height * width > MAX_IMAGE_PIXELS:
         raise BrokenAnnotation(f"an ellipse reaches to {width} x {height} px: {ellipses.tolist()}")
     if size_hw:
         high = np.minimum(high, [width - 1, height - 1])

@@ -18,6 +18,7 @@ from ml.benchmarks.files import (
     find_path,
     image_loader,
     image_size,
+    read_json,
 )
 from ml.benchmarks.metrics_dad import DadPrediction
 from ml.benchmarks.object_file import ObjectFile
@@ -111,21 +112,6 @@ def _truth(path: Path, item: Mapping[str, Any], subset: str, image: Path) -> Hea
         box_xyxy=xywh_to_xyxy(checked("bbox", item["bbox"], (4,))),
         attributes=dict(item.get("attributes") or {}),
     )
-
-
-def read_json(path: Path) -> Any:
-    """The content of a JSON file.
-
-    Raises:
-        MissingBenchmarkFile: there is no such file.
-        UnreadableBenchmarkFile: it is not JSON.
-    """
-    try:
-        return json.loads(path.read_bytes())
-    except FileNotFoundError as error:
-        raise MissingBenchmarkFile(f"{path}: no such file") from error
-    except (OSError, ValueError, RecursionError) as error:
-        raise UnreadableBenchmarkFile(f"{path}: not JSON: {error}") from error
 
 
 # ------------------------------------------------------------------ submission

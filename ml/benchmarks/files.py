@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import json
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -10,6 +12,23 @@ from typing import Any
 import numpy as np
 
 from ml.imaging.io import decode_image
+from ml.records.files import UnreadableFile, is_environment, read_file
+from ml.records.limits import MAX_JSON_BYTES, short
+
+# scipy reads a damaged file until some part of it makes no sense
+_MAT_DAMAGE = (
+    OSError,
+    ValueError,
+    TypeError,
+    KeyError,
+    IndexError,
+    AttributeError,
+    NotImplementedError,
+    OverflowError,
+    EOFError,
+    SystemError,
+    zlib.error,
+)
 
 
 class MissingBenchmarkFile(FileNotFoundError):
@@ -36,7 +55,8 @@ def find_path(root: Path, candidates: Sequence[str], what: str) -> Path:
     """
     root = Path(root)
     for candidate in candidates:
-        found = sorted(root.glob(candidate)) if "*" in candidate else [root / candidate]
+        wild = any(sign in candidate for sign in "*[")
+        found = sorted(root.glob(candidate)) if wild else [root / candidate]
         for path in found:
             if path.exists():
                 return path
@@ -66,6 +86,8 @@ def image_size(path: Path) -> tuple[int, int]:
     except FileNotFoundError as error:
         raise MissingBenchmarkFile(f"{path}: no such file") from error
     except (OSError, UnidentifiedImageError, SyntaxError, Image.DecompressionBombError) as error:
+        if is_environment(error):
+            raise
         raise UnreadableBenchmarkFile(f"{path}: not an image: {error}") from error
 
 
@@ -85,15 +107,14 @@ def read_mat(path: Path, keys: Sequence[str]) -> dict[str, Any]:
     """
     from scipy.io import loadmat
 
-    if not path.is_file():
-        raise MissingBenchmarkFile(f"{path}: no such file")
+    data = _read(path)
     try:
-        content = loadmat(path, variable_names=list(keys))
-    # scipy reads a damaged file until some part of it makes no sense
-    except (OSError, ValueError, TypeError, KeyError, IndexError, NotImplementedError,
-            OverflowError, MemoryError, EOFError, SystemError, zlib.error) as error:  # fmt: skip
+        content = loadmat(io.BytesIO(data), variable_names=list(keys))
+    except _MAT_DAMAGE as error:
+        if is_environment(error):
+            raise
         raise UnreadableBenchmarkFile(
-            f"{path}: not a MAT file that scipy reads ({type(error).__name__}: {error})"
+            f"{path}: not a MAT file that scipy reads ({type(error).__name__}: {short(str(error))})"
         ) from error
     missing = [key for key in keys if key not in content]
     if missing:
@@ -109,11 +130,32 @@ def read_lines(path: Path) -> list[str]:
         UnreadableBenchmarkFile: it is not text.
     """
     try:
-        return path.read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError as error:
-        raise MissingBenchmarkFile(f"{path}: no such file") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise UnreadableBenchmarkFile(f"{path}: cannot be read as text: {error}") from error
+        return _read(path).decode("utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise UnreadableBenchmarkFile(f"{path}: not UTF-8 text: {error}") from error
+
+
+def read_json(path: Path) -> Any:
+    """The content of a JSON file.
+
+    Raises:
+        MissingBenchmarkFile: there is no such file.
+        UnreadableBenchmarkFile: it is not JSON, or larger than is accepted.
+    """
+    data = _read(path)
+    try:
+        return json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise UnreadableBenchmarkFile(f"{path}: not JSON: {short(str(error))}") from error
+
+
+def _read(path: Path) -> bytes:
+    if not path.exists():
+        raise MissingBenchmarkFile(f"{path}: no such file")
+    try:
+        return read_file(path, MAX_JSON_BYTES)
+    except UnreadableFile as error:
+        raise UnreadableBenchmarkFile(str(error)) from error
 
 
 class NumberedLines:

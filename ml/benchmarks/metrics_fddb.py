@@ -102,7 +102,7 @@ def score_steps(scores: np.ndarray, overlaps: np.ndarray) -> ScoreSteps:
     ranked, overlaps = scores[order], overlaps[order]
     starts = np.flatnonzero(np.diff(ranked, prepend=np.inf))
     ends = np.append(starts[1:], len(ranked))[: len(starts)]
-    touching = (overlaps > 0).any(axis=1)
+    touching = np.asarray((overlaps > 0).any(axis=1))
     found, summed = np.zeros(len(starts)), np.zeros(len(starts))
     for step, (start, end) in enumerate(zip(starts, ends, strict=True)):
         if touching[start:end].any():

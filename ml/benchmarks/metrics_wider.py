@@ -118,7 +118,9 @@ class WiderEvaluation:
         thresholds = 1 - np.arange(1, NUM_THRESHOLDS + 1) / NUM_THRESHOLDS
         # the first threshold that lets each detection pass
         bins = np.searchsorted(-thresholds, -scores, side="left")
-        self._hits, self._counted, self.num_true = {}, {}, {}
+        self._hits: dict[str, csr_matrix] = {}
+        self._counted: dict[str, csr_matrix] = {}
+        self.num_true: dict[str, np.ndarray] = {}
         for name in self.difficulties:
             for target, field in ((self._hits, "first_hits"), (self._counted, "counted")):
                 flags = np.concatenate([getattr(m, field)[name] for m in matches])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
@@ -11,7 +10,7 @@ from typing import IO, Any
 from ml.benchmarks.predictions import PredictionError
 
 _CHUNK = 1 << 22
-_BLANK = re.compile(r"[ \t\r\n]*")
+_BLANKS = (" ", "\t", "\r", "\n")
 
 
 class ObjectFile(Mapping[str, Any]):
@@ -78,7 +77,8 @@ class _Scanner:
     def peek(self) -> str:
         """The next character that is not blank, which stays."""
         while True:
-            self._position = _BLANK.match(self._text, self._position).end()
+            while self._text[self._position : self._position + 1] in _BLANKS:
+                self._position += 1
             if self._position < len(self._text):
                 return self._text[self._position]
             if not self._more():

@@ -295,8 +295,8 @@ class PredictionWriter:
             vertices: write vertices too; they take 100 KB a head.
         """
         entry: dict[str, Any] = {"image": image, "scores": predictions.confidences.tolist()}
-        # The matrices follow from the angles, unless yaw is at 90 degrees: then only they tell all.
-        for name in ("boxes_xyxy", "rotations", "landmarks_px", "vertices_px"):
+        # Both: a yaw over 90 degrees, as some methods state it, is another triple by its matrix.
+        for name in ("boxes_xyxy", "rotations", "euler_deg", "landmarks_px", "vertices_px"):
             value = getattr(predictions, name)
             if value is not None and (vertices or name != "vertices_px"):
                 entry[name] = value.tolist()

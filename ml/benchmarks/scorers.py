@@ -243,7 +243,7 @@ class PoseScorer:
         images = np.arange(len(self._true))
         if not len(images):
             raise PredictionError("no image of the set could be used")
-        true_euler = np.stack([truth.euler_deg for truth in self._true])
+        true_euler = np.stack([np.asarray(truth.euler_deg) for truth in self._true])
         if self._protocol == "68":
             points = [truth.landmarks_px for truth in self._true]
             if any(p is None for p in points):

@@ -102,7 +102,7 @@ def _truth(
     kept: dict[str, np.ndarray],
     exclusions: Exclusions,
 ) -> FaceBoxes:
-    degenerate = (boxes_xywh[:, 2:] <= 0).any(axis=1)
+    degenerate = np.asarray((boxes_xywh[:, 2:] <= 0).any(axis=1))
     if not (len(boxes_xywh) == 1 and not boxes_xywh.any()):
         for row in np.flatnonzero(degenerate):
             detail = f"row {row + 1}: x, y, w, h = {boxes_xywh[row].astype(int).tolist()}"

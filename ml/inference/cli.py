@@ -72,7 +72,13 @@ def _add_detector(parser: argparse.ArgumentParser) -> None:
 
 def _add_predict(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("sources", nargs="+", type=Path, metavar="IMAGE|FOLDER|VIDEO")
-    parser.add_argument("--output", type=Path, default=Path("predictions"), metavar="FOLDER")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=Path("predictions"),
+        metavar="FOLDER",
+        help="results of an earlier run in it are replaced (%(default)s)",
+    )
     _add_detector(parser)
     parser.add_argument("--draw", default="full", choices=DRAW_METHODS, help="(%(default)s)")
     parser.add_argument(

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
-from typing import cast
 
 from pydantic import ValidationError
 
@@ -16,13 +15,12 @@ from ml.inference.loading import load_detector
 from ml.inference.results import PredictionResult
 from ml.inference.runtimes import RuntimeName, UnusableModel, pick_device
 from ml.inference.sources import (
-    OneImage,
     Source,
+    count_images,
     expand,
     is_single,
     is_video,
     read_images,
-    video_info,
 )
 from ml.model.postprocess import PostprocessConfig
 from ml.records.exclusions import Exclusions
@@ -123,7 +121,8 @@ class HeadDetector:
             score_threshold: for this call; that of the detector if left out.
 
         Returns:
-            The result of one image; a list of results of several, a folder or a video.
+            The result of one image; a list of results of several, a folder or a video; an empty
+            one of an empty list.
 
         Raises:
             UnreadableImage: an image cannot be read; the message names it.
@@ -153,14 +152,16 @@ class HeadDetector:
             ValueError: a folder holds no images.
         """
         thresholds = _with(self.postprocessing, score_threshold=score_threshold)
-        entries = expand(source)
+        entries = expand(source, exclusions)
         images = read_images(entries, exclusions)
-        if len(entries) > 1 or is_video(entries[0]):
-            images = progress(images, "heads", _count(entries))
+        if len(entries) > 1 or any(map(is_video, entries)):
+            images = progress(images, "heads", count_images(entries))
         while batch := list(islice(images, self.batch_size)):
             found = self._predict([image.image_rgb for image in batch], self.batch_size, thresholds)
             for image, heads in zip(batch, found, strict=True):
-                yield PredictionResult(image.image_rgb, heads, self._shapes, image.name)
+                yield PredictionResult(
+                    image.image_rgb, heads, self._shapes, image.name, image.time_s
+                )
 
 
 def _with(config: PostprocessConfig, **changes: float | None) -> PostprocessConfig:
@@ -171,14 +172,6 @@ def _with(config: PostprocessConfig, **changes: float | None) -> PostprocessConf
     except ValidationError as error:
         problems = "; ".join(f"{e['loc'][0]}: {e['msg']}, got {e['input']}" for e in error.errors())
         raise ValueError(f"HeadDetector: {problems}") from error
-
-
-def _count(entries: list[OneImage]) -> int | None:
-    """How many images there are, as far as that is known beforehand."""
-    total = 0
-    for entry in entries:
-        total += video_info(Path(cast(str, entry)))[0] if is_video(entry) else 1
-    return total
 
 
 def _head_model(

@@ -38,11 +38,17 @@ class PredictionResult:
     Attributes:
         name: what the image is called.
         image_rgb: (H, W, 3) uint8 RGB, upright.
+        time_s: of a video's frame, seconds after the first; None for images.
         heads: the heads, in the image's pixels; their boxes are cut at its border.
     """
 
     def __init__(
-        self, image_rgb: np.ndarray, heads: Heads, shapes: HeadShapes | None, name: str = "image"
+        self,
+        image_rgb: np.ndarray,
+        heads: Heads,
+        shapes: HeadShapes | None,
+        name: str = "image",
+        time_s: float | None = None,
     ) -> None:
         """Cut the boxes at the border; heads that lie wholly outside are dropped.
 
@@ -51,8 +57,10 @@ class PredictionResult:
             heads: heads in the image's pixels.
             shapes: the head model of their parameters, None for boxes alone.
             name: what the image is called.
+            time_s: of a video's frame, seconds after the first.
         """
         self.name = name
+        self.time_s = time_s
         self.image_rgb = image_rgb
         height, width = image_rgb.shape[:2]
         boxes = clip_boxes(heads.boxes_xyxy, width, height)
@@ -143,7 +151,16 @@ class PredictionResult:
         return save_meshes(Path(folder), self.heads, self.image_rgb.shape[0], format, unit)
 
     def scene_glb(self) -> bytes:
-        """All heads in one GLB, placed as in the image; its longer side is one unit."""
+        """All heads in one GLB, placed as in the image; its longer side is one unit.
+
+        Returns:
+            The file's content.
+
+        Raises:
+            ValueError: there are no heads, and a GLB without a mesh is none; or no head model.
+        """
+        if not len(self):
+            raise ValueError(f"scene_glb: {self.name} has no heads; there is nothing to place")
         height, width = self.image_rgb.shape[:2]
         vertices = upright_vertices(self.heads, "px", height)
         centred = (vertices - np.array([width / 2, height / 2, 0])) / max(height, width)
@@ -162,12 +179,16 @@ class PredictionResult:
         """Everything but pixels and vertices, as plain numbers, texts, lists and dictionaries.
 
         Returns:
-            `image` (name, width, height) and `heads`: box_xyxy, score, pose_deg, flame, and with a
-            head model landmarks_px and parts. Pixels and degrees; jaw in rad; scale in px per m.
+            `image` (name, width, height, of a video's frame also time_s) and `heads`: box_xyxy,
+            score, pose_deg, flame, and with a head model landmarks_px and parts. Pixels and
+            degrees; jaw in rad; scale in px per m.
         """
         height, width = self.image_rgb.shape[:2]
+        image: dict[str, Any] = {"name": self.name, "width": width, "height": height}
+        if self.time_s is not None:
+            image["time_s"] = round(self.time_s, 6)
         return {
-            "image": {"name": self.name, "width": width, "height": height},
+            "image": image,
             "heads": [self._head_json(index) for index in range(len(self))],
         }
 

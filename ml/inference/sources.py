@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias, Union
 
-import cv2
 import numpy as np
 
+from ml.imaging.io import SUFFIXES as IMAGE_SUFFIXES
 from ml.imaging.io import UnreadableImage, decode_image, to_rgb
+from ml.inference.videos import SUFFIXES as VIDEO_SUFFIXES
+from ml.inference.videos import count_frames, read_frames
 from ml.records.exclusions import Exclusions
 
 if TYPE_CHECKING:
@@ -19,10 +21,10 @@ if TYPE_CHECKING:
 OneImage: TypeAlias = Union[np.ndarray, str, Path, "Image.Image"]
 Source: TypeAlias = OneImage | Sequence[OneImage]
 
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
-VIDEO_SUFFIXES = frozenset({".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v"})
 UNREADABLE = "unreadable image"
-"""Reason in the exclusions."""
+DAMAGED_VIDEO = "damaged video"
+OTHER_KIND = "other kind of file"
+"""Reasons in the exclusions."""
 
 
 @dataclass(frozen=True)
@@ -30,12 +32,14 @@ class NamedImage:
     """An image and what to call it.
 
     Attributes:
-        name: path relative to the folder it came from, file name, or `image-3`, `clip-00012`.
+        name: path as it was given or found, `image-3`, or `clip.mp4#00012`.
         image_rgb: (H, W, 3) uint8 RGB.
+        time_s: of a video's frame, seconds after the first.
     """
 
     name: str
     image_rgb: np.ndarray
+    time_s: float | None = None
 
 
 def is_video(source: object) -> bool:
@@ -50,11 +54,16 @@ def is_single(source: Source) -> bool:
     return not isinstance(source, list | tuple)
 
 
-def expand(source: Source) -> list[OneImage]:
-    """What a source consists of; a folder becomes its images, in order of their paths.
+def expand(
+    source: Source, exclusions: Exclusions | None = None, without: Path | None = None
+) -> list[OneImage]:
+    """What a source consists of; a folder becomes its images and videos, in order of their paths.
 
     Args:
         source: an image, a path, or several of them.
+        exclusions: receives files of a folder that are neither, hidden ones apart, and links that
+            lead nowhere.
+        without: a folder that is left out wherever it lies: what is written is not read.
 
     Returns:
         Images and paths of files; a video stays one entry.
@@ -63,18 +72,43 @@ def expand(source: Source) -> list[OneImage]:
         ValueError: a folder holds no image.
     """
     if isinstance(source, list | tuple):
-        return [part for one in source for part in expand(one)]
-    if isinstance(source, str | Path) and Path(source).is_dir():
-        found: list[OneImage] = [
-            path
-            for path in sorted(Path(source).rglob("*"))
-            if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()
-        ]
-        if not found:
-            endings = ", ".join(sorted(IMAGE_SUFFIXES))
-            raise ValueError(f"{source}: no images in this folder; looked for {endings}")
-        return found
-    return [source]  # type: ignore[list-item]
+        return [part for one in source for part in expand(one, exclusions, without)]
+    if not (isinstance(source, str | Path) and Path(source).is_dir()):
+        return [source]  # type: ignore[list-item]
+    found: list[OneImage] = []
+    left_out = without.resolve() if without else None
+    for path in sorted(Path(source).rglob("*")):
+        hidden = any(part.startswith(".") for part in path.relative_to(source).parts)
+        if hidden or path.is_dir() or (left_out and left_out in path.resolve().parents):
+            continue
+        if path.suffix.lower() in IMAGE_SUFFIXES | VIDEO_SUFFIXES:
+            # also a link that leads nowhere, which is told of when it is to be read
+            found.append(path)
+        elif exclusions is not None:
+            kind = path.suffix.lower() or "no ending"
+            exclusions.add(str(path), OTHER_KIND, f"{kind}: neither image nor video by its ending")
+    if not found:
+        endings = ", ".join(sorted(IMAGE_SUFFIXES | VIDEO_SUFFIXES))
+        raise ValueError(f"{source}: no images in this folder; looked for {endings}")
+    return found
+
+
+def count_images(entries: Sequence[OneImage]) -> int | None:
+    """How many images there will be, for a progress bar.
+
+    Args:
+        entries: what `expand` returned.
+
+    Returns:
+        None when a video does not say how many frames it has.
+    """
+    total = 0
+    for entry in entries:
+        frames = count_frames(Path(str(entry))) if is_video(entry) else 1
+        if frames is None:
+            return None
+        total += frames
+    return total
 
 
 def read_images(
@@ -84,19 +118,20 @@ def read_images(
 
     Args:
         entries: what `expand` returned.
-        exclusions: receives those that cannot be read; without it they end the reading.
+        exclusions: receives those that cannot be read, and what is missing of videos; without it
+            they end the reading.
 
     Yields:
         Images in order.
 
     Raises:
-        UnreadableImage: an image or video cannot be read and there are no exclusions.
+        UnreadableImage: an image or a part of a video cannot be read and there are no exclusions.
     """
     for index, entry in enumerate(entries):
         name = str(entry) if isinstance(entry, str | Path) else f"image-{index}"
         try:
             if is_video(entry):
-                yield from _frames(Path(name))
+                yield from _frames(Path(name), exclusions)
             elif isinstance(entry, str | Path):
                 yield NamedImage(name, decode_image(Path(entry)))
             else:
@@ -107,47 +142,16 @@ def read_images(
             exclusions.add(name, UNREADABLE, str(error))
 
 
-def video_info(path: Path) -> tuple[int, float]:
-    """Frames (0 if the file does not say) and frames per second (25 if it does not say).
+def _frames(path: Path, exclusions: Exclusions | None) -> Iterator[NamedImage]:
+    """A video's frames; what of it is missing is told as it happens, `path#n` each."""
+    told = 0
 
-    Args:
-        path: a video.
+    def report(problem: str) -> None:
+        nonlocal told
+        if exclusions is None:
+            raise UnreadableImage(problem)
+        exclusions.add(f"{path}#damage-{told}", DAMAGED_VIDEO, problem)
+        told += 1
 
-    Returns:
-        Number of frames as the file states it, and frames per second.
-
-    Raises:
-        UnreadableImage: it cannot be opened.
-    """
-    capture = _open(path)
-    try:
-        count = max(0, int(capture.get(cv2.CAP_PROP_FRAME_COUNT)))
-        rate = float(capture.get(cv2.CAP_PROP_FPS))
-        return count, rate if np.isfinite(rate) and rate > 0 else 25.0
-    finally:
-        capture.release()
-
-
-def _frames(path: Path) -> Iterator[NamedImage]:
-    capture = _open(path)
-    try:
-        number = 0
-        while True:
-            there, frame = capture.read()
-            if not there:
-                break
-            yield NamedImage(f"{path}#{number:05d}", cv2.cvtColor(frame, cv2.COLOR_BGR2RGB))
-            number += 1
-    finally:
-        capture.release()
-    if number == 0:
-        raise UnreadableImage("video has no frame that can be decoded")
-
-
-def _open(path: Path) -> cv2.VideoCapture:
-    if not path.is_file():
-        raise UnreadableImage(f"no video file {path}")
-    capture = cv2.VideoCapture(str(path))
-    if not capture.isOpened():
-        raise UnreadableImage(f"video {path} cannot be opened: damaged, or of an unknown format")
-    return capture
+    for frame in read_frames(path, report):
+        yield NamedImage(f"{path}#{frame.number:05d}", frame.image_rgb, frame.time_s)

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import cv2
-
 from ml.imaging.io import encode_jpeg, encode_png
 from ml.inference.options import FORMATS, DrawMethod, MeshFormat, MeshUnit
+from ml.inference.output_folder import OutputFolder
 from ml.inference.results import PredictionResult, coco_of
-from ml.inference.sources import OneImage, expand, is_video, video_info
-from ml.records.atomic import atomic_write, write_bytes, write_json, write_text
+from ml.inference.sources import OneImage, expand, is_video
+from ml.inference.videos import video_writer
+from ml.records.atomic import atomic_write, write_bytes, write_json
 from ml.records.exclusions import Exclusions
 
 if TYPE_CHECKING:
@@ -35,13 +34,15 @@ class Summary:
         output: where the files are.
         images: images and frames looked at.
         heads: heads found in them.
-        excluded: sources that could not be read; `excluded.csv` says why.
+        excluded: sources, and parts of videos, that could not be read; `excluded.csv` says why.
+        other: files of folders that are neither images nor videos; it lists them too.
     """
 
     output: Path
     images: int = 0
     heads: int = 0
     excluded: int = 0
+    other: int = 0
 
     def add(self, result: PredictionResult) -> None:
         """Count an image."""
@@ -50,8 +51,10 @@ class Summary:
 
     def __str__(self) -> str:
         """One line for the terminal."""
-        left_out = f", {self.excluded} not readable (see {EXCLUDED_NAME})" if self.excluded else ""
-        return f"{self.output}: {self.heads} heads in {self.images} images{left_out}"
+        left_out = f", {self.excluded} not readable" if self.excluded else ""
+        left_out += f", {self.other} files of another kind" if self.other else ""
+        told = f"{left_out} (see {EXCLUDED_NAME})" if left_out else ""
+        return f"{self.output}: {self.heads} heads in {self.images} images{told}"
 
 
 @dataclass
@@ -79,7 +82,8 @@ class ResultWriter:
 
         Images give `<name>/drawing.jpg`, `heads.json` and meshes, and all of them together
         `coco.json`; a video gives `<name>/drawing.mp4` and `heads.jsonl`, a line a frame, and per
-        frame only what is asked for.
+        frame only what is asked for. What an earlier run wrote into the folder goes first, and
+        what is excluded is written down as it happens.
 
         Args:
             detector: the detector.
@@ -90,33 +94,35 @@ class ResultWriter:
 
         Raises:
             FileNotFoundError: a source does not exist.
-            ValueError: a folder holds no image, or something needs a head model and there is none.
+            ValueError: a folder holds no image, a source lies in the output folder or is no file,
+                or something needs a head model and there is none.
         """
-        missing = [str(source) for source in sources if not source.exists()]
-        if missing:
-            raise FileNotFoundError(f"predict: no such file or folder: {', '.join(missing)}")
-        summary, exclusions = Summary(self.output), Exclusions(STAGE)
-        folders = self._folders(sources)
+        output = OutputFolder(self.output)
+        output.check_sources(sources)
+        summary = Summary(self.output)
+        exclusions = Exclusions(STAGE, self.output / EXCLUDED_NAME)
+        output.begin()
+        folders = self._folders(sources, exclusions)
+        summary.other = len(exclusions)
         pictures: list[OneImage] = [path for path in folders if not is_video(path)]
         if pictures:
             results = detector.stream(pictures, exclusions)
-            coco = coco_of(self._written(results, folders, summary))
+            coco = coco_of(self._written(results, folders, output, summary))
             if summary.images:
                 write_json(self.output / COCO_NAME, coco)
         for video in (path for path in folders if is_video(path)):
             results = detector.stream(video, exclusions)
-            self._write_video(results, video, folders[video], summary)
-        summary.excluded = len(exclusions)
-        if summary.excluded:
-            write_text(self.output / EXCLUDED_NAME, exclusions.to_frame().to_csv(index=False))
+            output.note(folders[video])
+            self._write_video(results, folders[video], summary)
+        summary.excluded = len(exclusions) - summary.other
         return summary
 
-    def _folders(self, sources: list[Path]) -> dict[Path, Path]:
+    def _folders(self, sources: list[Path], exclusions: Exclusions) -> dict[Path, Path]:
         """Every file and the folder of its results; two never share one."""
         folders: dict[Path, Path] = {}
         taken: set[Path] = set()
         for source in sources:
-            for entry in expand(source):
+            for entry in expand(source, exclusions, self.output):
                 path = Path(str(entry))
                 inside = path.relative_to(source) if source.is_dir() else Path(path.name)
                 folder = inside.with_suffix("")
@@ -129,11 +135,16 @@ class ResultWriter:
         return folders
 
     def _written(
-        self, results: Iterator[PredictionResult], folders: dict[Path, Path], summary: Summary
+        self,
+        results: Iterator[PredictionResult],
+        folders: dict[Path, Path],
+        output: OutputFolder,
+        summary: Summary,
     ) -> Iterator[PredictionResult]:
         """Write each result as it comes and pass it on."""
         for result in results:
             folder = folders[Path(result.name)]
+            output.note(folder)
             meshes = FORMATS if self.meshes is None else self.meshes
             write_bytes(folder / "drawing.jpg", encode_jpeg(result.draw(self.draw)))
             write_json(folder / "heads.json", result.to_json())
@@ -142,23 +153,25 @@ class ResultWriter:
             yield result
 
     def _write_video(
-        self, results: Iterator[PredictionResult], path: Path, folder: Path, summary: Summary
+        self, results: Iterator[PredictionResult], folder: Path, summary: Summary
     ) -> None:
-        first = next(results, None)
-        if first is None:  # not readable: a row of the exclusions
+        """Write a film of drawings that keeps the times of its frames, and a line of JSON each."""
+        opening = list(islice(results, 2))
+        if not opening:  # not readable: a row of the exclusions
             return
-        _, rate = video_info(path)
-        height, width = first.image_rgb.shape[:2]
+        times = [result.time_s or 0.0 for result in opening]
+        rate = 1.0 / (times[1] - times[0]) if len(times) > 1 and times[1] > times[0] else 25.0
         with (
             atomic_write(folder / "drawing.mp4") as drawing,
             atomic_write(folder / "heads.jsonl") as lines,
-            _video_writer(drawing, rate, width, height) as frames,
+            video_writer(drawing, rate) as append,
             lines.open("w") as text,
         ):
-            for number, result in enumerate(chain([first], results)):
-                frames.write(cv2.cvtColor(result.draw(self.draw), cv2.COLOR_RGB2BGR))
+            for result in chain(opening, results):
+                append(result.draw(self.draw), result.time_s or 0.0)
                 text.write(json.dumps(result.to_json(), sort_keys=True, allow_nan=False) + "\n")
-                self._write_extras(result, folder / f"frame-{number:05d}", self.meshes or [])
+                number = result.name.rpartition("#")[2]
+                self._write_extras(result, folder / f"frame-{number}", self.meshes or [])
                 summary.add(result)
 
     def _write_extras(
@@ -171,14 +184,3 @@ class ResultWriter:
         if self.crops is not None:
             for index, crop in enumerate(result.aligned_heads(self.crops or None)):
                 write_bytes(folder / f"head_{index}.jpg", encode_jpeg(crop.image_rgb))
-
-
-@contextmanager
-def _video_writer(path: Path, rate: float, width: int, height: int) -> Iterator[cv2.VideoWriter]:
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), rate, (width, height))
-    if not writer.isOpened():
-        raise ValueError(f"{path}: this OpenCV cannot write MPEG-4 videos")
-    try:
-        yield writer
-    finally:
-        writer.release()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import logging
+from pathlib import Path
 
 import pandas as pd
 
@@ -15,9 +17,16 @@ logger = logging.getLogger(__name__)
 class Exclusions:
     """Collects the excluded samples of one stage and shard."""
 
-    def __init__(self, stage: str) -> None:
-        """Start without any; `stage` is the stage that excludes."""
+    def __init__(self, stage: str, journal: Path | None = None) -> None:
+        """Start without any.
+
+        Args:
+            stage: the stage that excludes.
+            journal: a CSV file to which every row is appended as it happens, so that whatever ends
+                a run takes no account of it along; made with the first row.
+        """
         self.stage = stage
+        self._journal = journal
         self._rows: list[dict[str, str]] = []
 
     def add(self, sample_id: str, reason: str, detail: str) -> None:
@@ -30,7 +39,10 @@ class Exclusions:
         """
         logger.info("%s: excluded %s (%s): %s", self.stage, sample_id, reason, detail)
         row = {"sample_id": sample_id, "stage": self.stage, "reason": reason, "detail": detail}
-        self._rows.append({name: _writable(text) for name, text in row.items()})
+        row = {name: _writable(text) for name, text in row.items()}
+        self._rows.append(row)
+        if self._journal is not None:
+            _append(self._journal, row)
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -52,6 +64,16 @@ def read_exclusions(ws: Workspace, stages: list[str]) -> pd.DataFrame:
         for path in sorted(ws.stage_dir(stage).glob("*.exclusions.parquet"))
     ]
     return pd.concat([empty_table(EXCLUSIONS), *frames], ignore_index=True)
+
+
+def _append(path: Path, row: dict[str, str]) -> None:
+    """Append a row to a CSV file, with a heading where it begins."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, list(row))
+        if file.tell() == 0:
+            writer.writeheader()
+        writer.writerow(row)
 
 
 def _writable(text: str) -> str:

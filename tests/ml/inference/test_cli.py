@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import pickle
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from ml.inference import cli
 from ml.inference.detector import HeadDetector
 from ml.inference.loading import read_detector
 from ml.inference.runtimes import UnusableModel
+from ml.inference.videos import read_frames
 from tests.ml.inference.conftest import noise_image
 
 
@@ -103,9 +105,81 @@ def test_predict_writes_a_video(checkpoint: Path, tmp_path: Path) -> None:
     assert [json.loads(line)["image"]["name"] for line in lines] == [
         f"{path}#{n:05d}" for n in range(3)
     ]
-    drawn = cv2.VideoCapture(str(out / "clip" / "drawing.mp4"))
-    assert drawn.get(cv2.CAP_PROP_FRAME_COUNT) == 3
+    assert [json.loads(line)["image"]["time_s"] for line in lines] == [0.0, 0.2, 0.4]
+    drawn = list(read_frames(out / "clip" / "drawing.mp4", pytest.fail))
+    assert [frame.time_s for frame in drawn] == pytest.approx([0.0, 0.2, 0.4], abs=1e-3)
     assert sorted(p.name for p in (out / "clip").iterdir()) == ["drawing.mp4", "heads.jsonl"]
+
+
+def test_a_second_run_replaces_the_first_and_touches_nothing_else(
+    pictures: Path, checkpoint: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = pictures / "predictions"
+    arguments = ["--checkpoint", checkpoint, "--output", out, "--meshes", "obj", "--crops", 40]
+    (pictures / "broken.jpg").write_bytes(b"\xff\xd8")
+    assert run("predict", pictures, *arguments, "--score", 0.25) == 1
+    first = {p for p in out.rglob("head_*") if p.is_file()}
+    (out / "one" / "mine.txt").write_text("kept")
+    (out / "own").mkdir()
+    (out / "own" / "heads.json").write_text("{}")
+    (pictures / "broken.jpg").unlink()
+    (pictures / "one.webp").unlink()
+    assert run("predict", pictures, *arguments, "--score", 0.95) == 0
+    # Its own drawings were not read, and nothing of the first run stands beside the second's.
+    assert "in 2 images" in capsys.readouterr().out.splitlines()[-1]
+    assert {p for p in out.rglob("head_*") if p.is_file()} < first
+    assert not (out / "one-2").exists()
+    assert not (out / "excluded.csv").exists()
+    assert (out / "one" / "mine.txt").read_text() == "kept"
+    assert (out / "own" / "heads.json").exists()
+
+
+def test_a_film_that_breaks_off_is_an_exclusion_and_the_rest_goes_on(
+    pictures: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    clip = tmp_path / "clip.avi"
+    writer = cv2.VideoWriter(str(clip), cv2.VideoWriter.fourcc(*"MJPG"), 5, (96, 64))
+    for seed in range(6):
+        writer.write(noise_image(seed, 64, 96))
+    writer.release()
+    clip.write_bytes(clip.read_bytes()[: clip.stat().st_size // 2])
+    (tmp_path / "no.mp4").write_bytes(b"no film")
+    out = tmp_path / "out"
+    arguments = ["--checkpoint", checkpoint, "--output", out, "--draw", "bbox", "--meshes"]
+    assert run("predict", tmp_path / "no.mp4", clip, pictures / "one.png", *arguments) == 1
+    excluded = (out / "excluded.csv").read_text()
+    assert "no.mp4" in excluded
+    assert "clip.avi#damage-0,predict,damaged video" in excluded
+    assert len((out / "clip" / "heads.jsonl").read_text().splitlines()) in (2, 3)
+    assert (out / "one" / "drawing.jpg").exists()
+
+
+def test_what_is_no_source_or_no_folder_is_told_at_once(
+    pictures: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("x")
+    os.mkfifo(tmp_path / "pipe.jpg")
+    for source, options, message in (
+        ("-", (), "the standard input is not read"),
+        ("https://example.org/a.jpg", (), "addresses are not read; download it first"),
+        (pictures, ("--output", tmp_path / "file"), "is a file; name a folder"),
+        (pictures, ("--output", pictures), "lies in the output folder"),
+        (pictures / "one.png", ("--output", tmp_path), "lies in the output folder"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            run("predict", source, "--checkpoint", checkpoint, *options)
+    out = tmp_path / "out"
+    assert run("predict", tmp_path / "pipe.jpg", "--checkpoint", checkpoint, "--output", out) == 1
+    assert "named pipe" in (out / "excluded.csv").read_text()
+
+
+def test_names_with_colons_and_percent_signs(checkpoint: Path, tmp_path: Path) -> None:
+    for name in ("a:b.png", "100%03d.png", "c: d#?.png"):
+        (tmp_path / name).write_bytes(encode_png(noise_image(1, 64, 64)))
+    out = tmp_path / "out:1"
+    assert run("predict", *sorted(tmp_path.glob("*.png")), "--checkpoint", checkpoint, "--output",
+               out, "--draw", "bbox") == 0  # fmt: skip
+    assert sorted(p.name for p in out.iterdir() if p.is_dir()) == ["100%03d", "a:b", "c: d#?"]
 
 
 def test_predict_names_a_missing_source(checkpoint: Path, tmp_path: Path) -> None:

@@ -154,3 +154,7 @@ def test_a_damaged_head_model_is_refused(project: Path, tmp_path: Path) -> None:
 def test_impossible_options(project: Path, options: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         HeadDetector(project / "trained_model", **{"device": "cpu"} | options)
+
+
+def test_no_images_give_no_results(project: Path) -> None:
+    assert HeadDetector(project / "trained_model", device="cpu")([]) == []

@@ -225,3 +225,9 @@ def test_coco_is_read_by_the_reference_tool(result: PredictionResult, tmp_path: 
 def test_vertices_are_computed_once(shapes: HeadShapes) -> None:
     heads = DetectedHeads(heads_of(LEFT), shapes)
     assert heads.vertices_px is heads.vertices_px
+
+
+def test_a_scene_without_heads_is_refused_by_name(shapes) -> None:
+    result = PredictionResult(noise_image(0), Heads.empty(), shapes, "empty.jpg")
+    with pytest.raises(ValueError, match=r"empty\.jpg has no heads"):
+        result.scene_glb()

@@ -6,7 +6,14 @@ import pytest
 from PIL import Image
 
 from ml.imaging.io import UnreadableImage, encode_png
-from ml.inference.sources import UNREADABLE, expand, is_single, read_images, video_info
+from ml.inference.sources import (
+    OTHER_KIND,
+    UNREADABLE,
+    count_images,
+    expand,
+    is_single,
+    read_images,
+)
 from ml.records.exclusions import Exclusions
 from tests.ml.inference.conftest import noise_image
 
@@ -53,16 +60,17 @@ def test_lists_may_mix_everything(folder: Path) -> None:
 def test_a_video_gives_its_frames_in_rgb(tmp_path: Path) -> None:
     path = tmp_path / "clip.avi"
     write_video(path)
-    assert video_info(path) == (3, 5.0)
+    assert count_images([path, path, path]) == 9
     assert not is_single(path)
     images = list(read_images([path]))
     assert [image.name for image in images] == [f"{path}#{n:05d}" for n in range(3)]
     assert images[2].image_rgb.shape == (16, 32, 3)
     assert np.abs(images[2].image_rgb[8, 16].astype(int) - (160, 0, 0)).max() < 12
+    assert [image.time_s for image in images] == pytest.approx([0.0, 0.2, 0.4])
 
 
 def test_an_empty_folder_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"no images in this folder; looked for .bmp, .jpeg"):
+    with pytest.raises(ValueError, match=r"no images in this folder; looked for .avi, .avif"):
         expand(tmp_path)
 
 
@@ -78,3 +86,43 @@ def test_unreadable_entries_are_named_or_excluded(folder: Path, name: str) -> No
     assert [image.name for image in images] == [str(folder / "b.png")]
     row = exclusions.to_frame().iloc[0]
     assert (row.sample_id, row.reason) == (str(path), UNREADABLE)
+
+
+def test_a_folder_tells_of_what_it_does_not_give(folder: Path) -> None:
+    image = Image.fromarray(noise_image(1, 8, 12))
+    for name in ("c.jfif", "d.avif", "e.gif", "f.jp2"):
+        image.save(folder / name)
+    image.save(folder / "g.ppm")
+    write_video(folder / "h.avi", 2)
+    (folder / "i.heic").write_bytes(b"no decoder here")
+    (folder / "j.jpg").symlink_to(folder / "nowhere.jpg")
+    (folder / ".hidden").write_text("of no interest")
+    exclusions = Exclusions("predict")
+    images = list(read_images(expand(folder, exclusions), exclusions))
+    assert len(images) == 3 + 5 + 2
+    rows = exclusions.to_frame()
+    found = dict(zip(rows["sample_id"].map(lambda p: Path(p).name), rows["reason"], strict=True))
+    assert found == {"notes.txt": OTHER_KIND, "i.heic": OTHER_KIND, "j.jpg": UNREADABLE}
+
+
+def test_a_folder_that_is_written_to_is_not_read(folder: Path) -> None:
+    out = folder / "predictions"
+    out.mkdir()
+    (out / "drawing.png").write_bytes((folder / "b.png").read_bytes())
+    assert len(expand(folder)) == 4
+    assert len(expand(folder, without=out)) == 3
+
+
+def test_an_unreadable_video_in_a_list_costs_nothing_else(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "broken.mp4").write_bytes(bytes(2000))
+    exclusions = Exclusions("predict", tmp_path / "excluded.csv")
+    entries = [tmp_path / "broken.mp4", folder / "b.png", tmp_path / "gone.mov"]
+    assert count_images(entries) is None
+    reader = read_images(entries, exclusions)
+    assert next(reader).name.endswith("b.png")
+    # What was excluded so far is on disk before anything else happens.
+    assert "broken.mp4" in (tmp_path / "excluded.csv").read_text()
+    assert list(reader) == []
+    lines = (tmp_path / "excluded.csv").read_text().splitlines()
+    assert lines[0] == "sample_id,stage,reason,detail"
+    assert len(lines) == 3

@@ -1,0 +1,94 @@
+"""The folder that a run of `predict` writes into: what the last run left there goes first."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from ml.records.atomic import remove, remove_temporaries
+
+LIST_NAME: Final = ".vggheads-results"
+"""Folders of results in it, a line each, written before the results."""
+_RESULTS: Final = (
+    "drawing.jpg", "drawing.mp4", "heads.json", "heads.jsonl", "pncc.png", "head_*.jpg",
+    "head_*.obj", "head_*.glb", "frame-[0-9]*",
+)  # fmt: skip
+_TOP: Final = ("coco.json", "excluded.csv")
+_URL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]+:/")
+
+
+class OutputFolder:
+    """Keeps account of what is written, so that the next run can replace it and nothing else."""
+
+    def __init__(self, path: Path) -> None:
+        """Name the folder; nothing is made or removed yet.
+
+        Args:
+            path: the folder.
+
+        Raises:
+            ValueError: there is a file of that name.
+        """
+        self.path = Path(path)
+        if self.path.exists() and not self.path.is_dir():
+            raise ValueError(f"predict: --output {path} is a file; name a folder")
+
+    def check_sources(self, sources: Sequence[Path]) -> None:
+        """Refuse what cannot be read, or would be replaced while it is read.
+
+        Args:
+            sources: images, folders and videos.
+
+        Raises:
+            FileNotFoundError: a source does not exist.
+            ValueError: a source is an address or the standard input, or lies in this folder.
+        """
+        for source in sources:
+            if str(source) == "-":
+                raise ValueError("predict: '-': the standard input is not read; name a file")
+            if _URL.match(str(source)) and not source.exists():
+                raise ValueError(f"predict: {source}: addresses are not read; download it first")
+        if missing := [str(source) for source in sources if not source.exists()]:
+            raise FileNotFoundError(f"predict: no such file or folder: {', '.join(missing)}")
+        own = self.path.resolve()
+        for source in sources:
+            found = source.resolve()
+            if found == own or own in found.parents:
+                raise ValueError(
+                    f"predict: {source} lies in the output folder {self.path}, whose results this "
+                    "run replaces; name another with --output"
+                )
+
+    def begin(self) -> None:
+        """Remove what the last run wrote here; files of others stay."""
+        listed = self.path / LIST_NAME
+        if listed.is_file():
+            for line in listed.read_text(encoding="utf-8", errors="surrogateescape").splitlines():
+                self._clear(self.path / line)
+            for name in (*_TOP, LIST_NAME):
+                remove(self.path / name)
+            remove_temporaries(self.path)
+
+    def note(self, folder: Path) -> None:
+        """Write down a folder that is about to receive results.
+
+        Args:
+            folder: in this folder.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        with (self.path / LIST_NAME).open("a", encoding="utf-8", errors="surrogateescape") as file:
+            file.write(f"{folder.relative_to(self.path)}\n")
+
+    def _clear(self, folder: Path) -> None:
+        """Remove results from a folder, and the folders that are empty then."""
+        inside = self.path.resolve() in folder.resolve().parents
+        if not inside or not folder.is_dir():
+            return
+        for pattern in _RESULTS:
+            for path in folder.glob(pattern):
+                remove(path)
+        while folder != self.path and not any(folder.iterdir()):
+            folder.rmdir()
+            folder = folder.parent

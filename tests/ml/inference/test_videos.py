@@ -1,0 +1,132 @@
+"""Films whole, cut, damaged, of odd rates, turned; and films written with the times they had."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ml.imaging.io import UnreadableImage
+from ml.inference.videos import count_frames, read_frames, video_writer
+
+av = pytest.importorskip("av")
+FRAMES = 60
+FORMS = {
+    "a.mp4": ("mpeg4", {"movflags": "faststart"}),
+    "b.avi": ("mjpeg", {}),
+    "c.mkv": ("mpeg4", {}),
+    "d.webm": ("libvpx", {}),
+    "e.mov": ("mjpeg", {"movflags": "faststart"}),
+}
+
+
+def write(path: Path, codec: str, options: dict[str, str], frames: int = FRAMES) -> None:
+    """A film of noise that moves, at 25 frames a second."""
+    rng = np.random.default_rng(0)
+    with av.open(str(path), "w", options=options) as container:
+        stream = container.add_stream(codec, rate=25)
+        stream.width, stream.height = 160, 120
+        stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
+        for number in range(frames):
+            image = np.full((120, 160, 3), 4 * number, np.uint8)
+            image[number : number + 40, 20:100] = rng.integers(0, 255, (40, 80, 3))
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        container.mux(stream.encode(None))
+
+
+@pytest.fixture(scope="module")
+def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("films")
+    for name, (codec, options) in FORMS.items():
+        write(folder / name, codec, options)
+    return folder
+
+
+def read(path: Path):
+    problems: list[str] = []
+    return list(read_frames(path, problems.append)), problems
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_a_whole_film_gives_all_its_frames_and_no_complaint(films: Path, name: str) -> None:
+    frames, problems = read(films / name)
+    assert problems == []
+    assert [frame.number for frame in frames] == list(range(FRAMES))
+    assert [frame.time_s for frame in frames] == pytest.approx(np.arange(FRAMES) / 25, abs=2e-3)
+    assert frames[30].image_rgb.shape == (120, 160, 3)
+    assert abs(int(frames[30].image_rgb[5, 150, 0]) - 120) < 12
+    assert count_frames(films / name) in (FRAMES, None)
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_a_film_that_is_cut_says_so(films: Path, tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    whole = (films / name).read_bytes()
+    path.write_bytes(whole[: len(whole) * 2 // 5])
+    frames, problems = read(path)
+    assert 5 < len(frames) < 40
+    assert any("the film is cut" in problem or "is cut" in problem for problem in problems)
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_a_hole_in_a_film_is_told_of_and_the_rest_is_read(
+    films: Path, tmp_path: Path, name: str
+) -> None:
+    path = tmp_path / name
+    data = bytearray((films / name).read_bytes())
+    start, length = len(data) // 2, len(data) // 12
+    data[start : start + length] = bytes(length)
+    path.write_bytes(data)
+    frames, problems = read(path)
+    assert 20 < len(frames) < FRAMES
+    assert problems
+
+
+@pytest.mark.parametrize("content", [b"", b"no film", bytes(5000), b"RIFF\0\0\0\0AVI LIST"])
+def test_what_is_no_film_cannot_be_opened(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "x.mp4").write_bytes(content)
+    with pytest.raises(UnreadableImage, match=r"x\.mp4 (cannot be opened|has no pictures)"):
+        read(tmp_path / "x.mp4")
+    with pytest.raises(UnreadableImage, match="cannot be opened"):
+        read(tmp_path)
+    assert count_frames(tmp_path / "x.mp4") is None
+
+
+def test_a_playlist_that_names_other_files_is_no_film(films: Path, tmp_path: Path) -> None:
+    playlist = tmp_path / "x.mp4"
+    playlist.write_text(f"#EXTM3U\n#EXTINF:2.4,\n{films / 'a.mp4'}\n#EXT-X-ENDLIST\n")
+    with pytest.raises(UnreadableImage, match="cannot be opened"):
+        read(playlist)
+
+
+def test_the_film_s_matrix_turns_its_frames(films: Path, tmp_path: Path) -> None:
+    data = bytearray((films / "a.mp4").read_bytes())
+    at = data.index(b"tkhd") + 4 + 40
+    fixed = lambda *values: b"".join(int(v).to_bytes(4, "big", signed=True) for v in values)  # noqa: E731
+    assert data[at : at + 36] == fixed(65536, 0, 0, 0, 65536, 0, 0, 0, 1 << 30)
+    data[at : at + 36] = fixed(0, 65536, 0, -65536, 0, 0, 120 * 65536, 0, 1 << 30)
+    (tmp_path / "turned.mp4").write_bytes(data)
+    frames, _ = read(tmp_path / "turned.mp4")
+    plain, _ = read(films / "a.mp4")
+    np.testing.assert_array_equal(frames[9].image_rgb, np.rot90(plain[9].image_rgb, -1))
+
+
+@pytest.mark.parametrize("name", ["film.mp4", "a:b 100%03d #ü.mp4"])
+def test_written_frames_keep_their_times_in_any_name(tmp_path: Path, name: str) -> None:
+    times = [0.0, 0.04, 0.08, 0.5, 0.54, 2.0]
+    with video_writer(tmp_path / name, 25.0) as append:
+        for number, time in enumerate(times):
+            append(np.full((33, 47, 3), 40 * number, np.uint8), time)
+    frames, problems = read(tmp_path / name)
+    assert problems == []
+    assert [frame.time_s for frame in frames] == pytest.approx(times, abs=1e-3)
+    assert frames[0].image_rgb.shape == (34, 48, 3)
+    assert abs(int(frames[4].image_rgb[10, 10, 1]) - 160) < 8
+
+
+def test_without_pyav_it_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "av", None)
+    with pytest.raises(ValueError, match=r"pip install 'vggheads\[video\]'"):
+        read(tmp_path / "x.mp4")

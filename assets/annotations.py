@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from assets.checks.suites import ANNOTATION_STATISTICS, ANNOTATIONS
+from assets.checks.annotations import SUITES
 from assets.stage_asset import stage_asset
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     group="annotation",
     kinds={"pytorch"},
     sharded=True,
-    suites=(ANNOTATIONS, ANNOTATION_STATISTICS),
+    suites=SUITES,
 )
 def annotations(ws: Workspace, config: AnnotationsConfig, shard: str) -> StageReport:
     """Heads found by the detector, with parameters from the regressor; small heads go without."""

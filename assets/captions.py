@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from assets.checks.suites import CAPTIONS
+from assets.checks.captions import SUITES
 from assets.stage_asset import stage_asset
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     group="sources",
     kinds={"python"},
     sharded=True,
-    suites=(CAPTIONS,),
+    suites=SUITES,
 )
 def captions(ws: Workspace, config: CaptionsConfig, shard: str) -> StageReport:
     """What each image shows, as a prompt free of personal names."""

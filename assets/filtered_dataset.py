@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from assets.checks.suites import DATASET_STATISTICS, FILTERED_DATASET, FILTERED_VERDICTS
+from assets.checks.filtered_dataset import SUITES
 from assets.stage_asset import stage_asset
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     config="ml.stages.filtered_dataset:FilteredDatasetConfig",
     group="dataset",
     kinds={"pandas"},
-    suites=(FILTERED_VERDICTS, FILTERED_DATASET, DATASET_STATISTICS),
+    suites=SUITES,
 )
 def filtered_dataset(ws: Workspace, config: FilteredDatasetConfig) -> StageReport:
     """Images that pass the four consistency rules, with their heads, split, statistics and card.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from assets.checks.suites import IMAGE_STATISTICS, IMAGES, TRUTH
+from assets.checks.images import SUITES
 from assets.stage_asset import stage_asset
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     group="images",
     kinds={"numba", "opencv"},
     sharded=True,
-    suites=(IMAGES, TRUTH, IMAGE_STATISTICS),
+    suites=SUITES,
 )
 def images(ws: Workspace, config: ImagesConfig, shard: str) -> StageReport:
     """Pictures of people in tar shards, and the renderer's exact truth in tables of its own.

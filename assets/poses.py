@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from assets.checks.suites import POSES
+from assets.checks.poses import SUITES
 from assets.stage_asset import stage_asset
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     group="sources",
     kinds={"numpy"},
     sharded=True,
-    suites=(POSES,),
+    suites=SUITES,
 )
 def poses(ws: Workspace, config: PosesConfig, shard: str) -> StageReport:
     """COCO-17 skeletons of one to eight people, without any pixel of a source image.

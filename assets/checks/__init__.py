@@ -1,5 +1,7 @@
 """Great Expectations suites on the tables and on dataset statistics.
 
-`suite.py` says what a suite is, `suites.py` holds them, `tables.py` makes the tables they judge,
-`validation.py` runs them. They run inside their asset, before anything is recorded.
+A stage's suites are in the module of its name. `suite.py` says what a suite is, `shared.py` holds
+checks that several tables have in common, `custom.py` expectations of our own, `tables.py` and
+`statistics.py` make the tables that are judged, `validation.py` runs a suite. Suites run inside
+their asset, before anything is recorded.
 """

@@ -1,4 +1,4 @@
-"""What a suite of checks is. Declarative: Great Expectations is imported only when one runs."""
+"""What a suite of checks is: expectations of Great Expectations on one table."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import pandas as pd
+from great_expectations.expectations.expectation import Expectation
 
 from ml.records.workspace import Workspace
 
@@ -20,17 +21,21 @@ class Check:
 
     Attributes:
         name: name of the Dagster check, snake_case, says what holds.
-        expectation: class in `great_expectations.expectations`, or in `assets.checks.custom`.
-        arguments: its arguments.
+        expectation: what must hold, with its arguments; carries `why`, `severity` and `name`.
         why: what it protects from; shown in Data Docs and Dagster.
         severity: `critical` blocks the asset and all that follows, `warning` is only shown.
     """
 
     name: str
-    expectation: str
-    arguments: dict[str, Any]
+    expectation: Expectation
     why: str
     severity: Severity = "critical"
+
+    @property
+    def column(self) -> str:
+        """The judged column or columns; empty when the table as a whole is judged."""
+        column = getattr(self.expectation, "column", None)
+        return column or ", ".join(getattr(self.expectation, "column_list", ()))
 
 
 @dataclass(frozen=True)
@@ -53,11 +58,33 @@ class Suite:
         return f"{self.name}__{check.name}"
 
 
-def critical(name: str, expectation: str, why: str, **arguments: Any) -> Check:
-    """A check that blocks."""
-    return Check(name, expectation, arguments, why, "critical")
+def critical(name: str, expectation: type[Expectation], why: str, **arguments: Any) -> Check:
+    """Declare a check that blocks.
+
+    Args:
+        name: name of the Dagster check.
+        expectation: a class of `great_expectations.expectations`, or of `assets.checks.custom`.
+        why: what it protects from.
+        **arguments: those of the expectation.
+
+    Raises:
+        pydantic.ValidationError: the expectation does not take such arguments.
+    """
+    return _check(name, expectation, why, "critical", arguments)
 
 
-def warning(name: str, expectation: str, why: str, **arguments: Any) -> Check:
-    """A check that is shown and does not block."""
-    return Check(name, expectation, arguments, why, "warning")
+def warning(name: str, expectation: type[Expectation], why: str, **arguments: Any) -> Check:
+    """Declare a check that is shown and does not block; arguments as for `critical`."""
+    return _check(name, expectation, why, "warning", arguments)
+
+
+def _check(
+    name: str,
+    expectation: type[Expectation],
+    why: str,
+    severity: Severity,
+    arguments: dict[str, Any],
+) -> Check:
+    # Great Expectations sorts its results: `meta` tells which check one belongs to.
+    made = expectation(**arguments, severity=severity, notes=why, meta={"check": name})
+    return Check(name, made, why, severity)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import html
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import great_expectations as gx
 import pandas as pd
+from great_expectations.data_context.types.base import ProgressBarsConfig
 
 from assets.checks.suite import Check, Severity, Suite
 from ml.records.atomic import write_text
@@ -93,15 +94,12 @@ def validate(
 
 def _run(suite: Suite, frame: pd.DataFrame, docs: Path | None) -> list[Any]:
     """The raw results of Great Expectations, in the order of the suite's checks."""
-    os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
-    import great_expectations as gx
-    from great_expectations.data_context.types.base import ProgressBarsConfig
-
     context = gx.get_context(mode="ephemeral")
     context.variables.progress_bars = ProgressBarsConfig(globally=False)
     source = context.data_sources.add_pandas("tables")
     batch = source.add_dataframe_asset(suite.name).add_batch_definition_whole_dataframe("all")
-    expectations = [_expectation(check, frame) for check in suite.checks]
+    # Copies: Great Expectations gives an expectation an id of the suite that it is added to.
+    expectations = [check.expectation.copy(deep=True) for check in suite.checks]
     gx_suite = context.suites.add(gx.ExpectationSuite(name=suite.name, expectations=expectations))
     definition = context.validation_definitions.add(
         gx.ValidationDefinition(name=suite.name, data=batch, suite=gx_suite)
@@ -113,23 +111,8 @@ def _run(suite: Suite, frame: pd.DataFrame, docs: Path | None) -> list[Any]:
     if docs is not None:
         _build_docs(context, docs / suite.name)
         _build_index(docs)
-    # Great Expectations sorts its results; the name in `meta` brings the order back.
     by_name = {r.expectation_config.meta["check"]: r for r in result.results}
     return [by_name[check.name] for check in suite.checks]
-
-
-def _expectation(check: Check, frame: pd.DataFrame) -> Any:
-    from great_expectations import expectations as gxe
-
-    from assets.checks import custom
-
-    kind = getattr(custom, check.expectation, None) or getattr(gxe, check.expectation)
-    return kind(
-        **check.arguments,
-        severity=check.severity,
-        notes=check.why,
-        meta={"check": check.name},
-    )
 
 
 def _build_docs(context: Any, folder: Path) -> None:
@@ -190,7 +173,6 @@ def _observed(result: Any) -> str:
 
 
 def _unexpected_rows(details: dict[str, Any], check: Check) -> list[dict[str, Any]]:
-    column = check.arguments.get("column") or ", ".join(check.arguments.get("column_list", ()))
     rows = []
     for found in details.get("unexpected_index_list") or []:
         value = {key: val for key, val in found.items() if key not in ROW}
@@ -198,7 +180,7 @@ def _unexpected_rows(details: dict[str, Any], check: Check) -> list[dict[str, An
             {
                 "shard": found["shard"],
                 "row": int(found["row"]),
-                "column": column or ", ".join(value),
+                "column": check.column or ", ".join(value),
                 "value": _short(next(iter(value.values())) if len(value) == 1 else value),
             }
         )

@@ -1,12 +1,15 @@
 """Suites on small tables: good ones pass, each planted fault is named with shard and row."""
 
+import great_expectations.expectations as gxe
 import numpy as np
 import pandas as pd
 import pytest
 
-from assets.checks import suites
+from assets.checks import annotations, images
+from assets.checks.custom import ExpectColumnQuantilesBetween
 from assets.checks.suite import Suite, critical, warning
 from assets.checks.validation import validate
+from dagster_project.stages import STAGES
 from ml.records.tables import HEADS, IMAGES, TRUTH, empty_table, write_table
 from ml.records.workspace import Workspace
 
@@ -62,8 +65,8 @@ def failing(outcomes) -> dict:
 
 
 def test_a_good_table_passes_and_its_data_docs_are_built(ws, tmp_path):
-    outcomes = validate(ws, suites.TRUTH, SHARDS, tmp_path / "docs")
-    assert [o.name for o in outcomes] == [suites.TRUTH.check_name(c) for c in suites.TRUTH.checks]
+    outcomes = validate(ws, images.TRUTH, SHARDS, tmp_path / "docs")
+    assert [o.name for o in outcomes] == [images.TRUTH.check_name(c) for c in images.TRUTH.checks]
     assert failing(outcomes) == {}
     assert (tmp_path / "docs" / "truth" / "index.html").exists()
     assert "truth" in (tmp_path / "docs" / "index.html").read_text()
@@ -105,7 +108,7 @@ def plant_double(frame):
 )
 def test_a_planted_fault_is_named_with_shard_and_row(ws, plant, check, row):
     sabotage(ws, plant)
-    outcome = failing(validate(ws, suites.TRUTH, SHARDS, None))[check]
+    outcome = failing(validate(ws, images.TRUTH, SHARDS, None))[check]
     assert outcome.blocks
     place = outcome.unexpected[0]
     assert (place["shard"], place["row"]) == ("shard-00001", row)
@@ -114,7 +117,7 @@ def test_a_planted_fault_is_named_with_shard_and_row(ws, plant, check, row):
 
 def test_a_damaged_file_fails_every_check_and_is_named(ws):
     ws.table_path("truth", "shard-00001").write_bytes(b"PAR1 not really")
-    outcomes = validate(ws, suites.TRUTH, SHARDS, None)
+    outcomes = validate(ws, images.TRUTH, SHARDS, None)
     assert all(outcome.blocks for outcome in outcomes if outcome.severity == "critical")
     assert "shard-00001.parquet" in outcomes[0].observed
 
@@ -130,7 +133,7 @@ def test_heads_without_parameters_are_no_fault(ws):
         source="pseudo",
     )
     write_table(ws.table_path("annotations", "shard-00000"), rows, HEADS)
-    assert failing(validate(ws, suites.ANNOTATIONS, ["shard-00000"], None)) == {}
+    assert failing(validate(ws, annotations.ANNOTATIONS, ["shard-00000"], None)) == {}
 
 
 def test_a_warning_does_not_block_and_quantiles_are_judged():
@@ -141,12 +144,12 @@ def test_a_warning_does_not_block_and_quantiles_are_judged():
         (
             warning(
                 "median",
-                "ExpectColumnQuantilesBetween",
+                ExpectColumnQuantilesBetween,
                 "The median is high.",
                 column="size",
                 quantile_ranges={"quantiles": [0.5], "value_ranges": [[10, 20]]},
             ),
-            critical("absent", "ExpectColumnValuesToNotBeNull", "There.", column="nothing"),
+            critical("absent", gxe.ExpectColumnValuesToNotBeNull, "There.", column="nothing"),
         ),
     )
     median, absent = validate(Workspace(None, 1, 1, 1), suite, ["s"], None)
@@ -157,10 +160,26 @@ def test_a_warning_does_not_block_and_quantiles_are_judged():
 
 
 def test_check_names_are_unique_and_say_why():
-    names = [suite.check_name(c) for suite in suites.ALL_SUITES for c in suite.checks]
+    suites = [suite for stage in STAGES.values() for suite in stage.suites]
+    names = [suite.check_name(check) for suite in suites for check in suite.checks]
     assert len(names) == len(set(names)) > 60
-    for suite in suites.ALL_SUITES:
-        assert all(check.why.endswith(".") for check in suite.checks)
+    for suite in suites:
+        for check in suite.checks:
+            assert check.why.endswith(".")
+            assert check.expectation.notes == check.why
+            assert check.expectation.severity == check.severity
+
+
+def test_an_argument_that_the_expectation_does_not_take_is_named_at_once():
+    with pytest.raises(ValueError, match=r"least\n +extra fields not permitted"):
+        critical("few", gxe.ExpectColumnValuesToBeBetween, "Few.", column="n", least=1)
+    with pytest.raises(ValueError, match=r"column\n +field required"):
+        critical("few", gxe.ExpectColumnValuesToBeBetween, "Few.", min_value=1)
+
+
+def test_a_suite_judges_more_than_once(ws):
+    for _ in range(2):
+        assert failing(validate(ws, images.TRUTH, SHARDS, None)) == {}
 
 
 @pytest.mark.parametrize(("generator", "fails"), [("sdxl-t2i", False), ("renderer", True)])
@@ -174,8 +193,8 @@ def test_only_a_generator_without_exact_truth_may_leave_it_empty(ws, generator, 
         write_table(ws.table_path("images", shard), pd.DataFrame([image]), IMAGES)
         write_table(ws.table_path("truth", shard), empty_table(TRUTH), TRUTH)
     outcomes = [
-        *validate(ws, suites.TRUTH, SHARDS, None),
-        *validate(ws, suites.IMAGE_STATISTICS, SHARDS, None),
+        *validate(ws, images.TRUTH, SHARDS, None),
+        *validate(ws, images.IMAGE_STATISTICS, SHARDS, None),
     ]
     blocking = [outcome.name for outcome in outcomes if outcome.blocks]
     assert blocking == ["image_statistics__truth_where_it_is_known"] * fails

@@ -10,7 +10,7 @@ from assets.crops import crop_shards
 from assets.stage_asset import load
 from dagster_project.stages import ROOT, STAGES
 
-HEAVY = ("torch", "lightning", "transformers", "mlflow", "great_expectations", "dagster", "dvc")
+HEAVY = ("torch", "lightning", "transformers", "mlflow", "dagster", "dvc")
 
 
 def test_declaring_the_assets_loads_nothing_heavy():

@@ -3,6 +3,7 @@
 import os
 import time
 
+import great_expectations.expectations as gxe
 import pandas as pd
 
 from assets.checks.suite import Suite, critical
@@ -56,7 +57,7 @@ NUMBERS = Suite(
     (
         critical(
             "value_in_range",
-            "ExpectColumnValuesToBeBetween",
+            gxe.ExpectColumnValuesToBeBetween,
             "Values are from 0 to 99.",
             column="value",
             min_value=0,

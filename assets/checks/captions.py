@@ -1,0 +1,57 @@
+"""The suite of captions and prompts."""
+
+from __future__ import annotations
+
+from great_expectations import expectations as gxe
+
+from assets.checks.shared import NOT_EMPTY, SPLITS
+from assets.checks.suite import Suite, critical, warning
+from assets.checks.tables import shard_tables, texts
+
+CAPTIONS = Suite(
+    "captions",
+    shard_tables("captions", texts),
+    (
+        NOT_EMPTY,
+        SPLITS,
+        critical(
+            "sample_unique",
+            gxe.ExpectColumnValuesToBeUnique,
+            "An image is described once.",
+            column="sample_id",
+        ),
+        critical(
+            "caption_there",
+            gxe.ExpectColumnValuesToBeBetween,
+            "A caption has words.",
+            column="caption_chars",
+            min_value=3,
+            max_value=2000,
+        ),
+        critical(
+            "prompt_there",
+            gxe.ExpectColumnValuesToBeBetween,
+            "A prompt has words.",
+            column="prompt_chars",
+            min_value=3,
+            max_value=4000,
+        ),
+        critical(
+            "num_people_in_range",
+            gxe.ExpectColumnValuesToBeBetween,
+            "A caption is of one to eight people.",
+            column="num_people",
+            min_value=1,
+            max_value=8,
+        ),
+        warning(
+            "prompts_vary",
+            gxe.ExpectColumnProportionOfUniqueValuesToBeBetween,
+            "Prompts are not the same few again and again.",
+            column="prompt",
+            min_value=0.5,
+        ),
+    ),
+)
+
+SUITES = (CAPTIONS,)

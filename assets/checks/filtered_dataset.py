@@ -1,0 +1,104 @@
+"""The suites of the filtered dataset: verdicts, heads, and the dataset as a whole."""
+
+from __future__ import annotations
+
+from great_expectations import expectations as gxe
+
+from assets.checks import statistics
+from assets.checks.shared import NOT_EMPTY, SPLITS, box_checks, flame_checks
+from assets.checks.suite import Suite, critical, warning
+from assets.checks.tables import boxes, heads, one_table
+
+FILTERED_VERDICTS = Suite(
+    "verdicts",
+    one_table("filtered_dataset", "verdicts.parquet"),
+    (
+        NOT_EMPTY,
+        SPLITS,
+        critical(
+            "sample_unique",
+            gxe.ExpectColumnValuesToBeUnique,
+            "An image is judged once.",
+            column="sample_id",
+        ),
+        critical(
+            "verdict_there",
+            gxe.ExpectColumnValuesToNotBeNull,
+            "Every image has a verdict.",
+            column="keep",
+        ),
+        critical(
+            "reason_there",
+            gxe.ExpectColumnValuesToNotBeNull,
+            "Every verdict has a reason.",
+            column="reason",
+        ),
+    ),
+)
+
+
+FILTERED_DATASET = Suite(
+    "filtered_dataset",
+    one_table("filtered_dataset", "heads.parquet", boxes, heads),
+    (
+        NOT_EMPTY,
+        SPLITS,
+        critical(
+            "head_unique",
+            gxe.ExpectCompoundColumnsToBeUnique,
+            "A head of an image is listed once.",
+            column_list=["sample_id", "head_id"],
+        ),
+        *box_checks(),
+        *flame_checks(),
+    ),
+)
+
+
+DATASET_STATISTICS = Suite(
+    "dataset_statistics",
+    statistics.dataset_statistics,
+    (
+        critical(
+            "something_to_train_on",
+            gxe.ExpectColumnValuesToBeBetween,
+            "A detector needs images to learn from.",
+            column="train_images",
+            min_value=10,
+        ),
+        critical(
+            "something_to_validate_on",
+            gxe.ExpectColumnValuesToBeBetween,
+            "Training is watched on held-out images.",
+            column="val_images",
+            min_value=1,
+        ),
+        critical(
+            "heads_to_train_on",
+            gxe.ExpectColumnValuesToBeBetween,
+            "The FLAME branches need labelled heads.",
+            column="train_heads_with_flame",
+            min_value=10,
+        ),
+        critical(
+            "no_head_of_a_removed_image",
+            gxe.ExpectColumnValuesToBeInSet,
+            "A filtered image leaves no head behind.",
+            column="heads_of_removed_images",
+            value_set=[0],
+        ),
+        warning(
+            "filters_keep_most",
+            gxe.ExpectColumnValuesToBeBetween,
+            "Filters that remove most images speak of a broken detector.",
+            column="share_kept",
+            min_value=0.3,
+        ),
+    ),
+)
+
+SUITES = (
+    FILTERED_VERDICTS,
+    FILTERED_DATASET,
+    DATASET_STATISTICS,
+)

@@ -24,11 +24,11 @@ from ml.annotation.regressor import RegressorArchitecture
 from ml.flame.frames import square_frames
 from ml.flame.head_model import HeadModel
 from ml.flame.projection import mirror_flame
-from ml.imaging.io import UnreadableImage, decode_image
+from ml.imaging.reading import read_image
 from ml.records.exclusions import Exclusions
 from ml.records.ids import sample_rng
 from ml.records.progress import progress
-from ml.records.shards import DamagedSample, ShardReader
+from ml.records.shards import ShardReader
 from ml.records.tables import CROPS, read_table
 from ml.records.workspace import Workspace
 from ml.training.determinism import EpochSampler, SampleKey
@@ -112,7 +112,7 @@ def load_crops(ws: Workspace, split: str, exclusions: Exclusions) -> CropExample
             for crop_id, box, parameters in zip(
                 rows["crop_id"], rows["bbox_xywh"], rows["flame"], strict=True
             ):
-                picture = _read_picture(reader, crop_id, exclusions)
+                picture = read_image(reader, crop_id, exclusions)
                 if picture is not None:
                     crop_ids.append(crop_id)
                     pictures.append(picture)
@@ -124,18 +124,6 @@ def load_crops(ws: Workspace, split: str, exclusions: Exclusions) -> CropExample
         np.array(boxes, np.float32).reshape(-1, 4),
         np.array(flame, np.float32).reshape(-1, 413),
     )
-
-
-def _read_picture(
-    reader: ShardReader, crop_id: str, exclusions: Exclusions
-) -> NDArray[np.uint8] | None:
-    try:
-        return decode_image(reader.read(crop_id, "jpg"))
-    except DamagedSample as error:
-        exclusions.add(crop_id, "damaged_shard", str(error))
-    except UnreadableImage as error:
-        exclusions.add(crop_id, "damaged_image", f"{reader.path.name}/{crop_id}.jpg: {error}")
-    return None
 
 
 class CropDataset(Dataset[CropItem]):

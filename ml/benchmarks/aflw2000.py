@@ -19,6 +19,7 @@ from ml.benchmarks.files import (
     read_mat,
 )
 from ml.benchmarks.samples import BenchmarkSample, BrokenAnnotation, HeadPose, checked
+from ml.records import reasons
 from ml.records.exclusions import Exclusions
 
 NAME = "aflw2000"
@@ -46,7 +47,7 @@ def read_aflw2000(root: Path, exclusions: Exclusions) -> Iterator[BenchmarkSampl
         try:
             truth = _truth(path)
         except (BrokenAnnotation, UnreadableBenchmarkFile, MissingBenchmarkFile) as error:
-            exclusions.add(path.stem, "broken annotation", str(error))
+            exclusions.add(path.stem, reasons.DAMAGED_ANNOTATION, str(error))
             continue
         if truth is None:
             exclusions.add(path.stem, TOO_FAR, "as written, before it is wrapped")

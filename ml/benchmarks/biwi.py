@@ -21,6 +21,7 @@ from ml.benchmarks.files import (
     read_lines,
 )
 from ml.benchmarks.samples import BenchmarkSample, BrokenAnnotation, HeadPose, checked
+from ml.records import reasons
 from ml.records.exclusions import Exclusions
 
 NAME = "biwi"
@@ -75,7 +76,7 @@ def read_biwi(root: Path, exclusions: Exclusions) -> Iterator[BenchmarkSample[He
             try:
                 truth = _truth(path, camera)
             except (BrokenAnnotation, UnreadableBenchmarkFile) as error:
-                exclusions.add(image, "broken annotation", str(error))
+                exclusions.add(image, reasons.DAMAGED_ANNOTATION, str(error))
                 continue
             picture = folder / f"frame_{name[1]}_rgb.png"
             yield BenchmarkSample(image, image_loader(picture), truth)
@@ -85,7 +86,7 @@ def _colour_camera(folder: Path, exclusions: Exclusions) -> Calibration | None:
     try:
         return read_calibration(folder / "rgb.cal")
     except (MissingBenchmarkFile, UnreadableBenchmarkFile, BrokenAnnotation) as error:
-        exclusions.add(f"{folder.name}/rgb.cal", "no calibration", str(error))
+        exclusions.add(f"{folder.name}/rgb.cal", reasons.NO_CALIBRATION, str(error))
         return None
 
 

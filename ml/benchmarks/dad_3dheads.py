@@ -25,6 +25,7 @@ from ml.benchmarks.object_file import ObjectFile
 from ml.benchmarks.predictions import PredictionError
 from ml.benchmarks.samples import BenchmarkSample, BrokenAnnotation, HeadMesh, checked
 from ml.imaging.boxes import xywh_to_xyxy
+from ml.records import reasons
 from ml.records.atomic import atomic_write
 from ml.records.exclusions import Exclusions
 
@@ -73,10 +74,10 @@ def read_dad(
             image = _beside(path, item.get("img_path"), subset, f"images/{identity}.png")
             truth = None if subset == "test" else _truth(path, item, subset, image)
         except (TypeError, KeyError, AttributeError) as error:
-            exclusions.add(f"{name}#{number}", "broken annotation", f"item lacks {error}")
+            exclusions.add(f"{name}#{number}", reasons.DAMAGED_ANNOTATION, f"item lacks {error}")
             continue
         except (BrokenAnnotation, UnreadableBenchmarkFile, MissingBenchmarkFile) as error:
-            exclusions.add(identity, "broken annotation", str(error))
+            exclusions.add(identity, reasons.DAMAGED_ANNOTATION, str(error))
             continue
         yield BenchmarkSample(identity, image_loader(image), truth)
 

@@ -21,6 +21,7 @@ from ml.benchmarks.files import (
 from ml.benchmarks.predictions import HeadPredictions, PredictionError
 from ml.benchmarks.samples import BenchmarkSample, BrokenAnnotation, FaceBoxes
 from ml.imaging.boxes import xywh_to_xyxy, xyxy_to_xywh
+from ml.records import reasons
 from ml.records.atomic import write_text
 from ml.records.exclusions import Exclusions
 
@@ -59,7 +60,7 @@ def read_fddb(root: Path, exclusions: Exclusions) -> Iterator[BenchmarkSample[Fa
                     attributes={"fold": np.full(count, fold)},
                 )
             except BrokenAnnotation as error:
-                exclusions.add(image, "broken annotation", str(error))
+                exclusions.add(image, reasons.DAMAGED_ANNOTATION, str(error))
                 continue
             yield BenchmarkSample(image, image_loader(image_path(root, image)), truth)
 

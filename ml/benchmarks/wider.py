@@ -23,6 +23,7 @@ from ml.benchmarks.files import (
 from ml.benchmarks.predictions import HeadPredictions, PredictionError
 from ml.benchmarks.samples import BenchmarkSample, BrokenAnnotation, FaceBoxes
 from ml.imaging.boxes import xywh_to_xyxy, xyxy_to_xywh
+from ml.records import reasons
 from ml.records.atomic import write_text
 from ml.records.exclusions import Exclusions
 
@@ -73,7 +74,7 @@ def read_wider(
         try:
             truth = _truth(image, boxes_xywh, attributes, kept, exclusions)
         except BrokenAnnotation as error:
-            exclusions.add(image, "broken annotation", str(error))
+            exclusions.add(image, reasons.DAMAGED_ANNOTATION, str(error))
             continue
         yield BenchmarkSample(image, image_loader(image_path(root, image, subset)), truth)
 
@@ -106,7 +107,7 @@ def _truth(
     if not (len(boxes_xywh) == 1 and not boxes_xywh.any()):
         for row in np.flatnonzero(degenerate):
             detail = f"row {row + 1}: x, y, w, h = {boxes_xywh[row].astype(int).tolist()}"
-            exclusions.add(f"{image}#{row + 1}", "degenerate box", detail)
+            exclusions.add(f"{image}#{row + 1}", reasons.DAMAGED_BOX, detail)
     invalid = attributes.get("invalid", np.zeros(len(boxes_xywh))) > 0
     return FaceBoxes(
         xywh_to_xyxy(boxes_xywh.astype(np.float64)),

@@ -16,14 +16,14 @@ from torch.utils.data import DataLoader, Dataset
 from ml.box_detection.base import Boxes, Image
 from ml.box_detection.rtdetr import images_to_tensor
 from ml.imaging.boxes import box_area, xywh_to_xyxy
-from ml.imaging.io import UnreadableImage, decode_image
 from ml.imaging.letterbox import PADDING_VALUE, letterbox_image
+from ml.imaging.reading import read_image
 from ml.labels.coco import CocoDataset
 from ml.records.config import StageConfig
 from ml.records.exclusions import Exclusions
 from ml.records.ids import sample_rng
 from ml.records.progress import progress
-from ml.records.shards import DamagedSample, ShardReader
+from ml.records.shards import ShardReader
 from ml.records.workspace import Workspace
 from ml.training.determinism import EpochSampler, SampleKey
 from ml.training_data.augmentation import (
@@ -109,13 +109,9 @@ def read_labelled_images(
             for image in truth.images:
                 if image.shard != shard:
                     continue
-                try:
-                    images[image.image_id] = decode_image(reader.read(image.sample_id, "jpg"))
-                except DamagedSample as error:
-                    exclusions.add(image.sample_id, "damaged_shard", str(error))
-                except UnreadableImage as error:
-                    where = f"{reader.path.name}/{image.sample_id}.jpg"
-                    exclusions.add(image.sample_id, "damaged_image", f"{where}: {error}")
+                pixels = read_image(reader, image.sample_id, exclusions)
+                if pixels is not None:
+                    images[image.image_id] = pixels
     readable = replace(
         truth,
         images=tuple(image for image in truth.images if image.image_id in images),

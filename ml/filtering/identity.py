@@ -23,6 +23,7 @@ from ml.box_detection.face_models import FaceModelName, FaceModelSettings, load_
 from ml.filtering.embedding import FaceReader, OnnxEmbedder, SFaceEmbedder
 from ml.filtering.rules import Finding
 from ml.imaging.io import UnreadableImage, decode_image
+from ml.records import reasons
 from ml.records.arrays import UnreadableArrays, read_arrays
 from ml.records.atomic import write_bytes
 from ml.records.config import StageConfig
@@ -33,7 +34,6 @@ from ml.records.progress import progress
 
 _LOGGER = logging.getLogger(__name__)
 
-KNOWN_IDENTITY = "known_identity"
 INDEX_FORMAT: Final = "vggheads-identity-index/1"
 _FAISS_FROM = 200_000
 """From so many entries on FAISS is used where it is installed; below, one matrix product wins."""
@@ -203,7 +203,9 @@ class IdentityScreen:
                 f"{int((likeness >= self._threshold).sum())} of {len(likeness)} faces are known, "
                 f"similarity {best:.3f} (from {self._threshold:g})"
             )
-            found.append(Finding(KNOWN_IDENTITY, detail) if best >= self._threshold else None)
+            found.append(
+                Finding(reasons.KNOWN_IDENTITY, detail) if best >= self._threshold else None
+            )
         return found
 
 
@@ -256,10 +258,10 @@ def build_index(folder: Path, reader: FaceReader, exclusions: Exclusions) -> Ide
             data = path.read_bytes()
             faces = reader.read(decode_image(data))
         except (OSError, UnreadableImage) as error:
-            exclusions.add(path.name, "unreadable image", str(error))
+            exclusions.add(path.name, reasons.DAMAGED_IMAGE, str(error))
             continue
         if not len(faces):
-            exclusions.add(path.name, "no face", f"{path.name}: no face of at least "
+            exclusions.add(path.name, reasons.NO_FACE, f"{path.name}: no face of at least "
                            f"{reader.min_face_px:g} px")  # fmt: skip
             continue
         rows.append(faces[0])

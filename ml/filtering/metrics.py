@@ -59,28 +59,3 @@ def figures(
         },
         "stability_mean": round(float(stabilities.mean()), 6) if len(stabilities) else 0.0,
     }
-
-
-def check_drop_rate(
-    stage: str, verdicts: pd.DataFrame, num_in: int, limit: float, reasons: Sequence[str]
-) -> None:
-    """Refuse a run that removes more than it may.
-
-    Args:
-        stage: for the text.
-        verdicts: columns of `VERDICTS`.
-        num_in: images the stage was given.
-        limit: largest share that may be removed.
-        reasons: as in `drop_table`.
-
-    Raises:
-        RuntimeError: more are removed, or none is left.
-    """
-    num_kept = int(verdicts["keep"].sum())
-    if num_in - num_kept > limit * num_in or not num_kept:
-        rows = drop_table(verdicts, reasons).itertuples()
-        counts = ", ".join(f"{row.rule} {row.removed}" for row in rows)
-        raise RuntimeError(
-            f"{stage}: {num_in - num_kept} of {num_in} images are removed, more than max_drop_rate "
-            f"{limit:g} ({counts}); look at the head detector's mAP50 and at detections.threshold"
-        )

@@ -15,12 +15,9 @@ from numpy.typing import NDArray
 
 from ml.box_detection.base import Boxes, Image
 from ml.imaging.boxes import box_iou
+from ml.records.reasons import CUT_COUNT, FACE_WITHOUT_HEAD, FLIP_COUNT, NO_HEAD
 
 KEEP = "keep"
-NO_HEAD = "no_head"
-FLIP_COUNT = "flip_count"
-FACE_WITHOUT_HEAD = "face_without_head"
-CUT_COUNT = "cut_count"
 RULES = (NO_HEAD, FLIP_COUNT, FACE_WITHOUT_HEAD, CUT_COUNT)
 """Reasons in the order in which they are tried; the first hit decides."""
 

@@ -15,14 +15,13 @@ from torch import Tensor
 
 from ml.box_detection.base import Image
 from ml.filtering.rules import Finding
+from ml.records import reasons
 from ml.records.config import StageConfig
 from ml.records.models import Model, ModelRef
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-UNSAFE_CONCEPT = "unsafe_concept"
-UNSAFE_CLASS = "unsafe_class"
 _SPECIAL_CARE_MARGIN = 0.01
 """When a concept that asks for special care is seen, the others count this much sooner."""
 
@@ -101,7 +100,7 @@ class ClipSafetyChecker:
             concept = int(np.argmax(scores))
             over = float(scores[concept])
             detail = f"concept {concept} is {over:.4f} over its threshold (margin {self._margin:g})"
-            found.append(Finding(UNSAFE_CONCEPT, detail) if over > 0 else None)
+            found.append(Finding(reasons.UNSAFE_CONCEPT, detail) if over > 0 else None)
         return found
 
     def similarities(self, images: Sequence[Image]) -> NDArray[np.float32]:
@@ -182,7 +181,7 @@ class UnsafeClassifier:
             detail = (
                 f"{self._labels[best]!r} {probabilities[best]:.3f}, unsafe together {share:.3f}"
             )
-            found.append(Finding(UNSAFE_CLASS, detail) if rejected else None)
+            found.append(Finding(reasons.UNSAFE_CLASS, detail) if rejected else None)
         return found
 
     def probabilities(self, images: Sequence[Image]) -> NDArray[np.float32]:

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Protocol
 
 from ml.box_detection.base import Image
-from ml.filtering.identity import KNOWN_IDENTITY, IdentityConfig
+from ml.filtering.identity import IdentityConfig
 from ml.filtering.rules import Finding
-from ml.filtering.safety import UNSAFE_CLASS, UNSAFE_CONCEPT, SafetyConfig
+from ml.filtering.safety import SafetyConfig
+from ml.records.reasons import KNOWN_IDENTITY, UNSAFE_CLASS, UNSAFE_CONCEPT
 
 SCREEN_REASONS = (UNSAFE_CONCEPT, UNSAFE_CLASS, KNOWN_IDENTITY)
 """Reasons in the order in which the screens look; they come before the rules."""

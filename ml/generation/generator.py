@@ -15,6 +15,7 @@ from ml.generation.config import DIFFUSION_BACKENDS, ImagesConfig
 from ml.generation.renderer.renderer import render_pncc, render_sample
 from ml.generation.renderer.truth import TruthHead
 from ml.poses.skeleton import PoseSample
+from ml.records import reasons
 
 
 @dataclass(frozen=True)
@@ -150,7 +151,7 @@ class Renderer:
     def _render(self, request: GenerationRequest) -> GeneratedSample | NotGenerated:
         if request.scene is None:
             return NotGenerated(
-                "not drawn",
+                reasons.NOT_DRAWN,
                 f"{request.pose.pose_id}: the caption has no scene; the renderer needs captions of "
                 "the scene grammar, choose a diffusion backend for others",
             )
@@ -159,7 +160,7 @@ class Renderer:
                 request.pose, request.scene, self._head_model, self._config, request.rng
             )
         except (ValueError, KeyError, TypeError) as error:
-            return NotGenerated("not drawn", f"{type(error).__name__}: {error}")
+            return NotGenerated(reasons.NOT_DRAWN, f"{type(error).__name__}: {error}")
         return GeneratedSample(
             sample.image_rgb,
             sample.heads,

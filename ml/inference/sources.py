@@ -13,6 +13,7 @@ from ml.imaging.io import SUFFIXES as IMAGE_SUFFIXES
 from ml.imaging.io import UnreadableImage, decode_image, to_rgb
 from ml.inference.videos import SUFFIXES as VIDEO_SUFFIXES
 from ml.inference.videos import count_frames, read_frames
+from ml.records import reasons
 from ml.records.exclusions import Exclusions
 
 if TYPE_CHECKING:
@@ -20,11 +21,6 @@ if TYPE_CHECKING:
 
 OneImage: TypeAlias = Union[np.ndarray, str, Path, "Image.Image"]
 Source: TypeAlias = OneImage | Sequence[OneImage]
-
-UNREADABLE = "unreadable image"
-DAMAGED_VIDEO = "damaged video"
-OTHER_KIND = "other kind of file"
-"""Reasons in the exclusions."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +82,9 @@ def expand(
             found.append(path)
         elif exclusions is not None:
             kind = path.suffix.lower() or "no ending"
-            exclusions.add(str(path), OTHER_KIND, f"{kind}: neither image nor video by its ending")
+            exclusions.add(
+                str(path), reasons.OTHER_KIND, f"{kind}: neither image nor video by its ending"
+            )
     if not found:
         endings = ", ".join(sorted(IMAGE_SUFFIXES | VIDEO_SUFFIXES))
         raise ValueError(f"{source}: no images in this folder; looked for {endings}")
@@ -139,7 +137,7 @@ def read_images(
         except UnreadableImage as error:
             if exclusions is None:
                 raise UnreadableImage(f"{name}: {error}") from error
-            exclusions.add(name, UNREADABLE, str(error))
+            exclusions.add(name, reasons.DAMAGED_IMAGE, str(error))
 
 
 def _frames(path: Path, exclusions: Exclusions | None) -> Iterator[NamedImage]:
@@ -150,7 +148,7 @@ def _frames(path: Path, exclusions: Exclusions | None) -> Iterator[NamedImage]:
         nonlocal told
         if exclusions is None:
             raise UnreadableImage(problem)
-        exclusions.add(f"{path}#damage-{told}", DAMAGED_VIDEO, problem)
+        exclusions.add(f"{path}#damage-{told}", reasons.DAMAGED_VIDEO, problem)
         told += 1
 
     for frame in read_frames(path, report):

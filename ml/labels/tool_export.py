@@ -15,7 +15,7 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
-from ml.imaging.io import UnreadableImage, decode_image
+from ml.imaging.reading import read_image
 from ml.labels.coco import HEAD_CATEGORY_NAME, CocoBox, CocoDataset, CocoImage, write_coco
 from ml.labels.tool_import import LABEL_SPLITS
 from ml.records.atomic import write_bytes, write_json, write_text
@@ -23,7 +23,7 @@ from ml.records.exclusions import Exclusions
 from ml.records.ids import sample_seed
 from ml.records.progress import progress
 from ml.records.report import StageReport
-from ml.records.shards import DamagedSample, ShardReader
+from ml.records.shards import ShardReader
 from ml.records.tables import HEADS, IMAGES, VERDICTS, read_stage, read_table
 from ml.records.workspace import Workspace
 
@@ -183,14 +183,10 @@ def _write_pictures(
     for shard, rows in chosen.groupby("shard", sort=True):
         with ShardReader(ws.stage_dir("images") / f"{shard}.tar") as reader:
             for sample_id in progress(rows["sample_id"].tolist(), f"labelling {shard}"):
-                try:
+                if read_image(reader, sample_id, exclusions) is not None:
                     data = reader.read(sample_id)
-                    decode_image(data)
-                except (DamagedSample, UnreadableImage) as error:
-                    exclusions.add(sample_id, "unreadable image", f"{shard}: {error}")
-                    continue
-                write_bytes(target / "images" / f"{sample_id}.jpg", data)
-                kept.add(sample_id)
+                    write_bytes(target / "images" / f"{sample_id}.jpg", data)
+                    kept.add(sample_id)
     return kept
 
 

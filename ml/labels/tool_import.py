@@ -24,6 +24,7 @@ from ml.labels.coco import (
     CocoDataset,
     CocoImage,
 )
+from ml.records import reasons
 from ml.records.exclusions import Exclusions
 
 LABEL_SPLITS: Final = ("train", "val")
@@ -151,7 +152,9 @@ def _coco(path: Path, raw: dict[str, Any]) -> Iterator[_Entry]:
         entry = _coco_image(item, number)
         key = _key(item.get("id")) if isinstance(item, dict) else None
         if key is None or key in entries:
-            entry.refuse("damaged entry", f"images[{number}]: its id is missing or used twice")
+            entry.refuse(
+                reasons.DAMAGED_ENTRY, f"images[{number}]: its id is missing or used twice"
+            )
             doubled.append(entry)
         else:
             entries[key] = entry
@@ -163,7 +166,7 @@ def _coco(path: Path, raw: dict[str, Any]) -> Iterator[_Entry]:
 def _coco_image(item: Any, number: int) -> _Entry:
     if not isinstance(item, dict) or not isinstance(item.get("file_name"), str):
         entry = _Entry(f"images[{number}]")
-        entry.refuse("damaged entry", f"images[{number}] has no file_name")
+        entry.refuse(reasons.DAMAGED_ENTRY, f"images[{number}] has no file_name")
         return entry
     name = str(item.get("sample_id") or PurePosixPath(item["file_name"]).stem)
     width, height = _number(item.get("width")), _number(item.get("height"))
@@ -184,7 +187,7 @@ def _coco_box(
     box = _box(item.get("bbox"))
     if box is None:
         entry.refuse(
-            "damaged box", f"annotations[{number}]: bbox must be 4 finite numbers, got "
+            reasons.DAMAGED_BOX, f"annotations[{number}]: bbox must be 4 finite numbers, got "
             f"{str(item.get('bbox'))[:80]}"
         )  # fmt: skip
     else:
@@ -197,7 +200,7 @@ def _label_studio(raw: list[Any]) -> Iterator[_Entry]:
         image = data.get("image") if isinstance(data, dict) else None
         if not isinstance(image, str) or not isinstance(data, dict):
             entry = _Entry(f"tasks[{number}]")
-            entry.refuse("damaged entry", f"tasks[{number}] has no data.image")
+            entry.refuse(reasons.DAMAGED_ENTRY, f"tasks[{number}] has no data.image")
             yield entry
             continue
         entry = _Entry(str(data.get("sample_id") or _name_in_url(image)))
@@ -207,7 +210,7 @@ def _label_studio(raw: list[Any]) -> Iterator[_Entry]:
             if isinstance(a, dict) and not a.get("was_cancelled")
         ]
         if not finished:
-            entry.refuse("not annotated", f"tasks[{number}] has no finished annotation")
+            entry.refuse(reasons.NOT_ANNOTATED, f"tasks[{number}] has no finished annotation")
         else:
             # The last one is the reviewer's.
             for place, item in enumerate(_list(finished[-1].get("result"))):
@@ -221,7 +224,7 @@ def _studio_box(item: Any, where: str, entry: _Entry) -> None:
         return
     value = item.get("value") if isinstance(item, dict) else None
     if not isinstance(value, dict):
-        entry.refuse("damaged box", f"{where} has no value")
+        entry.refuse(reasons.DAMAGED_BOX, f"{where} has no value")
         return
     labels = [str(label).lower() for label in _list(value.get("rectanglelabels"))]
     if HEAD_CATEGORY_NAME not in labels:
@@ -229,9 +232,9 @@ def _studio_box(item: Any, where: str, entry: _Entry) -> None:
     box = _box([value.get(key) for key in ("x", "y", "width", "height")])
     size = (_number(item.get("original_width")), _number(item.get("original_height")))
     if box is None or size[0] is None or size[1] is None:
-        entry.refuse("damaged box", f"{where}: x, y, width, height must be finite percents")
+        entry.refuse(reasons.DAMAGED_BOX, f"{where}: x, y, width, height must be finite percents")
     elif abs(_number(value.get("rotation")) or 0.0) > 1e-3:
-        entry.refuse("rotated box", f"{where} is rotated; a head's box is upright")
+        entry.refuse(reasons.ROTATED_BOX, f"{where} is rotated; a head's box is upright")
     else:
         entry.size = entry.size or (size[0], size[1])
         x, y = size[0] / 100, size[1] / 100
@@ -240,16 +243,16 @@ def _studio_box(item: Any, where: str, entry: _Entry) -> None:
 
 def _check_image(entry: _Entry, row: Mapping[Any, Any] | None, seen: set[str]) -> None:
     if row is None:
-        entry.refuse("unknown image", f"{entry.sample_id!r} is none of ours")
+        entry.refuse(reasons.UNKNOWN_IMAGE, f"{entry.sample_id!r} is none of ours")
     elif entry.sample_id in seen:
-        entry.refuse("duplicate image", f"{entry.sample_id!r} stands in the file twice")
+        entry.refuse(reasons.DUPLICATE_IMAGE, f"{entry.sample_id!r} stands in the file twice")
     elif row["split"] not in LABEL_SPLITS:
-        entry.refuse("test image", f"{entry.sample_id!r} belongs to split {row['split']}")
+        entry.refuse(reasons.TEST_IMAGE, f"{entry.sample_id!r} belongs to split {row['split']}")
     elif entry.size is not None and (
         abs(entry.size[0] - row["width"]) > 0.5 or abs(entry.size[1] - row["height"]) > 0.5
     ):
         entry.refuse(
-            "other size",
+            reasons.OTHER_SIZE,
             f"{entry.sample_id!r} was labelled at {entry.size[0]:g}x{entry.size[1]:g} px, ours has "
             f"{row['width']}x{row['height']}",
         )
@@ -258,19 +261,19 @@ def _check_image(entry: _Entry, row: Mapping[Any, Any] | None, seen: set[str]) -
 def _checked_boxes(entry: _Entry, row: Mapping[Any, Any]) -> list[tuple[Box, bool]]:
     """Boxes cut at the borders; the image is refused when one lies outside or has no area."""
     if len(entry.boxes) > _MAX_BOXES:
-        entry.refuse("damaged entry", f"{len(entry.boxes)} boxes in one image")
+        entry.refuse(reasons.DAMAGED_ENTRY, f"{len(entry.boxes)} boxes in one image")
         return []
     checked = []
     width, height = float(row["width"]), float(row["height"])
     for (left, top, w, h), ignore in entry.boxes:
         shown = [round(v, 1) for v in (left, top, w, h)]
         if w <= 0 or h <= 0:
-            entry.refuse("damaged box", f"{entry.sample_id}: box {shown} has no area")
+            entry.refuse(reasons.DAMAGED_BOX, f"{entry.sample_id}: box {shown} has no area")
             return []
         overhang = max(-left, -top, left + w - width, top + h - height)
         if overhang > EDGE_TOLERANCE_PX:
             entry.refuse(
-                "box outside",
+                reasons.BOX_OUTSIDE,
                 f"{entry.sample_id}: box {shown} leaves the {width:g}x{height:g} image by "
                 f"{overhang:.1f} px",
             )
@@ -278,7 +281,7 @@ def _checked_boxes(entry: _Entry, row: Mapping[Any, Any]) -> list[tuple[Box, boo
         x0, y0 = max(left, 0.0), max(top, 0.0)
         box = (x0, y0, min(left + w, width) - x0, min(top + h, height) - y0)
         if min(box[2:]) <= 0:
-            entry.refuse("damaged box", f"{entry.sample_id}: box {shown} has no area")
+            entry.refuse(reasons.DAMAGED_BOX, f"{entry.sample_id}: box {shown} has no area")
             return []
         checked.append((box, ignore))
     return checked
@@ -307,7 +310,7 @@ def _append(
         rounded = (round(box[0], 1), round(box[1], 1), round(box[2], 1), round(box[3], 1))
         if rounded in known:
             detail = f"{file_name}: {sample_id} has the box {list(rounded)} twice"
-            exclusions.add(f"{sample_id}#{number}", "duplicate box", detail)
+            exclusions.add(f"{sample_id}#{number}", reasons.DUPLICATE_BOX, detail)
             continue
         known.add(rounded)
         all_boxes.append(CocoBox(len(all_boxes) + 1, image.image_id, box, ignore))

@@ -18,6 +18,7 @@ from ml.poses.sampler import STAGE, split_of
 from ml.poses.screening import canvas_size, screen
 from ml.poses.skeleton import PoseSample
 from ml.poses.sources import Problem, SourcePicture, source_pictures
+from ml.records import reasons
 from ml.records.exclusions import Exclusions
 from ml.records.progress import progress
 from ml.records.register import lookup
@@ -144,7 +145,7 @@ def _look(
             with_people.append((item, pose))
         else:
             detail = f"{item.picture.place}: {len(people.scores)} persons found, none can be drawn"
-            exclusions.add(item.pose_id, "no person", detail)
+            exclusions.add(item.pose_id, reasons.NO_PERSON, detail)
     if not with_people:
         return []
     images = [item.image_rgb for item, _ in with_people]

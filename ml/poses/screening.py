@@ -10,6 +10,7 @@ import numpy as np
 from ml.imaging.io import UnreadableImage, decode_image
 from ml.poses.config import SourceConfig
 from ml.poses.sources import Problem, SourcePicture
+from ml.records import reasons
 
 
 def screen(picture: SourcePicture, config: SourceConfig) -> np.ndarray | Problem:
@@ -29,23 +30,26 @@ def screen(picture: SourcePicture, config: SourceConfig) -> np.ndarray | Problem
     if picture.problem is not None:
         return picture.problem
     if not picture.label and config.require_label:
-        return Problem("no label", f"the source has no field {config.label_field} for it")
+        return Problem(
+            reasons.NO_SAFETY_LABEL, f"the source has no field {config.label_field} for it"
+        )
     if picture.label in config.refused_labels:
-        return Problem("unsafe label", f"{config.label_field} is {picture.label}")
+        return Problem(reasons.UNSAFE_LABEL, f"{config.label_field} is {picture.label}")
     size = _stated_size(picture.data)
     if isinstance(size, Problem):
         return size
     width, height = size
     if width * height > config.max_pixels:
-        return Problem("too large", f"{width} x {height} px, more than {config.max_pixels}")
+        return Problem(reasons.TOO_LARGE, f"{width} x {height} px, more than {config.max_pixels}")
     if max(width, height) > config.max_aspect * min(width, height):
         return Problem(
-            "aspect ratio", f"{width} x {height} px, expected at most {config.max_aspect:g} to 1"
+            reasons.ASPECT_RATIO,
+            f"{width} x {height} px, expected at most {config.max_aspect:g} to 1",
         )
     try:
         return decode_image(picture.data)
     except UnreadableImage as error:
-        return Problem("unreadable", str(error))
+        return Problem(reasons.DAMAGED_IMAGE, str(error))
 
 
 def canvas_size(width: int, height: int, config: SourceConfig) -> tuple[int, int]:
@@ -82,6 +86,8 @@ def _stated_size(data: bytes) -> tuple[int, int] | Problem:
             with Image.open(io.BytesIO(data), formats=("JPEG", "PNG", "WEBP")) as image:
                 return image.size
     except Image.DecompressionBombError:
-        return Problem("too large", "the header states a size that no photograph has")
+        return Problem(reasons.TOO_LARGE, "the header states a size that no photograph has")
     except (OSError, ValueError, SyntaxError) as error:
-        return Problem("unreadable", f"no header of JPEG, PNG or WebP: {type(error).__name__}")
+        return Problem(
+            reasons.DAMAGED_IMAGE, f"no header of JPEG, PNG or WebP: {type(error).__name__}"
+        )

@@ -18,6 +18,7 @@ from typing import Any
 
 from ml.imaging.io import SUFFIXES
 from ml.poses.config import SourceConfig
+from ml.records import reasons
 from ml.records.files import UnreadableFile, read_file
 from ml.records.tars import DamagedTar, TarMember, TarReader
 
@@ -98,12 +99,12 @@ def _from_folder(
     for number, path in enumerate(files[start : start + shard_size], start):
         place = f"picture {number} of the folder"
         if path.is_symlink():
-            yield _refused(place, "unsafe path", "a link may lead anywhere, expected a file")
+            yield _refused(place, reasons.UNSAFE_PATH, "a link may lead anywhere, expected a file")
             continue
         beside = path.with_suffix(".json")
         if path in doubled and beside.is_file():
             detail = "several pictures share a JSON; whose it is cannot be told"
-            yield _refused(place, "shared name", detail)
+            yield _refused(place, reasons.SHARED_NAME, detail)
             continue
         try:
             data = read_file(path, config.max_bytes)
@@ -111,9 +112,9 @@ def _from_folder(
         except UnreadableFile:
             size = path.stat().st_size if path.exists() else 0
             if size > config.max_bytes:
-                yield _refused(place, "too large", _too_large(size, config))
+                yield _refused(place, reasons.TOO_LARGE, _too_large(size, config))
             else:
-                yield _refused(place, "unreadable file", "a pipe, a device or gone")
+                yield _refused(place, reasons.UNREADABLE_FILE, "a pipe, a device or gone")
             continue
         yield _picture(place, data, about, config)
 
@@ -203,23 +204,23 @@ class TarIndex:
         except DamagedTar as error:
             cause = type(error.__cause__ or error).__name__
             detail = f"cannot be read after byte {error.after} of {size}: {cause}"
-            problems.append(SourcePicture("", problem=Problem("broken tar", detail)))
+            problems.append(SourcePicture("", problem=Problem(reasons.DAMAGED_TAR, detail)))
         return TarIndex(list(samples.values()), problems)
 
 
 def _unsafe(info: TarMember, tar_size: int) -> Problem | None:
     path = PurePosixPath(info.name.replace("\\", "/"))
     if path.is_absolute() or ".." in path.parts or (path.parts and ":" in path.parts[0]):
-        return Problem("unsafe path", "a member's name leads out of the folder it is in")
+        return Problem(reasons.UNSAFE_PATH, "a member's name leads out of the folder it is in")
     if info.kind == "folder":
-        return None if not info.size else Problem("unsafe path", "a folder with content")
+        return None if not info.size else Problem(reasons.UNSAFE_PATH, "a folder with content")
     if info.kind != "file" or not path.name:
-        return Problem("unsafe path", "a member is a link or a device, expected a file")
+        return Problem(reasons.UNSAFE_PATH, "a member is a link or a device, expected a file")
     if info.problem:
-        return Problem("too large", f"a member {info.problem}")
+        return Problem(reasons.TOO_LARGE, f"a member {info.problem}")
     if info.offset + info.size > tar_size:
         missing = info.offset + info.size - tar_size
-        return Problem("broken tar", f"a member's last {missing} bytes are missing")
+        return Problem(reasons.DAMAGED_TAR, f"a member's last {missing} bytes are missing")
     return None
 
 
@@ -229,13 +230,13 @@ def _from_members(
     pictures = [m for m in members if f".{m.extension}" in SUFFIXES]
     notes = [m for m in members if m.extension == "json"]
     if not pictures:
-        return _refused(place, "no picture", "the sample has no jpg, png or webp")
+        return _refused(place, reasons.NO_IMAGE, "the sample has no jpg, png or webp")
     if len(pictures) > 1 or len(notes) > 1:
         detail = f"{len(pictures)} pictures and {len(notes)} JSONs under one name"
-        return _refused(place, "shared name", detail)
+        return _refused(place, reasons.SHARED_NAME, detail)
     picture = pictures[0]
     if max(m.size for m in (picture, *notes)) > config.max_bytes:
-        return _refused(place, "too large", _too_large(picture.size, config))
+        return _refused(place, reasons.TOO_LARGE, _too_large(picture.size, config))
     about = os.pread(descriptor, notes[0].size, notes[0].offset) if notes else None
     data = os.pread(descriptor, picture.size, picture.offset)
     return _picture(place, data, about, config)
@@ -246,9 +247,9 @@ def _picture(place: str, data: bytes, about: bytes | None, config: SourceConfig)
     try:
         values: Any = json.loads(about) if about is not None else {}
     except (ValueError, RecursionError):
-        return _refused(place, "unreadable json", "what stands beside the picture is not JSON")
+        return _refused(place, reasons.DAMAGED_JSON, "what stands beside the picture is not JSON")
     if not isinstance(values, dict):
-        return _refused(place, "unreadable json", "expected an object beside the picture")
+        return _refused(place, reasons.DAMAGED_JSON, "expected an object beside the picture")
     label = values.get(config.label_field)
     url = values.get("url")
     return SourcePicture(

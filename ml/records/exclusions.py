@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import logging
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
 import pandas as pd
@@ -12,6 +14,10 @@ from ml.records.tables import EXCLUSIONS, empty_table, read_table, write_table
 from ml.records.workspace import Workspace
 
 logger = logging.getLogger(__name__)
+
+
+class TooManyExcluded(RuntimeError):
+    """A stage leaves out more samples than its configuration allows."""
 
 
 class Exclusions:
@@ -34,15 +40,67 @@ class Exclusions:
 
         Args:
             sample_id: what is left out; a head is written `sample_id#head_id`.
-            reason: one word or two, equal for equal causes, so that they can be counted.
+            reason: a constant of `ml.records.reasons`.
             detail: where, expected, got.
         """
         logger.info("%s: excluded %s (%s): %s", self.stage, sample_id, reason, detail)
         row = {"sample_id": sample_id, "stage": self.stage, "reason": reason, "detail": detail}
-        row = {name: _writable(text) for name, text in row.items()}
+        self._keep({name: _writable(text) for name, text in row.items()})
+
+    def _keep(self, row: dict[str, str]) -> None:
         self._rows.append(row)
         if self._journal is not None:
             _append(self._journal, row)
+
+    def extend(self, rows: Iterable[dict[str, str]]) -> None:
+        """Take over rows that another object of the same stage collected, as `rows` gave them."""
+        for row in rows:
+            self._keep(row)
+
+    def rows(self) -> list[dict[str, str]]:
+        """The rows as dictionaries, to be stored with unfinished work."""
+        return list(self._rows)
+
+    @property
+    def num_samples(self) -> int:
+        """Excluded samples; single heads and boxes of a sample, `sample_id#number`, aside."""
+        return sum("#" not in row["sample_id"] for row in self._rows)
+
+    def check_drop_rate(
+        self,
+        num_in: int,
+        limit: float,
+        noun: str,
+        part: str = "",
+        *,
+        needs_one: bool = False,
+        advice: str = "",
+    ) -> None:
+        """Refuse to go on when too many samples are excluded.
+
+        Args:
+            num_in: samples that the stage, or this part of it, was given.
+            limit: largest fraction that may be excluded, `max_drop_rate` of the stage.
+            noun: what a sample is, in the plural, for the message.
+            part: shard or split, for the message.
+            needs_one: whether it is an error too that no sample is left.
+            advice: what to do, for the message.
+
+        Raises:
+            TooManyExcluded: the message counts reasons and shows the first exclusion.
+        """
+        excluded = [row for row in self._rows if "#" not in row["sample_id"]]
+        if len(excluded) <= limit * num_in and not (needs_one and len(excluded) >= num_in):
+            return
+        counts = Counter(row["reason"] for row in excluded)
+        by_reason = ", ".join(f"{reason} {count}" for reason, count in counts.most_common())
+        first = "".join(f"; first: {r['sample_id']}: {r['detail']}" for r in excluded[:1])
+        raise TooManyExcluded(
+            f"{' '.join(filter(None, (self.stage, part)))}: {len(excluded)} of {num_in} {noun} "
+            f"excluded, more than {self.stage}.max_drop_rate = {limit:g} allows"
+            f"{', or none is left' if needs_one else ''} ({by_reason}){first}"
+            f"{'; ' if advice else ''}{advice}"
+        )
 
     def __len__(self) -> int:
         return len(self._rows)

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ml.imaging.io import UnreadableImage, decode_image
+from ml.records import reasons
 from ml.records.exclusions import Exclusions
 from ml.records.progress import progress
 from ml.records.shards import DamagedSample
@@ -116,24 +117,26 @@ def iter_split(folder: Path, exclusions: Exclusions) -> Iterator[OfficialSample]
     images = {path.stem: path for path in sorted((folder / "images").iterdir())}
     annotations = {path.stem: path for path in (folder / "annotations").glob("*.npz")}
     for name in sorted(set(annotations) - set(images)):
-        exclusions.add(name, "no_image", f"{folder.name}/annotations/{name}.npz has no picture")
+        exclusions.add(
+            name, reasons.NO_IMAGE, f"{folder.name}/annotations/{name}.npz has no picture"
+        )
     for name, image_path in images.items():
         where = f"{folder.name}/{image_path.name}"
         if name in listed:
-            exclusions.add(name, "exclusion_list", f"{where} stands in {_EXCLUSIONS_NAME}")
+            exclusions.add(name, reasons.EXCLUSION_LIST, f"{where} stands in {_EXCLUSIONS_NAME}")
         elif "." in name:
-            exclusions.add(name, "bad_name", f"{where}: a name with a dot is no sample id")
+            exclusions.add(name, reasons.BAD_NAME, f"{where}: a name with a dot is no sample id")
         elif name not in annotations:
-            exclusions.add(name, "no_annotation", f"{where} has no annotations/{name}.npz")
+            exclusions.add(name, reasons.NO_ANNOTATION, f"{where} has no annotations/{name}.npz")
         else:
             try:
                 jpeg = _read_bytes(image_path)
                 image = decode_image(jpeg)
                 labels = from_official(decode_annotation(annotations[name]))
             except UnreadableImage as error:
-                exclusions.add(name, "damaged_image", f"{where}: {error}")
+                exclusions.add(name, reasons.DAMAGED_IMAGE, f"{where}: {error}")
             except BadAnnotation as error:
-                exclusions.add(name, "damaged_annotation", f"{where}: {error}")
+                exclusions.add(name, reasons.DAMAGED_ANNOTATION, f"{where}: {error}")
             else:
                 yield OfficialSample(name, folder.name, jpeg, image, labels, stabilities.get(name))
 
@@ -186,7 +189,7 @@ def unpack_splits(tar_path: Path, spool: Path, exclusions: Exclusions) -> Iterat
                 if place is None:
                     if not member.isdir():
                         detail = f"{tar_path.name}: {member.name!r} is no file of a split"
-                        exclusions.add(PurePosixPath(member.name).stem, "bad_member", detail)
+                        exclusions.add(PurePosixPath(member.name).stem, reasons.BAD_MEMBER, detail)
                     continue
                 split_name, relative = place
                 if current is not None and current.name != split_name:
@@ -194,7 +197,7 @@ def unpack_splits(tar_path: Path, spool: Path, exclusions: Exclusions) -> Iterat
                     current = None
                 if split_name in seen and current is None:
                     detail = f"{tar_path.name}: {member.name!r} comes after its split was complete"
-                    exclusions.add(relative.stem, "late_member", detail)
+                    exclusions.add(relative.stem, reasons.LATE_MEMBER, detail)
                     continue
                 current = spool / split_name
                 seen.add(split_name)
@@ -207,7 +210,7 @@ def unpack_splits(tar_path: Path, spool: Path, exclusions: Exclusions) -> Iterat
         if not seen:
             raise NotARelease(f"{tar_path}: not a readable tar: {error}") from error
         # What came before the damage is used; the rest of the tar is lost, and said so.
-        exclusions.add(tar_path.stem, "damaged_tar", f"{tar_path.name} breaks: {error}")
+        exclusions.add(tar_path.stem, reasons.DAMAGED_TAR, f"{tar_path.name} breaks: {error}")
     if current is not None:
         yield current
     if not seen:
@@ -298,9 +301,9 @@ class OfficialSamples(HeadSamples):
                 self._decode(index)
                 self.labels[name]
             except DamagedSample as error:
-                exclusions.add(name, "damaged_image", str(error))
+                exclusions.add(name, reasons.DAMAGED_IMAGE, str(error))
             except BadAnnotation as error:
-                exclusions.add(name, "damaged_annotation", f"{name}.npz: {error}")
+                exclusions.add(name, reasons.DAMAGED_ANNOTATION, f"{name}.npz: {error}")
             else:
                 kept.append(index)
         return OfficialSamples(

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from ml.records import reasons
 from ml.records.atomic import write_bytes, write_json, write_text
 from ml.records.exclusions import Exclusions
 from ml.records.ids import shard_name
@@ -186,7 +187,9 @@ def import_official(
                     if sample.sample_id in seen:
                         where = f"{sample.split_name}/{sample.sample_id}"
                         exclusions.add(
-                            sample.sample_id, "duplicate", f"{where}: an earlier split has it too"
+                            sample.sample_id,
+                            reasons.DUPLICATE,
+                            f"{where}: an earlier split has it too",
                         )
                         continue
                     seen.add(sample.sample_id)

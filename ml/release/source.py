@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from ml.records import reasons
 from ml.records.exclusions import Exclusions
 from ml.records.heads import NUM_FLAME_PARAMETERS
 from ml.records.shards import DamagedSample, ShardReader
@@ -100,12 +101,14 @@ def iter_dataset(
                 if split not in splits:
                     continue
                 if barred and hash_id(sample_id) in barred:
-                    exclusions.add(sample_id, "taken_down", f"{sample_id} stands in takedowns.json")
+                    exclusions.add(
+                        sample_id, reasons.TAKEN_DOWN, f"{sample_id} stands in takedowns.json"
+                    )
                     continue
                 try:
                     jpeg = _checked_picture(reader, sample_id, images)
                 except DamagedSample as error:
-                    exclusions.add(sample_id, "damaged_image", str(error))
+                    exclusions.add(sample_id, reasons.DAMAGED_IMAGE, str(error))
                     continue
                 size = images.loc[sample_id]
                 yield DatasetItem(

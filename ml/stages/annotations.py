@@ -21,13 +21,15 @@ from ml.flame.frames import crop_to_image
 from ml.flame.geometry import HeadGeometry
 from ml.flame.head_model import HeadModel
 from ml.imaging.grids import contact_sheet
-from ml.imaging.io import UnreadableImage, decode_image, encode_jpeg
+from ml.imaging.io import encode_jpeg
+from ml.imaging.reading import read_image
+from ml.records import reasons
 from ml.records.atomic import write_bytes
 from ml.records.config import StageConfig
 from ml.records.exclusions import Exclusions
 from ml.records.progress import progress
 from ml.records.report import StageReport
-from ml.records.shards import DamagedSample, ShardReader
+from ml.records.shards import ShardReader
 from ml.records.tables import HEADS, IMAGES, empty_table, read_table, write_table
 from ml.records.workspace import Workspace
 
@@ -139,7 +141,7 @@ def run_shard(ws: Workspace, config: AnnotationsConfig, shard: str) -> StageRepo
 
     Raises:
         FileNotFoundError: the shard or a model is missing.
-        RuntimeError: more images than allowed cannot be annotated.
+        TooManyExcluded: more than `config.max_drop_rate` allows.
     """
     return annotate_shard(ws, config, shard, load_annotator(ws, config))
 
@@ -164,7 +166,7 @@ def annotate_shard(
 
     Raises:
         FileNotFoundError: the shard is missing.
-        RuntimeError: more images than allowed cannot be annotated.
+        TooManyExcluded: more than `config.max_drop_rate` allows.
     """
     images = read_table(ws.table_path("images", shard), IMAGES)
     exclusions = Exclusions(STAGE)
@@ -181,8 +183,7 @@ def annotate_shard(
             previews += _draw_previews(
                 batch, labelled, geometry, config.preview_images - len(previews)
             )
-    excluded_images = len(images) - len(found)
-    _check_drop_rate(shard, excluded_images, len(images), config.max_drop_rate)
+    exclusions.check_drop_rate(len(images), config.max_drop_rate, "images", shard)
     table = _heads_table(found, config, annotator)
     write_table(ws.table_path(STAGE, shard), table, HEADS)
     exclusions.write(ws, shard)
@@ -191,7 +192,7 @@ def annotate_shard(
     return StageReport(
         num_in=len(images),
         num_out=len(found),
-        num_excluded=excluded_images,
+        num_excluded=exclusions.num_samples,
         metadata=_metadata(table, len(found), annotator),
         pictures={shard: picture},
     )
@@ -217,14 +218,9 @@ def _read_images(
     """Decode images: sample id -> split and RGB image; what cannot be read is excluded."""
     batch = {}
     for sample_id, split in zip(rows["sample_id"], rows["split"], strict=True):
-        try:
-            batch[sample_id] = (split, decode_image(reader.read(sample_id, "jpg")))
-        except DamagedSample as error:
-            exclusions.add(sample_id, "damaged_shard", str(error))
-        except UnreadableImage as error:
-            exclusions.add(
-                sample_id, "damaged_image", f"{reader.path.name}/{sample_id}.jpg: {error}"
-            )
+        image = read_image(reader, sample_id, exclusions)
+        if image is not None:
+            batch[sample_id] = (split, image)
     return batch
 
 
@@ -239,7 +235,7 @@ def _annotate_batch(
     for (sample_id, (split, image)), (boxes, scores) in zip(batch.items(), detections, strict=True):
         if not (np.isfinite(boxes).all() and np.isfinite(scores).all()):
             exclusions.add(
-                sample_id, "non_finite", f"{annotator.detector.name}: box or score is NaN"
+                sample_id, reasons.NON_FINITE, f"{annotator.detector.name}: box or score is NaN"
             )
             continue
         selected = select_detections(
@@ -282,7 +278,7 @@ def _regress(
                 where = f"{heads.sample_id}#{head_id}"
                 box = np.round(heads.boxes_xyxy[head_id], 1).tolist()
                 detail = f"{regressor.name}: {describe_invalid(parameters)}; head at {box} px"
-                exclusions.add(where, "non_finite", detail)
+                exclusions.add(where, reasons.NON_FINITE, detail)
                 parameters, status = None, "non_finite"
             heads.flame.append(parameters)
             heads.status.append(status)
@@ -326,14 +322,6 @@ def _draw_previews(
         draw_heads(batch[heads.sample_id][1], heads.boxes_xyxy, heads.flame, geometry)
         for heads in found[: max(0, num_wanted)]
     ]
-
-
-def _check_drop_rate(shard: str, num_excluded: int, num_images: int, limit: float) -> None:
-    if num_excluded > limit * num_images:
-        raise RuntimeError(
-            f"{STAGE} {shard}: {num_excluded} of {num_images} images cannot be annotated, more "
-            f"than max_drop_rate {limit:g}; the log names each of them and why"
-        )
 
 
 def _heads_table(

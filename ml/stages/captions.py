@@ -16,6 +16,7 @@ from ml.captions.names import GazetteerNameDetector, NameDetector
 from ml.captions.prompts import TERMS, Prompt, TermDeck, find_terms, rewrite
 from ml.captions.scene import MONK_TONES, NO_SCENE
 from ml.poses.skeleton import PoseSample
+from ml.records import reasons
 from ml.records.exclusions import Exclusions
 from ml.records.ids import sample_rng, sample_seed
 from ml.records.progress import progress
@@ -66,7 +67,7 @@ def run_shard(ws: Workspace, config: CaptionsConfig, shard: str) -> StageReport:
         Counts, the distribution of words of origin before and after, skin tones, name recall.
 
     Raises:
-        ValueError: More captions were excluded than `config.max_drop_rate` allows.
+        TooManyExcluded: more than `config.max_drop_rate` allows.
     """
     poses = read_table(ws.table_path("poses", shard), POSES)
     captioner = CAPTIONERS[config.captioner](ws, config, STAGE, shard)
@@ -81,11 +82,11 @@ def run_shard(ws: Workspace, config: CaptionsConfig, shard: str) -> StageReport:
             pose = PoseSample.from_frame(rows)
         except ValueError as error:
             for sample_id in ids:
-                work.exclusions.add(sample_id, "broken pose", str(error))
+                work.exclusions.add(sample_id, reasons.DAMAGED_POSE, str(error))
             continue
         for sample_id in ids:
             _caption_sample(ws, config, pose, sample_id, captioner, deck, detector, work)
-    _check_drop_rate(shard, config, work)
+    work.exclusions.check_drop_rate(work.num_in, config.max_drop_rate, "captions", shard)
     table = pd.DataFrame(work.rows) if work.rows else empty_table(CAPTIONS)
     write_table(ws.table_path(STAGE, shard), table, CAPTIONS)
     work.exclusions.write(ws, shard)
@@ -176,7 +177,7 @@ def _caption_sample(
     try:
         draft = captioner.draft(pose, rng)
     except NoCaption as error:
-        work.exclusions.add(sample_id, "no caption", str(error))
+        work.exclusions.add(sample_id, reasons.NO_CAPTION, str(error))
         return
     work.num_named += draft.names_person
     spans = detector.find(draft.text)
@@ -184,7 +185,7 @@ def _caption_sample(
         work.num_named_found += draft.names_person
         # The span, not the name: the exclusions table must not keep what is removed here.
         where = ", ".join(f"characters {s.start}-{s.end} ({s.rule})" for s in spans)
-        work.exclusions.add(sample_id, "name", f"the caption names a person: {where}")
+        work.exclusions.add(sample_id, reasons.NAME, f"the caption names a person: {where}")
         return
     prompt = rewrite(
         draft.text,
@@ -212,16 +213,6 @@ def _caption_sample(
             "seed": sample_seed(ws.seed, "images", sample_id),
         }
     )
-
-
-def _check_drop_rate(shard: str, config: CaptionsConfig, work: _Work) -> None:
-    if len(work.exclusions) > config.max_drop_rate * work.num_in:
-        first = work.exclusions.to_frame().iloc[0]
-        raise ValueError(
-            f"captions: {shard}: {len(work.exclusions)} of {work.num_in} captions excluded, more "
-            f"than captions.max_drop_rate = {config.max_drop_rate}; first: {first['sample_id']} "
-            f"({first['reason']}): {first['detail']}"
-        )
 
 
 def _tone_table(drafts: list[Draft]) -> pd.DataFrame:

@@ -12,6 +12,7 @@ from ml.generation.config import SingleHeadConfig
 from ml.generation.renderer.single_head import SingleHead, render_single_head
 from ml.imaging.grids import contact_sheet
 from ml.imaging.io import encode_jpeg
+from ml.records import reasons
 from ml.records.atomic import write_bytes
 from ml.records.config import StageConfig
 from ml.records.exclusions import Exclusions
@@ -80,7 +81,7 @@ def run_shard(ws: Workspace, config: CropsConfig, shard: str) -> StageReport:
     Raises:
         ValueError: there is no such shard.
         FileNotFoundError: the head model has not been made.
-        RuntimeError: more heads than allowed were left out.
+        TooManyExcluded: more than `config.max_drop_rate` allows.
     """
     crop_ids = _crop_ids(config, shard)
     head_model = HeadModel.load(ws.stage_dir("head_model") / "head_model.npz")
@@ -98,7 +99,7 @@ def run_shard(ws: Workspace, config: CropsConfig, shard: str) -> StageReport:
             rows.append(row)
             if len(previews) < config.preview_crops:
                 previews.append(head.image_rgb)
-    _check_drop_rate(shard, len(exclusions), len(crop_ids), config.max_drop_rate)
+    exclusions.check_drop_rate(len(crop_ids), config.max_drop_rate, "heads", shard)
     table = pd.DataFrame(rows) if rows else empty_table(CROPS)
     write_table(ws.table_path(STAGE, shard), table, CROPS)
     exclusions.write(ws, shard)
@@ -128,21 +129,13 @@ def _render(
     try:
         head = render_single_head(head_model, config.renderer, rng, config.picture_px)
     except ValueError as error:
-        exclusions.add(crop_id, "not_rendered", str(error))
+        exclusions.add(crop_id, reasons.NOT_DRAWN, str(error))
         return None
     if head.visible < config.min_visible:
         detail = f"visible share {head.visible:.3f}, expected at least {config.min_visible}"
-        exclusions.add(crop_id, "hidden", detail)
+        exclusions.add(crop_id, reasons.HIDDEN, detail)
         return None
     return head
-
-
-def _check_drop_rate(shard: str, num_excluded: int, num_crops: int, limit: float) -> None:
-    if num_excluded > limit * num_crops:
-        raise RuntimeError(
-            f"{STAGE} {shard}: {num_excluded} of {num_crops} heads were left out, more than "
-            f"max_drop_rate {limit:g}; the log names each of them and why"
-        )
 
 
 def _crop_ids(config: CropsConfig, shard: str) -> list[str]:

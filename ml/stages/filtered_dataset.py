@@ -7,7 +7,6 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -23,18 +22,19 @@ from ml.dataset.statistics import compute_statistics, plot_statistics, write_sta
 from ml.filtering.contact_sheets import judged_picture, write_pictures
 from ml.filtering.identity import IdentityConfig
 from ml.filtering.judge import DetectionLimits, Judge, Judgement, RulesConfig
-from ml.filtering.metrics import check_drop_rate, drop_table, figures
+from ml.filtering.metrics import drop_table, figures
 from ml.filtering.rules import KEEP, RULES
 from ml.filtering.safety import SafetyConfig
 from ml.filtering.screens import NONE_NEEDED, SCREEN_REASONS, build_screens
-from ml.imaging.io import UnreadableImage, decode_image
+from ml.imaging.io import decode_image
+from ml.imaging.reading import read_image
 from ml.records.atomic import write_json
 from ml.records.config import StageConfig
 from ml.records.determinism import prepare_torch
 from ml.records.exclusions import Exclusions, read_exclusions
 from ml.records.progress import progress
 from ml.records.report import StageReport
-from ml.records.shards import DamagedSample, ShardReader
+from ml.records.shards import ShardReader
 from ml.records.tables import (
     CAPTIONS,
     DATASET_HEADS,
@@ -53,14 +53,6 @@ _LOGGER = logging.getLogger(__name__)
 
 STAGE = "filtered_dataset"
 _STAGES_BEFORE = ("poses", "captions", "images", "annotations")
-
-
-class Damage(NamedTuple):
-    """An image that cannot be read, as it is excluded."""
-
-    sample_id: str
-    reason: str
-    detail: str
 
 
 class DatasetFacts(StageConfig):
@@ -122,7 +114,7 @@ def run(ws: Workspace, config: FilteredDatasetConfig) -> StageReport:
     Raises:
         FileNotFoundError: a stage before this one has not run.
         LeakError: images of one pose are in two splits.
-        RuntimeError: more images are removed than `config.max_drop_rate` allows.
+        TooManyExcluded: more than `config.max_drop_rate` allows.
         ModelError: a configured model is missing or not the one meant.
     """
     prepare_torch(ws, STAGE)
@@ -150,7 +142,7 @@ def filter_dataset(ws: Workspace, config: FilteredDatasetConfig, judge: Judge) -
     Raises:
         FileNotFoundError: a stage before this one has not run.
         LeakError: images of one pose are in two splits.
-        RuntimeError: more images are removed than `config.max_drop_rate` allows.
+        TooManyExcluded: more than `config.max_drop_rate` allows.
     """
     prepare_torch(ws, STAGE)
     torch.set_num_threads(ws.threads)
@@ -162,7 +154,7 @@ def filter_dataset(ws: Workspace, config: FilteredDatasetConfig, judge: Judge) -
     annotated = [_annotated(ws, shard, images[images["shard"] == shard]) for shard in ws.shards]
     num_in = sum(len(rows) for rows in annotated)
 
-    def judge_shard(shard: str, rows: pd.DataFrame) -> tuple[list[Judgement], list[Damage]]:
+    def judge_shard(shard: str, rows: pd.DataFrame) -> tuple[list[Judgement], list[dict[str, str]]]:
         return _judge_shard(ws, config, judge, shard, rows, _known_boxes(heads, rows, reusable))
 
     # Whole shards side by side use two cores better than two threads in one network do.
@@ -171,14 +163,19 @@ def filter_dataset(ws: Workspace, config: FilteredDatasetConfig, judge: Judge) -
         judged = pool.map(judge_shard, ws.shards, annotated)
         for of_shard, damaged in progress(judged, STAGE, total=len(annotated)):
             judgements.update({judgement.sample_id: judgement for judgement in of_shard})
-            for sample_id, reason, detail in damaged:
-                exclusions.add(sample_id, reason, detail)
+            exclusions.extend(damaged)
     verdicts = _verdicts(images, judgements)
     removed = verdicts.loc[~verdicts["keep"], ["sample_id", "reason", "detail"]]
     for sample_id, reason, detail in removed.to_numpy().tolist():
         exclusions.add(sample_id, reason, detail)
-    reasons = (*(SCREEN_REASONS if judge.screens else ()), *RULES)
-    check_drop_rate(STAGE, verdicts, num_in, config.max_drop_rate, reasons)
+    causes = (*(SCREEN_REASONS if judge.screens else ()), *RULES)
+    exclusions.check_drop_rate(
+        num_in,
+        config.max_drop_rate,
+        "images",
+        needs_one=True,
+        advice="look at the box detector's map50 and at detections.threshold",
+    )
     kept_images = images[images["sample_id"].isin(verdicts.loc[verdicts["keep"], "sample_id"])]
     check_no_leak(kept_images)
     kept_heads = heads.merge(kept_images[["sample_id", "shard"]], on="sample_id", validate="m:1")
@@ -187,7 +184,7 @@ def filter_dataset(ws: Workspace, config: FilteredDatasetConfig, judge: Judge) -
     write_table(out / "heads.parquet", kept_heads, DATASET_HEADS)
     exclusions.write(ws, "all")
     statistics, plots = _describe(ws, config, images, heads, verdicts, exclusions)
-    metrics = figures(verdicts, kept_heads, num_in, reasons)
+    metrics = figures(verdicts, kept_heads, num_in, causes)
     write_json(out / "metrics.json", metrics)
     pictures = _write_pictures(ws, config, verdicts, judgements)
     report = StageReport(
@@ -202,7 +199,7 @@ def filter_dataset(ws: Workspace, config: FilteredDatasetConfig, judge: Judge) -
             "image_safety": _screen_names(judge),
             "detector_passes_per_image": 2 if reusable else 3,
         },
-        tables={"drops_by_rule": drop_table(verdicts, reasons), "statistics": statistics},
+        tables={"drops_by_rule": drop_table(verdicts, causes), "statistics": statistics},
         pictures={**pictures, "statistics": plots["overview"]},
     )
     _remove_work(ws)
@@ -270,24 +267,27 @@ def _judge_shard(
     shard: str,
     images: pd.DataFrame,
     known: Mapping[str, Boxes] | None,
-) -> tuple[list[Judgement], list[Damage]]:
+) -> tuple[list[Judgement], list[dict[str, str]]]:
     """Judgements of one shard, from the work folder when they were made before a kill."""
     path = ws.work_dir(STAGE) / f"{shard}.json"
     if path.is_file():
         stored = json.loads(path.read_text(encoding="utf-8"))
         judgements = [Judgement.from_json(values) for values in stored["judgements"]]
-        return judgements, [Damage(*values) for values in stored["damaged"]]
-    damaged: list[Damage] = []
+        return judgements, stored["damaged"]
+    damaged = Exclusions(STAGE)
     judgements = []
     for sample_ids, pictures in _batches(ws, shard, images, config.images_per_batch, damaged):
         boxes = None if known is None else [known[sample_id] for sample_id in sample_ids]
         judgements += judge.judge(sample_ids, pictures, boxes)
     write_json(
         path,
-        {"damaged": damaged, "judgements": [judgement.to_json() for judgement in judgements]},
+        {
+            "damaged": damaged.rows(),
+            "judgements": [judgement.to_json() for judgement in judgements],
+        },
         indent=None,
     )
-    return judgements, damaged
+    return judgements, damaged.rows()
 
 
 def _batches(
@@ -295,21 +295,17 @@ def _batches(
     shard: str,
     images: pd.DataFrame,
     batch_size: int,
-    damaged: list[Damage],
+    damaged: Exclusions,
 ) -> Iterator[tuple[list[str], list[Image]]]:
     """Decoded images of a shard; what cannot be read is noted."""
     with ShardReader(ws.stage_dir("images") / f"{shard}.tar") as reader:
         for start in range(0, len(images), batch_size):
             sample_ids, pictures = [], []
             for sample_id in images["sample_id"].iloc[start : start + batch_size]:
-                try:
-                    pictures.append(decode_image(reader.read(sample_id, "jpg")))
+                pixels = read_image(reader, sample_id, damaged)
+                if pixels is not None:
+                    pictures.append(pixels)
                     sample_ids.append(str(sample_id))
-                except DamagedSample as error:
-                    damaged.append(Damage(sample_id, "damaged_shard", str(error)))
-                except UnreadableImage as error:
-                    where = f"{shard}.tar/{sample_id}.jpg"
-                    damaged.append(Damage(sample_id, "damaged_image", f"{where}: {error}"))
             if sample_ids:
                 yield sample_ids, pictures
 

@@ -213,15 +213,16 @@ def _labelled(
     ws: Workspace, split: str, exclusions: Exclusions, config: HeadDetectorConfig
 ) -> LabelledImages:
     truth = read_coco(ws.stage_dir("labels") / f"{split}.json")
-    before = len(exclusions)
-    samples = read_labelled_images(ws, truth, exclusions)
-    dropped = len(exclusions) - before
-    if dropped > config.max_drop_rate * len(truth.images) or not len(samples):
-        raise RuntimeError(
-            f"{STAGE}: {dropped} of {len(truth.images)} labelled images of split {split} cannot be "
-            f"read, more than max_drop_rate {config.max_drop_rate:g}, or none is left; the log "
-            "names each; rerun the stages images and labels"
-        )
+    of_split = Exclusions(STAGE)
+    samples = read_labelled_images(ws, truth, of_split)
+    of_split.check_drop_rate(
+        len(truth.images),
+        config.max_drop_rate,
+        f"labelled images of split {split}",
+        needs_one=True,
+        advice="rerun the stages images and labels",
+    )
+    exclusions.extend(of_split.rows())
     return samples
 
 

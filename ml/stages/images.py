@@ -25,6 +25,7 @@ from ml.generation.generator import (
 from ml.imaging.grids import contact_sheet
 from ml.imaging.io import encode_jpeg
 from ml.poses.skeleton import PoseSample
+from ml.records import reasons
 from ml.records.atomic import write_bytes
 from ml.records.exclusions import Exclusions
 from ml.records.ids import sample_rng, sample_seed
@@ -68,7 +69,7 @@ def run_shard(ws: Workspace, config: ImagesConfig, shard: str) -> StageReport:
 
     Raises:
         FileNotFoundError: poses, captions or the head model have not been made.
-        ValueError: more samples failed than `config.max_drop_rate` allows.
+        TooManyExcluded: more than `config.max_drop_rate` allows.
     """
     poses = read_table(ws.table_path("poses", shard), POSES)
     captions = read_table(ws.table_path("captions", shard), CAPTIONS)
@@ -91,7 +92,7 @@ def run_shard(ws: Workspace, config: ImagesConfig, shard: str) -> StageReport:
                     work.previews.append(sample.image_rgb)
                 if len(work.conditions) < _CONDITION_PREVIEWS:
                     work.conditions += [sample.image_rgb, sample.draw_condition()]
-    _check_drop_rate(shard, config, work, len(captions))
+    work.exclusions.check_drop_rate(len(captions), config.max_drop_rate, "samples", shard)
     return _finish(ws, shard, work, len(captions))
 
 
@@ -107,7 +108,7 @@ def _requests(
             pose = _pose(rows_of_pose, str(caption["pose_id"]))
             scene = _scene(str(caption["scene"]))
         except (ValueError, KeyError, TypeError) as error:
-            exclusions.add(sample_id, "not drawn", f"{type(error).__name__}: {error}")
+            exclusions.add(sample_id, reasons.NOT_DRAWN, f"{type(error).__name__}: {error}")
             continue
         requests.append(
             GenerationRequest(
@@ -198,15 +199,6 @@ def _keep(
                 "hat": head.hat,
                 "head_model": head_model.sha256,
             }
-        )
-
-
-def _check_drop_rate(shard: str, config: ImagesConfig, work: _Work, num_in: int) -> None:
-    if len(work.exclusions) > config.max_drop_rate * num_in:
-        raise ValueError(
-            f"{STAGE}: {shard}: {len(work.exclusions)} of {num_in} samples excluded, more than "
-            f"images.max_drop_rate = {config.max_drop_rate}; first: "
-            f"{work.exclusions.to_frame()['detail'].iloc[0]}"
         )
 
 

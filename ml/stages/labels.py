@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import cv2
 import numpy as np
@@ -15,16 +15,18 @@ import pandas as pd
 from pydantic import Field, model_validator
 
 from ml.imaging.grids import contact_sheet
-from ml.imaging.io import UnreadableImage, decode_image, encode_jpeg
+from ml.imaging.io import decode_image, encode_jpeg
+from ml.imaging.reading import read_image
 from ml.labels.coco import CocoBox, CocoDataset, CocoImage, write_coco
 from ml.labels.tool_import import LABEL_SPLITS, import_labels
+from ml.records import reasons
 from ml.records.atomic import write_bytes
 from ml.records.config import StageConfig
 from ml.records.exclusions import Exclusions
 from ml.records.ids import sample_seed
 from ml.records.progress import progress
 from ml.records.report import StageReport
-from ml.records.shards import DamagedSample, ShardReader
+from ml.records.shards import ShardReader
 from ml.records.tables import IMAGES, TRUTH, read_stage
 from ml.records.workspace import Workspace
 
@@ -87,8 +89,8 @@ def run(ws: Workspace, config: LabelsConfig) -> StageReport:
         Counts of pictures, a table by split, a preview; writes `train.json`, `val.json`.
 
     Raises:
-        ValueError: More pictures could not be read than `config.max_drop_rate` allows, a split has
-            no picture at all, or the file of labels cannot be used.
+        ValueError: a split has no picture at all, or the file of labels cannot be used.
+        TooManyExcluded: more than `config.max_drop_rate` allows.
     """
     images = read_stage(ws, "images", IMAGES)
     if config.source == "file":
@@ -141,15 +143,8 @@ def _write(
 ) -> StageReport:
     """Check the drop rate, write everything, report."""
     num_out = sum(len(part.images) for part in parts.values())
-    # A doubled box is a row of its own, not an image.
-    num_excluded = int((~exclusions.to_frame()["sample_id"].str.contains("#", regex=False)).sum())
-    num_in = num_out + num_excluded
-    if num_excluded > config.max_drop_rate * num_in:
-        raise ValueError(
-            f"labels: {num_excluded} of {num_in} drawn pictures excluded, more than "
-            f"labels.max_drop_rate = {config.max_drop_rate}; first: "
-            f"{exclusions.to_frame()['detail'].iloc[0]}"
-        )
+    num_in = num_out + exclusions.num_samples
+    exclusions.check_drop_rate(num_in, config.max_drop_rate, "drawn images")
     for split, part in parts.items():
         description = f"heads, {split} split; {source}"
         dataset = CocoDataset(tuple(part.images), tuple(part.boxes), description)
@@ -158,7 +153,7 @@ def _write(
     return StageReport(
         num_in=num_in,
         num_out=num_out,
-        num_excluded=num_excluded,
+        num_excluded=exclusions.num_samples,
         metadata={"num_candidates": int(images["split"].isin(LABEL_SPLITS).sum())},
         tables={"by_split": _split_table(parts)},
         pictures={"boxes": _write_preview(ws, parts["train"])},
@@ -254,11 +249,8 @@ def _label_split(
             sample_id, shard = str(row["sample_id"]), str(row["shard"])
             if shard not in readers:
                 readers[shard] = ShardReader(ws.stage_dir("images") / f"{shard}.tar")
-            try:
-                picture = decode_image(readers[shard].read(sample_id))
-                _check_size(picture, row["width"], row["height"])
-            except (DamagedSample, UnreadableImage) as error:
-                exclusions.add(sample_id, "unreadable image", f"{shard}: {error}")
+            picture = read_image(readers[shard], sample_id, exclusions)
+            if picture is None or not _has_size(picture, row, exclusions):
                 continue
             image = CocoImage(
                 image_id=len(part.images) + 1,
@@ -279,12 +271,17 @@ def _label_split(
     return part
 
 
-def _check_size(picture: np.ndarray, width: int, height: int) -> None:
-    if picture.shape[:2] != (height, width):
-        raise UnreadableImage(
-            f"image is {picture.shape[1]}x{picture.shape[0]} px, expected {width}x{height} as in "
-            "the images table"
-        )
+def _has_size(picture: np.ndarray, row: dict[Any, Any], exclusions: Exclusions) -> bool:
+    """Compare a picture's size with its row of the images table; exclude it when they differ."""
+    height, width = picture.shape[:2]
+    if (height, width) == (row["height"], row["width"]):
+        return True
+    detail = (
+        f"{row['shard']}: image is {width}x{height} px, expected {row['width']}x{row['height']} as "
+        "in the images table"
+    )
+    exclusions.add(str(row["sample_id"]), reasons.OTHER_SIZE, detail)
+    return False
 
 
 def _write_preview(ws: Workspace, part: _SplitLabels) -> Path:

@@ -15,6 +15,7 @@ from ml.poses.figure import HEAD_RADIUS_M, looks_like_child
 from ml.poses.openpose import JOINT_RADIUS_PX, draw_openpose
 from ml.poses.sampler import STAGE, ImplausiblePose, sample_pose
 from ml.poses.skeleton import PoseSample
+from ml.records import reasons
 from ml.records.atomic import write_bytes
 from ml.records.exclusions import Exclusions
 from ml.records.progress import progress
@@ -55,8 +56,8 @@ def run_shard(ws: Workspace, config: PosesConfig, shard: str) -> StageReport:
         Counts, a table of people per picture, facts of sizes and angles, the preview picture.
 
     Raises:
-        ValueError: More poses were excluded than `config.max_drop_rate` allows, or there is no
-            such source.
+        ValueError: there is no such source.
+        TooManyExcluded: more than `config.max_drop_rate` allows.
     """
     exclusions = Exclusions(STAGE)
     if config.source == "sampled":
@@ -65,12 +66,7 @@ def run_shard(ws: Workspace, config: PosesConfig, shard: str) -> StageReport:
         from ml.poses.estimation import estimate_shard
 
         num_in, samples = estimate_shard(ws, config, shard, exclusions)
-    if len(exclusions) > config.max_drop_rate * num_in:
-        raise ValueError(
-            f"poses: {shard}: {len(exclusions)} of {num_in} poses excluded, more than "
-            f"poses.max_drop_rate = {config.max_drop_rate}; first: "
-            f"{exclusions.to_frame()['detail'].iloc[0]}"
-        )
+    exclusions.check_drop_rate(num_in, config.max_drop_rate, "poses", shard)
     frames = [sample.to_frame() for sample in samples]
     table = pd.concat(frames, ignore_index=True) if frames else empty_table(POSES)
     write_table(ws.table_path(STAGE, shard), table, POSES)
@@ -78,7 +74,7 @@ def run_shard(ws: Workspace, config: PosesConfig, shard: str) -> StageReport:
     picture = ws.stage_dir(STAGE) / "pictures" / f"{shard}.jpg"
     write_bytes(picture, encode_jpeg(preview(samples[: config.preview_poses])))
     counts = pd.Series([len(sample.people) for sample in samples], dtype="int64")
-    reasons = exclusions.to_frame()["reason"].value_counts()
+    causes = exclusions.to_frame()["reason"].value_counts()
     return StageReport(
         num_in=num_in,
         num_out=len(samples),
@@ -87,7 +83,7 @@ def run_shard(ws: Workspace, config: PosesConfig, shard: str) -> StageReport:
         tables={
             "people_per_picture": _count_table(counts),
             "excluded_by_reason": pd.DataFrame(
-                {"reason": reasons.index.astype(str), "poses": reasons.to_numpy()}
+                {"reason": causes.index.astype(str), "poses": causes.to_numpy()}
             ),
         },
         pictures={"skeletons": picture},
@@ -103,7 +99,7 @@ def _sample(
         try:
             samples.append(sample_pose(pose_id, ws.seed, config))
         except ImplausiblePose as error:
-            exclusions.add(pose_id, "no head in frame", str(error))
+            exclusions.add(pose_id, reasons.NO_HEAD, str(error))
     return samples
 
 

@@ -13,6 +13,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ml.imaging.io import UnreadableImage, decode_image
+from ml.imaging.reading import read_image
+from ml.records import reasons
 from ml.records.config import StageConfig
 from ml.records.exclusions import Exclusions
 from ml.records.heads import NUM_FLAME_PARAMETERS
@@ -213,14 +215,20 @@ class HeadSamples:
 
     def _decode(self, index: int) -> NDArray[np.uint8]:
         """Read and decode one image; keep it if there is room."""
-        path, sample_id = self.shards[index], self.sample_ids[index]
-        key = (os.getpid(), path)
-        if key not in self._readers:
-            self._readers[key] = ShardReader(path)
+        sample_id = self.sample_ids[index]
         try:
-            image = decode_image(self._readers[key].read(sample_id))
+            return self._remember(sample_id, decode_image(self._reader(index).read(sample_id)))
         except UnreadableImage as error:
-            raise DamagedSample(path, sample_id, str(error)) from error
+            raise DamagedSample(self.shards[index], sample_id, str(error)) from error
+
+    def _reader(self, index: int) -> ShardReader:
+        """The open shard of a sample; each process opens its own."""
+        key = (os.getpid(), self.shards[index])
+        if key not in self._readers:
+            self._readers[key] = ShardReader(self.shards[index])
+        return self._readers[key]
+
+    def _remember(self, sample_id: str, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         if self._cached_bytes + image.nbytes <= self.cache_bytes:
             self._images[sample_id] = image
             self._cached_bytes += image.nbytes
@@ -237,16 +245,15 @@ class HeadSamples:
         """
         kept: list[int] = []
         for index in progress(range(len(self)), "reading images"):
-            problem = _label_problem(self.labels.get(self.sample_ids[index]))
+            sample_id = self.sample_ids[index]
+            problem = _label_problem(self.labels.get(sample_id))
             if problem:
-                exclusions.add(self.sample_ids[index], "damaged label", problem)
+                exclusions.add(sample_id, reasons.DAMAGED_LABEL, problem)
                 continue
-            try:
-                self._decode(index)
-            except DamagedSample as error:
-                exclusions.add(error.sample_id, "damaged image", str(error))
-                continue
-            kept.append(index)
+            image = read_image(self._reader(index), sample_id, exclusions)
+            if image is not None:
+                self._remember(sample_id, image)
+                kept.append(index)
         return HeadSamples(
             [self.sample_ids[i] for i in kept],
             [self.shards[i] for i in kept],

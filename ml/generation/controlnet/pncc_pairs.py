@@ -19,6 +19,7 @@ from ml.flame.head_model import HeadModel
 from ml.flame.pncc import pncc_map
 from ml.generation.renderer.people import head_kit, one_thread
 from ml.imaging.io import UnreadableImage, decode_image
+from ml.records import reasons
 from ml.records.exclusions import Exclusions
 from ml.records.ids import sample_rng
 from ml.records.shards import DamagedSample, ShardReader
@@ -119,7 +120,7 @@ def read_pairs(ws: Workspace, split: str, heads: HeadSource, exclusions: Exclusi
     for image in images[images["split"] == split].to_dict("records"):
         sample_id = str(image["sample_id"])
         if sample_id not in flames:
-            exclusions.add(sample_id, "no head", f"no head with parameters among the {heads}")
+            exclusions.add(sample_id, reasons.NO_HEAD, f"no head with parameters among the {heads}")
             continue
         shard = ws.stage_dir("images") / f"{image['shard']}.tar"
         pairs.append(Pair(sample_id, shard, str(prompts[sample_id]), flames[sample_id]))

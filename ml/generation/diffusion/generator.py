@@ -19,6 +19,7 @@ from ml.generation.diffusion.pipelines import LoadedPipeline, load_pipeline
 from ml.generation.diffusion.texts import TextEmbedding, TextEncoder
 from ml.generation.generator import GeneratedSample, GenerationRequest, NotGenerated
 from ml.generation.renderer.people import one_thread
+from ml.records import reasons
 
 logger = logging.getLogger(__name__)
 
@@ -125,18 +126,18 @@ class DiffusionGenerator:
         longest = self._config.diffusion.max_side
         if pose.width % backend.multiple or pose.height % backend.multiple:
             return NotGenerated(
-                "unsupported size",
+                reasons.UNSUPPORTED_SIZE,
                 f"{pose.pose_id}: {self.name} draws multiples of {backend.multiple} px, got "
                 f"{pose.width} x {pose.height}; set the size in the poses stage",
             )
         if max(pose.width, pose.height) > longest:
             return NotGenerated(
-                "unsupported size",
+                reasons.UNSUPPORTED_SIZE,
                 f"{pose.pose_id}: expected at most {longest} px (images.diffusion.max_side), got "
                 f"{pose.width} x {pose.height}",
             )
         if not pose.people:
-            return NotGenerated("not drawn", f"{pose.pose_id}: the pose has no person")
+            return NotGenerated(reasons.NOT_DRAWN, f"{pose.pose_id}: the pose has no person")
         tokens = self._texts.count_tokens(request.prompt)
         if tokens > MAX_TOKENS:
             logger.warning(
@@ -145,7 +146,7 @@ class DiffusionGenerator:
         try:
             return _Job(request, self._condition(request), tokens)
         except ValueError as error:
-            return NotGenerated("not drawn", str(error))
+            return NotGenerated(reasons.NOT_DRAWN, str(error))
 
     def _condition(self, request: GenerationRequest) -> Condition:
         if self._loaded.backend.condition == "pncc":
@@ -202,7 +203,7 @@ def _pooled(texts: Sequence[TextEmbedding]) -> Tensor:
 def _result(job: _Job, picture: Tensor) -> GeneratedSample | NotGenerated:
     if not bool(torch.isfinite(picture).all()):
         return NotGenerated(
-            "not finite",
+            reasons.NON_FINITE,
             f"{job.request.pose.pose_id}: the decoded picture has values that are not finite; "
             "float16 overflows in some decoders, try images.diffusion.dtype bfloat16",
         )

@@ -167,7 +167,7 @@ def test_an_image_with_a_broken_ellipse_is_excluded_and_counted(tmp_path):
     path = tmp_path / "d.txt"
     write_fddb_text(path, [(ONE, HeadPredictions(boxes_xyxy=fddb_boxes(ONE)))])
     result = score("fddb", write_fddb(tmp_path / "f", faces=faces), path, resamples=2)
-    assert result.excluded == {"broken annotation": 1}
+    assert result.excluded == {"damaged_annotation": 1}
     assert result.as_json()["num_excluded"] == 1
     assert result.scores.counts["num_images"] == 3
     assert "num_faces: found 4, published 5,171" in result.as_json()["count_differences"]

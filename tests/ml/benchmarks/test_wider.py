@@ -46,7 +46,7 @@ def test_text_and_mat_say_the_same(tmp_path):
     for rows in (mats, texts):
         frame = rows.to_frame()
         assert list(frame["sample_id"]) == [f"{SECOND}#2"]
-        assert list(frame["reason"]) == ["degenerate box"]
+        assert list(frame["reason"]) == ["damaged_box"]
     assert from_mat[0].load_image().shape == (160, 200, 3)
 
 

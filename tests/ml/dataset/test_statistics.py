@@ -68,10 +68,10 @@ def tables():
         [
             ("x1", "captions", "name", "1"),
             ("x2", "captions", "name", "2"),
-            ("a#1", "annotations", "not finite", "3"),
+            ("a#1", "annotations", "non_finite", "3"),
             ("x3", "images", "no renderable pose", "4"),
             ("d", "filtered_dataset", "flip", "5"),
-            ("e", "labels", "unreadable image", "6"),
+            ("e", "labels", "damaged_image", "6"),
         ],
         columns=["sample_id", "stage", "reason", "detail"],
     )

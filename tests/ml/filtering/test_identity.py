@@ -83,7 +83,7 @@ def write_folder(root, people):
 def test_an_index_rejects_its_people_and_no_others(reader, tmp_path):
     exclusions = Exclusions("identity")
     index = build_index(write_folder(tmp_path, (1, 2)), reader, exclusions)
-    assert sorted(exclusions.to_frame()["reason"]) == ["no face", "unreadable image"]
+    assert sorted(exclusions.to_frame()["reason"]) == ["damaged_image", "no_face"]
     assert index.embeddings.shape[0] == 2
     path = tmp_path / "private" / "index.npz"
     index.save(path)

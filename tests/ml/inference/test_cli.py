@@ -149,7 +149,7 @@ def test_a_film_that_breaks_off_is_an_exclusion_and_the_rest_goes_on(
     assert run("predict", tmp_path / "no.mp4", clip, pictures / "one.png", *arguments) == 1
     excluded = (out / "excluded.csv").read_text()
     assert "no.mp4" in excluded
-    assert "clip.avi#damage-0,predict,damaged video" in excluded
+    assert "clip.avi#damage-0,predict,damaged_video" in excluded
     assert len((out / "clip" / "heads.jsonl").read_text().splitlines()) in (2, 3)
     assert (out / "one" / "drawing.jpg").exists()
 

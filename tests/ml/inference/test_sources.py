@@ -7,8 +7,6 @@ from PIL import Image
 
 from ml.imaging.io import UnreadableImage, encode_png
 from ml.inference.sources import (
-    OTHER_KIND,
-    UNREADABLE,
     count_images,
     expand,
     is_single,
@@ -85,7 +83,7 @@ def test_unreadable_entries_are_named_or_excluded(folder: Path, name: str) -> No
     images = list(read_images([path, folder / "b.png"], exclusions))
     assert [image.name for image in images] == [str(folder / "b.png")]
     row = exclusions.to_frame().iloc[0]
-    assert (row.sample_id, row.reason) == (str(path), UNREADABLE)
+    assert (row.sample_id, row.reason) == (str(path), "damaged_image")
 
 
 def test_a_folder_tells_of_what_it_does_not_give(folder: Path) -> None:
@@ -102,7 +100,7 @@ def test_a_folder_tells_of_what_it_does_not_give(folder: Path) -> None:
     assert len(images) == 3 + 5 + 2
     rows = exclusions.to_frame()
     found = dict(zip(rows["sample_id"].map(lambda p: Path(p).name), rows["reason"], strict=True))
-    assert found == {"notes.txt": OTHER_KIND, "i.heic": OTHER_KIND, "j.jpg": UNREADABLE}
+    assert found == {"notes.txt": "other_kind", "i.heic": "other_kind", "j.jpg": "damaged_image"}
 
 
 def test_a_folder_that_is_written_to_is_not_read(folder: Path) -> None:

@@ -116,15 +116,15 @@ def test_every_fault_has_its_reason(exported, dataset, tmp_path):
     result, excluded = imported(dataset, write(tmp_path, back))
     reasons = dict(zip(excluded["sample_id"], excluded["reason"], strict=True))
     assert reasons == {
-        "image-a0": "box outside",
-        "image-a1": "damaged box",
-        "image-a2": "rotated box",
-        "image-a3": "not annotated",
-        "image-b2": "duplicate image",
-        "image-b2#3": "duplicate box",
-        "unknown": "unknown image",
-        "image-b1": "test image",
-        f"tasks[{len(back) - 1}]": "damaged entry",
+        "image-a0": "box_outside",
+        "image-a1": "damaged_box",
+        "image-a2": "rotated_box",
+        "image-a3": "not_annotated",
+        "image-b2": "duplicate_image",
+        "image-b2#3": "duplicate_box",
+        "unknown": "unknown_image",
+        "image-b1": "test_image",
+        f"tasks[{len(back) - 1}]": "damaged_entry",
     }
     assert boxes_by_id(result).keys() == {"image-b0", "image-b2"}
     assert result.num_in == len(back) == 2 + (len(reasons) - 1)

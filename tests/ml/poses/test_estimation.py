@@ -16,7 +16,7 @@ from ml.poses import estimation as pictures
 from ml.poses.config import EstimatorConfig, PosesConfig
 from ml.poses.estimator import ESTIMATORS, FoundPeople, to_pose
 from ml.poses.skeleton import PoseSample
-from ml.records.exclusions import read_exclusions
+from ml.records.exclusions import TooManyExcluded, read_exclusions
 from ml.records.tables import POSE_SOURCES, POSES, read_table
 from ml.records.workspace import Workspace
 from ml.stages.poses import run_shard
@@ -94,7 +94,7 @@ def test_a_shard_keeps_skeletons_and_neutral_words(workspace, config, source):
     assert sources["description"].nunique() == 3
     assert set(sources["source"]) == {"laion-face"}
     assert set(read_exclusions(workspace, ["poses"])["reason"]) == {
-        "unsafe label", "aspect ratio", "too large", "unreadable", "unsafe path",
+        "unsafe_label", "aspect_ratio", "too_large", "damaged_image", "unsafe_path",
     }  # fmt: skip
     before = {p: p.read_bytes() for p in workspace.stage_dir("poses").rglob("*") if p.is_file()}
     run_shard(workspace, config, SHARD)
@@ -154,7 +154,7 @@ def text_of(path):
 
 def test_too_many_refusals_fail_the_shard(workspace, config, source):
     strict = config.model_copy(update={"max_drop_rate": 0.5})
-    with pytest.raises(ValueError, match=r"5 of 8 poses excluded, more than poses.max_drop_rate"):
+    with pytest.raises(TooManyExcluded, match=r"5 of 8 poses excluded, .*max_drop_rate"):
         run_shard(workspace, strict, SHARD)
 
 
@@ -190,7 +190,7 @@ def test_pictures_without_people_are_excluded_and_the_estimator_is_closed(
     report = run_shard(workspace, config, SHARD)
     assert report.num_out == 1
     excluded = read_exclusions(workspace, ["poses"])
-    details = excluded[excluded["reason"] == "no person"]["detail"].tolist()
+    details = excluded[excluded["reason"] == "no_person"]["detail"].tolist()
     assert details == [
         "sample 0 of tar 0: 0 persons found, none can be drawn",
         "sample 2 of tar 0: 1 persons found, none can be drawn",

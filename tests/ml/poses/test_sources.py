@@ -38,22 +38,22 @@ def reasons(pictures, **config):
     [
         (sample("0", jpeg(), note()), "ok"),
         (sample("0", jpeg(), note(), "JPEG"), "ok"),
-        (sample("0", jpeg(), note("NSFW")), "unsafe label"),
-        (sample("0", jpeg(), note("unsure")), "unsafe label"),
-        (sample("0", jpeg(), note(None)), "no label"),
-        (sample("0", jpeg(), b"{"), "unreadable json"),
-        (sample("0", jpeg(), b"[1]"), "unreadable json"),
-        (sample("0", jpeg(), b"[" * 100_000), "unreadable json"),
-        (sample("0", jpeg(), b"\xff\xfe{}\x00"), "unreadable json"),
-        ([("0.json", note()), ("0.txt", b"words")], "no picture"),
-        (sample("0", b"", note()), "unreadable"),
-        (sample("0", b"no picture", note()), "unreadable"),
-        (sample("0", jpeg()[:-40], note()), "unreadable"),
-        (sample("0", jpeg()[:200], note()), "unreadable"),
-        (sample("0", png_bomb(), note(), "png"), "too large"),
-        (sample("0", png_bomb(12_000), note(), "png"), "too large"),
-        (sample("0", jpeg(height=176, width=80), note()), "aspect ratio"),
-        (sample("0", jpeg(height=64, width=144), note()), "aspect ratio"),
+        (sample("0", jpeg(), note("NSFW")), "unsafe_label"),
+        (sample("0", jpeg(), note("unsure")), "unsafe_label"),
+        (sample("0", jpeg(), note(None)), "no_safety_label"),
+        (sample("0", jpeg(), b"{"), "damaged_json"),
+        (sample("0", jpeg(), b"[1]"), "damaged_json"),
+        (sample("0", jpeg(), b"[" * 100_000), "damaged_json"),
+        (sample("0", jpeg(), b"\xff\xfe{}\x00"), "damaged_json"),
+        ([("0.json", note()), ("0.txt", b"words")], "no_image"),
+        (sample("0", b"", note()), "damaged_image"),
+        (sample("0", b"no picture", note()), "damaged_image"),
+        (sample("0", jpeg()[:-40], note()), "damaged_image"),
+        (sample("0", jpeg()[:200], note()), "damaged_image"),
+        (sample("0", png_bomb(), note(), "png"), "too_large"),
+        (sample("0", png_bomb(12_000), note(), "png"), "too_large"),
+        (sample("0", jpeg(height=176, width=80), note()), "aspect_ratio"),
+        (sample("0", jpeg(height=64, width=144), note()), "aspect_ratio"),
         (sample("0", jpeg(height=160, width=80), note()), "ok"),
     ],
 )
@@ -69,7 +69,7 @@ def test_names_that_lead_elsewhere_are_refused_and_others_kept(tmp_path, name):
     members = [(name, jpeg()), *sample("1", jpeg(1), note())]
     write_tar(tmp_path / "source" / "0.tar", members)
     pictures = read(tmp_path)
-    assert reasons(pictures) == ["ok", "unsafe path"]
+    assert reasons(pictures) == ["ok", "unsafe_path"]
     assert not list(tmp_path.rglob("*.jpg"))
 
 
@@ -85,7 +85,7 @@ def test_links_and_devices_are_refused(tmp_path, kind):
         info = tarfile.TarInfo("1.jpg")
         info.size = len(data)
         tar.addfile(info, io.BytesIO(data))
-    assert reasons(read(tmp_path)) == ["ok", "unsafe path"]
+    assert reasons(read(tmp_path)) == ["ok", "unsafe_path"]
 
 
 def test_a_tar_that_breaks_keeps_what_came_before(tmp_path):
@@ -98,10 +98,10 @@ def test_a_tar_that_breaks_keeps_what_came_before(tmp_path):
     TarIndex.read.cache_clear()
     pictures = read(tmp_path)
     assert reasons(pictures)[0] == "ok"
-    assert reasons(pictures)[-1] == "broken tar"
+    assert reasons(pictures)[-1] == "damaged_tar"
     path.write_bytes(b"no tar at all" * 100)
     TarIndex.read.cache_clear()
-    assert reasons(read(tmp_path)) == ["broken tar"]
+    assert reasons(read(tmp_path)) == ["damaged_tar"]
 
 
 def test_shards_share_a_tar_and_together_hold_it(tmp_path):
@@ -128,8 +128,8 @@ def test_a_folder_is_read_in_order_with_what_stands_beside(tmp_path):
     (folder / "sub0" / "2.json").write_bytes(note("NSFW"))
     (folder / "sub1" / "link.png").symlink_to(folder / "sub0" / "0.png")
     pictures = read(tmp_path, "folder", size=3)
-    assert reasons(pictures) == ["ok", "unsafe label", "ok"]
-    assert reasons(read(tmp_path, "folder", shard=1, size=3)) == ["ok", "unsafe path"]
+    assert reasons(pictures) == ["ok", "unsafe_label", "ok"]
+    assert reasons(read(tmp_path, "folder", shard=1, size=3)) == ["ok", "unsafe_path"]
     with pytest.raises(
         ValueError, match=r"shard 2 begins at picture 6, the folder has 5; lower .* 2"
     ):
@@ -139,8 +139,8 @@ def test_a_folder_is_read_in_order_with_what_stands_beside(tmp_path):
 def test_files_beyond_the_limit_are_not_read(tmp_path):
     write_png(tmp_path / "source" / "0.png", 0, 64, 64)
     write_tar(tmp_path / "source" / "0.tar", sample("0", jpeg(), note()))
-    assert reasons(read(tmp_path, "folder", max_bytes=10)) == ["too large"]
-    assert reasons(read(tmp_path, max_bytes=10)) == ["too large"]
+    assert reasons(read(tmp_path, "folder", max_bytes=10)) == ["too_large"]
+    assert reasons(read(tmp_path, max_bytes=10)) == ["too_large"]
 
 
 def test_an_absent_source_is_named(tmp_path):
@@ -186,12 +186,12 @@ def test_seeded_damage_never_crashes_and_loses_nothing_else(tmp_path):
         found = reasons(read(tmp_path))
         assert found
         outcomes |= set(found)
-    assert {"ok", "broken tar"} < outcomes
+    assert {"ok", "damaged_tar"} < outcomes
 
 
 def test_a_problem_is_passed_on_unseen():
-    item = SourcePicture("here", problem=Problem("broken tar", "why"))
-    assert screen(item, SourceConfig(path="source")).reason == "broken tar"
+    item = SourcePicture("here", problem=Problem("damaged_tar", "why"))
+    assert screen(item, SourceConfig(path="source")).reason == "damaged_tar"
 
 
 def test_folder_and_whole_name_belong_to_a_picture_of_a_tar(tmp_path):
@@ -210,7 +210,7 @@ def test_pictures_that_share_a_name_are_both_refused(tmp_path):
     )
     config = SourceConfig(path=".", shards_per_tar=1)
     found = list(source_pictures(config, "webdataset", tmp_path, 0, 10))
-    assert [picture.problem.reason for picture in found] == ["shared name", "shared name"]
+    assert [picture.problem.reason for picture in found] == ["shared_name", "shared_name"]
     folder = tmp_path / "folder"
     folder.mkdir()
     for name in ("x.jpg", "x.png", "y.jpg", "x.json", "y.json"):
@@ -218,7 +218,7 @@ def test_pictures_that_share_a_name_are_both_refused(tmp_path):
     config = SourceConfig(path="folder")
     found = list(source_pictures(config, "folder", tmp_path, 0, 10))
     assert [picture.problem.reason if picture.problem else "" for picture in found] == [
-        "shared name",
-        "shared name",
+        "shared_name",
+        "shared_name",
         "",
     ]

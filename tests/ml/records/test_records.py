@@ -142,10 +142,10 @@ def test_lineage_gathers_caption_heads_and_exclusions(tmp_path):
     }
     write_table(ws.table_path("captions", "shard-00001"), pd.DataFrame([caption]), CAPTIONS)
     excluded = Exclusions("annotations")
-    excluded.add("image-1", "damaged image", "shard-00001.tar/image-1: cut")
+    excluded.add("image-1", "damaged_image", "shard-00001.tar/image-1: cut")
     excluded.write(ws, "shard-00001")
     lineage = sample_lineage(ws, "image-1")
     assert lineage["caption"]["seed"] == 7
     assert lineage["caption"]["scene"] == {"place": "a park"}
-    assert lineage["exclusions"][0]["reason"] == "damaged image"
+    assert lineage["exclusions"][0]["reason"] == "damaged_image"
     assert "verdict" not in lineage

@@ -10,7 +10,7 @@ import torch
 from ml.flame.geometry import HeadGeometry
 from ml.flame.head_model import HeadModel
 from ml.imaging.io import encode_jpeg
-from ml.records.exclusions import read_exclusions
+from ml.records.exclusions import TooManyExcluded, read_exclusions
 from ml.records.shards import shard_writer
 from ml.records.tables import HEADS, IMAGES, read_table, stack, write_table
 from ml.records.workspace import Workspace
@@ -293,7 +293,7 @@ def test_too_many_drops_fail_the_stage(
     make_shard: MakeShard, encoded: dict[str, bytes], annotator: Annotator
 ) -> None:
     ws = make_shard(dict.fromkeys(encoded, b""))
-    with pytest.raises(RuntimeError, match=r"shard-00000: 5 of 5 images .* max_drop_rate 0.5"):
+    with pytest.raises(TooManyExcluded, match=r"shard-00000: 5 of 5 images .*max_drop_rate = 0.5"):
         annotate_shard(ws, CONFIG, SHARD, annotator)
 
 

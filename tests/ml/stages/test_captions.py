@@ -11,7 +11,7 @@ from ml.captions.drafts import CAPTIONERS
 from ml.captions.names import GazetteerNameDetector
 from ml.captions.scene import NO_SCENE, Scene
 from ml.poses.config import PosesConfig
-from ml.records.exclusions import read_exclusions
+from ml.records.exclusions import TooManyExcluded, read_exclusions
 from ml.records.ids import sample_seed
 from ml.records.tables import CAPTIONS, POSE_SOURCES, POSES, read_table, write_table
 from ml.records.workspace import Workspace
@@ -71,7 +71,7 @@ def test_names_are_excluded_with_their_span_but_not_their_text(ws):
 
 def test_too_many_names_fail_the_stage(ws):
     with pytest.raises(
-        ValueError, match=r"captions: shard-00000: 40 of 40 captions excluded, more"
+        TooManyExcluded, match=r"captions shard-00000: 40 of 40 captions excluded, more"
     ):
         stage.run_shard(ws, CaptionsConfig(name_probability=1.0), SHARD)
 
@@ -106,7 +106,7 @@ def test_pose_with_a_missing_person_is_excluded(ws):
     excluded = read_exclusions(ws, ["captions"]).iloc[0]
     assert (excluded["sample_id"], excluded["reason"]) == (
         stage.sample_ids(victim, 1)[0],
-        "broken pose",
+        "damaged_pose",
     )
 
 
@@ -144,7 +144,7 @@ def test_descriptions_of_sources_become_captions(described):
     assert not (rows["caption"] == rows["prompt"]).any()
     reasons = read_exclusions(described, ["captions"]).set_index("sample_id")["reason"]
     assert reasons.to_dict() == {
-        "image-00000-00000": "no caption",
+        "image-00000-00000": "no_caption",
         "image-00000-00003": "name",
     }
 

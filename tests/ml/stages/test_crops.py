@@ -7,7 +7,7 @@ from ml.flame.head_model import HeadModel
 from ml.generation.renderer.single_head import SingleHead
 from ml.generation.renderer.truth import TruthHead
 from ml.imaging.io import decode_image
-from ml.records.exclusions import read_exclusions
+from ml.records.exclusions import TooManyExcluded, read_exclusions
 from ml.records.shards import ShardReader
 from ml.records.tables import CROPS, read_stage, read_table, stack
 from ml.records.workspace import Workspace
@@ -98,7 +98,7 @@ def test_a_head_that_cannot_be_drawn_is_excluded(
     report = run_shard(ws, CONFIG, "crops-00000")
     exclusions = read_exclusions(ws, ["crops"])
     assert report.num_excluded == len(exclusions) > 0
-    undrawn = exclusions[exclusions["reason"] == "not_rendered"]
+    undrawn = exclusions[exclusions["reason"] == "not_drawn"]
     assert undrawn["detail"].tolist() == ["hidden in 5 draws"] * len(undrawn)
     assert len(undrawn) > 0
 
@@ -107,5 +107,5 @@ def test_errors(ws: Workspace) -> None:
     with pytest.raises(ValueError, match="unknown shard 'crops-00009', expected one of"):
         run_shard(ws, CONFIG, "crops-00009")
     strict = CONFIG.model_copy(update={"max_drop_rate": 0.0})
-    with pytest.raises(RuntimeError, match=r"crops-00000: \d of 10 heads were left out"):
+    with pytest.raises(TooManyExcluded, match=r"crops-00000: \d of 10 heads excluded"):
         run_shard(ws, strict, "crops-00000")

@@ -13,7 +13,7 @@ from ml.captions.scene import PersonLook, Scene
 from ml.dataset.splits import LeakError
 from ml.filtering.judge import Judge, RulesConfig
 from ml.imaging.io import encode_png
-from ml.records.exclusions import Exclusions
+from ml.records.exclusions import Exclusions, TooManyExcluded
 from ml.records.shards import shard_writer
 from ml.records.tables import (
     CAPTIONS,
@@ -324,7 +324,7 @@ def damage_member(path, name):
 def test_removing_too_much_stops_the_stage(tmp_path, no_plots):
     ws = make_workspace(tmp_path)
     strict = CONFIG.model_copy(update={"max_drop_rate": 0.4})
-    with pytest.raises(RuntimeError, match=r"3 of 6 images are removed, .*flip_count 1"):
+    with pytest.raises(TooManyExcluded, match=r"3 of 6 images excluded, .*flip_count 1.*look at"):
         filter_dataset(ws, strict, judge())
 
 

@@ -14,6 +14,7 @@ from ml.box_detection import load_head_detector
 from ml.box_detection.rtdetr import RTDetrArchitecture
 from ml.imaging.io import encode_jpeg
 from ml.labels.coco import CocoBox, CocoDataset, CocoImage, write_coco
+from ml.records.exclusions import TooManyExcluded
 from ml.records.shards import shard_writer
 from ml.records.tables import EXCLUSIONS, read_table
 from ml.records.workspace import Workspace
@@ -138,7 +139,7 @@ def test_too_many_damaged_images_stop_the_stage(tmp_path):
     ws = make_workspace(tmp_path)
     tar = ws.stage_dir("images") / "shard-00000.tar"
     tar.write_bytes(tar.read_bytes()[:4096])
-    with pytest.raises(RuntimeError, match="labelled images of split train cannot be read"):
+    with pytest.raises(TooManyExcluded, match="labelled images of split train excluded"):
         run(ws, CONFIG, NullTracker())
 
 

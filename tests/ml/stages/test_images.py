@@ -12,7 +12,7 @@ from ml.captions.scene import NO_SCENE, Scene
 from ml.generation.config import ImagesConfig
 from ml.generation.generator import GENERATORS
 from ml.imaging.io import decode_image
-from ml.records.exclusions import read_exclusions
+from ml.records.exclusions import TooManyExcluded, read_exclusions
 from ml.records.lineage import sample_lineage
 from ml.records.shards import ShardReader
 from ml.records.tables import CAPTIONS, IMAGES, POSES, TRUTH, read_table, write_table
@@ -87,12 +87,12 @@ def test_a_sample_that_cannot_be_drawn_is_excluded_with_its_reason(workspace):
     run_shard(workspace, ImagesConfig(max_drop_rate=0.5), SHARD)
     (row,) = read_exclusions(workspace, ["images"]).to_dict("records")
     assert row["sample_id"] == "image-1"
-    assert row["reason"] == "not drawn"
+    assert row["reason"] == "not_drawn"
     assert "pose-1: person 0 has no third dimension" in row["detail"]
 
 
 def test_too_many_exclusions_fail_the_shard(workspace):
-    with pytest.raises(ValueError, match=r"shard-00000: 1 of 3 samples excluded.*max_drop_rate"):
+    with pytest.raises(TooManyExcluded, match=r"shard-00000: 1 of 3 samples excluded.*max_drop"):
         run_shard(workspace, ImagesConfig(), SHARD)
     assert not workspace.table_path("images", SHARD).exists()
 

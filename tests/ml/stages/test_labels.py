@@ -6,7 +6,7 @@ import pytest
 
 from ml.imaging.io import decode_image, encode_jpeg
 from ml.labels.coco import CocoImage, read_coco
-from ml.records.exclusions import read_exclusions
+from ml.records.exclusions import TooManyExcluded, read_exclusions
 from ml.records.ids import sample_rng
 from ml.records.shards import shard_writer
 from ml.records.tables import IMAGES, TRUTH, read_table, write_table
@@ -116,8 +116,8 @@ def test_truncated_picture_is_excluded_and_replaced(tmp_path):
     assert (report.num_in, report.num_out, report.num_excluded) == (14, 13, 1)
     excluded = read_exclusions(ws, ["labels"])
     assert excluded["sample_id"].tolist() == ["shard-00001-0"]
-    assert excluded["reason"].tolist() == ["unreadable image"]
-    assert "shard-00001: JPEG is truncated" in excluded["detail"].iloc[0]
+    assert excluded["reason"].tolist() == ["damaged_image"]
+    assert "shard-00001.tar/shard-00001-0.jpg: JPEG is truncated" in excluded["detail"].iloc[0]
     names = [image.sample_id for image in read_coco(ws.stage_dir("labels") / "train.json").images]
     assert len(names) == 11
     assert "shard-00001-0" not in names
@@ -131,13 +131,14 @@ def test_picture_of_another_size_is_excluded(tmp_path):
     write_table(path, table, IMAGES)
     labels.run(ws, LabelsConfig(num_train=50, num_val=50))
     excluded = read_exclusions(ws, ["labels"])
+    assert excluded["reason"].iloc[0] == "other_size"
     assert "image is 64x48 px, expected 65x48" in excluded["detail"].iloc[0]
 
 
 def test_too_much_damage_fails_the_stage(tmp_path):
     damaged = tuple(f"shard-0000{shard}-{index}" for shard in (0, 1) for index in range(3))
     with pytest.raises(
-        ValueError, match=r"labels: 6 of 16 drawn pictures excluded, more than .* 0.1"
+        TooManyExcluded, match=r"labels: 6 of 16 drawn images excluded, more than .* 0.1"
     ):
         labels.run(workspace(tmp_path, damaged), LabelsConfig(num_train=50, num_val=50))
 

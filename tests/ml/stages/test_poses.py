@@ -6,7 +6,7 @@ from ml.imaging.io import decode_image
 from ml.poses.config import PosesConfig
 from ml.poses.sampler import ImplausiblePose, sample_pose
 from ml.poses.skeleton import PoseSample
-from ml.records.exclusions import read_exclusions
+from ml.records.exclusions import TooManyExcluded, read_exclusions
 from ml.records.tables import POSES, read_table
 from ml.records.workspace import Workspace
 from ml.stages import poses as stage
@@ -54,9 +54,11 @@ def test_implausible_pose_is_excluded_and_the_rest_unharmed(tmp_path, monkeypatc
     assert (report.num_in, report.num_out, report.num_excluded) == (6, 5, 1)
     excluded = read_exclusions(ws, ["poses"])
     assert excluded[["sample_id", "reason"]].to_numpy().tolist() == [
-        ["pose-00000-00002", "no head in frame"]
+        ["pose-00000-00002", "no_head"]
     ]
-    with pytest.raises(ValueError, match=r"shard-00000: 1 of 6 poses excluded, more than .* 0.02"):
+    with pytest.raises(
+        TooManyExcluded, match=r"shard-00000: 1 of 6 poses excluded, more than .*0.02"
+    ):
         stage.run_shard(ws, PosesConfig(), "shard-00000")
 
 

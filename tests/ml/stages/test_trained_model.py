@@ -75,7 +75,7 @@ def test_results_are_complete(trained: Workspace) -> None:
 def test_damaged_image_is_excluded_with_reason(trained: Workspace) -> None:
     rows = read_exclusions(trained, [STAGE])
     assert rows["sample_id"].tolist() == ["s3"]
-    assert rows["reason"].tolist() == ["damaged image"]
+    assert rows["reason"].tolist() == ["damaged_image"]
 
 
 def test_model_predicts_in_image_pixels(trained: Workspace) -> None:

@@ -99,7 +99,11 @@ def test_damaged_images_are_excluded_with_reason(samples: HeadSamples) -> None:
     assert list(kept.sample_ids) == ["a", "b"]
     table = exclusions.to_frame().set_index("sample_id")
     assert set(table.index) == {"cut", "empty", "gone"}
-    assert set(table["reason"]) == {"damaged image"}
+    assert table["reason"].to_dict() == {
+        "cut": "damaged_image",
+        "empty": "damaged_image",
+        "gone": "damaged_shard",
+    }
     assert "truncated" in table.loc["cut", "detail"]
     assert "one.tar" in table.loc["cut", "detail"]
     assert len(kept) + len(exclusions) == len(samples)
@@ -125,7 +129,7 @@ def test_damaged_labels_are_excluded(
     kept = samples.without_damaged(exclusions)
     assert list(kept.sample_ids) == ["a"]
     row = exclusions.to_frame().set_index("sample_id").loc["b"]
-    assert row["reason"] == "damaged label"
+    assert row["reason"] == "damaged_label"
     assert pd.Series([row["detail"]]).str.contains(text).all()
 
 

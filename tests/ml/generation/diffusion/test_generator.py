@@ -149,7 +149,7 @@ def test_a_size_that_cannot_be_drawn_is_a_failure_of_that_sample_alone(
     generator = make_generator(max_side=128)
     bad, good = make_request("image-1", size=size), make_request()
     failure, sample = generator.generate([bad, good])
-    assert failure.reason == "unsupported size"
+    assert failure.reason == "unsupported_size"
     assert np.array_equal(sample.image_rgb, pictures(generator, make_request())[0])
     with pytest.raises(AssertionError, match=message):
         pictures(generator, bad)
@@ -160,7 +160,7 @@ def test_a_picture_that_is_not_finite_is_a_failure(make_generator, make_request,
     broken = torch.full((1, 3, 64, 64), torch.nan)
     monkeypatch.setattr(generator, "_sample", lambda jobs: broken)
     (failure,) = generator.generate([make_request()])
-    assert failure.reason == "not finite"
+    assert failure.reason == "non_finite"
     assert "try images.diffusion.dtype bfloat16" in failure.detail
 
 
@@ -228,7 +228,7 @@ def test_a_pose_from_a_photograph_has_no_pncc_map(make_generator, make_request):
     flat = replace(request.pose.people[0], joints_m=None)
     pose = replace(request.pose, people=(flat,))
     (failure,) = make_generator("sdxl-pncc").generate([replace(request, pose=pose)])
-    assert failure.reason == "not drawn"
+    assert failure.reason == "not_drawn"
     assert "person 0 has no third dimension" in failure.detail
 
 

@@ -1,0 +1,140 @@
+"""Accounts between stages: whoever went in came out or was excluded, once, and nobody else did.
+
+Ids are read from the tables of both stages, not from the counts that a stage gives of itself: those
+are made by the code that is judged. A shard is an account of its own.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
+
+from pandas import DataFrame
+
+from ml.quality.findings import findings
+
+_SHARD_OF_ID = re.compile(r"-(\d{5})-\d{5}(?:-v\d+)?$")
+
+
+def account(
+    given: Iterable[str],
+    kept: Iterable[str],
+    excluded: Iterable[str],
+    given_name: str,
+    kept_name: str,
+    forgiven: Collection[str] = (),
+) -> DataFrame:
+    """Compare what a stage was given with what it kept and what it excluded.
+
+    Args:
+        given: ids in the table that the stage read.
+        kept: ids in the table that it wrote.
+        excluded: ids of its exclusions; those of heads (`image#head`) do not count.
+        given_name: what the first table is called.
+        kept_name: what the second is called.
+        forgiven: ids that may be missing, because they were taken down.
+
+    Returns:
+        One finding an id, in order: lost, from nowhere, kept and excluded, or more than once.
+    """
+    given_count, kept_count = Counter(map(str, given)), Counter(map(str, kept))
+    excluded_ids = {str(name) for name in excluded if "#" not in str(name)}
+    items = sorted(given_count.keys() | kept_count.keys() | excluded_ids)
+    problems = []
+    for item in items:
+        problem = ""
+        if given_count[item] > 1 or kept_count[item] > 1:
+            where = given_name if given_count[item] > 1 else kept_name
+            problem = f"{item} is in {where} more than once"
+        elif not given_count[item]:
+            where = kept_name if kept_count[item] else f"the exclusions of {kept_name}"
+            problem = f"{item} is in {where} but was not in {given_name}"
+        elif kept_count[item] and item in excluded_ids:
+            problem = f"{item} is in {kept_name} and among its exclusions"
+        elif not kept_count[item] and item not in excluded_ids and item not in forgiven:
+            problem = f"{item} is lost: in {given_name}, neither in {kept_name} nor excluded"
+        problems.append(problem)
+    return findings(items, problems)
+
+
+def belong(ids: Iterable[str], shard: str, table: str) -> DataFrame:
+    """Whether ids carry their shard's number, so that no two shards can hold the same one.
+
+    Args:
+        ids: of poses or images, `image-00003-00012`.
+        shard: name of the shard that holds them.
+        table: what the table is called.
+
+    Returns:
+        One finding an id.
+    """
+    number = shard.rsplit("-", 1)[-1]
+    names = [str(name) for name in ids]
+    problems = []
+    for name in names:
+        found = _SHARD_OF_ID.search(name)
+        own = found.group(1) if found else "none"
+        problems.append(
+            "" if own == number else f"{name} lies in {shard} of {table}; its id says {own}"
+        )
+    return findings(names, problems)
+
+
+def variants(pose_ids: Iterable[str], sample_ids: Iterable[str]) -> list[str]:
+    """Ids of all images that the poses of a shard should give.
+
+    How many are made of a pose is one number for all: the largest that any id shows.
+
+    Args:
+        pose_ids: `pose-00003-00012`.
+        sample_ids: `image-00003-00012`, `image-00003-00012-v1`, kept or excluded.
+
+    Returns:
+        Ids of images, in order of pose and variant.
+    """
+    suffixes = {""} | {
+        match.group() for name in sample_ids if (match := re.search(r"-v\d+$", str(name)))
+    }
+    ordered = sorted(suffixes, key=lambda suffix: int(suffix[2:] or 0))
+    return [
+        f"image-{str(pose).removeprefix('pose-')}{suffix}" for pose in pose_ids for suffix in ordered
+    ]
+
+
+def marked(counts: dict[str, int], kept: int, excluded: int, unit: str) -> DataFrame:
+    """Whether a stage's own counts are those of its files.
+
+    Args:
+        counts: `num_out` and `num_excluded`, as the stage reported them.
+        kept: items in its table.
+        excluded: items in its exclusions.
+        unit: the shard.
+
+    Returns:
+        One finding.
+    """
+    problem = ""
+    for name, number in (("num_out", kept), ("num_excluded", excluded)):
+        if counts.get(name) != number and not problem:
+            problem = f"{unit}: the stage reported {name} {counts.get(name)}, its files hold {number}"
+    return findings([unit], [problem])
+
+
+def repeated(values: Sequence[object], items: Sequence[str], what: str) -> DataFrame:
+    """Whether something that must differ from item to item is there twice.
+
+    Args:
+        values: hashable content of each item.
+        items: ids.
+        what: what the content is called.
+
+    Returns:
+        One finding an item.
+    """
+    first: dict[object, str] = {}
+    problems = []
+    for value, item in zip(values, items, strict=True):
+        other = first.setdefault(value, str(item))
+        problems.append("" if other == str(item) else f"{item} has the {what} of {other}")
+    return findings(items, problems)

@@ -18,7 +18,7 @@ FLOORS = (
     {"captions", "model"},
     {"dataset", "generation", "inference", "training_data"},
     {"box_detection", "detector_training", "evaluation", "release"},
-    {"annotation", "benchmarks", "filtering"},
+    {"annotation", "benchmarks", "filtering", "quality"},
     {"stages"},
 )
 HEAVY = {"transformers", "lightning", "mlflow", "diffusers", "onnxruntime", "matplotlib"}

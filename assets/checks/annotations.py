@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import pandas as pd
 from great_expectations import expectations as gxe
 
 from assets.checks import statistics
+from assets.checks.accounts import LOST, annotations_account, counts_rule
+from assets.checks.rules import Rule, Shelf, rules_suite
 from assets.checks.shared import NOT_EMPTY, SPLITS, box_checks, flame_checks
 from assets.checks.suite import Suite, critical, warning
 from assets.checks.tables import boxes, heads, shard_tables
+from ml.quality import head_invariants
 
 ANNOTATIONS = Suite(
     "annotations",
@@ -63,7 +67,63 @@ ANNOTATION_STATISTICS = Suite(
     ),
 )
 
+
+def _pseudo(shelf: Shelf, shard: str) -> pd.DataFrame:
+    heads = shelf.table("annotations", shard)
+    pseudo = heads[heads["source"] == "pseudo"]
+    return head_invariants.not_the_truth(pseudo, shelf.table("truth", shard))
+
+
+def _provenance(shelf: Shelf, shard: str) -> pd.DataFrame:
+    from ml.flame.head_model import HeadModel
+
+    model = HeadModel.load(shelf.ws.stage_dir("head_model") / "head_model.npz")
+    return head_invariants.one_provenance(shelf.table("annotations", shard), model.sha256)
+
+
+ANNOTATION_RULES = rules_suite(
+    "annotation_rules",
+    Rule("accounted", LOST, annotations_account),
+    counts_rule("annotations"),
+    Rule(
+        "heads_of_images",
+        "As many heads are listed as were found in each image, in its split.",
+        lambda shelf, shard: head_invariants.annotated_images(
+            shelf.table("annotations", shard, ".images"),
+            shelf.table("annotations", shard),
+            shelf.table("images", shard),
+        ),
+    ),
+    Rule(
+        "boxes_in_images",
+        "A label lies in its image.",
+        lambda shelf, shard: head_invariants.boxes_inside(
+            shelf.table("annotations", shard), shelf.table("images", shard)
+        ),
+    ),
+    Rule(
+        "parameters_fit_boxes",
+        "Rotations are orthonormal, and a head's box is around it and of its size.",
+        lambda shelf, shard: head_invariants.heads_sound(shelf.table("annotations", shard)),
+    ),
+    Rule(
+        "scores_sound",
+        "Scores are numbers at the threshold or above, best heads first.",
+        lambda shelf, shard: head_invariants.scores_sound(shelf.table("annotations", shard)),
+    ),
+    Rule(
+        "parameters_where_told",
+        "A head has parameters exactly where its status says so; only small ones go without.",
+        lambda shelf, shard: head_invariants.parameters_where_told(
+            shelf.table("annotations", shard)
+        ),
+    ),
+    Rule("one_provenance", "All heads come from the same models.", _provenance),
+    Rule("not_the_truth", "No exact ground truth got among the pseudo-labels.", _pseudo),
+)
+
 SUITES = (
     ANNOTATIONS,
     ANNOTATION_STATISTICS,
+    ANNOTATION_RULES,
 )

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from great_expectations import expectations as gxe
 
+from assets.checks.accounts import LOST, captions_account, counts_rule
+from assets.checks.rules import Rule, rules_suite
 from assets.checks.shared import NOT_EMPTY, SPLITS
 from assets.checks.suite import Suite, critical, warning
 from assets.checks.tables import shard_tables, texts
+from ml.quality.invariants import captions_follow_poses, seeds_derived
 
 CAPTIONS = Suite(
     "captions",
@@ -54,4 +57,27 @@ CAPTIONS = Suite(
     ),
 )
 
-SUITES = (CAPTIONS,)
+CAPTION_RULES = rules_suite(
+    "caption_rules",
+    Rule("accounted", LOST, captions_account),
+    counts_rule("captions"),
+    Rule(
+        "of_their_poses",
+        "A caption has the split and the people of its own pose.",
+        lambda shelf, shard: captions_follow_poses(
+            shelf.table("captions", shard), shelf.table("poses", shard)
+        ),
+    ),
+    Rule(
+        "seeds_of_the_run",
+        "Seeds derive from the run's seed and the id; another run's shard has others.",
+        lambda shelf, shard: seeds_derived(
+            shelf.table("captions", shard), shelf.ws.seed, "images", "sample_id"
+        ),
+    ),
+)
+
+SUITES = (
+    CAPTIONS,
+    CAPTION_RULES,
+)

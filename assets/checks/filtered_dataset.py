@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import pandas as pd
 from great_expectations import expectations as gxe
 
 from assets.checks import statistics
+from assets.checks.accounts import LOST, verdicts_account
+from assets.checks.rules import Rule, Shelf, rules_suite
 from assets.checks.shared import NOT_EMPTY, SPLITS, box_checks, flame_checks
 from assets.checks.suite import Suite, critical, warning
 from assets.checks.tables import boxes, heads, one_table
+from ml.quality import invariants
+from ml.quality.findings import joined
 
 FILTERED_VERDICTS = Suite(
     "verdicts",
@@ -97,8 +102,45 @@ DATASET_STATISTICS = Suite(
     ),
 )
 
+
+def _verdicts(shelf: Shelf, shard: str) -> pd.DataFrame:
+    return shelf.part("filtered_dataset", "verdicts.parquet", shard)
+
+
+def _heads(shelf: Shelf, shard: str) -> pd.DataFrame:
+    return shelf.part("filtered_dataset", "heads.parquet", shard)
+
+
+def _one_split(shelf: Shelf, shard: str) -> pd.DataFrame:
+    images = shelf.table("images", shard)
+    parts = (_verdicts(shelf, shard), _heads(shelf, shard))
+    return joined([invariants.one_split_a_pose(part, images) for part in parts])
+
+
+DATASET_RULES = rules_suite(
+    "dataset_rules",
+    Rule("accounted", LOST, verdicts_account),
+    Rule(
+        "verdicts_follow_heads",
+        "A verdict counts the annotated heads, and follows from its own counts.",
+        lambda shelf, shard: invariants.verdicts_follow_heads(
+            _verdicts(shelf, shard), shelf.table("annotations", shard)
+        ),
+    ),
+    Rule("one_split_a_pose", "Splits are those of the images, and a pose is in one.", _one_split),
+    Rule(
+        "heads_as_annotated",
+        "The dataset holds the annotated heads of kept images, all of them, unchanged.",
+        lambda shelf, shard: invariants.dataset_follows(
+            _heads(shelf, shard), _verdicts(shelf, shard), shelf.table("annotations", shard)
+        ),
+    ),
+    shards=(),
+)
+
 SUITES = (
     FILTERED_VERDICTS,
     FILTERED_DATASET,
     DATASET_STATISTICS,
+    DATASET_RULES,
 )

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import pandas as pd
 from great_expectations import expectations as gxe
 
 from assets.checks import statistics
+from assets.checks.accounts import LOST, counts_rule, images_account
 from assets.checks.custom import ExpectColumnQuantilesBetween
+from assets.checks.rules import Rule, Shelf, rules_suite
 from assets.checks.shared import NOT_EMPTY, SPLITS, box_checks, flame_checks
 from assets.checks.suite import Suite, critical, warning
 from assets.checks.tables import boxes, heads, shard_tables
+from ml.generation.config import EXACT_BACKENDS
+from ml.quality import head_invariants, invariants
+from ml.records.shards import ShardReader
 
 IMAGES = Suite(
     "images",
@@ -163,8 +169,74 @@ IMAGE_STATISTICS = Suite(
     ),
 )
 
+
+def _bytes(shelf: Shelf, shard: str) -> pd.DataFrame:
+    with ShardReader(shelf.ws.stage_dir("images") / f"{shard}.tar") as reader:
+        return invariants.image_files(shelf.table("images", shard), reader)
+
+
+def _exact(shelf: Shelf, shard: str) -> pd.DataFrame:
+    """The images whose heads are known exactly."""
+    images = shelf.table("images", shard)
+    return images[images["generator"].str.split(":").str[0].isin(EXACT_BACKENDS)]
+
+
+def _flame_differs(shelf: Shelf, shard: str) -> pd.DataFrame:
+    truth = shelf.table("truth", shard)
+    return head_invariants.distinct(truth["flame"], head_invariants.head_names(truth), "parameters")
+
+
+IMAGE_RULES = rules_suite(
+    "image_rules",
+    Rule("accounted", LOST, images_account),
+    counts_rule("images"),
+    Rule(
+        "of_their_captions",
+        "An image has the pose, split, people and seed of its own caption.",
+        lambda shelf, shard: invariants.images_follow_captions(
+            shelf.table("images", shard), shelf.table("captions", shard)
+        ),
+    ),
+    Rule("bytes_as_listed", "The stored bytes are those of the table, and show its size.", _bytes),
+)
+
+TRUTH_RULES = rules_suite(
+    "truth_rules",
+    Rule(
+        "of_their_images",
+        "Exact heads are of images that exist, in their split, each person once.",
+        lambda shelf, shard: invariants.truth_of_images(
+            shelf.table("truth", shard), shelf.table("images", shard)
+        ),
+    ),
+    Rule(
+        "of_their_poses",
+        "Exact rotation, scale and place are those of the skeleton that was drawn.",
+        lambda shelf, shard: invariants.truth_follows_poses(
+            shelf.table("truth", shard), shelf.table("images", shard), shelf.table("poses", shard)
+        ),
+    ),
+    Rule(
+        "of_their_scenes",
+        "Exact tone, hair, glasses and hat are those of the scene that was drawn.",
+        lambda shelf, shard: invariants.truth_follows_scenes(
+            shelf.table("truth", shard), shelf.table("captions", shard)
+        ),
+    ),
+    Rule(
+        "parameters_fit_boxes",
+        "Rotations are orthonormal, and a whole head's box is around it and of its size.",
+        lambda shelf, shard: head_invariants.heads_sound(
+            shelf.table("truth", shard), head_invariants.whole_heads(shelf.table("truth", shard))
+        ),
+    ),
+    Rule("heads_differ", "No two heads have the same parameters.", _flame_differs),
+)
+
 SUITES = (
     IMAGES,
     TRUTH,
     IMAGE_STATISTICS,
+    IMAGE_RULES,
+    TRUTH_RULES,
 )

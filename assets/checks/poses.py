@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from great_expectations import expectations as gxe
 
+from assets.checks.accounts import LOST, counts_rule, poses_account
+from assets.checks.rules import Rule, rules_suite
 from assets.checks.shared import MAX_PX, NOT_EMPTY, SPLITS
 from assets.checks.suite import Suite, critical, warning
 from assets.checks.tables import keypoints, shard_tables, whole_pose
+from ml.quality.head_invariants import distinct
 
 POSES = Suite(
     "poses",
@@ -70,4 +73,25 @@ POSES = Suite(
     ),
 )
 
-SUITES = (POSES,)
+POSE_RULES = rules_suite(
+    "pose_rules",
+    Rule("accounted", LOST, poses_account),
+    counts_rule("poses"),
+    Rule(
+        "people_differ",
+        "No skeleton is there twice under two names.",
+        lambda shelf, shard: distinct(
+            shelf.table("poses", shard)["keypoints"],
+            [
+                f"{p}#{n}"
+                for p, n in shelf.table("poses", shard)[["pose_id", "person_id"]].to_numpy()
+            ],
+            "skeleton",
+        ),
+    ),
+)
+
+SUITES = (
+    POSES,
+    POSE_RULES,
+)

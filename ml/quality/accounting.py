@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable
 
 from pandas import DataFrame
 
@@ -98,7 +98,9 @@ def variants(pose_ids: Iterable[str], sample_ids: Iterable[str]) -> list[str]:
     }
     ordered = sorted(suffixes, key=lambda suffix: int(suffix[2:] or 0))
     return [
-        f"image-{str(pose).removeprefix('pose-')}{suffix}" for pose in pose_ids for suffix in ordered
+        f"image-{str(pose).removeprefix('pose-')}{suffix}"
+        for pose in pose_ids
+        for suffix in ordered
     ]
 
 
@@ -117,24 +119,7 @@ def marked(counts: dict[str, int], kept: int, excluded: int, unit: str) -> DataF
     problem = ""
     for name, number in (("num_out", kept), ("num_excluded", excluded)):
         if counts.get(name) != number and not problem:
-            problem = f"{unit}: the stage reported {name} {counts.get(name)}, its files hold {number}"
+            problem = (
+                f"{unit}: the stage reported {name} {counts.get(name)}, its files hold {number}"
+            )
     return findings([unit], [problem])
-
-
-def repeated(values: Sequence[object], items: Sequence[str], what: str) -> DataFrame:
-    """Whether something that must differ from item to item is there twice.
-
-    Args:
-        values: hashable content of each item.
-        items: ids.
-        what: what the content is called.
-
-    Returns:
-        One finding an item.
-    """
-    first: dict[object, str] = {}
-    problems = []
-    for value, item in zip(values, items, strict=True):
-        other = first.setdefault(value, str(item))
-        problems.append("" if other == str(item) else f"{item} has the {what} of {other}")
-    return findings(items, problems)

@@ -226,6 +226,15 @@ HEADS = TableSpec(
     ),
     key=("sample_id", "head_id"),
 )
+ANNOTATED_IMAGES = TableSpec(
+    "annotated_images",
+    (
+        _SAMPLE,
+        _SPLIT,
+        Column("num_heads", "int16", "heads found in the image, 0 for none"),
+    ),
+    key=("sample_id",),
+)
 VERDICTS = TableSpec(
     "verdicts",
     (
@@ -278,6 +287,7 @@ ALL_TABLES = (
     IMAGES,
     TRUTH,
     HEADS,
+    ANNOTATED_IMAGES,
     VERDICTS,
     EXCLUSIONS,
     CROPS,

@@ -30,7 +30,14 @@ from ml.records.exclusions import Exclusions
 from ml.records.progress import progress
 from ml.records.report import StageReport
 from ml.records.shards import ShardReader
-from ml.records.tables import HEADS, IMAGES, empty_table, read_table, write_table
+from ml.records.tables import (
+    ANNOTATED_IMAGES,
+    HEADS,
+    IMAGES,
+    empty_table,
+    read_table,
+    write_table,
+)
 from ml.records.workspace import Workspace
 
 logger = logging.getLogger(__name__)
@@ -186,6 +193,9 @@ def annotate_shard(
     exclusions.check_drop_rate(len(images), config.max_drop_rate, "images", shard)
     table = _heads_table(found, config, annotator)
     write_table(ws.table_path(STAGE, shard), table, HEADS)
+    # Images without a head have no row among the heads: what was looked at is written down apart.
+    seen = _images_table(found)
+    write_table(ws.table_path(STAGE, f"{shard}.images"), seen, ANNOTATED_IMAGES)
     exclusions.write(ws, shard)
     picture = ws.stage_dir(STAGE) / "pictures" / f"{shard}.jpg"
     write_bytes(picture, encode_jpeg(contact_sheet(previews, columns=4, cell_px=256)))
@@ -196,6 +206,15 @@ def annotate_shard(
         metadata=_metadata(table, len(found), annotator),
         pictures={shard: picture},
     )
+
+
+def _images_table(found: list[ImageHeads]) -> pd.DataFrame:
+    """One row an image that was looked at, with the number of its heads."""
+    rows = [
+        {"sample_id": heads.sample_id, "split": heads.split, "num_heads": len(heads.scores)}
+        for heads in found
+    ]
+    return pd.DataFrame(rows) if rows else empty_table(ANNOTATED_IMAGES)
 
 
 @contextmanager

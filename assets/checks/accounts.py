@@ -1,0 +1,124 @@
+"""Accounts of stages: ids counted in the table that was read and in the one that was written."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+
+import pandas as pd
+
+from assets.checks.rules import Rule, Shelf
+from ml.quality.accounting import account, belong, marked, variants
+from ml.quality.findings import joined
+from ml.records.workspace import Workspace
+from ml.takedown.removal import hash_id, taken_down
+
+LOST = "Whoever went in came out or was excluded, once; nobody came from nowhere."
+COUNTS = "The counts that the stage reported are those of its files."
+
+
+def reported(ws: Workspace, stage: str, unit: str) -> dict[str, int]:
+    """Return the counts that a stage reported when it finished a unit; empty if it told none.
+
+    Args:
+        ws: the workspace.
+        stage: the stage.
+        unit: the shard, or `stage` for the whole.
+    """
+    path = ws.stage_dir(stage) / f"{unit}.json"
+    if not path.is_file():
+        return {}
+    values = json.loads(path.read_text())
+    return {key: int(values[key]) for key in ("num_in", "num_out", "num_excluded")}
+
+
+def forgiven(ws: Workspace, names: Iterable[str]) -> set[str]:
+    """Return which ids were taken down, and so are missing on purpose.
+
+    Args:
+        ws: the workspace.
+        names: ids.
+    """
+    known = taken_down(ws.root)
+    return {name for name in names if hash_id(name) in known} if known else set()
+
+
+def poses_account(shelf: Shelf, shard: str) -> pd.DataFrame:
+    """Account for the poses of a shard: as many as it should hold, numbered on."""
+    number = reported(shelf.ws, "poses", shard).get("num_in", shelf.ws.shard_size)
+    given = [f"pose-{shard.rsplit('-', 1)[-1]}-{index:05d}" for index in range(number)]
+    kept = shelf.table("poses", shard)["pose_id"].unique()
+    excluded = shelf.excluded("poses", shard)
+    gone = forgiven(shelf.ws, given)
+    found = account(given, kept, excluded, "the shard", "poses", gone)
+    return joined([found, belong(kept, shard, "poses")])
+
+
+def captions_account(shelf: Shelf, shard: str) -> pd.DataFrame:
+    """Account for the captions of a shard's poses."""
+    kept = shelf.table("captions", shard)["sample_id"]
+    excluded = shelf.excluded("captions", shard)
+    given = variants(shelf.table("poses", shard)["pose_id"].unique(), [*kept, *excluded])
+    gone = forgiven(shelf.ws, given)
+    found = account(given, kept, excluded, "poses", "captions", gone)
+    return joined([found, belong(kept, shard, "captions")])
+
+
+def images_account(shelf: Shelf, shard: str) -> pd.DataFrame:
+    """Account for the images of a shard's captions."""
+    kept = shelf.table("images", shard)["sample_id"]
+    given = shelf.table("captions", shard)["sample_id"]
+    found = account(given, kept, shelf.excluded("images", shard), "captions", "images")
+    return joined([found, belong(kept, shard, "images")])
+
+
+def annotations_account(shelf: Shelf, shard: str) -> pd.DataFrame:
+    """Account for the images of a shard that were looked at, with or without a head."""
+    kept = shelf.table("annotations", shard, ".images")["sample_id"]
+    given = shelf.table("images", shard)["sample_id"]
+    excluded = shelf.excluded("annotations", shard)
+    return account(given, kept, excluded, "images", "annotations")
+
+
+def verdicts_account(shelf: Shelf, shard: str) -> pd.DataFrame:
+    """Account for the verdicts on a shard's annotated images, and for the images they remove."""
+    verdicts = shelf.part("filtered_dataset", "verdicts.parquet", shard)
+    given = [str(item) for item in shelf.table("annotations", shard, ".images")["sample_id"]]
+    excluded = shelf.table("filtered_dataset", "all", ".exclusions")["sample_id"]
+    mine = set(given) & {str(item) for item in excluded}
+    removed = {str(item) for item in verdicts.loc[~verdicts["keep"].astype(bool), "sample_id"]}
+    kept = [str(item) for item in verdicts["sample_id"] if item not in removed]
+    # A removed image has a verdict and is excluded; a damaged one has no verdict.
+    doubled = [str(item) for item in verdicts["sample_id"][verdicts["sample_id"].duplicated()]]
+    unlisted = removed - mine
+    return joined(
+        [
+            account(given, [*kept, *doubled], mine, "annotations", "verdicts"),
+            account(removed, removed - unlisted, (), "removed images", "the exclusions"),
+        ]
+    )
+
+
+def counts_rule(stage: str) -> Rule:
+    """Return the rule that a sharded stage's own counts are those of its files.
+
+    Args:
+        stage: poses, captions, images or annotations.
+    """
+    part, key = {
+        "poses": ("", "pose_id"),
+        "captions": ("", "sample_id"),
+        "images": ("", "sample_id"),
+        "annotations": (".images", "sample_id"),
+        "crops": ("", "crop_id"),
+    }[stage]
+
+    def find(shelf: Shelf, shard: str) -> pd.DataFrame:
+        counts = reported(shelf.ws, stage, shard)
+        if not counts:
+            return joined([])
+        kept = shelf.table(stage, shard, part)[key].nunique()
+        excluded = {item for item in shelf.excluded(stage, shard) if "#" not in item}
+        return marked(counts, kept, len(excluded), shard)
+
+    return Rule("counts_of_its_files", COUNTS, find)

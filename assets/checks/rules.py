@@ -1,0 +1,131 @@
+"""Rules of `ml.quality` as suites: a table with one column a rule, empty where all is well."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from great_expectations import expectations as gxe
+
+from assets.checks.suite import Severity, Suite, critical, warning
+from assets.checks.tables import read_raw
+from ml.records.workspace import Workspace
+
+#: What a finding says of an item that is as it should be.
+NOTHING = ""
+
+
+@dataclass
+class Shelf:
+    """The tables that rules read: a shard's are kept while that shard is judged.
+
+    Attributes:
+        ws: the workspace.
+    """
+
+    ws: Workspace
+    _shard: str = ""
+    _tables: dict[Path, pd.DataFrame] = field(default_factory=dict)
+    _parts: dict[Path, dict[str, pd.DataFrame]] = field(default_factory=dict)
+
+    def table(self, stage: str, shard: str, part: str = "") -> pd.DataFrame:
+        """Read a table of a shard.
+
+        Args:
+            stage: the stage's name.
+            shard: the shard.
+            part: what else the file's name holds, such as `.exclusions`.
+
+        Raises:
+            TableError: it is missing or damaged.
+        """
+        if shard != self._shard:
+            self._tables, self._shard = {}, shard
+        path = self.ws.table_path(stage, f"{shard}{part}")
+        if path not in self._tables:
+            self._tables[path] = read_raw(path)
+        return self._tables[path]
+
+    def excluded(self, stage: str, shard: str) -> list[str]:
+        """Ids that a stage excluded from a shard."""
+        return [str(item) for item in self.table(stage, shard, ".exclusions")["sample_id"]]
+
+    def part(self, stage: str, name: str, shard: str) -> pd.DataFrame:
+        """Rows of one shard of a table that holds all; column `shard` names it.
+
+        Args:
+            stage: the stage's name.
+            name: the file.
+            shard: the shard.
+
+        Raises:
+            TableError: it is missing or damaged.
+        """
+        path = self.ws.stage_dir(stage) / name
+        if path not in self._parts:
+            whole = read_raw(path)
+            groups = {str(key): rows for key, rows in whole.groupby("shard", sort=False)}
+            self._parts[path] = {NOTHING: whole.iloc[:0], **groups}
+        parts = self._parts[path]
+        return parts.get(shard, parts[NOTHING])
+
+
+Find = Callable[[Shelf, str], pd.DataFrame]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One rule.
+
+    Attributes:
+        name: name of the check.
+        why: what it protects from.
+        find: gives the findings of one shard.
+        severity: whether a finding blocks.
+    """
+
+    name: str
+    why: str
+    find: Find
+    severity: Severity = "critical"
+
+
+def rules_suite(name: str, *rules: Rule, shards: Sequence[str] | None = None) -> Suite:
+    """A suite with a check for every rule.
+
+    Args:
+        name: the suite's name.
+        *rules: its rules.
+        shards: names to judge in place of the stage's units; `()` means the dataset's shards.
+
+    Returns:
+        The suite; its table has one row a finding, in the column of the rule.
+    """
+
+    def table(ws: Workspace, units: Sequence[str]) -> pd.DataFrame:
+        names = units if shards is None else shards or ws.shards
+        shelf = Shelf(ws)
+        empty = pd.DataFrame(columns=["shard", "row", *(rule.name for rule in rules)], dtype=object)
+        frames = [empty]
+        for shard in names:
+            for rule in rules:
+                found = rule.find(shelf, shard)
+                rows = {"shard": shard, "row": np.arange(len(found)), rule.name: found["problem"]}
+                frames.append(pd.DataFrame(rows, columns=empty.columns))
+        return pd.concat(frames, ignore_index=True)
+
+    declare = {"critical": critical, "warning": warning}
+    checks = tuple(
+        declare[rule.severity](
+            rule.name,
+            gxe.ExpectColumnValuesToBeInSet,
+            rule.why,
+            column=rule.name,
+            value_set=[NOTHING],
+        )
+        for rule in rules
+    )
+    return Suite(name, table, checks)

@@ -1,0 +1,62 @@
+"""Accounts: each way in which an id can go wrong is told, by id."""
+
+import pytest
+
+from ml.quality.accounting import account, belong, marked, variants
+from ml.quality.findings import problems_of
+
+GIVEN = ["image-00001-00000", "image-00001-00001", "image-00001-00002"]
+A, B, C = GIVEN
+
+
+def problems(given, kept, excluded, **more):
+    return problems_of(account(given, kept, excluded, "captions", "images", **more))
+
+
+def test_kept_and_excluded_make_what_was_given():
+    assert problems(GIVEN, [A, C], [B, "image-00001-00000#3"]) == []
+
+
+@pytest.mark.parametrize(
+    ("given", "kept", "excluded", "told"),
+    [
+        (GIVEN, [A, C], [], f"{B} is lost: in captions, neither in images nor excluded"),
+        (GIVEN, [A, B, B, C], [], f"{B} is in images more than once"),
+        ([*GIVEN, C], GIVEN, [], f"{C} is in captions more than once"),
+        (GIVEN, GIVEN, [A], f"{A} is in images and among its exclusions"),
+        ([A, B], GIVEN, [], f"{C} is in images but was not in captions"),
+        ([A, B], [A, B], [C], f"{C} is in the exclusions of images but was not in captions"),
+    ],
+)
+def test_each_fault_is_told_by_id(given, kept, excluded, told):
+    assert problems(given, kept, excluded) == [told]
+
+
+def test_what_was_taken_down_is_not_lost():
+    assert problems(GIVEN, [A, C], [], forgiven={B}) == []
+    assert len(problems(GIVEN, [C], [], forgiven={B})) == 1
+
+
+def test_an_id_lies_in_its_own_shard():
+    ids = [*GIVEN, "image-00001-00003-v2", "image-00002-00000", "odd"]
+    found = problems_of(belong(ids, "shard-00001", "images"))
+    assert [text.split(" ")[0] for text in found] == ["image-00002-00000", "odd"]
+
+
+def test_variants_of_a_pose_are_all_expected():
+    ids = ["image-00001-00000", "image-00001-00001-v1"]
+    assert variants(["pose-00001-00000"], []) == ["image-00001-00000"]
+    assert variants(["pose-00001-00000", "pose-00001-00001"], ids) == [
+        "image-00001-00000",
+        "image-00001-00000-v1",
+        "image-00001-00001",
+        "image-00001-00001-v1",
+    ]
+
+
+@pytest.mark.parametrize(("out", "excluded"), [(4, 1), (5, 0)])
+def test_reported_counts_are_those_of_the_files(out, excluded):
+    assert problems_of(marked({"num_out": 5, "num_excluded": 1}, 5, 1, "shard-00000")) == []
+    found = problems_of(marked({"num_out": 5, "num_excluded": 1}, out, excluded, "shard-00000"))
+    assert len(found) == 1
+    assert found[0].startswith("shard-00000: the stage reported")

@@ -9,6 +9,8 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
+from ml.benchmarks import quality_cli
+
 Run = Callable[[argparse.Namespace], int]
 Add = Callable[[str, Run, str], argparse.ArgumentParser]
 #: What the help lists; `ml.benchmarks.sets` has them all.
@@ -35,6 +37,7 @@ def add_commands(add: Add) -> None:
     )
     _add_protocol(parser)
     parser.add_argument("--json", type=Path, required=True, metavar="FILE", help="where to write")
+    quality_cli.add_commands(add)
 
 
 def _add_protocol(parser: argparse.ArgumentParser) -> None:

@@ -1,0 +1,86 @@
+"""The command that judges generated images: FID, KID and inception score against a reference.
+
+Everything heavy is imported when it runs, so that `--help` is quick.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+Run = Callable[[argparse.Namespace], int]
+Add = Callable[[str, Run, str], argparse.ArgumentParser]
+
+
+def add_commands(add: Add) -> None:
+    """Declare the command.
+
+    Args:
+        add: takes a command's name, function and one line of help; returns its parser.
+    """
+    parser = add("generation-quality", generation_quality, "FID, KID and inception score of images")
+    parser.add_argument(
+        "images",
+        nargs="+",
+        metavar="[TITLE=]IMAGES",
+        help="folder of images, a .tar, or a folder of tars; several sets share one reference",
+    )
+    parser.add_argument("--reference", type=Path, required=True, metavar="IMAGES")
+    parser.add_argument(
+        "--inception",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="pt_inception-2015-12-05-6726825d.pth, as pytorch-fid and torch-fidelity use it",
+    )
+    parser.add_argument(
+        "--reference-limit", type=int, metavar="N", help="first N of the reference; paper: 1500"
+    )
+    parser.add_argument("--sizes", type=int, nargs="+", default=[64, 2048], help="%(default)s")
+    parser.add_argument("--batch-size", type=int, default=32, metavar="N", help="(%(default)s)")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    parser.add_argument("--seed", type=int, default=0, help="of KID and the splits (%(default)s)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="where to write the metrics")
+
+
+def generation_quality(options: argparse.Namespace) -> int:
+    """Measure sets of images against a reference."""
+    from ml.benchmarks.generation_quality import Measuring, compare_sets
+    from ml.benchmarks.inception import load_inception
+    from ml.records.atomic import write_json
+    from ml.records.models import choose_device
+
+    sources = [_titled(text) for text in options.images]
+    device = choose_device(options.device)
+    measuring = Measuring(
+        load_inception(options.inception).to(device),
+        sizes=tuple(options.sizes),
+        batch_size=options.batch_size,
+        device=str(device),
+        seed=options.seed,
+    )
+    results = compare_sets(sources, options.reference, measuring, options.reference_limit)
+    for title, scores in results.items():
+        print(title)
+        for name, value in scores.metrics.items():
+            print(f"  {name:<24} {value:.4f}")
+        for name, count in scores.counts.items():
+            print(f"  {name:<24} {count}")
+        for note in scores.notes:
+            print(f"  note: {note}")
+    for row in measuring.exclusions.to_frame().itertuples():
+        print(f"left out: {row.sample_id}: {row.reason}: {row.detail}")
+    if options.json:
+        write_json(
+            options.json, {t: {**s.as_dict(), "notes": list(s.notes)} for t, s in results.items()}
+        )
+    return 0
+
+
+def _titled(text: str) -> tuple[str, Path]:
+    """`TITLE=PATH` or a path, whose name then is the title; a path may hold an equals sign."""
+    title, separator, rest = text.partition("=")
+    if separator and not Path(text).exists():
+        return title, Path(rest)
+    return Path(text).name, Path(text)

@@ -24,7 +24,6 @@ from ml.records.exclusions import Exclusions
 
 NAME = "aflw2000"
 MAX_ANGLE_DEG = 99.0
-TOO_FAR = "angle over 99 degrees"
 
 
 def read_aflw2000(root: Path, exclusions: Exclusions) -> Iterator[BenchmarkSample[HeadPose]]:
@@ -50,7 +49,7 @@ def read_aflw2000(root: Path, exclusions: Exclusions) -> Iterator[BenchmarkSampl
             exclusions.add(path.stem, reasons.DAMAGED_ANNOTATION, str(error))
             continue
         if truth is None:
-            exclusions.add(path.stem, TOO_FAR, "as written, before it is wrapped")
+            exclusions.add(path.stem, reasons.ANGLE_OVER_99, "as written, before wrapping")
             continue
         yield BenchmarkSample(path.stem, image_loader(path.with_suffix(".jpg")), truth)
 

@@ -1,4 +1,4 @@
-"""Commands on public benchmarks: score a file of predictions.
+"""Commands on public benchmarks: score a file of predictions, run a model on a set.
 
 Everything heavy is imported when a command runs, so that `--help` is quick.
 """
@@ -8,13 +8,17 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ml.benchmarks import quality_cli
+
+if TYPE_CHECKING:
+    from ml.benchmarks.scoring import BenchmarkResult
 
 Run = Callable[[argparse.Namespace], int]
 Add = Callable[[str, Run, str], argparse.ArgumentParser]
 #: What the help lists; `ml.benchmarks.sets` has them all.
-SET_NAMES = ("aflw2000", "biwi", "dad", "fddb", "wider")
+SET_NAMES = ("aflw2000", "biwi", "dad", "fddb", "wider", "dad-test", "coco", "renders")
 DEFAULT_HEAD_MODEL = Path("data/head_model/head_model.npz")
 _SHOWN = 8
 
@@ -37,6 +41,27 @@ def add_commands(add: Add) -> None:
     )
     _add_protocol(parser)
     parser.add_argument("--json", type=Path, required=True, metavar="FILE", help="where to write")
+    parser = add("benchmark", benchmark, "run a model on a public benchmark and score it")
+    parser.add_argument("set", choices=SET_NAMES, metavar="SET", help=", ".join(SET_NAMES))
+    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="the set's folder")
+    parser.add_argument(
+        "--model",
+        type=Path,
+        required=True,
+        metavar="PATH",
+        help="a model folder, an export, an official .trcd, .onnx or .pth, or predictions",
+    )
+    _add_protocol(parser)
+    parser.add_argument(
+        "--boxes",
+        metavar="KIND",
+        help="head, face_half_pi or face_pi: what of a head is scored as its box; faces on FDDB "
+        "and WIDER FACE if unsaid",
+    )
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="for scores, exclusions and what was found"
+    )
     quality_cli.add_commands(add)
 
 
@@ -45,9 +70,8 @@ def _add_protocol(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--head-model",
         type=Path,
-        default=DEFAULT_HEAD_MODEL,
         metavar="FILE",
-        help="of the predictions, where a metric needs one (%(default)s)",
+        help="head_model.npz of the parameters; found beside a model, or the project's",
     )
 
 
@@ -56,11 +80,34 @@ def score(options: argparse.Namespace) -> int:
     from ml.benchmarks.scoring import score as run
     from ml.records.atomic import write_json
 
+    head_model = options.head_model or DEFAULT_HEAD_MODEL
+    result = run(options.set, options.truth, options.predictions, options.protocol, head_model)
+    write_json(options.json, result.as_json())
+    _show(result)
+    return 0
+
+
+def benchmark(options: argparse.Namespace) -> int:
+    """Run a model and write the metrics."""
+    from ml.benchmarks.running import benchmark as run
+
     result = run(
-        options.set, options.truth, options.predictions, options.protocol, options.head_model
+        options.set,
+        options.data,
+        options.model,
+        options.protocol,
+        options.out,
+        options.head_model,
+        options.boxes,
+        options.device,
     )
-    values = result.as_json()
-    write_json(options.json, values)
+    _show(result)
+    if options.out:
+        print(f"written: {options.out / 'scores.json'}")
+    return 0
+
+
+def _show(result: BenchmarkResult) -> None:
     for name, value in result.scores.metrics.items():
         low, high = result.scores.intervals.get(name, (float("nan"), float("nan")))
         print(f"{name:<28} {value:10.4f}   [{low:.4f}, {high:.4f}]")
@@ -70,8 +117,7 @@ def score(options: argparse.Namespace) -> int:
         print(f"left out: {count} {reason}")
     for row in result.exclusions.to_frame().head(_SHOWN).itertuples():
         print(f"  {row.sample_id}: {row.detail}")
-    for difference in values["count_differences"]:
+    for difference in result.differences:
         print(f"warning: not the published set: {difference}")
-    for note in values["notes"]:
+    for note in result.scores.notes:
         print(f"note: {note}")
-    return 0

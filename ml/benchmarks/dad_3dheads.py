@@ -30,6 +30,7 @@ from ml.records.atomic import atomic_write
 from ml.records.exclusions import Exclusions
 
 NAME = "dad"
+TEST_NAME = "dad-test"
 SUBSETS = ("val", "test", "train")
 #: Name in the submission -> field of a prediction.
 SUBMISSION_FIELDS = {

@@ -39,13 +39,9 @@ class ObjectFile(Mapping[str, Any]):
         if text.peek() == "}":
             return
         while True:
-            key = text.value()[0]
+            name = text.key()
             text.expect(":")
-            text.peek()
-            _, start, end = text.value()
-            if not isinstance(key, str):
-                raise PredictionError(f"{self.path}: expected a text as key, got {key!r}")
-            name = key.encode("latin-1", "surrogatepass").decode("utf-8", "replace")
+            start, end = text.value()
             if name in self._places:
                 raise PredictionError(f"{self.path}: {name!r} stands there twice")
             self._places[name] = (start, end)
@@ -91,12 +87,24 @@ class _Scanner:
             raise self._wrong(f"expected {character!r}, got {found!r}")
         self._position += 1
 
-    def value(self) -> tuple[Any, int, int]:
-        """The next value, and where it begins and ends in the file."""
+    def key(self) -> str:
+        """The next value, which must be a text."""
+        start, end = self.value()
+        raw = self._text[start - self._before : end - self._before].encode("latin-1")
+        try:
+            key = json.loads(raw)
+        except ValueError as error:
+            raise self._wrong(f"key {raw!r}: {error}") from error
+        if not isinstance(key, str):
+            raise PredictionError(f"{self._path}: expected a text as key, got {key!r}")
+        return key
+
+    def value(self) -> tuple[int, int]:
+        """Where the next value begins and ends in the file."""
         self.peek()
         while True:
             try:
-                value, end = self._decoder.raw_decode(self._text, self._position)
+                _, end = self._decoder.raw_decode(self._text, self._position)
             except (ValueError, RecursionError) as error:
                 if self._more():
                     continue
@@ -105,7 +113,7 @@ class _Scanner:
             if end == len(self._text) and self._more():
                 continue
             start, self._position = self._before + self._position, end
-            return value, start, self._before + end
+            return start, self._before + end
 
     def _more(self) -> bool:
         if self._ended:

@@ -276,7 +276,7 @@ class DadScorer:
         """Measure one head."""
         mesh = sample.truth
         if mesh is None:
-            raise PredictionError("dad: the annotations of this subset are withheld")
+            raise PredictionError(f"dad: {sample.sample_id} has no annotation")
         truth = DadTruth(
             mesh.vertices_world,
             self._topology.landmarks(mesh.vertices_px),
@@ -289,6 +289,28 @@ class DadScorer:
     def finish(self, seed: int = 0, resamples: int = RESAMPLES) -> Scores:
         """Average."""
         return score_dad(self._errors, self._found, seed, resamples)
+
+
+class SubmissionScorer:
+    """A set whose truth is withheld: it only counts what a submission holds."""
+
+    def __init__(self) -> None:
+        """Start without images."""
+        self._images = self._found = 0
+
+    def add(self, sample: BenchmarkSample[Any], prediction: Any | None) -> None:
+        """Count one image."""
+        self._images += 1
+        self._found += prediction is not None
+
+    def finish(self, seed: int = 0, resamples: int = RESAMPLES) -> Scores:
+        """The counts."""
+        counts = {
+            "num_images": self._images,
+            "num_found": self._found,
+            "num_missed": self._images - self._found,
+        }
+        return Scores("submission", {}, {}, counts, ("the truth of this set is withheld",))
 
 
 def _with(scores: Scores, notes: tuple[str, ...]) -> Scores:

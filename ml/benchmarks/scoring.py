@@ -15,6 +15,8 @@ from ml.benchmarks.samples import BenchmarkSample
 from ml.benchmarks.scorers import Scorer
 from ml.benchmarks.scores import RESAMPLES, Scores
 from ml.benchmarks.sets import BenchmarkSet, Situation, benchmark_set
+from ml.imaging.io import UnreadableImage
+from ml.records import reasons
 from ml.records.exclusions import Exclusions
 from ml.records.progress import progress
 
@@ -170,11 +172,15 @@ def score_with(
             f"{benchmark.name}: protocol must be one of {', '.join(benchmark.protocols)}, got "
             f"{protocol!r}"
         )
-    exclusions = exclusions or Exclusions(STAGE)
+    exclusions = Exclusions(STAGE) if exclusions is None else exclusions
     scorer, counter = benchmark.scorer(protocol, situation), SetCounter(benchmark)
     fitting, first = 0, ""
     for sample in progress(benchmark.read(situation.root, exclusions), f"scoring {benchmark.name}"):
-        prediction = predict(sample)
+        try:
+            prediction = predict(sample)
+        except UnreadableImage as error:
+            exclusions.add(sample.sample_id, reasons.DAMAGED_IMAGE, str(error))
+            continue
         fitting += known is not None and sample.sample_id in known
         first = first or sample.sample_id
         counter.add(sample)

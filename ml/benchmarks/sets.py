@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ml.benchmarks import aflw2000, biwi, dad_3dheads, fddb, wider
+from ml.benchmarks import aflw2000, biwi, coco, dad_3dheads, fddb, renders, wider
 from ml.benchmarks.files import MissingBenchmarkFile, image_size
 from ml.benchmarks.metrics_dad import DadTopology
 from ml.benchmarks.metrics_pose import POSE_PROTOCOLS
@@ -21,8 +22,10 @@ from ml.benchmarks.scorers import (
     FddbScorer,
     PoseScorer,
     Scorer,
+    SubmissionScorer,
     WiderScorer,
 )
+from ml.records import reasons
 from ml.records.exclusions import Exclusions
 
 if TYPE_CHECKING:
@@ -38,10 +41,12 @@ class Situation:
     Attributes:
         root: the set's folder.
         head_model_path: the head model whose vertices and landmarks the predictions have.
+        loaded: the same, if it is in memory already.
     """
 
     root: Path
     head_model_path: Path | None = None
+    loaded: HeadModel | None = None
 
     @cached_property
     def head_model(self) -> HeadModel:
@@ -52,6 +57,8 @@ class Situation:
         """
         from ml.flame.head_model import HeadModel
 
+        if self.loaded is not None:
+            return self.loaded
         path = self.head_model_path
         if path is None or not path.is_file():
             raise FileNotFoundError(
@@ -68,17 +75,19 @@ class BenchmarkSet:
     Attributes:
         name: as it is called on the command line.
         title: as the paper calls it.
+        kind: what its truth is: boxes, pose or mesh.
         protocols: whose rules it can be scored by, the usual one first.
         read: folder and exclusions to samples.
         count: what a sample adds to the set's counts: a number is summed, of texts the different
             ones are counted.
         open_predictions: a file or folder to image id -> predictions.
         scorer: protocol and situation to a scorer.
-        published_counts: name -> name in `published.PUBLISHED_COUNTS`, for counts of the run.
+        excluded_counts: reason of an exclusion -> the count that it adds to.
     """
 
     name: str
     title: str
+    kind: str
     protocols: tuple[str, ...]
     read: Callable[[Path, Exclusions], Iterator[BenchmarkSample[Any]]]
     count: Callable[[BenchmarkSample[Any]], Counts]
@@ -123,6 +132,10 @@ def _count_wider(sample: BenchmarkSample[FaceBoxes]) -> Counts:
     return counts
 
 
+def _count_boxes(sample: BenchmarkSample[FaceBoxes]) -> Counts:
+    return {"num_images": 1, "num_boxes": len(sample.truth)}
+
+
 def _count_pose(sample: BenchmarkSample[HeadPose]) -> Counts:
     counts: dict[str, int | str] = {"num_images": 1, "num_annotations": 1}
     return counts | ({"num_sequences": sample.truth.group} if sample.truth.group else {})
@@ -152,16 +165,18 @@ SETS: Mapping[str, BenchmarkSet] = {
         BenchmarkSet(
             aflw2000.NAME,
             "AFLW2000-3D",
+            "pose",
             ("ours", *(p for p in POSE_PROTOCOLS if p != "ours"), "68"),
             aflw2000.read_aflw2000,
             _count_pose,
             _jsonl_or(read_angle_table),
             lambda protocol, situation: PoseScorer(aflw2000.NAME, protocol),
-            {aflw2000.TOO_FAR: "num_excluded_angles"},
+            {reasons.ANGLE_OVER_99: "num_excluded_angles"},
         ),
         BenchmarkSet(
             biwi.NAME,
             "BIWI",
+            "pose",
             ("ours", *(p for p in POSE_PROTOCOLS if p != "ours")),
             biwi.read_biwi,
             _count_pose,
@@ -170,7 +185,8 @@ SETS: Mapping[str, BenchmarkSet] = {
         ),
         BenchmarkSet(
             dad_3dheads.NAME,
-            "DAD-3DHeads",
+            "DAD-3DHeads val",
+            "mesh",
             ("dad-3dheads",),
             dad_3dheads.read_dad,
             lambda sample: {"num_images": 1},
@@ -180,6 +196,7 @@ SETS: Mapping[str, BenchmarkSet] = {
         BenchmarkSet(
             fddb.NAME,
             "FDDB",
+            "boxes",
             ("fddb", "coco"),
             fddb.read_fddb,
             _count_fddb,
@@ -189,11 +206,42 @@ SETS: Mapping[str, BenchmarkSet] = {
         BenchmarkSet(
             wider.NAME,
             "WIDER FACE val",
+            "boxes",
             ("wider-python", "coco"),
             wider.read_wider,
             _count_wider,
             _jsonl_or(wider.WiderPredictions),
             _wider_scorer,
+        ),
+        BenchmarkSet(
+            dad_3dheads.TEST_NAME,
+            "DAD-3DHeads test",
+            "mesh",
+            ("submission",),
+            functools.partial(dad_3dheads.read_dad, subset="test"),
+            lambda sample: {"num_images": 1},
+            dad_3dheads.DadSubmission,
+            lambda protocol, situation: SubmissionScorer(),
+        ),
+        BenchmarkSet(
+            coco.NAME,
+            "COCO file",
+            "boxes",
+            ("coco",),
+            coco.read_coco_boxes,
+            _count_boxes,
+            PredictionFile,
+            lambda protocol, situation: BoxScorer(),
+        ),
+        BenchmarkSet(
+            renders.NAME,
+            "our held-out renders",
+            "boxes",
+            ("coco",),
+            renders.read_renders,
+            _count_boxes,
+            PredictionFile,
+            lambda protocol, situation: BoxScorer(),
         ),
     )
 }

@@ -48,7 +48,7 @@ def test_aflw_is_read_as_published_and_wild_angles_are_left_out(tmp_path):
         np.testing.assert_allclose(sample.truth.landmarks_px, aflw_landmarks(name), atol=1e-3)
     assert samples["image00002"].load_image().shape == (450, 450, 3)
     row = exclusions.to_frame().iloc[0]
-    assert (row["sample_id"], row["reason"]) == ("image00008", "angle over 99 degrees")
+    assert (row["sample_id"], row["reason"]) == ("image00008", "angle_over_99")
 
 
 def test_a_broken_mat_file_is_one_exclusion(tmp_path):

@@ -1,0 +1,177 @@
+"""Runs a model on a benchmark: reads images one by one, predicts, scores, writes what it found."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ml.benchmarks.dad_3dheads import write_dad_submission
+from ml.benchmarks.fddb import write_fddb_text
+from ml.benchmarks.predictors import (
+    Convert,
+    DetectorHeads,
+    dad_of,
+    faces_of,
+    head_boxes,
+    poses_of,
+)
+from ml.benchmarks.samples import BenchmarkSample
+from ml.benchmarks.scorers import FddbScorer
+from ml.benchmarks.scores import RESAMPLES
+from ml.benchmarks.scoring import STAGE, BenchmarkResult, score, score_with
+from ml.benchmarks.sets import BenchmarkSet, Situation, benchmark_set
+from ml.benchmarks.wider import write_wider_text
+from ml.flame.head_model import HeadModel
+from ml.imaging.io import UnreadableImage
+from ml.records.atomic import write_json, write_text
+from ml.records.exclusions import Exclusions
+
+BOX_KINDS = ("head", "face_half_pi", "face_pi")
+_FACE_SETS = ("fddb", "wider")
+_PREDICTION_SUFFIXES = (".jsonl", ".json", ".csv", ".txt")
+
+
+def is_predictions(model: Path) -> bool:
+    """Whether a path holds predictions and not a model: by its ending, or a folder of texts."""
+    model = Path(model)
+    if model.is_dir():
+        return not (model / "config.json").is_file()
+    return model.suffix in _PREDICTION_SUFFIXES
+
+
+def benchmark(
+    name: str,
+    data: Path,
+    model: Path,
+    protocol: str | None = None,
+    out: Path | None = None,
+    head_model: Path | None = None,
+    boxes: str | None = None,
+    device: str = "auto",
+    seed: int = 0,
+    resamples: int = RESAMPLES,
+) -> BenchmarkResult:
+    """Score a model on a set.
+
+    Args:
+        name: the benchmark's name.
+        data: the set's folder, with its images.
+        model: a folder of ours, an export, an official .trcd, .onnx or .pth file, or predictions.
+        protocol: whose rules; the set's first by default.
+        out: receives `scores.json`, `exclusions.csv`, what was found, and the set's official form
+            of predictions; what is found there from an earlier run of the same model is not
+            predicted again.
+        head_model: the head model of the parameters; found beside the model by default.
+        boxes: what of a head is scored as a box: `head`, or its face by one of the two readings of
+            the paper's yaw rule; faces for FDDB and WIDER FACE by default, else heads.
+        device: auto, cpu, cuda or cuda:N.
+        seed: run seed of the bootstrap.
+        resamples: how often the images are drawn again.
+
+    Returns:
+        The result.
+
+    Raises:
+        ValueError: no such set, protocol or kind of boxes, or the model cannot be used.
+        FileNotFoundError: a file of the set or the head model is missing.
+    """
+    benchmark = benchmark_set(name)
+    if is_predictions(model):
+        result = score(name, data, model, protocol, head_model, seed, resamples)
+        return _written(result, out)
+    protocol = protocol or benchmark.protocols[0]
+    exclusions = Exclusions(STAGE)
+    heads = DetectorHeads(model, head_model, out, device)
+    try:
+        convert = converter(benchmark, protocol, heads.head_model, boxes)
+        situation = Situation(Path(data), head_model, heads.head_model)
+        result = score_with(
+            benchmark,
+            situation,
+            lambda sample: convert(sample, heads(sample)),
+            heads.name,
+            protocol,
+            exclusions=exclusions,
+            seed=seed,
+            resamples=resamples,
+        )
+        if out is not None:
+            _write_form(benchmark, situation, heads, convert, Path(out))
+    finally:
+        heads.close()
+    return _written(result, out)
+
+
+def converter(
+    benchmark: BenchmarkSet, protocol: str, head_model: HeadModel | None, boxes: str | None = None
+) -> Convert:
+    """What turns a detector's heads into what a set's protocol scores.
+
+    Args:
+        benchmark: the set.
+        protocol: its protocol.
+        head_model: the head model of the parameters, if there is one.
+        boxes: one of `BOX_KINDS`, see :func:`benchmark`.
+
+    Returns:
+        Sample and heads to predictions.
+
+    Raises:
+        ValueError: no such kind of boxes, or a head model is needed and there is none.
+    """
+    kind = boxes or ("face_half_pi" if benchmark.name in _FACE_SETS else "head")
+    if kind not in BOX_KINDS:
+        raise ValueError(f"boxes: expected one of {', '.join(BOX_KINDS)}, got {kind!r}")
+    if benchmark.kind == "boxes" and kind == "head":
+        return head_boxes()
+    if head_model is None:
+        raise ValueError(
+            f"{benchmark.name}: the detector has no head model beside it, from which faces, "
+            "landmarks and meshes follow; name its head_model.npz with --head-model"
+            + ("" if benchmark.kind != "boxes" else ", or score head boxes with --boxes head")
+        )
+    if benchmark.kind == "boxes":
+        return faces_of(head_model, kind.removeprefix("face_"))
+    return poses_of(head_model, protocol) if benchmark.kind == "pose" else dad_of(head_model)
+
+
+def _write_form(
+    benchmark: BenchmarkSet,
+    situation: Situation,
+    heads: DetectorHeads,
+    convert: Convert,
+    out: Path,
+) -> None:
+    """The set's official form of predictions, from what was found and remembered."""
+
+    def everything() -> Iterator[tuple[str, Any]]:
+        sample: BenchmarkSample[Any]
+        for sample in benchmark.read(situation.root, Exclusions(STAGE)):
+            try:
+                prediction = convert(sample, heads(sample))
+            except UnreadableImage:
+                # has its row among the exclusions already
+                continue
+            if prediction is not None:
+                yield sample.sample_id, prediction
+
+    if benchmark.name == "fddb":
+        write_fddb_text(out / "detections.txt", everything())
+    elif benchmark.name == "wider":
+        for image, prediction in everything():
+            write_wider_text(out / "detections", image, prediction)
+    elif benchmark.kind == "mesh":
+        write_dad_submission(out / "submission.json", everything())
+
+
+def _written(result: BenchmarkResult, out: Path | None) -> BenchmarkResult:
+    if out is None:
+        return result
+    out = Path(out)
+    write_json(out / "scores.json", result.as_json())
+    write_text(out / "exclusions.csv", result.exclusions.to_frame().to_csv(index=False))
+    if isinstance(result.scorer, FddbScorer) and result.scorer.curves is not None:
+        for kind, file in (("discrete", "DiscROC.txt"), ("continuous", "ContROC.txt")):
+            write_text(out / file, "\n".join(result.scorer.curves.lines(kind)) + "\n")
+    return result

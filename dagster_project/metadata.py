@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import base64
 import logging
 from collections.abc import Mapping
 from pathlib import Path
+from urllib.parse import quote
 
 import dagster as dg
 import numpy as np
@@ -13,12 +13,11 @@ import pandas as pd
 
 from assets.checks.validation import Outcome
 from dagster_project.markers import Marker
-from ml.imaging.io import decode_image, encode_jpeg
 
 logger = logging.getLogger(__name__)
 
-#: Pictures are stored inline in Dagster's event log, so they are made small.
-PICTURE_WIDTH = 800
+#: Where the server of `vggheads ui` gives out image files of the project.
+FILES_URL = "/project"
 MAX_TABLE_ROWS = 200
 
 Metadata = dict[str, dg.MetadataValue]
@@ -33,7 +32,7 @@ def unit_metadata(root: Path, marker: Marker) -> Metadata:
     }
     values.update({name: _scalar(value) for name, value in marker.metadata.items()})
     for name, path in marker.pictures.items():
-        values[f"picture: {name}"] = picture(root / path)
+        values[f"picture: {name}"] = picture(root, path)
     return values
 
 
@@ -64,17 +63,18 @@ def table(frame: pd.DataFrame) -> dg.TableMetadataValue:
     return dg.MetadataValue.table(records, dg.TableSchema(columns))
 
 
-def picture(path: Path) -> dg.MetadataValue:
-    """A picture inline in Markdown, shrunk to `PICTURE_WIDTH`."""
-    import cv2
+def picture(root: Path, name: str) -> dg.MetadataValue:
+    """A reference to an image file, which `vggheads ui` shows; the event log holds no pixel.
 
-    image = decode_image(path)
-    height, width = image.shape[:2]
-    if width > PICTURE_WIDTH:
-        size = (PICTURE_WIDTH, max(1, round(height * PICTURE_WIDTH / width)))
-        image = np.ascontiguousarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA))
-    data = base64.b64encode(encode_jpeg(image, 75)).decode()
-    return dg.MetadataValue.md(f"![{path.stem}](data:image/jpeg;base64,{data})")
+    What is in the event log cannot be edited: an image that has to go would stay there.
+
+    Args:
+        root: the project folder.
+        name: the file's path, relative to it.
+    """
+    if not (root / name).is_file():
+        return dg.MetadataValue.text(f"{name} (removed)")
+    return dg.MetadataValue.md(f"![{Path(name).stem}]({FILES_URL}/{quote(name)})\n\n`{name}`")
 
 
 def check_metadata(outcome: Outcome, docs: Path) -> Metadata:

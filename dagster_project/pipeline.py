@@ -32,6 +32,7 @@ from dagster_project.markers import (
     write_marker,
 )
 from dagster_project.params import Params, read_params
+from ml.records.atomic import remove, remove_temporaries
 from ml.records.ids import shard_name
 from ml.records.report import StageReport
 from ml.records.workspace import Workspace
@@ -225,12 +226,11 @@ class Pipeline:
         wanted = set(self.units(stage))
         for out in self.graph[stage].outs:
             folder = self.root / out
-            for path in folder.rglob(".tmp-*"):
-                path.unlink(missing_ok=True)
+            remove_temporaries(folder)
             if self.assets[stage].sharded:
-                for path in folder.rglob("*-[0-9][0-9][0-9][0-9][0-9][.-_]*"):
+                for path in list(folder.rglob("*-[0-9][0-9][0-9][0-9][0-9][.-_]*")):
                     if _SHARD_NAME.match(path.name)[0] not in wanted:
-                        path.unlink()
+                        remove(path)
 
     def drop_work(self, stage: str) -> None:
         """Remove unfinished work of a stage, once it is recorded."""

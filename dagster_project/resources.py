@@ -51,7 +51,9 @@ class MLflowResource(dg.ConfigurableResource):
     @property
     def tracking_uri(self) -> str:
         """Address of the store."""
-        return f"sqlite:///{(Path(self.folder) / 'mlflow.db').resolve()}"
+        from ml.training.tracking import sqlite_uri
+
+        return sqlite_uri(Path(self.folder) / "mlflow.db")
 
     @contextmanager
     def run(

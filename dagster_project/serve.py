@@ -35,13 +35,13 @@ def serve(root: Path, home: Path) -> int:
     store, experiment = open_store(root / "mlruns", EXPERIMENT)
     artifacts = (root / "mlruns" / "artifacts").as_uri()
     python = [sys.executable, "-m"]
-    dagster = [*python, "dagster", "dev", "-m", "dagster_project.definitions"]
+    dagster = [*python, "dagster_project.webserver", str(root), "--port", str(DAGSTER_PORT)]
+    # Sensors and schedules; it listens nowhere.
+    daemon = [*python, "dagster._daemon", "run", "-m", "dagster_project.definitions"]
     mlflow = [*python, "mlflow", "server", "--workers", "1", "--backend-store-uri", store]
     commands = {
-        "Dagster": (
-            f"http://{HOST}:{DAGSTER_PORT}",
-            [*dagster, *_address(DAGSTER_PORT)],
-        ),
+        "Dagster": (f"http://{HOST}:{DAGSTER_PORT}", dagster),
+        "daemon": ("", daemon),
         "MLflow": (
             # Its own start page is an overview of things that are not runs.
             f"http://{HOST}:{MLFLOW_PORT}/#/experiments/{experiment}/runs",
@@ -54,6 +54,8 @@ def serve(root: Path, home: Path) -> int:
         for name, (_, command) in commands.items():
             servers[name] = _start(command, root, home / f"{name.lower()}.log")
         for name, (address, _) in commands.items():
+            if not address:
+                continue
             if not _wait_until_up(address, servers[name]):
                 say(f"{name} did not start; its log: {home / f'{name.lower()}.log'}")
                 return 1

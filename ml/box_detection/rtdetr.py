@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tempfile
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +22,7 @@ from transformers.utils import logging as transformers_logging
 from ml.box_detection.base import Boxes, Image, Scores
 from ml.imaging.boxes import clip_boxes, nms
 from ml.imaging.letterbox import Letterbox, letterbox_image
-from ml.records.atomic import write_bytes, write_json
+from ml.records.atomic import temporary_folder, write_json
 from ml.records.config import StageConfig
 
 # Its bars over a megabyte of weights would cut into the stages' own.
@@ -319,12 +319,11 @@ class RTDetrDetector:
         Args:
             folder: created if missing.
         """
-        folder.mkdir(parents=True, exist_ok=True)
         # The library writes in place; whole files are moved in afterwards.
-        with tempfile.TemporaryDirectory(prefix=".tmp-", dir=folder) as temporary:
+        with temporary_folder(folder) as temporary:
             self.model.save_pretrained(temporary)
             for name in ("config.json", WEIGHTS_FILE):
-                write_bytes(folder / name, (Path(temporary) / name).read_bytes())
+                os.replace(temporary / name, folder / name)
         write_json(folder / INPUT_FILE, {"input_size": self.input_size})
 
     def detect(self, images: Sequence[Image]) -> list[tuple[Boxes, Scores]]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -75,6 +76,23 @@ def atomic_write(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         remove(temporary)
+
+
+@contextmanager
+def temporary_folder(beside: Path) -> Iterator[Path]:
+    """Yield a new empty folder for unfinished work, which goes in the end.
+
+    Args:
+        beside: the folder to make it in, created if missing: not the system's, which may be
+            missing, or too small for what is put there.
+    """
+    beside = Path(beside)
+    beside.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-", dir=beside))
+    try:
+        yield folder
+    finally:
+        remove(folder)
 
 
 @contextmanager

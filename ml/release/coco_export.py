@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
@@ -13,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from ml.labels.coco import HEAD_CATEGORY_ID, HEAD_CATEGORY_NAME
-from ml.records.atomic import atomic_write, write_bytes
+from ml.records.atomic import atomic_write, temporary_path, write_bytes
 from ml.records.tables import Column, TableSpec, TableWriter, table_writer
 from ml.release.source import DatasetItem
 
@@ -63,7 +62,7 @@ class _SplitWriter:
         folder = self._root / "annotations"
         folder.mkdir(parents=True, exist_ok=True)
         self._target = self._stack.enter_context(atomic_write(folder / f"{self._split}.json"))
-        self._paths = {part: folder / f".tmp-{os.getpid()}-{self._split}.{part}" for part in _PARTS}
+        self._paths = {part: temporary_path(folder / f"{self._split}.{part}") for part in _PARTS}
         self._files: dict[str, IO[str]] = {}
         for part, path in self._paths.items():
             self._stack.callback(path.unlink, missing_ok=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from ml.dataset.card import with_front_matter
-from ml.records.atomic import write_json, write_text
+from ml.records.atomic import atomic_folder, write_json, write_text
 from ml.records.exclusions import Exclusions
 from ml.records.progress import progress
 from ml.records.register import check_export, lookup, permission
@@ -76,17 +76,12 @@ def export_dataset(ws: Workspace, request: ExportRequest) -> StageReport:
     exclusions = Exclusions("export")
     total = count_kept(ws, request.splits)
     target = request.target
-    temporary = target.with_name(f".tmp-{target.name}")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
     items = progress(iter_dataset(ws, exclusions, request.splits), "export", total)
-    count = FORMATS[request.format](items, temporary)
-    _write_card(ws, request, temporary)
-    _write_licences(request, temporary)
-    write_text(temporary / EXCLUSIONS_NAME, exclusions.to_frame().to_csv(index=False))
-    if target.exists():
-        target.rmdir()
-    temporary.rename(target)
+    with atomic_folder(target) as temporary:
+        count = FORMATS[request.format](items, temporary)
+        _write_card(ws, request, temporary)
+        _write_licences(request, temporary)
+        write_text(temporary / EXCLUSIONS_NAME, exclusions.to_frame().to_csv(index=False))
     return StageReport(
         num_in=total,
         num_out=count,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
@@ -13,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from ml.records import reasons
-from ml.records.atomic import write_bytes, write_json, write_text
+from ml.records.atomic import remove, temporary_path, write_bytes, write_json, write_text
 from ml.records.exclusions import Exclusions
 from ml.records.ids import shard_name
 from ml.records.progress import progress
@@ -100,7 +99,8 @@ class _Split:
     def __init__(self, folder: Path) -> None:
         self.count = 0
         self._folder = folder
-        self._temporary = folder.with_name(f".tmp-{os.getpid()}-{folder.name}")
+        self._temporary = temporary_path(folder)
+        remove(self._temporary)
         self._metrics: list[dict[str, str | int | float | None]] = []
         for name in ("images", "annotations"):
             (self._temporary / name).mkdir(parents=True, exist_ok=True)
@@ -124,8 +124,7 @@ class _Split:
         # Removed pictures are not written, so nobody has to be told to skip them.
         write_text(self._temporary / "files.txt", "")
         write_json(self._temporary / "metrics.json", self._metrics)
-        if self._folder.exists():
-            shutil.rmtree(self._folder)
+        remove(self._folder)
         os.replace(self._temporary, self._folder)
 
 

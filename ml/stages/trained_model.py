@@ -182,7 +182,7 @@ def run(
     )
     write_text(folder / "CARD.md", card)
     tags = {"stage": stage, "licence": licence, "head_model": head_model.sha256}
-    _register(folder, config, tracker, train[0].image_rgb, card, tags)
+    _register(folder, config, tracker, card, tags)
     finish_work(ws, stage)
     return report
 
@@ -372,7 +372,6 @@ def _register(
     folder: Path,
     config: TrainedModelConfig,
     tracker: Tracker,
-    example: NDArray[np.uint8],
     card: str,
     tags: Mapping[str, str],
 ) -> None:
@@ -388,7 +387,8 @@ def _register(
             artifacts={pyfunc_model.ARTIFACT: folder},
             signature=pyfunc_model.signature(),
             code_paths=[Path(ml.__file__).parent],
-            input_example=example[None],
+            # Shapes are all it is for; an image of the dataset would outlive its removal.
+            input_example=np.zeros((1, *2 * (config.loader.image_size,), 3), np.uint8),
             pip_requirements=["torch", "numpy", "pandas", "opencv-python-headless", "safetensors"],
             tags={**tags, "supervision": config.supervision, "size": config.size},
             description=card,

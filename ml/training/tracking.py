@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import sqlite3
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,6 +14,8 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
+
+from ml.records.atomic import remove_temporaries, temporary_path
 
 if TYPE_CHECKING:
     from lightning.pytorch.loggers import Logger
@@ -333,6 +336,41 @@ def _active_run(run_id: str) -> Iterator[None]:
     client.update_run(run_id, status=status)
 
 
+def sqlite_uri(database: Path) -> str:
+    """The address of a database for MLflow, whatever characters its path holds.
+
+    Args:
+        database: path of the file.
+
+    Returns:
+        `sqlite:///...`, in which `%`, `?` and `#` stand for themselves.
+    """
+    from sqlalchemy import URL
+
+    address = URL.create("sqlite", database=str(Path(database).resolve()))
+    return str(address.render_as_string(hide_password=False))
+
+
+def _relocate(database: Path, old: str, new: str) -> None:
+    """Bring addresses of artifacts up to a folder that was moved or copied.
+
+    MLflow stores them as absolute: without this, a copied project would write into the original.
+    """
+    _LOGGER.warning("the runs' artifacts were at %s and are now at %s", old, new)
+    places = [
+        ("experiments", "artifact_location"), ("runs", "artifact_uri"),
+        ("model_versions", "source"), ("model_versions", "storage_location"),
+        ("logged_models", "artifact_location"),
+    ]  # fmt: skip
+    with contextlib.closing(sqlite3.connect(database)) as connection, connection:
+        for table, column in places:
+            connection.execute(
+                f"UPDATE {table} SET {column} = ? || substr({column}, ?) "
+                f"WHERE {column} = ? OR substr({column}, 1, ?) = ?",
+                (new, len(old) + 1, old, len(old) + 1, f"{old}/"),
+            )
+
+
 def open_store(folder: Path, experiment: str) -> tuple[str, str]:
     """Make a local store usable: sqlite database and artifacts in one folder.
 
@@ -353,19 +391,21 @@ def open_store(folder: Path, experiment: str) -> tuple[str, str]:
 
     folder.mkdir(parents=True, exist_ok=True)
     database = folder.resolve() / "mlflow.db"
-    uri = f"sqlite:///{database}"
+    uri = sqlite_uri(database)
     with FileLock(database.with_suffix(".lock")):
         if not database.exists():
-            unfinished = database.with_name(".tmp-mlflow.db")
-            unfinished.unlink(missing_ok=True)
+            remove_temporaries(folder)
+            unfinished = temporary_path(database)
             # Asking for anything builds the tables.
-            mlflow.MlflowClient(f"sqlite:///{unfinished}").get_experiment_by_name(experiment)
+            mlflow.MlflowClient(sqlite_uri(unfinished)).get_experiment_by_name(experiment)
             unfinished.replace(database)
         mlflow.set_tracking_uri(uri)
         found = mlflow.get_experiment_by_name(experiment)
-        if found is not None:
-            return uri, str(found.experiment_id)
         artifacts = (folder / "artifacts").resolve().as_uri()
+        if found is not None:
+            if found.artifact_location != artifacts:
+                _relocate(database, str(found.artifact_location), artifacts)
+            return uri, str(found.experiment_id)
         return uri, str(mlflow.create_experiment(experiment, artifact_location=artifacts))
 
 

@@ -190,3 +190,11 @@ def test_a_run_without_partitions_says_what_to_do(toy):
     assert len(told) == 1
     assert "numbers: this run names no partitions" in told[0]
     assert "choose 'Materialize'" in told[0]
+
+
+def test_folders_that_a_killed_writer_left_block_nothing(toy):
+    left = toy.root / "data" / "numbers" / ".tmp-123-model"
+    (left / "inner").mkdir(parents=True)
+    (left / "weights").write_text("half")
+    assert toy.run("materialize", "numbers", "--force") == 0
+    assert not left.exists()

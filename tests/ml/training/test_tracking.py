@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -124,3 +125,28 @@ def test_processes_may_make_the_store_at_once_and_a_torn_one_is_made_anew(tmp_pa
     assert all(process.returncode == 0 for process in processes), printed
     experiments = {out.strip() for out, _ in printed}
     assert experiments == {open_store(folder, "together")[1]}
+
+
+@pytest.mark.parametrize("name", ["plain", "50%20 of what?uri=true#ñ"])
+def test_a_store_works_in_a_folder_of_any_name_and_after_it_was_moved(tmp_path: Path, name: str):
+    import mlflow
+
+    folder = tmp_path / name / "mlruns"
+    with mlflow_run(folder, "test", "first") as tracker:
+        first = tracker.run_id
+        (tmp_path / "note.txt").write_text("x")
+        tracker.log_artifact(tmp_path / "note.txt")
+    assert (folder / "mlflow.db").stat().st_size > 0
+    assert list((folder / "artifacts").rglob("note.txt"))
+    if name != "plain":
+        return
+    moved = tmp_path / "copy of it" / "mlruns"
+    shutil.copytree(folder, moved)
+    (tmp_path / "other.txt").write_text("y")
+    with mlflow_run(moved, "test", "second") as tracker:
+        tracker.log_artifact(tmp_path / "other.txt")
+        client = mlflow.MlflowClient()
+        assert [item.path for item in client.list_artifacts(first)] == ["note.txt"]
+        assert str(moved.as_uri()) in client.get_run(first).info.artifact_uri
+    assert list(moved.rglob("other.txt"))
+    assert not list(folder.rglob("other.txt"))

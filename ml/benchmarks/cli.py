@@ -18,7 +18,19 @@ if TYPE_CHECKING:
 Run = Callable[[argparse.Namespace], int]
 Add = Callable[[str, Run, str], argparse.ArgumentParser]
 #: What the help lists; `ml.benchmarks.sets` has them all.
-SET_NAMES = ("aflw2000", "biwi", "dad", "fddb", "wider", "dad-test", "coco", "renders")
+SET_NAMES = (
+    "aflw2000",
+    "biwi",
+    "dad",
+    "fddb",
+    "wider",
+    "feng",
+    "now",
+    "dad-test",
+    "now-test",
+    "coco",
+    "renders",
+)
 DEFAULT_HEAD_MODEL = Path("data/head_model/head_model.npz")
 _SHOWN = 8
 

@@ -107,7 +107,7 @@ def read_mat(path: Path, keys: Sequence[str]) -> dict[str, Any]:
     """
     from scipy.io import loadmat
 
-    data = _read(path)
+    data = read_bytes(path)
     try:
         content = loadmat(io.BytesIO(data), variable_names=list(keys))
     except _MAT_DAMAGE as error:
@@ -130,7 +130,7 @@ def read_lines(path: Path) -> list[str]:
         UnreadableBenchmarkFile: it is not text.
     """
     try:
-        return _read(path).decode("utf-8").splitlines()
+        return read_bytes(path).decode("utf-8").splitlines()
     except UnicodeDecodeError as error:
         raise UnreadableBenchmarkFile(f"{path}: not UTF-8 text: {error}") from error
 
@@ -142,18 +142,24 @@ def read_json(path: Path) -> Any:
         MissingBenchmarkFile: there is no such file.
         UnreadableBenchmarkFile: it is not JSON, or larger than is accepted.
     """
-    data = _read(path)
+    data = read_bytes(path)
     try:
         return json.loads(data)
     except (ValueError, RecursionError) as error:
         raise UnreadableBenchmarkFile(f"{path}: not JSON: {short(str(error))}") from error
 
 
-def _read(path: Path) -> bytes:
+def read_bytes(path: Path, limit: int = MAX_JSON_BYTES) -> bytes:
+    """The content of a file, if it has no more bytes than a limit.
+
+    Raises:
+        MissingBenchmarkFile: there is no such file.
+        UnreadableBenchmarkFile: it is larger, or no regular file.
+    """
     if not path.exists():
         raise MissingBenchmarkFile(f"{path}: no such file")
     try:
-        return read_file(path, MAX_JSON_BYTES)
+        return read_file(path, limit)
     except UnreadableFile as error:
         raise UnreadableBenchmarkFile(str(error)) from error
 

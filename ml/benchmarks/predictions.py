@@ -30,6 +30,7 @@ from ml.benchmarks.conventions import (
     rotations_from_euler,
     rotations_from_matrices,
 )
+from ml.records.arrays import UnreadableArrays, read_array
 from ml.records.atomic import atomic_write
 
 FORMAT = "vggheads-predictions/1"
@@ -255,8 +256,8 @@ class PredictionFile(Mapping[str, HeadPredictions]):
         if not path.is_relative_to(self.path.parent.resolve()):
             raise PredictionError(f"vertices_file {name!r} lies outside {self.path.parent}")
         try:
-            return np.load(path, allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
+            return read_array(path)
+        except UnreadableArrays as error:
             raise PredictionError(
                 f"vertices_file {name!r}: not a readable .npy: {error}"
             ) from error

@@ -13,13 +13,17 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
+import torch
 
 from ml.benchmarks.face_boxes import face_boxes, visible_faces
 from ml.benchmarks.metrics_dad import SEVEN, DadPrediction
+from ml.benchmarks.metrics_scan import MeshPrediction
 from ml.benchmarks.predictions import HeadPredictions
 from ml.benchmarks.samples import BenchmarkSample
 from ml.flame.geometry import HeadGeometry
 from ml.flame.head_model import HeadModel
+from ml.flame.layer import FlameLayer
+from ml.flame.params import EXPRESSION, JAW
 from ml.imaging.boxes import box_iou
 from ml.imaging.io import to_rgb
 from ml.inference.detector import HeadDetector
@@ -216,6 +220,39 @@ def poses_of(head_model: HeadModel, protocol: str) -> Convert:
             face_boxes(geometry.vertices_px(chosen.flame), every),
             rotations=geometry.rotations(chosen.flame),
             landmarks_px=geometry.landmarks_px(chosen.flame),
+        )
+
+    return convert
+
+
+def scan_of(head_model: HeadModel) -> Convert:
+    """The face of the head that a scan belongs to: at rest, neutral, in millimetres.
+
+    Scans of both sets are of neutral faces, so expression and jaw are left out.
+
+    Args:
+        head_model: the head model.
+    """
+    geometry = HeadGeometry(head_model, "face")
+    every = np.arange(len(geometry.vertex_indices))
+    layer = FlameLayer(head_model, vertices="all")
+
+    def convert(sample: BenchmarkSample[Any], heads: Heads) -> MeshPrediction | None:
+        chosen = heads[heads.scores >= POSE_RETRY_SCORE]
+        if not len(chosen):
+            return None
+        best, box = 0, None if sample.truth is None else sample.truth.box_xyxy
+        if box is not None:
+            boxes = face_boxes(geometry.vertices_px(chosen.flame), every)
+            best = int(box_iou(boxes, box[None])[:, 0].argmax())
+        flame = torch.as_tensor(chosen.flame[[best]]).clone()
+        flame[:, EXPRESSION], flame[:, JAW] = 0.0, 0.0
+        with torch.inference_mode():
+            vertices, landmarks = layer.vertices(flame)[0], layer.landmarks(flame)[0]
+        return MeshPrediction(
+            1000.0 * vertices.double().numpy(),
+            head_model.faces.astype(np.int64),
+            1000.0 * landmarks.double().numpy()[list(SEVEN)],
         )
 
     return convert

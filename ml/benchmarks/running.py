@@ -8,6 +8,7 @@ from typing import Any
 
 from ml.benchmarks.dad_3dheads import write_dad_submission
 from ml.benchmarks.fddb import write_fddb_text
+from ml.benchmarks.meshes import write_mesh_prediction
 from ml.benchmarks.predictors import (
     Convert,
     DetectorHeads,
@@ -15,6 +16,7 @@ from ml.benchmarks.predictors import (
     faces_of,
     head_boxes,
     poses_of,
+    scan_of,
 )
 from ml.benchmarks.samples import BenchmarkSample
 from ml.benchmarks.scorers import FddbScorer
@@ -133,7 +135,9 @@ def converter(
         )
     if benchmark.kind == "boxes":
         return faces_of(head_model, kind.removeprefix("face_"))
-    return poses_of(head_model, protocol) if benchmark.kind == "pose" else dad_of(head_model)
+    if benchmark.kind == "pose":
+        return poses_of(head_model, protocol)
+    return scan_of(head_model) if benchmark.kind == "scan" else dad_of(head_model)
 
 
 def _write_form(
@@ -161,6 +165,9 @@ def _write_form(
     elif benchmark.name == "wider":
         for image, prediction in everything():
             write_wider_text(out / "detections", image, prediction)
+    elif benchmark.kind == "scan":
+        for image, prediction in everything():
+            write_mesh_prediction(out / "meshes", image, prediction)
     elif benchmark.kind == "mesh":
         write_dad_submission(out / "submission.json", everything())
 

@@ -183,6 +183,7 @@ class FaceScan:
         faces: (F, 3) int64 triangles of the scan; empty where the protocol needs none.
         subject: who it is.
         group: what the images are grouped by: HQ or LQ, or NoW's challenge.
+        box_xyxy: (4,) px, where the face is in the image, if the set says so.
     """
 
     vertices_mm: np.ndarray
@@ -190,10 +191,13 @@ class FaceScan:
     faces: np.ndarray = field(default_factory=lambda: np.zeros((0, 3), np.int64))
     subject: str = ""
     group: str = ""
+    box_xyxy: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "vertices_mm", checked("scan", self.vertices_mm, (None, 3)))
         object.__setattr__(self, "landmarks_mm", checked("landmarks", self.landmarks_mm, (7, 3)))
+        if self.box_xyxy is not None:
+            object.__setattr__(self, "box_xyxy", checked("face box", self.box_xyxy, (4,)))
 
 
 TruthT = TypeVar("TruthT")

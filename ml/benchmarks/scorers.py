@@ -13,9 +13,15 @@ from ml.benchmarks.metrics_dad import DadPrediction, DadTopology, DadTruth, dad_
 from ml.benchmarks.metrics_fddb import RocCurves, region_overlaps, score_fddb, score_steps
 from ml.benchmarks.metrics_landmarks import score_landmarks
 from ml.benchmarks.metrics_pose import PosePairs, score_poses
+from ml.benchmarks.metrics_scan import (
+    DistanceSummary,
+    MeshPrediction,
+    scan_errors,
+    score_scans,
+)
 from ml.benchmarks.metrics_wider import match_image, score_wider
 from ml.benchmarks.predictions import NOTHING, HeadPredictions, PredictionError
-from ml.benchmarks.samples import BenchmarkSample, FaceBoxes, HeadMesh, HeadPose
+from ml.benchmarks.samples import BenchmarkSample, FaceBoxes, FaceScan, HeadMesh, HeadPose
 from ml.benchmarks.scores import RESAMPLES, Scores
 from ml.imaging.boxes import box_iou, expand_boxes
 
@@ -289,6 +295,46 @@ class DadScorer:
     def finish(self, seed: int = 0, resamples: int = RESAMPLES) -> Scores:
         """Average."""
         return score_dad(self._errors, self._found, seed, resamples)
+
+
+class ScanScorer:
+    """Distances of scans from predicted faces: Feng et al. and NoW."""
+
+    def __init__(self, protocol: str) -> None:
+        """Start without scans; `protocol` is feng, now or now_metrical."""
+        self._protocol = protocol
+        self._summaries: list[DistanceSummary | None] = []
+        self._groups: list[str] = []
+        self._mirrored = 0
+
+    def add(
+        self, sample: BenchmarkSample[FaceScan | None], prediction: MeshPrediction | None
+    ) -> None:
+        """Measure one image."""
+        scan = sample.truth
+        if scan is None:
+            raise PredictionError(f"{self._protocol}: {sample.sample_id} has no scan")
+        self._groups.append(scan.group)
+        if prediction is None:
+            self._summaries.append(None)
+            return
+        try:
+            errors = scan_errors(scan.vertices_mm, scan.landmarks_mm, prediction, self._protocol)
+        except ValueError as error:
+            raise PredictionError(f"{sample.sample_id}: {error}") from error
+        self._summaries.append(DistanceSummary.of(errors.distances_mm))
+        self._mirrored += errors.mirrored
+
+    def finish(self, seed: int = 0, resamples: int = RESAMPLES) -> Scores:
+        """Pool the distances."""
+        return score_scans(
+            self._protocol,
+            self._summaries,
+            self._groups,
+            num_mirrored=self._mirrored,
+            seed=seed,
+            resamples=resamples,
+        )
 
 
 class SubmissionScorer:

@@ -9,18 +9,30 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ml.benchmarks import aflw2000, biwi, coco, dad_3dheads, fddb, renders, wider
+from ml.benchmarks import (
+    aflw2000,
+    biwi,
+    coco,
+    dad_3dheads,
+    fddb,
+    feng,
+    now,
+    renders,
+    wider,
+)
 from ml.benchmarks.files import MissingBenchmarkFile, image_size
+from ml.benchmarks.meshes import MeshFolder
 from ml.benchmarks.metrics_dad import DadTopology
 from ml.benchmarks.metrics_pose import POSE_PROTOCOLS
 from ml.benchmarks.predictions import HeadPredictions, PredictionFile, read_angle_table
-from ml.benchmarks.samples import BenchmarkSample, FaceBoxes, HeadPose
+from ml.benchmarks.samples import BenchmarkSample, FaceBoxes, FaceScan, HeadPose
 from ml.benchmarks.scorers import (
     MANY_DETECTIONS,
     BoxScorer,
     DadScorer,
     FddbScorer,
     PoseScorer,
+    ScanScorer,
     Scorer,
     SubmissionScorer,
     WiderScorer,
@@ -75,7 +87,7 @@ class BenchmarkSet:
     Attributes:
         name: as it is called on the command line.
         title: as the paper calls it.
-        kind: what its truth is: boxes, pose or mesh.
+        kind: what its truth is: boxes, pose, mesh or scan.
         protocols: whose rules it can be scored by, the usual one first.
         read: folder and exclusions to samples.
         count: what a sample adds to the set's counts: a number is summed, of texts the different
@@ -134,6 +146,15 @@ def _count_wider(sample: BenchmarkSample[FaceBoxes]) -> Counts:
 
 def _count_boxes(sample: BenchmarkSample[FaceBoxes]) -> Counts:
     return {"num_images": 1, "num_boxes": len(sample.truth)}
+
+
+def _count_feng(sample: BenchmarkSample[FaceScan]) -> Counts:
+    group = sample.truth.group.lower()
+    return {"num_images": 1, f"num_images_{group}": 1, "num_subjects": sample.truth.subject}
+
+
+def _count_now(sample: BenchmarkSample[FaceScan]) -> Counts:
+    return {"num_images": 1, "num_subjects": sample.truth.subject}
 
 
 def _count_pose(sample: BenchmarkSample[HeadPose]) -> Counts:
@@ -221,6 +242,36 @@ SETS: Mapping[str, BenchmarkSet] = {
             functools.partial(dad_3dheads.read_dad, subset="test"),
             lambda sample: {"num_images": 1},
             dad_3dheads.DadSubmission,
+            lambda protocol, situation: SubmissionScorer(),
+        ),
+        BenchmarkSet(
+            feng.NAME,
+            "Feng et al.",
+            "scan",
+            ("feng",),
+            feng.read_feng,
+            _count_feng,
+            MeshFolder,
+            lambda protocol, situation: ScanScorer(protocol),
+        ),
+        BenchmarkSet(
+            now.NAME,
+            "NoW val",
+            "scan",
+            ("now", "now_metrical"),
+            now.read_now,
+            _count_now,
+            MeshFolder,
+            lambda protocol, situation: ScanScorer(protocol),
+        ),
+        BenchmarkSet(
+            now.TEST_NAME,
+            "NoW test",
+            "scan",
+            ("submission",),
+            functools.partial(now.read_now, subset="test"),
+            lambda sample: {"num_images": 1},
+            MeshFolder,
             lambda protocol, situation: SubmissionScorer(),
         ),
         BenchmarkSet(

@@ -1,4 +1,4 @@
-"""The one reader of npz files: nothing in them is run, and no size they claim is believed."""
+"""The one reader of npz and npy files: nothing in them is run, no size they claim is believed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any, BinaryIO, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ml.records.files import UnreadableFile, check_regular, is_environment
+from ml.records.files import UnreadableFile, check_regular, is_environment, read_file
 from ml.records.limits import MAX_ARRAY_BYTES, LimitExceeded, brief, check_limit, check_zip
 
 _KINDS: Final = "biufU"
@@ -72,6 +72,32 @@ def read_arrays(
         if is_environment(error):
             raise
         raise UnreadableArrays(f"not a readable .npz file: {error}") from error
+
+
+def read_array(path: Path, max_array_bytes: int = MAX_ARRAY_BYTES) -> NDArray[Any]:
+    """Read the array of numbers or texts of an .npy file.
+
+    Args:
+        path: the file.
+        max_array_bytes: what it may have.
+
+    Returns:
+        The array, writable.
+
+    Raises:
+        UnreadableArrays: missing, no npy, damaged, too large, or it holds pickled objects.
+        OSError: the machine does not let it be read.
+    """
+    try:
+        return _array(bytearray(read_file(path, max_array_bytes)), path.name)
+    except UnreadableFile as error:
+        raise UnreadableArrays(str(error)) from error
+    except UnreadableArrays:
+        raise
+    except _DAMAGE as error:
+        if is_environment(error):
+            raise
+        raise UnreadableArrays(f"{path}: not a readable .npy file: {error}") from error
 
 
 def _read(

@@ -2,16 +2,18 @@ import json
 
 import numpy as np
 import pytest
+import torch
 
 from ml.benchmarks import predictors
 from ml.benchmarks.cli import SET_NAMES
 from ml.benchmarks.conventions import rotations_from_euler
-from ml.benchmarks.predictors import HeadStore, dad_of, faces_of, poses_of
+from ml.benchmarks.predictors import HeadStore, dad_of, faces_of, poses_of, scan_of
 from ml.benchmarks.running import benchmark, converter, is_predictions
-from ml.benchmarks.samples import BenchmarkSample, HeadMesh
+from ml.benchmarks.samples import BenchmarkSample, FaceScan, HeadMesh
 from ml.benchmarks.scoring import score_with
 from ml.benchmarks.sets import SETS, Situation
 from ml.flame.geometry import HeadGeometry
+from ml.flame.layer import FlameLayer
 from ml.records.heads import Heads
 from tests.benchmark_sets.boxes import write_fddb, write_wider
 from tests.benchmark_sets.meshes import DAD_HEADS, write_dad
@@ -137,8 +139,6 @@ def test_the_official_script_s_two_thresholds(procedural_head):
 
 
 def test_faces_that_look_away_are_left_out(procedural_head):
-    import torch
-
     from ml.flame.rotation import sixd_from_matrix
 
     heads = heads_of(posed((0, 20, 0), (50, 60)), posed((0, 0, 0), (150, 60)))
@@ -170,6 +170,29 @@ def test_dad_takes_the_head_at_the_true_box(procedural_head):
     assert prediction.vertices.shape == (5023, 3)
     weak = Heads(heads.boxes_xyxy, np.full(2, 0.1), heads.flame)
     assert dad_of(procedural_head)(sample, weak) is None
+
+
+def test_a_scan_is_compared_with_the_neutral_face_in_millimetres(procedural_head):
+    smiling = posed((0, 30, 0), (50, 60))
+    smiling[[0, 301, 400]] = 2.0, 1.5, 0.2
+    heads = heads_of(posed((0, 0, 0), (250, 60)), smiling)
+    boxes = HeadGeometry(procedural_head, "face").vertices_px(heads.flame)[1]
+    scan = FaceScan(
+        np.zeros((1, 3)),
+        np.zeros((7, 3)),
+        box_xyxy=np.array([*boxes.min(axis=0), *boxes.max(axis=0)]),
+    )
+    sample = BenchmarkSample("x", lambda: np.zeros((1, 1, 3), np.uint8), scan)
+    face = scan_of(procedural_head)(sample, heads)
+    neutral = np.zeros((1, 413), np.float32)
+    neutral[0, 0] = 2.0
+    with torch.inference_mode():
+        layer = FlameLayer(procedural_head, vertices="all")
+        expected = 1000 * layer.vertices(torch.as_tensor(neutral))[0].numpy()
+    np.testing.assert_allclose(face.vertices, expected, atol=1e-3)
+    # the outer corners of the eyes of a person
+    assert 60 < np.ptp(face.seven[:, 0]) < 130
+    assert scan_of(procedural_head)(sample, Heads.empty()) is None
 
 
 def test_a_detector_leaves_a_submission_for_dad_s_test_set(tmp_path, project, procedural_head):

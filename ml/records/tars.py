@@ -62,8 +62,12 @@ class _Info(tarfile.TarInfo):
         """Read a header block.
 
         Raises:
-            tarfile.ReadError: its size is negative, or that of a name which nobody needs.
+            tarfile.ReadError: there is none, its size is negative, or that of a name which nobody
+                needs.
         """
+        if not buf:
+            # tarfile takes this for the end; whole tars end with a block of zeros.
+            raise tarfile.ReadError("it ends without an end marker")
         info = super().frombuf(buf, encoding, errors)
         if info.size < 0:
             raise tarfile.ReadError(f"a member claims {info.size} bytes")

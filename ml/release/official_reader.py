@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-import re
-import shutil
-import tarfile
-import tempfile
+import unicodedata
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -18,7 +15,10 @@ from numpy.typing import NDArray
 
 from ml.imaging.io import UnreadableImage, decode_image
 from ml.records import reasons
+from ml.records.atomic import PREFIX, remove, temporary_folder
 from ml.records.exclusions import Exclusions
+from ml.records.files import UnreadableFile, read_file
+from ml.records.limits import MAX_IMAGE_FILE_BYTES
 from ml.records.progress import progress
 from ml.records.shards import DamagedSample
 from ml.release.official import (
@@ -27,6 +27,14 @@ from ml.release.official import (
     decode_annotation,
     from_official,
 )
+from ml.release.official_tar import (
+    EXCLUSIONS_NAME,
+    METRICS_NAME,
+    SPLIT_NAME,
+    TEST_FOLDER,
+    NotARelease,
+    TarSplits,
+)
 from ml.training_data.augmentation import head_outlines
 from ml.training_data.samples import HeadLabels, HeadSample, HeadSamples, Project
 
@@ -34,13 +42,6 @@ _LOGGER = logging.getLogger(__name__)
 
 NUM_VAL_SPLITS = 2
 """The official training validates on split_00000 and split_00001."""
-_SPLIT_NAME = re.compile(r"split_(\d{5})")
-_METRICS_NAME = "metrics.json"
-_EXCLUSIONS_NAME = "files.txt"
-
-
-class NotARelease(ValueError):
-    """A folder or tar does not have the official layout; the message says what was looked for."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ class OfficialSample:
 
 
 def split_folders(root: Path) -> list[Path]:
-    """The split folders of an unpacked release, in order.
+    """The split folders of an unpacked release, in order; those of `test/`, which is ours, last.
 
     Args:
         root: the folder that holds `large/`, or `large` itself.
@@ -77,11 +78,29 @@ def split_folders(root: Path) -> list[Path]:
         NotARelease: there are none.
     """
     for folder in (root / "large", root):
-        if folder.is_dir():
-            found = sorted(path for path in folder.iterdir() if _SPLIT_NAME.fullmatch(path.name))
-            if found:
-                return found
+        found = _splits_in(folder)
+        if found:
+            return [*found, *_splits_in(root / TEST_FOLDER)]
     raise NotARelease(f"{root}: no folder split_00000 in it or in its large/")
+
+
+def _splits_in(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        return []
+    return sorted(path for path in folder.iterdir() if SPLIT_NAME.fullmatch(path.name))
+
+
+def name_of_split(folder: Path) -> str:
+    """What a split is called: its folder's name, with `test/` before it for one of ours.
+
+    Args:
+        folder: one of `split_folders`.
+
+    Returns:
+        Such as `split_00007` or `test/split_00000`.
+    """
+    is_test = folder.parent.name == TEST_FOLDER
+    return f"{TEST_FOLDER}/{folder.name}" if is_test else folder.name
 
 
 def split_of(split_name: str) -> str:
@@ -91,10 +110,75 @@ def split_of(split_name: str) -> str:
         split_name: such as `split_00007`.
 
     Returns:
-        `train` or `val`.
+        `train`, `val` or `test`.
     """
-    match = _SPLIT_NAME.fullmatch(split_name)
+    if split_name.startswith(f"{TEST_FOLDER}/"):
+        return "test"
+    match = SPLIT_NAME.fullmatch(split_name)
     return "val" if match and int(match[1]) < NUM_VAL_SPLITS else "train"
+
+
+def comparable(name: str) -> str:
+    """What a name is compared by: file systems and archives differ in case and in Unicode's forms.
+
+    Args:
+        name: a picture's name without suffix.
+
+    Returns:
+        Its composed form without case.
+    """
+    return unicodedata.normalize("NFC", name).casefold()
+
+
+def pair_files(folder: Path, exclusions: Exclusions) -> list[tuple[str, Path, Path]]:
+    """Pictures and annotations that belong together beyond doubt; all others are excluded.
+
+    Args:
+        folder: `split_00007`; a folder that is missing in it counts as empty.
+        exclusions: receives listed, unpaired and ambiguous files.
+
+    Returns:
+        Name, picture and annotation, in order of the names.
+
+    Raises:
+        NotARelease: `files.txt` is no text.
+    """
+    listed = {comparable(name) for name in read_exclusion_list(folder)}
+    images = _by_name(folder / "images", "*")
+    annotations = _by_name(folder / "annotations", "*.npz")
+    split, pairs = name_of_split(folder), []
+    for key in sorted(images.keys() | annotations.keys()):
+        pictures, labels = images.get(key, []), annotations.get(key, [])
+        if not pictures:
+            for path in labels:
+                where = f"{split}/annotations/{path.name}"
+                exclusions.add(path.stem, reasons.NO_IMAGE, f"{where} has no picture")
+            continue
+        where = f"{split}/{' and '.join(path.name for path in pictures)}"
+        if key in listed:
+            reason, detail = reasons.EXCLUSION_LIST, f"{where} stands in {EXCLUSIONS_NAME}"
+        elif len(pictures) > 1 or len(labels) > 1:
+            also = f"; annotations {' and '.join(path.name for path in labels) or 'none'}"
+            reason, detail = reasons.SHARED_NAME, f"{where} have one name{also}"
+        elif "." in pictures[0].stem:
+            reason, detail = reasons.BAD_NAME, f"{where}: a name with a dot is no sample id"
+        elif not labels:
+            missing = f"annotations/{pictures[0].stem}.npz"
+            reason, detail = reasons.NO_ANNOTATION, f"{where} has no {missing}"
+        else:
+            pairs.append((pictures[0].stem, pictures[0], labels[0]))
+            continue
+        for path in pictures:
+            exclusions.add(path.stem, reason, detail)
+    return pairs
+
+
+def _by_name(folder: Path, pattern: str) -> dict[str, list[Path]]:
+    found: dict[str, list[Path]] = {}
+    for path in sorted(folder.glob(pattern)):
+        if not path.name.startswith(PREFIX):
+            found.setdefault(comparable(path.stem), []).append(path)
+    return found
 
 
 def iter_split(folder: Path, exclusions: Exclusions) -> Iterator[OfficialSample]:
@@ -102,51 +186,38 @@ def iter_split(folder: Path, exclusions: Exclusions) -> Iterator[OfficialSample]
 
     Args:
         folder: `split_00007`.
-        exclusions: receives listed, unpaired and damaged files.
+        exclusions: receives listed, unpaired, ambiguous and damaged files.
 
     Yields:
         The samples by name.
 
     Raises:
-        NotARelease: `images` or `annotations` is missing, or `files.txt` is no text.
+        NotARelease: `files.txt` is no text.
     """
-    for name in ("images", "annotations"):
-        if not (folder / name).is_dir():
-            raise NotARelease(f"{folder}: no folder {name} in it")
-    listed, stabilities = read_exclusion_list(folder), _stabilities(folder)
-    images = {path.stem: path for path in sorted((folder / "images").iterdir())}
-    annotations = {path.stem: path for path in (folder / "annotations").glob("*.npz")}
-    for name in sorted(set(annotations) - set(images)):
-        exclusions.add(
-            name, reasons.NO_IMAGE, f"{folder.name}/annotations/{name}.npz has no picture"
-        )
-    for name, image_path in images.items():
-        where = f"{folder.name}/{image_path.name}"
-        if name in listed:
-            exclusions.add(name, reasons.EXCLUSION_LIST, f"{where} stands in {_EXCLUSIONS_NAME}")
-        elif "." in name:
-            exclusions.add(name, reasons.BAD_NAME, f"{where}: a name with a dot is no sample id")
-        elif name not in annotations:
-            exclusions.add(name, reasons.NO_ANNOTATION, f"{where} has no annotations/{name}.npz")
+    split, stabilities = name_of_split(folder), _stabilities(folder)
+    for name, image_path, annotation in pair_files(folder, exclusions):
+        where = f"{split}/{image_path.name}"
+        try:
+            jpeg = read_file(image_path, MAX_IMAGE_FILE_BYTES)
+            image = decode_image(jpeg)
+            labels = from_official(decode_annotation(annotation))
+        except (UnreadableImage, UnreadableFile) as error:
+            exclusions.add(name, reasons.DAMAGED_IMAGE, f"{where}: {error}")
+        except BadAnnotation as error:
+            exclusions.add(name, reasons.DAMAGED_ANNOTATION, f"{where}: {error}")
         else:
-            try:
-                jpeg = _read_bytes(image_path)
-                image = decode_image(jpeg)
-                labels = from_official(decode_annotation(annotations[name]))
-            except UnreadableImage as error:
-                exclusions.add(name, reasons.DAMAGED_IMAGE, f"{where}: {error}")
-            except BadAnnotation as error:
-                exclusions.add(name, reasons.DAMAGED_ANNOTATION, f"{where}: {error}")
-            else:
-                yield OfficialSample(name, folder.name, jpeg, image, labels, stabilities.get(name))
+            yield OfficialSample(name, split, jpeg, image, labels, stabilities.get(name))
 
 
-def iter_release(source: Path, exclusions: Exclusions) -> Iterator[Iterator[OfficialSample]]:
-    """Stream a release, one iterator a split.
+def iter_release(
+    source: Path, exclusions: Exclusions, spool: Path | None = None
+) -> Iterator[Iterator[OfficialSample]]:
+    """Stream a release, one iterator a split; its folder and its tar give the same samples.
 
     Args:
         source: an unpacked release, or the tar of one (compressed or not).
         exclusions: receives what is left out.
+        spool: folder with room for a split of a tar; beside the tar if left out.
 
     Yields:
         The samples of each split; use one up before asking for the next.
@@ -158,63 +229,12 @@ def iter_release(source: Path, exclusions: Exclusions) -> Iterator[Iterator[Offi
         for folder in split_folders(source):
             yield iter_split(folder, exclusions)
         return
-    with tempfile.TemporaryDirectory(prefix="vggheads-") as spool:
-        for folder in unpack_splits(source, Path(spool), exclusions):
+    if not source.exists():
+        raise NotARelease(f"{source}: no such folder or tar")
+    with temporary_folder(spool or source.absolute().parent) as unpacked:
+        for folder in TarSplits(source, unpacked, exclusions):
             yield iter_split(folder, exclusions)
-            shutil.rmtree(folder)
-
-
-def unpack_splits(tar_path: Path, spool: Path, exclusions: Exclusions) -> Iterator[Path]:
-    """Unpack a release's tar split by split, reading it once from front to back.
-
-    A split is complete when the tar goes on to another: the disk holds one split at a time.
-
-    Args:
-        tar_path: `VGGHeads.tar`.
-        spool: where to unpack.
-        exclusions: receives members that are no file of a split.
-
-    Yields:
-        Folder of each split; the caller may remove it before asking for the next.
-
-    Raises:
-        NotARelease: the file is no tar, or holds no split.
-    """
-    current: Path | None = None
-    seen: set[str] = set()
-    try:
-        with tarfile.open(tar_path, "r|*") as tar:
-            for member in tar:
-                place = None if member.isdir() else _place(member)
-                if place is None:
-                    if not member.isdir():
-                        detail = f"{tar_path.name}: {member.name!r} is no file of a split"
-                        exclusions.add(PurePosixPath(member.name).stem, reasons.BAD_MEMBER, detail)
-                    continue
-                split_name, relative = place
-                if current is not None and current.name != split_name:
-                    yield current
-                    current = None
-                if split_name in seen and current is None:
-                    detail = f"{tar_path.name}: {member.name!r} comes after its split was complete"
-                    exclusions.add(relative.stem, reasons.LATE_MEMBER, detail)
-                    continue
-                current = spool / split_name
-                seen.add(split_name)
-                target = current / relative
-                target.parent.mkdir(parents=True, exist_ok=True)
-                content = tar.extractfile(member)
-                with target.open("wb") as file:
-                    shutil.copyfileobj(content or _empty(), file)
-    except (tarfile.TarError, EOFError, OSError) as error:
-        if not seen:
-            raise NotARelease(f"{tar_path}: not a readable tar: {error}") from error
-        # What came before the damage is used; the rest of the tar is lost, and said so.
-        exclusions.add(tar_path.stem, reasons.DAMAGED_TAR, f"{tar_path.name} breaks: {error}")
-    if current is not None:
-        yield current
-    if not seen:
-        raise NotARelease(f"{tar_path}: no member split_00000/images/... in it")
+            remove(folder)
 
 
 def read_exclusion_list(folder: Path) -> frozenset[str]:
@@ -229,7 +249,7 @@ def read_exclusion_list(folder: Path) -> frozenset[str]:
     Raises:
         NotARelease: the file is no text.
     """
-    path = folder / _EXCLUSIONS_NAME
+    path = folder / EXCLUSIONS_NAME
     if not path.is_file():
         return frozenset()
     try:
@@ -260,15 +280,14 @@ class OfficialSamples(HeadSamples):
         """
         ids: list[str] = []
         paths: list[Path] = []
+        left_out, seen = Exclusions("read"), set[str]()
         for folder in split_folders(root):
-            if split_of(folder.name) != split:
-                continue
-            listed = read_exclusion_list(folder)
-            named = {path.stem for path in (folder / "annotations").glob("*.npz")} - listed
-            for path in sorted((folder / "images").iterdir()):
-                if path.stem in named:
-                    ids.append(path.stem)
-                    paths.append(path)
+            for name, path, _ in pair_files(folder, left_out):
+                if split_of(name_of_split(folder)) != split or comparable(name) in seen:
+                    continue
+                seen.add(comparable(name))
+                ids.append(name)
+                paths.append(path)
         if not ids:
             raise NotARelease(f"{root}: no labelled picture of split {split}")
         labels = LazyLabels(dict(zip(ids, paths, strict=True)), project)
@@ -354,21 +373,9 @@ def head_labels(labels: ImageLabels, project: Project | None = None) -> HeadLabe
     return HeadLabels(labels.boxes_xyxy, labels.flame, valid, ~valid, outlines)
 
 
-def _place(member: tarfile.TarInfo) -> tuple[str, Path] | None:
-    """Split name and path within it, or None for what does not belong there."""
-    parts = PurePosixPath(member.name).parts
-    at = next((i for i, part in enumerate(parts) if _SPLIT_NAME.fullmatch(part)), None)
-    if at is None or not member.isfile() or ".." in parts or member.name.startswith("/"):
-        return None
-    inside = parts[at + 1 :]
-    named = len(inside) == 1 and inside[0] in (_EXCLUSIONS_NAME, _METRICS_NAME)
-    filed = len(inside) == 2 and inside[0] in ("images", "annotations")
-    return (parts[at], Path(*inside)) if named or filed else None
-
-
 def _stabilities(folder: Path) -> dict[str, float]:
     """Stability by picture; a damaged `metrics.json` costs nothing but these figures."""
-    path = folder / _METRICS_NAME
+    path = folder / METRICS_NAME
     if not path.is_file():
         return {}
     try:
@@ -390,14 +397,3 @@ def _parse_metrics(text: str) -> Mapping[str, float]:
         ]
     found = {PurePosixPath(row["filename"]).stem: row.get("stability_metric") for row in rows}
     return {name: float(value) for name, value in found.items() if value is not None}
-
-
-def _read_bytes(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise UnreadableImage(f"image file cannot be read: {error}") from error
-
-
-def _empty() -> tempfile.SpooledTemporaryFile[bytes]:
-    return tempfile.SpooledTemporaryFile()

@@ -6,6 +6,7 @@ import hashlib
 import os
 from collections.abc import Iterable
 from contextlib import ExitStack
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +35,7 @@ from ml.release.official_reader import (
     NUM_VAL_SPLITS,
     NotARelease,
     OfficialSample,
+    comparable,
     iter_release,
     split_of,
 )
@@ -171,27 +173,30 @@ def import_official(
     Raises:
         NotARelease: there is no usable picture in it.
     """
-    exclusions = Exclusions("import_official")
+    exclusions = Exclusions("import_official", root / "data" / "import_official.csv")
+    remove(root / "data" / "import_official.csv")
     counts: list[int] = []
-    seen: set[str] = set()
+    seen: dict[str, str] = {}
     workspace = Workspace(root, seed, num_shards=1, shard_size=IMAGES_PER_SPLIT)
     dataset = workspace.stage_dir("filtered_dataset")
     with ExitStack() as stack:
         heads = stack.enter_context(table_writer(dataset / "heads.parquet", DATASET_HEADS))
         verdicts = stack.enter_context(table_writer(dataset / "verdicts.parquet", VERDICTS))
-        for index, samples in enumerate(progress(iter_release(source, exclusions), "splits")):
-            shard = _ImportedShard(shard_name(index), head_model)
+        splits = iter_release(source, exclusions, spool=workspace.root / "data")
+        for samples in progress(splits, "splits"):
+            first = next(samples, None)
+            if first is None:
+                # No shard of nothing: a tar does not tell of empty folders as a folder does.
+                continue
+            shard = _ImportedShard(shard_name(len(counts)), head_model)
             with shard_writer(workspace.stage_dir("images") / f"{shard.name}.tar") as writer:
-                for sample in samples:
-                    if sample.sample_id in seen:
-                        where = f"{sample.split_name}/{sample.sample_id}"
-                        exclusions.add(
-                            sample.sample_id,
-                            reasons.DUPLICATE,
-                            f"{where}: an earlier split has it too",
-                        )
+                for sample in chain([first], samples):
+                    key, where = comparable(sample.sample_id), f"{sample.split_name}/"
+                    if key in seen:
+                        detail = f"{where}{sample.sample_id}: {seen[key]} has the name too"
+                        exclusions.add(sample.sample_id, reasons.DUPLICATE, detail)
                         continue
-                    seen.add(sample.sample_id)
+                    seen[key] = where + sample.sample_id
                     shard.add(sample, writer)
             write_table(
                 workspace.table_path("images", shard.name), _frame(shard.images, IMAGES), IMAGES

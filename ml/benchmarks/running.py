@@ -23,6 +23,7 @@ from ml.benchmarks.scorers import FddbScorer
 from ml.benchmarks.scores import RESAMPLES
 from ml.benchmarks.scoring import STAGE, BenchmarkResult, score, score_with
 from ml.benchmarks.sets import BenchmarkSet, Situation, benchmark_set
+from ml.benchmarks.showing import write_set_gallery
 from ml.benchmarks.wider import write_wider_text
 from ml.flame.head_model import HeadModel
 from ml.imaging.io import UnreadableImage
@@ -61,9 +62,9 @@ def benchmark(
         data: the set's folder, with its images.
         model: a folder of ours, an export, an official .trcd, .onnx or .pth file, or predictions.
         protocol: whose rules; the set's first by default.
-        out: receives `scores.json`, `exclusions.csv`, what was found, and the set's official form
-            of predictions; what is found there from an earlier run of the same model is not
-            predicted again.
+        out: receives `scores.json`, `exclusions.csv`, what was found, the set's official form of
+            predictions, and `gallery/gallery.html`, a page of the best, worst and failed; what is
+            found there from an earlier run of the same model is not predicted again.
         head_model: the head model of the parameters; found beside the model by default.
         boxes: what of a head is scored as a box: `head`, or its face by one of the two readings of
             the paper's yaw rule; faces for FDDB and WIDER FACE by default, else heads.
@@ -100,6 +101,16 @@ def benchmark(
         )
         if out is not None:
             _write_form(benchmark, situation, heads, convert, Path(out))
+            own = converter(benchmark, "ours", heads.head_model, boxes)
+            write_set_gallery(
+                Path(out) / "gallery",
+                benchmark,
+                situation,
+                heads,
+                own,
+                heads.head_model,
+                f"{benchmark.title}: {heads.name}",
+            )
     finally:
         heads.close()
     return _written(result, out)

@@ -1,0 +1,269 @@
+"""A page of images for each set: the best, the median, the worst, and failures by kind.
+
+An outcome is a few numbers an image, so a whole set fits; images are read again only for those that
+are shown.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from ml.benchmarks.metrics_pose import PosePairs, frame_rotation
+from ml.benchmarks.samples import FaceBoxes
+from ml.evaluation.metrics import geodesic_deg
+from ml.imaging.io import UnreadableImage, encode_jpeg
+from ml.imaging.matching import match_heads
+from ml.records.atomic import write_bytes, write_text
+
+TEMPLATES = Path(__file__).parent / "templates"
+#: Kind -> what it means, in the order of the page.
+KINDS: Mapping[str, str] = {
+    "missed": "A head that was asked for and not found.",
+    "false": "A hit where there is no head.",
+    "wrong rotation": "Off by more than 30 degrees, also after the two frames are aligned.",
+    "wrong frame": "Off by more than 10 degrees, of which aligning the frames takes away half.",
+    "tiny": "A failure on a head under 20 px.",
+    "occluded": "A failure on a head that is partly hidden.",
+    "profile": "A failure on a head turned away from the camera by 60 to 120 degrees.",
+    "back": "A failure on a head turned away by more than 120 degrees.",
+}
+WRONG_DEG, FRAME_DEG = 30.0, 10.0
+TINY_PX = 20.0
+PROFILE_DEG, BACK_DEG = 60.0, 120.0
+OPERATING_SCORE = 0.3
+PER_SECTION = 12
+_SIDE_PX = 420
+_TRUE_COLOUR = (80, 230, 90)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of one image.
+
+    Attributes:
+        sample_id: the image's id.
+        error: what images are ordered by; NaN where nothing was found.
+        kinds: keys of `KINDS` that apply.
+        caption: the error in words and units.
+    """
+
+    sample_id: str
+    error: float
+    kinds: tuple[str, ...]
+    caption: str
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the page: its heading, a sentence, how many images it has in all, those shown."""
+
+    title: str
+    text: str
+    total: int
+    outcomes: tuple[Outcome, ...]
+
+
+def pose_outcomes(
+    sample_ids: Sequence[str],
+    pairs: PosePairs,
+    sizes_px: np.ndarray | None = None,
+    occluded: np.ndarray | None = None,
+) -> list[Outcome]:
+    """Outcomes of a set with one head an image.
+
+    Args:
+        sample_ids: ids, one a head.
+        pairs: true and predicted rotations.
+        sizes_px: (N,) size of the true heads, NaN where unknown; unknown by default.
+        occluded: (N,) bool; none by default.
+
+    Returns:
+        One outcome a head; its error is the angle between the rotations, degrees.
+    """
+    predicted, true = pairs.predicted_rotations, pairs.true_rotations
+    plain = geodesic_deg(predicted, true)
+    aligned = geodesic_deg(predicted @ frame_rotation(predicted, true), true)
+    # From where the face looks: Euler angles call a head seen from behind yaw 0, pitch 180.
+    turned = np.degrees(np.arccos(np.clip(-true[:, 2, 2], -1.0, 1.0)))
+    sizes = np.full(len(plain), np.nan) if sizes_px is None else sizes_px
+    hidden = np.zeros(len(plain), bool) if occluded is None else occluded
+    missed = ~pairs.found
+    failed = missed | (aligned > WRONG_DEG)
+    flags = {
+        "missed": missed,
+        "wrong rotation": aligned > WRONG_DEG,
+        "wrong frame": (plain > FRAME_DEG) & (aligned <= plain / 2),
+        "tiny": failed & (sizes < TINY_PX),
+        "occluded": failed & hidden,
+        "profile": failed & (turned >= PROFILE_DEG) & (turned < BACK_DEG),
+        "back": failed & (turned >= BACK_DEG),
+    }
+    return [
+        Outcome(
+            sample_id,
+            float(plain[i]),
+            tuple(kind for kind, applies in flags.items() if applies[i]),
+            "missed" if missed[i] else f"{plain[i]:.1f} deg, {aligned[i]:.1f} aligned",
+        )
+        for i, sample_id in enumerate(sample_ids)
+    ]
+
+
+def box_outcome(
+    sample_id: str, boxes_xyxy: np.ndarray, scores: np.ndarray, truth: FaceBoxes
+) -> Outcome:
+    """The outcome of an image with any number of faces.
+
+    Args:
+        sample_id: the image's id.
+        boxes_xyxy: (P, 4) predictions, px.
+        scores: (P,) confidences; those under `OPERATING_SCORE` are left out.
+        truth: the faces.
+
+    Returns:
+        Its error is the number of missed faces and false hits over that of faces, at least one.
+    """
+    shown = scores >= OPERATING_SCORE
+    matches = match_heads(boxes_xyxy[shown], scores[shown], truth.boxes_xyxy, truth.ignored)
+    missed, false = matches.missed, len(matches.false_positives)
+    faces = int((~truth.ignored).sum())
+    sides = truth.boxes_xyxy[missed, 2:] - truth.boxes_xyxy[missed, :2]
+    occlusion = truth.attributes.get("occlusion")
+    flags = {
+        "missed": len(missed) > 0,
+        "false": false > 0,
+        "tiny": bool((np.sqrt(sides.clip(0).prod(axis=1)) < TINY_PX).any()),
+        "occluded": occlusion is not None and bool((np.asarray(occlusion)[missed] > 0).any()),
+    }
+    return Outcome(
+        sample_id,
+        (len(missed) + false) / max(faces, 1),
+        tuple(kind for kind, applies in flags.items() if applies),
+        f"{len(missed)} of {faces} missed, {false} false",
+    )
+
+
+def sections_of(outcomes: Iterable[Outcome], per_section: int = PER_SECTION) -> list[Section]:
+    """Choose what is shown.
+
+    Args:
+        outcomes: of all images.
+        per_section: images in a section at most.
+
+    Returns:
+        Best, median, worst, and each kind of failure with its worst first; equal errors in order of
+        the ids.
+    """
+    every = sorted(outcomes, key=lambda one: (_rank(one), one.sample_id))
+    found = [one for one in every if not math.isnan(one.error)]
+    middle = max(0, len(found) // 2 - per_section // 2)
+    sections = [
+        Section("Best", "The smallest errors.", len(found), tuple(found[:per_section])),
+        Section(
+            "Median",
+            "Around the middle: what to expect.",
+            len(found),
+            tuple(found[middle : middle + per_section]),
+        ),
+        Section("Worst", "The largest errors.", len(found), tuple(found[::-1][:per_section])),
+    ]
+    for kind, text in KINDS.items():
+        members = [one for one in every[::-1] if kind in one.kinds]
+        sections.append(
+            Section(kind.capitalize(), text, len(members), tuple(members[:per_section]))
+        )
+    return sections
+
+
+def _rank(outcome: Outcome) -> float:
+    return math.inf if math.isnan(outcome.error) else outcome.error
+
+
+def draw_truth(image_rgb: np.ndarray, boxes_xyxy: np.ndarray) -> np.ndarray:
+    """Draw true boxes in green on a copy of an image.
+
+    Args:
+        image_rgb: (H, W, 3) uint8.
+        boxes_xyxy: (N, 4) px.
+
+    Returns:
+        (H, W, 3) uint8.
+    """
+    canvas = image_rgb.copy()
+    thickness = max(1, round(min(canvas.shape[:2]) / 200))
+    for box in boxes_xyxy:
+        left, top, right, bottom = (round(float(v)) for v in box)
+        cv2.rectangle(canvas, (left, top), (right, bottom), _TRUE_COLOUR, thickness, cv2.LINE_AA)
+    return canvas
+
+
+def write_gallery(
+    folder: Path,
+    title: str,
+    outcomes: Iterable[Outcome],
+    draw: Callable[[str], np.ndarray],
+    notes: Sequence[str] = (),
+    per_section: int = PER_SECTION,
+) -> Path:
+    """Write the page of a set.
+
+    Args:
+        folder: receives `gallery.html` and its images.
+        title: the set's and the model's name.
+        outcomes: of all images.
+        draw: image id to the image with what was found, (H, W, 3) uint8 RGB; called once for each
+            image that is shown. `UnreadableImage` from it leaves a card without an image.
+        notes: what a reader must know.
+        per_section: images in a section at most.
+
+    Returns:
+        The page.
+    """
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
+
+    sections = sections_of(outcomes, per_section)
+    pictures: dict[str, str] = {}
+    for section in sections:
+        for outcome in section.outcomes:
+            if outcome.sample_id not in pictures:
+                pictures[outcome.sample_id] = _save(folder, outcome.sample_id, draw)
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        undefined=StrictUndefined,
+        autoescape=select_autoescape(["html.jinja"]),
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    page = environment.get_template("gallery.html.jinja").render(
+        title=title, sections=sections, pictures=pictures, notes=list(notes)
+    )
+    path = folder / "gallery.html"
+    write_text(path, page)
+    return path
+
+
+def _save(folder: Path, sample_id: str, draw: Callable[[str], np.ndarray]) -> str:
+    """Write a picture under a name that follows from its id, whatever signs that holds."""
+    try:
+        image = draw(sample_id)
+    except UnreadableImage:
+        return ""
+    name = f"images/{hashlib.sha256(sample_id.encode()).hexdigest()[:20]}.jpg"
+    write_bytes(folder / name, encode_jpeg(shrink(image)))
+    return name
+
+
+def shrink(image_rgb: np.ndarray) -> np.ndarray:
+    """An image no larger than the page shows it, (H, W, 3) uint8."""
+    ratio = _SIDE_PX / max(image_rgb.shape[:2])
+    if ratio >= 1:
+        return image_rgb
+    size = (max(1, round(side * ratio)) for side in (image_rgb.shape[1], image_rgb.shape[0]))
+    return cv2.resize(image_rgb, tuple(size), interpolation=cv2.INTER_AREA)

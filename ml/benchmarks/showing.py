@@ -1,0 +1,146 @@
+"""The gallery of a set from what a detector found: outcomes first, then the images shown."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ml.benchmarks.gallery import (
+    OPERATING_SCORE,
+    Outcome,
+    box_outcome,
+    draw_truth,
+    pose_outcomes,
+    sections_of,
+    shrink,
+    write_gallery,
+)
+from ml.benchmarks.metrics_pose import PosePairs
+from ml.benchmarks.predictors import Convert
+from ml.benchmarks.samples import BenchmarkSample, FaceBoxes, HeadMesh, HeadPose
+from ml.benchmarks.scorers import CHOICES
+from ml.benchmarks.sets import BenchmarkSet, Situation
+from ml.flame.geometry import HeadGeometry
+from ml.flame.head_model import HeadModel
+from ml.imaging.io import UnreadableImage, to_rgb
+from ml.inference.drawing import draw_heads
+from ml.records.exclusions import Exclusions
+from ml.records.heads import Heads
+
+STAGE = "gallery"
+HeadsOf = Callable[[BenchmarkSample[Any]], Heads]
+
+
+def write_set_gallery(
+    folder: Path,
+    benchmark: BenchmarkSet,
+    situation: Situation,
+    heads: HeadsOf,
+    convert: Convert,
+    head_model: HeadModel | None,
+    title: str,
+) -> Path:
+    """Write the page of a set.
+
+    Args:
+        folder: receives `gallery.html` and its images.
+        benchmark: the set.
+        situation: its folder.
+        heads: sample to what was found in its image; asked twice, so it should remember.
+        convert: sample and heads to predictions, for poses those of our own protocol.
+        head_model: draws meshes; boxes are drawn without.
+        title: of the page.
+
+    Returns:
+        The page.
+    """
+
+    def samples() -> Iterator[tuple[BenchmarkSample[Any], Heads]]:
+        for sample in benchmark.read(situation.root, Exclusions(STAGE)):
+            try:
+                yield sample, heads(sample)
+            except UnreadableImage:
+                # has its row among the exclusions of the run already
+                continue
+
+    if benchmark.kind == "boxes":
+        outcomes = [_of_boxes(sample, found, convert) for sample, found in samples()]
+    else:
+        outcomes = _of_rotations(benchmark, samples(), convert)
+    shown = {one.sample_id for section in sections_of(outcomes) for one in section.outcomes}
+    geometry = None if head_model is None else HeadGeometry(head_model)
+    drawn = {
+        sample.sample_id: shrink(_draw(sample, found, geometry))
+        for sample, found in samples()
+        if sample.sample_id in shown
+    }
+    return write_gallery(folder, title, outcomes, lambda sample_id: drawn[sample_id])
+
+
+def _of_boxes(sample: BenchmarkSample[FaceBoxes], found: Heads, convert: Convert) -> Outcome:
+    prediction = convert(sample, found)
+    return box_outcome(sample.sample_id, prediction.boxes, prediction.confidences, sample.truth)
+
+
+def _of_rotations(
+    benchmark: BenchmarkSet,
+    samples: Iterator[tuple[BenchmarkSample[Any], Heads]],
+    convert: Convert,
+) -> list[Outcome]:
+    ids, true, predicted, sizes, occluded = [], [], [], [], []
+    for sample, found in samples:
+        if sample.truth is None:
+            continue
+        rotation = _rotation(benchmark, sample, convert(sample, found))
+        ids.append(sample.sample_id)
+        true.append(sample.truth.rotation)
+        predicted.append(np.full((3, 3), np.nan) if rotation is None else rotation)
+        boxes = _true_boxes(sample.truth)
+        sides = boxes[:, 2:] - boxes[:, :2]
+        sizes.append(float(np.sqrt(sides[0].clip(0).prod())) if len(boxes) else np.nan)
+        occluded.append(_occluded(sample.truth))
+    if not ids:
+        return []
+    pairs = PosePairs(np.arange(len(ids)), np.stack(true), np.stack(predicted))
+    return pose_outcomes(ids, pairs, np.array(sizes), np.array(occluded))
+
+
+def _rotation(
+    benchmark: BenchmarkSet, sample: BenchmarkSample[Any], prediction: Any
+) -> np.ndarray | None:
+    """The predicted rotation of the head that is asked for, None if it was missed."""
+    if prediction is None or benchmark.kind == "mesh":
+        return None if prediction is None else prediction.rotation
+    if not len(prediction):
+        return None
+    index = CHOICES[benchmark.name, "ours"](sample.truth, prediction)
+    return None if index is None else prediction.rotations[index]
+
+
+def _occluded(truth: HeadPose | HeadMesh) -> bool:
+    """What DAD-3DHeads says of the head; the other sets say nothing."""
+    value = truth.attributes.get("occlusions") if isinstance(truth, HeadMesh) else None
+    return value is True or str(value).lower() in ("true", "yes", "1")
+
+
+def _true_boxes(truth: Any) -> np.ndarray:
+    """(N, 4) px boxes of the truth, or of its landmarks; none where it has neither."""
+    if isinstance(truth, FaceBoxes):
+        return truth.boxes_xyxy
+    if getattr(truth, "box_xyxy", None) is not None:
+        return truth.box_xyxy[None]
+    points = getattr(truth, "landmarks_px", None)
+    if points is None:
+        return np.zeros((0, 4))
+    return np.concatenate([points[:, :2].min(axis=0), points[:, :2].max(axis=0)])[None]
+
+
+def _draw(sample: BenchmarkSample[Any], found: Heads, geometry: HeadGeometry | None) -> np.ndarray:
+    shown = found[found.scores >= OPERATING_SCORE]
+    image = draw_heads(
+        to_rgb(sample.load_image()), shown, geometry, ("mesh", "box") if geometry else ("box",)
+    )
+    return image if sample.truth is None else draw_truth(image, _true_boxes(sample.truth))

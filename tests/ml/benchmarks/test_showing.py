@@ -1,0 +1,92 @@
+import json
+import re
+
+import numpy as np
+
+from ml.benchmarks.running import benchmark, converter
+from ml.benchmarks.sets import SETS, Situation
+from ml.benchmarks.showing import write_set_gallery
+from ml.imaging.io import UnreadableImage, decode_image
+from ml.records.heads import Heads
+from tests.benchmark_sets.boxes import write_fddb
+from tests.benchmark_sets.meshes import DAD_HEADS, write_dad
+from tests.benchmark_sets.poses import AFLW_HEADS, write_aflw2000
+from tests.ml.inference.conftest import heads_of, network, posed, project, shapes
+
+__all__ = ["network", "project", "shapes"]
+
+
+def gallery(name, folder, data, heads, head_model):
+    page = write_set_gallery(
+        folder,
+        SETS[name],
+        Situation(data),
+        heads,
+        converter(SETS[name], "ours", head_model),
+        head_model,
+        name,
+    ).read_text()
+    for link in re.findall(r'img src="([^"]*)"', page):
+        assert decode_image(folder / link).ndim == 3
+    return page
+
+
+def counts(page):
+    """How many images each section has, from the list of sections at the top."""
+    return {k: int(v) for k, v in re.findall(r'#section-\d+">([\w ]+) \((\d+)\)', page)}
+
+
+def test_the_page_of_a_pose_set(tmp_path, procedural_head):
+    data = write_aflw2000(tmp_path / "set")
+    names = list(AFLW_HEADS)
+
+    def heads(sample):
+        place = names.index(sample.sample_id)
+        if place == 1:
+            return Heads.empty()
+        pitch, yaw, roll = AFLW_HEADS[sample.sample_id]
+        wrong = 90.0 if place == 2 else 0.0
+        return heads_of(posed((pitch, yaw, roll + wrong), (225.0, 225.0), 900.0))
+
+    found = counts(gallery("aflw2000", tmp_path / "out", data, heads, procedural_head))
+    # of four images one is left out by the set's own rule, its yaw is over 99 degrees
+    assert found["Missed"] == 1
+    assert found["Wrong rotation"] == 1
+    assert found["Profile"] == 1
+    assert found["Best"] == 2
+    assert found["Back"] == found["False"] == 0
+
+
+def test_the_page_of_dad_knows_its_occlusions(tmp_path, procedural_head):
+    data = write_dad(tmp_path / "set", procedural_head.v_template.astype(np.float64))
+    missing, unreadable, _ = DAD_HEADS
+    listing = next(data.rglob("val.json"))
+    items = json.loads(listing.read_text())
+    for item in items:
+        item.setdefault("attributes", {})["occlusions"] = item["item_id"] == missing
+    listing.write_text(json.dumps(items))
+
+    def heads(sample):
+        if sample.sample_id == missing:
+            return Heads.empty()
+        if sample.sample_id == unreadable:
+            raise UnreadableImage("gone")
+        return heads_of(posed(DAD_HEADS[sample.sample_id], (200.0, 150.0), 900.0))
+
+    page = gallery("dad", tmp_path / "out", data, heads, procedural_head)
+    found = counts(page)
+    assert (found["Best"], found["Missed"], found["Occluded"]) == (1, 1, 1)
+    assert found["Wrong rotation"] == 0
+
+
+def test_a_run_with_a_folder_leaves_a_page(tmp_path, project):
+    data, out = write_fddb(tmp_path / "fddb"), tmp_path / "out"
+    benchmark(
+        "fddb", data, project / "trained_model", out=out, boxes="head", device="cpu", resamples=2
+    )
+    page = (out / "gallery" / "gallery.html").read_text()
+    assert "FDDB: trained_model" in page
+    found = counts(page)
+    assert found["Best"] == 3
+    assert found["Wrong rotation"] == 0
+    assert len(list((out / "gallery" / "images").iterdir())) == 3

@@ -1,4 +1,4 @@
-"""Hand labels for the head detector (paper 3.2)."""
+"""Hand labels for the box detector (paper 3.2)."""
 
 from __future__ import annotations
 

@@ -118,6 +118,61 @@ def test_cycles_and_lazy_imports_are_seen(tmp_path):
         climbs(graph, ({"a"},))
 
 
+def module_graph(root):
+    """Module of `ml` -> the other modules it imports, lazily or not."""
+    paths = {}
+    for path in (root / "ml").rglob("*.py"):
+        parts = path.relative_to(root).with_suffix("").parts
+        paths[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    graph = {module: set() for module in paths}
+    for module, path in paths.items():
+        for name in run_time_imports(path):
+            # A name may be a module, or something that a module or a package defines.
+            while name and name not in paths:
+                name = name.rpartition(".")[0]
+            graph[module] |= {name} - {"", module}
+    return graph
+
+
+def circle(graph):
+    """Modules that import each other in a circle; empty if there is none."""
+    while leaves := [module for module, used in graph.items() if not used & set(graph)]:
+        graph = {module: used for module, used in graph.items() if module not in leaves}
+    # What is left leads into a circle: going on long enough ends in it.
+    path = sorted(graph)[:1]
+    while path:
+        following = min(graph[path[-1]] & set(graph))
+        if following in path:
+            return [*path[path.index(following) :], following]
+        path.append(following)
+    return []
+
+
+def test_no_module_imports_one_that_imports_it_back():
+    graph = module_graph(ROOT)
+    assert len(graph) == len(modules("ml"))
+    assert "ml.model.decode" in graph["ml.model.postprocess"], "imports were not seen"
+    assert "ml.poses.blip" in graph["ml.poses.backends"], "lazy imports were not seen"
+    assert circle(graph) == []
+
+
+def test_a_circle_of_modules_is_seen(tmp_path):
+    files = {
+        "a/__init__.py": "",
+        "a/protocol.py": "def make():\n    from ml.a.backend import Backend\n",
+        "a/backend.py": "from ml.a.helper import x\n",
+        "a/helper.py": "from ml.a.protocol import Protocol\n",
+        "a/user.py": "from ml.a.protocol import make\n",
+    }
+    for name, text in files.items():
+        (tmp_path / "ml" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "ml" / name).write_text(text)
+    graph = module_graph(tmp_path)
+    assert circle(graph) == ["ml.a.backend", "ml.a.helper", "ml.a.protocol", "ml.a.backend"]
+    (tmp_path / "ml/a/helper.py").write_text("from ml.a import protocol2\n")
+    assert circle(module_graph(tmp_path)) == []
+
+
 def test_importing_ml_loads_nothing_heavy():
     code = (
         "import sys, ml, ml.records, ml.records.tables, ml.records.heads; "

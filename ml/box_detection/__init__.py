@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ml.box_detection.base import HeadDetectorBackend
+    from ml.box_detection.base import HeadBoxDetector
 
 
-def load_head_detector(folder: Path, device: str = "cpu") -> HeadDetectorBackend:
+def load_box_detector(folder: Path, device: str = "cpu") -> HeadBoxDetector:
     """Load the detector that the stage `head_detector` made.
 
     Args:

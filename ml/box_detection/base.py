@@ -1,4 +1,4 @@
-"""What every head detector offers, and how its raw boxes become the heads of an image."""
+"""What every detector of head boxes offers, and how its raw boxes become the heads of an image."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Image: TypeAlias = NDArray[np.uint8]
 
 
 @runtime_checkable
-class HeadDetectorBackend(Protocol):
+class HeadBoxDetector(Protocol):
     """Finds heads in images; one call is one batched pass."""
 
     name: str

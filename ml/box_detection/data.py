@@ -1,4 +1,4 @@
-"""Training data of the head detector: labelled pictures from COCO files and image shards."""
+"""Training data of the box detector: labelled pictures from COCO files and image shards."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def read_labelled_images(
 
 
 @dataclass(frozen=True)
-class DetectionBatch:
+class BoxBatch:
     """Pictures of one batch and their heads.
 
     Attributes:
@@ -135,7 +135,7 @@ class DetectionBatch:
     labels: list[dict[str, Tensor]]
     sample_ids: list[str]
 
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> DetectionBatch:
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> BoxBatch:
         """The same batch on another device.
 
         Args:
@@ -149,15 +149,13 @@ class DetectionBatch:
             {name: value.to(device, non_blocking=non_blocking) for name, value in label.items()}
             for label in self.labels
         ]
-        return DetectionBatch(
-            self.images.to(device, non_blocking=non_blocking), labels, self.sample_ids
-        )
+        return BoxBatch(self.images.to(device, non_blocking=non_blocking), labels, self.sample_ids)
 
 
 Item = tuple[str, Image, Boxes]
 
 
-class DetectionDataset(Dataset[Item]):
+class BoxDataset(Dataset[Item]):
     """Pictures and taught boxes in network px; run seed, epoch and sample id decide the draw."""
 
     def __init__(
@@ -250,7 +248,7 @@ def hide_untaught(image: Image, boxes_xyxy: Boxes, taught: NDArray[np.bool_]) ->
     return painted
 
 
-def collate(items: Sequence[Item], input_size: int) -> DetectionBatch:
+def collate(items: Sequence[Item], input_size: int) -> BoxBatch:
     """Join pictures to a batch.
 
     Args:
@@ -271,10 +269,10 @@ def collate(items: Sequence[Item], input_size: int) -> DetectionBatch:
             }
         )
     images = images_to_tensor([image for _, image, _ in items])
-    return DetectionBatch(images, labels, [sample_id for sample_id, _, _ in items])
+    return BoxBatch(images, labels, [sample_id for sample_id, _, _ in items])
 
 
-class DetectionDataModule(pl.LightningDataModule):
+class BoxDataModule(pl.LightningDataModule):
     """Augmented training batches, and the held-out pictures in order."""
 
     def __init__(
@@ -324,7 +322,7 @@ class DetectionDataModule(pl.LightningDataModule):
 
     def _loader(self, samples: LabelledImages, augment: AugmentConfig | None) -> DataLoader[Any]:
         training = augment is not None
-        dataset = DetectionDataset(
+        dataset = BoxDataset(
             samples, self._input_size, self._limits, self._seed, self._stage, augment
         )
         rank, world = (

@@ -19,7 +19,7 @@ HAAR_CASCADE = "haarcascade_frontalface_alt2.xml"
 
 
 @runtime_checkable
-class FaceDetectorBackend(Protocol):
+class FaceBoxDetector(Protocol):
     """Finds faces in images."""
 
     name: str
@@ -115,7 +115,7 @@ class HaarFaceDetector:
 
 def build_face_detector(
     config: FaceCheckConfig, root: Path | None = None
-) -> FaceDetectorBackend | None:
+) -> FaceBoxDetector | None:
     """The configured face detector.
 
     Args:

@@ -63,7 +63,7 @@ class PretrainedConfig(Feeding):
 
 @dataclass
 class FamilyDetector:
-    """A detector of one of the families, as head detector backend.
+    """A detector of one of the families, as box detector.
 
     Attributes:
         model: the network, in evaluation mode.
@@ -174,13 +174,13 @@ def load_network(
         for needed in ("config.json", WEIGHTS_FILE):
             if not (folder / needed).is_file():
                 raise ModelError(
-                    f"head detector: no {needed} in {folder}; run the stage head_detector, or "
+                    f"box detector: no {needed} in {folder}; run the stage head_detector, or "
                     "point to a folder with a transformers RT-DETR or D-FINE in safetensors"
                 )
     config = transformers.AutoConfig.from_pretrained(str(location), **arguments)
     if config.model_type not in FAMILIES:
         raise ModelError(
-            f"head detector: {location} holds a {config.model_type!r}, expected one of "
+            f"box detector: {location} holds a {config.model_type!r}, expected one of "
             f"{list(FAMILIES)}"
         )
     network = getattr(transformers, FAMILIES[config.model_type][0])

@@ -1,4 +1,4 @@
-"""RT-DETR as head detector: building it small, its mixed-precision forward pass, and inference.
+"""RT-DETR as box detector: building it small, its mixed-precision forward pass, and inference.
 
 Source: facts of the paper's filtering (appendix): RT-DETR trained on boxes of heads only.
 """
@@ -243,7 +243,7 @@ def keep_best(boxes_xyxy: Boxes, scores: Scores) -> tuple[Boxes, Scores]:
 
 
 class RTDetrDetector:
-    """An RT-DETR with its letterbox, as head detector backend."""
+    """An RT-DETR with its letterbox, as box detector."""
 
     name = "rt-detr"
 
@@ -297,7 +297,7 @@ class RTDetrDetector:
         for needed in ("config.json", WEIGHTS_FILE):
             if not (folder / needed).is_file():
                 raise FileNotFoundError(
-                    f"head detector: no {needed} in {folder}; run the stage head_detector, or "
+                    f"box detector: no {needed} in {folder}; run the stage head_detector, or "
                     "point to a folder with a transformers RT-DETR in safetensors"
                 )
         if input_size is None:

@@ -1,4 +1,4 @@
-"""The head detector as a Lightning module: losses of a batch, and validation on whole images."""
+"""The one-pass detector as Lightning module: losses of a batch, validation on whole images."""
 
 from __future__ import annotations
 

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from pydantic import Field
 
-from ml.box_detection.base import Boxes, HeadDetectorBackend, Image, select_detections
-from ml.box_detection.faces import FaceDetectorBackend
+from ml.box_detection.base import Boxes, HeadBoxDetector, Image, select_detections
+from ml.box_detection.faces import FaceBoxDetector
 from ml.filtering.rules import (
     KEEP,
     CutForm,
@@ -155,8 +155,8 @@ class Judge:
     Threads may share a judge: what is not torch, and may keep state, sees one batch at a time.
     """
 
-    detector: HeadDetectorBackend
-    face_detector: FaceDetectorBackend | None
+    detector: HeadBoxDetector
+    face_detector: FaceBoxDetector | None
     limits: DetectionLimits
     rules: RulesConfig
     screens: tuple[ImageScreen, ...] = ()

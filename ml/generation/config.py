@@ -103,7 +103,7 @@ class ImagesConfig(StageConfig):
     backend: Literal["renderer", "sdxl-t2i", "sdxl-controlnet", "sd15-controlnet", "sdxl-pncc"] = (
         "renderer"
     )
-    """Which generator makes the pictures, a name of `ml.generation.generator.GENERATORS`."""
+    """Which generator makes the pictures, a name of `ml.generation.backends.GENERATORS`."""
     renderer: RendererConfig = RendererConfig()
     """The renderer's settings; its heads' variety also holds for sdxl-pncc."""
     diffusion: DiffusionConfig = DiffusionConfig()

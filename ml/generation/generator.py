@@ -1,21 +1,16 @@
-"""The one interface of all image generators, and which exist."""
+"""The one interface of all image generators."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
 from ml.captions.scene import Scene
-from ml.flame.head_model import HeadModel
-from ml.generation.config import DIFFUSION_BACKENDS, ImagesConfig
-from ml.generation.renderer.renderer import render_pncc, render_sample
 from ml.generation.renderer.truth import TruthHead
 from ml.poses.skeleton import PoseSample
-from ml.records import reasons
 
 
 @dataclass(frozen=True)
@@ -100,82 +95,3 @@ class ImageGenerator(Protocol):
             JSON-serialisable; empty when the stage's parameters say it all.
         """
         ...
-
-
-class Renderer:
-    """The embedded generator, see `ml.generation.renderer.renderer`."""
-
-    name = "renderer"
-
-    def __init__(self, head_model: HeadModel, config: ImagesConfig, root: Path) -> None:
-        """Keep the head model and the settings.
-
-        Args:
-            head_model: the heads' model.
-            config: the stage's configuration.
-            root: the project folder; nothing else is read from it.
-        """
-        self._head_model = head_model
-        self._config = config.renderer
-
-    def batches(self, requests: Sequence[GenerationRequest]) -> list[list[GenerationRequest]]:
-        """One picture a batch.
-
-        Args:
-            requests: all pictures of a shard.
-
-        Returns:
-            The requests one by one.
-        """
-        return [[request] for request in requests]
-
-    def generate(self, batch: Sequence[GenerationRequest]) -> list[GeneratedSample | NotGenerated]:
-        """Render pictures, see `render_sample`.
-
-        Args:
-            batch: pictures to be made.
-
-        Returns:
-            Pictures with exact truth; a pose or scene that cannot be drawn is a failure.
-        """
-        return [self._render(request) for request in batch]
-
-    def settings(self) -> dict[str, Any]:
-        """Nothing beside the stage's parameters.
-
-        Returns:
-            An empty dictionary.
-        """
-        return {}
-
-    def _render(self, request: GenerationRequest) -> GeneratedSample | NotGenerated:
-        if request.scene is None:
-            return NotGenerated(
-                reasons.NOT_DRAWN,
-                f"{request.pose.pose_id}: the caption has no scene; the renderer needs captions of "
-                "the scene grammar, choose a diffusion backend for others",
-            )
-        try:
-            sample = render_sample(
-                request.pose, request.scene, self._head_model, self._config, request.rng
-            )
-        except (ValueError, KeyError, TypeError) as error:
-            return NotGenerated(reasons.NOT_DRAWN, f"{type(error).__name__}: {error}")
-        return GeneratedSample(
-            sample.image_rgb,
-            sample.heads,
-            lambda: render_pncc(sample, request.pose, self._head_model),
-        )
-
-
-def _diffusion(head_model: HeadModel, config: ImagesConfig, root: Path) -> ImageGenerator:
-    from ml.generation.diffusion.generator import DiffusionGenerator
-
-    return DiffusionGenerator(head_model, config, root)
-
-
-GENERATORS: dict[str, Callable[[HeadModel, ImagesConfig, Path], ImageGenerator]] = {
-    "renderer": Renderer,
-    **dict.fromkeys(DIFFUSION_BACKENDS, _diffusion),
-}
-"""Generators by the name that `ImagesConfig.backend` gives."""

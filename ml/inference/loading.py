@@ -139,6 +139,7 @@ def read_detector(checkpoint: Path) -> StoredDetector:
         return _read_weight_file(checkpoint)
     if not checkpoint.exists() and checkpoint.suffix:
         raise UnusableModel(f"{checkpoint}: no such file or folder")
+    _refuse_box_detector(checkpoint)
     description = _read_description(checkpoint / CONFIG_NAME)
     weights = checkpoint / WEIGHTS_NAME
     if not weights.is_file():
@@ -239,6 +240,26 @@ def _configs(description: dict[str, Any], path: Path) -> tuple[ModelConfig, Post
         )
     except (ValueError, TypeError) as error:
         raise UnusableModel(f"{path}: its description cannot be used: {error}") from error
+
+
+def _refuse_box_detector(folder: Path) -> None:
+    """Say what is wrong with the folder of the stage `head_detector`, or the model within.
+
+    Raises:
+        UnusableModel: it holds a detector of boxes, as transformers stores it.
+    """
+    for path in (folder / CONFIG_NAME, folder / "model" / CONFIG_NAME):
+        try:
+            config = json.loads(read_file(path, MAX_JSON_BYTES)) if path.is_file() else None
+        except (UnreadableFile, ValueError, RecursionError):
+            continue
+        if isinstance(config, dict) and "format" not in config and "model_type" in config:
+            raise UnusableModel(
+                f"{folder}: this is a box detector ({brief(config['model_type'])}), which finds "
+                "boxes and no meshes; HeadDetector takes the one-pass detector: give the folder of "
+                "the stage trained_model, such as data/trained_model, or load the boxes with "
+                "ml.box_detection.load_box_detector"
+            )
 
 
 def _read_weight_file(path: Path) -> StoredDetector:

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from ml.flame.frames import network_to_image
 from ml.imaging.letterbox import Letterbox
 from ml.model.detector import HeadDetectorNetwork
-from ml.model.export import METADATA_KEY, ONNX_INPUT, ONNX_OUTPUTS, suppression_inputs
+from ml.model.export import METADATA_KEY, ONNX_INPUT, ONNX_OUTPUTS
 from ml.model.kept import KeptHeadsNetwork
-from ml.model.postprocess import PostprocessConfig
+from ml.model.postprocess import PostprocessConfig, suppression_inputs
 from ml.records.heads import Heads
 
 if TYPE_CHECKING:

@@ -13,7 +13,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -203,36 +202,6 @@ def _traced(
             dynamic_axes={name: {0: dimension} for name in (*names, *outputs)},
         )
     return onnx.load_from_string(content.getvalue())
-
-
-def exclusive_threshold(score: float) -> np.float32:
-    """The threshold t' for which `score > t'` is `score >= t`.
-
-    ONNX keeps what is above its threshold, `postprocess` what is at or above it.
-
-    Args:
-        score: the threshold of `PostprocessConfig`.
-
-    Returns:
-        The next smaller float32.
-    """
-    return np.nextafter(np.float32(score), np.float32(-1))
-
-
-def suppression_inputs(config: PostprocessConfig) -> dict[str, np.ndarray]:
-    """The optional inputs of an exported graph.
-
-    Args:
-        config: thresholds; `max_candidates` is fixed in the graph.
-
-    Returns:
-        Name to (1,) array.
-    """
-    return {
-        "score_threshold": np.array([exclusive_threshold(config.score_threshold)], np.float32),
-        "iou_threshold": np.array([config.iou_threshold], np.float32),
-        "max_heads": np.array([config.max_heads], np.int64),
-    }
 
 
 def export_onnx(

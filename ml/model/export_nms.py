@@ -7,8 +7,8 @@ import onnx
 import onnx.compose
 from onnx import TensorProto, helper, numpy_helper
 
-from ml.model.export import suppression_inputs
-from ml.model.postprocess import PostprocessConfig
+from ml.flame.params import NUM_PARAMETERS
+from ml.model.postprocess import PostprocessConfig, suppression_inputs
 
 _MAPS = ("pose_map_8", "pose_map_16", "pose_map_32")
 FIRST_OUTPUTS = ("candidate_boxes", "candidate_scores", "candidate_anchors", *_MAPS)
@@ -61,7 +61,7 @@ def join_parts(
         for name, kind, shape in (
             ("boxes", TensorProto.FLOAT, [4]),
             ("scores", TensorProto.FLOAT, []),
-            ("flame", TensorProto.FLOAT, [413]),
+            ("flame", TensorProto.FLOAT, [NUM_PARAMETERS]),
             ("image_index", TensorProto.INT64, []),
         )
     )

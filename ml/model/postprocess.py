@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor
@@ -104,3 +105,33 @@ def suppress(boxes_xyxy: Tensor, scores: Tensor, config: PostprocessConfig) -> l
     """
     kept = nms_mask(boxes_xyxy, scores, config.iou_threshold) & (scores >= config.score_threshold)
     return [rows.nonzero()[: config.max_heads, 0] for rows in kept]
+
+
+def exclusive_threshold(score: float) -> np.float32:
+    """The threshold t' for which `score > t'` is `score >= t`.
+
+    ONNX keeps what is above its threshold, `postprocess` what is at or above it.
+
+    Args:
+        score: the threshold of `PostprocessConfig`.
+
+    Returns:
+        The next smaller float32.
+    """
+    return np.nextafter(np.float32(score), np.float32(-1))
+
+
+def suppression_inputs(config: PostprocessConfig) -> dict[str, np.ndarray]:
+    """The optional inputs of an exported graph.
+
+    Args:
+        config: thresholds; `max_candidates` is fixed in the graph.
+
+    Returns:
+        Name to (1,) array.
+    """
+    return {
+        "score_threshold": np.array([exclusive_threshold(config.score_threshold)], np.float32),
+        "iou_threshold": np.array([config.iou_threshold], np.float32),
+        "max_heads": np.array([config.max_heads], np.int64),
+    }

@@ -15,7 +15,7 @@ class EstimatorConfig(StageConfig):
     """Which model finds people and their keypoints in source pictures."""
 
     backend: Literal["vitpose", "yolo-nas-pose"] = "vitpose"
-    """A name of `ml.poses.estimator.ESTIMATORS`."""
+    """A name of `ml.poses.backends.ESTIMATORS`."""
     person_detector: ModelRef | None = None
     """Detector with the label `person` (RT-DETR, D-FINE and others); vitpose needs it."""
     pose_model: ModelRef | None = None

@@ -1,9 +1,8 @@
-"""What every describer of source pictures offers, how answers become words, and which exist."""
+"""What every describer of source pictures offers, and how answers become words."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Final, Literal, Protocol
 
 import numpy as np
@@ -106,22 +105,3 @@ def subject_of(num_people: int) -> str:
     if num_people < len(_NUMBERS):
         return f"{_NUMBERS[num_people]} people"
     return f"a group of {num_people} people"
-
-
-def _blip_vqa(config: DescriberConfig, root: Path) -> Describer:
-    from ml.poses.blip import BlipVqa
-
-    return BlipVqa(config, root)
-
-
-def _blip(config: DescriberConfig, root: Path) -> Describer:
-    from ml.poses.blip import BlipCaptioner
-
-    return BlipCaptioner(config, root)
-
-
-DESCRIBERS: dict[str, Callable[[DescriberConfig, Path], Describer]] = {
-    "blip-vqa": _blip_vqa,
-    "blip": _blip,
-}
-"""Describers by the name that `DescriberConfig.backend` gives."""

@@ -11,9 +11,10 @@ from typing import Final
 import numpy as np
 import pandas as pd
 
+from ml.poses.backends import DESCRIBERS, ESTIMATORS
 from ml.poses.config import EstimatorConfig, PosesConfig
-from ml.poses.describers import DESCRIBERS, Describer, DescriberConfig
-from ml.poses.estimator import ESTIMATORS, FoundPeople, PoseEstimator, to_pose
+from ml.poses.describers import Describer, DescriberConfig
+from ml.poses.estimator import FoundPeople, PoseEstimator, to_pose
 from ml.poses.sampler import STAGE, split_of
 from ml.poses.screening import canvas_size, screen
 from ml.poses.skeleton import PoseSample

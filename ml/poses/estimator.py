@@ -1,10 +1,9 @@
-"""What every estimator of 2D poses offers, and which exist."""
+"""What every estimator of 2D poses offers."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -60,25 +59,6 @@ class PoseEstimator(Protocol):
     def close(self) -> None:
         """Give back what the estimator holds."""
         ...
-
-
-def _vitpose(config: EstimatorConfig, root: Path) -> PoseEstimator:
-    from ml.poses.vitpose import VitPoseEstimator
-
-    return VitPoseEstimator(config, root)
-
-
-def _yolo_nas_pose(config: EstimatorConfig, root: Path) -> PoseEstimator:
-    from ml.poses.yolo_nas import YoloNasPoseEstimator
-
-    return YoloNasPoseEstimator(config, root)
-
-
-ESTIMATORS: dict[str, Callable[[EstimatorConfig, Path], PoseEstimator]] = {
-    "vitpose": _vitpose,
-    "yolo-nas-pose": _yolo_nas_pose,
-}
-"""Estimators by the name that `EstimatorConfig.backend` gives."""
 
 
 def to_pose(

@@ -44,7 +44,7 @@ class AnnotationQualityConfig(StageConfig):
 def run(ws: Workspace, config: AnnotationQualityConfig) -> StageReport:
     """Compare the annotations of the test split with the truth.
 
-    The test split is one that neither the head detector nor the regressor was trained on.
+    The test split is one that neither the box detector nor the regressor was trained on.
 
     Args:
         ws: the workspace; annotations, images, truth and head model must exist.

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from ml.annotation.backends import RegressorConfig, cut_crops, load_flame_regressor
 from ml.annotation.drawing import draw_heads
 from ml.annotation.regressor import FlameRegressor
-from ml.box_detection import load_head_detector
-from ml.box_detection.base import HeadDetectorBackend, select_detections
+from ml.box_detection import load_box_detector
+from ml.box_detection.base import HeadBoxDetector, select_detections
 from ml.flame.frames import crop_to_image
 from ml.flame.geometry import HeadGeometry
 from ml.flame.head_model import HeadModel
@@ -80,7 +80,7 @@ class Annotator:
         head_model: what the parameters belong to.
     """
 
-    detector: HeadDetectorBackend
+    detector: HeadBoxDetector
     regressor: FlameRegressor
     head_model: HeadModel
 
@@ -129,7 +129,7 @@ def load_annotator(ws: Workspace, config: AnnotationsConfig | None = None) -> An
     config = config or AnnotationsConfig()
     head_model = HeadModel.load(ws.stage_dir("head_model") / "head_model.npz")
     return Annotator(
-        detector=load_head_detector(ws.stage_dir("head_detector"), config.device),
+        detector=load_box_detector(ws.stage_dir("head_detector"), config.device),
         regressor=load_flame_regressor(ws, config.regressor, head_model, config.device),
         head_model=head_model,
     )

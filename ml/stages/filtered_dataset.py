@@ -13,8 +13,8 @@ import pandas as pd
 import torch
 from pydantic import Field
 
-from ml.box_detection import load_head_detector
-from ml.box_detection.base import Boxes, HeadDetectorBackend, Image
+from ml.box_detection import load_box_detector
+from ml.box_detection.base import Boxes, HeadBoxDetector, Image
 from ml.box_detection.faces import FaceCheckConfig, build_face_detector
 from ml.dataset.card import CardFacts, write_card
 from ml.dataset.splits import check_no_leak, split_counts
@@ -89,7 +89,7 @@ class FilteredDatasetConfig(StageConfig):
     identity: IdentityConfig = IdentityConfig()
     """Whose faces must not appear; looked for before the rules."""
     device: str = "cpu"
-    """Where the head detector computes; `auto` takes the GPU when there is one."""
+    """Where the box detector computes; `auto` takes the GPU when there is one."""
     images_per_batch: int = Field(default=50, ge=1)
     """Images decoded and judged together; bounds the memory."""
     preview_images: int = Field(default=24, ge=1)
@@ -119,7 +119,7 @@ def run(ws: Workspace, config: FilteredDatasetConfig) -> StageReport:
     """
     prepare_torch(ws, STAGE)
     judge = Judge(
-        load_head_detector(ws.stage_dir("head_detector"), config.device),
+        load_box_detector(ws.stage_dir("head_detector"), config.device),
         build_face_detector(config.face_check, ws.root),
         config.detections,
         config.rules,
@@ -208,7 +208,7 @@ def filter_dataset(ws: Workspace, config: FilteredDatasetConfig, judge: Judge) -
 
 def can_reuse(
     heads: pd.DataFrame,
-    detector: HeadDetectorBackend,
+    detector: HeadBoxDetector,
     limits: DetectionLimits,
     rules: RulesConfig,
 ) -> bool:

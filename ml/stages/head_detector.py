@@ -13,12 +13,12 @@ import torch
 from pydantic import Field, model_validator
 from transformers import RTDetrForObjectDetection
 
-from ml.box_detection import load_head_detector
-from ml.box_detection.base import Boxes, HeadDetectorBackend, Scores
+from ml.box_detection import load_box_detector
+from ml.box_detection.base import Boxes, HeadBoxDetector, Scores
 from ml.box_detection.coco_metrics import average_precision, operating_point
 from ml.box_detection.data import (
+    BoxDataModule,
     BoxLimits,
-    DetectionDataModule,
     LabelledImages,
     read_labelled_images,
 )
@@ -29,6 +29,7 @@ from ml.box_detection.drawing import (
     draw_boxes,
     enlarge,
 )
+from ml.box_detection.module import BoxDetectorModule
 from ml.box_detection.pretrained import (
     Feeding,
     PretrainedConfig,
@@ -36,7 +37,6 @@ from ml.box_detection.pretrained import (
     save_with_feeding,
 )
 from ml.box_detection.rtdetr import RTDetrArchitecture, RTDetrDetector, build_rtdetr
-from ml.box_detection.training import DetectorTraining
 from ml.imaging.grids import contact_sheet
 from ml.imaging.io import encode_jpeg
 from ml.labels.coco import read_coco
@@ -127,7 +127,7 @@ class HeadDetectorConfig(StageConfig):
 
 
 def run(ws: Workspace, config: HeadDetectorConfig, tracker: Tracker) -> StageReport:
-    """Train the head detector, or go on from the last finished epoch.
+    """Train the box detector, or go on from the last finished epoch.
 
     Args:
         ws: the workspace; reads `labels` and `images`, writes `data/head_detector`.
@@ -155,7 +155,7 @@ def run(ws: Workspace, config: HeadDetectorConfig, tracker: Tracker) -> StageRep
     write_history(out / "history.csv", result.history)
     exclusions.write(ws, "all")
     # Measured with what later stages will load, not with what was trained.
-    detector = load_head_detector(out)
+    detector = load_box_detector(out)
     found = detector.detect(val.images)
     metrics = _measure(config, detector, train, val, found)
     write_json(out / "metrics.json", metrics)
@@ -181,8 +181,8 @@ def _train(
     else:
         model = build_rtdetr(config.architecture)
     size = config.input_size
-    module = DetectorTraining(model, size, config.optim, val, config.dense_weight)
-    datamodule = DetectionDataModule(
+    module = BoxDetectorModule(model, size, config.optim, val, config.dense_weight)
+    datamodule = BoxDataModule(
         train, val, size, config.batch_size, config.augment, config.limits, ws.seed, STAGE
     )
     result = fit(module, datamodule, ws, STAGE, config.fit, tracker)
@@ -228,7 +228,7 @@ def _labelled(
 
 def _measure(
     config: HeadDetectorConfig,
-    detector: HeadDetectorBackend,
+    detector: HeadBoxDetector,
     train: LabelledImages,
     val: LabelledImages,
     found: Sequence[tuple[Boxes, Scores]],
@@ -277,7 +277,7 @@ def _report(
     metrics: dict[str, float],
     result: FitResult,
     picture: Path,
-    detector: HeadDetectorBackend,
+    detector: HeadBoxDetector,
 ) -> StageReport:
     table = pd.DataFrame(
         [{"metric": name, "value": round(value, 4)} for name, value in sorted(metrics.items())]

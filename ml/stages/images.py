@@ -14,9 +14,9 @@ import pandas as pd
 
 from ml.captions.scene import NO_SCENE, Scene
 from ml.flame.head_model import HeadModel
+from ml.generation.backends import GENERATORS
 from ml.generation.config import ImagesConfig
 from ml.generation.generator import (
-    GENERATORS,
     GeneratedSample,
     GenerationRequest,
     ImageGenerator,

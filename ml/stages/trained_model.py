@@ -1,4 +1,4 @@
-"""Stage `trained_model`: train the head detector on the filtered dataset.
+"""Stage `trained_model`: train the one-pass detector on the filtered dataset.
 
 `trained_model_exact.py` is the same training on the same images with exact ground truth as labels.
 """
@@ -63,7 +63,7 @@ SHOWN_SCORE = 0.3
 
 
 class TrainedModelConfig(StageConfig):
-    """Network, data and training of the head detector."""
+    """Network, data and training of the one-pass detector."""
 
     supervision: ClassVar[Literal["pseudo", "truth"]] = "pseudo"
     """Which labels teach; fixed by the stage, whose dependencies in dvc.yaml are made for it."""

@@ -1,4 +1,4 @@
-"""Training data of the head detector: reading, augmenting, what is taught and what is hidden."""
+"""Training data of the box detector: reading, augmenting, what is taught and what is hidden."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from ml.box_detection.data import (
+    BoxDataset,
     BoxLimits,
-    DetectionDataset,
     LabelledImages,
     collate,
     hide_untaught,
@@ -46,7 +46,7 @@ def square_on_black(box, size=100):
 
 
 def items(samples, augment, epochs):
-    data = DetectionDataset(samples, 64, BoxLimits(), 0, "head_detector", augment)
+    data = BoxDataset(samples, 64, BoxLimits(), 0, "head_detector", augment)
     return [data[SampleKey(0, epoch)] for epoch in range(epochs)]
 
 

@@ -11,7 +11,7 @@ from ml.box_detection.face_models import (
     load_face_model,
     retinaface_priors,
 )
-from ml.box_detection.faces import FaceCheckConfig, FaceDetectorBackend, build_face_detector
+from ml.box_detection.faces import FaceBoxDetector, FaceCheckConfig, build_face_detector
 from ml.filtering.rules import check_faces
 from ml.records.models import ModelError
 from tests.tiny_models.faces import build_embedder, build_retinaface, build_scrfd, build_yunet
@@ -36,7 +36,7 @@ def picture(column, row, width=128, height=96):
 
 def test_faces_are_found_where_they_are(model):
     detector = load_face_model(*model, SETTINGS)
-    assert isinstance(detector, FaceDetectorBackend)
+    assert isinstance(detector, FaceBoxDetector)
     one, two, none = detector.find([picture(1, 1), picture(3, 0), np.zeros((64, 128, 3), np.uint8)])
     assert len(none) == 0
     assert len(one) >= 1

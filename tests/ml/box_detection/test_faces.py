@@ -8,8 +8,8 @@ import pytest
 
 from ml.box_detection import faces
 from ml.box_detection.faces import (
+    FaceBoxDetector,
     FaceCheckConfig,
-    FaceDetectorBackend,
     HaarFaceDetector,
     build_face_detector,
 )
@@ -35,7 +35,7 @@ def test_switched_off_there_is_no_detector():
 
 def test_it_finds_a_face_and_nothing_on_a_wall():
     detector = build_face_detector(FaceCheckConfig(backend="haar", min_neighbours=2))
-    assert isinstance(detector, FaceDetectorBackend)
+    assert isinstance(detector, FaceBoxDetector)
     wall = np.full((120, 160, 3), 128, np.uint8)
     on_wall, found = detector.detect_faces([wall, cartoon_face()])
     assert on_wall.shape == (0, 4)

@@ -11,8 +11,8 @@ import torch
 import transformers
 from torch import nn
 
-from ml.box_detection import load_head_detector
-from ml.box_detection.base import HeadDetectorBackend
+from ml.box_detection import load_box_detector
+from ml.box_detection.base import HeadBoxDetector
 from ml.box_detection.pretrained import (
     FAMILIES,
     FamilyDetector,
@@ -108,7 +108,7 @@ def detector(path, **feeding):
 def test_every_family_sees_its_pictures(folder):
     kind, path = folder
     found = detector(path)
-    assert isinstance(found, HeadDetectorBackend)
+    assert isinstance(found, HeadBoxDetector)
     (boxes, scores), (others, other_scores) = found.detect(images())
     # Queries come from what is seen, not from a tie: the scores differ, also from each other.
     assert np.ptp(scores) > 0.05
@@ -175,14 +175,14 @@ def test_how_it_is_fed_is_kept_beside_the_weights(folder, tmp_path):
     kind, path = folder
     feeding = Feeding(input_size=SIZE, fit="squash", labels=(1,))
     save_with_feeding(load_network(path), feeding, tmp_path / "model")
-    loaded = load_head_detector(tmp_path)
+    loaded = load_box_detector(tmp_path)
     assert (loaded.feeding, loaded.name) == (feeding, FAMILIES[kind][1])
     assert len(loaded.sha256) == 64
     # A folder of the library alone: squashed at 640, as the checkpoints were trained.
-    assert load_head_detector(path).feeding == Feeding(input_size=640, fit="squash")
+    assert load_box_detector(path).feeding == Feeding(input_size=640, fit="squash")
     # Trained here: letterboxed, whatever the family.
     RTDetrDetector(load_network(path), SIZE).save_pretrained(tmp_path / "own")
-    own = load_head_detector(tmp_path / "own")
+    own = load_box_detector(tmp_path / "own")
     assert isinstance(own, RTDetrDetector if kind == "rt_detr" else FamilyDetector)
     if kind != "rt_detr":
         assert own.feeding == Feeding(input_size=SIZE, fit="letterbox")
@@ -212,7 +212,7 @@ def test_the_stage_takes_a_checkpoint_as_it_is(tmp_path):
     ws = detector_stage.make_workspace(tmp_path)
     path = build("d_fine", tmp_path / "models" / "d-fine")
     report = run(ws, stage_config(path, "pretrained", tmp_path), NullTracker())
-    loaded = load_head_detector(ws.stage_dir("head_detector"))
+    loaded = load_box_detector(ws.stage_dir("head_detector"))
     assert (loaded.name, loaded.feeding.fit, loaded.feeding.input_size) == ("d-fine", "squash", 64)
     original = load_network(path).state_dict()
     for name, value in loaded.model.state_dict().items():
@@ -226,7 +226,7 @@ def test_the_stage_trains_a_checkpoint_further(tmp_path):
     ws = detector_stage.make_workspace(tmp_path, num_train=4, num_val=2)
     path = build("rt_detr", tmp_path / "models" / "rt-detr")
     report = run(ws, stage_config(path, "finetune", tmp_path), NullTracker())
-    loaded = load_head_detector(ws.stage_dir("head_detector"))
+    loaded = load_box_detector(ws.stage_dir("head_detector"))
     assert loaded.model.config.num_labels == 1
     assert report.metadata["epochs"] == 2
     before = load_network(path).state_dict()[

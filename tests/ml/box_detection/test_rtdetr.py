@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from ml.box_detection import load_head_detector
-from ml.box_detection.base import HeadDetectorBackend
+from ml.box_detection import load_box_detector
+from ml.box_detection.base import HeadBoxDetector
 from ml.box_detection.rtdetr import (
     RTDetrArchitecture,
     RTDetrDetector,
@@ -51,7 +51,7 @@ def labels(*boxes):
 
 
 def test_it_is_a_backend(model):
-    assert isinstance(RTDetrDetector(model, 64), HeadDetectorBackend)
+    assert isinstance(RTDetrDetector(model, 64), HeadBoxDetector)
 
 
 def test_a_fresh_model_is_not_blind(model):
@@ -123,7 +123,7 @@ def test_no_images(model):
 
 def test_saved_and_loaded_it_is_the_same(model, images, tmp_path):
     RTDetrDetector(model, 64).save_pretrained(tmp_path / "model")
-    loaded = load_head_detector(tmp_path)
+    loaded = load_box_detector(tmp_path)
     assert sorted(path.name for path in (tmp_path / "model").iterdir()) == [
         "config.json",
         "input.json",
@@ -148,7 +148,7 @@ def test_a_missing_model_is_named(tmp_path):
     with pytest.raises(
         FileNotFoundError, match=r"no config\.json in .*run the stage head_detector"
     ):
-        load_head_detector(tmp_path)
+        load_box_detector(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 import torch
 
+from ml.box_detection.rtdetr import RTDetrArchitecture, RTDetrDetector, build_rtdetr
+from ml.inference.detector import HeadDetector
 from ml.inference.loading import (
     CONFIG_NAME,
     WEIGHTS_NAME,
@@ -137,3 +139,17 @@ def test_a_pickle_is_refused_and_not_executed(folder: Path) -> None:
     (folder / WEIGHTS_NAME).write_bytes(pickle.dumps(Bomb()))
     with pytest.raises(UnusableModel, match="damaged"):
         load_detector(folder)
+
+
+def test_the_folder_of_the_box_detector_is_told_apart(tmp_path: Path) -> None:
+    architecture = RTDetrArchitecture(
+        input_size=64, stem_width=8, widths=(8, 16, 16), hidden_size=16, feed_forward_size=16,
+        attention_heads=2, decoder_layers=1, num_queries=6, num_denoising=4,
+    )  # fmt: skip
+    folder = tmp_path / "head_detector"
+    RTDetrDetector(build_rtdetr(architecture), 64).save_pretrained(folder / "model")
+    for wrong in (folder, folder / "model"):
+        with pytest.raises(
+            UnusableModel, match=r"box detector \(.*rt_detr.*give the folder of the stage trained_"
+        ):
+            HeadDetector(wrong)

@@ -15,13 +15,16 @@ from ml.model.decode import decode
 from ml.model.detector import build_detector
 from ml.model.export import (
     METADATA_KEY,
-    exclusive_threshold,
     export_onnx,
     export_torchscript,
     onnx_model,
+)
+from ml.model.postprocess import (
+    PostprocessConfig,
+    exclusive_threshold,
+    postprocess,
     suppression_inputs,
 )
-from ml.model.postprocess import PostprocessConfig, postprocess
 from ml.model.weights import import_published
 
 SIZE = 96

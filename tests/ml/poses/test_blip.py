@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from ml.poses.backends import DESCRIBERS
 from ml.poses.blip import BlipCaptioner, BlipVqa
-from ml.poses.describers import DESCRIBERS, DescriberConfig, Question, compose, subject_of
+from ml.poses.describers import DescriberConfig, Question, compose, subject_of
 from ml.records.models import ModelError
 
 PICTURES = [

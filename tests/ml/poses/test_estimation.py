@@ -13,8 +13,9 @@ import pytest
 
 from ml.imaging.io import decode_image
 from ml.poses import estimation as pictures
+from ml.poses.backends import ESTIMATORS
 from ml.poses.config import EstimatorConfig, PosesConfig
-from ml.poses.estimator import ESTIMATORS, FoundPeople, to_pose
+from ml.poses.estimator import FoundPeople, to_pose
 from ml.poses.skeleton import PoseSample
 from ml.records.exclusions import TooManyExcluded, read_exclusions
 from ml.records.tables import POSE_SOURCES, POSES, read_table

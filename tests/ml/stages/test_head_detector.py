@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import torch
 
-from ml.box_detection import load_head_detector
+from ml.box_detection import load_box_detector
 from ml.box_detection.rtdetr import RTDetrArchitecture
 from ml.imaging.io import encode_jpeg
 from ml.labels.coco import CocoBox, CocoDataset, CocoImage, write_coco
@@ -89,7 +89,7 @@ def test_it_writes_model_figures_curves_and_pictures(finished):
     assert {"train/loss", "val/map50", "val/map50_95"} <= set(history.columns)
     picture = cv2.imread(str(report.pictures["predictions"]))
     assert picture.std() > 10
-    assert report.metadata["weights_sha256"] == load_head_detector(out).sha256
+    assert report.metadata["weights_sha256"] == load_box_detector(out).sha256
 
 
 def test_the_unfinished_work_is_gone(finished):
@@ -104,7 +104,7 @@ def test_killed_after_an_epoch_it_ends_in_the_same_bytes(finished, tmp_path, mon
     class Killed(Exception):
         pass
 
-    original = stage.DetectorTraining.training_step
+    original = stage.BoxDetectorModule.training_step
 
     def killed_in_second_epoch(self, batch, batch_idx):
         if self.trainer.current_epoch == 1 and batch_idx == 1:
@@ -112,7 +112,7 @@ def test_killed_after_an_epoch_it_ends_in_the_same_bytes(finished, tmp_path, mon
         return original(self, batch, batch_idx)
 
     with monkeypatch.context() as patch:
-        patch.setattr(stage.DetectorTraining, "training_step", killed_in_second_epoch)
+        patch.setattr(stage.BoxDetectorModule, "training_step", killed_in_second_epoch)
         with pytest.raises(Killed):
             run(ws, CONFIG, NullTracker())
     assert list((ws.root / "data" / ".work").rglob("*.ckpt"))

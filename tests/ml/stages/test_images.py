@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 
 from ml.captions.scene import NO_SCENE, Scene
+from ml.generation.backends import GENERATORS
 from ml.generation.config import ImagesConfig
-from ml.generation.generator import GENERATORS
 from ml.imaging.io import decode_image
 from ml.records.exclusions import TooManyExcluded, read_exclusions
 from ml.records.lineage import sample_lineage

@@ -1,4 +1,4 @@
-"""The Lightning module that trains the head detector and measures it on held-out labels."""
+"""The Lightning module that trains the box detector and measures it on held-out labels."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from transformers import RTDetrForObjectDetection
 
 from ml.box_detection.base import Boxes, Scores
 from ml.box_detection.coco_metrics import average_precision
-from ml.box_detection.data import DetectionBatch, LabelledImages
+from ml.box_detection.data import BoxBatch, LabelledImages
 from ml.box_detection.dense import DenseSupervision
 from ml.box_detection.rtdetr import decode, forward, keep_best
 from ml.imaging.boxes import clip_boxes
@@ -20,7 +20,7 @@ from ml.training.base import TrainingModule
 from ml.training.optim import OptimConfig
 
 
-class DetectorTraining(TrainingModule):
+class BoxDetectorModule(TrainingModule):
     """Set prediction (Hungarian matching, denoising queries) helped by dense supervision.
 
     The set losses (varifocal, L1, GIoU) are the library's, with its weights (1, 5, 2). Matching
@@ -57,7 +57,7 @@ class DetectorTraining(TrainingModule):
         ]
         self._found: list[tuple[Boxes, Scores]] = []
 
-    def losses(self, batch: DetectionBatch) -> Mapping[str, Tensor]:
+    def losses(self, batch: BoxBatch) -> Mapping[str, Tensor]:
         """Loss terms of a batch.
 
         Args:
@@ -79,7 +79,7 @@ class DetectorTraining(TrainingModule):
         """Forget the previous round's boxes."""
         self._found = []
 
-    def validation_step(self, batch: DetectionBatch, batch_idx: int) -> None:
+    def validation_step(self, batch: BoxBatch, batch_idx: int) -> None:
         """Detect heads; measured when the round ends.
 
         Args:

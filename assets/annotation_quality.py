@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from assets.checks.annotation_quality import SUITES
 from assets.stage_asset import stage_asset
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     config="ml.stages.annotation_quality:AnnotationQualityConfig",
     group="evaluation",
     kinds={"pytorch"},
+    suites=SUITES,
 )
 def annotation_quality(ws: Workspace, config: AnnotationQualityConfig) -> StageReport:
     """Pseudo-labels against exact truth: recall, precision, NME, rotation error."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from assets.checks.benchmark import SUITES
 from assets.stage_asset import stage_asset
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     config="ml.stages.benchmark:BenchmarkConfig",
     group="evaluation",
     kinds={"pytorch"},
+    suites=SUITES,
 )
 def benchmark(ws: Workspace, config: BenchmarkConfig) -> StageReport:
     """AP50, NME, rotation errors and misses of both models, beside trivial baselines."""

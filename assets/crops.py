@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from assets.checks.crops import SUITES
 from assets.stage_asset import stage_asset
 from ml.records.ids import shard_name
 
@@ -31,6 +32,7 @@ def crop_shards(section: Mapping[str, Any]) -> list[str]:
     kinds={"numba"},
     sharded=True,
     own_shards=crop_shards,
+    suites=SUITES,
 )
 def crops(ws: Workspace, config: CropsConfig, shard: str) -> StageReport:
     """Single rendered heads with exact parameters."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from assets.checks.flame_regressor import SUITES
 from assets.stage_asset import stage_asset
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     group="annotation",
     kinds={"pytorch"},
     tracked=True,
+    suites=SUITES,
 )
 def flame_regressor(ws: Workspace, config: FlameRegressorConfig, tracker: Tracker) -> StageReport:
     """From a crop of a head to 413 parameters; stands where the paper has DAD-3DNet."""

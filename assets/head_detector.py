@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from assets.checks.head_detector import SUITES
 from assets.stage_asset import stage_asset
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     group="annotation",
     kinds={"pytorch", "transformers"},
     tracked=True,
+    suites=SUITES,
 )
 def head_detector(ws: Workspace, config: HeadDetectorConfig, tracker: Tracker) -> StageReport:
     """An RT-DETR, trained on the labels."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from assets.checks.labels import SUITES
 from assets.stage_asset import stage_asset
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     config="ml.stages.labels:LabelsConfig",
     group="annotation",
     kinds={"coco"},
+    suites=SUITES,
 )
 def labels(ws: Workspace, config: LabelsConfig) -> StageReport:
     """Head boxes of a sample of images as COCO files.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from assets.checks.trained_model_exact import SUITES
 from assets.stage_asset import stage_asset
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     group="training",
     kinds={"pytorch", "lightning"},
     tracked=True,
+    suites=SUITES,
 )
 def trained_model_exact(
     ws: Workspace, config: TrainedModelExactConfig, tracker: Tracker

@@ -7,7 +7,8 @@ from great_expectations import expectations as gxe
 
 from assets.checks import statistics
 from assets.checks.accounts import LOST, annotations_account, counts_rule
-from assets.checks.rules import Rule, Shelf, rules_suite
+from assets.checks.bounded import annotation_statistics, bounded, drift_rule, drop_rate_rule
+from assets.checks.rules import Rule, Shelf, rules_suite, whole_suite
 from assets.checks.shared import NOT_EMPTY, SPLITS, box_checks, flame_checks
 from assets.checks.suite import Suite, critical, warning
 from assets.checks.tables import boxes, heads, shard_tables
@@ -122,8 +123,59 @@ ANNOTATION_RULES = rules_suite(
     Rule("not_the_truth", "No exact ground truth got among the pseudo-labels.", _pseudo),
 )
 
+ANNOTATION_BOUNDS = whole_suite(
+    "annotation_bounds",
+    drop_rate_rule("annotations"),
+    bounded(
+        "angles_typical",
+        "Labelled heads are turned as they should be: spread, tails, seen from behind.",
+        "annotations",
+        annotation_statistics,
+        "yaw",
+        "pitch",
+        "roll",
+        "from_",
+    ),
+    bounded(
+        "sizes_typical",
+        "Labelled heads have the sizes and numbers of the profile.",
+        "annotations",
+        annotation_statistics,
+        "head_px",
+        "heads_per_image",
+        "images_with_heads",
+    ),
+    bounded(
+        "shapes_vary",
+        "Leading shape and expression coefficients differ from head to head.",
+        "annotations",
+        annotation_statistics,
+        "shape",
+        "expression",
+    ),
+    bounded(
+        "scores_vary",
+        "Scores differ from head to head.",
+        "annotations",
+        annotation_statistics,
+        "score",
+    ),
+    bounded(
+        "parameters_there",
+        "The expected fraction of heads has parameters.",
+        "annotations",
+        annotation_statistics,
+        "with_parameters",
+        "small",
+        "non_finite",
+    ),
+    drift_rule("annotations"),
+    sharded=True,
+)
+
 SUITES = (
     ANNOTATIONS,
     ANNOTATION_STATISTICS,
     ANNOTATION_RULES,
+    ANNOTATION_BOUNDS,
 )

@@ -5,7 +5,8 @@ from __future__ import annotations
 from great_expectations import expectations as gxe
 
 from assets.checks.accounts import LOST, captions_account, counts_rule
-from assets.checks.rules import Rule, rules_suite
+from assets.checks.bounded import bounded, caption_statistics, drift_rule, drop_rate_rule
+from assets.checks.rules import Rule, rules_suite, whole_suite
 from assets.checks.shared import NOT_EMPTY, SPLITS
 from assets.checks.suite import Suite, critical, warning
 from assets.checks.tables import shard_tables, texts
@@ -77,7 +78,21 @@ CAPTION_RULES = rules_suite(
     ),
 )
 
+CAPTION_BOUNDS = whole_suite(
+    "caption_bounds",
+    drop_rate_rule("captions"),
+    bounded(
+        "words_typical",
+        "Places, lights and looks of people are used evenly; prompts differ.",
+        "captions",
+        caption_statistics,
+    ),
+    drift_rule("captions"),
+    sharded=True,
+)
+
 SUITES = (
     CAPTIONS,
     CAPTION_RULES,
+    CAPTION_BOUNDS,
 )

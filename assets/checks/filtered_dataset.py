@@ -7,7 +7,9 @@ from great_expectations import expectations as gxe
 
 from assets.checks import statistics
 from assets.checks.accounts import LOST, verdicts_account
-from assets.checks.rules import Rule, Shelf, rules_suite
+from assets.checks.bounded import bounded
+from assets.checks.bounded import dataset_statistics as bounded_statistics
+from assets.checks.rules import Rule, Shelf, rules_suite, whole_suite
 from assets.checks.shared import NOT_EMPTY, SPLITS, box_checks, flame_checks
 from assets.checks.suite import Suite, critical, warning
 from assets.checks.tables import boxes, heads, one_table
@@ -138,9 +140,45 @@ DATASET_RULES = rules_suite(
     shards=(),
 )
 
+DATASET_BOUNDS = whole_suite(
+    "dataset_bounds",
+    bounded(
+        "removed_typical",
+        "The rules remove neither nothing nor most; what is kept is found again in the mirror.",
+        "filtered_dataset",
+        bounded_statistics,
+        "removed",
+        "stability",
+    ),
+    bounded(
+        "splits_typical",
+        "Every split has the fraction of kept images that it should have.",
+        "filtered_dataset",
+        bounded_statistics,
+        "split",
+    ),
+    bounded(
+        "heads_typical",
+        "Heads of the dataset are spread in angle, size and shape, and have parameters.",
+        "filtered_dataset",
+        bounded_statistics,
+        "yaw",
+        "pitch",
+        "roll",
+        "from_",
+        "head",
+        "images_with_heads",
+        "shape",
+        "expression",
+        "with_parameters",
+    ),
+    sharded=False,
+)
+
 SUITES = (
     FILTERED_VERDICTS,
     FILTERED_DATASET,
     DATASET_STATISTICS,
     DATASET_RULES,
+    DATASET_BOUNDS,
 )

@@ -7,8 +7,15 @@ from great_expectations import expectations as gxe
 
 from assets.checks import statistics
 from assets.checks.accounts import LOST, counts_rule, images_account
+from assets.checks.bounded import (
+    bounded,
+    drift_rule,
+    drop_rate_rule,
+    face_evidence,
+    truth_statistics,
+)
 from assets.checks.custom import ExpectColumnQuantilesBetween
-from assets.checks.rules import Rule, Shelf, rules_suite
+from assets.checks.rules import Rule, Shelf, rules_suite, whole_suite
 from assets.checks.shared import NOT_EMPTY, SPLITS, box_checks, flame_checks
 from assets.checks.suite import Suite, critical, warning
 from assets.checks.tables import boxes, heads, shard_tables
@@ -233,10 +240,69 @@ TRUTH_RULES = rules_suite(
     Rule("heads_differ", "No two heads have the same parameters.", _flame_differs),
 )
 
+TRUTH_BOUNDS = whole_suite(
+    "truth_bounds",
+    drop_rate_rule("images"),
+    bounded(
+        "angles_typical",
+        "Heads are turned as they should be: spread, tails, how many are seen from behind.",
+        "images",
+        truth_statistics,
+        "yaw",
+        "pitch",
+        "roll",
+        "from_",
+    ),
+    bounded(
+        "sizes_typical",
+        "Heads have the sizes and numbers of the profile, and are seen.",
+        "images",
+        truth_statistics,
+        "head_px",
+        "heads_per_image",
+        "images_with_heads",
+        "visible",
+    ),
+    bounded(
+        "shapes_vary",
+        "Leading shape and expression coefficients differ from head to head.",
+        "images",
+        truth_statistics,
+        "shape",
+        "expression",
+    ),
+    bounded(
+        "looks_vary",
+        "Tones, hair, glasses and hats are used evenly.",
+        "images",
+        truth_statistics,
+        "skin_tone",
+        "hair_style",
+        "glasses",
+        "hat",
+    ),
+    bounded(
+        "people_have_heads",
+        "Every person that was asked for has a head, but for those wholly hidden.",
+        "images",
+        truth_statistics,
+        "people_without_head",
+    ),
+    bounded(
+        "faces_where_told",
+        "Pixels show faces where heads are said to be, as dark as they are said to be.",
+        "images",
+        face_evidence,
+    ),
+    drift_rule("images"),
+    sharded=True,
+)
+
 SUITES = (
     IMAGES,
     TRUTH,
     IMAGE_STATISTICS,
     IMAGE_RULES,
     TRUTH_RULES,
+    TRUTH_BOUNDS,
 )

@@ -5,7 +5,8 @@ from __future__ import annotations
 from great_expectations import expectations as gxe
 
 from assets.checks.accounts import LOST, counts_rule, poses_account
-from assets.checks.rules import Rule, rules_suite
+from assets.checks.bounded import drop_rate_rule
+from assets.checks.rules import Rule, rules_suite, whole_suite
 from assets.checks.shared import MAX_PX, NOT_EMPTY, SPLITS
 from assets.checks.suite import Suite, critical, warning
 from assets.checks.tables import keypoints, shard_tables, whole_pose
@@ -91,7 +92,10 @@ POSE_RULES = rules_suite(
     ),
 )
 
+POSE_BOUNDS = whole_suite("pose_bounds", drop_rate_rule("poses"), sharded=True)
+
 SUITES = (
     POSES,
     POSE_RULES,
+    POSE_BOUNDS,
 )

@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
 from great_expectations import expectations as gxe
 
-from assets.checks.suite import Severity, Suite, critical, warning
+from assets.checks.suite import Check, Severity, Suite, critical, warning
 from assets.checks.tables import read_raw
 from ml.records.workspace import Workspace
 
 #: What a finding says of an item that is as it should be.
 NOTHING = ""
+T = TypeVar("T")
 
 
 @dataclass
@@ -30,6 +32,18 @@ class Shelf:
     _shard: str = ""
     _tables: dict[Path, pd.DataFrame] = field(default_factory=dict)
     _parts: dict[Path, dict[str, pd.DataFrame]] = field(default_factory=dict)
+    _known: dict[str, Any] = field(default_factory=dict)
+
+    def once(self, name: str, make: Callable[[], T]) -> T:
+        """Make something that several rules look at, once.
+
+        Args:
+            name: what it is called.
+            make: makes it.
+        """
+        if name not in self._known:
+            self._known[name] = make()
+        return self._known[name]
 
     def table(self, stage: str, shard: str, part: str = "") -> pd.DataFrame:
         """Read a table of a shard.
@@ -74,6 +88,7 @@ class Shelf:
 
 
 Find = Callable[[Shelf, str], pd.DataFrame]
+FindInAll = Callable[[Shelf, Sequence[str]], pd.DataFrame]
 
 
 @dataclass(frozen=True)
@@ -83,13 +98,13 @@ class Rule:
     Attributes:
         name: name of the check.
         why: what it protects from.
-        find: gives the findings of one shard.
+        find: gives the findings of one shard; in a suite of the whole, of all given shards.
         severity: whether a finding blocks.
     """
 
     name: str
     why: str
-    find: Find
+    find: Find | FindInAll
     severity: Severity = "critical"
 
 
@@ -107,18 +122,45 @@ def rules_suite(name: str, *rules: Rule, shards: Sequence[str] | None = None) ->
 
     def table(ws: Workspace, units: Sequence[str]) -> pd.DataFrame:
         names = units if shards is None else shards or ws.shards
-        shelf = Shelf(ws)
-        empty = pd.DataFrame(columns=["shard", "row", *(rule.name for rule in rules)], dtype=object)
-        frames = [empty]
-        for shard in names:
-            for rule in rules:
-                found = rule.find(shelf, shard)
-                rows = {"shard": shard, "row": np.arange(len(found)), rule.name: found["problem"]}
-                frames.append(pd.DataFrame(rows, columns=empty.columns))
-        return pd.concat(frames, ignore_index=True)
+        return _table(rules, ws, [(shard, shard) for shard in names])
 
+    return Suite(name, table, _checks(rules))
+
+
+def whole_suite(name: str, *rules: Rule, sharded: bool) -> Suite:
+    """A suite with a check for every rule, each of which looks at all shards together.
+
+    Args:
+        name: the suite's name.
+        *rules: its rules.
+        sharded: whether only the shards that are judged count; else all of the dataset.
+
+    Returns:
+        The suite.
+    """
+
+    def table(ws: Workspace, units: Sequence[str]) -> pd.DataFrame:
+        return _table(rules, ws, [("all", units if sharded else ws.shards)])
+
+    return Suite(name, table, _checks(rules))
+
+
+def _table(rules: Sequence[Rule], ws: Workspace, given: Sequence[tuple[str, Any]]) -> pd.DataFrame:
+    """One row a finding, in the column of its rule; the others are empty there."""
+    columns = ["shard", "row", *(rule.name for rule in rules)]
+    shelf = Shelf(ws)
+    frames = [pd.DataFrame(columns=columns, dtype=object)]
+    for shard, argument in given:
+        for rule in rules:
+            found = rule.find(shelf, argument)
+            rows = {"shard": shard, "row": np.arange(len(found)), rule.name: found["problem"]}
+            frames.append(pd.DataFrame(rows, columns=columns))
+    return pd.concat(frames, ignore_index=True)
+
+
+def _checks(rules: Sequence[Rule]) -> tuple[Check, ...]:
     declare = {"critical": critical, "warning": warning}
-    checks = tuple(
+    return tuple(
         declare[rule.severity](
             rule.name,
             gxe.ExpectColumnValuesToBeInSet,
@@ -128,4 +170,3 @@ def rules_suite(name: str, *rules: Rule, shards: Sequence[str] | None = None) ->
         )
         for rule in rules
     )
-    return Suite(name, table, checks)

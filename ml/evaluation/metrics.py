@@ -5,7 +5,7 @@ Every function takes plain arrays of matched heads; who matched them is `matchin
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -102,6 +102,18 @@ def failure_rate(
     total = len(nme_percent) + num_missed
     failed = int((nme_percent > threshold_percent).sum()) + num_missed
     return failed / total if total else float("nan")
+
+
+def nullable(figures: Mapping[str, float]) -> dict[str, float | None]:
+    """Figures as metrics.json holds them: what is no finite number is null, and so seen.
+
+    Args:
+        figures: name -> value.
+
+    Returns:
+        The same names; None for NaN and infinity, which JSON cannot carry.
+    """
+    return {name: value if np.isfinite(value) else None for name, value in figures.items()}
 
 
 def bootstrap_intervals(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from ml.evaluation.metrics import nullable
 from ml.evaluation.protocol import Evaluation, evaluate
 from ml.evaluation.report import group_table
 from ml.evaluation.samples import read_samples
@@ -72,9 +73,10 @@ def run(ws: Workspace, config: AnnotationQualityConfig) -> StageReport:
     rng = sample_rng(ws.seed, STAGE, "bootstrap")
     for name, (low, high) in labelled.intervals(rng, config.resamples).items():
         metrics[f"{name}_low"], metrics[f"{name}_high"] = low, high
+    metrics["num_images"] = float(len(samples))
     metrics["num_small"] = float(small.sum())
     metrics["small_share"] = float(small.mean()) if len(small) else float("nan")
-    write_json(out / "metrics.json", {k: v for k, v in metrics.items() if np.isfinite(v)})
+    write_json(out / "metrics.json", nullable(metrics))
     exclusions.write(ws, STAGE)
     picture = out / "pictures" / "worst.jpg"
     worst = labelled.pairs.sort_values("nme_bbox", ascending=False)["image"].unique()

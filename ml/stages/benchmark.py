@@ -8,10 +8,10 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from ml.evaluation.baselines import always_frontal, mean_head
+from ml.evaluation.metrics import nullable
 from ml.evaluation.protocol import Evaluation, EvaluationSample, Predictor, evaluate
 from ml.evaluation.report import group_table, results_frame, write_report
 from ml.evaluation.samples import read_samples
@@ -103,7 +103,7 @@ def run(ws: Workspace, config: BenchmarkConfig) -> StageReport:
         _provenance(ws),
     )
     flat = {f"{_key(t)}.{name}": v for t, row in figures.items() for name, v in row.items()}
-    write_json(out / "metrics.json", {k: v for k, v in flat.items() if np.isfinite(v)})
+    write_json(out / "metrics.json", nullable({"num_images": float(len(samples)), **flat}))
     exclusions.write(ws, STAGE)
     table = results_frame(figures)
     return StageReport(
@@ -196,12 +196,16 @@ def _pictures(
 def _label_quality(ws: Workspace) -> Mapping[str, str]:
     path = ws.stage_dir("annotation_quality") / "metrics.json"
     figures = json.loads(path.read_text())
+    texts = {
+        "recall": ("recall", "{:.3f}", 1),
+        "precision": ("precision", "{:.3f}", 1),
+        "NME, % of head box": ("nme_bbox", "{:.1f}", 1),
+        "rotation error, mean, degrees": ("rotation_deg", "{:.1f}", 1),
+        "heads too small for parameters": ("small_share", "{:.1f} %", 100),
+    }
     return {
-        "recall": f"{figures['recall']:.3f}",
-        "precision": f"{figures['precision']:.3f}",
-        "NME, % of head box": f"{figures['nme_bbox']:.1f}",
-        "rotation error, mean, degrees": f"{figures['rotation_deg']:.1f}",
-        "heads too small for parameters": f"{100 * figures['small_share']:.1f} %",
+        title: "not measured" if figures.get(name) is None else text.format(times * figures[name])
+        for title, (name, text, times) in texts.items()
     }
 
 

@@ -394,7 +394,7 @@ def _label_quality(ws: Workspace) -> dict[str, float]:
         return {}
     metrics = json.loads(path.read_text())
     names = ("recall", "precision", "nme_bbox", "rotation_deg", "small_share")
-    return {name: round(metrics[name], 3) for name in names if name in metrics}
+    return {name: round(metrics[name], 3) for name in names if metrics.get(name) is not None}
 
 
 def _write_pictures(

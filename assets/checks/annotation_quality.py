@@ -1,0 +1,53 @@
+"""The gate of the pseudo-labels: nothing is trained on bad ones."""
+
+from __future__ import annotations
+
+from assets.checks.bounded import annotation_quality_gate, bounded
+from assets.checks.rules import whole_suite
+
+ANNOTATION_QUALITY_GATE = whole_suite(
+    "annotation_quality_gate",
+    bounded(
+        "finds_heads",
+        "The labels are of true heads, of most of them, and not suspiciously all.",
+        "annotation_quality",
+        annotation_quality_gate,
+        "recall",
+        "precision",
+        "matched",
+    ),
+    bounded(
+        "beats_frontal",
+        "Rotations and vertices are better than always frontal, and not suspiciously exact.",
+        "annotation_quality",
+        annotation_quality_gate,
+        "rotation_gain",
+        "nme_percent",
+        "yaw_correlation",
+    ),
+    bounded(
+        "unbiased",
+        "Labels are turned and shifted the same way by chance alone.",
+        "annotation_quality",
+        annotation_quality_gate,
+        "turn_deg",
+        "shift",
+    ),
+    bounded(
+        "all_test_images",
+        "All images of the test split were measured.",
+        "annotation_quality",
+        annotation_quality_gate,
+        "test_images",
+    ),
+    bounded(
+        "figures_are_numbers",
+        "Every figure is a number.",
+        "annotation_quality",
+        annotation_quality_gate,
+        "nan_fraction",
+    ),
+    sharded=False,
+)
+
+SUITES = (ANNOTATION_QUALITY_GATE,)

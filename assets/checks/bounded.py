@@ -1,0 +1,321 @@
+"""Statistics and gates within the bounds of the profile, conf/checks."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+
+from assets.checks.accounts import reported
+from assets.checks.rules import Rule, Shelf
+from assets.checks.suite import Severity
+from assets.checks.tables import read_raw
+from ml.generation.config import EXACT_BACKENDS
+from ml.imaging.io import decode_image
+from ml.quality import distributions as dist
+from ml.quality import evidence, gates
+from ml.quality.bounds import CheckBounds, active_profile, judge, read_bounds
+from ml.quality.drift import drift, read_reference
+from ml.quality.findings import findings
+from ml.quality.invariants import people_without_heads
+from ml.records.shards import ShardReader
+from ml.records.tables import TableError
+
+#: Images whose pixels are looked at for the truth's evidence.
+MAX_LOOKED_AT = 400
+Values = Mapping[str, float]
+Statistics = Callable[[Shelf, Sequence[str]], Values]
+
+
+def bounds_of(shelf: Shelf) -> CheckBounds:
+    """Return the bounds of the active profile, read once a suite."""
+    return shelf.once("bounds", lambda: read_bounds(shelf.ws.root))
+
+
+def bounded(
+    name: str,
+    why: str,
+    group: str,
+    statistics: Statistics,
+    *names: str,
+    severity: Severity = "critical",
+) -> Rule:
+    """Return the rule that some statistics lie within the profile's bounds.
+
+    Args:
+        name: name of the check.
+        why: what it protects from.
+        group: section of the bounds.
+        statistics: computes them, empty where they are not to be judged; computed once for all
+            rules of a suite.
+        *names: prefixes of those that this rule judges; all if none is given.
+        severity: whether a value outside blocks.
+    """
+
+    def find(shelf: Shelf, shards: Sequence[str]) -> pd.DataFrame:
+        key = f"{group}/{statistics.__name__}"
+        values = shelf.once(key, lambda: dict(statistics(shelf, shards)))
+        mine = {k: v for k, v in values.items() if not names or k.startswith(names)}
+        return judge(mine, bounds_of(shelf), group)
+
+    return Rule(name, why, find, severity)
+
+
+def few(shelf: Shelf, number: int) -> bool:
+    """Return whether so few rows say nothing of the whole."""
+    return number < bounds_of(shelf).min_rows
+
+
+def rows_of(shelf: Shelf, stage: str, shards: Sequence[str]) -> pd.DataFrame:
+    """Return the first rows of every shard, `MAX_ROWS` together at most."""
+    limit = max(dist.MAX_ROWS // max(len(shards), 1), 1)
+    tables = [read_raw(shelf.ws.table_path(stage, shard)).head(limit) for shard in shards]
+    return pd.concat(tables, ignore_index=True)
+
+
+def _rows_once(shelf: Shelf, stage: str, shards: Sequence[str]) -> pd.DataFrame:
+    return shelf.once(f"rows/{stage}", lambda: rows_of(shelf, stage, shards))
+
+
+def truth_statistics(shelf: Shelf, shards: Sequence[str]) -> Values:
+    """Return the statistics of exact heads; none where there are none to be known."""
+    truth, images = (_rows_once(shelf, stage, shards) for stage in ("truth", "images"))
+    exact = images[images["generator"].str.split(":").str[0].isin(EXACT_BACKENDS)]
+    if few(shelf, len(exact)):
+        return {}
+    missing, _ = people_without_heads(truth, exact)
+    return {
+        **dist.head_statistics(dist.head_columns(truth)),
+        **dist.per_image(truth, len(exact)),
+        **dist.spread({"visible": truth["visible"].to_numpy(np.float64)}),
+        **dist.word_statistics(
+            {
+                "skin_tone": [str(tone) for tone in truth["skin_tone"]],
+                "hair_style": truth["hair_style"].tolist(),
+                "glasses": truth["glasses"].tolist(),
+                "hat": truth["hat"].tolist(),
+            }
+        ),
+        "people_without_head": missing,
+    }
+
+
+def face_evidence(shelf: Shelf, shards: Sequence[str]) -> Values:
+    """Return what pixels say about exact heads; nothing where there are few of them."""
+    limit = max(MAX_LOOKED_AT // max(len(shards), 1), 4)
+    parts = []
+    for shard in shards:
+        truth = read_raw(shelf.ws.table_path("truth", shard))
+        chosen = truth["sample_id"].drop_duplicates().head(limit)
+        with ShardReader(shelf.ws.stage_dir("images") / f"{shard}.tar") as reader:
+            parts.append(
+                evidence.face_colours(
+                    truth[truth["sample_id"].isin(chosen)].reset_index(drop=True),
+                    lambda item, tar=reader: decode_image(tar.read(item)),  # type: ignore[misc]
+                )
+            )
+    colours = np.concatenate(parts)
+    return {} if few(shelf, len(colours)) else evidence.colour_statistics(colours)
+
+
+def caption_statistics(shelf: Shelf, shards: Sequence[str]) -> Values:
+    """Return the statistics of captions: words of the scenes where there are scenes."""
+    captions = _rows_once(shelf, "captions", shards)
+    if few(shelf, len(captions)):
+        return {}
+    words = {k: v for k, v in dist.scene_words(captions).items() if v}
+    return {
+        **dist.word_statistics(words),
+        "prompt_distinct": captions["prompt"].nunique() / len(captions),
+        "caption_distinct": captions["caption"].nunique() / len(captions),
+    }
+
+
+def annotation_statistics(shelf: Shelf, shards: Sequence[str]) -> Values:
+    """Return the statistics of pseudo-labels."""
+    heads = _rows_once(shelf, "annotations", shards)
+    images = _rows_once(shelf, "images", shards)
+    if few(shelf, len(images)):
+        return {}
+    status = heads["flame_status"]
+    return {
+        **dist.head_statistics(dist.head_columns(heads)),
+        **dist.per_image(heads, len(images)),
+        **dist.spread({"score": heads["score"].to_numpy(np.float64)}),
+        "with_parameters": float((status == "ok").mean()) if len(heads) else float("nan"),
+        "small": float((status == "small").mean()) if len(heads) else float("nan"),
+        "non_finite": float((status == "non_finite").mean()) if len(heads) else float("nan"),
+    }
+
+
+def dataset_statistics(shelf: Shelf, shards: Sequence[str]) -> Values:
+    """Return the statistics of the filtered dataset, and what each rule removed."""
+    folder = shelf.ws.stage_dir("filtered_dataset")
+    verdicts = read_raw(folder / "verdicts.parquet")
+    heads = read_raw(folder / "heads.parquet").head(dist.MAX_ROWS)
+    if few(shelf, len(verdicts)):
+        return {}
+    kept = verdicts[verdicts["keep"].astype(bool)]
+    reasons = verdicts["reason"].value_counts(normalize=True)
+    splits = kept["split"].value_counts(normalize=True)
+    rules = ("no_head", "flip_count", "face_without_head", "cut_count")
+    return {
+        **dist.head_statistics(dist.head_columns(heads)),
+        **dist.per_image(heads, len(kept)),
+        **dist.spread({"stability": kept["stability"].to_numpy(np.float64)}),
+        "removed": 1.0 - len(kept) / len(verdicts),
+        **{f"removed_{rule}": float(reasons.get(rule, 0.0)) for rule in rules},
+        **{f"split_{name}": float(splits.get(name, 0.0)) for name in ("train", "val", "test")},
+        "with_parameters": float((heads["flame_status"] == "ok").mean()) if len(heads) else np.nan,
+    }
+
+
+def crop_statistics(shelf: Shelf, shards: Sequence[str]) -> Values:
+    """Return the statistics of single heads."""
+    crops = _rows_once(shelf, "crops", shards)
+    if few(shelf, len(crops)):
+        return {}
+    return {
+        **dist.head_statistics(dist.head_columns(crops)),
+        **dist.spread({"visible": crops["visible"].to_numpy(np.float64)}),
+        "val": float((crops["split"] == "val").mean()),
+    }
+
+
+def drop_rate_rule(stage: str) -> Rule:
+    """Return the rule that a sharded stage excludes neither too much nor too little."""
+
+    def drop_rates(shelf: Shelf, shards: Sequence[str]) -> Values:
+        counts = [reported(shelf.ws, stage, shard) for shard in shards]
+        given = sum(count.get("num_in", 0) for count in counts)
+        gone = sum(count.get("num_excluded", 0) for count in counts)
+        return {} if few(shelf, given) else {stage: gone / given}
+
+    why = "A stage that excludes much, or nothing where something is expected, is broken."
+    return bounded("drop_rate_typical", why, "drop_rates", drop_rates)
+
+
+def columns_of(shelf: Shelf, group: str, shards: Sequence[str]) -> tuple[dist.Columns, dist.Words]:
+    """Return the columns of a group that drift is looked for in.
+
+    Args:
+        shelf: the tables.
+        group: captions, images, annotations or crops.
+        shards: the shards.
+    """
+    if group == "captions":
+        return {}, dist.scene_words(_rows_once(shelf, "captions", shards))
+    stage = "truth" if group == "images" else group
+    rows = _rows_once(shelf, stage, shards)
+    columns = dist.head_columns(rows)
+    for name in ("score", "visible"):
+        if name in rows:
+            columns[name] = rows[name].to_numpy(np.float64)
+    if group == "crops":
+        return columns, {}
+    columns["heads_per_image"] = rows.groupby("sample_id").size().to_numpy(np.float64)
+    return columns, {}
+
+
+def drift_rule(group: str) -> Rule:
+    """Return the rule that no column of a group drifted from the accepted reference profile."""
+
+    def find(shelf: Shelf, shards: Sequence[str]) -> pd.DataFrame:
+        bounds = bounds_of(shelf)
+        columns, words = columns_of(shelf, group, shards)
+        number = max([len(v) for v in (*columns.values(), *words.values())], default=0)
+        if few(shelf, number):
+            return findings([], [])
+        profile = active_profile(shelf.ws.root)
+        reference = (read_reference(shelf.ws.root, profile) or {}).get(group)
+        if reference is None:
+            told = f"{group}: no reference is accepted for profile {profile}; look at the "
+            told += "statistics, then `vggheads accept-statistics`"
+            return findings([group], [told])
+        return drift(columns, words, reference, bounds.drift)
+
+    why = "Columns are distributed as in the accepted reference profile of these settings."
+    return Rule("no_drift", why, find, "warning")
+
+
+def read_metrics(shelf: Shelf, stage: str) -> dict[str, float | None]:
+    """Return a stage's metrics.
+
+    Raises:
+        TableError: there are none, or they are no JSON object.
+    """
+    path = shelf.ws.stage_dir(stage) / "metrics.json"
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise TableError(f"{path}: not JSON: {error}") from error
+    if not isinstance(values, dict):
+        raise TableError(f"{path}: expected an object, got {type(values).__name__}")
+    return values
+
+
+def read_history(shelf: Shelf, stage: str) -> pd.DataFrame:
+    """Return a training's curves, one row an epoch."""
+    return pd.read_csv(shelf.ws.stage_dir(stage) / "history.csv")
+
+
+def _test_images(shelf: Shelf, stage: str) -> int:
+    """Images of the test split that the stage did not exclude."""
+    excluded = set(read_raw(shelf.ws.table_path(stage, f"{stage}.exclusions"))["sample_id"])
+    number = 0
+    for shard in shelf.ws.shards:
+        images = read_raw(shelf.ws.table_path("images", shard))
+        number += sum(
+            item not in excluded for item in images[images["split"] == "test"]["sample_id"]
+        )
+    return number
+
+
+def head_detector_gate(shelf: Shelf, shards: Sequence[str]) -> Values:
+    """Return the figures of the head detector."""
+    history = read_history(shelf, "head_detector")
+    values = gates.head_detector(read_metrics(shelf, "head_detector"), history)
+    # A detector that was brought has no curve.
+    return values if len(history) else {k: v for k, v in values.items() if "loss" not in k}
+
+
+def flame_regressor_gate(shelf: Shelf, shards: Sequence[str]) -> Values:
+    """Return the figures of the crop regressor."""
+    metrics = read_metrics(shelf, "flame_regressor")
+    return gates.flame_regressor(metrics, read_history(shelf, "flame_regressor"))
+
+
+def annotation_quality_gate(shelf: Shelf, shards: Sequence[str]) -> Values:
+    """Return the figures of the pseudo-labels; none where the truth is not known."""
+    metrics = read_metrics(shelf, "annotation_quality")
+    truth, heads = (rows_of(shelf, stage, shards) for stage in ("truth", "annotations"))
+    if not len(truth):
+        return {}
+    test = truth[truth["split"] == "test"]
+    frontal = dist.head_columns(test)["from_frontal_deg"]
+    base = float(frontal.mean()) if len(frontal) else float("nan")
+    return {
+        **gates.annotation_quality(metrics, base, _test_images(shelf, "annotation_quality")),
+        **gates.label_bias(heads, truth),
+    }
+
+
+def training_gate(stage: str) -> Statistics:
+    """Return what computes the figures of a one-pass detector; none where it is switched off."""
+
+    def trained(shelf: Shelf, shards: Sequence[str]) -> Values:
+        metrics, history = read_metrics(shelf, stage), read_history(shelf, stage)
+        return gates.trained_model(metrics, history) if metrics or len(history) else {}
+
+    return trained
+
+
+def benchmark_gate(shelf: Shelf, shards: Sequence[str]) -> Values:
+    """Return the figures of the benchmark; none where the truth is not known."""
+    metrics = read_metrics(shelf, "benchmark")
+    if not any(len(read_raw(shelf.ws.table_path("truth", shard))) for shard in shards):
+        return {}
+    val = gates.number(read_metrics(shelf, "trained_model"), "val/ap50")
+    return gates.benchmark(metrics, _test_images(shelf, "benchmark"), val)

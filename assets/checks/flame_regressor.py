@@ -1,0 +1,37 @@
+"""The gate of the crop regressor."""
+
+from __future__ import annotations
+
+from assets.checks.bounded import bounded, flame_regressor_gate
+from assets.checks.rules import whole_suite
+
+FLAME_REGRESSOR_GATE = whole_suite(
+    "flame_regressor_gate",
+    bounded(
+        "beats_frontal",
+        "Rotations are better than always frontal, and not suspiciously exact.",
+        "flame_regressor",
+        flame_regressor_gate,
+        "rotation_gain",
+        "nme_percent",
+    ),
+    bounded(
+        "loss_fell",
+        "The loss of training fell, and that of validation is no better than it can be.",
+        "flame_regressor",
+        flame_regressor_gate,
+        "loss_ratio",
+        "val_over_train",
+    ),
+    bounded(
+        "figures_are_numbers",
+        "Every figure is a number.",
+        "flame_regressor",
+        flame_regressor_gate,
+        "nan_fraction",
+        "loss_nan",
+    ),
+    sharded=False,
+)
+
+SUITES = (FLAME_REGRESSOR_GATE,)

@@ -1,0 +1,36 @@
+"""The gate of the head detector."""
+
+from __future__ import annotations
+
+from assets.checks.bounded import bounded, head_detector_gate
+from assets.checks.rules import whole_suite
+
+HEAD_DETECTOR_GATE = whole_suite(
+    "head_detector_gate",
+    bounded(
+        "finds_heads",
+        "The detector finds held-out heads, and not suspiciously all.",
+        "head_detector",
+        head_detector_gate,
+        "map50",
+        "recall_max",
+    ),
+    bounded(
+        "loss_fell",
+        "The loss of training fell.",
+        "head_detector",
+        head_detector_gate,
+        "loss_ratio",
+    ),
+    bounded(
+        "figures_are_numbers",
+        "Every figure is a number.",
+        "head_detector",
+        head_detector_gate,
+        "nan_fraction",
+        "loss_nan",
+    ),
+    sharded=False,
+)
+
+SUITES = (HEAD_DETECTOR_GATE,)

@@ -1,0 +1,101 @@
+"""The suites of the labels that the head detector learns from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from assets.checks.rules import Rule, Shelf, whole_suite
+from ml.labels.coco import CocoDataset, read_coco
+from ml.quality import head_invariants
+from ml.quality.findings import agree, findings, joined
+
+SPLITS = ("train", "val")
+
+
+def _labels(shelf: Shelf) -> dict[str, CocoDataset]:
+    folder = shelf.ws.stage_dir("labels")
+    return shelf.once(
+        "labels", lambda: {split: read_coco(folder / f"{split}.json") for split in SPLITS}
+    )
+
+
+def _boxes(shelf: Shelf) -> pd.DataFrame:
+    rows = []
+    for data in _labels(shelf).values():
+        images = {image.image_id: image for image in data.images}
+        for box in data.boxes:
+            image = images[box.image_id]
+            rows.append(
+                (
+                    image.sample_id,
+                    image.shard,
+                    box.annotation_id,
+                    box.bbox_xywh,
+                    image.width,
+                    image.height,
+                )
+            )
+    names = ["sample_id", "shard", "box_id", "bbox_xywh", "width", "height"]
+    return pd.DataFrame(rows, columns=names)
+
+
+def of_images(shelf: Shelf, shards: Sequence[str]) -> pd.DataFrame:
+    """Judge whether labelled images exist, in their split, with their size, and once."""
+    rows = pd.DataFrame(
+        [
+            (image.sample_id, split, image.shard, image.width, image.height)
+            for split, data in _labels(shelf).items()
+            for image in data.images
+        ],
+        columns=["sample_id", "split", "shard", "width", "height"],
+    )
+    doubled = rows["sample_id"].duplicated()
+    parts = [findings(rows["sample_id"], ["is labelled twice" if d else "" for d in doubled])]
+    for shard, mine in rows.groupby("shard"):
+        images = shelf.table("images", str(shard))
+        columns = ["split", "shard", "width", "height"]
+        parts.append(agree(mine, images, ["sample_id"], columns, "labels", "images"))
+    return joined(parts)
+
+
+def as_the_truth(shelf: Shelf, shards: Sequence[str]) -> pd.DataFrame:
+    """Judge whether labels taken from the truth are its boxes; those of a person are not judged."""
+    taken = any("truth" in data.description for data in _labels(shelf).values())
+    if not taken:
+        return findings([], [])
+    parts = []
+    for shard, mine in _boxes(shelf).groupby("shard"):
+        truth = shelf.table("truth", str(shard))
+        parts.append(head_invariants.labels_follow_truth(mine, truth))
+    return joined(parts)
+
+
+def images_have_labels(shelf: Shelf, shards: Sequence[str]) -> pd.DataFrame:
+    """Judge whether every labelled image with a visible true head has a box for each of them."""
+    if not any("truth" in data.description for data in _labels(shelf).values()):
+        return findings([], [])
+    items, problems = [], []
+    for data in _labels(shelf).values():
+        for image in data.images:
+            truth = shelf.table("truth", image.shard)
+            own = truth[(truth["sample_id"] == image.sample_id) & (truth["visible"] > 0)]
+            number = len(data.boxes_of(image.image_id))
+            items.append(image.sample_id)
+            told = f"{image.sample_id}: {number} labels of {len(own)} visible heads"
+            problems.append("" if number == len(own) else told)
+    return findings(items, problems)
+
+
+LABEL_RULES = whole_suite(
+    "label_rules",
+    Rule("of_images", "A labelled image exists, in its split, with its size, once.", of_images),
+    Rule("as_the_truth", "Labels that stand for an annotator's are the truth's.", as_the_truth),
+    Rule(
+        "all_heads", "No visible head of a labelled image goes without label.", images_have_labels
+    ),
+    sharded=False,
+)
+
+SUITES = (LABEL_RULES,)

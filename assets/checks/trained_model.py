@@ -1,0 +1,40 @@
+"""The gate of the one-pass detector."""
+
+from __future__ import annotations
+
+from assets.checks.bounded import bounded, training_gate
+from assets.checks.rules import whole_suite
+from assets.checks.suite import Suite
+
+
+def training_suite(stage: str) -> Suite:
+    """Return the gate of a one-pass detector.
+
+    Args:
+        stage: the stage that trains it.
+    """
+    figures = training_gate(stage)
+    return whole_suite(
+        f"{stage}_gate",
+        bounded("finds_heads", "It finds held-out heads.", "trained_model", figures, "val_ap50"),
+        bounded(
+            "loss_fell",
+            "The loss of training fell, and that of validation is no better than it can be.",
+            "trained_model",
+            figures,
+            "loss_ratio",
+            "val_over_train",
+        ),
+        bounded(
+            "figures_are_numbers",
+            "Every figure is a number.",
+            "trained_model",
+            figures,
+            "nan_fraction",
+            "loss_nan",
+        ),
+        sharded=False,
+    )
+
+
+SUITES = (training_suite("trained_model"),)

@@ -1,0 +1,194 @@
+"""Columns of a shard's rows that statistics and drift look at, and the statistics themselves."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from ml.captions.scene import NO_SCENE, Scene
+from ml.flame.geometry import HeadGeometry
+from ml.quality.head_invariants import NUM_FLAME, vectors
+
+MAX_ROWS: Final = 100_000
+"""Statistics are of so many rows at most, the first ones of every shard."""
+LEADING_SHAPE: Final = 5
+LEADING_EXPRESSION: Final = 3
+BEHIND_DEG: Final = 90.0
+Columns = dict[str, NDArray[np.float64]]
+Words = dict[str, list[str]]
+
+
+def head_columns(heads: pd.DataFrame) -> Columns:
+    """Numbers that describe heads.
+
+    Args:
+        heads: columns `bbox_xywh`, `flame`; rows without finite parameters have no angles.
+
+    Returns:
+        `head_px` of all heads; `yaw_deg`, `pitch_deg`, `roll_deg`, `from_frontal_deg`, `shape_0`
+        to `shape_4`, `expression_0` to `expression_2` of those with parameters.
+    """
+    box = vectors(heads["bbox_xywh"], 4)
+    flame = vectors(heads["flame"], NUM_FLAME)
+    flame = flame[np.isfinite(flame).all(axis=1)].astype(np.float32)
+    columns: Columns = {"head_px": np.sqrt(np.abs(box[:, 2] * box[:, 3]))}
+    euler = HeadGeometry.euler_deg(flame) if len(flame) else np.zeros((0, 3))
+    for index, name in ((1, "yaw_deg"), (0, "pitch_deg"), (2, "roll_deg")):
+        columns[name] = euler[:, index].astype(np.float64)
+    columns["from_frontal_deg"] = from_frontal_deg(flame)
+    for index in range(LEADING_SHAPE):
+        columns[f"shape_{index}"] = flame[:, index].astype(np.float64)
+    for index in range(LEADING_EXPRESSION):
+        columns[f"expression_{index}"] = flame[:, 300 + index].astype(np.float64)
+    return columns
+
+
+def from_frontal_deg(flame: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Angles between heads and one that looks straight into the camera.
+
+    Args:
+        flame: (N, 413).
+
+    Returns:
+        (N,) degrees, 0 to 180.
+    """
+    if not len(flame):
+        return np.zeros(0)
+    m = HeadGeometry.rotations(flame).astype(np.float64)
+    trace = m[:, 0, 0] - m[:, 1, 1] - m[:, 2, 2]
+    return np.degrees(np.arccos(np.clip((trace - 1) / 2, -1.0, 1.0)))
+
+
+def scene_words(captions: pd.DataFrame) -> Words:
+    """Words of the scenes: one a caption for place and light, one a person for the look.
+
+    Args:
+        captions: rows of CAPTIONS; those without a scene have none.
+
+    Returns:
+        `place`, `light`, `skin_tone`, `hair_style`, `glasses`, `hat`.
+    """
+    scenes = [Scene.from_json(text) for text in captions["scene"] if text != NO_SCENE]
+    people = [person for scene in scenes for person in scene.people]
+    return {
+        "place": [scene.place for scene in scenes],
+        "light": [scene.light for scene in scenes],
+        "skin_tone": [str(person.skin_tone) for person in people],
+        "hair_style": [person.hair_style for person in people],
+        "glasses": [person.glasses for person in people],
+        "hat": [person.hat for person in people],
+    }
+
+
+def joined_columns(parts: Sequence[Columns]) -> Columns:
+    """Columns of several shards, one after the other.
+
+    Args:
+        parts: of each shard; all with the same names.
+    """
+    names = parts[0] if parts else {}
+    return {name: np.concatenate([part[name] for part in parts]) for name in names}
+
+
+def joined_words(parts: Sequence[Words]) -> Words:
+    """Words of several shards, one after the other.
+
+    Args:
+        parts: of each shard; all with the same names.
+    """
+    names = parts[0] if parts else {}
+    return {name: [word for part in parts for word in part[name]] for name in names}
+
+
+def head_statistics(columns: Columns) -> dict[str, float]:
+    """Spread, tails and sizes of heads.
+
+    Args:
+        columns: from `head_columns`.
+
+    Returns:
+        Standard deviations and largest absolute angle of the middle 98 %, fraction seen from
+        behind, mean angle from frontal, head size (5th, 50th, 95th percentile), and the smallest
+        standard deviation of the leading shape and expression coefficients. NaN without heads.
+    """
+    values: dict[str, float] = {}
+    for name in ("yaw_deg", "pitch_deg", "roll_deg"):
+        values[f"{name}_std"] = _std(columns[name])
+        values[f"{name}_mean"] = _mean(columns[name])
+    values["yaw_deg_p99"] = _percentile(np.abs(columns["yaw_deg"]), 99)
+    angle = columns["from_frontal_deg"]
+    values["from_frontal_deg_mean"] = _mean(angle)
+    values["from_behind"] = _mean((angle > BEHIND_DEG).astype(np.float64))
+    for percent in (5, 50, 95):
+        values[f"head_px_p{percent:02d}"] = _percentile(columns["head_px"], percent)
+    values["shape_std_min"] = min(_std(columns[f"shape_{i}"]) for i in range(LEADING_SHAPE))
+    values["expression_std_min"] = min(
+        _std(columns[f"expression_{i}"]) for i in range(LEADING_EXPRESSION)
+    )
+    return values
+
+
+def word_statistics(words: Words) -> dict[str, float]:
+    """How evenly words are used.
+
+    Args:
+        words: name -> words.
+
+    Returns:
+        `<name>_distinct`, and `<name>_commonest`: fraction of the commonest word. NaN without any.
+    """
+    values = {}
+    for name, all_words in words.items():
+        counts = Counter(all_words)
+        most = max(counts.values(), default=0)
+        values[f"{name}_distinct"] = float(len(counts))
+        values[f"{name}_commonest"] = most / len(all_words) if all_words else float("nan")
+    return values
+
+
+def per_image(rows: pd.DataFrame, num_images: int) -> dict[str, float]:
+    """Heads per image.
+
+    Args:
+        rows: column `sample_id`, one row a head.
+        num_images: images, with or without heads.
+
+    Returns:
+        `heads_per_image`, `heads_per_image_max`, `images_with_heads`.
+    """
+    counts = rows.groupby("sample_id").size()
+    total = max(num_images, 1)
+    return {
+        "heads_per_image": len(rows) / total,
+        "heads_per_image_max": float(counts.max()) if len(counts) else 0.0,
+        "images_with_heads": len(counts) / total,
+    }
+
+
+def spread(values: Mapping[str, NDArray[np.float64]]) -> dict[str, float]:
+    """Mean and standard deviation of columns.
+
+    Args:
+        values: name -> (N,) numbers; a NaN among them shows in both.
+    """
+    statistics = {}
+    for name, column in values.items():
+        statistics[f"{name}_mean"], statistics[f"{name}_std"] = _mean(column), _std(column)
+    return statistics
+
+
+def _mean(values: NDArray[np.float64]) -> float:
+    return float(values.mean()) if len(values) else float("nan")
+
+
+def _std(values: NDArray[np.float64]) -> float:
+    return float(values.std()) if len(values) else float("nan")
+
+
+def _percentile(values: NDArray[np.float64], percent: float) -> float:
+    return float(np.percentile(values, percent)) if len(values) else float("nan")

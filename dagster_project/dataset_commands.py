@@ -47,12 +47,29 @@ def add_dataset_commands(add: Add) -> None:
     down = add("takedown", takedown, "remove images or sources from everything, and prove it")
     down.add_argument("--sample", action="append", default=[], help="id of an image")
     down.add_argument("--source", action="append", default=[], help="id of a pose")
+    add(
+        "accept-statistics",
+        accept_statistics,
+        "make this run the reference that drift is told from",
+    )
     costs = add("plan", plan, "hours and storage of a larger dataset, from this project's runs")
     costs.add_argument("--images", type=int, required=True)
     costs.add_argument("--hour-price", type=float, default=0.0)
     costs.add_argument(
         "--measured", type=Path, help="JSON: stage -> seconds_per_image, device, batch"
     )
+
+
+def accept_statistics(pipeline: Pipeline, options: argparse.Namespace) -> int:
+    """Store the statistics of the data on disk as the active profile's reference."""
+    from assets.checks.bounded import accept_reference
+
+    path = accept_reference(pipeline.workspace(), pipeline.units("crops"))
+    print(
+        f"{path.relative_to(pipeline.root)} holds the columns of this run; look at its difference "
+        "with `git diff --stat`, and commit it if the change is meant"
+    )
+    return 0
 
 
 def export_dataset(pipeline: Pipeline, options: argparse.Namespace) -> int:

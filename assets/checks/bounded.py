@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -17,11 +18,12 @@ from ml.imaging.io import decode_image
 from ml.quality import distributions as dist
 from ml.quality import evidence, gates
 from ml.quality.bounds import CheckBounds, active_profile, judge, read_bounds
-from ml.quality.drift import drift, read_reference
+from ml.quality.drift import drift, read_reference, summarise, write_reference
 from ml.quality.findings import findings
 from ml.quality.invariants import people_without_heads
 from ml.records.shards import ShardReader
 from ml.records.tables import TableError
+from ml.records.workspace import Workspace
 
 #: Images whose pixels are looked at for the truth's evidence.
 MAX_LOOKED_AT = 400
@@ -238,6 +240,26 @@ def drift_rule(group: str) -> Rule:
 
     why = "Columns are distributed as in the accepted reference profile of these settings."
     return Rule("no_drift", why, find, "warning")
+
+
+def accept_reference(ws: Workspace, crop_shards: Sequence[str]) -> Path:
+    """Store the columns of the data on disk as the reference of the active profile.
+
+    Args:
+        ws: the workspace.
+        crop_shards: names of the crops' shards.
+
+    Returns:
+        The written file, which Git is to keep.
+
+    Raises:
+        TableError: a stage has no data.
+    """
+    groups = {}
+    for group in ("captions", "images", "annotations", "crops"):
+        shards = crop_shards if group == "crops" else ws.shards
+        groups[group] = summarise(*columns_of(Shelf(ws), group, shards))
+    return write_reference(ws.root, active_profile(ws.root), groups)
 
 
 def read_metrics(shelf: Shelf, stage: str) -> dict[str, float | None]:

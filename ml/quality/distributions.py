@@ -11,7 +11,6 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ml.captions.scene import NO_SCENE, Scene
-from ml.flame.geometry import HeadGeometry
 from ml.quality.head_invariants import NUM_FLAME, vectors
 
 MAX_ROWS: Final = 100_000
@@ -33,6 +32,8 @@ def head_columns(heads: pd.DataFrame) -> Columns:
         `head_px` of all heads; `yaw_deg`, `pitch_deg`, `roll_deg`, `from_frontal_deg`, `shape_0`
         to `shape_4`, `expression_0` to `expression_2` of those with parameters.
     """
+    from ml.flame.geometry import HeadGeometry  # loads torch, which declaring checks must not
+
     box = vectors(heads["bbox_xywh"], 4)
     flame = vectors(heads["flame"], NUM_FLAME)
     flame = flame[np.isfinite(flame).all(axis=1)].astype(np.float32)
@@ -57,6 +58,8 @@ def from_frontal_deg(flame: NDArray[np.float32]) -> NDArray[np.float64]:
     Returns:
         (N,) degrees, 0 to 180.
     """
+    from ml.flame.geometry import HeadGeometry
+
     if not len(flame):
         return np.zeros(0)
     m = HeadGeometry.rotations(flame).astype(np.float64)

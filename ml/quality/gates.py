@@ -11,8 +11,6 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ml.flame.geometry import HeadGeometry
-from ml.imaging.boxes import box_iou
 from ml.quality.head_invariants import NUM_FLAME, vectors
 
 Metrics = Mapping[str, float | None]
@@ -219,6 +217,9 @@ def label_bias(heads: pd.DataFrame, truth: pd.DataFrame, min_iou: float = 0.4) -
         and roll; `shift`: mean offset of the box, in boxes; `yaw_correlation` with the truth;
         NaN with fewer than ten matches.
     """
+    from ml.flame.geometry import HeadGeometry  # loads torch, which declaring checks must not
+    from ml.imaging.boxes import box_iou
+
     true_of = dict(iter(truth.groupby("sample_id")))
     mine, theirs = [], []
     for item, rows in heads.groupby("sample_id"):

@@ -1,0 +1,189 @@
+"""Bounds, drift and gates: what lies outside is told with its value, and nothing else."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from ml.flame.rotation import matrix_from_euler_deg, sixd_from_matrix
+from ml.quality import gates
+from ml.quality.bounds import DriftBounds, active_profile, judge, read_bounds
+from ml.quality.drift import (
+    ReferenceError,
+    drift,
+    population_stability,
+    read_reference,
+    summarise,
+    write_reference,
+)
+from ml.quality.findings import problems_of
+
+ROOT = Path(__file__).parents[3]
+LIMITS = DriftBounds(max_ks=0.2, max_psi=0.25, max_p=0.001)
+
+
+@pytest.fixture
+def project(tmp_path):
+    folder = tmp_path / "conf" / "checks"
+    folder.mkdir(parents=True)
+    (folder / "base.yaml").write_text(
+        "min_rows: 5\ndrift: {max_ks: 0.2, max_psi: 0.25, max_p: 0.001}\n"
+        "bounds: {a: {x: [0, 1], y: [null, 2], z: null}}\n"
+    )
+    (folder / "own.yaml").write_text("extends: base\nbounds: {a: {x: [0.5, 1]}}\n")
+    (tmp_path / "params.yaml").write_text("run: {profile: own}\n")
+    return tmp_path
+
+
+def test_a_profile_lays_its_bounds_over_those_it_extends(project):
+    assert active_profile(project) == "own"
+    found = judge({"x": 0.2, "y": 1.0, "z": np.nan}, read_bounds(project), "a")
+    assert problems_of(found) == ["a.x = 0.2, expected 0.5 to 1"]
+    assert problems_of(judge({"x": 0.2}, read_bounds(project, "without a file"), "a")) == []
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        ({"x": 1.2}, "a.x = 1.2, expected 0 to 1"),
+        ({"x": -0.1}, "a.x = -0.1, expected 0 to 1"),
+        ({"x": np.nan}, "a.x = nan, expected 0 to 1"),
+        ({"y": 2.1}, "a.y = 2.1, expected -inf to 2"),
+        ({"w": 1.0}, "a.w = 1 has no bound; null says that none is meant"),
+    ],
+)
+def test_what_lies_outside_is_told(project, values, told):
+    assert problems_of(judge(values, read_bounds(project, "base"), "a")) == [told]
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("bounds: {a: {x: [2, 1]}}", "2.0 is above 1.0"),
+        ("bound: {}", "bound"),
+        ("bounds: {a: {x: wide}}", "wide"),
+        ("extends: own", "extend each other"),
+    ],
+)
+def test_wrong_bounds_are_refused(project, text, told):
+    (project / "conf/checks/own.yaml").write_text(
+        text if "extends" in text else f"extends: base\n{text}\n"
+    )
+    with pytest.raises(ValueError, match=told):
+        read_bounds(project)
+
+
+def test_every_profile_has_bounds_and_the_demo_judges_all(project):
+    names = sorted(path.stem for path in (ROOT / "conf").glob("*.yaml"))
+    assert len(names) > 5
+    for name in names:
+        read_bounds(ROOT, name)
+    demo = read_bounds(ROOT, "demo")
+    assert all(bound for group in demo.bounds.values() for bound in group.values())
+
+
+def columns(shift=0.0, number=400):
+    rng = np.random.default_rng(0)
+    return {"yaw": rng.normal(shift, 20, number)}
+
+
+def words(red):
+    return {"colour": ["red"] * red + ["blue"] * (100 - red)}
+
+
+def test_drift_is_large_and_hardly_chance(tmp_path):
+    reference = summarise(columns(), words(50))
+    write_reference(tmp_path, "demo", {"heads": reference})
+    stored = read_reference(tmp_path, "demo")["heads"]
+    assert problems_of(drift(columns(), words(50), stored, LIMITS)) == []
+    assert problems_of(drift(columns(4.0), words(60), stored, LIMITS)) == []
+    found = problems_of(drift(columns(20.0), words(95), stored, LIMITS))
+    assert [text.split(" ")[0] for text in found] == ["yaw", "colour"]
+    assert "median 20" in found[0] or "median 19" in found[0] or "median 21" in found[0]
+    # The same distance of few rows may be chance.
+    assert problems_of(drift(columns(20.0, 5), words(50), stored, LIMITS)) == []
+    assert read_reference(tmp_path, "other") is None
+
+
+def test_columns_that_come_and_go_are_told():
+    found = drift({"new": np.arange(9.0)}, {}, summarise(columns(), {}), LIMITS)
+    assert [text.split(" is ")[1][:3] for text in problems_of(found)] == ["not", "in "]
+
+
+def test_a_damaged_reference_is_refused(tmp_path):
+    path = write_reference(tmp_path, "demo", {})
+    for text in ("{", "[]"):
+        path.write_text(text)
+        with pytest.raises(ReferenceError):
+            read_reference(tmp_path, "demo")
+    with pytest.raises(ReferenceError, match="yaw"):
+        drift(columns(), {}, {"columns": {"yaw": {}}}, LIMITS)
+
+
+def test_population_stability_by_hand():
+    assert population_stability({"a": 1, "b": 1}, {"a": 5, "b": 5}) == 0
+    expected = (0.75 - 0.25) * np.log(3) * 2
+    assert population_stability({"a": 3, "b": 1}, {"a": 1, "b": 3}) == pytest.approx(expected)
+
+
+def test_gains_losses_and_missing_figures():
+    assert gates.gain(5.0, 20.0) == 0.75
+    assert np.isnan(gates.gain(5.0, float("nan")))
+    assert gates.nan_fraction({"a": 1.0, "b": None}) == 0.5
+    assert gates.nan_fraction({}) == 1.0
+    history = pd.DataFrame({"train/loss": [4.0, np.nan, 1.0], "val/loss": [np.nan, np.nan, 2.0]})
+    assert gates.curve(history) == {
+        "loss_ratio": 0.25,
+        "val_over_train": 2.0,
+        "loss_nan": pytest.approx(1 / 3),
+    }
+    assert gates.curve(pd.DataFrame())["loss_nan"] == 1.0
+
+
+BENCHMARK = {
+    "num_images": 10.0,
+    "pseudo.ap50": 0.9, "pseudo.rotation_deg": 15.0, "pseudo.nme_bbox": 9.0,
+    "pseudo_flip.ap50": 0.91, "pseudo_flip.rotation_deg": 14.0, "pseudo_flip.nme_bbox": 8.0,
+    "exact.ap50": 0.8, "exact.rotation_deg": 12.0, "exact.nme_bbox": 7.0,
+    "exact_flip.ap50": 0.8, "exact_flip.rotation_deg": 12.0, "exact_flip.nme_bbox": 6.9,
+    "always_frontal.rotation_deg": 30.0, "always_frontal.nme_bbox": 18.0,
+}  # fmt: skip
+
+
+def test_the_worst_model_of_a_benchmark_counts():
+    values = gates.benchmark(BENCHMARK, 20, 0.7)
+    assert values == {
+        "ap50": 0.8,
+        "rotation_gain": 0.5,
+        "nme_gain": 0.5,
+        "over_validation": pytest.approx(0.2),
+        "flip_differs": pytest.approx(1 / 3),
+        "test_images": 0.5,
+        "nan_fraction": 0.0,
+    }
+    assert np.isnan(gates.benchmark({**BENCHMARK, "exact.ap50": None}, 20, 0.7)["ap50"])
+
+
+def heads(turn=0.0, shift=0.0):
+    rng = np.random.default_rng(1)
+    angles = torch.tensor(rng.normal((0, turn, 0), 20, (30, 3)), dtype=torch.float32)
+    flame = np.zeros((30, 413), np.float32)
+    flame[:, 403:409] = sixd_from_matrix(matrix_from_euler_deg(angles)).numpy()
+    boxes = np.tile([10.0 + shift * 20, 10, 20, 20], (30, 1))
+    return pd.DataFrame(
+        {"sample_id": [f"i{n}" for n in range(30)], "bbox_xywh": list(boxes), "flame": list(flame)}
+    )
+
+
+def test_the_bias_of_labels_is_what_they_all_err_by():
+    values = gates.label_bias(heads(turn=5.0, shift=0.1), heads())
+    assert values["matched"] == 1.0
+    assert values["turn_deg"] == pytest.approx(5.0, abs=0.01)
+    assert values["shift"] == pytest.approx(0.1, abs=1e-6)
+    assert values["yaw_correlation"] == pytest.approx(1.0)
+    assert gates.label_bias(heads(shift=0.9), heads())["matched"] == 0.0
+    exchanged = heads()
+    exchanged["flame"] = exchanged["flame"].tolist()[::-1]
+    assert abs(gates.label_bias(exchanged, heads())["yaw_correlation"]) < 0.5

@@ -42,6 +42,12 @@ def add_dataset_commands(add: Add) -> None:
     to_label.add_argument("--worst", type=float, default=0.5, help="share of worst agreement")
     labelled = add("label-import", label_import, "check a labelling tool's file and take it over")
     labelled.add_argument("file", type=Path)
+    labelled.add_argument(
+        "--label", action="append", default=[], metavar="NAME", help="a class that means a head"
+    )
+    labelled.add_argument(
+        "--ignore", action="append", default=[], metavar="NAME", help="a class that is no head"
+    )
     index = add("identity-index", identity_index, "embed faces that must not appear in images")
     index.add_argument("folder", type=Path)
     down = add("takedown", takedown, "remove images or sources from everything, and prove it")
@@ -128,16 +134,22 @@ def label_export(pipeline: Pipeline, options: argparse.Namespace) -> int:
 
 def label_import(pipeline: Pipeline, options: argparse.Namespace) -> int:
     """Check a file of labels, copy it to `labels/` and say how to use it."""
-    from ml.labels.tool_import import import_labels
-    from ml.records.atomic import write_bytes
+    from ml.labels.tool_import import import_labels, map_labels
+    from ml.records.atomic import atomic_write
     from ml.records.exclusions import Exclusions
+    from ml.records.files import read_file
+    from ml.records.limits import MAX_JSON_BYTES
     from ml.records.tables import IMAGES, read_stage
 
     exclusions = Exclusions("label-import")
     images = read_stage(pipeline.workspace(), "images", IMAGES)
-    found = import_labels(options.file, images, exclusions)
     target = pipeline.root / "labels" / options.file.name
-    write_bytes(target, options.file.read_bytes())
+    with atomic_write(target) as copy:
+        data = read_file(options.file, MAX_JSON_BYTES)
+        if options.label or options.ignore:
+            data = map_labels(data, ["head", *options.label], options.ignore)
+        copy.write_bytes(data)
+        found = import_labels(copy, images, exclusions)
     for row in exclusions.to_frame().itertuples():
         print(f"left out: {row.sample_id}: {row.reason}: {row.detail}")
     for split, data in found.datasets.items():

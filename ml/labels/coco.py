@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ml.records.atomic import write_text
+from ml.records.limits import MAX_JSON_BYTES, check_limit
 
 HEAD_CATEGORY_ID: Final = 1
 HEAD_CATEGORY_NAME: Final = "head"
@@ -171,6 +172,7 @@ def read_coco(path: Path) -> CocoDataset:
             or box is invalid.
     """
     try:
+        check_limit(path.stat().st_size, MAX_JSON_BYTES, "bytes in the file")
         raw = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise CocoError(f"coco: no file {path}; run the labels stage or import one") from error

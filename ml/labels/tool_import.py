@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
@@ -26,10 +26,16 @@ from ml.labels.coco import (
 )
 from ml.records import reasons
 from ml.records.exclusions import Exclusions
+from ml.records.files import UnreadableFile, read_file
+from ml.records.limits import MAX_JSON_BYTES, brief, short_names
 
 LABEL_SPLITS: Final = ("train", "val")
 """Splits that may be labelled; `test` belongs to the benchmark."""
 _MAX_BOXES: Final = 10_000
+_OF_THE_WHOLE_IMAGE: Final = frozenset(
+    {"choices", "textarea", "rating", "number", "datetime", "taxonomy", "pairwise", "relation"}
+)
+"""Label Studio's results that mark no place in the image."""
 Box = tuple[float, float, float, float]
 
 
@@ -83,7 +89,11 @@ def import_labels(path: Path, images: pd.DataFrame, exclusions: Exclusions) -> I
             usable image.
     """
     raw, digest = _read(path)
-    entries = list(_label_studio(raw) if isinstance(raw, list) else _coco(path, raw))
+    if isinstance(raw, list):
+        _check_names(path, raw)
+        entries = list(_label_studio(raw))
+    else:
+        entries = list(_coco(path, raw))
     known = {str(row["sample_id"]): row for row in images.to_dict("records")}
     seen: set[str] = set()
     parts: dict[str, tuple[list[CocoImage], list[CocoBox]]] = {s: ([], []) for s in LABEL_SPLITS}
@@ -109,23 +119,95 @@ def import_labels(path: Path, images: pd.DataFrame, exclusions: Exclusions) -> I
     return ImportedLabels(datasets, len(entries), digest)
 
 
+def map_labels(data: bytes, heads: Collection[str], ignored: Collection[str]) -> bytes:
+    """A tool's file with its classes named as we name them.
+
+    Args:
+        data: the file.
+        heads: names that mean a head.
+        ignored: names of what is known to be none; their regions are dropped.
+
+    Returns:
+        The file, in which every one of `heads` is called `head`.
+
+    Raises:
+        LabelImportError: it is no JSON.
+    """
+    wanted, dropped = {h.lower() for h in heads}, {i.lower() for i in ignored}
+    raw = _parsed(data, Path("labels"))
+
+    def name(value: Any) -> Any:
+        return HEAD_CATEGORY_NAME if str(value).lower() in wanted else value
+
+    if isinstance(raw, list):
+        for results in _results(raw):
+            results[:] = [item for item in results if not _names_of(item) & dropped]
+            for item in results:
+                if _names_of(item):
+                    labels = item["value"]["rectanglelabels"]
+                    item["value"]["rectanglelabels"] = [name(label) for label in labels]
+    elif isinstance(raw, dict):
+        categories = [c for c in _list(raw.get("categories")) if isinstance(c, dict)]
+        gone = [c.get("id") for c in categories if str(c.get("name")).lower() in dropped]
+        for category in categories:
+            category["name"] = name(category.get("name"))
+        raw["annotations"] = [
+            item
+            for item in _list(raw.get("annotations"))
+            if not (isinstance(item, dict) and item.get("category_id") in gone)
+        ]
+    return json.dumps(raw).encode("utf-8", "surrogatepass")
+
+
+def _results(raw: list[Any]) -> Iterator[list[Any]]:
+    """The lists of regions of all annotations of Label Studio's tasks."""
+    for task in raw:
+        for annotation in _list(task.get("annotations")) if isinstance(task, dict) else ():
+            if isinstance(annotation, dict) and isinstance(annotation.get("result"), list):
+                yield annotation["result"]
+
+
+def _names_of(item: Any) -> set[str]:
+    """What a region is called, lower case."""
+    value = item.get("value") if isinstance(item, dict) else None
+    labels = _list(value.get("rectanglelabels")) if isinstance(value, dict) else []
+    return {str(label).lower() for label in labels}
+
+
+def _check_names(path: Path, raw: list[Any]) -> None:
+    """Refuse a file that has regions, of which none is called head."""
+    found: set[str] = set()
+    for results in _results(raw):
+        for item in results:
+            found |= _names_of(item)
+    if found and HEAD_CATEGORY_NAME not in found:
+        raise LabelImportError(
+            f"labels: {path}: no region is called head, but {short_names(sorted(found))}; name the "
+            "tool's class with --label NAME"
+        )
+
+
 def _read(path: Path) -> tuple[Any, str]:
     try:
-        data = path.read_bytes()
-    except OSError as error:
+        data = read_file(path, MAX_JSON_BYTES)
+    except UnreadableFile as error:
         raise LabelImportError(f"labels: no readable file {path}: {error}") from error
     if not data.strip():
         raise LabelImportError(f"labels: {path} is empty; export the project again")
-    try:
-        raw = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise LabelImportError(f"labels: {path} is not valid JSON: {error}") from error
+    raw = _parsed(data, path)
     if not isinstance(raw, list | dict):
         raise LabelImportError(
             f"labels: {path}: expected COCO's object or Label Studio's list, got "
             f"{type(raw).__name__}"
         )
     return raw, hashlib.sha256(data).hexdigest()
+
+
+def _parsed(data: bytes, path: Path) -> Any:
+    try:
+        return json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise LabelImportError(f"labels: {path} is not valid JSON: {error}") from error
 
 
 def _coco(path: Path, raw: dict[str, Any]) -> Iterator[_Entry]:
@@ -143,8 +225,8 @@ def _coco(path: Path, raw: dict[str, Any]) -> Iterator[_Entry]:
     }
     if not heads:
         raise LabelImportError(
-            f"labels: {path}: no category 'head' among {raw['categories'][:5]!r}; name the tool's "
-            "class so"
+            f"labels: {path}: no category 'head' among {brief(raw['categories'])}; name the "
+            "tool's class with --label NAME"
         )
     entries: dict[Any, _Entry] = {}
     doubled: list[_Entry] = []
@@ -182,16 +264,30 @@ def _coco_box(
             f"labels: {path}: annotations[{number}] belongs to no image of the file; whose box is "
             "lost cannot be told, so nothing is imported"
         )
-    if _key(item.get("category_id")) not in heads:
-        return
+    name = f"annotation {brief(item['id'])}" if _has_id(item) else f"annotations[{number}]"
     box = _box(item.get("bbox"))
-    if box is None:
-        entry.refuse(
-            reasons.DAMAGED_BOX, f"annotations[{number}]: bbox must be 4 finite numbers, got "
-            f"{str(item.get('bbox'))[:80]}"
-        )  # fmt: skip
+    if _key(item.get("category_id")) not in heads:
+        detail = f"{name} has category {brief(item.get('category_id'))}, which is not called head"
+        entry.refuse(reasons.UNKNOWN_REGION, f"{detail}; see --label and --ignore")
+    elif box is None:
+        detail = f"{name}: bbox must be 4 finite numbers, got {brief(item.get('bbox'))}"
+        entry.refuse(reasons.DAMAGED_BOX, detail)
+    elif _is_turned(item):
+        entry.refuse(reasons.ROTATED_BOX, f"{name} is rotated; a head's box is upright")
     else:
         entry.boxes.append((box, bool(item.get("iscrowd")) or bool(item.get("ignore"))))
+
+
+def _is_turned(item: dict[str, Any]) -> bool:
+    """Whether a COCO box has an angle, where CVAT and others write it."""
+    attributes = item.get("attributes")
+    holders = (item, attributes if isinstance(attributes, dict) else {})
+    angles = (holder.get(key) for holder in holders for key in ("rotation", "angle"))
+    return any(angle not in (None, 0, 0.0) for angle in angles)
+
+
+def _has_id(item: Any) -> bool:
+    return isinstance(item, dict) and isinstance(item.get("id"), int | str)
 
 
 def _label_studio(raw: list[Any]) -> Iterator[_Entry]:
@@ -220,21 +316,28 @@ def _label_studio(raw: list[Any]) -> Iterator[_Entry]:
 
 def _studio_box(item: Any, where: str, entry: _Entry) -> None:
     """One region; its numbers are percents of the picture."""
+    if isinstance(item, dict) and item.get("type") in _OF_THE_WHOLE_IMAGE:
+        return
+    name = f"region {brief(item['id'])} ({where})" if _has_id(item) else where
     if isinstance(item, dict) and item.get("type") != "rectanglelabels":
+        detail = f"{name} is of type {brief(item.get('type'))}, expected rectanglelabels"
+        entry.refuse(reasons.UNKNOWN_REGION, detail)
         return
     value = item.get("value") if isinstance(item, dict) else None
     if not isinstance(value, dict):
         entry.refuse(reasons.DAMAGED_BOX, f"{where} has no value")
         return
     labels = [str(label).lower() for label in _list(value.get("rectanglelabels"))]
-    if HEAD_CATEGORY_NAME not in labels:
+    if labels != [HEAD_CATEGORY_NAME]:
+        detail = f"{name} is called {short_names(labels) or 'nothing'}, expected head"
+        entry.refuse(reasons.UNKNOWN_REGION, f"{detail}; see --label and --ignore")
         return
     box = _box([value.get(key) for key in ("x", "y", "width", "height")])
     size = (_number(item.get("original_width")), _number(item.get("original_height")))
     if box is None or size[0] is None or size[1] is None:
-        entry.refuse(reasons.DAMAGED_BOX, f"{where}: x, y, width, height must be finite percents")
+        entry.refuse(reasons.DAMAGED_BOX, f"{name}: x, y, width, height must be finite percents")
     elif abs(_number(value.get("rotation")) or 0.0) > 1e-3:
-        entry.refuse(reasons.ROTATED_BOX, f"{where} is rotated; a head's box is upright")
+        entry.refuse(reasons.ROTATED_BOX, f"{name} is rotated; a head's box is upright")
     else:
         entry.size = entry.size or (size[0], size[1])
         x, y = size[0] / 100, size[1] / 100

@@ -12,7 +12,7 @@ import pytest
 from ml.imaging.io import decode_image
 from ml.labels.coco import read_coco
 from ml.labels.tool_export import CVAT_FILE, STUDIO_FILE, agreement_order, export_for_labelling
-from ml.labels.tool_import import LabelImportError, import_labels
+from ml.labels.tool_import import LabelImportError, import_labels, map_labels
 from ml.records.exclusions import Exclusions
 from ml.records.tables import HEADS, IMAGES, read_stage
 from ml.stages.labels import LabelsConfig, run
@@ -158,12 +158,98 @@ def test_files_that_cannot_be_used(dataset, tmp_path, content, message):
         imported(dataset, tmp_path / "none.json")
 
 
-def test_other_classes_are_not_heads(exported, dataset, tmp_path):
+def change_first(tasks, **changes):
+    """Change the first region of the first task that has one; returns the image's id."""
+    task = next(t for t in tasks if t["annotations"][0]["result"])
+    region = task["annotations"][0]["result"][0]
+    region["value"] |= changes.pop("value", {})
+    region.update(changes)
+    return task["data"]["sample_id"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason", "words"),
+    [
+        ({"type": "polygonlabels"}, "unknown_region", "type 'polygonlabels'"),
+        ({"type": "ellipselabels"}, "unknown_region", "type 'ellipselabels'"),
+        ({"type": "rectangle"}, "unknown_region", "type 'rectangle'"),
+        ({"value": {"rectanglelabels": ["face"]}}, "unknown_region", "called face"),
+        ({"value": {"rectanglelabels": ["head", "cat"]}}, "unknown_region", "called cat, head"),
+        ({"value": {"rectanglelabels": []}}, "unknown_region", "called nothing"),
+        ({"value": {"rotation": 12}}, "rotated_box", "is rotated"),
+    ],
+)
+def test_an_image_with_a_region_that_is_not_understood_is_no_negative(
+    exported, dataset, tmp_path, changes, reason, words
+):
+    tasks = finished(exported)
+    sample_id = change_first(tasks, id="r-17", **changes)
+    result, excluded = imported(dataset, write(tmp_path, tasks))
+    assert sample_id not in boxes_by_id(result)
+    (row,) = excluded.to_dict("records")
+    assert (row["sample_id"], row["reason"]) == (sample_id, reason)
+    assert "region 'r-17'" in row["detail"]
+    assert words in row["detail"]
+
+
+def test_remarks_on_the_whole_image_are_no_regions(exported, dataset, tmp_path):
+    tasks = finished(exported)
+    for task in tasks:
+        task["annotations"][0]["result"].append({"type": "choices", "value": {"choices": ["ok"]}})
+    result, excluded = imported(dataset, write(tmp_path, tasks))
+    assert len(excluded) == 0
+    assert sum(map(len, boxes_by_id(result).values())) > 0
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"category_id": 5}, "unknown_region"),
+        ({"category_id": None}, "unknown_region"),
+        ({"attributes": {"rotation": 20.0}}, "rotated_box"),
+        ({"rotation": -3}, "rotated_box"),
+        ({"bbox": [1, 2, 3, 4, 0.5]}, "damaged_box"),
+    ],
+)
+def test_coco_boxes_of_another_class_or_turned_exclude_their_image(
+    exported, dataset, tmp_path, change, reason
+):
     coco = json.loads((exported / CVAT_FILE).read_text())
     coco["categories"].append({"id": 5, "name": "dog"})
-    coco["annotations"][0]["category_id"] = 5
-    result, _ = imported(dataset, write(tmp_path, coco))
-    assert sum(map(len, boxes_by_id(result).values())) == 8
+    coco["annotations"][0].update(change, id=4711)
+    names = {image["id"]: image["sample_id"] for image in coco["images"]}
+    result, excluded = imported(dataset, write(tmp_path, coco))
+    (row,) = excluded.to_dict("records")
+    assert row["sample_id"] == names[coco["annotations"][0]["image_id"]]
+    assert row["sample_id"] not in boxes_by_id(result)
+    assert row["reason"] == reason
+    assert "annotation 4711" in row["detail"]
+
+
+def test_a_file_without_heads_is_refused_or_mapped(exported, dataset, tmp_path):
+    expected, _ = imported(dataset, write(tmp_path, finished(exported)))
+    tasks = finished(exported)
+    for task in tasks:
+        for region in task["annotations"][0]["result"]:
+            region["value"]["rectanglelabels"] = ["Gesicht"]
+        task["annotations"][0]["result"] += [
+            {"type": "rectanglelabels", "value": {"rectanglelabels": ["hat"]}}
+        ]
+    coco = json.loads((exported / CVAT_FILE).read_text())
+    coco["categories"] = [{"id": 1, "name": "Gesicht"}, {"id": 2, "name": "hat"}]
+    hat = {"id": 99, "image_id": 1, "category_id": 2, "bbox": [0, 0, 1, 1]}
+    coco["annotations"].append(hat)
+    for content in (tasks, coco):
+        path = write(tmp_path, content)
+        with pytest.raises(LabelImportError, match=r"gesicht|Gesicht.*--label NAME"):
+            imported(dataset, path)
+        path.write_bytes(map_labels(path.read_bytes(), ["head", "gesicht"], ["Hat"]))
+        result, excluded = imported(dataset, path)
+        assert len(excluded) == 0
+        found = boxes_by_id(result)
+        assert found.keys() == boxes_by_id(expected).keys()
+        for name, boxes in boxes_by_id(expected).items():
+            assert found[name] == [pytest.approx(box, abs=0.01) for box in boxes]
 
 
 def test_the_labels_stage_reads_the_file(exported, dataset):

@@ -129,11 +129,17 @@ def crowded(size: ModelSize, heads: int) -> tuple[HeadDetectorNetwork, Postproce
         spread = float(network(square).score_logits.std())
         for head in (network.heads.head1, network.heads.head2, network.heads.head3):
             head.cls_pred.weight.mul_(3 / spread)
+    return network, leaving(network, square, heads)
+
+
+def leaving(network: HeadDetectorNetwork, square: torch.Tensor, heads: int) -> PostprocessConfig:
+    """A threshold that leaves about so many heads of a (1, 3, H, W) image."""
+    with torch.no_grad():
         found = decode(network(square))
     scores, boxes = found.scores[0], found.boxes_xyxy[0]
     kept = nms(boxes, scores, 0.5, max_output=heads + 1)
     threshold = float(scores[kept[-2:]].mean()) if len(kept) > heads else 0.0
-    return network, PostprocessConfig(score_threshold=threshold)
+    return PostprocessConfig(score_threshold=threshold)
 
 
 def picture() -> np.ndarray:

@@ -14,7 +14,8 @@ SMALLEST = {
     "flame_layer": "--threads 1 --seconds 0 --batches 2",
     "head_targets": "--threads 1 --seconds 0 --heads 2",
     "scan_metrics": "--points 200 --repeats 1",
-    "throughput": "--device cpu --threads 1 --sizes nano --batches 2 --seconds 0",
+    "throughput": "--device cpu --threads 1 --sizes nano --batches 2 --seconds 0 "
+    "--runtimes torch onnxruntime",
     "training_step": "--threads 1 --steps 1 --image-size 64 --batch 1 --heads 1",
 }
 
@@ -58,3 +59,42 @@ def test_prints_what_the_figures_belong_to_and_a_table(command, capsys, name, ar
     rows = [line for line in printed.splitlines() if line.startswith("|")]
     assert len(rows) > 2
     assert all(row.count("|") == rows[0].count("|") for row in rows)
+
+
+def test_throughput_fills_the_paper_s_table_of_costs(command, capsys, tmp_path):
+    from ml.benchmarks.paper import PAPER_TABLES
+    from ml.benchmarks.tables import NOT_MEASURED, ModelResults, paper_grid, read_scores
+
+    scores = {}
+    for device, size in (("cpu", "nano"), ("cuda", "S")):
+        if device == "cuda" and torch.cuda.is_available():
+            continue
+        command(
+            "throughput",
+            f"--device {device} --threads 1 --sizes {size} --batches 1 --seconds 0 "
+            f"--json {tmp_path}",
+        )
+        scores[size] = read_scores(tmp_path / f"{size}.json")
+        assert f"| {size} |" in capsys.readouterr().out
+    rows = {
+        size: paper_grid(PAPER_TABLES[8], [ModelResults(size, "ours", [one], {})]).rows[-1]
+        for size, one in scores.items()
+    }
+    assert rows["nano"].cells[2].value > 0
+    if "S" in rows:
+        # the paper's own count of parameters; nothing to time without a GPU
+        assert rows["S"].cells[0].text == "17,004,954"
+        assert rows["S"].cells[1].value == pytest.approx(22.83, abs=0.01)
+        assert rows["S"].cells[2].text == NOT_MEASURED
+
+
+def test_throughput_times_lower_precision_on_the_same_heads():
+    from benchmarks.inference import crowded
+    from benchmarks.throughput import HEADS, model_of, runner
+
+    model = model_of("nano", *crowded("nano", HEADS))
+    found = {p: runner(model, "torch", p, "cpu")(1)[0] for p in ("fp32", "bf16")}
+    assert len(found["fp32"]) == HEADS
+    assert len(found["bf16"]) > 0
+    # another precision indeed: the scores are not the same to the last digit
+    assert not set(found["fp32"].scores.tolist()) & set(found["bf16"].scores.tolist())

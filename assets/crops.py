@@ -8,26 +8,28 @@ from typing import TYPE_CHECKING, Any
 
 from assets.checks.crops import SUITES
 from assets.stage_asset import stage_asset
+from ml.generation.config import CropsConfig
+from ml.records.config import read_config
 from ml.records.ids import shard_name
 
 if TYPE_CHECKING:
     from ml.records.report import StageReport
     from ml.records.workspace import Workspace
-    from ml.stages.crops import CropsConfig
 
 
 def crop_shards(section: Mapping[str, Any]) -> list[str]:
     """Names of the crop shards: crops are not divided as the dataset is.
 
     Args:
-        section: section `crops` of params.yaml.
+        section: section `crops` of params.yaml, which states what differs from the defaults.
     """
-    num_shards = math.ceil(section["num_crops"] / section["crops_per_shard"])
+    config = read_config(CropsConfig, "crops", section)
+    num_shards = math.ceil(config.num_crops / config.crops_per_shard)
     return [shard_name(index, "crops") for index in range(num_shards)]
 
 
 @stage_asset(
-    config="ml.stages.crops:CropsConfig",
+    config="ml.generation.config:CropsConfig",
     group="annotation",
     kinds={"numba"},
     sharded=True,

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 
+from dagster_project.config_commands import config, edit_lines, profile
 from dagster_project.dataset_commands import add_dataset_commands
 from dagster_project.env import prepare
 from dagster_project.graph import descendants
@@ -71,8 +72,12 @@ def _parser(pipeline: Pipeline) -> argparse.ArgumentParser:
     trace = add("lineage", lineage, "show where an image comes from and what was decided about it")
     trace.add_argument("sample", metavar="SAMPLE", help="an image's id, such as image-00003-00012")
     add("sync", sync, "report to Dagster the data that dvc.lock records")
+    config_parser = add("config", config, "show all values and where each comes from")
+    config_parser.add_argument("stages", nargs="*", metavar="STAGE", help="all by default")
+    config_parser.add_argument("--explain", action="store_true", help="say what each value means")
     profile_parser = add("profile", profile, "write params.yaml from conf/NAME.yaml")
     profile_parser.add_argument("name", metavar="NAME")
+    profile_parser.add_argument("--force", action="store_true", help="overwrite edits")
     add("ui", ui, "serve Dagster and MLflow")
     bench_parser = add("bench", bench, "measure speed: all of benchmarks/, or those named")
     bench_parser.add_argument("names", nargs="*", metavar="NAME", help="such as flame_layer")
@@ -167,6 +172,7 @@ def status(pipeline: Pipeline, options: argparse.Namespace) -> int:
         state = "up to date" if stage not in stale else "changed" if stage in locked else "not made"
         shards = f"{finished}/{len(units)} shards" if pipeline.assets[stage].sharded else ""
         print(f"{stage:<20} {state:<11} {shards}".rstrip())
+    print("\n".join(["", *edit_lines(pipeline)]))
     return 1 if stale else 0
 
 
@@ -189,15 +195,6 @@ def sync(pipeline: Pipeline, options: argparse.Namespace) -> int:
         for event in events:
             instance.report_runless_asset_event(event)
     print(f"{len(events)} materializations reported")
-    return 0
-
-
-def profile(pipeline: Pipeline, options: argparse.Namespace) -> int:
-    """Write params.yaml."""
-    from dagster_project.params import write_profile
-
-    path = write_profile(pipeline.root, options.name, pipeline.assets.values())
-    print(f"{path.name} now holds the profile '{options.name}'")
     return 0
 
 

@@ -86,7 +86,7 @@ def export_dataset(pipeline: Pipeline, options: argparse.Namespace) -> int:
     request = ExportRequest(
         options.format,
         options.target.absolute(),
-        run_parents(pipeline.params.values),
+        run_parents(pipeline.effective_values()),
         options.commercial,
         tuple(options.split or SPLITS),
     )
@@ -110,7 +110,7 @@ def licences(pipeline: Pipeline, options: argparse.Namespace) -> int:
     """Show parents and what they allow."""
     from ml.records.register import lookup, permission
 
-    allowed = permission(run_parents(pipeline.params.values))
+    allowed = permission(run_parents(pipeline.effective_values()))
     width = max(map(len, allowed.parents), default=0)
     for name in allowed.parents:
         print(f"{name:<{width}}  {lookup(name).licence}")
@@ -162,11 +162,9 @@ def label_import(pipeline: Pipeline, options: argparse.Namespace) -> int:
 def identity_index(pipeline: Pipeline, options: argparse.Namespace) -> int:
     """Embed a folder's faces with the models of the active profile."""
     from ml.filtering.identity import IdentityConfig, build_index, load_face_reader
-    from ml.records.config import read_config
     from ml.records.exclusions import Exclusions
 
-    section = dict(pipeline.params.values["filtered_dataset"]).get("identity", {})
-    config = read_config(IdentityConfig, "filtered_dataset.identity", dict(section))
+    config = pipeline.params.read(IdentityConfig, "filtered_dataset.identity")
     exclusions = Exclusions("identity-index")
     index = build_index(options.folder, load_face_reader(config, pipeline.root), exclusions)
     target = pipeline.root / (config.index or "private/identity_index.npz")
@@ -221,7 +219,7 @@ def run_parents(values: Mapping[str, Any]) -> tuple[str, ...]:
     """What the active profile's results descend from: derived, and what its card names.
 
     Args:
-        values: params.yaml.
+        values: section -> every key -> value.
 
     Raises:
         ValueError: something is not in the asset register.

@@ -1,23 +1,32 @@
-"""params.yaml: the values of the active profile, typed by section; and composing it."""
+"""params.yaml: the profile's name and what differs from the typed defaults."""
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from io import StringIO
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, NoReturn, TypeVar
 
-import yaml
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from assets.stage_asset import StageAsset
+from dagster_project.profiles import Profile, params_text, read_profile
 from ml.records.atomic import write_text
-from ml.records.config import StageConfig, parse_yaml, read_config
+from ml.records.config import (
+    ConfigError,
+    StageConfig,
+    line_of,
+    overlay,
+    parse_yaml,
+    read_config,
+)
 
-RUN = "run"
+C = TypeVar("C", bound=StageConfig)
+RUN: Final = "run"
+NAME: Final = "params.yaml"
+#: In a section: the section whose values hold here too, but for those stated beside it.
+LIKE: Final = "like"
 
 
 class RunConfig(StageConfig):
@@ -25,15 +34,15 @@ class RunConfig(StageConfig):
 
     profile: str
     """The profile these values come from (conf/<profile>.yaml)."""
-    seed: int = Field(ge=0)
+    seed: int = Field(ge=0, lt=2**63)
     """Every random choice derives from it and a sample's id."""
-    num_shards: int = Field(ge=1)
+    num_shards: int = Field(ge=1, le=100_000)
     """Shards of the sharded stages; more of them can be added later, those made are kept."""
-    shard_size: int = Field(ge=1)
+    shard_size: int = Field(ge=1, le=1_000_000)
     """Images in a shard."""
-    workers: int = Field(ge=0)
+    workers: int = Field(ge=0, le=4096)
     """Processes that make shards, 0 for none beside this one; never changes a byte."""
-    threads: int = Field(ge=1)
+    threads: int = Field(ge=1, le=4096)
     """Threads of a training stage."""
 
 
@@ -42,32 +51,57 @@ class Params:
     """The content of params.yaml.
 
     Attributes:
-        values: section -> key -> value, as read.
-        path: the file, for error texts.
+        written: section -> key -> value, as they stand in the file.
+        text: the file's text, for the lines in error texts.
+        name: the file's name, likewise.
     """
 
-    values: Mapping[str, Any]
-    path: Path
+    written: Mapping[str, Any]
+    text: str
+    name: str = NAME
+
+    @property
+    def values(self) -> dict[str, dict[str, Any]]:
+        """Section -> key -> value where it differs from the default, with `like` resolved."""
+        return {name: self._section(name) for name in self.written}
 
     @property
     def run(self) -> RunConfig:
         """The shared values."""
-        return read_config(RunConfig, RUN, self._section(RUN))
+        return self.read(RunConfig, RUN)
 
     def config(self, stage: StageAsset) -> StageConfig:
         """A stage's typed configuration.
 
         Raises:
-            ValueError: a key is unknown, missing or of the wrong kind; names file, section, key.
+            ValueError: a key is unknown, missing or of the wrong kind; names file, line and key.
         """
-        config_class, section = stage.config_class(), self._section(stage.name)
-        if missing := _missing(config_class, section):
-            keys = ", ".join(f"{stage.name}.{key}" for key in missing)
-            raise ValueError(
-                f"{self.path.name}: no value for {keys}; `vggheads profile {self.run.profile}` "
-                "writes the file with all keys"
-            )
-        return read_config(config_class, stage.name, section)
+        return self.read(stage.config_class(), stage.name)
+
+    def effective(self, stages: Iterable[StageAsset]) -> dict[str, dict[str, Any]]:
+        """Section -> every key -> value, defaults included; imports all stages' libraries."""
+        found: dict[str, StageConfig] = {RUN: self.run}
+        found.update({stage.name: self.config(stage) for stage in stages})
+        return {name: config.model_dump(mode="json") for name, config in found.items()}
+
+    def read(self, config_class: type[C], section: str) -> C:
+        """A section, typed.
+
+        Args:
+            config_class: of the section, or of its part that `section` names.
+            section: its name; a dotted one names a part.
+
+        Raises:
+            ValueError: a key is unknown, missing or of the wrong kind; names file, line and key.
+        """
+        top, *parts = section.split(".")
+        values: Any = self._section(top)
+        for part in parts:
+            values = values.get(part) or {}
+        try:
+            return read_config(config_class, section, values)
+        except ConfigError as error:
+            self._refuse(error)
 
     def subset(self, keys: Iterable[str]) -> dict[str, Any]:
         """The values of some keys, written `section` or `section.key`, as in dvc.yaml.
@@ -80,15 +114,38 @@ class Params:
             value: Any = self.values
             for part in key.split("."):
                 if not isinstance(value, Mapping) or part not in value:
-                    raise ValueError(f"{self.path.name}: no value for {key}, a param in dvc.yaml")
+                    raise ValueError(f"{self.name}: no value for {key}, a param in dvc.yaml")
                 value = value[part]
             found[key] = value
         return found
 
     def _section(self, name: str) -> dict[str, Any]:
-        if name not in self.values:
-            raise ValueError(f"{self.path.name}: section '{name}' is missing")
-        return dict(self.values[name] or {})
+        if name not in self.written:
+            raise ValueError(f"{self.name}: section '{name}' is missing")
+        own = dict(self.written[name] or {})
+        like = own.pop(LIKE, None)
+        if like is None:
+            return own
+        if like not in self.written or LIKE in (self.written[like] or {}):
+            line = line_of(self.text, (name, LIKE))
+            raise ValueError(
+                f"{self.name}:{line}: {name}.{LIKE}: expected a section that is like no other one, "
+                f"got {like!r}"
+            )
+        return overlay(self.written[like] or {}, own)
+
+    def _refuse(self, error: ConfigError) -> NoReturn:
+        """Name file and line of what is wrong, on one line."""
+        sections = [error.section.split(".")]
+        if like := (self.written[sections[0][0]] or {}).get(LIKE):
+            sections.append([like, *sections[0][1:]])
+        texts = []
+        for place, problem in error.problems:
+            lines = [line_of(self.text, (*section, *place)) for section in sections]
+            line = max((found for found in lines if found), default=None)
+            where = ".".join((error.section, *place))
+            texts.append(f"{self.name}:{line}: {where}: {problem}")
+        raise ValueError("; ".join(texts)) from error
 
 
 def read_params(root: Path, stages: Iterable[str]) -> Params:
@@ -100,130 +157,93 @@ def read_params(root: Path, stages: Iterable[str]) -> Params:
 
     Raises:
         FileNotFoundError: there is no params.yaml.
-        ValueError: a section is missing or unknown.
+        ValueError: it is not YAML, or a section is missing or unknown.
     """
-    path = root / "params.yaml"
+    path = root / NAME
     if not path.exists():
         raise FileNotFoundError(f"{path}: not found; `vggheads profile demo` writes it")
-    values = _parse(path.read_text())
-    expected = {RUN, *stages}
-    if unknown := sorted(set(values) - expected):
-        raise ValueError(f"params.yaml: unknown sections {unknown}; known: {sorted(expected)}")
-    if missing := sorted(expected - set(values)):
-        raise ValueError(f"params.yaml: missing sections {missing}")
-    return Params(values, path)
+    text = path.read_text()
+    written = _parse(text)
+    _check_sections(NAME, text, written, stages)
+    if missing := sorted({RUN, *stages} - set(written)):
+        raise ValueError(f"{NAME}: missing sections {missing}; add each, as `{missing[0]}: {{}}`")
+    return Params(written, text)
 
 
-def compose(root: Path, profile: str, stages: Iterable[StageAsset]) -> str:
-    """The text of params.yaml for a profile: every key of every stage, with what it means.
-
-    A value comes from conf/<profile>.yaml, else from the profile that one `extends`, else from
-    the stage's configuration class.
+def profile_params(root: Path, name: str, stages: Iterable[StageAsset]) -> Params:
+    """What params.yaml would hold for a profile, checked.
 
     Raises:
         FileNotFoundError: there is no such profile.
         ValueError: the profile has an unknown section or key, or a value of the wrong kind.
     """
-    values = read_profile(root, profile)
-    values.setdefault(RUN, {})["profile"] = profile
-    classes: dict[str, type[StageConfig]] = {RUN: RunConfig}
-    classes.update({stage.name: stage.config_class() for stage in stages})
-    if unknown := sorted(set(values) - set(classes)):
-        raise ValueError(f"conf/{profile}.yaml: unknown sections {unknown}; known: {list(classes)}")
-    out = StringIO()
-    out.write(
-        f"# The values of every stage, from conf/{profile}.yaml. Edit them here: a changed value "
-        "reruns\n# its stage and what depends on it. `vggheads profile NAME` writes this file.\n"
-    )
-    for name, config_class in classes.items():
-        try:
-            config = read_config(config_class, name, dict(values.get(name) or {}))
-        except ValueError as error:
-            raise ValueError(f"conf/{profile}.yaml: {error}") from error
-        out.write("\n")
-        _write_comment(out, (config_class.__doc__ or "").split("\n\n")[0], indent=0)
-        out.write(f"{name}:")
-        _write_model(out, config, indent=2)
-    return out.getvalue()
+    stages = list(stages)
+    profile = with_name(read_profile(root, name))
+    sections = [RUN, *(stage.name for stage in stages)]
+    for file in profile.files:
+        text = (root / file).read_text()
+        _check_sections(file, text, parse_yaml(text, file) or {}, sections, ("extends",))
+    text = params_text(profile, sections)
+    params = Params(parse_yaml(text), text, f"conf/{name}.yaml")
+    try:
+        params.effective(stages)
+    except ValueError as error:
+        if isinstance(error.__cause__, ConfigError):
+            raise ValueError(_in_files(root, profile, error.__cause__)) from error
+        raise
+    return params
 
 
-def read_profile(root: Path, profile: str, seen: tuple[str, ...] = ()) -> dict[str, Any]:
-    """The values of conf/<profile>.yaml laid over those of the profile it extends.
-
-    Raises:
-        FileNotFoundError: there is no such profile.
-        ValueError: profiles extend each other in a circle.
-    """
-    if profile in seen:
-        raise ValueError(f"conf: profiles extend each other: {' -> '.join((*seen, profile))}")
-    path = root / "conf" / f"{profile}.yaml"
-    if not path.exists():
-        known = sorted(p.stem for p in path.parent.glob("*.yaml"))
-        raise FileNotFoundError(f"{path}: no such profile; there are {known}")
-    values = parse_yaml(path.read_text()) or {}
-    parent = values.pop("extends", None)
-    base = read_profile(root, parent, (*seen, profile)) if parent else {}
-    return _merge(base, values)
+def with_name(profile: Profile) -> Profile:
+    """The profile with its name among its values, as params.yaml holds it."""
+    run = {"profile": profile.name, **(profile.values.get(RUN) or {})}
+    return Profile(profile.name, {**profile.values, RUN: run}, profile.origins, profile.files)
 
 
-def write_profile(root: Path, profile: str, stages: Iterable[StageAsset]) -> Path:
+def write_profile(root: Path, name: str, stages: Iterable[StageAsset]) -> Path:
     """Write params.yaml for a profile; returns its path."""
-    path = root / "params.yaml"
-    write_text(path, compose(root, profile, stages))
-    return path
+    params = profile_params(root, name, stages)
+    write_text(root / NAME, params.text)
+    return root / NAME
+
+
+def _check_sections(
+    file: str, text: str, values: Any, stages: Iterable[str], also: tuple[str, ...] = ()
+) -> None:
+    """Refuse what is not sections, or not known ones."""
+    if not isinstance(values, dict):
+        raise ValueError(f"{file}: expected sections with values, got {type(values).__name__}")
+    expected = {RUN, *stages, *also}
+    for name, section in values.items():
+        if name not in expected:
+            line = line_of(text, (str(name),))
+            known = ", ".join(sorted(expected))
+            raise ValueError(f"{file}:{line}: unknown section '{name}'; allowed: {known}")
+        if name not in also and not isinstance(section, dict | None):
+            line = line_of(text, (name,))
+            raise ValueError(f"{file}:{line}: section '{name}': expected keys with values")
+
+
+def _in_files(root: Path, profile: Profile, error: ConfigError) -> str:
+    """The text of an error with the profile's files, which state the values, and their lines."""
+    texts = []
+    for place, problem in error.problems:
+        full = (*error.section.split("."), *place)
+        found = f"conf/{profile.name}.yaml"
+        for file in reversed(profile.files):
+            text = (root / file).read_text()
+            if any(
+                full[: len(origin)] == origin or origin[: len(full)] == full
+                for origin, by in profile.origins.items()
+                if by == file
+            ):
+                found = f"{file}:{line_of(text, full)}"
+                break
+        texts.append(f"{found}: {'.'.join(full)}: {problem}")
+    return "; ".join(texts)
 
 
 @lru_cache(maxsize=8)
-def _parse(text: str) -> Mapping[str, Any]:
+def _parse(text: str) -> Any:
     """Parsed once for each content: a run reads its values many times."""
-    return parse_yaml(text) or {}
-
-
-def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    merged = dict(base)
-    for key, value in over.items():
-        both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
-        merged[key] = _merge(merged[key], value) if both else value
-    return merged
-
-
-def _missing(config_class: type[BaseModel], section: Mapping[str, Any]) -> list[str]:
-    """Keys of a configuration, nested ones dotted, for which the section holds no value."""
-    missing = []
-    for key, field in config_class.model_fields.items():
-        if key not in section:
-            missing.append(key)
-        elif _is_model(field.annotation) and isinstance(section[key], Mapping):
-            missing += [f"{key}.{sub}" for sub in _missing(field.annotation, section[key])]
-    return missing
-
-
-def _is_model(annotation: Any) -> bool:
-    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
-
-
-def _write_model(out: StringIO, model: BaseModel, indent: int) -> None:
-    fields = type(model).model_fields
-    if not fields:
-        out.write(" {}\n")
-        return
-    out.write("\n")
-    for key, field in fields.items():
-        _write_comment(out, field.description or "", indent)
-        value = getattr(model, key)
-        out.write(f"{' ' * indent}{key}:")
-        if isinstance(value, BaseModel):
-            _write_model(out, value, indent + 2)
-        else:
-            out.write(f" {_yaml(model.model_dump(mode='json')[key])}\n")
-
-
-def _write_comment(out: StringIO, text: str, indent: int) -> None:
-    for line in textwrap.wrap(" ".join(text.split()), width=96 - indent):
-        out.write(f"{' ' * indent}# {line}\n")
-
-
-def _yaml(value: Any) -> str:
-    """A value in YAML's flow style, on one line."""
-    text = yaml.safe_dump(value, default_flow_style=True, width=10_000, sort_keys=False)
-    return text.removesuffix("\n...\n").rstrip("\n")
+    return parse_yaml(text, NAME) or {}

@@ -85,6 +85,10 @@ class Pipeline:
         """The values of params.yaml, read anew."""
         return read_params(self.root, self.assets)
 
+    def effective_values(self) -> dict[str, dict[str, Any]]:
+        """Section -> every key -> value, defaults included; imports all stages' libraries."""
+        return self.params.effective(self.assets.values())
+
     @property
     def shards(self) -> list[str]:
         """The shards of the sharded stages: Dagster's partitions."""

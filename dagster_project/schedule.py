@@ -15,7 +15,9 @@ from pathlib import Path
 
 from dagster_project.console import say
 from dagster_project.pipeline import Pipeline
+from ml.records.config import read_config
 from ml.records.progress import waiting
+from ml.training.config import FitConfig
 
 _PR_SET_PDEATHSIG = 1
 
@@ -96,13 +98,9 @@ class Schedule:
         return (shared or list(ready))[0], False
 
     def _wants_all_cores(self, stage: str) -> bool:
-        """Whether a training was given more than one core.
-
-        Values are read as they are written: a stage's own configuration imports all it needs.
-        """
-        values = self.pipeline.params.values[stage]
-        loop = values.get("loop") or values.get("fit") or {}
-        return max(loop.get("threads", 0), loop.get("devices", 1)) > 1
+        """Whether a training was given more than one core; its loop's declaration says so."""
+        fit = self.pipeline.params.values[stage].get("fit") or {}
+        return read_config(FitConfig, f"{stage}.fit", fit).wants_all_cores
 
     def _is_switched_off(self, stage: str) -> bool:
         """Whether a stage only has to say that it does nothing: no process is worth that."""

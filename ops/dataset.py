@@ -29,7 +29,7 @@ def export_dataset(context: dg.OpExecutionContext, config: ExportConfig) -> int:
     from ml.release.export import ExportRequest
     from ml.release.export import export_dataset as write
 
-    values = context.resources.project.params.values
+    values = context.resources.project.effective_values()
     card = values["filtered_dataset"]["facts"]["parents"]
     parents = sorted({*derive_parents(values), *card})
     request = ExportRequest(config.format, Path(config.target), parents, config.commercial)

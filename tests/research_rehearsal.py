@@ -192,11 +192,8 @@ def write_labels(folder: Path) -> None:
     path.write_text(text)
     params = folder / "params.yaml"
     digest = hashlib.sha256(text.encode()).hexdigest()
-    lines = [
-        f"  file_sha256: {digest}" if line.startswith("  file_sha256:") else line
-        for line in params.read_text().splitlines()
-    ]
-    params.write_text("\n".join(lines) + "\n")
+    text = params.read_text()
+    params.write_text(text.replace("\nlabels:\n", f"\nlabels:\n  file_sha256: {digest}\n"))
 
 
 def _head_box(keypoints: np.ndarray, width: int, height: int) -> list[float]:

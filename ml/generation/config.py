@@ -157,3 +157,30 @@ class SingleHeadConfig(RendererConfig):
     places_per_light: int = Field(default=0, ge=0)
     """Places painted for each light, of which pictures show windows: saves a third of the time.
     0 paints one for every picture."""
+
+
+class CropsConfig(StageConfig):
+    """How many heads are rendered, and how large."""
+
+    num_crops: int = Field(default=1600, ge=2)
+    """Heads to render."""
+    crops_per_shard: int = Field(default=200, ge=1)
+    """Heads in a shard."""
+    picture_px: int = Field(default=144, ge=64)
+    """Side of a rendered picture. The head's crop with its margin takes two thirds of it; the rest
+    is what shifts, zooms and rotations of the crop bring into view."""
+    min_visible: float = 0.2
+    """Heads of which a smaller share is seen are left out: they cannot be told from the picture."""
+    val_fraction: float = 0.1
+    """Share held out, by a hash of the crop's id."""
+    jpeg_quality: int = 95
+    """Quality of the stored pictures."""
+    preview_crops: int = 24
+    """Heads on a shard's preview."""
+    max_drop_rate: float = 0.1
+    """The stage fails when a larger share of a shard's heads is left out."""
+    renderer: SingleHeadConfig = SingleHeadConfig(
+        yaw_std_deg=34.0, any_yaw_share=0.1, pitch_max_deg=42.0, roll_max_deg=28.0
+    )
+    """The images' renderer, and the rotations and occluders of the heads: as spread as in the
+    images (mean angle from frontal 40 degrees there); training turns them further."""

@@ -1,22 +1,50 @@
-"""The base of every stage's configuration."""
+"""The base of every stage's configuration, and reading values that somebody wrote."""
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+import re
+import reprlib
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 C = TypeVar("C", bound="StageConfig")
 #: libyaml's parser, where PyYAML was built with it, takes an eighth of the time.
-_LOADER = yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader
+_BASE: Any = yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader
+
+
+class ConfigError(ValueError):
+    """Values that are wrong, each with its place.
+
+    Attributes:
+        section: the section of the values.
+        problems: the place of each wrong value below the section, and what is wrong with it.
+    """
+
+    def __init__(self, section: str, problems: list[tuple[tuple[str, ...], str]]) -> None:
+        """Compose the text.
+
+        Args:
+            section: the section of the values.
+            problems: place and text of each problem.
+        """
+        self.section, self.problems = section, problems
+        super().__init__(
+            "; ".join(f"{'.'.join((section, *place))}: {text}" for place, text in problems)
+        )
 
 
 class StageConfig(BaseModel):
-    """Typed, immutable, documented per field; unknown keys are errors."""
+    """Typed, immutable, documented per field; unknown keys, NaN and infinity are errors."""
 
     model_config = ConfigDict(
-        extra="forbid", frozen=True, use_attribute_docstrings=True, protected_namespaces=()
+        extra="forbid",
+        frozen=True,
+        use_attribute_docstrings=True,
+        protected_namespaces=(),
+        allow_inf_nan=False,
     )
 
     @property
@@ -25,38 +53,159 @@ class StageConfig(BaseModel):
         return False
 
 
-def parse_yaml(text: str) -> Any:
+class _Loader(_BASE):
+    """Plain values as YAML 1.2 reads them, which is what DVC writes; a key stands once."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Build a mapping whose keys differ.
+
+        Args:
+            node: the mapping in the document.
+            deep: build the values at once.
+
+        Raises:
+            yaml.constructor.ConstructorError: a key is given twice.
+        """
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
+                if key.value in seen:
+                    raise yaml.constructor.ConstructorError(
+                        None, None, f"the key '{key.value}' is given twice", key.start_mark
+                    )
+                seen.add(key.value)
+        mapping: dict[Any, Any] = super().construct_mapping(node, deep)
+        return mapping
+
+
+# YAML 1.1 takes `no` and `on` for booleans, 1:30 for a number and 1e-6 for text; YAML 1.2 does not.
+_Loader.yaml_implicit_resolvers = {}
+for _tag, _pattern, _first in (
+    ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
+    ("int", r"[-+]?(?:0|[1-9][0-9]*)|0x[0-9a-fA-F]+", "-+0123456789"),
+    ("float", r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?", "-+.0123456789"),
+    ("float", r"[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)", "-+."),
+    ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
+    ("merge", r"<<", "<"),
+):
+    _Loader.add_implicit_resolver(
+        f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), list(_first)
+    )
+
+
+def parse_yaml(text: str, name: str = "YAML") -> Any:
     """The plain values of a YAML document: nothing in it is executed.
 
     Args:
         text: the document.
+        name: the file's name, for the error text.
 
     Returns:
         Mappings, lists, strings, numbers; None for an empty document.
 
     Raises:
-        yaml.YAMLError: it is not YAML.
-    """
-    return yaml.load(text, Loader=_LOADER)
-
-
-def read_config(config_class: type[C], section: str, values: dict[str, Any]) -> C:
-    """Build a stage's configuration from its section of params.yaml.
-
-    Args:
-        config_class: the stage's `StageConfig`.
-        section: the section's name, for the error text.
-        values: the section as read from YAML.
-
-    Raises:
-        ValueError: a key is unknown, missing or of the wrong kind; all of them are named.
+        ValueError: it is not YAML, or a key stands twice; on one line, with file and line.
     """
     try:
-        return config_class.model_validate(values)
+        return yaml.load(text, Loader=_Loader)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line = f":{mark.line + 1}" if mark else ""
+        problem = " ".join(str(error.problem or error.context).split())
+        raise ValueError(f"{name}{line}: {problem}") from error
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        raise ValueError(f"{name}: not YAML: {' '.join(str(error).split())[:200]}") from error
+
+
+def line_of(text: str, path: Sequence[str]) -> int | None:
+    """The line on which a value stands, counted from 1.
+
+    Args:
+        text: a YAML document.
+        path: keys from the top; what does not exist is looked for above.
+
+    Returns:
+        The line of the deepest key that exists, None if not even the first does.
+    """
+    node, line = yaml.compose(text, Loader=_Loader), None
+    for part in path:
+        if not isinstance(node, yaml.MappingNode):
+            break
+        found = [(k, v) for k, v in node.value if k.value == part]
+        if not found:
+            break
+        key, node = found[0]
+        line = key.start_mark.line + 1
+    return line
+
+
+def read_config(config_class: type[C], section: str, values: Mapping[str, Any]) -> C:
+    """Build a configuration from the values that differ from its defaults.
+
+    Args:
+        config_class: the `StageConfig`.
+        section: the section's name, for the error text.
+        values: the section as read from YAML; a nested mapping states what differs from the
+            default of its field.
+
+    Raises:
+        ConfigError: a key is unknown, missing or of the wrong kind; all of them are named.
+    """
+    try:
+        return config_class.model_validate(overlay(defaults_of(config_class), values))
     except ValidationError as error:
-        known = ", ".join(config_class.model_fields)
-        problems = "; ".join(
-            f"{section}.{'.'.join(map(str, e['loc']))}: {e['msg']}, got {e['input']!r}"
-            for e in error.errors()
-        )
-        raise ValueError(f"params.yaml: {problems}. Known keys of '{section}': {known}") from error
+        raise ConfigError(
+            section,
+            [
+                (tuple(map(str, e["loc"])), _problem(config_class, e["loc"], e["msg"], e["input"]))
+                for e in error.errors()
+            ],
+        ) from error
+
+
+def overlay(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Values laid over others, nested mappings key by key.
+
+    Args:
+        base: what is below.
+        over: what replaces it.
+    """
+    merged = dict(base)
+    for key, value in over.items():
+        both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
+        merged[key] = overlay(merged[key], value) if both else value
+    return merged
+
+
+def defaults_of(config_class: type[BaseModel]) -> dict[str, Any]:
+    """The default of every field that has one, nested configurations as mappings."""
+    found = {}
+    for name, field in config_class.model_fields.items():
+        if not field.is_required():
+            value = field.get_default(call_default_factory=True)
+            found[name] = value.model_dump() if isinstance(value, BaseModel) else value
+    return found
+
+
+def _problem(
+    config_class: type[BaseModel], place: Sequence[str | int], message: str, given: Any
+) -> str:
+    """What is wrong, what was given, and for an unknown key which there are."""
+    if not message.startswith("Extra inputs"):
+        message = message.removeprefix("Value error, ")
+        shown = "" if isinstance(given, Mapping) else f", got {reprlib.repr(given)}"
+        return f"{message}{shown}"
+    owner: Any = config_class
+    for part in place[:-1]:
+        field = owner.model_fields.get(part) if _is_model(owner) else None
+        owner = _model_in(field.annotation) if field else None
+    return f"unknown key; allowed: {', '.join(owner.model_fields)}" if owner else "unknown key"
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    """The configuration class in `X` or `X | None`."""
+    return next((kind for kind in (annotation, *get_args(annotation)) if _is_model(kind)), None)
+
+
+def _is_model(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, BaseModel)

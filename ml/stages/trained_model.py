@@ -92,7 +92,7 @@ class TrainedModelConfig(StageConfig):
     """Forms and weights of the losses."""
     optim: OptimConfig = OptimConfig()
     """Optimiser and schedule."""
-    loop: FitConfig = FitConfig(epochs=12, validate_every_epochs=4)
+    fit: FitConfig = FitConfig(epochs=12, validate_every_epochs=4)
     """The training loop."""
     postprocess: PostprocessConfig = PostprocessConfig(score_threshold=0.05)
     """Thresholds stored with the model; low, because a benchmark wants the whole curve."""
@@ -153,8 +153,8 @@ def run(
     )
     drawing = GridDrawing(data.grid_items(config.num_grid_images), geometry)
     pictures = folder / "pictures"
-    grids = PredictionGrid(drawing, pictures, tracker, config.loop.validation_distance)
-    result = fit(module, data, ws, stage, config.loop, tracker, [grids])
+    grids = PredictionGrid(drawing, pictures, tracker, config.fit.validation_distance)
+    result = fit(module, data, ws, stage, config.fit, tracker, [grids])
     save_detector(
         folder,
         network,

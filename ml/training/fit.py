@@ -10,19 +10,17 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import lightning.pytorch as pl
 import pandas as pd
 import torch
 from lightning.pytorch.strategies import DDPStrategy
-from pydantic import Field
 
-from ml.records.config import StageConfig
 from ml.records.workspace import Workspace
 from ml.training.base import TrainingModule
 from ml.training.callbacks import EpochMeans, EpochProgress, History, write_history
 from ml.training.checkpoint import TrainingCheckpoint
+from ml.training.config import FitConfig
 from ml.training.determinism import ProcessSettings, SeedEachBatch
 from ml.training.optim import EMA
 from ml.training.quiet import quiet_lightning
@@ -31,55 +29,6 @@ from ml.training.tracking import Tracker
 _LOGGER = logging.getLogger(__name__)
 
 HISTORY_NAME = "history.csv"
-
-
-class FitConfig(StageConfig):
-    """The loop of one training."""
-
-    epochs: int = 10
-    """Passes over the training samples."""
-    precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = "auto"
-    """Number format. auto: bf16 where the device computes with it; a CPU that only emulates it
-    takes eight times as long as with 32 bits. 16 is for older GPUs."""
-    gradient_clip: float = 10.0
-    """Largest norm of the gradient; 0 clips nothing."""
-    channels_last: bool = True
-    """Memory layout that convolutions are faster in."""
-    accumulate_batches: int = 1
-    """Batches whose gradients are summed before a step."""
-    validate_every_epochs: int = 1
-    """Largest distance of validations; the last epoch is always validated."""
-    log_every_steps: int = 10
-    """Distance of logged steps."""
-    accelerator: Literal["cpu", "gpu", "auto"] = "cpu"
-    """Device; weights are bit-identical between runs only on the same one."""
-    devices: int = 1
-    """Processes on this machine, each with a device; more than one trains data-parallel, with
-    batches of the loader's size in every one."""
-    threads: int = Field(default=0, ge=0)
-    """Torch threads of each process, part of what decides the weights' bits; 0: `run.threads`."""
-    sync_batchnorm: bool = False
-    """Share the statistics of batch normalisation between processes (GPU only)."""
-    checkpoint_every_steps: int = 0
-    """Optimiser steps between checkpoints within an epoch, for epochs of hours; 0: none, a killed
-    training goes on from its last epoch."""
-
-    def precision_here(self) -> Literal["32-true", "bf16-mixed", "16-mixed"]:
-        """The number format that `precision` means on this machine."""
-        if self.precision != "auto":
-            return self.precision
-        if self.accelerator == "gpu" or (self.accelerator == "auto" and torch.cuda.is_available()):
-            native = torch.cuda.is_bf16_supported(including_emulation=False)
-        else:
-            capabilities = torch.cpu.get_capabilities()
-            native = any(capabilities.get(name) for name in ("amx_bf16", "avx512_bf16"))
-        return "bf16-mixed" if native else "32-true"
-
-    @property
-    def validation_distance(self) -> int:
-        """The largest divisor of the epochs that is no larger than asked for."""
-        wanted = range(min(self.validate_every_epochs, self.epochs), 0, -1)
-        return next(distance for distance in wanted if self.epochs % distance == 0)
 
 
 @dataclass(frozen=True)

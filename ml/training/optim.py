@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.optim.adamw import adamw
 from torch.optim.lr_scheduler import LambdaLR
 
-from ml.records.config import StageConfig
+from ml.training.config import OptimConfig
 
 #: Coefficients (a, b, c) of the steps x <- a x + b x x^T x + c (x x^T)^2 x that push singular
 #: values towards 1. Each keeps the largest distance from 1 as small as a quintic can, over the
@@ -28,41 +28,6 @@ NEWTON_SCHULZ_STEPS = (
     (3.6366, -2.7219, 0.5365),
     (2.6613, -1.9772, 0.4526),
 )
-
-
-class OptimConfig(StageConfig):
-    """Optimiser and schedule of one training."""
-
-    kind: Literal["muon", "adamw"] = "muon"
-    """`muon`: orthogonalised momentum on hidden matrices, AdamW on the rest; `adamw`: on all."""
-    muon_lr: float = 0.03
-    """Peak learning rate of the orthogonalised updates."""
-    muon_momentum: float = 0.95
-    """Momentum (Nesterov) of the orthogonalised updates."""
-    muon_linear: bool = False
-    """Also orthogonalise weights of linear layers (transformers), not only of convolutions."""
-    adamw_patterns: tuple[str, ...] = ()
-    """Regular expressions of parameter names that always belong to AdamW, e.g. output layers."""
-    lr: float = 3e-3
-    """Peak learning rate of AdamW."""
-    betas: tuple[float, float] = (0.9, 0.99)
-    """Decay rates of AdamW's moments."""
-    weight_decay: float = 1e-4
-    """Decoupled decay of matrices; biases, norms and scalars are never decayed."""
-    schedule: Literal["cosine", "published"] = "cosine"
-    """cosine: warm-up, then a cosine to the end. published: warm-up from `warmup_start_lr`, flat
-    until the first epoch and `warmup_steps` more are over, then the cosine."""
-    warmup_steps: int = 60
-    """Steps of linear warm-up; `cosine` starts from nearly zero."""
-    warmup_start_lr: float = 1e-6
-    """First learning rate of the `published` warm-up."""
-    final_lr_fraction: float = 0.01
-    """Where the cosine ends, as a fraction of the peak."""
-    ema_decay: float = 0.998
-    """Limit of the weight average's decay; 0 switches the average off."""
-    ema_growth: Literal["counted", "published"] = "counted"
-    """How the decay grows after n of N steps. counted: at most (1 + n) / (10 + n). published: the
-    limit times 1 - exp(-50 n / N)."""
 
 
 def orthogonalize(matrices: Tensor) -> Tensor:

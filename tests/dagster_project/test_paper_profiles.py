@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import yaml
 
-from dagster_project.params import compose
-from dagster_project.stages import ROOT, STAGES
+from dagster_project.stages import ROOT
 from ml.model.losses import LossConfig, loss_config
 from ml.records.config import read_config
 from ml.stages.trained_model import TrainedModelConfig, run
 from ml.training.optim import lr_factor
 from ml.training.tracking import NullTracker
+from tests.fixtures.profiles import effective
 from tests.fixtures.tiny_world import make_world
 
 ABLATIONS = {
@@ -23,8 +22,7 @@ ABLATIONS = {
 
 
 def training_of(profile: str) -> TrainedModelConfig:
-    values = yaml.safe_load(compose(ROOT, profile, STAGES.values()))
-    return read_config(TrainedModelConfig, "trained_model", values["trained_model"])
+    return read_config(TrainedModelConfig, "trained_model", effective(profile)["trained_model"])
 
 
 def published(**changes: object) -> LossConfig:
@@ -49,8 +47,8 @@ def test_sizes(profile, size, lr, batch):
     assert config.optim.kind == "adamw"
     assert config.optim.weight_decay == 1e-6
     assert (config.optim.ema_decay, config.optim.ema_growth) == (0.9997, "published")
-    assert (config.loop.epochs, config.loop.precision) == (50, "16-mixed")
-    assert config.loop.gradient_clip == 0
+    assert (config.fit.epochs, config.fit.precision) == (50, "16-mixed")
+    assert config.fit.gradient_clip == 0
     assert (config.augment.recipe, config.augment.flip) == ("published", 0.0)
     factors = [lr_factor(step, 50 * 1000, config.optim, 1000) for step in (0, 127, 1127, 49_999)]
     assert factors == pytest.approx([1e-6 / lr, 1.0, 1.0, 0.1], abs=1e-6)
@@ -64,8 +62,8 @@ def test_the_losses_as_the_paper_prints_them():
 def test_ablations_differ_in_their_weights_alone(profile):
     config, full = training_of(profile), training_of("paper_l")
     assert config.loss == published(**ABLATIONS[profile])
-    assert (config.optim.ema_decay, config.loop.epochs) == (0.0, 200)
-    same = {"loss": full.loss, "optim": full.optim, "loop": full.loop}
+    assert (config.optim.ema_decay, config.fit.epochs) == (0.0, 200)
+    same = {"loss": full.loss, "optim": full.optim, "fit": full.fit}
     assert config.model_copy(update=same) == full
 
 
@@ -77,7 +75,7 @@ def test_the_recipe_trains(tmp_path):
         "loader": config.loader.model_copy(
             update={"image_size": 96, "batch_size": 2, "num_workers": 0}
         ),
-        "loop": config.loop.model_copy(
+        "fit": config.fit.model_copy(
             update={
                 "epochs": 2, "devices": 1, "accelerator": "cpu", "precision": "bf16-mixed",
                 "checkpoint_every_steps": 1, "validate_every_epochs": 2,

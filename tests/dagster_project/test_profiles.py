@@ -3,55 +3,49 @@
 from __future__ import annotations
 
 import pytest
-import yaml
 
-from dagster_project.params import compose
-from dagster_project.stages import ROOT, STAGES
 from ml.records.parents import derive_parents
 from ml.records.register import permission
-
-
-def values_of(profile):
-    return yaml.safe_load(compose(ROOT, profile, STAGES.values()))
+from tests.fixtures.profiles import effective
 
 
 @pytest.mark.parametrize("profile", ["demo", "research", "open", "research_tiny"])
 def test_the_card_names_the_parents_that_the_values_imply(profile):
-    values = values_of(profile)
+    values = effective(profile)
     stated = values["filtered_dataset"]["facts"]["parents"]
     assert sorted(stated) == list(derive_parents(values))
     assert values["filtered_dataset"]["facts"]["rendered"] == (profile == "demo")
 
 
 def test_the_open_profile_has_free_parents_only():
-    allowed = permission(derive_parents(values_of("open")))
+    allowed = permission(derive_parents(effective("open")))
     assert allowed.commercial, allowed.forbid_commercial
     assert allowed.redistributable, allowed.forbid_redistribution
 
 
 def test_the_research_profile_has_restricted_parents():
-    allowed = permission(derive_parents(values_of("research")))
+    allowed = permission(derive_parents(effective("research")))
     assert "laion-face" in allowed.forbid_commercial
     assert "flame-2020" in allowed.forbid_redistribution
 
 
 @pytest.mark.parametrize("profile", ["research", "open"])
 def test_large_trainings_see_whole_pictures(profile):
-    assert values_of("demo")["trained_model"]["loader"]["mosaic"]["probability"] > 0
+    assert effective("demo")["trained_model"]["loader"]["mosaic"]["probability"] > 0
     for stage in ("trained_model", "trained_model_exact"):
-        assert values_of(profile)[stage]["loader"]["mosaic"]["probability"] == 0
+        assert effective(profile)[stage]["loader"]["mosaic"]["probability"] == 0
 
 
 @pytest.mark.parametrize("profile", ["research", "open"])
 def test_sampling_is_the_paper_s(profile):
-    diffusion = values_of(profile)["images"]["diffusion"]
+    diffusion = effective(profile)["images"]["diffusion"]
     assert (diffusion["steps"], diffusion["guidance"]) == (40, 7.0)
     assert diffusion["condition_scale"] == 0.7
     assert diffusion["algorithm"] == "sde-dpmsolver++"
 
 
 def test_the_rehearsal_uses_production_backends_only():
-    values = values_of("research_tiny")
+    values = effective("research_tiny")
     assert values["poses"]["source"] == "folder"
     assert values["poses"]["pictures"]["estimator"]["backend"] == "vitpose"
     assert values["poses"]["pictures"]["describer"]["backend"] == "blip-vqa"

@@ -38,7 +38,7 @@ def run(tmp_path):
             params=SimpleNamespace(
                 run=SimpleNamespace(workers=workers),
                 values={
-                    name: {"enabled": name not in off, "loop": {"threads": 1 + (name in alone)}}
+                    name: {"enabled": name not in off, "fit": {"threads": 1 + (name in alone)}}
                     for name in GRAPH
                 },
             ),

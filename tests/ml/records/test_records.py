@@ -3,7 +3,6 @@
 import numpy as np
 import pandas as pd
 import pytest
-import yaml
 
 from ml.records.atomic import atomic_write, write_json
 from ml.records.config import StageConfig, parse_yaml, read_config
@@ -63,17 +62,17 @@ class Toy(StageConfig):
 
 def test_config_errors_name_section_key_and_value():
     assert read_config(Toy, "toy", {"count": 3}).count == 3
-    with pytest.raises(ValueError, match=r"toy\.cuont: Extra inputs.*Known keys of 'toy': count"):
+    with pytest.raises(ValueError, match=r"toy\.cuont: unknown key; allowed: count"):
         read_config(Toy, "toy", {"count": 3, "cuont": 4})
     with pytest.raises(ValueError, match=r"toy\.count: .*got 'many'"):
         read_config(Toy, "toy", {"count": "many"})
 
 
 def test_yaml_gives_values_and_builds_no_objects(tmp_path):
-    assert parse_yaml("a: [1, 2.5, null]\nb: {on: x}") == {"a": [1, 2.5, None], "b": {True: "x"}}
+    assert parse_yaml("a: [1, 2.5, null]\nb: {on: x}") == {"a": [1, 2.5, None], "b": {"on": "x"}}
     assert parse_yaml("") is None
     made = tmp_path / "made"
-    with pytest.raises(yaml.YAMLError, match="could not determine a constructor"):
+    with pytest.raises(ValueError, match="could not determine a constructor"):
         parse_yaml(f"!!python/object/apply:os.mkdir ['{made}']")
     assert not made.exists()
 

@@ -1,14 +1,10 @@
 """Licences: what a run may do follows from what it descends from."""
 
 import pytest
-import yaml
 
-from dagster_project.params import compose
-from dagster_project.stages import ROOT, STAGES
 from ml.records.parents import UnknownParent, derive_parents
 from ml.records.register import REGISTER, check_export, lookup, permission
-
-PROFILES = sorted(path.stem for path in (ROOT / "conf").glob("*.yaml"))
+from tests.fixtures.profiles import NAMES, effective
 
 
 def test_every_entry_says_its_licence():
@@ -34,22 +30,18 @@ def test_permission_is_the_strictest_parents():
         permission(["x"])
 
 
-def profile_values(name):
-    return yaml.safe_load(compose(ROOT, name, STAGES.values()))
-
-
-@pytest.mark.parametrize("name", PROFILES)
+@pytest.mark.parametrize("name", NAMES)
 def test_a_profiles_parents_are_registered_and_on_its_card(name):
-    values = profile_values(name)
+    values = effective(name)
     parents = derive_parents(values)
     permission(parents)
     on_card = set(values["filtered_dataset"]["facts"]["parents"])
     assert set(parents) <= on_card, f"add to facts.parents: {sorted(set(parents) - on_card)}"
 
 
-@pytest.mark.parametrize("name", [name for name in PROFILES if name in ("demo", "smoke", "open")])
+@pytest.mark.parametrize("name", [name for name in NAMES if name in ("demo", "smoke", "open")])
 def test_these_profiles_may_be_given_away_and_sold(name):
-    check_export(derive_parents(profile_values(name)), commercial=True)
+    check_export(derive_parents(effective(name)), commercial=True)
 
 
 def test_parents_are_derived_from_files_and_choices():

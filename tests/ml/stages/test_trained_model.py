@@ -39,7 +39,7 @@ SHORT = {
     "loader": LoaderConfig(image_size=96, batch_size=2),
     "augment": AugmentConfig(rotate=0.5),
     "loss": LossConfig(num_vertices=50),
-    "loop": FitConfig(epochs=2, validate_every_epochs=2, precision="32-true"),
+    "fit": FitConfig(epochs=2, validate_every_epochs=2, precision="32-true"),
     "num_grid_images": 2,
 }
 
@@ -102,7 +102,7 @@ def test_only_truth_supervision_reads_the_truth(trained: Workspace, tmp_path: Pa
     shutil.copytree(trained.root / "data", tmp_path / "data")
     blind = Workspace(root=tmp_path, seed=5, num_shards=1, shard_size=8, threads=1)
     shutil.rmtree(blind.stage_dir("truth"))
-    once = {**SHORT, "loop": FitConfig(epochs=1, precision="32-true")}
+    once = {**SHORT, "fit": FitConfig(epochs=1, precision="32-true")}
     run(blind, TrainedModelConfig(**once), NullTracker())
     with pytest.raises(FileNotFoundError, match="truth"):
         trained_model_exact.run(blind, TrainedModelExactConfig(**once), NullTracker())
@@ -116,7 +116,7 @@ def test_exact_labels_and_registered_model(world: Workspace, mlflow_folder: Path
     # Untrained, it is sure of nothing: all its heads are compared.
     once = {
         **SHORT,
-        "loop": FitConfig(epochs=1, precision="32-true"),
+        "fit": FitConfig(epochs=1, precision="32-true"),
         "postprocess": PostprocessConfig(score_threshold=1e-3),
     }
     with mlflow_run(mlflow_folder, "tests", "exact") as tracker:
@@ -209,7 +209,7 @@ def test_a_pretrained_encoder_is_trained_stored_and_read_back(
     once = {
         **SHORT,
         "encoder_folder": Path("encoder"),
-        "loop": FitConfig(epochs=1, precision="32-true"),
+        "fit": FitConfig(epochs=1, precision="32-true"),
     }
     config = TrainedModelConfig(**once)
     network = build_network(ws, config)

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING
 from safetensors.torch import load_file
 from torch import nn
 
+from ml.inference.loading import read_detector
+from ml.model.checkpoint_file import UnusableCheckpoint
 from ml.model.config import model_config
 from ml.model.detector import HeadDetectorNetwork, build_detector
 from ml.model.encoders import TransformersEncoder, encoder_config, encoder_of_folder
-from ml.model.weights import initialise_from, load_fitting
+from ml.model.weights import initialise_from, is_head_detector, load_fitting
 from ml.records.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -36,6 +38,12 @@ def build_network(ws: Workspace, config: TrainedModelConfig) -> HeadDetectorNetw
         ValueError: the weights do not fit.
     """
     model = model_config(config.size)
+    start = None if config.initial_weights is None else ws.root / config.initial_weights
+    donor = None if start is None else _head_detector(start)
+    if donor is not None:
+        # The order of the branches' outputs belongs to the weights (`swapped_branches`).
+        order = {"swapped_branches": donor.config.head.swapped_branches}
+        model = model.model_copy(update={"head": model.head.model_copy(update=order)})
     if config.encoder_folder is not None:
         folder = ws.root / config.encoder_folder
         model = model.model_copy(update={"encoder": encoder_of_folder(folder)})
@@ -45,12 +53,34 @@ def build_network(ws: Workspace, config: TrainedModelConfig) -> HeadDetectorNetw
         if config.encoder is not None:
             model = model.model_copy(update={"encoder": encoder_config(config.encoder)})
         network = build_detector(model)
-    if config.initial_weights is not None:
-        report = initialise_from(network, ws.root / config.initial_weights)
-        _LOGGER.info("%s: %s", config.initial_weights, report)
+    if start is not None and donor is not None:
+        _continue_from(network, donor, start)
+    elif start is not None:
+        _LOGGER.info("%s: %s", start, initialise_from(network, start))
     if config.initial_encoder:
         start_encoder(network, ws.stage_dir(config.initial_encoder) / "regressor.safetensors")
     return network
+
+
+def _head_detector(path: Path) -> HeadDetectorNetwork | None:
+    """The head detector at a path, None where the weights are of another task."""
+    if not path.exists():
+        raise FileNotFoundError(f"initial_weights: nothing at {path}")
+    if path.is_dir() or is_head_detector(path):
+        return read_detector(path).network
+    return None
+
+
+def _continue_from(network: HeadDetectorNetwork, donor: HeadDetectorNetwork, path: Path) -> None:
+    """Take over a head detector whole: a part of one would be silently another model."""
+    report = load_fitting(network, donor.state_dict())
+    if report.missing or report.unexpected or report.mismatched:
+        raise UnusableCheckpoint(
+            f"{path}: expected an unfused head detector of size '{network.config.name}' to train "
+            f"on from, got size '{donor.config.name}': {report}; set trained_model.size to the "
+            "weights' and leave encoder and encoder_folder as they were"
+        )
+    _LOGGER.info("%s: a head detector: %s", path, report)
 
 
 def start_encoder(network: nn.Module, weights: Path) -> None:

@@ -22,6 +22,9 @@ _NOT_WEIGHTS = re.compile(
 _DEAD = re.compile(r"(^|\.)rbr_reparam\.(weight|bias)$")
 """Placeholders of a fusion that did not happen: in every unfused file, used by nothing."""
 
+_FLAME_BRANCH = re.compile(r"^heads\.head\d+\.flame_")
+"""Entries that only a head detector has: by them it is told from YOLO-NAS on COCO."""
+
 _SIZE_MARKS: dict[tuple[int, ...], ModelSize] = {
     (96, 64, 1, 1): "S",
     (96, 256, 1, 1): "M",
@@ -93,6 +96,23 @@ def import_published(path: Path, config: ModelConfig | None = None) -> HeadDetec
     return model
 
 
+def is_head_detector(path: Path) -> bool:
+    """Whether a weight file holds a head detector, not a detector of another task.
+
+    Args:
+        path: a super-gradients checkpoint, a bare state dict or a TorchScript file.
+
+    Returns:
+        True where it has FLAME branches. Such weights mean something only together with the order
+        of their outputs: they go through :func:`import_published`, never :func:`initialise_from`.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        UnusableCheckpoint: the file cannot be read.
+    """
+    return any(_FLAME_BRANCH.search(name) for name in read_checkpoint_tensors(path))
+
+
 def initialise_from(model: nn.Module, path: Path) -> WeightReport:
     """Start a model from a checkpoint of another task, for example YOLO-NAS on COCO.
 
@@ -105,9 +125,15 @@ def initialise_from(model: nn.Module, path: Path) -> WeightReport:
 
     Raises:
         FileNotFoundError: there is no such file.
-        UnusableCheckpoint: the file cannot be read, or nothing in it fits.
+        UnusableCheckpoint: the file cannot be read, nothing in it fits, or it is a head detector.
     """
     state = read_checkpoint_tensors(path)
+    if any(_FLAME_BRANCH.search(name) for name in state):
+        raise UnusableCheckpoint(
+            f"{path}: is a head detector, whose jaw and rotation would come from the wrong "
+            "branches; expected weights of another task, such as YOLO-NAS on COCO; read it with "
+            "import_published"
+        )
     state = {
         name: tensor
         for name, tensor in state.items()

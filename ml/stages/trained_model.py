@@ -76,8 +76,9 @@ class TrainedModelConfig(StageConfig):
     """Local folder of a pretrained encoder, as transformers' save_pretrained writes it: its
     architecture and weights. Takes the place of `encoder`."""
     initial_weights: Path | None = None
-    """Checkpoint to start from, for example YOLO-NAS on COCO: whatever fits by name and shape is
-    taken, the rest is reported."""
+    """Weights to start from. A head detector (the hub's `vgg_heads.pth` or `.trcd`, or the folder
+    of a model trained here) is continued whole, in the order of its own outputs; of YOLO-NAS on
+    COCO whatever fits by name and shape is taken and the rest reported."""
     initial_encoder: Literal["flame_regressor"] | None = "flame_regressor"
     """Where the encoder's first weights come from: the crop regressor, as the paper starts from
     weights trained on COCO; none: random. The regressor must have been given the same encoder."""

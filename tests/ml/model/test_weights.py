@@ -11,7 +11,7 @@ from ml.model.config import ModelConfig, model_config
 from ml.model.decode import decode
 from ml.model.detector import build_detector
 from ml.model.fusing import fuse
-from ml.model.weights import import_published, initialise_from
+from ml.model.weights import import_published, initialise_from, is_head_detector
 
 IMAGES = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(3))
 
@@ -133,7 +133,7 @@ def test_the_size_is_found_out(tmp_path):
 
 
 def test_initialisation_takes_what_fits(config, original, tmp_path):
-    state = published_state(original)
+    state = {n: t for n, t in published_state(original).items() if ".flame_" not in n}
     state["heads.head1.cls_pred.weight"] = torch.zeros(80, 32, 1, 1)
     state["heads.head1.stem.seq.conv.weight"] = torch.zeros(3)
     torch.save({"net": state}, tmp_path / "coco.pth")
@@ -141,13 +141,21 @@ def test_initialisation_takes_what_fits(config, original, tmp_path):
     report = initialise_from(model, tmp_path / "coco.pth")
     assert report.mismatched == ("heads.head1.cls_pred.weight",)
     assert report.unexpected == ("heads.head1.stem.seq.conv.weight",)
-    assert report.missing == ()
+    assert report.missing
+    assert all(".flame_" in name for name in report.missing)
     assert "1 mismatched (heads.head1.cls_pred.weight)" in str(report)
     name = "backbone.stem.conv.branch_1x1.weight"
     torch.testing.assert_close(model.state_dict()[name], original.state_dict()[name])
     torch.save({"net": {"elsewhere": torch.zeros(1)}}, tmp_path / "other.pth")
     with pytest.raises(UnusableCheckpoint, match="nothing in it fits the model"):
         initialise_from(model, tmp_path / "other.pth")
+
+
+def test_a_head_detector_is_not_taken_for_another_task(config, original, tmp_path):
+    torch.save({"ema_net": published_state(original)}, tmp_path / "vgg_heads.pth")
+    assert is_head_detector(tmp_path / "vgg_heads.pth")
+    with pytest.raises(UnusableCheckpoint, match="jaw and rotation would come from the wrong"):
+        initialise_from(build_detector(config), tmp_path / "vgg_heads.pth")
 
 
 class Malicious:

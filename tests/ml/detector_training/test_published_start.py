@@ -37,7 +37,12 @@ def small_config(size: str) -> ModelConfig:
     backbone = nano.backbone.model_copy(
         update={"block": "qarepvgg", "stem_stride": 2, "stem_channels": 8, "stages": stages}
     )
-    changes = {"branch_block": "qarepvgg", "share_branches": False, "branch_blocks": 2}
+    changes = {
+        "branch_block": "qarepvgg",
+        "share_branches": False,
+        "branch_blocks": 2,
+        "sparse_training": False,
+    }
     head = nano.head.model_copy(
         update=changes | {"flame_channels": (48, 64, 64), "pose_inter": 16, "frontal_start": False}
     )

@@ -44,7 +44,9 @@ def small_config(size: str) -> ModelConfig:
         "sparse_training": False,
     }
     head = nano.head.model_copy(
-        update=changes | {"flame_channels": (48, 64, 64), "pose_inter": 16, "frontal_start": False}
+        update=changes
+        | {"sparse_training": False}
+        | {"flame_channels": (48, 64, 64), "pose_inter": 16, "frontal_start": False}
     )
     return nano.model_copy(update={"name": size, "backbone": backbone, "head": head})
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import struct
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -11,12 +12,14 @@ from typing import Any
 
 import numpy as np
 
+from ml.benchmarks.mat_check import check_mat
 from ml.imaging.io import decode_image
 from ml.records.files import UnreadableFile, is_environment, read_file
 from ml.records.limits import MAX_JSON_BYTES, short
 
 # scipy reads a damaged file until some part of it makes no sense
 _MAT_DAMAGE = (
+    struct.error,
     OSError,
     ValueError,
     TypeError,
@@ -106,11 +109,13 @@ def read_mat(path: Path, keys: Sequence[str]) -> dict[str, Any]:
         UnreadableBenchmarkFile: it is damaged, of a later version, or lacks a variable.
     """
     from scipy.io import loadmat
+    from scipy.io.matlab import MatReadError
 
     data = read_bytes(path)
     try:
+        check_mat(data, keys)
         content = loadmat(io.BytesIO(data), variable_names=list(keys))
-    except _MAT_DAMAGE as error:
+    except (MatReadError, *_MAT_DAMAGE) as error:
         if is_environment(error):
             raise
         raise UnreadableBenchmarkFile(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import tokenize
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ _DAMAGE = (
     ImportError,
     RecursionError,
     SyntaxError,
+    tokenize.TokenError,
 )
 
 

@@ -226,9 +226,9 @@ TABLE_7 = PaperTable(
     7,
     "Ablation: without one of the losses, on the labelled 10,000 images",
     (
-        Column("VGGHeads val", "NME", False, "renders", "ours", "nme_bbox", 3),
-        Column("VGGHeads val", "FR", False, "renders", "ours", "failure_rate", 3),
-        Column("VGGHeads val", "MAE", False, "renders", "ours", "euler_mae_deg", 3),
+        Column("VGGHeads val", "NME", False, "benchmark", "held-out-renders/1", "nme_bbox", 3),
+        Column("VGGHeads val", "FR", False, "benchmark", "held-out-renders/1", "failure_rate", 3),
+        Column("VGGHeads val", "MAE", False, "benchmark", "held-out-renders/1", "euler_mae_deg", 3),
         _AFLW[0],
         _FDDB,
     ),

@@ -17,6 +17,7 @@ from ml.benchmarks.tables import (
     to_csv,
     write_tables,
 )
+from ml.stages import benchmark
 
 PROVENANCE = {"date": "2026-01-01", "command": "a <b> | c"}
 
@@ -98,6 +99,9 @@ def test_columns_name_sets_and_protocols_that_exist():
         for column in table.columns:
             if column.benchmark in SETS:
                 assert column.protocol in SETS[column.benchmark].protocols, column
+    # the stage that measures our own renders, in the form of table 7
+    assert {c.benchmark for c in PAPER_TABLES[7].columns[:3]} == {benchmark.STAGE}
+    assert {c.protocol for c in PAPER_TABLES[7].columns[:3]} == {benchmark.PROTOCOL}
 
 
 def test_ours_and_outside_stand_below_the_paper():

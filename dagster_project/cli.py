@@ -9,15 +9,18 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from dagster_project.config_commands import config, edit_lines, profile
 from dagster_project.dataset_commands import add_dataset_commands
+from dagster_project.doctor import check_quickly, examine
 from dagster_project.env import prepare
 from dagster_project.graph import descendants
 from dagster_project.pipeline import Pipeline
 from dagster_project.stages import project
 from ml.benchmarks import cli as benchmarks
 from ml.inference import cli as inference
+from ml.records.files import is_environment
 from ml.records.lineage import UnknownSample
 
 Command = Callable[[Pipeline, argparse.Namespace], int]
@@ -33,21 +36,60 @@ def main(arguments: Sequence[str] | None = None, pipeline: Pipeline | None = Non
     Returns:
         Exit status.
     """
+    is_own = pipeline is None
     pipeline = pipeline or project()
     options = _parser(pipeline).parse_args(arguments)
     handler = logging.StreamHandler()
     handler.setLevel(logging.INFO if options.verbose else logging.ERROR)
     logging.basicConfig(handlers=[handler], format="%(levelname)s %(name)s: %(message)s")
-    prepare(pipeline.root)
     command: Command = options.command
     try:
+        if is_own:
+            _check_place(pipeline)
+        home = prepare(pipeline.root)
+        if command in _ON_RECORDS:
+            check_quickly(pipeline, home)
         return command(pipeline, options)
     except (ValueError, FileNotFoundError, UnknownSample) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except _database_errors() as error:
+        cause = str(error).splitlines()[0]
+        print(f"error: {cause}; `vggheads doctor` says what is damaged", file=sys.stderr)
+        return 2
+    except OSError as error:
+        if not is_environment(error):
+            raise
+        print(f"error: {error}; what is finished is kept, run again", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("stopped; run again to go on", file=sys.stderr)
         return 130
+
+
+def _check_place(pipeline: Pipeline) -> None:
+    """Refuse to work on one project from within another: its code and data would be mixed up.
+
+    Raises:
+        ValueError: the current folder lies in another checkout than this program.
+    """
+    for folder in (Path.cwd(), *Path.cwd().parents):
+        if (folder / "dvc.yaml").is_file() and (folder / "params.yaml").is_file():
+            if folder.resolve() != pipeline.root.resolve():
+                raise ValueError(
+                    f"this program belongs to {pipeline.root}, and you are in the project {folder};"
+                    f" there, use `python -m dagster_project.cli` or install it with `make install`"
+                )
+            return
+
+
+def _database_errors() -> tuple[type[Exception], ...]:
+    """What Dagster's and MLflow's stores raise; imported only when something was raised."""
+    import sqlite3
+
+    from sqlalchemy.exc import DatabaseError
+
+    return (sqlite3.DatabaseError, DatabaseError)
 
 
 def _parser(pipeline: Pipeline) -> argparse.ArgumentParser:
@@ -79,6 +121,8 @@ def _parser(pipeline: Pipeline) -> argparse.ArgumentParser:
     profile_parser.add_argument("name", metavar="NAME")
     profile_parser.add_argument("--force", action="store_true", help="overwrite edits")
     add("ui", ui, "serve Dagster and MLflow")
+    doctor_parser = add("doctor", doctor, "find damaged records: dvc.lock, locks, databases")
+    doctor_parser.add_argument("--repair", action="store_true", help="move what is damaged aside")
     bench_parser = add("bench", bench, "measure speed: all of benchmarks/, or those named")
     bench_parser.add_argument("names", nargs="*", metavar="NAME", help="such as flame_layer")
     inference.add_commands(lambda name, run, text: add(name, _plain(run), text))
@@ -110,7 +154,7 @@ def demo(pipeline: Pipeline, options: argparse.Namespace) -> int:
                 lambda stage: launch(
                     pipeline, instance, [stage], force=options.force, verbose=options.verbose
                 ),
-                lambda stage: _materialize_command(stage, options),
+                lambda stage: _materialize_command(pipeline.program, stage, options),
             )
             if not schedule.run():
                 print("failed; what is finished is kept, and the same command goes on from there")
@@ -122,11 +166,14 @@ def demo(pipeline: Pipeline, options: argparse.Namespace) -> int:
     return 0
 
 
-def _materialize_command(stage: str, options: argparse.Namespace) -> list[str]:
+def _materialize_command(
+    program: Sequence[str], stage: str, options: argparse.Namespace
+) -> list[str]:
     """This program again, to make one stage with the same options."""
     verbose = ["--verbose"] if options.verbose else []
     force = ["--force"] if options.force else []
-    return [sys.executable, sys.argv[0], *verbose, "materialize", stage, *force]
+    # The same interpreter on the project's own code; its folder is the current one.
+    return [sys.executable, *program, *verbose, "materialize", stage, *force]
 
 
 def materialize(pipeline: Pipeline, options: argparse.Namespace) -> int:
@@ -205,6 +252,25 @@ def ui(pipeline: Pipeline, options: argparse.Namespace) -> int:
     return serve(pipeline.root, prepare(pipeline.root))
 
 
+def doctor(pipeline: Pipeline, options: argparse.Namespace) -> int:
+    """Print what is damaged, and repair it if asked to."""
+    home = prepare(pipeline.root)
+    findings = examine(pipeline, home)
+    for finding in findings:
+        print(f"{finding.path}: {finding.problem}\n  remedy: {finding.remedy}")
+        if options.repair and finding.repair is not None:
+            finding.repair()
+            print("  done")
+    if not findings:
+        print("nothing is damaged")
+    elif options.repair:
+        findings = examine(pipeline, home)
+        print(f"{len(findings)} findings are left" if findings else "nothing is damaged any more")
+    else:
+        print("`vggheads doctor --repair` does this")
+    return 1 if findings else 0
+
+
 def bench(pipeline: Pipeline, options: argparse.Namespace) -> int:
     """Run benchmarks one after the other, each in a process of its own."""
     folder = pipeline.root / "benchmarks"
@@ -253,6 +319,10 @@ def _print_results(pipeline: Pipeline) -> None:
         if (path := report.with_name(name)).exists():
             print(f"\nreport: {path}")
             break
+
+
+_ON_RECORDS = frozenset({demo, materialize, recheck, status, sync, ui})
+"""Commands that read or write what `check_quickly` looks at."""
 
 
 if __name__ == "__main__":

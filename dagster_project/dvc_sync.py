@@ -8,18 +8,58 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
 from filelock import FileLock
 
 from ml.records.config import parse_yaml
 
+_MD5 = re.compile(r"[0-9a-f]{32}(\.dir)?")
 Versions = dict[str, str]
 """Path of an out, relative to the root -> md5."""
+
+
+class DamagedLock(ValueError):
+    """dvc.lock cannot be read; the message says why, and what to do."""
+
+
+def read_lock(path: Path) -> dict[str, Versions]:
+    """What a dvc.lock records.
+
+    Args:
+        path: the file; one that is missing records nothing.
+
+    Returns:
+        Stage -> path of an out -> md5.
+
+    Raises:
+        DamagedLock: it is empty, no YAML, or not what DVC writes.
+    """
+    if not path.exists():
+        return {}
+    try:
+        content = parse_yaml(path.read_text(encoding="utf-8"))
+        versions = {
+            str(name): {out["path"]: out["md5"] for out in stage.get("outs", ()) if "md5" in out}
+            for name, stage in content["stages"].items()
+        }
+        for stage in content["stages"].values():
+            for item in (*stage.get("deps", ()), *stage.get("outs", ())):
+                if "md5" in item and not _MD5.fullmatch(item["md5"]):
+                    raise ValueError("a hash is cut")
+        return versions
+    except (yaml.YAMLError, ValueError, TypeError, KeyError, AttributeError) as error:
+        cause = " ".join(str(error).split()) if isinstance(error, yaml.YAMLError) else "its form"
+        raise DamagedLock(
+            f"{path}: empty, cut, or not what DVC writes ({cause}); "
+            "`vggheads doctor --repair` writes it anew from what is finished"
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -38,11 +78,7 @@ class DvcBridge:
         if not path.exists():
             return {}
         with self._lock_file():
-            stages = (parse_yaml(path.read_text()) or {}).get("stages", {})
-        return {
-            name: {out["path"]: out["md5"] for out in stage.get("outs", ()) if "md5" in out}
-            for name, stage in stages.items()
-        }
+            return read_lock(path)
 
     def lock_hash(self) -> str:
         """sha256 of dvc.lock, empty when there is none."""

@@ -54,10 +54,12 @@ class Pipeline:
     Attributes:
         root: the folder that holds dvc.yaml, params.yaml and data/.
         assets: stage -> its declaration.
+        program: arguments of the interpreter that start the command line in `root`.
     """
 
     root: Path
     assets: Mapping[str, StageAsset]
+    program: tuple[str, ...] = ("-m", "dagster_project.cli")
 
     @cached_property
     def graph(self) -> dict[str, Node]:

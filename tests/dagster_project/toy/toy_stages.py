@@ -107,4 +107,4 @@ STAGES = {stage.name: stage for stage in (numbers, squares, total)}
 
 
 def toy_pipeline(root):
-    return Pipeline(root, STAGES)
+    return Pipeline(root, STAGES, program=("toy_cli.py",))

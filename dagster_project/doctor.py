@@ -1,0 +1,216 @@
+"""Finds what of a project's own records is damaged, and with `repair` moves it aside.
+
+Nothing is deleted: what is moved lies in `.dagster/damaged/`. dvc.lock is written anew from the
+markers, which say of every finished shard from what it was made.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from filelock import FileLock, Timeout
+
+from dagster_project.dvc_sync import DamagedLock, read_lock
+from dagster_project.pipeline import Pipeline
+from ml.records.atomic import PREFIX, remove_temporaries
+
+DAMAGED_FOLDER: Final = "damaged"
+_SQLITE: Final = b"SQLite format 3\0"
+_RWLOCK: Final = Path(".dvc") / "tmp" / "rwlock"
+
+
+class NeedsDoctor(ValueError):
+    """A record of the project is damaged; the message names it and the remedy."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that is wrong.
+
+    Attributes:
+        path: the file or folder.
+        problem: what is wrong with it.
+        remedy: what a repair does.
+        repair: does it; None where a person has to.
+    """
+
+    path: Path
+    problem: str
+    remedy: str
+    repair: Callable[[], None] | None = None
+
+
+def check_quickly(pipeline: Pipeline, home: Path) -> None:
+    """Refuse to start on records that are empty or no longer what their first bytes must be.
+
+    Costs a few milliseconds; `examine` reads them whole.
+
+    Args:
+        pipeline: the project.
+        home: DAGSTER_HOME.
+
+    Raises:
+        NeedsDoctor: one of them is.
+    """
+    problems = [
+        (path, problem)
+        for path in [pipeline.root / _RWLOCK, *_databases(pipeline.root, home)]
+        if (problem := _json_problem(path) if path.name == "rwlock" else _header_problem(path))
+    ]
+    if problems:
+        path, problem = problems[0]
+        raise NeedsDoctor(
+            f"{path}: {problem}; `vggheads doctor` says what is damaged, and with --repair moves "
+            "it aside"
+        )
+
+
+def examine(pipeline: Pipeline, home: Path) -> list[Finding]:
+    """Everything that is wrong with a project's records.
+
+    Args:
+        pipeline: the project.
+        home: DAGSTER_HOME.
+
+    Returns:
+        Findings; a project in order has none.
+    """
+    return [
+        *_lock_findings(pipeline, home),
+        *_rwlock_findings(pipeline.root, home),
+        *_database_findings(pipeline.root, home),
+        *_leftovers(pipeline),
+    ]
+
+
+def _lock_findings(pipeline: Pipeline, home: Path) -> Iterator[Finding]:
+    path = pipeline.root / "dvc.lock"
+    try:
+        read_lock(path)
+    except DamagedLock as error:
+
+        def repair() -> None:
+            _move_aside(path, home)
+            restore_lock(pipeline)
+
+        yield Finding(path, str(error), "move it aside, and write it anew from the markers", repair)
+
+
+def restore_lock(pipeline: Pipeline) -> list[str]:
+    """Record in dvc.lock every stage whose files are as its markers say.
+
+    A marker holds the fingerprint of code, values and inputs: a stage is only recorded if making it
+    now would give what there is.
+
+    Args:
+        pipeline: the project, without a dvc.lock.
+
+    Returns:
+        The stages that were recorded.
+    """
+    recorded = []
+    for stage in pipeline.graph:
+        units = pipeline.units(stage)
+        if set(pipeline.graph[stage].upstream) - set(recorded):
+            # DVC would record its inputs as they lie there, altered or not.
+            continue
+        if pipeline.unfinished(stage, units) or pipeline.altered(stage, units):
+            continue
+        pipeline.bridge.record(stage)
+        recorded.append(stage)
+    return recorded
+
+
+def _rwlock_findings(root: Path, home: Path) -> Iterator[Finding]:
+    path = root / _RWLOCK
+    if problem := _json_problem(path):
+        yield Finding(path, problem, "move it aside", lambda: _move_aside(path, home))
+
+
+def _json_problem(path: Path) -> str:
+    """What is wrong with a JSON file that DVC keeps; empty for nothing, or no file."""
+    if not path.exists():
+        return ""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        return f"not JSON: {error}"
+    return "" if isinstance(content, dict) else "not an object"
+
+
+def _databases(root: Path, home: Path) -> list[Path]:
+    found = [path for path in sorted(home.rglob("*.db")) if DAMAGED_FOLDER not in path.parts]
+    return [*found, *(p for p in [root / "mlruns" / "mlflow.db"] if p.exists())]
+
+
+def _header_problem(path: Path) -> str:
+    with path.open("rb") as file:
+        start = file.read(len(_SQLITE))
+    if not start:
+        return "an empty database"
+    return "" if start == _SQLITE else "no SQLite database"
+
+
+def _database_findings(root: Path, home: Path) -> Iterator[Finding]:
+    for path in _databases(root, home):
+        problem = _header_problem(path)
+        if not problem:
+            try:
+                with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as connection:
+                    (said,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+                    tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+                problem = "" if said == "ok" else f"damaged: {said}"
+                problem = problem or ("" if tables else "a database without tables")
+            except sqlite3.OperationalError as error:
+                if "locked" in str(error):
+                    yield Finding(path, f"in use: {error}", "close what uses it, and look again")
+                    continue
+                problem = f"cannot be opened: {error}"
+            except sqlite3.DatabaseError as error:
+                problem = f"damaged: {error}"
+        if problem:
+            lost = "the list of trainings" if path.name == "mlflow.db" else "the history of runs"
+            remedy = f"move it aside; {lost} begins anew, the data stay"
+            yield Finding(path, problem, remedy, lambda path=path: _move_aside(path, home))
+
+
+def _leftovers(pipeline: Pipeline) -> Iterator[Finding]:
+    """Unfinished things of killed writers, in stages that nobody is making now."""
+    for stage in pipeline.graph:
+        folder = pipeline.stage_dir(stage)
+        found = list(folder.rglob(f"{PREFIX}*")) if folder.is_dir() else []
+        if not found:
+            continue
+        lock = FileLock(pipeline.root / ".dagster" / f"writing-{stage}.lock")
+        try:
+            with lock.acquire(timeout=0):
+                pass
+        except Timeout:
+            continue
+        yield Finding(
+            found[0],
+            f"left by a killed writer, with {len(found) - 1} more",
+            "remove them",
+            lambda folder=folder: remove_temporaries(folder) and None,
+        )
+
+
+def _move_aside(path: Path, home: Path) -> None:
+    """Move a file, and a database's journals with it, where a person can look at it."""
+    folder = home / DAMAGED_FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
+    number = 0
+    while any(folder.glob(f"{number:03d}-*")):
+        number += 1
+    for part in (path, *(path.with_name(path.name + end) for end in ("-wal", "-shm", "-journal"))):
+        if part.exists():
+            shutil.move(part, folder / f"{number:03d}-{part.name}")
+    os.sync()

@@ -1,0 +1,125 @@
+"""Damaged records are named with their remedy, moved aside, and dvc.lock comes from the markers."""
+
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+
+import pytest
+
+from dagster_project import cli
+
+
+def damages(toy):
+    """The records that may break: name -> path."""
+    home = toy.root / ".dagster"
+    return {
+        "lock": toy.root / "dvc.lock",
+        "rwlock": toy.root / ".dvc" / "tmp" / "rwlock",
+        "runs": home / "history" / "runs.db",
+        "mlflow": toy.root / "mlruns" / "mlflow.db",
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("lock", b""), ("rwlock", b"{"), ("runs", b""), ("mlflow", b"\0\1half of something: [")],
+)
+def test_damage_is_named_with_its_remedy_and_repaired(toy, capsys, name, content):
+    path = damages(toy)[name]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    before = toy.bytes()
+    assert toy.run("status") == 2
+    error = capsys.readouterr().err
+    assert str(path) in error
+    assert "vggheads doctor" in error
+    assert len(error.splitlines()) == 1
+    assert toy.run("doctor") == 1
+    assert str(path) in capsys.readouterr().out
+    assert path.read_bytes() == content, "only --repair changes anything"
+    assert toy.run("doctor", "--repair") == 0
+    (aside,) = (toy.root / ".dagster" / "damaged").iterdir()
+    assert aside.read_bytes() == content
+    assert toy.run("demo") == 0
+    assert toy.made() == []
+    assert toy.bytes() == before
+    assert "up to date" in toy.dvc("status")
+
+
+def test_a_restored_lock_is_the_one_that_was_lost(toy):
+    path = toy.root / "dvc.lock"
+    lost = path.read_text()
+    path.write_text(lost[: len(lost) // 2])
+    assert toy.run("doctor", "--repair") == 0
+    assert path.read_text() == lost
+
+
+def test_altered_files_are_not_vouched_for(toy, capsys):
+    (toy.root / "dvc.lock").write_text("<<<<<<< HEAD\n")
+    path = toy.root / "data" / "numbers" / "shard-00001.parquet"
+    path.write_bytes(path.read_bytes() + b"more")
+    assert toy.run("doctor", "--repair") == 0
+    assert toy.pipeline.bridge.locked() == {}
+    assert toy.run("status") == 1
+
+
+def test_damage_inside_a_database_is_found(toy, capsys):
+    path = toy.root / ".dagster" / "history" / "runs.db"
+    data = bytearray(path.read_bytes())
+    data[4096 : len(data) // 2] = os.urandom(len(data) // 2 - 4096)
+    path.write_bytes(data)
+    assert toy.run("demo", "--force") == 2
+    assert "`vggheads doctor`" in capsys.readouterr().err
+    assert toy.run("doctor", "--repair") == 0
+    assert toy.run("demo", "--force") == 0
+
+
+def test_a_database_in_use_is_not_touched(toy, capsys):
+    path = toy.root / ".dagster" / "history" / "runs.db"
+    before = path.stat().st_ino
+    with sqlite3.connect(path) as connection:
+        connection.execute("PRAGMA locking_mode=EXCLUSIVE")
+        connection.execute("BEGIN EXCLUSIVE")
+        toy.run("doctor", "--repair")
+        connection.rollback()
+    assert path.stat().st_ino == before
+
+
+def test_what_killed_writers_left_is_found(toy, capsys):
+    left = toy.root / "data" / "squares" / ".tmp-1-x"
+    left.mkdir()
+    assert toy.run("doctor", "--repair") == 0
+    assert not left.exists()
+
+
+def test_a_copied_project_is_not_worked_on_from_elsewhere(toy, tmp_path, monkeypatch):
+    copy = tmp_path / "copy"
+    shutil.copytree(toy.root, copy)
+    monkeypatch.chdir(copy / "data")
+    with pytest.raises(ValueError, match=f"belongs to {toy.root}, and you are in .* {copy};"):
+        cli._check_place(toy.pipeline)
+    monkeypatch.chdir(toy.root / "data")
+    cli._check_place(toy.pipeline)
+
+
+def test_children_are_started_on_the_project_s_own_code(toy):
+    command = cli._materialize_command(("-m", "x"), "numbers", cli.argparse.Namespace(
+        verbose=False, force=True
+    ))  # fmt: skip
+    assert command == [sys.executable, "-m", "x", "materialize", "numbers", "--force"]
+    done = subprocess.run(
+        [sys.executable, *toy.pipeline.program, "status"], cwd=toy.root, capture_output=True,
+        text=True, check=False,
+    )  # fmt: skip
+    assert "numbers" in done.stdout
+
+
+def test_errors_of_the_machine_are_one_line(toy, capsys, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device", "data/x")
+
+    monkeypatch.setattr(type(toy.pipeline.bridge), "locked", full)
+    assert toy.run("status") == 2
+    assert "No space left on device: 'data/x'; what is finished is kept" in capsys.readouterr().err

@@ -72,6 +72,7 @@ def test_the_recipe_trains(tmp_path):
     config = training_of("paper_l")
     small = {
         "size": "nano",
+        "initial_weights": None,
         "loader": config.loader.model_copy(
             update={"image_size": 96, "batch_size": 2, "num_workers": 0}
         ),

@@ -174,7 +174,7 @@ def test_wrong_values_of_params_yaml_are_named_with_their_lines(root):
     ("change", "new", "added"),
     [
         ("trained_model.fit.epochs=3", "    epochs: 3", 1),
-        ("crops.num_crops=99", "  num_crops: 99", 1),
+        ("run.num_shards=99", "  num_shards: 99", 1),
         ("++labels.file=no", "  file: no", 1),
         ("+benchmark.batch_size=4", "  batch_size: 4", 2),
         ("+trained_model_exact.limits.min_inside=1e-6", "    min_inside: 1e-06", 2),

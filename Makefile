@@ -7,7 +7,7 @@ PROFILE ?= demo
 # One thread a process in tests: small matrices lose more to spinning threads than they gain.
 TEST_ENV := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
-.PHONY: help install demo research rehearse test lint ui bench super-gradients clean distclean
+.PHONY: help install demo research rehearse falsify test lint ui bench super-gradients clean distclean
 
 help:  ## show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -32,6 +32,9 @@ research: $(STAMP)  ## rehearse the research profile: tiny random models, every 
 
 rehearse: $(STAMP)  ## kills, numbers of workers, falsified and damaged data, on the whole chain
 	$(BIN)/python -m tests.chain_rehearsal build/chain
+
+falsify: $(STAMP)  ## falsify a finished smoke run in sixty ways; the suites must see it
+	$(TEST_ENV) $(BIN)/python -m tests.falsification
 
 lint: $(STAMP)  ## style, docstrings and types
 	$(BIN)/ruff check .

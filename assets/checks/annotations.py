@@ -75,6 +75,13 @@ def _pseudo(shelf: Shelf, shard: str) -> pd.DataFrame:
     return head_invariants.not_the_truth(pseudo, shelf.table("truth", shard))
 
 
+def _differ(shelf: Shelf, shard: str) -> pd.DataFrame:
+    heads = shelf.table("annotations", shard)
+    # Shape and expression: rotation, place and scale differ even where one head is repeated.
+    looks = [None if flame is None else flame[:400] for flame in heads["flame"]]
+    return head_invariants.distinct(looks, head_invariants.head_names(heads), "face")
+
+
 def _provenance(shelf: Shelf, shard: str) -> pd.DataFrame:
     from ml.flame.head_model import HeadModel
 
@@ -119,6 +126,7 @@ ANNOTATION_RULES = rules_suite(
             shelf.table("annotations", shard)
         ),
     ),
+    Rule("heads_differ", "No two heads were given the same shape and expression.", _differ),
     Rule("one_provenance", "All heads come from the same models.", _provenance),
     Rule("not_the_truth", "No exact ground truth got among the pseudo-labels.", _pseudo),
 )

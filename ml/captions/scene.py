@@ -113,8 +113,13 @@ class Scene:
         """Read what `to_json` wrote.
 
         Raises:
-            TypeError: a field is unknown or missing.
+            ValueError: it is not JSON, or a field is unknown or missing.
         """
         raw = json.loads(text)
-        people = tuple(PersonLook(**person) for person in raw.pop("people"))
-        return Scene(people=people, **raw)
+        try:
+            people = tuple(PersonLook(**person) for person in raw.pop("people"))
+            return Scene(people=people, **raw)
+        except (AttributeError, KeyError, TypeError) as error:
+            raise ValueError(
+                f"scene: expected place, light and people, got {text[:80]!r}: {error}"
+            ) from error

@@ -92,7 +92,7 @@ def failure_rate(
     """Share of true heads that were missed or whose error passes the threshold.
 
     Args:
-        nme_percent: (M,) errors of the heads that were found.
+        nme_percent: (M,) errors of the heads that were found; NaN, for want of parameters, fails.
         num_missed: heads that were not found; each is a failure.
         threshold_percent: what still passes.
 
@@ -100,7 +100,8 @@ def failure_rate(
         Share in [0, 1]; NaN when there was nothing to find.
     """
     total = len(nme_percent) + num_missed
-    failed = int((nme_percent > threshold_percent).sum()) + num_missed
+    # Not `>`: an error that is no number passes no threshold.
+    failed = int((~(nme_percent <= threshold_percent)).sum()) + num_missed
     return failed / total if total else float("nan")
 
 

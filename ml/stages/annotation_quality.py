@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from ml.evaluation.metrics import nullable
+from ml.evaluation.metrics import failure_rate, nullable
 from ml.evaluation.protocol import Evaluation, evaluate
 from ml.evaluation.report import group_table
 from ml.evaluation.samples import read_samples
@@ -69,7 +69,7 @@ def run(ws: Workspace, config: AnnotationQualityConfig) -> StageReport:
     # A pseudo-label has no threshold to move: all of them are shown to the training.
     found = evaluate(heads, samples, geometry, operating_score=0.0)
     labelled = _with_parameters(found, heads)
-    metrics = labelled.metrics()
+    metrics = labelled.metrics() | _failures(found, heads)
     rng = sample_rng(ws.seed, STAGE, "bootstrap")
     for name, (low, high) in labelled.intervals(rng, config.resamples).items():
         metrics[f"{name}_low"], metrics[f"{name}_high"] = low, high
@@ -117,6 +117,21 @@ def annotated_heads(rows: pd.DataFrame) -> Heads:
     flame = np.stack([nothing if value is None else value for value in rows["flame"]])
     xyxy = np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1)
     return Heads(xyxy, rows["score"].to_numpy(), flame)
+
+
+def _failures(evaluation: Evaluation, heads: list[Heads]) -> dict[str, float]:
+    """Failure rates of all true heads; one whose label has no parameters is a failure."""
+    pairs = evaluation.pairs
+    finite = [
+        bool(np.isfinite(heads[i].flame[p]).all())
+        for i, p in zip(pairs["image"], pairs["prediction"], strict=True)
+    ]
+    nme = np.where(finite, pairs["nme_bbox"], np.nan)
+    missed = int(evaluation.num_missed.sum())
+    return {
+        "failure_rate": failure_rate(nme, missed),
+        "failure_rate_10": failure_rate(nme, missed, 10.0),
+    }
 
 
 def _with_parameters(evaluation: Evaluation, heads: list[Heads]) -> Evaluation:

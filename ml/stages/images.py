@@ -107,8 +107,8 @@ def _requests(
         try:
             pose = _pose(rows_of_pose, str(caption["pose_id"]))
             scene = _scene(str(caption["scene"]))
-        except (ValueError, KeyError, TypeError) as error:
-            exclusions.add(sample_id, reasons.NOT_DRAWN, f"{type(error).__name__}: {error}")
+        except ValueError as error:
+            exclusions.add(sample_id, reasons.NOT_DRAWN, str(error))
             continue
         requests.append(
             GenerationRequest(
@@ -130,7 +130,7 @@ def _scene(text: str) -> Scene | None:
 
 def _pose(rows_of_pose: dict[str, pd.DataFrame], pose_id: str) -> PoseSample:
     if pose_id not in rows_of_pose:
-        raise KeyError(
+        raise ValueError(
             f"pose {pose_id} of the caption is not in the shard's poses; remake captions"
         )
     return PoseSample.from_frame(rows_of_pose[pose_id])

@@ -14,6 +14,7 @@ from ml.evaluation.metrics import (
     failure_rate,
     geodesic_deg,
     nme_bbox,
+    nullable,
 )
 from ml.imaging.matching import match_heads
 
@@ -62,7 +63,7 @@ def test_average_precision_equals_pycocotools():
         evaluation.accumulate()
         evaluation.summarize()
     ours = average_precision(np.concatenate(scores), np.concatenate(correct), total)
-    assert ours == pytest.approx(evaluation.stats[1], abs=2e-3)
+    assert ours == pytest.approx(evaluation.stats[1], abs=1e-12)
     assert 0.2 < ours < 0.99
 
 
@@ -111,3 +112,17 @@ def test_bootstrap_covers_the_mean_and_shrinks_with_more_images():
     assert interval[0] < values.mean() < interval[1]
     assert interval[1] - interval[0] == pytest.approx(2 * 1.96 / 20, rel=0.15)
     assert few[1] - few[0] > 2 * (interval[1] - interval[0])
+
+
+def test_an_error_that_is_no_number_is_a_failure():
+    nme = np.array([1.0, np.nan, 9.0])
+    assert failure_rate(nme, 1) == 3 / 4
+    assert failure_rate(nme, 1, 10.0) == 2 / 4
+
+
+def test_figures_that_are_no_numbers_stay_in_sight():
+    assert nullable({"a": 1.5, "b": float("nan"), "c": float("inf")}) == {
+        "a": 1.5,
+        "b": None,
+        "c": None,
+    }

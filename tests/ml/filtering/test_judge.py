@@ -163,3 +163,34 @@ def test_a_screen_comes_before_the_rules():
     found = judge.judge(["ok", "red", "none"], [picture((50, 30, 20)), red, picture()])
     assert [j.finding.reason for j in found] == ["keep", "unsafe_class", "no_head"]
     assert [j.keep for j in found] == [True, False, False]
+
+
+def test_rule_4_gives_every_image_its_own_parts():
+    wide = picture((10, 5, 12), (30, 40, 10), (90, 30, 14))
+    lone = picture((50, 30, 20))
+    other = picture((8, 50, 18), (70, 10, 16))
+    found = judge([lone, wide, other])
+    assert [j.column is not None for j in found] == [False, True, True]
+    for judgement in found[1:]:
+        assert judgement.keep
+        np.testing.assert_array_equal(judgement.boxes_parts, judgement.boxes)
+    assert [j.num_heads_halves for j in found] == [-1, 3, 2]
+
+
+class EdgeDetector(SquareDetector):
+    """Takes the right border of a narrow image for a head."""
+
+    @staticmethod
+    def _find(image):
+        boxes, scores = SquareDetector._find(image)
+        if image.shape[1] < 100:
+            width = image.shape[1]
+            boxes = np.concatenate([boxes, np.float32([[width - 20, 60, width - 5, 75]])])
+            scores = np.append(scores, np.float32(0.9))
+        return boxes, scores
+
+
+def test_more_heads_in_the_parts_are_as_wrong_as_fewer():
+    (judgement,) = judge([TWO], EdgeDetector())
+    assert judgement.finding.reason == "cut_count"
+    assert judgement.num_heads_halves == 4

@@ -223,3 +223,19 @@ def test_stability_is_not_the_official_metric():
     heads = boxes((0, 0, 10, 10))
     assert stability(heads, flip_boxes(flip_boxes(heads, 60), 60)) == 1
     assert stability(heads, flip_boxes(heads, 60)) == 0
+
+
+@pytest.mark.parametrize(("right", "confirmed"), [(5.05, 1), (5.2, 1), (4.75, 0)])
+def test_four_tenths_of_overlap_confirm(right, confirmed):
+    head = np.float32([[0, 0, 12, 10]])
+    other = np.float32([[0, 0, right, 10]])  # overlap: right / 12
+    nobody = np.zeros((0, 4), np.float32)
+    assert (right / 12 >= 0.4) == bool(confirmed)
+    assert confirmed_count(Sightings(head, head), Sightings(nobody, other)) == confirmed
+
+
+def test_more_heads_are_as_wrong_as_fewer():
+    assert check_flip(1, 2).reason == "flip_count"
+    assert check_flip(2, 1).reason == "flip_count"
+    assert check_cut(2, 3, 1, 60).reason == "cut_count"
+    assert check_cut(3, 2, 1, 60).reason == "cut_count"

@@ -1,0 +1,398 @@
+"""The falsifications: each changes a finished run as a wrong stage would have written it."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import shutil
+import tarfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import cv2
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from scipy.spatial.transform import Rotation
+
+from ml.records.workspace import Workspace
+
+S0, S1 = "shard-00000", "shard-00001"
+_STORED = ("offset", "size", "sha256", "mean_luma")
+Frame = pd.DataFrame
+#: `critical`: a check must stop it. `statistic`: only a statistic over about 100,000 heads could.
+Kind = Literal["critical", "statistic"]
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A falsification: whose suites must see it, what it does, and who can."""
+
+    stage: str
+    change: Callable[[Workspace], None]
+    kind: Kind = "critical"
+
+
+FAULTS: dict[str, Fault] = {}
+
+
+def table(
+    stage: str,
+    folder: str,
+    change: Callable[[Frame], Frame | None],
+    shards: tuple[str, ...] = (S1,),
+) -> Fault:
+    """A falsification of the tables of some shards."""
+
+    def apply(ws: Workspace) -> None:
+        for shard in shards or tuple(ws.shards):
+            edit(ws.table_path(folder, shard), change)
+
+    return Fault(stage, apply)
+
+
+def edit(path: Path, change: Callable[[Frame], Frame | None]) -> None:
+    """Rewrite a table; its columns keep their types."""
+    schema = pq.read_schema(path)
+    frame = pq.read_table(path).to_pandas()
+    changed = change(frame)
+    frame = frame if changed is None else changed
+    path.unlink()
+    arrays = [pa.array(frame[f.name].tolist(), type=f.type, from_pandas=True) for f in schema]
+    pq.write_table(pa.table(dict(zip(schema.names, arrays, strict=True))), path)
+
+
+def fewer(frame: Frame) -> Frame:
+    """Seven of ten rows."""
+    return frame.sample(frac=0.7, random_state=3).sort_index()
+
+
+def vectors(frame: Frame, column: str, change: Callable[[np.ndarray], np.ndarray]) -> None:
+    """Change a vector column."""
+    frame[column] = [None if v is None else change(np.array(v)) for v in frame[column]]
+
+
+def turn(rotvec_deg: tuple[float, float, float]) -> Callable[[Frame], None]:
+    """Turn all heads by one rotation in the image's axes."""
+    by = Rotation.from_rotvec(np.radians(rotvec_deg)).as_matrix()
+
+    def one(flame: np.ndarray) -> np.ndarray:
+        flame[403:406], flame[406:409] = by @ flame[403:406], by @ flame[406:409]
+        return flame
+
+    return lambda frame: vectors(frame, "flame", one)
+
+
+def transposed(flame: np.ndarray) -> np.ndarray:
+    """Rows of the rotation in place of columns."""
+    first, second = flame[403:406], flame[406:409]
+    matrix = np.stack([first, second, np.cross(first, second)], axis=1).T
+    flame[403:409] = np.concatenate([matrix[:, 0], matrix[:, 1]])
+    return flame
+
+
+def mirrored_pose(flame: np.ndarray) -> np.ndarray:
+    """Left and right exchanged: yaw and roll change their signs."""
+    flame[[404, 405, 406]] *= -1
+    return flame
+
+
+def stretched(flame: np.ndarray) -> np.ndarray:
+    """A second rotation column that is too long."""
+    flame[406:409] *= 1.3
+    return flame
+
+
+def unexpressive(flame: np.ndarray) -> np.ndarray:
+    """A head without expression."""
+    flame[300:400] = 0
+    return flame
+
+
+def in_millimetres(flame: np.ndarray) -> np.ndarray:
+    """A scale in pixels a millimetre."""
+    flame[412] /= 1000
+    return flame
+
+
+def frontal(flame: np.ndarray) -> np.ndarray:
+    """A head that looks into the camera."""
+    flame[403:409] = (1, 0, 0, 0, -1, 0)
+    return flame
+
+
+def exchange(column: str) -> Callable[[Frame], Frame]:
+    """Exchange a column between rows that follow one another."""
+    return lambda frame: frame.assign(**{column: np.roll(frame[column].to_numpy(), 1)})
+
+
+def put(**values: object) -> Callable[[Frame], Frame]:
+    """Give columns one value."""
+    return lambda frame: frame.assign(**values)
+
+
+def first_row(column: str, value: object) -> Callable[[Frame], Frame]:
+    """Change one value of the first row."""
+    return lambda f: f.assign(**{column: [value, *f[column].tolist()[1:]]})
+
+
+def shift(pixels: float) -> Callable[[Frame], None]:
+    """Move all boxes."""
+    return lambda f: vectors(f, "bbox_xywh", lambda b: b + np.float32([pixels, pixels, 0, 0]))
+
+
+def half_without(frame: Frame) -> None:
+    """Every other head loses its parameters."""
+    odd = np.arange(len(frame)) % 2 == 1
+    frame["flame"] = [None if o else v for o, v in zip(odd, frame["flame"], strict=True)]
+    frame.loc[odd, "flame_status"] = "non_finite"
+
+
+def pixels(change: Callable[[np.ndarray], np.ndarray], honest: bool = True) -> Fault:
+    """Change all images; an honest stage's table knows the new bytes."""
+
+    def apply(ws: Workspace) -> None:
+        for shard in ws.shards:
+            path = ws.stage_dir("images") / f"{shard}.tar"
+            rows: dict[str, tuple[int, int, str, float]] = {}
+            out = io.BytesIO()
+            with tarfile.open(path) as old, tarfile.open(fileobj=out, mode="w") as new:
+                for member in old:
+                    stream = old.extractfile(member)
+                    data = stream.read() if stream else b""
+                    if member.name.endswith(".jpg"):
+                        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+                        image = np.ascontiguousarray(change(image))
+                        data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 95])[
+                            1
+                        ].tobytes()
+                        luma = float(image.mean(axis=(0, 1)) @ (0.114, 0.587, 0.299))
+                        name, digest = member.name[:-4], hashlib.sha256(data).hexdigest()
+                        rows[name] = (new.offset + 512, len(data), digest, luma)
+                    member.size = len(data)
+                    new.addfile(member, io.BytesIO(data))
+            path.unlink()
+            path.write_bytes(out.getvalue())
+            if honest:
+                edit(
+                    ws.table_path("images", shard),
+                    lambda f, rows=rows: f.assign(
+                        **{n: [rows[i][k] for i in f["sample_id"]] for k, n in enumerate(_STORED)}
+                    ),
+                )
+
+    return Fault("images", apply)
+
+
+def with_place(scene: str, place: str) -> str:
+    """A scene that plays elsewhere."""
+    return json.dumps({**json.loads(scene), "place": place})
+
+
+def one_made_twice(ws: Workspace) -> None:
+    """The second shard is the first again."""
+    for path in ws.stage_dir("captions").glob(f"{S0}*"):
+        target = path.with_name(path.name.replace(S0, S1))
+        target.unlink()
+        shutil.copy(path, target)
+
+
+def new_ids(frame: Frame) -> Frame:
+    """The first skeletons again, under the last one's number and on."""
+    last = frame["pose_id"].max()
+    first = frame[frame["pose_id"] == frame["pose_id"].min()].assign(pose_id=last)
+    return pd.concat([frame[frame["pose_id"] != last], first], ignore_index=True)
+
+
+def truth_as_labels(ws: Workspace) -> None:
+    """Boxes and parameters of the truth in place of those of the labels."""
+    for shard in ws.shards:
+        truth = pq.read_table(ws.table_path("truth", shard)).to_pandas().set_index("sample_id")
+
+        def copied(frame: Frame, truth: Frame = truth) -> None:
+            for row, (item, number) in enumerate(
+                zip(frame["sample_id"], frame["head_id"], strict=True)
+            ):
+                own = truth.loc[[item]]
+                if number < len(own):
+                    frame.at[row, "bbox_xywh"] = own["bbox_xywh"].iloc[number]
+                    frame.at[row, "flame"] = own["flame"].iloc[number]
+
+        edit(ws.table_path("annotations", shard), copied)
+
+
+def figures(stage: str, **values: float | None) -> Fault:
+    """Figures of a training or an evaluation."""
+
+    def apply(ws: Workspace) -> None:
+        path = ws.stage_dir(stage) / "metrics.json"
+        metrics = json.loads(path.read_text())
+        known = {key.replace("__", "."): value for key, value in values.items()}
+        path.unlink()
+        path.write_text(json.dumps({**metrics, **known}))
+
+    return Fault(stage, apply)
+
+
+def rising(ws: Workspace) -> None:
+    """The loss of the training rises."""
+    path = ws.stage_dir("trained_model") / "history.csv"
+    rows = path.read_text().splitlines()
+    path.unlink()
+    path.write_text("\n".join([rows[0], *rows[:0:-1]]) + "\n")
+
+
+def flip_copied(ws: Workspace) -> None:
+    """The mirrored twin's column is the plain one's."""
+    path = ws.stage_dir("benchmark") / "metrics.json"
+    metrics = json.loads(path.read_text())
+    path.unlink()
+    copied = {k: metrics[k.replace("_flip", "")] for k in metrics if "_flip" in k}
+    path.write_text(json.dumps({**metrics, **copied}))
+
+
+def dataset(name: str, change: Callable[[Frame], Frame | None]) -> Fault:
+    """A falsification of a table of the filtered dataset."""
+    return Fault(
+        "filtered_dataset", lambda ws: edit(ws.stage_dir("filtered_dataset") / name, change)
+    )
+
+
+def labels(change: Callable[[dict], None]) -> Fault:
+    """A falsification of the detector's labels."""
+
+    def apply(ws: Workspace) -> None:
+        path = ws.stage_dir("labels") / "train.json"
+        coco = json.loads(path.read_text())
+        change(coco)
+        path.unlink()
+        path.write_text(json.dumps(coco))
+
+    return Fault("labels", apply)
+
+
+def _all_equal(frame: Frame) -> None:
+    first = frame["flame"].iloc[0]
+    vectors(frame, "flame", lambda f: np.concatenate([first[:409], f[409:]]))
+
+
+ALL: tuple[str, ...] = ()
+FAULTS.update(
+    {
+        "poses: 30 % of the rows lost": table("poses", "poses", fewer),
+        "poses: one again under another id": table("poses", "poses", new_ids),
+        "poses: tail cut off": table("poses", "poses", lambda f: f.iloc[:-4]),
+        "captions: 30 % of the rows lost": table("captions", "captions", fewer),
+        "captions: a shard made twice": Fault("captions", one_made_twice),
+        "captions: of another run's seed": table(
+            "captions", "captions", lambda f: f.assign(seed=f["seed"] + 1)
+        ),
+        "captions: shifted by one image": table("captions", "captions", exchange("scene")),
+        "captions: one place in all": table(
+            "captions", "captions",
+            lambda f: f.assign(scene=[with_place(s, "a park") for s in f["scene"]]), ALL,
+        ),
+        "captions: one prompt in all": table("captions", "captions", put(prompt="a man"), ALL),
+        "images: 30 % of the rows lost": table("images", "images", fewer),
+        "images: test counted as train": table("images", "images", put(split="train"), ALL),
+        "images: hashes exchanged": table("images", "images", exchange("sha256")),
+        "images: mirrored": pixels(lambda image: image[:, ::-1]),
+        "images: red and blue exchanged": pixels(lambda image: image[:, :, ::-1]),
+        "images: shifted by 40 px": pixels(lambda image: np.roll(image, 40, axis=1)),
+        "images: half the size": pixels(lambda image: image[::2, ::2]),
+        "images: another file than listed": pixels(lambda image: 255 - image, honest=False),
+        "truth: 30 % of the rows lost": table("images", "truth", fewer),
+        "truth: last rows lost": table("images", "truth", lambda f: f.iloc[:-4]),
+        "truth: boxes exchanged": table("images", "truth", exchange("bbox_xywh")),
+        "truth: all turned by 5 degrees": table("images", "truth", turn((0, 5, 0)), ALL),
+        "truth: rotations transposed": table(
+            "images", "truth", lambda f: vectors(f, "flame", transposed), ALL
+        ),
+        "truth: left and right exchanged": table(
+            "images", "truth", lambda f: vectors(f, "flame", mirrored_pose), ALL
+        ),
+        "truth: scale in millimetres": table(
+            "images", "truth",
+            lambda f: vectors(f, "flame", in_millimetres), ALL,
+        ),
+        "truth: tones exchanged": table("images", "truth", exchange("skin_tone")),
+        "truth: one hair for all": table("images", "truth", put(hair_style="short"), ALL),
+        "truth: no expression": table(
+            "images", "truth",
+            lambda f: vectors(f, "flame", unexpressive),
+            ALL,
+        ),
+        "labels: 20 px off": labels(
+            lambda c: [a["bbox"].__setitem__(0, a["bbox"][0] / 2) for a in c["annotations"]]
+        ),
+        "labels: 30 % of the boxes lost": labels(
+            lambda c: c.update(annotations=c["annotations"][: len(c["annotations"]) * 7 // 10])
+        ),
+        "annotations: 30 % of the rows lost": table("annotations", "annotations", fewer),
+        "annotations: boxes exchanged": table("annotations", "annotations", exchange("bbox_xywh")),
+        "annotations: boxes 20 px off": table("annotations", "annotations", shift(20), ALL),
+        "annotations: boxes in another frame": table(
+            "annotations", "annotations",
+            lambda f: vectors(f, "bbox_xywh", lambda b: b * 2), ALL,
+        ),
+        "annotations: corners for sizes": table(
+            "annotations", "annotations",
+            lambda f: vectors(f, "bbox_xywh", lambda b: b + np.float32([0, 0, *b[:2]])), ALL,
+        ),
+        "annotations: one head for all": table("annotations", "annotations", _all_equal, ALL),
+        "annotations: all frontal": table(
+            "annotations", "annotations", lambda f: vectors(f, "flame", frontal), ALL
+        ),
+        "annotations: second column long": table(
+            "annotations", "annotations",
+            lambda f: vectors(f, "flame", stretched),
+        ),
+        "annotations: one score for all": table("annotations", "annotations", put(score=0.8), ALL),
+        "annotations: a score that is no number": table(
+            "annotations", "annotations", first_row("score", float("nan"))
+        ),
+        "annotations: half without parameters": table(
+            "annotations", "annotations", half_without, ALL
+        ),
+        "annotations: truth in their place": Fault("annotations", truth_as_labels),
+        "annotations: left and right exchanged": table(
+            "annotation_quality", "annotations",
+            lambda f: vectors(f, "flame", mirrored_pose), ALL,
+        ),
+        "annotations: turned by 20 degrees": table(
+            "annotation_quality", "annotations", turn((0, 20, 0)), ALL
+        ),
+        "annotations: turned by 1 degree": Fault(
+            "annotation_quality",
+            table("annotation_quality", "annotations", turn((0, 1, 0)), ALL).change, "statistic",
+        ),
+        "quality: recall of 0.07": figures("annotation_quality", recall=0.07),
+        "quality: equal to the truth": figures(
+            "annotation_quality", recall=1.0, precision=1.0, rotation_deg=0.0, nme_bbox=0.0
+        ),
+        "quality: half of the test images": figures("annotation_quality", num_images=6.0),
+        "filters: all are kept": dataset("verdicts.parquet", put(keep=True, reason="keep")),
+        "filters: 30 % of the verdicts lost": dataset("verdicts.parquet", fewer),
+        "filters: 30 % of the heads lost": dataset("heads.parquet", fewer),
+        "filters: test counted as train": dataset("verdicts.parquet", put(split="train")),
+        "filters: heads of others": dataset("heads.parquet", exchange("flame")),
+        "head detector: finds nothing": figures("head_detector", map50=0.02),
+        "head detector: mAP is no number": figures("head_detector", map50=None),
+        "regressor: no better than frontal": figures(
+            "flame_regressor", rotation_error_mean_deg=31.0
+        ),
+        "regressor: exact": figures("flame_regressor", rotation_error_mean_deg=0.05),
+        "training: the loss rises": Fault("trained_model", rising),
+        "benchmark: better than validation": figures("benchmark", pseudo_labels__ap50=1.0),
+        "benchmark: frontal replaced": figures("benchmark", always_frontal__rotation_deg=12.0),
+        "benchmark: mirrored column copied": Fault("benchmark", flip_copied),
+        "benchmark: on the training images": figures("benchmark", num_images=62.0),
+        "benchmark: figures are no numbers": figures(
+            "benchmark", exact_labels__ap50=None, exact_labels__rotation_deg=None
+        ),
+    }
+)  # fmt: skip

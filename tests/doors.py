@@ -188,8 +188,10 @@ def _walk(path: Path) -> int:
 def doors() -> dict[str, Door]:
     """All of them by name."""
     from ml.filtering.identity import IdentityError, IdentityIndex
-    from ml.flame.flame_file import FlameFileError, read_flame_pickle, read_landmarks, read_masks
+    from ml.flame.flame_file import read_flame_pickle, read_masks
     from ml.flame.head_model import HeadModel
+    from ml.flame.landmark_files import read_landmarks
+    from ml.flame.safe_pickle import FlameFileError
     from ml.imaging.io import UnreadableImage, decode_image
     from ml.inference.loading import read_detector
     from ml.inference.runtimes import UnusableModel

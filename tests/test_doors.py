@@ -14,7 +14,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ml.flame.flame_file import FlameFileError, read_flame_pickle, read_landmarks, read_masks
+from ml.flame.flame_file import read_flame_pickle, read_masks
+from ml.flame.landmark_files import read_landmarks
+from ml.flame.safe_pickle import FlameFileError
 from ml.imaging.io import UnreadableImage, decode_image
 from ml.model.checkpoint_file import UnusableCheckpoint, read_checkpoint_tensors
 from ml.records import limits

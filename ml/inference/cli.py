@@ -37,7 +37,10 @@ def add_commands(add: Add) -> None:
     weights.add_argument("output", type=Path, metavar="FOLDER")
     flame = add("import-flame", import_flame, "make a head model of FLAME's own files")
     flame.add_argument("file", type=Path, metavar="MODEL.pkl", help="such as generic_model.pkl")
-    flame.add_argument("--landmarks", type=Path, required=True, help="npz: 68 landmarks' embedding")
+    flame.add_argument(
+        "--landmarks", type=Path, required=True, help="landmark_embedding.npy, or FLAME's .pkl"
+    )
+    flame.add_argument("--contour", type=Path, help="flame_dynamic_embedding.npy beside the .pkl")
     flame.add_argument("--masks", type=Path, help="FLAME_masks.pkl: regions such as face and ears")
     flame.add_argument("--output", type=Path, default=Path("head_model.npz"), metavar="FILE.npz")
     page = add("app", app, "serve a page where images can be tried")
@@ -155,7 +158,7 @@ def import_flame(options: argparse.Namespace) -> int:
     """Turn FLAME's files into a head model."""
     from ml.flame.flame_file import head_model_from_flame
 
-    model = head_model_from_flame(options.file, options.landmarks, options.masks)
+    model = head_model_from_flame(options.file, options.landmarks, options.masks, options.contour)
     model.save(options.output)
     regions = ", ".join(sorted(model.regions))
     print(f"{options.output}: head model {model.sha256[:12]}, regions {regions}")

@@ -34,7 +34,11 @@ class HeadModelConfig(StageConfig):
     flame_file: str | None = None
     """FLAME's model pickle, relative to the project folder; only with source `flame`."""
     landmark_file: str | None = None
-    """npz with the embedding of the 68 landmarks; only with source `flame`."""
+    """Landmarks in any public form: DECA's or MICA's `landmark_embedding.npy`, or FLAME's
+    `flame_static_embedding.pkl` together with `contour_file`; only with source `flame`."""
+    contour_file: str | None = None
+    """FLAME's, RingNet's or DAD-3DNet's `flame_dynamic_embedding.npy`, where `landmark_file` has
+    the 51 static landmarks alone."""
     masks_file: str | None = None
     """FLAME_masks.pkl, optional; only with source `flame`."""
     source_asset: str | None = None
@@ -45,7 +49,8 @@ class HeadModelConfig(StageConfig):
 
     @model_validator(mode="after")
     def _check_files(self) -> HeadModelConfig:
-        given = [n for n in ("flame_file", "landmark_file", "masks_file") if getattr(self, n)]
+        files = ("flame_file", "landmark_file", "contour_file", "masks_file")
+        given = [n for n in files if getattr(self, n)]
         if self.source == "flame" and not {"flame_file", "landmark_file"} <= set(given):
             raise ValueError(
                 "source 'flame' needs flame_file and landmark_file; the user brings both"
@@ -99,12 +104,14 @@ def _make(ws: Workspace, config: HeadModelConfig) -> HeadModel:
         return build_procedural_head(config.seed)
     paths = [
         ws.root / name if name else None
-        for name in (config.flame_file, config.landmark_file, config.masks_file)
-    ]
-    model_path, landmark_path, masks_path = paths
+        for name in (
+            config.flame_file, config.landmark_file, config.masks_file, config.contour_file
+        )
+    ]  # fmt: skip
+    model_path, landmark_path, masks_path, contour_path = paths
     if model_path is None or landmark_path is None:
         raise ValueError("head_model: source 'flame' needs flame_file and landmark_file")
-    return head_model_from_flame(model_path, landmark_path, masks_path)
+    return head_model_from_flame(model_path, landmark_path, masks_path, contour_path)
 
 
 def _region_table(model: HeadModel) -> pd.DataFrame:

@@ -256,9 +256,7 @@ def test_landmarks_of_both_layouts(head_model, tmp_path, dynamic):
 
 def test_landmarks_of_another_number(tmp_path):
     np.savez(tmp_path / "l.npz", lmk_face_idx=np.zeros(51, int), lmk_b_coords=np.zeros((51, 3)))
-    with pytest.raises(
-        FlameFileError, match=r"found 51 static; the 68 landmarks still need the contour"
-    ):
+    with pytest.raises(FlameFileError, match=r"found 51 static; the 68 .* need the contour"):
         read_landmarks(tmp_path / "l.npz")
 
 

@@ -91,7 +91,7 @@ def test_what_is_missing_is_named(static_file, turns, tmp_path) -> None:
     ):
         read_landmarks(static_file)
     dynamic = save_object(tmp_path / "flame_dynamic_embedding.npy", turns)
-    with pytest.raises(FlameFileError, match="found 17 contour; .* flame_static_embedding.pkl"):
+    with pytest.raises(FlameFileError, match=r"found 17 contour; .* flame_static_embedding.pkl"):
         read_landmarks(dynamic)
 
 

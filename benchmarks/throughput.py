@@ -30,13 +30,14 @@ from benchmarks.inference import crowded, leaving, picture
 from benchmarks.report import commit, hardware, milliseconds, parser_of, start
 from ml.imaging.letterbox import letterbox_image
 from ml.inference.loading import read_detector
-from ml.inference.runtimes import OnnxRuntime, Runtime, TorchRuntime, pick_device
+from ml.inference.runtimes import OnnxRuntime, Runtime, TorchRuntime
 from ml.model.config import model_config
 from ml.model.detector import HeadDetectorNetwork, build_detector
 from ml.model.export import onnx_model
 from ml.model.fusing import count_conv_macs, count_parameters, fuse
 from ml.model.postprocess import PostprocessConfig
 from ml.records.atomic import write_json
+from ml.records.models import choose_device
 
 HEADS = 10
 PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -81,10 +82,10 @@ def runner(model: Model, runtime: str, precision: str, device: str) -> Callable[
     """A function that finds the heads of a batch of so many images."""
     made: Runtime
     if runtime == "torch":
-        made = TorchRuntime(model.network, pick_device(device))
+        made = TorchRuntime(model.network, choose_device(device))
     else:
         exported = onnx_model(model.network, model.side, model.config).SerializeToString()
-        made = OnnxRuntime(exported, pick_device(device))
+        made = OnnxRuntime(exported, choose_device(device))
     square, letterbox = letterbox_image(picture(), model.side)
     dtype = PRECISIONS[precision]
 

@@ -17,11 +17,11 @@ from torch import Tensor
 from benchmarks.head_targets import some_heads
 from benchmarks.report import parser_of, start
 from ml.flame.procedural import build_procedural_head
-from ml.inference.runtimes import pick_device
 from ml.model.config import model_config
 from ml.model.detector import build_detector
 from ml.model.losses import HeadLoss, loss_config
 from ml.model.targets import HeadTargets
+from ml.records.models import choose_device
 from ml.training.optim import OptimConfig, build_optimizer
 
 PARTS = ("forward", "loss", "backward", "optimiser")
@@ -55,7 +55,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=10, help="steps that count, after three")
     arguments = parser.parse_args()
     try:
-        device = pick_device(arguments.device)
+        device = choose_device(arguments.device)
     except ValueError as error:
         parser.error(str(error))
     start(arguments.threads)

@@ -21,8 +21,6 @@ from ml.records.workspace import Workspace
 Derive = Callable[[pd.DataFrame], pd.DataFrame]
 
 SHAPE_AND_EXPRESSION = slice(0, 400)
-ROTATION = slice(403, 409)
-SCALE = 412
 
 
 def shard_tables(stage: str, *derive: Derive) -> Table:
@@ -78,7 +76,10 @@ def boxes(frame: pd.DataFrame) -> pd.DataFrame:
 def heads(frame: pd.DataFrame) -> pd.DataFrame:
     """Replace `flame` by what can be judged: whether it is there and finite, its ranges."""
     present = frame["flame"].notna()
-    flame = _columns(frame["flame"], 413)
+    # Imported here: torch comes along, which declaring the checks does not need.
+    from ml.flame.params import NUM_PARAMETERS, ROTATION, SCALE
+
+    flame = _columns(frame["flame"], NUM_PARAMETERS)
     broken = present & ~np.isfinite(flame).all(axis=1)
     first, second = np.split(flame[:, ROTATION], 2, axis=1)
     return frame.drop(columns="flame").assign(
@@ -88,7 +89,7 @@ def heads(frame: pd.DataFrame) -> pd.DataFrame:
         rotation_error=np.maximum(
             np.abs(np.linalg.norm(first, axis=1) - 1), np.abs((first * second).sum(axis=1))
         ),
-        scale_px_per_m=flame[:, SCALE],
+        scale_px_per_m=flame[:, SCALE.start],
     )
 
 

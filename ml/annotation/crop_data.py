@@ -23,6 +23,7 @@ from ml.annotation.augment import (
 from ml.annotation.regressor import RegressorArchitecture
 from ml.flame.frames import square_frames
 from ml.flame.head_model import HeadModel
+from ml.flame.params import NUM_PARAMETERS
 from ml.flame.projection import mirror_flame
 from ml.imaging.reading import read_image
 from ml.records.exclusions import Exclusions
@@ -122,7 +123,7 @@ def load_crops(ws: Workspace, split: str, exclusions: Exclusions) -> CropExample
         crop_ids,
         pictures,
         np.array(boxes, np.float32).reshape(-1, 4),
-        np.array(flame, np.float32).reshape(-1, 413),
+        np.array(flame, np.float32).reshape(-1, NUM_PARAMETERS),
     )
 
 

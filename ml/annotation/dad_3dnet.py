@@ -21,6 +21,7 @@ from ml.flame.frames import BOX_MARGIN, DAD_CROP_SIZE, dad_crop_to_image
 from ml.flame.params import NUM_PARAMETERS, ROTATION
 from ml.flame.rotation import matrix_from_6d, sixd_from_matrix
 from ml.imaging.boxes import expand_boxes
+from ml.records.models import choose_device
 
 OUTPUT_KEY = "OUTPUT_3DMM_PARAMS"
 """Where the network's answer holds the parameters."""
@@ -84,8 +85,7 @@ class DadRegressor:
                 f"{path}: DAD-3DNet's TorchScript file is not there; its authors publish it, under "
                 "a non-commercial licence"
             )
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
+        device = str(choose_device(device))
         try:
             network = torch.jit.load(str(path), map_location=device)
         except RuntimeError as error:

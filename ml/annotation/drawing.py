@@ -18,7 +18,7 @@ _SMALLEST_SIDE_PX = 512
 _VERTEX_STEP = 4
 
 
-def draw_heads(
+def draw_pseudo_labels(
     image_rgb: NDArray[np.uint8],
     boxes_xyxy: NDArray[np.floating],
     flame: Sequence[NDArray[np.floating] | None],

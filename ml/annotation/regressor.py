@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ml.flame.frames import BOX_MARGIN
 from ml.flame.params import NUM_PARAMETERS, ROTATION, FlameParameters, join
 from ml.flame.projection import MirrorMaps, mean_flame, mirror_flame
-from ml.flame.rotation import matrix_from_6d, sixd_from_matrix
+from ml.flame.rotation import FRONTAL_6D, matrix_from_6d, sixd_from_matrix
 from ml.model.backbone import YoloNASBackbone
 from ml.model.blocks import ConvBNAct, Norm
 from ml.model.config import ModelSize, model_config
@@ -27,7 +27,6 @@ from ml.records.config import StageConfig, read_config
 _COEFFICIENT_LIMIT = 3.0
 _JAW_UNIT_RAD = 0.3
 _COARSEST_STRIDE = 32
-FRONTAL_ROTATION = (1.0, 0.0, 0.0, 0.0, -1.0, 0.0)
 # A head is about a quarter of a metre high and fills 1 / (1 + 2 margins) of its crop.
 _HEAD_HEIGHT_M = 0.25
 
@@ -120,7 +119,7 @@ class CropRegressor(nn.Module):
         nn.init.zeros_(self.output.bias)
         first = sum(self.splits[:3])
         with torch.no_grad():
-            self.output.bias[first : first + 6] = torch.tensor(FRONTAL_ROTATION)
+            self.output.bias[first : first + 6] = torch.tensor(FRONTAL_6D)
 
     def forward(self, crops: Tensor) -> Tensor:
         """Regress the heads in the middle of crops.

@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ml.annotation.crop_data import CropBatch
-from ml.annotation.regressor import FRONTAL_ROTATION, CropRegressor, to_network_input
+from ml.annotation.regressor import CropRegressor, to_network_input
 from ml.flame.geometry import HeadGeometry
 from ml.flame.head_model import HeadModel
 from ml.flame.layer import FlameLayer
 from ml.flame.params import ROTATION, split
 from ml.flame.projection import project_xy
-from ml.flame.rotation import geodesic_distance, matrix_from_6d
+from ml.flame.rotation import FRONTAL_6D, geodesic_distance, matrix_from_6d
 from ml.model.losses import spread, unit_cube, vertices_loss
 from ml.records.config import StageConfig
 from ml.training.base import TrainingModule
@@ -180,7 +180,7 @@ def crop_errors(
     """
     true_rotation = matrix_from_6d(torch.from_numpy(target[:, ROTATION]))
     rotation = matrix_from_6d(torch.from_numpy(predicted[:, ROTATION]))
-    frontal = matrix_from_6d(torch.tensor(FRONTAL_ROTATION)).expand_as(true_rotation)
+    frontal = matrix_from_6d(torch.tensor(FRONTAL_6D)).expand_as(true_rotation)
     distance = geometry.vertices_px(predicted) - geometry.vertices_px(target)
     return CropErrors(
         rotation_deg=torch.rad2deg(geodesic_distance(rotation, true_rotation)).numpy(),

@@ -25,13 +25,11 @@ def load_box_detector(folder: Path, device: str = "cpu") -> HeadBoxDetector:
         ModelError: it is of a family that is not known here.
     """
     # Imported here: transformers takes seconds to import.
-    import torch
-
     from ml.box_detection.pretrained import is_own_format, load_family_detector
     from ml.box_detection.rtdetr import RTDetrDetector
+    from ml.records.models import choose_device
 
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = str(choose_device(device))
     inner = Path(folder) / "model"
     found = inner if inner.is_dir() else Path(folder)
     if is_own_format(found) or not (found / "config.json").is_file():

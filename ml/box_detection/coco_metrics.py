@@ -12,7 +12,8 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from ml.box_detection.base import Boxes, Scores
-from ml.imaging.boxes import box_iou, xywh_to_xyxy, xyxy_to_xywh
+from ml.imaging.boxes import xywh_to_xyxy, xyxy_to_xywh
+from ml.imaging.matching import match_heads
 from ml.labels.coco import HEAD_CATEGORY_ID, CocoDataset, to_coco_dict
 
 MAX_DETECTIONS = 100
@@ -82,46 +83,26 @@ def operating_point(
     right = wrong = heads = equal = 0
     for image, (boxes, scores) in zip(truth.images, detections, strict=True):
         labels = truth.boxes_of(image.image_id)
-        strong = np.argsort(-scores, kind="stable")[: int((scores >= threshold).sum())]
-        taught = [label.bbox_xywh for label in labels if not label.ignore]
-        ignored = [label.bbox_xywh for label in labels if label.ignore]
-        matched, loose = _match(boxes[strong], taught, ignored, iou)
-        right += matched
-        wrong += loose
-        heads += len(taught)
-        equal += matched + loose == len(taught)
+        strong = scores >= threshold
+        found = match_heads(
+            boxes[strong].astype(np.float32),
+            scores[strong],
+            xywh_to_xyxy(
+                np.array([label.bbox_xywh for label in labels], np.float32).reshape(-1, 4)
+            ),
+            np.array([label.ignore for label in labels], bool),
+            iou,
+        )
+        right += len(found.pairs)
+        wrong += len(found.false_positives)
+        num_true = sum(not label.ignore for label in labels)
+        heads += num_true
+        equal += len(found.pairs) + len(found.false_positives) == num_true
     return {
         "precision": right / max(right + wrong, 1),
         "recall": right / max(heads, 1),
         "count_correct": equal / max(len(truth.images), 1),
     }
-
-
-def _match(
-    boxes: Boxes,
-    taught_xywh: Sequence[tuple[float, float, float, float]],
-    ignored_xywh: Sequence[tuple[float, float, float, float]],
-    iou: float,
-) -> tuple[int, int]:
-    """Numbers of right and of wrong boxes, given best first."""
-    overlaps = _overlaps(boxes, taught_xywh)
-    with_ignored = _overlaps(boxes, ignored_xywh).max(axis=1, initial=0.0)
-    taken = np.zeros(len(taught_xywh), bool)
-    right = wrong = 0
-    for row, ignorable in zip(overlaps, with_ignored, strict=True):
-        free = np.where(taken, 0.0, row)
-        best = int(free.argmax()) if len(free) else -1
-        if best >= 0 and free[best] >= iou:
-            taken[best] = True
-            right += 1
-        elif ignorable < iou:
-            wrong += 1
-    return right, wrong
-
-
-def _overlaps(boxes: Boxes, others_xywh: Sequence[tuple[float, float, float, float]]) -> np.ndarray:
-    others = np.array(others_xywh, np.float32).reshape(-1, 4)
-    return np.asarray(box_iou(boxes.astype(np.float32), xywh_to_xyxy(others)))
 
 
 def _as_results(

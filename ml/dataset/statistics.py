@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 
 from ml.captions.scene import MONK_TONES, NO_SCENE, Scene
 from ml.flame.geometry import HeadGeometry
+from ml.flame.params import NUM_PARAMETERS
 from ml.records.atomic import atomic_write, write_json, write_text
 from ml.records.tables import stack
 
@@ -201,7 +202,7 @@ def _counts(
 def _angles(heads: pd.DataFrame) -> list[tuple[str, str, float]]:
     """Histograms of Euler angles, and of the angle from a head that looks into the camera."""
     labelled = heads.loc[heads["flame"].notna(), "flame"]
-    flame = stack(labelled).reshape(-1, 413)
+    flame = stack(labelled).reshape(-1, NUM_PARAMETERS)
     euler = HeadGeometry.euler_deg(flame) if len(flame) else np.zeros((0, 3))
     rows: list[tuple[str, str, float]] = []
     for index, name in ((1, "yaw_deg"), (0, "pitch_deg"), (2, "roll_deg")):

@@ -6,9 +6,8 @@ import numpy as np
 
 from ml.flame.geometry import HeadGeometry
 from ml.flame.params import EXPRESSION, JAW, ROTATION, SCALE, SHAPE, TRANSLATION
+from ml.flame.rotation import FRONTAL_6D
 from ml.records.heads import Heads
-
-_FRONTAL_6D = (1.0, 0.0, 0.0, 0.0, -1.0, 0.0)
 
 
 def mean_head(heads: Heads) -> Heads:
@@ -30,7 +29,7 @@ def always_frontal(heads: Heads, geometry: HeadGeometry) -> Heads:
         Heads with the same boxes and scores.
     """
     flame = np.zeros_like(heads.flame)
-    flame[:, ROTATION] = _FRONTAL_6D
+    flame[:, ROTATION] = FRONTAL_6D
     flame[:, SCALE] = 1.0
     if not len(heads):
         return heads

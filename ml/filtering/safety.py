@@ -17,7 +17,7 @@ from ml.box_detection.base import Image
 from ml.filtering.rules import Finding
 from ml.records import reasons
 from ml.records.config import StageConfig
-from ml.records.models import Model, ModelRef
+from ml.records.models import Model, ModelRef, choose_device
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -79,7 +79,7 @@ class ClipSafetyChecker:
             StableDiffusionSafetyChecker,
         )
 
-        self._device = _device(config.device)
+        self._device = choose_device(config.device)
         checker = StableDiffusionSafetyChecker.from_pretrained(model.location, **model.arguments())
         self._checker: Any = checker.eval().to(self._device)
         self._processor = _image_processor(model)
@@ -147,7 +147,7 @@ class UnsafeClassifier:
         """
         from transformers import ViTForImageClassification
 
-        self._device = _device(config.device)
+        self._device = choose_device(config.device)
         network = ViTForImageClassification.from_pretrained(model.location, **model.arguments())
         self._network: Any = network.eval()
         torch.nn.Module.to(network, self._device)
@@ -212,9 +212,3 @@ def _image_processor(model: Model) -> Any:
 
 def _cosine(first: Tensor, second: Tensor) -> Tensor:
     return torch.nn.functional.normalize(first) @ torch.nn.functional.normalize(second).t()
-
-
-def _device(name: str) -> str:
-    if name != "auto":
-        return name
-    return "cuda" if torch.cuda.is_available() else "cpu"

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ml.flame.params import SCALE, TRANSLATION, check_flame
+from ml.flame.params import SCALE, SHIFT_XY, SHIFT_Z, TRANSLATION, check_flame
 from ml.flame.projection import transform_flame
 from ml.imaging.boxes import expand_boxes
 from ml.imaging.letterbox import Letterbox
@@ -26,8 +26,6 @@ BOX_MARGIN = 0.25
 DAD_CROP_SIZE = 256
 """Side of the frame in which DAD-3DNet states scale and translation, whatever the crop's size."""
 
-_SHIFT_XY = slice(TRANSLATION.start, TRANSLATION.start + 2)
-_SHIFT_Z = TRANSLATION.start + 2
 _PADDING_RGB = (0, 0, 0)
 
 
@@ -219,8 +217,8 @@ def dad_crop_to_image(flame: Array, extended_boxes_xyxy: Array) -> Array:
     image = flame.copy()
     half = DAD_CROP_SIZE / 2
     image[:, TRANSLATION] = half * (flame[:, TRANSLATION] + 1)
-    image[:, _SHIFT_XY] += boxes[:, :2]
-    image[:, _SHIFT_Z] = 0
+    image[:, SHIFT_XY] += boxes[:, :2]
+    image[:, SHIFT_Z] = 0
     image[:, SCALE] = half * (flame[:, SCALE] + 1)
     return image.astype(np.float32)
 
@@ -242,8 +240,8 @@ def image_to_dad_crop(flame: Array, extended_boxes_xyxy: Array) -> Array:
     boxes = _checked_boxes(extended_boxes_xyxy, len(flame))
     dad = flame.copy()
     half = DAD_CROP_SIZE / 2
-    dad[:, _SHIFT_XY] = (flame[:, _SHIFT_XY] - boxes[:, :2]) / half - 1
-    dad[:, _SHIFT_Z] = 0
+    dad[:, SHIFT_XY] = (flame[:, SHIFT_XY] - boxes[:, :2]) / half - 1
+    dad[:, SHIFT_Z] = 0
     dad[:, SCALE] = flame[:, SCALE] / half - 1
     return dad.astype(np.float32)
 

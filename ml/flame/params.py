@@ -8,9 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ml.records.heads import NUM_FLAME_PARAMETERS
+
 NUM_SHAPE = 300
 NUM_EXPRESSION = 100
-NUM_PARAMETERS = 413
+NUM_PARAMETERS = NUM_FLAME_PARAMETERS
 
 SHAPE = slice(0, 300)
 """Shape coefficients, about N(0, 1)."""
@@ -22,6 +24,10 @@ ROTATION = slice(403, 409)
 """Head rotation: first two columns of the matrix, FLAME axes to image axes."""
 TRANSLATION = slice(409, 412)
 """Translation, px; z carries no meaning and is 0."""
+SHIFT_XY = slice(409, 411)
+"""The translation's x and y, px."""
+SHIFT_Z = 411
+"""The translation's z."""
 SCALE = slice(412, 413)
 """Pixels per metre."""
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+FRONTAL_6D = (1.0, 0.0, 0.0, 0.0, -1.0, 0.0)
+"""A head that faces the camera: the first two columns of diag(1, -1, -1)."""
+
 
 def matrix_from_6d(rotation_6d: Tensor) -> Tensor:
     """Rotation matrices whose first two columns are the orthonormalised halves of the input.

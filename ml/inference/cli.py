@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ml.inference.options import DRAW_METHODS, FORMATS, UNITS
+from ml.model.postprocess import OPERATING_SCORE
 
 DEFAULT_CHECKPOINT = "data/trained_model"
 Run = Callable[[argparse.Namespace], int]
@@ -64,7 +65,7 @@ def _add_detector(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     parser.add_argument("--runtime", default="torch", choices=("torch", "onnxruntime"))
     parser.add_argument(
-        "--score", type=float, metavar="S", help="least score (0.3, or the model's)"
+        "--score", type=float, metavar="S", help=f"least score ({OPERATING_SCORE}, or the model's)"
     )
     parser.add_argument("--iou", type=float, metavar="I", help="most overlap (the model's)")
     parser.add_argument("--batch-size", type=int, default=8, metavar="N", help="(%(default)s)")

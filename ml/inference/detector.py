@@ -13,7 +13,7 @@ from ml.inference.flip import FlipAveraged
 from ml.inference.heads import HeadShapes
 from ml.inference.loading import load_detector
 from ml.inference.results import PredictionResult
-from ml.inference.runtimes import RuntimeName, UnusableModel, pick_device
+from ml.inference.runtimes import RuntimeName, UnusableModel
 from ml.inference.sources import (
     Source,
     count_images,
@@ -22,12 +22,12 @@ from ml.inference.sources import (
     is_video,
     read_images,
 )
-from ml.model.postprocess import PostprocessConfig
+from ml.model.postprocess import OPERATING_SCORE, PostprocessConfig
 from ml.records.exclusions import Exclusions
+from ml.records.models import choose_device
 from ml.records.progress import progress
 
 HEAD_MODEL_NAME = "head_model.npz"
-SHOWN_SCORE = 0.3
 """Heads below are not shown unless asked for; the operating score of the benchmark. Models trained
 here store a far lower threshold, because average precision counts unsure heads too."""
 
@@ -64,7 +64,7 @@ class HeadDetector:
                 `head_model`; without any there are boxes and parameters, but no vertices.
             device: auto, cpu, cuda or cuda:N.
             runtime: torch or onnxruntime.
-            score_threshold: heads below are dropped; if left out `SHOWN_SCORE`, or the model's
+            score_threshold: heads below are dropped; if left out `OPERATING_SCORE`, or the model's
                 own value where that is higher.
             iou_threshold: of heads that overlap more the best stays; the model's own value if left
                 out.
@@ -82,10 +82,10 @@ class HeadDetector:
         checkpoint = Path(checkpoint)
         if batch_size < 1:
             raise ValueError(f"batch_size: expected at least 1, got {batch_size}")
-        self._predictor = load_detector(checkpoint, pick_device(device), None, runtime)
+        self._predictor = load_detector(checkpoint, choose_device(device), None, runtime)
         stored = self._predictor.postprocessing
         if score_threshold is None:
-            score_threshold = max(SHOWN_SCORE, stored.score_threshold)
+            score_threshold = max(OPERATING_SCORE, stored.score_threshold)
         self.postprocessing = _with(
             stored,
             score_threshold=score_threshold,

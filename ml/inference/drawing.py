@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 
 from ml.flame.geometry import HeadGeometry
+from ml.flame.params import SCALE
 from ml.imaging.rasterizer import rasterize, vertex_normals
 from ml.records.heads import Heads
 
@@ -56,7 +57,7 @@ def draw_heads(
     if geometry is None and set(styles) != {"box"}:
         raise ValueError(f"draw_heads: styles {styles} need a head model's geometry, got None")
     canvas = image_rgb.copy()
-    posed = np.isfinite(heads.flame).all(axis=1) & (heads.flame[:, 412] > 0)
+    posed = np.isfinite(heads.flame).all(axis=1) & (heads.flame[:, SCALE.start] > 0)
     for style in styles:
         if style == "mesh" and geometry is not None:
             canvas = _draw_meshes(canvas, heads, geometry, posed)
@@ -94,7 +95,7 @@ def _draw_meshes(
     canvas = image.astype(np.float32)
     vertices = geometry.vertices_xyz_px(heads.flame[posed])
     # Larger heads are taken to be nearer: the parameters carry no depth between heads.
-    order = np.argsort(heads.flame[posed][:, 412])
+    order = np.argsort(heads.flame[posed][:, SCALE.start])
     colours = np.array([COLOURS[i % len(COLOURS)] for i in np.flatnonzero(posed)], np.float32)
     for index in order:
         mesh = np.ascontiguousarray(vertices[index], np.float32)

@@ -52,29 +52,6 @@ class Runtime(Protocol):
         ...
 
 
-def pick_device(name: str) -> torch.device:
-    """The device of a name.
-
-    Args:
-        name: `auto` for a GPU if there is one, else a torch device such as `cpu` or `cuda:1`.
-
-    Returns:
-        The device.
-
-    Raises:
-        ValueError: there is no such device here.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ValueError(f"device: expected auto, cpu, cuda or cuda:N, got {name!r}") from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"device {name!r}: torch sees no GPU here; use device='cpu'")
-    return device
-
-
 class TorchRuntime:
     """The network in torch: fused, channels last, FLAME branches at kept heads only."""
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ml.flame.rotation import FRONTAL_6D
 from ml.model.blocks import Norm, SeqConvBNAct, build_block
 from ml.model.cells import Cells, cell_windows, values_at
 from ml.model.config import HeadConfig
@@ -16,8 +17,6 @@ STRIDES = (8, 16, 32)
 
 PRIOR_SCORE = 0.01
 """Score of every anchor before training, so that the background does not swamp the first steps."""
-
-_FRONTAL_6D = (1.0, 0.0, 0.0, 0.0, -1.0, 0.0)
 
 
 class ScaleHead(nn.Module):
@@ -139,7 +138,7 @@ class ScaleHead(nn.Module):
             last = self.flame_rotation_pred[-1]
             assert isinstance(last, nn.Conv2d)
             assert last.bias is not None
-            last.bias.copy_(torch.tensor(_FRONTAL_6D))
+            last.bias.copy_(torch.tensor(FRONTAL_6D))
 
 
 def _branch(

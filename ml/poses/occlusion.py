@@ -9,9 +9,6 @@ import numpy as np
 
 from ml.poses.figure import FACE_NORMALS, HEAD_RADIUS_M, Figure
 
-DRAWING_THRESHOLD: Final = 0.3
-"""Keypoints below this confidence are not drawn (facts of the pose drawing)."""
-
 _L_SHOULDER, _R_SHOULDER, _L_HIP, _R_HIP = 5, 6, 11, 12
 # Two more points than COCO has: between the shoulders and between the hips.
 _CHEST, _PELVIS = 17, 18

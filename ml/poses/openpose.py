@@ -25,6 +25,8 @@ PALETTE: Final = (
 
 MIN_CONFIDENCE: Final = 0.3
 JOINT_RADIUS_PX: Final = 8.0
+_REFERENCE_PX: Final = 1024
+"""Shorter side of the images on which the released adapters were trained with that radius."""
 LIMB_BRIGHTNESS: Final = 0.6
 
 
@@ -49,6 +51,19 @@ def to_openpose(keypoints: np.ndarray) -> np.ndarray:
         )
     neck = keypoints[..., 5:7, :].mean(axis=-2, keepdims=True)
     return np.concatenate([keypoints, neck], axis=-2)[..., list(OPENPOSE_FROM_COCO), :]
+
+
+def joint_radius(width: int, height: int) -> float:
+    """Radius of joints for an image of a given size, as large a part of it as in training.
+
+    Args:
+        width: px.
+        height: px.
+
+    Returns:
+        8 px at a shorter side of 1024 px, in proportion elsewhere, at least 1 px.
+    """
+    return max(1.0, JOINT_RADIUS_PX * min(width, height) / _REFERENCE_PX)
 
 
 def draw_openpose(

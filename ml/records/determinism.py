@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -32,3 +34,17 @@ def seed_all(seed: int) -> None:
     """
     torch.manual_seed(seed)
     random.seed(seed)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Run torch on one thread: the order of a sum, and so its last bit, depends on their number.
+
+    Shards are what runs in parallel.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

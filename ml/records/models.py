@@ -182,12 +182,21 @@ def choose_device(name: str) -> torch.device:
 
     Returns:
         For `auto` the GPU when there is one.
+
+    Raises:
+        ValueError: there is no such device here.
     """
     import torch
 
-    if name != "auto":
-        return torch.device(name)
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ValueError(f"device: expected auto, cpu, cuda or cuda:N, got {name!r}") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"device {name!r}: torch sees no GPU here; use device='cpu'")
+    return device
 
 
 def hash_model(location: Path) -> str:

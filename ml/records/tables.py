@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 
 from ml.records.atomic import atomic_write
 from ml.records.files import check_regular, is_environment
+from ml.records.heads import NUM_FLAME_PARAMETERS
 from ml.records.limits import MAX_TABLE_BYTES, check_limit
 from ml.records.workspace import Workspace
 
@@ -191,7 +192,10 @@ TRUTH = TableSpec(
         ),
         Column("inside", "float32", "share of the head inside the image, 0 to 1"),
         Column(
-            "flame", "float32", "413 parameters, image frame, px; see ml.flame.params", length=413
+            "flame",
+            "float32",
+            "413 parameters, image frame, px; see ml.flame.params",
+            length=NUM_FLAME_PARAMETERS,
         ),
         Column("skin_tone", "int8", "Monk scale, 1 to 10"),
         Column("hair_style", "str", "from ml.captions.scene"),
@@ -209,7 +213,13 @@ HEADS = TableSpec(
         _SPLIT,
         _BBOX,
         Column("score", "float32", "detector's confidence, 0 to 1"),
-        Column("flame", "float32", "413 parameters, image frame, px", length=413, nullable=True),
+        Column(
+            "flame",
+            "float32",
+            "413 parameters, image frame, px",
+            length=NUM_FLAME_PARAMETERS,
+            nullable=True,
+        ),
         Column(
             "flame_status",
             "str",
@@ -271,7 +281,7 @@ CROPS = TableSpec(
         Column("width", "int16", "px"),
         Column("height", "int16", "px"),
         _BBOX,
-        Column("flame", "float32", "413 parameters, crop frame, px", length=413),
+        Column("flame", "float32", "413 parameters, crop frame, px", length=NUM_FLAME_PARAMETERS),
         Column("visible", "float32", "share of the head that is seen, 0 to 1"),
         Column("seed", "int64", "the crop's seed"),
     ),

@@ -13,6 +13,7 @@ import pandas as pd
 
 from ml.labels.coco import HEAD_CATEGORY_ID, HEAD_CATEGORY_NAME
 from ml.records.atomic import atomic_write, temporary_path, write_bytes
+from ml.records.heads import NUM_FLAME_PARAMETERS
 from ml.records.tables import Column, TableSpec, TableWriter, table_writer
 from ml.release.source import DatasetItem
 
@@ -20,7 +21,7 @@ PARAMETERS: Final = TableSpec(
     "coco_parameters",
     (
         Column("annotation_id", "int64", "the annotation's id in the split's JSON"),
-        Column("flame", "float32", "413 parameters, image frame, px", length=413),
+        Column("flame", "float32", "413 parameters, image frame, px", length=NUM_FLAME_PARAMETERS),
     ),
     key=("annotation_id",),
 )

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -13,19 +11,21 @@ import torch
 from numpy.typing import NDArray
 
 from ml.annotation.backends import RegressorConfig, cut_crops, load_flame_regressor
-from ml.annotation.drawing import draw_heads
+from ml.annotation.drawing import draw_pseudo_labels
 from ml.annotation.regressor import FlameRegressor
 from ml.box_detection import load_box_detector
 from ml.box_detection.base import HeadBoxDetector, select_detections
 from ml.flame.frames import crop_to_image
 from ml.flame.geometry import HeadGeometry
 from ml.flame.head_model import HeadModel
+from ml.flame.params import SCALE
 from ml.imaging.grids import contact_sheet
 from ml.imaging.io import encode_jpeg
 from ml.imaging.reading import read_image
 from ml.records import reasons
 from ml.records.atomic import write_bytes
 from ml.records.config import StageConfig
+from ml.records.determinism import one_thread
 from ml.records.exclusions import Exclusions
 from ml.records.progress import progress
 from ml.records.report import StageReport
@@ -180,7 +180,7 @@ def annotate_shard(
     found: list[ImageHeads] = []
     previews: list[NDArray[np.uint8]] = []
     geometry = HeadGeometry(annotator.head_model)
-    with single_thread(), ShardReader(ws.stage_dir("images") / f"{shard}.tar") as reader:
+    with one_thread(), ShardReader(ws.stage_dir("images") / f"{shard}.tar") as reader:
         starts = range(0, len(images), config.images_per_batch)
         for start in progress(starts, f"{STAGE} {shard}"):
             rows = images.iloc[start : start + config.images_per_batch]
@@ -215,20 +215,6 @@ def _images_table(found: list[ImageHeads]) -> pd.DataFrame:
         for heads in found
     ]
     return pd.DataFrame(rows) if rows else empty_table(ANNOTATED_IMAGES)
-
-
-@contextmanager
-def single_thread() -> Iterator[None]:
-    """Run torch on one thread, so that sums and hence bytes do not depend on the machine.
-
-    Shards are what runs in parallel.
-    """
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _read_images(
@@ -309,7 +295,7 @@ def is_valid_flame(flame: NDArray[np.floating]) -> bool:
     Args:
         flame: (413,).
     """
-    return bool(np.isfinite(flame).all() and flame[412] > 0)
+    return bool(np.isfinite(flame).all() and (flame[SCALE] > 0).all())
 
 
 def describe_invalid(flame: NDArray[np.floating]) -> str:
@@ -324,7 +310,7 @@ def describe_invalid(flame: NDArray[np.floating]) -> str:
     wrong = np.flatnonzero(~np.isfinite(flame))
     if len(wrong):
         return f"flame[{wrong[0]}] is {flame[wrong[0]]}, expected a finite number"
-    return f"flame[412] (scale) is {flame[412]}, expected > 0"
+    return f"flame[{SCALE.start}] (scale) is {flame[SCALE.start]}, expected > 0"
 
 
 def _longer_sides(boxes_xyxy: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -338,7 +324,7 @@ def _draw_previews(
     num_wanted: int,
 ) -> list[NDArray[np.uint8]]:
     return [
-        draw_heads(batch[heads.sample_id][1], heads.boxes_xyxy, heads.flame, geometry)
+        draw_pseudo_labels(batch[heads.sample_id][1], heads.boxes_xyxy, heads.flame, geometry)
         for heads in found[: max(0, num_wanted)]
     ]
 

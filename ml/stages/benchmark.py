@@ -22,6 +22,7 @@ from ml.imaging.io import encode_jpeg
 from ml.inference.drawing import draw_heads
 from ml.inference.flip import FlipAveraged
 from ml.inference.predictor import HeadPredictor
+from ml.model.postprocess import OPERATING_SCORE
 from ml.records.atomic import write_bytes, write_json
 from ml.records.config import StageConfig
 from ml.records.determinism import prepare_torch
@@ -45,7 +46,7 @@ class BenchmarkConfig(StageConfig):
 
     limits: LabelLimits = LabelLimits()
     """Which true heads are not asked for."""
-    operating_score: float = 0.3
+    operating_score: float = OPERATING_SCORE
     """Confidence from which a prediction counts outside average precision."""
     batch_size: int = 16
     """Images predicted at once."""

@@ -12,7 +12,7 @@ from ml.imaging.grids import contact_sheet
 from ml.imaging.io import encode_jpeg
 from ml.poses.config import PosesConfig
 from ml.poses.figure import HEAD_RADIUS_M, looks_like_child
-from ml.poses.openpose import JOINT_RADIUS_PX, draw_openpose
+from ml.poses.openpose import draw_openpose, joint_radius
 from ml.poses.sampler import STAGE, ImplausiblePose, sample_pose
 from ml.poses.skeleton import PoseSample
 from ml.records import reasons
@@ -24,8 +24,6 @@ from ml.records.tables import POSES, empty_table, write_table
 from ml.records.workspace import Workspace
 
 _PREVIEW_CELL_PX: Final = 192
-_DRAWING_REFERENCE_PX: Final = 1024
-"""Picture side for which the drawing's joint radius of 8 px is meant."""
 
 
 def pose_ids(ws: Workspace, shard: str) -> list[str]:
@@ -119,10 +117,9 @@ def _draw_sample(sample: PoseSample) -> np.ndarray:
     """(H, W, 3) uint8 RGB skeletons at twice the picture's size."""
     zoom = 2
     width, height = zoom * sample.width, zoom * sample.height
-    radius = JOINT_RADIUS_PX * max(width, height) / _DRAWING_REFERENCE_PX
     far_to_near = sorted(sample.people, key=lambda person: -person.depth)
     keypoints = np.stack([person.keypoints * (zoom, zoom, 1) for person in far_to_near])
-    canvas = draw_openpose(keypoints, width, height, joint_radius_px=radius)
+    canvas = draw_openpose(keypoints, width, height, joint_radius_px=joint_radius(width, height))
     for person in far_to_near:
         if person.head_rotation is None or person.head_centre_m is None or not person.is_3d:
             continue

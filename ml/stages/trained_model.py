@@ -31,7 +31,7 @@ from ml.model.config import ModelSize
 from ml.model.encoders import EncoderName
 from ml.model.fusing import count_parameters
 from ml.model.losses import HeadLoss, LossConfig
-from ml.model.postprocess import PostprocessConfig, postprocess
+from ml.model.postprocess import OPERATING_SCORE, PostprocessConfig, postprocess
 from ml.records.atomic import write_json, write_text
 from ml.records.config import StageConfig
 from ml.records.determinism import prepare_torch
@@ -59,7 +59,6 @@ STAGE = "trained_model"
 #: Columns that dvc.yaml plots.
 HISTORY_COLUMNS = ("epoch", "train/loss", "val/ap50", "val/rotation_deg")
 #: Predictions under this score are not drawn.
-SHOWN_SCORE = 0.3
 
 
 class TrainedModelConfig(StageConfig):
@@ -326,7 +325,7 @@ class GridDrawing:
         assert isinstance(module, HeadDetectorModule)
         pixels = torch.from_numpy(np.stack(self._items).transpose(0, 3, 1, 2).copy())
         outputs = module.model(pixels.to(module.device))
-        shown = PostprocessConfig(score_threshold=SHOWN_SCORE)
+        shown = PostprocessConfig(score_threshold=OPERATING_SCORE)
         heads = postprocess(outputs, [Letterbox()] * len(self._items), shown)
         drawn = [
             draw_heads(image, of_image, self._geometry, ("mesh", "box"))

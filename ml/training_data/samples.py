@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from ml.flame.params import SCALE
 from ml.imaging.io import UnreadableImage, decode_image
 from ml.imaging.reading import read_image
 from ml.records import reasons
@@ -277,7 +278,7 @@ def _label_problem(labels: HeadLabels | None) -> str | None:
     if (sides <= 0).any():
         head = int(np.argmax((sides <= 0).any(axis=1)))
         return f"head {head}: box {labels.boxes_xyxy[head].tolist()} has no area"
-    scale = labels.flame[labels.flame_valid, 412]
+    scale = labels.flame[labels.flame_valid, SCALE]
     if (scale <= 0).any():
         return f"scale must be > 0 px/m, got {scale.min():g}"
     return None

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from ml.flame.params import ROTATION, SCALE, SHIFT_XY, SHIFT_Z
 from ml.imaging.letterbox import PADDING_VALUE
 
 Image = NDArray[np.uint8]
@@ -104,12 +105,13 @@ class Similarity:
                     "needed; pass `mirror`, or set the flip probability to 0"
                 )
             moved = np.array(mirror(flame), np.float64)
-            moved[:, 409] += self.mirror_width
+            moved[:, SHIFT_XY.start] += self.mirror_width
         turn = self.rotation().T
-        for first in (403, 406):
+        for first in (ROTATION.start, ROTATION.start + 3):
             moved[:, first : first + 2] = moved[:, first : first + 2] @ turn
-        moved[:, 409:411] = self.zoom * moved[:, 409:411] @ turn + np.asarray(self.shift)
-        moved[:, 411:413] *= self.zoom
+        moved[:, SHIFT_XY] = self.zoom * moved[:, SHIFT_XY] @ turn + np.asarray(self.shift)
+        moved[:, SHIFT_Z] *= self.zoom
+        moved[:, SCALE] *= self.zoom
         return moved.astype(np.float32)
 
     def boxes(self, boxes_xyxy: Array, outlines: Array) -> NDArray[np.float32]:

@@ -17,9 +17,10 @@ from torch.utils.data import DataLoader, Dataset
 
 from ml.flame.head_model import HeadModel
 from ml.flame.pncc import pncc_map
-from ml.generation.renderer.people import head_kit, one_thread
+from ml.generation.renderer.people import head_kit
 from ml.imaging.io import UnreadableImage, decode_image
 from ml.records import reasons
+from ml.records.determinism import one_thread
 from ml.records.exclusions import Exclusions
 from ml.records.ids import sample_rng
 from ml.records.shards import DamagedSample, ShardReader
@@ -191,7 +192,7 @@ class PairDataset(Dataset[PairItem]):
                 f"{self._stage}: {pair.sample_id} cannot be read: {error}; rerun the stage images"
             ) from error
         kit = head_kit(self._head_model)
-        with one_thread():
+        with one_thread(), torch.inference_mode():
             vertices = kit.layer.vertices_in_image(torch.from_numpy(pair.flames)).numpy()
         condition = pncc_map(list(vertices), self._head_model, *image.shape[:2])
         return _middle(image, self._size), _middle(condition, self._size)

@@ -13,15 +13,14 @@ from ml.flame.head_model import HeadModel
 from ml.flame.pncc import draw_pncc, drawn_faces
 from ml.generation.config import HeadVariation
 from ml.generation.generator import GenerationRequest
-from ml.generation.renderer.people import draw_flame, head_kit, one_thread
+from ml.generation.renderer.people import draw_flame, head_kit
 from ml.generation.renderer.renderer import require_posed
-from ml.generation.renderer.truth import TruthHead, head_extents
-from ml.imaging.rasterizer import Float32Array, Int32Array, rasterize
-from ml.poses.openpose import JOINT_RADIUS_PX, draw_openpose
+from ml.generation.renderer.truth import TruthHead, head_extents, silhouette
+from ml.imaging.rasterizer import Float32Array, Int32Array
+from ml.poses.openpose import draw_openpose, joint_radius
 from ml.poses.skeleton import PoseSample
+from ml.records.determinism import one_thread
 
-_REFERENCE_PX: Final = 1024
-"""Shorter side of a picture for which the drawing's joint radius of 8 px is meant."""
 _SOLO_SIDE: Final = 160
 """Longest side, px, at which a head is drawn alone to measure what hides it."""
 UNKNOWN: Final = "unknown"
@@ -55,12 +54,11 @@ def openpose_condition(pose: PoseSample, reverse_channels: bool) -> Condition:
     """
     far_to_near = sorted(pose.people, key=lambda person: -person.depth)
     keypoints = np.stack([person.keypoints for person in far_to_near])
-    radius = max(1.0, JOINT_RADIUS_PX * min(pose.width, pose.height) / _REFERENCE_PX)
     image = draw_openpose(
         keypoints,
         pose.width,
         pose.height,
-        joint_radius_px=radius,
+        joint_radius_px=joint_radius(pose.width, pose.height),
         reverse_channels=reverse_channels,
     )
     return Condition(image, ())
@@ -88,7 +86,7 @@ def pncc_condition(
     pose = request.pose
     require_posed(pose)
     flames = np.stack([draw_flame(p, variation, request.rng) for p in pose.people])
-    with one_thread():
+    with one_thread(), torch.inference_mode():
         tensor = head_kit(head_model).layer.vertices_in_image(torch.from_numpy(flames))
     vertices = list(tensor.numpy())
     order = [float(person.depth) for person in pose.people]
@@ -109,7 +107,9 @@ def _heads(
     for index, extent in enumerate(head_extents(shown, len(vertices))):
         if extent.count == 0:
             continue
-        area, inside = _alone(vertices[index], faces, shown.shape[0], shown.shape[1])
+        area, inside = silhouette(
+            vertices[index], faces.astype(np.int32), *shown.shape, longest=_SOLO_SIDE
+        )
         box = [extent.left, extent.top, extent.right - extent.left, extent.bottom - extent.top]
         heads.append(
             TruthHead(
@@ -125,22 +125,3 @@ def _heads(
             )
         )
     return heads
-
-
-def _alone(
-    vertices_px: np.ndarray, faces: np.ndarray, height: int, width: int
-) -> tuple[float, float]:
-    """Area of a head that nothing hides, px, and the share of it inside the picture."""
-    used = vertices_px[np.unique(faces)]
-    low, high = used[:, :2].min(axis=0), used[:, :2].max(axis=0)
-    scale = min(1.0, _SOLO_SIDE / max(float((high - low).max()), 1.0))
-    moved = np.array(vertices_px, np.float32)
-    moved[:, :2] = (moved[:, :2] - low) * np.float32(scale)
-    rows, columns = (max(int(np.ceil(side * scale)), 1) for side in (high - low)[::-1])
-    face_index, _, _ = rasterize(moved, faces.astype(np.int32), rows, columns)
-    y, x = np.nonzero(face_index >= 0)
-    if len(x) == 0:
-        return 0.0, 0.0
-    px, py = (x + 0.5) / scale + low[0], (y + 0.5) / scale + low[1]
-    inside = (px >= 0) & (py >= 0) & (px < width) & (py < height)
-    return len(x) / scale**2, float(inside.mean())

@@ -18,8 +18,8 @@ from ml.generation.diffusion.conditions import Condition, openpose_condition, pn
 from ml.generation.diffusion.pipelines import LoadedPipeline, load_pipeline
 from ml.generation.diffusion.texts import TextEmbedding, TextEncoder
 from ml.generation.generator import GeneratedSample, GenerationRequest, NotGenerated
-from ml.generation.renderer.people import one_thread
 from ml.records import reasons
+from ml.records.determinism import one_thread
 
 logger = logging.getLogger(__name__)
 
@@ -162,7 +162,7 @@ class DiffusionGenerator:
         image = torch.from_numpy(conditions).permute(0, 3, 1, 2).float() / 255.0
         # On the CPU the numbers of a seed are the same for every device.
         generators = [torch.Generator("cpu").manual_seed(job.request.seed) for job in jobs]
-        with one_thread():
+        with one_thread(), torch.inference_mode():
             result = loaded.pipe(
                 **self._embeddings([job.request for job in jobs]),
                 image=image.to(loaded.device),

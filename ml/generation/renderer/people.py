@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -26,6 +24,7 @@ from ml.generation.renderer.materials import MaterialTable
 from ml.generation.renderer.meshes import Mesh, join
 from ml.imaging.rasterizer import Float32Array
 from ml.poses.skeleton import Person
+from ml.records.determinism import one_thread
 
 
 @dataclass(frozen=True)
@@ -46,18 +45,6 @@ class PersonMeshes:
     ragged: Mesh
 
 
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Run torch on one thread: the order of a sum, and so its last bit, depends on their number."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with torch.inference_mode():
-            yield
-    finally:
-        torch.set_num_threads(before)
-
-
 @lru_cache(maxsize=2)
 def head_kit(head_model: HeadModel) -> HeadKit:
     """Prepare a head model once a process.
@@ -69,7 +56,7 @@ def head_kit(head_model: HeadModel) -> HeadKit:
         Its kit.
     """
     layer = FlameLayer(head_model)
-    with one_thread():
+    with one_thread(), torch.inference_mode():
         zero = torch.zeros(1, NUM_PARAMETERS)
         template = layer.vertices(zero)[0].numpy()
         landmarks = layer.landmarks(zero)[0].numpy()
@@ -126,7 +113,7 @@ def deform(kit: HeadKit, flames: Float32Array, variation: HeadVariation) -> Floa
     tensor = torch.from_numpy(np.ascontiguousarray(flames))
     shape = tensor[:, SHAPE][:, : variation.num_shape]
     expression = tensor[:, EXPRESSION][:, : variation.num_expression]
-    with one_thread():
+    with one_thread(), torch.inference_mode():
         vertices = kit.layer(shape, expression, tensor[:, JAW])
     return np.ascontiguousarray(vertices.numpy())
 

@@ -29,13 +29,13 @@ from ml.generation.renderer.people import (
     deform,
     draw_flame,
     head_kit,
-    one_thread,
     person_meshes,
 )
 from ml.generation.renderer.shading import Visibility, shade
 from ml.generation.renderer.truth import TruthHead, head_extents, solo_share
 from ml.imaging.rasterizer import Float32Array, Int32Array, rasterize
 from ml.poses.skeleton import PoseSample
+from ml.records.determinism import one_thread
 
 _DEPTH_GAP_M = 0.55
 """Distance between persons that follow one another in depth, metres of the nearer one."""
@@ -123,7 +123,7 @@ def render_pncc(sample: RenderedSample, pose: PoseSample, head_model: HeadModel)
     Returns:
         (H, W, 3) uint8 RGB.
     """
-    with one_thread():
+    with one_thread(), torch.inference_mode():
         vertices = head_kit(head_model).layer.vertices_in_image(torch.from_numpy(sample.flames))
     order = [float(person.depth) for person in pose.people]
     return pncc_map(list(vertices.numpy()), head_model, pose.height, pose.width, order)

@@ -85,13 +85,32 @@ def solo_share(meshes: Sequence[Mesh], height: int, width: int) -> tuple[float, 
     if len(triangles) == 0:
         return 0.0, 0.0
     soup = triangles.reshape(-1, 3)
-    low = np.array([soup[:, 0].min(), soup[:, 1].min()])
-    high = np.array([soup[:, 0].max(), soup[:, 1].max()])
-    scale = min(1.0, _SOLO_SIDE / max(float((high - low).max()), 1.0))
-    soup[:, :2] = (soup[:, :2] - low) * np.float32(scale)
-    rows, columns = (max(int(np.ceil(v * scale)), 1) for v in (high - low)[::-1])
     faces = np.arange(len(soup), dtype=np.int32).reshape(-1, 3)
-    face_index, _, _ = rasterize(soup, faces, rows, columns)
+    return silhouette(soup, faces, height, width, _SOLO_SIDE)
+
+
+def silhouette(
+    points: Float32Array, faces: Int32Array, height: int, width: int, longest: int
+) -> tuple[float, float]:
+    """Area of a surface that nothing hides, drawn alone.
+
+    Args:
+        points: (N, 3) float32 px, z away from the camera.
+        faces: (F, 3) int32, at least one.
+        height: of the image, px.
+        width: of the image, px.
+        longest: side, px, to which a larger surface is reduced for drawing.
+
+    Returns:
+        Area in px, and the fraction of it that lies inside the image.
+    """
+    used = points[np.unique(faces)]
+    low, high = used[:, :2].min(axis=0), used[:, :2].max(axis=0)
+    scale = min(1.0, longest / max(float((high - low).max()), 1.0))
+    moved = np.array(points, np.float32)
+    moved[:, :2] = (moved[:, :2] - low) * np.float32(scale)
+    rows, columns = (max(int(np.ceil(side * scale)), 1) for side in (high - low)[::-1])
+    face_index, _, _ = rasterize(moved, faces, rows, columns)
     y, x = np.nonzero(face_index >= 0)
     if len(x) == 0:
         return 0.0, 0.0

@@ -5,13 +5,13 @@ import pytest
 
 from ml.poses.figure import sample_figure
 from ml.poses.occlusion import (
-    DRAWING_THRESHOLD,
     PlacedFigure,
     confidences,
     covers,
     hidden_share,
     inside_share,
 )
+from ml.poses.openpose import MIN_CONFIDENCE
 from ml.records.ids import sample_rng
 
 
@@ -63,14 +63,14 @@ def test_face_away_from_the_camera_is_hidden():
     rng = sample_rng(5, "test", "confidence")
     (front,) = confidences([toward], 256, 256, rng)
     (back,) = confidences([away], 256, 256, rng)
-    assert (front[:3] > DRAWING_THRESHOLD).all()
-    assert (back[:3] < DRAWING_THRESHOLD).all()
+    assert (front[:3] > MIN_CONFIDENCE).all()
+    assert (back[:3] < MIN_CONFIDENCE).all()
 
 
 def test_profile_hides_the_far_ear_and_eye():
     person = place(100.0, yaw=80.0)  # nose to the image's left: the head's right side is far
     (confidence,) = confidences([person], 256, 256, sample_rng(5, "test", "profile"))
-    assert confidence[4] < DRAWING_THRESHOLD < confidence[3]
+    assert confidence[4] < MIN_CONFIDENCE < confidence[3]
 
 
 def test_outside_is_zero_and_covered_by_others_is_low():

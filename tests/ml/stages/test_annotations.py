@@ -10,11 +10,12 @@ import torch
 from ml.flame.geometry import HeadGeometry
 from ml.flame.head_model import HeadModel
 from ml.imaging.io import encode_jpeg
+from ml.records.determinism import one_thread
 from ml.records.exclusions import TooManyExcluded, read_exclusions
 from ml.records.shards import shard_writer
 from ml.records.tables import HEADS, IMAGES, read_table, stack, write_table
 from ml.records.workspace import Workspace
-from ml.stages.annotations import STAGE, AnnotationsConfig, Annotator, annotate_shard, single_thread
+from ml.stages.annotations import STAGE, AnnotationsConfig, Annotator, annotate_shard
 
 SHARD = "shard-00000"
 CONFIG = AnnotationsConfig(images_per_batch=2, max_drop_rate=0.5)
@@ -305,7 +306,7 @@ def test_missing_shard_says_which_stage_to_run(tmp_path: Path, annotator: Annota
 
 def test_single_thread_is_given_back() -> None:
     before = torch.get_num_threads()
-    with pytest.raises(ZeroDivisionError), single_thread():
+    with pytest.raises(ZeroDivisionError), one_thread():
         assert torch.get_num_threads() == 1
         raise ZeroDivisionError
     assert torch.get_num_threads() == before

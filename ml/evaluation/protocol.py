@@ -23,8 +23,7 @@ from ml.evaluation.metrics import (
 )
 from ml.flame.geometry import HeadGeometry
 from ml.imaging.matching import match_heads
-from ml.model.postprocess import OPERATING_SCORE
-from ml.records.heads import Heads
+from ml.records.heads import OPERATING_SCORE, Heads
 
 ANGLES = ("pitch", "yaw", "roll")
 # Predictions under this confidence enter the average precision but no other figure: they are not

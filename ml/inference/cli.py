@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ml.inference.options import DRAW_METHODS, FORMATS, UNITS
-from ml.model.postprocess import OPERATING_SCORE
+from ml.records.heads import OPERATING_SCORE
 
 DEFAULT_CHECKPOINT = "data/trained_model"
 Run = Callable[[argparse.Namespace], int]

@@ -22,8 +22,9 @@ from ml.inference.sources import (
     is_video,
     read_images,
 )
-from ml.model.postprocess import OPERATING_SCORE, PostprocessConfig
+from ml.model.postprocess import PostprocessConfig
 from ml.records.exclusions import Exclusions
+from ml.records.heads import OPERATING_SCORE
 from ml.records.models import choose_device
 from ml.records.progress import progress
 

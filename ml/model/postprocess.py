@@ -17,9 +17,6 @@ from ml.model.outputs import RawOutputs
 from ml.records.config import StageConfig
 from ml.records.heads import Heads
 
-OPERATING_SCORE = 0.3
-"""From this score on a head is shown, and counts outside average precision."""
-
 
 class PostprocessConfig(StageConfig):
     """Which predictions become heads; defaults are those of the published detector."""

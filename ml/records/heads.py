@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 NUM_FLAME_PARAMETERS = 413
+OPERATING_SCORE = 0.3
+"""From this score on a head is shown, and counts outside average precision."""
 
 
 @dataclass(frozen=True)

@@ -22,12 +22,11 @@ from ml.imaging.io import encode_jpeg
 from ml.inference.drawing import draw_heads
 from ml.inference.flip import FlipAveraged
 from ml.inference.predictor import HeadPredictor
-from ml.model.postprocess import OPERATING_SCORE
 from ml.records.atomic import write_bytes, write_json
 from ml.records.config import StageConfig
 from ml.records.determinism import prepare_torch
 from ml.records.exclusions import Exclusions
-from ml.records.heads import Heads
+from ml.records.heads import OPERATING_SCORE, Heads
 from ml.records.ids import sample_rng
 from ml.records.progress import progress
 from ml.records.report import StageReport

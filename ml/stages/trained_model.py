@@ -31,12 +31,12 @@ from ml.model.config import ModelSize
 from ml.model.encoders import EncoderName
 from ml.model.fusing import count_parameters
 from ml.model.losses import HeadLoss, LossConfig
-from ml.model.postprocess import OPERATING_SCORE, PostprocessConfig, postprocess
+from ml.model.postprocess import PostprocessConfig, postprocess
 from ml.records.atomic import write_json, write_text
 from ml.records.config import StageConfig
 from ml.records.determinism import prepare_torch
 from ml.records.exclusions import Exclusions
-from ml.records.heads import Heads
+from ml.records.heads import OPERATING_SCORE, Heads
 from ml.records.report import StageReport
 from ml.records.tables import DATASET_HEADS, TRUTH, VERDICTS, read_stage, read_table
 from ml.records.workspace import Workspace

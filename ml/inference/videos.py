@@ -203,8 +203,9 @@ def _decoded(
                 report(f"the file is damaged: {text.strip()}")
         if packet is None:
             return
-        known = packet.pts is not None and packet.time_base is not None
-        which = f"the frame at {float(packet.pts * packet.time_base):.3f} s" if known else "a frame"
+        which = "a frame"
+        if packet.pts is not None and packet.time_base is not None:
+            which = f"the frame at {float(packet.pts * packet.time_base):.3f} s"
         if packet.is_corrupt:
             report(f"{which} is cut")
             continue

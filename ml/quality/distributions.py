@@ -36,7 +36,7 @@ def head_columns(heads: pd.DataFrame) -> Columns:
 
     box = vectors(heads["bbox_xywh"], 4)
     flame = vectors(heads["flame"], NUM_FLAME)
-    flame = flame[np.isfinite(flame).all(axis=1)].astype(np.float32)
+    flame = np.asarray(flame[np.isfinite(flame).all(axis=1)], np.float32)
     columns: Columns = {"head_px": np.sqrt(np.abs(box[:, 2] * box[:, 3]))}
     euler = HeadGeometry.euler_deg(flame) if len(flame) else np.zeros((0, 3))
     for index, name in ((1, "yaw_deg"), (0, "pitch_deg"), (2, "roll_deg")):

@@ -8,7 +8,7 @@ import zipfile
 import zlib
 from collections.abc import Collection
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import Any, BinaryIO, Final, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -114,7 +114,7 @@ def _read(
         check_zip(archive, size, limit * max(1, len(chosen)))
         for name, info in chosen.items():
             raw = bytearray(info.file_size)
-            with archive.open(info) as member:
+            with cast(zipfile.ZipExtFile, archive.open(info)) as member:
                 filled = member.readinto(raw) if raw else 0
                 while 0 < filled < len(raw):
                     more = member.readinto(memoryview(raw)[filled:])

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Literal
+from typing import Final, Literal, Self
 
 from ml.records.files import UnreadableFile, check_regular, is_environment
 from ml.records.limits import MAX_IMAGE_FILE_BYTES, MAX_TAR_HEADER_BYTES
@@ -58,7 +58,7 @@ class _Info(tarfile.TarInfo):
     """A member whose header is compared with the limits before tarfile acts on it."""
 
     @classmethod
-    def frombuf(cls, buf: bytes, encoding: str, errors: str) -> tarfile.TarInfo:
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
         """Read a header block.
 
         Raises:
@@ -195,7 +195,7 @@ class TarReader:
         except _DAMAGE as error:
             raise self._damaged(error) from error
         # tarfile remembers every member; nothing here grows with the tar.
-        self._tar.members.clear()
+        self._tar.members.clear()  # type: ignore[attr-defined]
         if info is not None and info.size < 0:
             # From an extended header: going on from there would never end.
             raise DamagedTar(f"{self._path.name}: a member claims {info.size} bytes", self.end)

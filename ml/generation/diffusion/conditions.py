@@ -107,8 +107,9 @@ def _heads(
     for index, extent in enumerate(head_extents(shown, len(vertices))):
         if extent.count == 0:
             continue
+        height, width = shown.shape
         area, inside = silhouette(
-            vertices[index], faces.astype(np.int32), *shown.shape, longest=_SOLO_SIDE
+            vertices[index], faces.astype(np.int32), height, width, longest=_SOLO_SIDE
         )
         box = [extent.left, extent.top, extent.right - extent.left, extent.bottom - extent.top]
         heads.append(

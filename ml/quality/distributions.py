@@ -49,7 +49,7 @@ def head_columns(heads: pd.DataFrame) -> Columns:
     return columns
 
 
-def from_frontal_deg(flame: NDArray[np.float32]) -> NDArray[np.float64]:
+def from_frontal_deg(flame: NDArray[np.floating]) -> NDArray[np.float64]:
     """Angles between heads and one that looks straight into the camera.
 
     Args:

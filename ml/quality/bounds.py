@@ -35,6 +35,8 @@ class CheckBounds(StageConfig):
 
     min_rows: int = Field(ge=1)
     """Statistics of fewer rows are left alone: they say nothing of the whole."""
+    random_models: bool = False
+    """The models' weights are random, as in a rehearsal: what they label need fit no head."""
     drift: DriftBounds
     bounds: dict[str, dict[str, Bound | None]]
     """Group -> statistic -> lowest and highest value; null where the profile judges none."""

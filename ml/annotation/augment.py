@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ml.records.config import StageConfig
+from ml.records.config import Count, Fraction, NonNegative, StageConfig
 from ml.training_data.augmentation import AugmentConfig, Similarity, change_look
 
 Image = NDArray[np.uint8]
@@ -21,25 +21,25 @@ LOOK = AugmentConfig(colour=0.7, hue=6.0, blur=0.1, blur_sigma_px=1.5, noise=0.1
 class CropAugmentConfig(StageConfig):
     """Strength of every random change of a training crop; probabilities are per crop."""
 
-    shift: float = 0.06
+    shift: Fraction = 0.06
     """Largest shift of the crop along each axis, as a share of the box's longer side."""
-    zoom: float = 0.12
+    zoom: NonNegative = 0.12
     """Largest relative change of the crop's side, as exp(+-zoom)."""
-    rotation_deg: float = 20.0
+    rotation_deg: NonNegative = 20.0
     """Largest rotation in the image plane."""
-    flip: float = 0.5
+    flip: Fraction = 0.5
     """Probability of mirroring."""
-    low_resolution: float = 0.5
+    low_resolution: Fraction = 0.5
     """Probability of scaling down and up again, as crops of small heads are."""
-    smallest_side_px: int = 20
+    smallest_side_px: Count = 20
     """Smallest side of the whole crop in between."""
-    occlusion: float = 0.15
+    occlusion: Fraction = 0.15
     """Probability of a patch of one colour over part of the crop."""
-    occlusion_side: float = 0.45
+    occlusion_side: Fraction = 0.45
     """Largest side of the patch, as a share of the crop's."""
-    truncation: float = 0.1
+    truncation: Fraction = 0.1
     """Probability of cutting the picture through the head, as the border of an image does."""
-    truncation_share: float = 0.4
+    truncation_share: Fraction = 0.4
     """Largest share of the head's box that is cut off."""
     look: AugmentConfig | None = LOOK
     """Changes of colour and sharpness; of its fields only these are used. None: no change."""

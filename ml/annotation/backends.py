@@ -25,7 +25,7 @@ class RegressorConfig(StageConfig):
     """`own`: the crop regressor of the stage flame_regressor; `dad`: DAD-3DNet, as in the paper."""
     model: ModelRef | None = None
     """DAD-3DNet's TorchScript file."""
-    batch_size: int = Field(default=32, ge=1)
+    batch_size: int = Field(default=32, ge=1, le=10**9)
     """Crops in one pass of DAD-3DNet."""
 
     @model_validator(mode="after")

@@ -22,7 +22,7 @@ from ml.model.backbone import YoloNASBackbone
 from ml.model.blocks import ConvBNAct, Norm
 from ml.model.config import ModelSize, model_config
 from ml.records.atomic import write_bytes, write_json
-from ml.records.config import StageConfig, read_config
+from ml.records.config import Count, NonNegative, StageConfig, read_config
 
 _COEFFICIENT_LIMIT = 3.0
 _JAW_UNIT_RAD = 0.3
@@ -61,19 +61,19 @@ class FlameRegressor(Protocol):
 class RegressorArchitecture(StageConfig):
     """Size of the network, and the crops it takes."""
 
-    crop_size: int = 96
+    crop_size: Count = 96
     """Side of a crop, px; a multiple of the coarsest stride."""
-    box_margin: float = BOX_MARGIN
+    box_margin: NonNegative = BOX_MARGIN
     """Share of the box added on each of its sides to get the crop (paper: 0.25)."""
     encoder: ModelSize = "nano"
     """The detector size whose encoder the regressor has: the detector may start from it."""
-    num_squeezed: int = 48
+    num_squeezed: Count = 48
     """Channels of each flattened feature map."""
-    num_features: int = 256
+    num_features: Count = 256
     """Width of the fully connected layer before the outputs."""
-    num_shape: int = 64
+    num_shape: Count = 64
     """Leading shape coefficients regressed; the rest is zero."""
-    num_expression: int = 32
+    num_expression: Count = 32
     """Leading expression coefficients regressed; the rest is zero."""
 
 

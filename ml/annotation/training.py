@@ -20,7 +20,7 @@ from ml.flame.params import ROTATION, split
 from ml.flame.projection import project_xy
 from ml.flame.rotation import FRONTAL_6D, geodesic_distance, matrix_from_6d
 from ml.model.losses import spread, unit_cube, vertices_loss
-from ml.records.config import StageConfig
+from ml.records.config import Count, NonNegative, StageConfig
 from ml.training.base import TrainingModule
 from ml.training.optim import OptimConfig
 
@@ -28,15 +28,15 @@ from ml.training.optim import OptimConfig
 class CropLossConfig(StageConfig):
     """Weights of the loss terms (paper 4.1), and the vertices they look at."""
 
-    reprojection: float = 25.0
+    reprojection: NonNegative = 25.0
     """Weight of the mean |dx| and |dy| of projected vertices, over the box's size."""
-    rotation: float = 3.0
+    rotation: NonNegative = 3.0
     """Weight of the geodesic angle, radians."""
-    vertices: float = 50.0
+    vertices: NonNegative = 50.0
     """Weight of the unrotated vertices' squared distance, heads normalised to the unit cube."""
-    prior: float = 1e-3
+    prior: NonNegative = 1e-3
     """Weight of the mean squared shape and expression coefficients."""
-    num_vertices: int = 400
+    num_vertices: Count = 400
     """Vertices compared, spread evenly over the head region."""
 
 

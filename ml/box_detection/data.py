@@ -19,7 +19,7 @@ from ml.imaging.boxes import box_area, xywh_to_xyxy
 from ml.imaging.letterbox import PADDING_VALUE, letterbox_image
 from ml.imaging.reading import read_image
 from ml.labels.coco import CocoDataset
-from ml.records.config import StageConfig
+from ml.records.config import Fraction, NonNegative, StageConfig
 from ml.records.exclusions import Exclusions
 from ml.records.ids import sample_rng
 from ml.records.progress import progress
@@ -40,9 +40,9 @@ HEAD_LABEL = 0
 class BoxLimits(StageConfig):
     """Which heads are still taught after an augmentation cut or shrank them."""
 
-    min_inside: float = 0.35
+    min_inside: Fraction = 0.35
     """Smallest share of a box inside the picture."""
-    min_side_px: float = 3.0
+    min_side_px: NonNegative = 3.0
     """Smallest side of a box, network px."""
 
 

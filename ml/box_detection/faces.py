@@ -11,7 +11,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from ml.box_detection.base import Boxes, Image
-from ml.records.config import StageConfig
+from ml.records.config import Count, Index, Positive, StageConfig
 from ml.records.models import ModelRef
 
 HAAR_CASCADE = "haarcascade_frontalface_alt2.xml"
@@ -49,13 +49,13 @@ class FaceCheckConfig(StageConfig):
     """ONNX models: lowest score of a face."""
     nms_iou: float = Field(default=0.4, gt=0, le=1)
     """ONNX models: of two faces that overlap more, the weaker goes."""
-    input_size: int = Field(default=640, ge=64)
+    input_size: int = Field(default=640, ge=64, le=10**9)
     """ONNX models: longest side that a picture is fed at, px."""
-    scale_factor: float = 1.1
+    scale_factor: Positive = 1.1
     """Haar: step between the sizes it looks for, > 1."""
-    min_neighbours: int = 6
+    min_neighbours: Index = 6
     """Haar: how many overlapping hits make a face; more gives fewer false alarms."""
-    min_side_px: int = 24
+    min_side_px: Count = 24
     """Haar: smallest face, image px."""
 
     @model_validator(mode="after")

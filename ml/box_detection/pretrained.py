@@ -30,7 +30,7 @@ from ml.box_detection.rtdetr import (
 from ml.imaging.boxes import clip_boxes
 from ml.imaging.letterbox import letterbox_image
 from ml.records.atomic import write_json
-from ml.records.config import StageConfig
+from ml.records.config import Count, Index, StageConfig
 from ml.records.models import ModelError, ModelRef
 
 Fit = Literal["squash", "letterbox"]
@@ -45,12 +45,12 @@ FAMILIES: Final[Mapping[str, tuple[str, str]]] = {
 class Feeding(StageConfig):
     """How a checkpoint wants its pictures, which the library's files do not say."""
 
-    input_size: int = PRETRAINED_INPUT_SIZE
+    input_size: Count = PRETRAINED_INPUT_SIZE
     """Side of the square input, px; a multiple of 32."""
     fit: Fit = "squash"
     """`squash` stretches pictures to the square, as these checkpoints were trained and as the
     official filtering does; `letterbox` keeps the aspect ratio and pads with grey."""
-    labels: tuple[int, ...] = ()
+    labels: tuple[Index, ...] = ()
     """Labels of the checkpoint that are heads; none: all of them, as in the official filtering."""
 
 

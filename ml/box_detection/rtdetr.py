@@ -23,7 +23,7 @@ from ml.box_detection.base import Boxes, Image, Scores
 from ml.imaging.boxes import clip_boxes, nms
 from ml.imaging.letterbox import Letterbox, letterbox_image
 from ml.records.atomic import temporary_folder, write_json
-from ml.records.config import StageConfig
+from ml.records.config import Count, Index, Positive, StageConfig
 
 # Its bars over a megabyte of weights would cut into the stages' own.
 transformers_logging.disable_progress_bar()
@@ -51,29 +51,29 @@ _DESIGNED_LAYERS = (
 class RTDetrArchitecture(StageConfig):
     """Size of an RT-DETR trained from scratch; the defaults are the demo's."""
 
-    input_size: int = 160
+    input_size: Count = 160
     """Side of the square input, px; a multiple of 32."""
-    stem_width: int = 16
+    stem_width: Count = 16
     """Channels after the stem, at stride 4."""
-    widths: tuple[int, int, int] = (32, 64, 96)
+    widths: tuple[Count, Count, Count] = (32, 64, 96)
     """Channels at strides 8, 16 and 32."""
-    depths: tuple[int, int, int] = (1, 1, 1)
+    depths: tuple[Count, Count, Count] = (1, 1, 1)
     """Residual blocks at each stride."""
-    hidden_size: int = 64
+    hidden_size: Count = 64
     """Channels of encoder and decoder."""
-    feed_forward_size: int = 128
+    feed_forward_size: Count = 128
     """Hidden channels of the transformer layers' feed-forward parts."""
-    attention_heads: int = 4
+    attention_heads: Count = 4
     """Heads of the attention layers."""
-    encoder_layers: int = 1
+    encoder_layers: Count = 1
     """Transformer layers on the coarsest feature map."""
-    encoder_expansion: float = 0.5
+    encoder_expansion: Positive = 0.5
     """Channels inside the encoder's fusion blocks, as a share of `hidden_size`."""
-    decoder_layers: int = 2
+    decoder_layers: Count = 2
     """Refinements of every query."""
-    num_queries: int = 40
+    num_queries: Count = 40
     """Most heads that can be found in an image."""
-    num_denoising: int = 40
+    num_denoising: Index = 40
     """Queries made from noisy labels during training; they steady the matching."""
 
 

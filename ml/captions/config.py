@@ -38,7 +38,7 @@ class CaptionsConfig(StageConfig):
     """Probability that the grammar gives a person a hat or a headscarf."""
     max_described: int = Field(3, ge=1, le=8)
     """Most people whose clothing a caption describes, nearest first."""
-    variants_per_pose: int = Field(1, ge=1)
+    variants_per_pose: int = Field(1, ge=1, le=10**9)
     """Captions, and so pictures, made of each pose."""
     diversify_probability: float = Field(0.8, ge=0, le=1)
     """Probability that a person in the prompt gets a word of origin."""

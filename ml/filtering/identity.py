@@ -63,9 +63,9 @@ class IdentityConfig(StageConfig):
     """Cosine similarity from which two faces are taken for one person; 0.363 is SFace's own."""
     detector_threshold: float = Field(default=0.6, gt=0, lt=1)
     """Lowest score of a face."""
-    input_size: int = Field(default=640, ge=64)
+    input_size: int = Field(default=640, ge=64, le=10**9)
     """Longest side that a picture is fed to the detector at, px."""
-    min_face_px: float = Field(default=20.0, ge=0)
+    min_face_px: float = Field(default=20.0, ge=0, le=1e6)
     """Smaller faces have no identity to compare."""
 
     @model_validator(mode="after")

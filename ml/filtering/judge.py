@@ -44,7 +44,7 @@ class DetectionLimits(StageConfig):
     """Lowest score of a head."""
     nms_iou: float = Field(default=0.6, gt=0, le=1)
     """Of two boxes that overlap more than this, the weaker goes."""
-    max_heads: int = Field(default=100, ge=1)
+    max_heads: int = Field(default=100, ge=1, le=10**9)
     """Most heads of an image."""
 
 
@@ -53,7 +53,7 @@ class RulesConfig(StageConfig):
 
     cut: CutForm = "at_gap"
     """Rule 4: `at_gap` as in the official code, `half` as in the paper's text."""
-    min_part_px: int = Field(default=10, ge=1)
+    min_part_px: int = Field(default=10, ge=1, le=10**9)
     """Rule 4, `at_gap`: narrowest part worth testing, px."""
     confirm_threshold: float = Field(default=0.25, gt=0, lt=1)
     """Rules 2 and 4: lowest score that confirms a head which another view finds at the threshold.

@@ -54,7 +54,7 @@ class SafetyConfig(StageConfig):
     """The CLIP safety checker."""
     classifier: ClassifierConfig = ClassifierConfig()
     """The classifier."""
-    batch_size: int = Field(default=16, ge=1)
+    batch_size: int = Field(default=16, ge=1, le=10**9)
     """Pictures in one pass."""
     device: str = "cpu"
     """Where the two compute; `auto` takes the GPU when there is one."""

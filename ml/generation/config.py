@@ -6,7 +6,7 @@ from typing import Final, Literal
 
 from pydantic import Field, model_validator
 
-from ml.records.config import StageConfig
+from ml.records.config import Count, Fraction, StageConfig
 from ml.records.models import ModelRef
 
 DIFFUSION_BACKENDS: Final = ("sdxl-t2i", "sdxl-controlnet", "sd15-controlnet", "sdxl-pncc")
@@ -59,9 +59,9 @@ class DiffusionConfig(StageConfig):
     """Which of several sets of weights in the folders to load, such as fp16; empty for the only."""
     steps: int = Field(default=40, ge=1, le=1000)
     """Denoising steps."""
-    guidance: float = Field(default=7.0, ge=1.0)
+    guidance: float = Field(default=7.0, ge=1.0, le=1e6)
     """Classifier-free guidance."""
-    condition_scale: float = Field(default=0.7, ge=0.0)
+    condition_scale: float = Field(default=0.7, ge=0.0, le=1e6)
     """Weight of the T2I-Adapter or ControlNet."""
     algorithm: Literal["sde-dpmsolver++", "dpmsolver++"] = "sde-dpmsolver++"
     """DPM-Solver++ multistep, with or without noise in its steps."""
@@ -71,9 +71,9 @@ class DiffusionConfig(StageConfig):
     """The part of the negative prompt that `safety_weight` weighs."""
     safety_weight: float = Field(default=1.0, ge=0.0, le=4.0)
     """How far the negative embedding moves towards the safety concepts; 1 is the plain prompt."""
-    max_side: int = Field(default=1280, ge=64)
+    max_side: int = Field(default=1280, ge=64, le=10**9)
     """Longest side of a picture, px; a larger pose is excluded."""
-    batch_size: int = Field(default=4, ge=1)
+    batch_size: int = Field(default=4, ge=1, le=10**9)
     """Pictures of equal size sampled at once; part of what decides the last bit of a picture."""
     device: str = "auto"
     """Where to compute; `auto` takes the GPU when there is one."""
@@ -140,7 +140,7 @@ class ImagesConfig(StageConfig):
 class SingleHeadConfig(RendererConfig):
     """The renderer, and the poses of the single heads that the regressor is trained on."""
 
-    yaw_std_deg: float = Field(default=48.0, ge=0.0)
+    yaw_std_deg: float = Field(default=48.0, ge=0.0, le=1e6)
     """Standard deviation of the yaw of most heads."""
     any_yaw_share: float = Field(default=0.12, ge=0.0, le=1.0)
     """Share of heads whose yaw is uniform over the full turn."""
@@ -154,7 +154,7 @@ class SingleHeadConfig(RendererConfig):
     """Probability that a hand is raised to the face."""
     neighbour_probability: float = Field(default=0.25, ge=0.0, le=1.0)
     """Probability that somebody stands beside."""
-    places_per_light: int = Field(default=0, ge=0)
+    places_per_light: int = Field(default=0, ge=0, le=10**9)
     """Places painted for each light, of which pictures show windows: saves a third of the time.
     0 paints one for every picture."""
 
@@ -162,22 +162,22 @@ class SingleHeadConfig(RendererConfig):
 class CropsConfig(StageConfig):
     """How many heads are rendered, and how large."""
 
-    num_crops: int = Field(default=1600, ge=2)
+    num_crops: int = Field(default=1600, ge=2, le=10**9)
     """Heads to render."""
-    crops_per_shard: int = Field(default=200, ge=1)
+    crops_per_shard: int = Field(default=200, ge=1, le=10**9)
     """Heads in a shard."""
-    picture_px: int = Field(default=144, ge=64)
+    picture_px: int = Field(default=144, ge=64, le=10**9)
     """Side of a rendered picture. The head's crop with its margin takes two thirds of it; the rest
     is what shifts, zooms and rotations of the crop bring into view."""
-    min_visible: float = 0.2
+    min_visible: Fraction = 0.2
     """Heads of which a smaller share is seen are left out: they cannot be told from the picture."""
-    val_fraction: float = 0.1
+    val_fraction: Fraction = 0.1
     """Share held out, by a hash of the crop's id."""
-    jpeg_quality: int = 95
+    jpeg_quality: Count = 95
     """Quality of the stored pictures."""
-    preview_crops: int = 24
+    preview_crops: Count = 24
     """Heads on a shard's preview."""
-    max_drop_rate: float = 0.1
+    max_drop_rate: Fraction = 0.1
     """The stage fails when a larger share of a shard's heads is left out."""
     renderer: SingleHeadConfig = SingleHeadConfig(
         yaw_std_deg=34.0, any_yaw_share=0.1, pitch_max_deg=42.0, roll_max_deg=28.0

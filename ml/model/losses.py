@@ -27,17 +27,17 @@ LossForm = Literal["demo", "paper", "official"]
 class LossConfig(StageConfig):
     """Forms and weights of the loss terms; a weight of 0 switches a term off (paper table 7)."""
 
-    classification_weight: float = Field(default=1.0, ge=0)
+    classification_weight: float = Field(default=1.0, ge=0, le=1e6)
     """Weight of the classification loss."""
-    box_weight: float = Field(default=2.5, ge=0)
+    box_weight: float = Field(default=2.5, ge=0, le=1e6)
     """Weight of 1 - CIoU."""
-    dfl_weight: float = Field(default=0.5, ge=0)
+    dfl_weight: float = Field(default=0.5, ge=0, le=1e6)
     """Weight of the distribution focal loss."""
-    vertices_weight: float = Field(default=50.0, ge=0)
+    vertices_weight: float = Field(default=50.0, ge=0, le=1e6)
     """Weight of the 3D vertices loss."""
-    rotation_weight: float = Field(default=3.0, ge=0)
+    rotation_weight: float = Field(default=3.0, ge=0, le=1e6)
     """Weight of the geodesic rotation loss, per radian."""
-    reprojection_weight: float = Field(default=25.0, ge=0)
+    reprojection_weight: float = Field(default=25.0, ge=0, le=1e6)
     """Weight of the reprojection loss."""
     classification: Literal["quality_focal", "varifocal"] = "quality_focal"
     """quality_focal: |p - q|^2 BCE. varifocal: q BCE on heads, 0.75 p^2 BCE on background."""
@@ -48,10 +48,10 @@ class LossConfig(StageConfig):
     whose gradient vanishes for predictions that are far off."""
     weigh_by_score: bool = False
     """Weigh the three FLAME terms of an anchor by its target score instead of equally."""
-    max_positives: int = Field(default=256, ge=1)
+    max_positives: int = Field(default=256, ge=1, le=10**9)
     """At most so many anchors a batch go through the head model, and through FLAME branches that
     are trained sparsely."""
-    num_vertices: int | None = Field(default=400, ge=4)
+    num_vertices: int | None = Field(default=400, ge=4, le=10**9)
     """Vertices compared, spread evenly over the head region; none: all of it."""
     assigner: AssignerConfig = AssignerConfig()
     """Which anchors learn which head."""

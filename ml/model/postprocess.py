@@ -25,9 +25,9 @@ class PostprocessConfig(StageConfig):
     """Heads below this score are dropped."""
     iou_threshold: float = Field(default=0.5, ge=0, le=1)
     """Of two heads that overlap by more than this the better one stays."""
-    max_candidates: int = Field(default=1000, ge=1)
+    max_candidates: int = Field(default=1000, ge=1, le=10**9)
     """So many best anchors an image enter the suppression."""
-    max_heads: int = Field(default=100, ge=1)
+    max_heads: int = Field(default=100, ge=1, le=10**9)
     """At most so many heads an image."""
 
 

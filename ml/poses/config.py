@@ -41,7 +41,7 @@ class SourceConfig(StageConfig):
     """Folder of pictures, or of tars as img2dataset writes them; relative to the project."""
     asset: str = "own-pictures"
     """Name of the source in the asset register."""
-    shards_per_tar: int = Field(default=10, ge=1)
+    shards_per_tar: int = Field(default=10, ge=1, le=10**9)
     """Shards that share one tar; at least its samples / `run.shard_size`."""
     label_field: str = "NSFW"
     """Field of a picture's JSON that says whether it is safe."""
@@ -49,19 +49,19 @@ class SourceConfig(StageConfig):
     """Values of that field, in capitals, whose pictures are refused."""
     require_label: bool = False
     """Refuse pictures that have no such field."""
-    max_aspect: float = Field(default=2.0, ge=1)
+    max_aspect: float = Field(default=2.0, ge=1, le=1e6)
     """Longest side by shortest side."""
-    max_pixels: int = Field(default=100_000_000, ge=1)
+    max_pixels: int = Field(default=100_000_000, ge=1, le=10**9)
     """Largest picture that is decoded."""
-    max_bytes: int = Field(default=50_000_000, ge=1)
+    max_bytes: int = Field(default=50_000_000, ge=1, le=10**9)
     """Largest file that is read."""
-    min_side_px: int = Field(default=1024, ge=64)
+    min_side_px: int = Field(default=1024, ge=64, le=10**9)
     """Shorter side of the picture to be made, px."""
-    max_side_px: int = Field(default=1280, ge=64)
+    max_side_px: int = Field(default=1280, ge=64, le=10**9)
     """Longer side at most, px; then the shorter one gets less."""
-    size_multiple: int = Field(default=16, ge=1)
+    size_multiple: int = Field(default=16, ge=1, le=10**9)
     """Both sides are multiples of this."""
-    batch_size: int = Field(default=8, ge=1)
+    batch_size: int = Field(default=8, ge=1, le=10**9)
     """Pictures looked at together."""
     estimator: EstimatorConfig = EstimatorConfig()
     """What finds the people."""
@@ -94,17 +94,17 @@ class PosesConfig(StageConfig):
     """Most people in a picture; larger groups lose their farthest members."""
     child_share: float = Field(0.14, ge=0, le=1)
     """Share of people with a child's proportions."""
-    share_portrait: float = Field(0.22, ge=0)
+    share_portrait: float = Field(0.22, ge=0, le=1e6)
     """Weight of close-ups of one or two heads among the layouts."""
-    share_half_body: float = Field(0.27, ge=0)
+    share_half_body: float = Field(0.27, ge=0, le=1e6)
     """Weight of one to three people from the waist up."""
-    share_full_body: float = Field(0.16, ge=0)
+    share_full_body: float = Field(0.16, ge=0, le=1e6)
     """Weight of one to three whole figures."""
-    share_group: float = Field(0.11, ge=0)
+    share_group: float = Field(0.11, ge=0, le=1e6)
     """Weight of groups of three to eight people in rows."""
-    share_scattered: float = Field(0.12, ge=0)
+    share_scattered: float = Field(0.12, ge=0, le=1e6)
     """Weight of two to six people at different distances."""
-    share_couple: float = Field(0.09, ge=0)
+    share_couple: float = Field(0.09, ge=0, le=1e6)
     """Weight of two people, one with an arm around the other."""
     any_yaw_share: float = Field(0.15, ge=0, le=1)
     """Share of bodies turned anywhere, also away; the others face the camera more or less."""
@@ -112,13 +112,13 @@ class PosesConfig(StageConfig):
     """Probability that a person's head is moved over the picture's border."""
     max_head_overlap: float = Field(0.45, ge=0, le=1)
     """Largest share of a head that other bodies may cover; a person who covers more is moved."""
-    max_attempts: int = Field(10, ge=1)
+    max_attempts: int = Field(10, ge=1, le=10**9)
     """Draws before a pose without any visible head is excluded."""
     val_fraction: float = Field(0.06, ge=0, lt=1)
     """Share of poses in the `val` split, by a hash of the pose id."""
     test_fraction: float = Field(0.12, ge=0, lt=1)
     """Share of poses in the `test` split, by a hash of the pose id."""
-    preview_poses: int = Field(24, ge=1)
+    preview_poses: int = Field(24, ge=1, le=10**9)
     """Drawn skeletons in the preview picture of each shard."""
     max_drop_rate: float = Field(0.02, ge=0, le=1)
     """The stage fails when it excludes more than this share of a shard."""

@@ -42,7 +42,7 @@ class DescriberConfig(StageConfig):
     """What blip-vqa is asked; answers are joined to the description in this order."""
     useless_answers: tuple[str, ...] = ("", "yes", "no", "none", "nothing", "unknown", "not sure")
     """Answers that say nothing; their part is left out."""
-    max_new_tokens: int = Field(default=50, ge=1)
+    max_new_tokens: int = Field(default=50, ge=1, le=10**9)
     """Most tokens of an answer or caption."""
     device: str = "auto"
     """Where to compute; `auto` takes the GPU when there is one."""

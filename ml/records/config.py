@@ -5,12 +5,24 @@ from __future__ import annotations
 import re
 import reprlib
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar, get_args
+from typing import Annotated, Any, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 C = TypeVar("C", bound="StageConfig")
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+"""A fraction or probability."""
+NonNegative = Annotated[float, Field(ge=0, le=1e6)]
+"""A size, strength or weight; 0 is none."""
+Positive = Annotated[float, Field(gt=0, le=1e6)]
+"""A factor."""
+Count = Annotated[int, Field(ge=1, le=10**9)]
+"""A number of things, at least one."""
+Index = Annotated[int, Field(ge=0, le=10**9)]
+"""A number of things or an index, from 0."""
+
 #: libyaml's parser, where PyYAML was built with it, takes an eighth of the time.
 _BASE: Any = yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader
 

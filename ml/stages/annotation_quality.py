@@ -18,7 +18,7 @@ from ml.imaging.grids import contact_sheet
 from ml.imaging.io import encode_jpeg
 from ml.inference.drawing import draw_heads
 from ml.records.atomic import write_bytes, write_json
-from ml.records.config import StageConfig
+from ml.records.config import Count, StageConfig
 from ml.records.determinism import prepare_torch
 from ml.records.exclusions import Exclusions
 from ml.records.heads import NUM_FLAME_PARAMETERS, Heads
@@ -36,9 +36,9 @@ class AnnotationQualityConfig(StageConfig):
 
     limits: LabelLimits = LabelLimits()
     """Which true heads the annotator is not asked for."""
-    resamples: int = 500
+    resamples: Count = 500
     """Bootstrap draws of the images."""
-    num_pictures: int = 12
+    num_pictures: Count = 12
     """Worst pseudo-labels to show."""
 
 

@@ -24,7 +24,7 @@ from ml.imaging.io import encode_jpeg
 from ml.imaging.reading import read_image
 from ml.records import reasons
 from ml.records.atomic import write_bytes
-from ml.records.config import StageConfig
+from ml.records.config import Count, Fraction, NonNegative, StageConfig
 from ml.records.determinism import one_thread
 from ml.records.exclusions import Exclusions
 from ml.records.progress import progress
@@ -53,20 +53,20 @@ class AnnotationsConfig(StageConfig):
     device: str = "cpu"
     """Where detector and regressor compute; `auto` takes the GPU when there is one."""
 
-    threshold: float = 0.5
+    threshold: Fraction = 0.5
     """Detector's lowest score of a head."""
-    nms_iou: float = 0.6
+    nms_iou: Fraction = 0.6
     """Of two boxes that overlap more than this, the weaker one goes."""
-    max_heads: int = 100
+    max_heads: Count = 100
     """Most heads of an image, best scores first."""
-    min_side_px: float = 14.0
+    min_side_px: NonNegative = 14.0
     """Heads whose longer box side is smaller get no FLAME parameters (paper 3.2: small heads are
     not labelled), and say so."""
-    images_per_batch: int = 50
+    images_per_batch: Count = 50
     """Images decoded and detected together; bounds the memory, never changes a result."""
-    preview_images: int = 12
+    preview_images: Count = 12
     """Images on a shard's preview."""
-    max_drop_rate: float = 0.2
+    max_drop_rate: Fraction = 0.2
     """The stage fails when a larger share of a shard's images cannot be annotated."""
 
 

@@ -23,7 +23,7 @@ from ml.inference.drawing import draw_heads
 from ml.inference.flip import FlipAveraged
 from ml.inference.predictor import HeadPredictor
 from ml.records.atomic import write_bytes, write_json
-from ml.records.config import StageConfig
+from ml.records.config import Count, Fraction, StageConfig
 from ml.records.determinism import prepare_torch
 from ml.records.exclusions import Exclusions
 from ml.records.heads import OPERATING_SCORE, Heads
@@ -45,13 +45,13 @@ class BenchmarkConfig(StageConfig):
 
     limits: LabelLimits = LabelLimits()
     """Which true heads are not asked for."""
-    operating_score: float = OPERATING_SCORE
+    operating_score: Fraction = OPERATING_SCORE
     """Confidence from which a prediction counts outside average precision."""
-    batch_size: int = 16
+    batch_size: Count = 16
     """Images predicted at once."""
-    resamples: int = 500
+    resamples: Count = 500
     """Bootstrap draws of the images."""
-    num_pictures: int = 12
+    num_pictures: Count = 12
     """Successes and failures to show, each."""
 
 

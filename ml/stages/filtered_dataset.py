@@ -90,9 +90,9 @@ class FilteredDatasetConfig(StageConfig):
     """Whose faces must not appear; looked for before the rules."""
     device: str = "cpu"
     """Where the box detector computes; `auto` takes the GPU when there is one."""
-    images_per_batch: int = Field(default=50, ge=1)
+    images_per_batch: int = Field(default=50, ge=1, le=10**9)
     """Images decoded and judged together; bounds the memory."""
-    preview_images: int = Field(default=24, ge=1)
+    preview_images: int = Field(default=24, ge=1, le=10**9)
     """Images on each picture."""
     max_drop_rate: float = Field(default=0.6, ge=0, le=1)
     """The stage fails when a larger share of the images is removed."""

@@ -33,7 +33,7 @@ from ml.flame.head_model import HeadModel
 from ml.imaging.grids import contact_sheet
 from ml.imaging.io import encode_jpeg
 from ml.records.atomic import write_bytes, write_json
-from ml.records.config import StageConfig
+from ml.records.config import Count, StageConfig
 from ml.records.determinism import prepare_torch
 from ml.records.exclusions import Exclusions
 from ml.records.report import StageReport
@@ -61,9 +61,9 @@ class FlameRegressorConfig(StageConfig):
     """Optimiser and schedule."""
     fit: FitConfig = FitConfig(epochs=40, validate_every_epochs=10)
     """The training loop."""
-    batch_size: int = 64
+    batch_size: Count = 64
     """Crops in a batch."""
-    preview_crops: int = 24
+    preview_crops: Count = 24
     """Held-out crops on each picture."""
 
 

@@ -41,7 +41,7 @@ from ml.imaging.grids import contact_sheet
 from ml.imaging.io import encode_jpeg
 from ml.labels.coco import read_coco
 from ml.records.atomic import write_bytes, write_json
-from ml.records.config import StageConfig
+from ml.records.config import Count, Fraction, StageConfig
 from ml.records.determinism import prepare_torch
 from ml.records.exclusions import Exclusions
 from ml.records.report import StageReport
@@ -76,9 +76,9 @@ class HeadDetectorConfig(StageConfig):
     """The checkpoint, for the sources that have one."""
     architecture: RTDetrArchitecture = RTDetrArchitecture()
     """Size of the network trained from scratch."""
-    dense_weight: float = Field(default=2.0, ge=0)
+    dense_weight: float = Field(default=2.0, ge=0, le=1e6)
     """Weight of the dense supervision of the encoder; 0 trains as published."""
-    batch_size: int = 8
+    batch_size: Count = 8
     """Images in a batch; matching learns from the number of steps more than from images."""
     augment: AugmentConfig = AugmentConfig(rotate=0.0, blur=0.05, noise=0.05, jpeg=0.0)
     """Random changes of training images."""
@@ -105,9 +105,9 @@ class HeadDetectorConfig(StageConfig):
     """The training loop."""
     threshold: float = Field(default=0.5, gt=0, lt=1)
     """Score at which precision and recall are reported."""
-    preview_images: int = Field(default=24, ge=1)
+    preview_images: int = Field(default=24, ge=1, le=10**9)
     """Held-out images on the prediction grid."""
-    max_drop_rate: float = 0.05
+    max_drop_rate: Fraction = 0.05
     """The stage fails when a larger share of the labelled images cannot be read."""
 
     @model_validator(mode="after")

@@ -15,7 +15,7 @@ from ml.flame.procedural import build_procedural_head
 from ml.flame.views import components, random_expressions, random_shapes, turntable
 from ml.imaging.io import encode_png
 from ml.records.atomic import write_bytes
-from ml.records.config import StageConfig
+from ml.records.config import Index, StageConfig
 from ml.records.progress import progress
 from ml.records.report import StageReport
 from ml.records.workspace import Workspace
@@ -44,7 +44,7 @@ class HeadModelConfig(StageConfig):
     source_asset: str | None = None
     """The release flame_file is of, by its name in the asset register (flame-2020 or
     flame-2023-open): its licence decides what the results may be used for."""
-    seed: int = 0
+    seed: Index = 0
     """Seed of the procedural head, apart from the run's seed: the same head in every run."""
 
     @model_validator(mode="after")

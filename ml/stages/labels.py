@@ -47,17 +47,17 @@ class LabelsConfig(StageConfig):
     file_sha256: str = Field("", pattern="^([0-9a-f]{64})?$")
     """Source file: its hash, so that a changed file is seen; `vggheads label-import` writes it
     down. Empty accepts any."""
-    num_train: int = Field(400, ge=1)
+    num_train: int = Field(400, ge=1, le=10**9)
     """Labelled pictures of the train split; fewer when the split has fewer."""
-    num_val: int = Field(80, ge=1)
+    num_val: int = Field(80, ge=1, le=10**9)
     """Labelled pictures of the val split; fewer when the split has fewer."""
     min_visible: float = Field(0.2, ge=0, le=1)
     """Heads less visible than this are marked to be ignored."""
     min_inside: float = Field(0.35, ge=0, le=1)
     """Heads with a smaller share inside the picture are marked to be ignored."""
-    min_height_px: float = Field(10.0, ge=0)
+    min_height_px: float = Field(10.0, ge=0, le=1e6)
     """Boxes lower than this are marked to be ignored, px."""
-    preview_images: int = Field(12, ge=1)
+    preview_images: int = Field(12, ge=1, le=10**9)
     """Pictures with their boxes in the preview."""
     max_drop_rate: float = Field(0.1, ge=0, le=1)
     """The stage fails when a larger share of the drawn pictures cannot be read."""

@@ -33,7 +33,7 @@ from ml.model.fusing import count_parameters
 from ml.model.losses import HeadLoss, LossConfig
 from ml.model.postprocess import PostprocessConfig, postprocess
 from ml.records.atomic import write_json, write_text
-from ml.records.config import StageConfig
+from ml.records.config import Count, StageConfig
 from ml.records.determinism import prepare_torch
 from ml.records.exclusions import Exclusions
 from ml.records.heads import OPERATING_SCORE, Heads
@@ -96,7 +96,7 @@ class TrainedModelConfig(StageConfig):
     """The training loop."""
     postprocess: PostprocessConfig = PostprocessConfig(score_threshold=0.05)
     """Thresholds stored with the model; low, because a benchmark wants the whole curve."""
-    num_grid_images: int = 12
+    num_grid_images: Count = 12
     """Validation images on each prediction grid."""
     registered_name: str = "vggheads"
     """Name in the model registry; empty registers nothing."""

@@ -6,37 +6,37 @@ from typing import Literal
 
 from pydantic import Field
 
-from ml.records.config import StageConfig
+from ml.records.config import Count, Fraction, Index, NonNegative, StageConfig
 
 
 class FitConfig(StageConfig):
     """The loop of one training."""
 
-    epochs: int = 10
+    epochs: Count = 10
     """Passes over the training samples."""
     precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = "auto"
     """Number format. auto: bf16 where the device computes with it; a CPU that only emulates it
     takes eight times as long as with 32 bits. 16 is for older GPUs."""
-    gradient_clip: float = 10.0
+    gradient_clip: NonNegative = 10.0
     """Largest norm of the gradient; 0 clips nothing."""
     channels_last: bool = True
     """Memory layout that convolutions are faster in."""
-    accumulate_batches: int = 1
+    accumulate_batches: Count = 1
     """Batches whose gradients are summed before a step."""
-    validate_every_epochs: int = 1
+    validate_every_epochs: Count = 1
     """Largest distance of validations; the last epoch is always validated."""
-    log_every_steps: int = 10
+    log_every_steps: Count = 10
     """Distance of logged steps."""
     accelerator: Literal["cpu", "gpu", "auto"] = "cpu"
     """Device; weights are bit-identical between runs only on the same one."""
-    devices: int = 1
+    devices: Count = 1
     """Processes on this machine, each with a device; more than one trains data-parallel, with
     batches of the loader's size in every one."""
-    threads: int = Field(default=0, ge=0)
+    threads: int = Field(default=0, ge=0, le=10**9)
     """Torch threads of each process, part of what decides the weights' bits; 0: `run.threads`."""
     sync_batchnorm: bool = False
     """Share the statistics of batch normalisation between processes (GPU only)."""
-    checkpoint_every_steps: int = 0
+    checkpoint_every_steps: Index = 0
     """Optimiser steps between checkpoints within an epoch, for epochs of hours; 0: none, a killed
     training goes on from its last epoch."""
 
@@ -70,30 +70,30 @@ class OptimConfig(StageConfig):
 
     kind: Literal["muon", "adamw"] = "muon"
     """`muon`: orthogonalised momentum on hidden matrices, AdamW on the rest; `adamw`: on all."""
-    muon_lr: float = 0.03
+    muon_lr: NonNegative = 0.03
     """Peak learning rate of the orthogonalised updates."""
-    muon_momentum: float = 0.95
+    muon_momentum: Fraction = 0.95
     """Momentum (Nesterov) of the orthogonalised updates."""
     muon_linear: bool = False
     """Also orthogonalise weights of linear layers (transformers), not only of convolutions."""
     adamw_patterns: tuple[str, ...] = ()
     """Regular expressions of parameter names that always belong to AdamW, e.g. output layers."""
-    lr: float = 3e-3
+    lr: NonNegative = 3e-3
     """Peak learning rate of AdamW."""
-    betas: tuple[float, float] = (0.9, 0.99)
+    betas: tuple[Fraction, Fraction] = (0.9, 0.99)
     """Decay rates of AdamW's moments."""
-    weight_decay: float = 1e-4
+    weight_decay: NonNegative = 1e-4
     """Decoupled decay of matrices; biases, norms and scalars are never decayed."""
     schedule: Literal["cosine", "published"] = "cosine"
     """cosine: warm-up, then a cosine to the end. published: warm-up from `warmup_start_lr`, flat
     until the first epoch and `warmup_steps` more are over, then the cosine."""
-    warmup_steps: int = 60
+    warmup_steps: Index = 60
     """Steps of linear warm-up; `cosine` starts from nearly zero."""
-    warmup_start_lr: float = 1e-6
+    warmup_start_lr: NonNegative = 1e-6
     """First learning rate of the `published` warm-up."""
-    final_lr_fraction: float = 0.01
+    final_lr_fraction: Fraction = 0.01
     """Where the cosine ends, as a fraction of the peak."""
-    ema_decay: float = 0.998
+    ema_decay: Fraction = 0.998
     """Limit of the weight average's decay; 0 switches the average off."""
     ema_growth: Literal["counted", "published"] = "counted"
     """How the decay grows after n of N steps. counted: at most (1 + n) / (10 + n). published: the

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ml.imaging.io import decode_image, encode_jpeg
-from ml.records.config import StageConfig
+from ml.records.config import Count, Fraction, NonNegative, Positive, StageConfig
 from ml.training_data.published_augmentation import published_look, published_similarity
 from ml.training_data.similarity import Similarity
 
@@ -28,37 +28,37 @@ class AugmentConfig(StageConfig):
     recipe: Literal["own", "published"] = "own"
     """own: the strengths below. published: the official training's changes, in which only `flip`
     can be chosen (it has none)."""
-    flip: float = 0.5
+    flip: Fraction = 0.5
     """Probability of mirroring; needs a head model with a mirror map."""
-    rotate: float = 0.3
+    rotate: Fraction = 0.3
     """Probability of a rotation in the image plane."""
-    rotation_deg: float = 20.0
+    rotation_deg: NonNegative = 20.0
     """Largest rotation."""
-    zoom: tuple[float, float] = (0.8, 1.3)
+    zoom: tuple[Positive, Positive] = (0.8, 1.3)
     """Smallest and largest scale, uniform in the logarithm."""
-    shift: float = 0.12
+    shift: Fraction = 0.12
     """Largest shift along each axis, as a share of the side."""
-    colour: float = 0.8
+    colour: Fraction = 0.8
     """Probability of changing brightness, contrast, hue and saturation."""
-    brightness: float = 0.2
+    brightness: Fraction = 0.2
     """Largest relative change of brightness, and of contrast."""
-    hue: float = 8.0
+    hue: NonNegative = 8.0
     """Largest change of hue, in OpenCV's half degrees."""
-    saturation: float = 0.3
+    saturation: Fraction = 0.3
     """Largest relative change of saturation."""
-    grey: float = 0.05
+    grey: Fraction = 0.05
     """Probability of removing colour."""
-    blur: float = 0.1
+    blur: Fraction = 0.1
     """Probability of a Gaussian blur."""
-    blur_sigma_px: float = 1.2
+    blur_sigma_px: NonNegative = 1.2
     """Largest sigma of the blur, network px."""
-    noise: float = 0.1
+    noise: Fraction = 0.1
     """Probability of added Gaussian noise."""
-    noise_sigma: float = 8.0
+    noise_sigma: NonNegative = 8.0
     """Largest standard deviation of the noise, grey levels."""
-    jpeg: float = 0.1
+    jpeg: Fraction = 0.1
     """Probability of compressing once more."""
-    jpeg_quality: tuple[int, int] = (30, 90)
+    jpeg_quality: tuple[Count, Count] = (30, 90)
     """Range of the compression's quality."""
 
 

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 from ml.flame.frames import image_to_network
 from ml.imaging.letterbox import letterbox_image
 from ml.model.targets import HeadTargets
-from ml.records.config import StageConfig
+from ml.records.config import Count, Index, StageConfig
 from ml.records.ids import sample_rng
 from ml.training.determinism import EpochSampler, ResumableLoader, SampleKey
 from ml.training_data.augmentation import (
@@ -33,17 +33,17 @@ from ml.training_data.similarity import Mirror, Similarity
 class LoaderConfig(StageConfig):
     """How batches are made."""
 
-    image_size: int = 192
+    image_size: Count = 192
     """Side of the network's square input, px; a multiple of 32."""
-    train_window: int | None = None
+    train_window: Count | None = None
     """Side of the window around a head that training sees instead of the whole image, px; a
     multiple of 32; none: the whole image. Windows make epochs cheaper, but a network trained on
     128 px of 192 took large things for heads (precision 0.66 in the demo)."""
-    batch_size: int = 16
+    batch_size: Count = 16
     """Images in a batch."""
-    num_workers: int = 0
+    num_workers: Index = 0
     """Processes that prepare batches; the batches do not depend on it."""
-    cache_mb: int = 1024
+    cache_mb: Index = 1024
     """Memory for decoded images; beyond it they are decoded anew each time."""
     mosaic: MosaicConfig = MosaicConfig()
     """Training images put together from windows around heads."""

@@ -16,7 +16,7 @@ from ml.flame.params import SCALE
 from ml.imaging.io import UnreadableImage, decode_image
 from ml.imaging.reading import read_image
 from ml.records import reasons
-from ml.records.config import StageConfig
+from ml.records.config import Fraction, NonNegative, StageConfig
 from ml.records.exclusions import Exclusions
 from ml.records.heads import NUM_FLAME_PARAMETERS
 from ml.records.progress import progress
@@ -34,11 +34,11 @@ Project = Callable[[Array], Array]
 class LabelLimits(StageConfig):
     """Which heads are hardly visible: neither taught as heads nor as background."""
 
-    min_visible: float = 0.2
+    min_visible: Fraction = 0.2
     """Smallest share of a head that is in front of everything else; exact labels only."""
-    min_inside: float = 0.35
+    min_inside: Fraction = 0.35
     """Smallest share of a head, or after augmentation of its box, inside the image."""
-    min_side_px: float = 11.0
+    min_side_px: NonNegative = 11.0
     """Smallest geometric mean of a box's sides, network px."""
 
 

@@ -55,13 +55,13 @@ class ControlNetConfig(StageConfig):
     heads: HeadSource = "annotations"
     """`annotations`: the filtered dataset's pseudo-labels, as in the paper; `truth`: the renderer's
     exact heads."""
-    size: int = Field(default=1024, ge=64, multiple_of=64)
+    size: int = Field(default=1024, ge=64, multiple_of=64, le=10**9)
     """Side of the training pictures, px."""
     prompt_dropout: float = Field(default=0.1, ge=0, le=1)
     """Share of prompts that are left empty."""
-    batch_size: int = Field(default=4, ge=1)
+    batch_size: int = Field(default=4, ge=1, le=10**9)
     """Pairs in a batch."""
-    max_val: int = Field(default=64, ge=1)
+    max_val: int = Field(default=64, ge=1, le=10**9)
     """Held-out pairs that are measured after an epoch."""
     fixed_noise: bool = False
     """Draw the same noise and timesteps in every epoch; shows that the loss falls."""

@@ -32,6 +32,8 @@ research: $(STAMP)  ## rehearse the research profile: tiny random models, every 
 
 rehearse: $(STAMP)  ## kills, numbers of workers, falsified and damaged data, on the whole chain
 	$(BIN)/python -m tests.chain_rehearsal build/chain
+	$(BIN)/python -m tests.chain_faults build/chain/reference build/faults
+	$(BIN)/python -m tests.doors 1000
 
 falsify: $(STAMP)  ## falsify a finished smoke run in sixty ways; the suites must see it
 	$(TEST_ENV) $(BIN)/python -m tests.falsification

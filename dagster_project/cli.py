@@ -23,6 +23,7 @@ from ml.inference import cli as inference
 from ml.records.files import is_environment
 from ml.records.lineage import UnknownSample
 
+_SEE_DOCTOR = "`vggheads doctor` says what is damaged"
 Command = Callable[[Pipeline, argparse.Namespace], int]
 
 
@@ -55,7 +56,9 @@ def main(arguments: Sequence[str] | None = None, pipeline: Pipeline | None = Non
         return 2
     except _database_errors() as error:
         cause = str(error).splitlines()[0]
-        print(f"error: {cause}; `vggheads doctor` says what is damaged", file=sys.stderr)
+        machine = any(word in cause for word in ("disk", "full", "readonly", "locked"))
+        hint = "what is finished is kept, run again" if machine else _SEE_DOCTOR
+        print(f"error: {cause}; {hint}", file=sys.stderr)
         return 2
     except OSError as error:
         if not is_environment(error):

@@ -193,7 +193,14 @@ def takedown(pipeline: Pipeline, options: argparse.Namespace) -> int:
             f"present dvc.lock names there: dvc push -r {remote} && "
             f"dvc gc --workspace --cloud -r {remote}"
         )
-    print("not everything is gone" if report.left else "every file was searched: nothing is left")
+    for place in report.unsearched:
+        print(f"not searched: {place}")
+    if report.left:
+        print("not everything is gone")
+    elif report.unsearched or report.remotes:
+        print("nothing is left in what was searched; look into the rest yourself")
+    else:
+        print("every file was searched: nothing is left")
     return 1 if report.left else 0
 
 

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import os
+import re
 import shutil
+import sqlite3
 import subprocess
+import tempfile
 from collections.abc import Iterable
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dagster_project.markers import read_marker, unit_files, write_marker
 from dagster_project.pipeline import Pipeline
-from ml.takedown.removal import REGISTER_NAME, Removal, find_target, search, take_down
+from ml.takedown.removal import REGISTER_NAME, Removal, find_target, search, take_down, unsearched
 
-_PICTURES = ("*.jpg", "*.jpeg", "*.png")
+_PICTURES = ("*.jpg", "*.jpeg", "*.png", "*.webp")
+_EXAMPLES = ("input_example.json", "serving_input_example.json")
+"""Earlier trainings gave MLflow an image of the dataset as example."""
+_IMAGE = re.compile(r"data:image/[a-z]+;base64,[A-Za-z0-9+/=]+")
 
 
 @dataclass(frozen=True)
@@ -26,6 +34,7 @@ class TakedownReport:
         stale: stages that have to be made again, trainings that have seen the samples among them.
         left: where something was still found; empty is the proof.
         remotes: DVC's remotes, which others may share: nothing was searched or removed there.
+        unsearched: packed files, and places outside the project, that were not looked into.
     """
 
     samples: tuple[str, ...]
@@ -34,6 +43,7 @@ class TakedownReport:
     stale: tuple[str, ...]
     left: tuple[str, ...]
     remotes: tuple[str, ...]
+    unsearched: tuple[str, ...] = ()
 
 
 def run_takedown(
@@ -61,6 +71,11 @@ def run_takedown(
         # Runs show pictures of the samples they were validated on.
         for path in (pipeline.root / "mlruns").rglob(pattern):
             path.unlink()
+    for name in _EXAMPLES:
+        for path in (pipeline.root / "mlruns").rglob(name):
+            path.unlink()
+    for database in (*(pipeline.root / ".dagster").rglob("*.db"), *_mlflow(pipeline.root)):
+        strip_images(database)
     recorded = tuple(stage for stage in finished if _record(pipeline, stage))
     pipeline.bridge.collect_garbage()
     left = search(pipeline.root, target, (REGISTER_NAME, *_tracked_by_git(pipeline.root)))
@@ -71,7 +86,47 @@ def run_takedown(
         tuple(pipeline.stale()),
         tuple(left),
         tuple(pipeline.bridge.remotes()),
+        (*unsearched(pipeline.root), *_outside(pipeline.root)),
     )
+
+
+def strip_images(database: Path) -> int:
+    """Take images out of the texts of a database: older event logs carried them as base64.
+
+    Args:
+        database: a SQLite file; the space is overwritten.
+
+    Returns:
+        How many texts were changed.
+    """
+    changed = 0
+    with closing(sqlite3.connect(database)) as connection:
+        connection.create_function("stripped", 1, lambda text: _IMAGE.sub("removed", text))
+        tables = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+        for (table,) in tables.fetchall():
+            for column in connection.execute(f'PRAGMA table_info("{table}")').fetchall():
+                where = f"""typeof("{column[1]}") = 'text' AND instr("{column[1]}", ';base64,')"""
+                statement = f'UPDATE "{table}" SET "{column[1]}" = stripped("{column[1]}")'
+                changed += connection.execute(f"{statement} WHERE {where}").rowcount
+        connection.commit()
+        if changed:
+            connection.execute("VACUUM")
+    return changed
+
+
+def _outside(root: Path) -> list[str]:
+    """Places beyond the project in which traces may be, as far as this process knows of them."""
+    home = os.environ.get("DAGSTER_HOME", "")
+    places = [home] if home and root.resolve() not in Path(home).resolve().parents else []
+    if tracking := os.environ.get("MLFLOW_TRACKING_URI", ""):
+        places.append(tracking)
+    # Ray spills objects here, whoever runs it.
+    spill = Path(tempfile.gettempdir()) / "ray"
+    return [*places, *([str(spill)] if spill.exists() else [])]
+
+
+def _mlflow(root: Path) -> list[Path]:
+    return [path for path in [root / "mlruns" / "mlflow.db"] if path.exists()]
 
 
 def _tracked_by_git(root: Path) -> list[str]:

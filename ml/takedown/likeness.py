@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from ml.imaging.io import UnreadableImage, decode_image
 
-SIDE: Final = 16
+SIDE: Final = 32
 """Of the thumbnail that stands for an image, px."""
-MIN_CORRELATION: Final = 0.97
+MIN_CORRELATION: Final = 0.985
 """Of two thumbnails of the same image; JPEG at quality 60 and half the size give over 0.99."""
 _FLAT: Final = 2.0
 """Standard deviation of grey below which a thumbnail shows nothing that could be told again."""
@@ -37,7 +37,7 @@ def signature(image_rgb: NDArray[np.uint8]) -> Signature | None:
     grey = cv2.cvtColor(image_rgb, cv2.COLOR_RGB2GRAY)
     small = cv2.resize(grey, (SIDE, SIDE), interpolation=cv2.INTER_AREA).astype(np.float32)
     small -= small.mean()
-    if small.std() < _FLAT:
+    if float(small.std()) < _FLAT:
         return None
     return np.asarray(small.reshape(-1) / np.linalg.norm(small), np.float32)
 

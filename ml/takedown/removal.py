@@ -11,8 +11,9 @@ import io
 import json
 import re
 import tarfile
+import zipfile
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,15 +21,26 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from ml.imaging.io import UnreadableImage, decode_image
 from ml.records.atomic import atomic_write, write_json
 from ml.records.progress import progress
 from ml.records.shards import DamagedSample, ShardReader, shard_writer
 from ml.records.tables import CAPTIONS, IMAGES, POSES, read_table, write_table
 from ml.records.workspace import Workspace
+from ml.takedown.likeness import Signature, embedded_images, resembles, signature
 
 REGISTER_NAME: Final = "takedowns.json"
 """In the project folder, tracked by git: hashes of what was taken down, so that it stays out."""
 _SKIPPED_FOLDERS: Final = frozenset({".git", ".venv", "__pycache__", "node_modules"})
+_PACKED: Final = (
+    b"PK\x03\x04",
+    b"\x1f\x8b",
+    b"BZh",
+    b"\xfd7zXZ",
+    b"\x28\xb5\x2f\xfd",
+    b"7z\xbc\xaf",
+)
+"""First bytes of zip, gzip, bzip2, xz, zstd and 7z files."""
 _PICTURE_SUFFIXES: Final = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif"})
 _TEXT_SUFFIXES: Final = frozenset({".csv", ".txt", ".md", ".html", ".xml", ".yaml"})
 
@@ -45,11 +57,13 @@ class Target:
         samples: ids of images.
         sources: ids of poses, whose every image goes too.
         hashes: sha256 of the encoded pictures, to find copies under other names.
+        signatures: what the pictures show, to find copies of another size or encoding.
     """
 
     samples: frozenset[str]
     sources: frozenset[str]
     hashes: frozenset[str] = frozenset()
+    signatures: list[Signature] = field(default_factory=list, hash=False)
 
     @property
     def names(self) -> frozenset[str]:
@@ -110,7 +124,24 @@ def find_target(ws: Workspace, samples: Iterable[str], sources: Iterable[str]) -
         raise TakedownError(
             f"takedown: no stage knows {missing[:5]}; ids look like those of images"
         )
-    return Target(frozenset(wanted), frozenset(poses), frozenset(hashes))
+    shown = _signatures(ws, wanted)
+    return Target(frozenset(wanted), frozenset(poses), frozenset(hashes), shown)
+
+
+def _signatures(ws: Workspace, wanted: set[str]) -> list[Signature]:
+    """What the images show, as far as they can still be read."""
+    found = []
+    for shard in ws.shards:
+        path = ws.stage_dir("images") / f"{shard}.tar"
+        if not path.exists():
+            continue
+        with ShardReader(path) as reader:
+            for sample_id in wanted.intersection(reader.keys()):
+                try:
+                    found.append(signature(decode_image(reader.read(sample_id))))
+                except (DamagedSample, UnreadableImage):
+                    continue
+    return [shown for shown in found if shown is not None]
 
 
 def take_down(ws: Workspace, target: Target) -> Removal:
@@ -127,6 +158,8 @@ def take_down(ws: Workspace, target: Target) -> Removal:
         TakedownError: a file that names a sample is of no kind that can be edited.
     """
     removal = Removal()
+    # What merely looks like one of them is for a person to judge, not to be edited away.
+    target = replace(target, signatures=[])
     data = ws.root / "data"
     for path in progress(sorted(_files(data)), "takedown"):
         name = path.relative_to(ws.root).as_posix()
@@ -213,7 +246,46 @@ def found_in(path: Path, target: Target) -> str:
     if hashlib.sha256(data).hexdigest() in target.hashes:
         return "the picture itself"
     match = target.pattern().search(path.name) or target.pattern().search(data.decode("latin-1"))
-    return match.group() if match else ""
+    return match.group() if match else _shown_in(data, target)
+
+
+def _shown_in(data: bytes, target: Target) -> str:
+    """Whether bytes are, or hold as text, an image that shows what was removed."""
+    if not target.signatures:
+        return ""
+    if resembles(data, target.signatures):
+        return "an image that looks like one of them"
+    if any(resembles(image, target.signatures) for image in embedded_images(data)):
+        return "an image in its text that looks like one of them"
+    return ""
+
+
+def unsearched(root: Path) -> list[str]:
+    """Files whose content cannot be looked into: packed or encrypted archives.
+
+    Args:
+        root: the project folder.
+
+    Returns:
+        Paths relative to it, sorted.
+    """
+    found = []
+    for path in _files(root):
+        with path.open("rb") as file:
+            start = file.read(8)
+        if start.startswith(_PACKED) and not _is_plain_zip(path):
+            found.append(path.relative_to(root).as_posix())
+    return sorted(found)
+
+
+def _is_plain_zip(path: Path) -> bool:
+    """Whether a zip's members stand in it as they are, like those of npz files and checkpoints."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            infos = archive.infolist()
+            return all(i.compress_type == 0 and not i.flag_bits & 1 for i in infos)
+    except (zipfile.BadZipFile, OSError, ValueError):
+        return False
 
 
 def _found_in_table(path: Path, target: Target) -> str:
@@ -224,9 +296,30 @@ def _found_in_table(path: Path, target: Target) -> str:
                 for value in column.to_pylist():
                     if value and (match := pattern.search(value)):
                         return match.group()
+            for column in _binaries(batch):
+                for value in column.to_pylist():
+                    if value and (what := _image_found(value, target)):
+                        return what
     except pa.ArrowException as error:
         raise TakedownError(f"{path}: cannot be searched, it is damaged: {error}") from error
     return ""
+
+
+def _image_found(data: bytes, target: Target) -> str:
+    if hashlib.sha256(data).hexdigest() in target.hashes:
+        return "a copy of a picture"
+    return _shown_in(data, target)
+
+
+def _binaries(batch: pa.RecordBatch) -> Iterator[pa.Array]:
+    """Columns of bytes, those in structures too: images in Hugging Face's layout."""
+    columns = list(batch.columns)
+    while columns:
+        column = columns.pop()
+        if pa.types.is_struct(column.type):
+            columns += column.flatten()
+        elif pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type):
+            yield column
 
 
 def _texts(batch: pa.RecordBatch) -> Iterator[pa.Array]:
@@ -246,6 +339,8 @@ def _found_in_tar(path: Path, target: Target) -> str:
                     return match.group()
                 if hashlib.sha256(data).hexdigest() in target.hashes:
                     return f"a copy of a picture as {member.name}"
+                if shown := _shown_in(data, target):
+                    return f"{shown} as {member.name}"
                 if match := pattern.search(data.decode("latin-1")):
                     return match.group()
     except (tarfile.TarError, EOFError, OSError) as error:

@@ -1,5 +1,9 @@
 """After a takedown the lock holds the edited data, nothing remakes it, and the cache forgot it."""
 
+import base64
+import sqlite3
+from contextlib import closing
+
 import pandas as pd
 
 from dagster_project import takedown
@@ -46,3 +50,28 @@ def test_what_is_left_is_named(toy, monkeypatch):
     assert report.left == ("mlruns/note.txt: gone-00001",)
     assert report.remotes == ("store",)
     assert not (toy.root / "mlruns" / "grid.png").exists()
+
+
+def test_images_in_an_older_event_log_and_in_examples_are_removed(toy, monkeypatch):
+    text = base64.b64encode(bytes(range(256)) * 20).decode()
+    log = toy.root / ".dagster" / "history" / "runs.db"
+    with closing(sqlite3.connect(log)) as connection:
+        connection.execute("CREATE TABLE older (event TEXT, number INTEGER)")
+        event = f'{{"md": "![sheet](data:image/jpeg;base64,{text}) below"}}'
+        connection.execute("INSERT INTO older VALUES (?, 7)", (event,))
+        connection.commit()
+    example = toy.root / "mlruns" / "artifacts" / "model" / "input_example.json"
+    example.parent.mkdir(parents=True)
+    example.write_text("[[1, 2]]")
+    target = Target(frozenset({"gone"}), frozenset(), frozenset())
+    monkeypatch.setattr(takedown, "find_target", lambda *arguments: target)
+    monkeypatch.setattr(takedown, "take_down", lambda *arguments: Removal())
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://runs.example:5000")
+    (toy.root / "kept.gz").write_bytes(b"\x1f\x8b packed")
+    report = takedown.run_takedown(toy.pipeline, ["gone"], [])
+    assert text.encode() not in log.read_bytes()
+    with closing(sqlite3.connect(log)) as connection:
+        (found,) = connection.execute("SELECT event, number FROM older").fetchall()
+    assert found == ('{"md": "![sheet](removed) below"}', 7)
+    assert not example.exists()
+    assert {"kept.gz", "http://runs.example:5000"} <= set(report.unsearched)

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import base64
+import gzip
+import io
 import json
 import shutil
+import sqlite3
 import tarfile
+import zipfile
 
+import cv2
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from ml.imaging.io import decode_image, encode_jpeg, encode_png
 from ml.labels.coco import read_coco, write_coco
 from ml.labels.tool_export import CVAT_FILE, export_for_labelling
 from ml.records.exclusions import Exclusions, read_exclusions
+from ml.records.shards import ShardReader
 from ml.records.tables import DATASET_HEADS, IMAGES, VERDICTS, read_table
 from ml.release.source import iter_dataset
 from ml.takedown.removal import (
@@ -20,6 +30,7 @@ from ml.takedown.removal import (
     search,
     take_down,
     taken_down,
+    unsearched,
 )
 
 
@@ -148,3 +159,38 @@ def test_unknown_ids_and_files_that_cannot_be_edited(project):
     (project.root / REGISTER_NAME).write_text(json.dumps(3))
     with pytest.raises(TakedownError, match="not a list of hashes"):
         taken_down(project.root)
+
+
+def test_what_looks_like_a_removed_image_is_found_wherever_it_stands(project):
+    with ShardReader(project.stage_dir("images") / "shard-00000.tar") as reader:
+        gone = decode_image(reader.read("image-a0"))
+    target = find_target(project, ["image-a0"], [])
+    take_down(project, target)
+    assert search(project.root, target) == []
+    height, width = gone.shape[:2]
+    small = encode_jpeg(cv2.resize(gone, (width * 2 // 3, height * 2 // 3)), 70)
+    (project.root / "copy.bin").write_bytes(small)
+    text = base64.b64encode(encode_png(gone)).decode()
+    (project.root / "page.html").write_text(f'<img src="data:image/png;base64,{text}">')
+    with sqlite3.connect(project.root / "log.db") as connection:
+        connection.execute("CREATE TABLE events (event TEXT)")
+        connection.execute(
+            "INSERT INTO events VALUES (?)", (f"![x](data:image/png;base64,{text})",)
+        )
+    images = pa.array([{"bytes": small, "path": "x"}])
+    pq.write_table(pa.table({"image": images}), project.root / "export.parquet")
+    with tarfile.open(project.root / "packed.tar", "w", format=tarfile.USTAR_FORMAT) as tar:
+        info = tarfile.TarInfo("other-name.jpg")
+        info.size = len(small)
+        tar.addfile(info, io.BytesIO(small))
+    found = {line.split(":")[0] for line in search(project.root, target)}
+    assert found == {"copy.bin", "page.html", "log.db", "export.parquet", "packed.tar"}
+
+
+def test_what_cannot_be_looked_into_is_named(project):
+    with zipfile.ZipFile(project.root / "packed.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a.txt", "image-a0" * 100)
+    with zipfile.ZipFile(project.root / "plain.npz", "w") as archive:
+        archive.writestr("a.txt", "nothing")
+    (project.root / "log.gz").write_bytes(gzip.compress(b"image-a0"))
+    assert unsearched(project.root) == ["log.gz", "packed.zip"]

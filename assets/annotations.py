@@ -1,27 +1,24 @@
-"""Pseudo-labels of every image (paper 3.2)."""
+"""Pseudo-labels of every image (paper 3.1)."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+import dagster as dg
 
 from assets.checks.annotations import SUITES
-from assets.stage_asset import stage_asset
-
-if TYPE_CHECKING:
-    from ml.records.report import StageReport
-    from ml.records.workspace import Workspace
-    from ml.stages.annotations import AnnotationsConfig
+from assets.stage_asset import StageEvents, StageRunner, stage_asset
+from ml.records.tables import ANNOTATED_IMAGES, HEADS
 
 
 @stage_asset(
-    config="ml.stages.annotations:AnnotationsConfig",
     group="annotation",
     kinds={"pytorch"},
-    sharded=True,
+    owner="data",
+    paper="3.1",
     suites=SUITES,
+    tables=(
+        HEADS,
+        ANNOTATED_IMAGES,
+    ),
+    taken_over={"images": ["sample_id", "split"]},
 )
-def annotations(ws: Workspace, config: AnnotationsConfig, shard: str) -> StageReport:
+def annotations(context: dg.AssetExecutionContext, stages: StageRunner) -> StageEvents:
     """Heads found by the detector, with parameters from the regressor; small heads go without."""
-    from ml.stages.annotations import run_shard
-
-    return run_shard(ws, config, shard)
+    yield from stages.make(context)

@@ -1,26 +1,19 @@
-"""Figures on held-out images with exact truth."""
+"""Metrics on held-out images with exact ground truth (paper 5)."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+import dagster as dg
 
 from assets.checks.benchmark import SUITES
-from assets.stage_asset import stage_asset
-
-if TYPE_CHECKING:
-    from ml.records.report import StageReport
-    from ml.records.workspace import Workspace
-    from ml.stages.benchmark import BenchmarkConfig
+from assets.stage_asset import StageEvents, StageRunner, stage_asset
 
 
 @stage_asset(
-    config="ml.stages.benchmark:BenchmarkConfig",
-    group="evaluation",
+    group="detector",
     kinds={"pytorch"},
+    owner="models",
+    paper="5",
+    max_age_days=30,
     suites=SUITES,
 )
-def benchmark(ws: Workspace, config: BenchmarkConfig) -> StageReport:
+def benchmark(context: dg.AssetExecutionContext, stages: StageRunner) -> StageEvents:
     """AP50, NME, rotation errors and misses of both models, beside trivial baselines."""
-    from ml.stages.benchmark import run
-
-    return run(ws, config)
+    yield from stages.make(context)

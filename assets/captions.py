@@ -1,27 +1,21 @@
 """Captions and prompts (paper 3.1)."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+import dagster as dg
 
 from assets.checks.captions import SUITES
-from assets.stage_asset import stage_asset
-
-if TYPE_CHECKING:
-    from ml.captions.config import CaptionsConfig
-    from ml.records.report import StageReport
-    from ml.records.workspace import Workspace
+from assets.stage_asset import StageEvents, StageRunner, stage_asset
+from ml.records.tables import CAPTIONS
 
 
 @stage_asset(
-    config="ml.captions.config:CaptionsConfig",
-    group="sources",
+    group="generation",
     kinds={"python"},
-    sharded=True,
+    owner="data",
+    paper="3.1",
     suites=SUITES,
+    tables=(CAPTIONS,),
+    taken_over={"poses": ["pose_id", "split", "num_people"]},
 )
-def captions(ws: Workspace, config: CaptionsConfig, shard: str) -> StageReport:
+def captions(context: dg.AssetExecutionContext, stages: StageRunner) -> StageEvents:
     """What each image shows, as a prompt free of personal names."""
-    from ml.stages.captions import run_shard
-
-    return run_shard(ws, config, shard)
+    yield from stages.make(context)

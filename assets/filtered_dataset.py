@@ -1,29 +1,27 @@
 """The dataset (paper 3.3)."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+import dagster as dg
 
 from assets.checks.filtered_dataset import SUITES
-from assets.stage_asset import stage_asset
-
-if TYPE_CHECKING:
-    from ml.records.report import StageReport
-    from ml.records.workspace import Workspace
-    from ml.stages.filtered_dataset import FilteredDatasetConfig
+from assets.stage_asset import StageEvents, StageRunner, stage_asset
+from ml.records.tables import DATASET_HEADS, HEADS, VERDICTS
 
 
 @stage_asset(
-    config="ml.stages.filtered_dataset:FilteredDatasetConfig",
-    group="dataset",
+    group="filtering",
     kinds={"pandas"},
+    owner="data",
+    paper="3.3",
     suites=SUITES,
+    tables=(
+        DATASET_HEADS,
+        VERDICTS,
+    ),
+    taken_over={"annotations": [column.name for column in HEADS.columns], "images": ["shard"]},
 )
-def filtered_dataset(ws: Workspace, config: FilteredDatasetConfig) -> StageReport:
+def filtered_dataset(context: dg.AssetExecutionContext, stages: StageRunner) -> StageEvents:
     """Images that pass the four consistency rules, with their heads, split, statistics and card.
 
     Its checks gate the training.
     """
-    from ml.stages.filtered_dataset import run
-
-    return run(ws, config)
+    yield from stages.make(context)

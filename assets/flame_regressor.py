@@ -1,28 +1,18 @@
-"""The regressor that labels heads with FLAME parameters (paper 3.2)."""
+"""The regressor that labels heads with FLAME parameters (paper 3.1)."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+import dagster as dg
 
 from assets.checks.flame_regressor import SUITES
-from assets.stage_asset import stage_asset
-
-if TYPE_CHECKING:
-    from ml.records.report import StageReport
-    from ml.records.workspace import Workspace
-    from ml.stages.flame_regressor import FlameRegressorConfig
-    from ml.training.tracking import Tracker
+from assets.stage_asset import StageEvents, StageRunner, stage_asset
 
 
 @stage_asset(
-    config="ml.stages.flame_regressor:FlameRegressorConfig",
     group="annotation",
     kinds={"pytorch"},
-    tracked=True,
+    owner="models",
+    paper="3.1",
     suites=SUITES,
 )
-def flame_regressor(ws: Workspace, config: FlameRegressorConfig, tracker: Tracker) -> StageReport:
+def flame_regressor(context: dg.AssetExecutionContext, stages: StageRunner) -> StageEvents:
     """From a crop of a head to 413 parameters; stands where the paper has DAD-3DNet."""
-    from ml.stages.flame_regressor import run
-
-    return run(ws, config, tracker)
+    yield from stages.make(context)

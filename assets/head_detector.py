@@ -1,28 +1,18 @@
-"""The detector that finds heads to annotate (paper 3.2)."""
+"""The detector that finds heads to annotate (paper 3.1)."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+import dagster as dg
 
 from assets.checks.head_detector import SUITES
-from assets.stage_asset import stage_asset
-
-if TYPE_CHECKING:
-    from ml.records.report import StageReport
-    from ml.records.workspace import Workspace
-    from ml.stages.head_detector import HeadDetectorConfig
-    from ml.training.tracking import Tracker
+from assets.stage_asset import StageEvents, StageRunner, stage_asset
 
 
 @stage_asset(
-    config="ml.stages.head_detector:HeadDetectorConfig",
     group="annotation",
     kinds={"pytorch", "transformers"},
-    tracked=True,
+    owner="models",
+    paper="3.1",
     suites=SUITES,
 )
-def head_detector(ws: Workspace, config: HeadDetectorConfig, tracker: Tracker) -> StageReport:
-    """An RT-DETR, trained on the labels."""
-    from ml.stages.head_detector import run
-
-    return run(ws, config, tracker)
+def head_detector(context: dg.AssetExecutionContext, stages: StageRunner) -> StageEvents:
+    """An RT-DETR that finds the boxes of heads, trained on the labels."""
+    yield from stages.make(context)

@@ -1,30 +1,27 @@
 """Images from skeleton, prompt and seed (paper 3.1)."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+import dagster as dg
 
 from assets.checks.images import SUITES
-from assets.stage_asset import stage_asset
-
-if TYPE_CHECKING:
-    from ml.generation.config import ImagesConfig
-    from ml.records.report import StageReport
-    from ml.records.workspace import Workspace
+from assets.stage_asset import StageEvents, StageRunner, stage_asset
+from ml.records.tables import IMAGES, TRUTH
 
 
 @stage_asset(
-    config="ml.generation.config:ImagesConfig",
-    group="images",
+    group="generation",
     kinds={"numba", "opencv"},
-    sharded=True,
+    owner="data",
+    paper="3.1",
     suites=SUITES,
+    tables=(
+        IMAGES,
+        TRUTH,
+    ),
+    taken_over={"captions": ["sample_id", "pose_id", "split", "num_people", "seed"]},
 )
-def images(ws: Workspace, config: ImagesConfig, shard: str) -> StageReport:
-    """Pictures of people in tar shards, and the renderer's exact truth in tables of its own.
+def images(context: dg.AssetExecutionContext, stages: StageRunner) -> StageEvents:
+    """Images of people in tar shards, and the renderer's exact ground truth in tables of its own.
 
-    Only labels, the regressor's training set and evaluation may read the truth.
+    Only labels, the regressor's training set and evaluation may read the ground truth.
     """
-    from ml.stages.images import run_shard
-
-    return run_shard(ws, config, shard)
+    yield from stages.make(context)

@@ -1,29 +1,21 @@
-"""Hand labels for the box detector (paper 3.2)."""
+"""Hand labels for the box detector (paper 3.1)."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+import dagster as dg
 
 from assets.checks.labels import SUITES
-from assets.stage_asset import stage_asset
-
-if TYPE_CHECKING:
-    from ml.records.report import StageReport
-    from ml.records.workspace import Workspace
-    from ml.stages.labels import LabelsConfig
+from assets.stage_asset import StageEvents, StageRunner, stage_asset
 
 
 @stage_asset(
-    config="ml.stages.labels:LabelsConfig",
     group="annotation",
     kinds={"coco"},
+    owner="data",
+    paper="3.1",
     suites=SUITES,
 )
-def labels(ws: Workspace, config: LabelsConfig) -> StageReport:
+def labels(context: dg.AssetExecutionContext, stages: StageRunner) -> StageEvents:
     """Head boxes of a sample of images as COCO files.
 
-    In the demo the renderer's truth stands in for the annotator.
+    In the demo the renderer's ground truth stands in for the annotator.
     """
-    from ml.stages.labels import run
-
-    return run(ws, config)
+    yield from stages.make(context)

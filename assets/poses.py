@@ -1,30 +1,23 @@
 """Skeletons: the start of every image (paper 3.1)."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+import dagster as dg
 
 from assets.checks.poses import SUITES
-from assets.stage_asset import stage_asset
-
-if TYPE_CHECKING:
-    from ml.poses.config import PosesConfig
-    from ml.records.report import StageReport
-    from ml.records.workspace import Workspace
+from assets.stage_asset import StageEvents, StageRunner, stage_asset
+from ml.records.tables import POSES
 
 
 @stage_asset(
-    config="ml.poses.config:PosesConfig",
-    group="sources",
+    group="generation",
     kinds={"numpy"},
-    sharded=True,
+    owner="data",
+    paper="3.1",
     suites=SUITES,
+    tables=(POSES,),
 )
-def poses(ws: Workspace, config: PosesConfig, shard: str) -> StageReport:
+def poses(context: dg.AssetExecutionContext, stages: StageRunner) -> StageEvents:
     """COCO-17 skeletons of one to eight people, without any pixel of a source image.
 
     The split of everything made later is fixed here, by the pose.
     """
-    from ml.stages.poses import run_shard
-
-    return run_shard(ws, config, shard)
+    yield from stages.make(context)

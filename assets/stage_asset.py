@@ -1,111 +1,166 @@
-"""The declaration of a stage's asset: one decorator, used once in every module of this package."""
+"""The declaration of a stage's asset: one decorator, used once in every module of this package.
+
+It makes an ordinary `dg.AssetsDefinition`. Edges, code version and partitions are not written here:
+`dagster_project.definitions` adds them from dvc.yaml and params.yaml, where they stand once.
+"""
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import timedelta
 from typing import Any
 
+import dagster as dg
+
 from assets.checks.suite import Suite
-from ml.records.config import StageConfig
-from ml.records.report import StageReport
+from ml.records.tables import Column, TableSpec
 
-OwnShards = Callable[[Mapping[str, Any]], list[str]]
+StageEvents = Iterator[dg.AssetCheckResult | dg.MaterializeResult]
+
+#: The check that every asset has.
+UNALTERED = "files_unaltered"
+UNALTERED_WHY = "Finished files are as they were written."
+#: A metadata entry that names the upstream column of each column that is taken over as it is.
+LINEAGE = "dagster/column_lineage"
+
+_SUITES: dict[str, tuple[Suite, ...]] = {}
 
 
-@dataclass(frozen=True)
-class StageAsset:
-    """A stage as Dagster and DVC see it.
+class StageRunner(dg.ConfigurableResource):
+    """Makes and judges stages; `dagster_project.runner` provides the one that DVC records."""
 
-    Attributes:
-        name: the stage's one name: asset, DVC stage, section of params.yaml, folder in data/.
-        description: shown on the asset's page.
-        function: does the work; `(ws, config, shard)` if sharded, else `(ws, config)`, and a
-            tracker as last argument if tracked.
-        config: where the stage's `StageConfig` lives, `module:Class`; imported when needed.
-        group: the group of the asset graph it is drawn in.
-        kinds: labels drawn on the asset (at most three).
-        sharded: whether the work is divided into shards, which any process may make.
-        own_shards: names of the shards from the stage's section of params.yaml, for a stage that
-            is not divided as the dataset is; Dagster then shows it without partitions.
-        tracked: whether the stage trains or evaluates, and reports to MLflow.
-        suites: the checks that its results must pass before they are recorded.
-    """
+    def make(self, context: dg.AssetExecutionContext) -> StageEvents:
+        """Make what is missing of the stage, judge it, record it; only judge it if only checks ran.
 
-    name: str
-    description: str
-    function: Callable[..., StageReport]
-    config: str
-    group: str
-    kinds: frozenset[str]
-    sharded: bool
-    own_shards: OwnShards | None
-    tracked: bool
-    suites: tuple[Suite, ...]
-
-    @property
-    def partitioned(self) -> bool:
-        """Whether its shards are the dataset's: Dagster's partitions."""
-        return self.sharded and self.own_shards is None
-
-    @property
-    def function_path(self) -> str:
-        """Where a worker process finds this declaration, `module:name`."""
-        return f"{self.function.__module__}:{self.name}"
-
-    def config_class(self) -> type[StageConfig]:
-        """Import the stage's configuration class (and with it, its libraries)."""
-        return load(self.config)
+        Args:
+            context: Dagster's, of the stage's asset.
+        """
+        raise NotImplementedError
 
 
 def stage_asset(
     *,
-    config: str,
     group: str,
     kinds: set[str],
-    sharded: bool = False,
-    own_shards: OwnShards | None = None,
-    tracked: bool = False,
-    suites: tuple[Suite, ...] = (),
-) -> Callable[[Callable[..., StageReport]], StageAsset]:
-    """Declare the decorated function as a stage; its name and docstring become the asset's.
+    owner: str,
+    paper: str = "",
+    suites: Sequence[Suite] = (),
+    tables: Sequence[TableSpec] = (),
+    taken_over: Mapping[str, Sequence[str]] | None = None,
+    max_age_days: int | None = None,
+) -> Callable[[Callable[..., StageEvents]], dg.AssetsDefinition]:
+    """Make the decorated function a stage's asset, with its name and docstring.
+
+    The definition can be subset, so that its checks can be executed without making the asset.
 
     Args:
-        config: `module:Class` of the stage's configuration.
         group: group in the asset graph.
-        kinds: labels of the asset.
-        sharded: the function makes one shard.
-        own_shards: names of the shards, when they are not the dataset's.
-        tracked: the function takes a tracker as last argument.
-        suites: gating checks, in order.
+        kinds: labels drawn on the asset (at most three).
+        owner: the team that owns it, without `team:`.
+        paper: section of the paper that describes it.
+        suites: checks that its results must pass before they are recorded.
+        tables: the tables it writes; the first is the one that Dagster shows as its columns.
+        taken_over: upstream asset -> columns of the first table that come from it unchanged.
+        max_age_days: age in days from which Dagster shows it as overdue.
     """
 
-    def declare(function: Callable[..., StageReport]) -> StageAsset:
-        return StageAsset(
-            name=function.__name__,
-            description=(function.__doc__ or "").strip(),
-            function=function,
-            config=config,
-            group=group,
-            kinds=frozenset(kinds),
-            sharded=sharded,
-            own_shards=own_shards,
-            tracked=tracked,
-            suites=suites,
+    def declare(function: Callable[..., StageEvents]) -> dg.AssetsDefinition:
+        name = function.__name__
+        _SUITES[name] = tuple(suites)
+        spec = dg.AssetSpec(
+            name,
+            description=inspect.getdoc(function),
+            group_name=group,
+            kinds=kinds,
+            owners=[f"team:{owner}"],
+            tags={"paper_section": paper} if paper else {},
+            metadata=_table_metadata(tables, taken_over or {}),
+            freshness_policy=_freshness(max_age_days),
         )
+        return dg.multi_asset(
+            name=name,
+            specs=[spec],
+            check_specs=_check_specs(name, suites),
+            can_subset=True,
+            backfill_policy=dg.BackfillPolicy.single_run(),
+        )(function)
 
     return declare
 
 
-def load(path: str) -> Any:
-    """Import what `module:name` names.
+def suites_of(stage: str) -> tuple[Suite, ...]:
+    """The suites of a stage whose module has been imported.
 
     Raises:
-        ValueError: the module has no such name.
+        KeyError: no such asset was declared.
     """
-    module, _, name = path.partition(":")
-    try:
-        return getattr(importlib.import_module(module), name)
-    except AttributeError as error:
-        raise ValueError(f"{path}: module '{module}' has no '{name}'") from error
+    return _SUITES[stage]
+
+
+def table_schema(table: TableSpec) -> dg.TableSchema:
+    """A table's columns as Dagster shows them."""
+    return dg.TableSchema(
+        [
+            dg.TableColumn(
+                column.name,
+                _column_type(column),
+                column.doc,
+                dg.TableColumnConstraints(
+                    nullable=column.nullable, unique=table.key == (column.name,)
+                ),
+            )
+            for column in table.columns
+        ]
+    )
+
+
+def _column_type(column: Column) -> str:
+    return column.kind if column.length is None else f"{column.kind}[{column.length}]"
+
+
+def _table_metadata(
+    tables: Sequence[TableSpec], taken_over: Mapping[str, Sequence[str]]
+) -> dict[str, Any]:
+    if not tables:
+        return {}
+    first, *others = tables
+    metadata: dict[str, Any] = {"dagster/column_schema": table_schema(first)}
+    metadata.update({f"columns of {table.name}": table_schema(table) for table in others})
+    if taken_over:
+        metadata[LINEAGE] = _lineage(first, taken_over)
+    return metadata
+
+
+def _lineage(table: TableSpec, taken_over: Mapping[str, Sequence[str]]) -> dg.TableColumnLineage:
+    columns: dict[str, list[dg.TableColumnDep]] = {}
+    for upstream, names in taken_over.items():
+        for name in names:
+            dep = dg.TableColumnDep(dg.AssetKey(upstream), name)
+            columns.setdefault(name, []).append(dep)
+    if unknown := sorted(set(columns) - {column.name for column in table.columns}):
+        raise ValueError(f"{table.name}: has no columns {unknown} that could be taken over")
+    return dg.TableColumnLineage(columns)
+
+
+def _check_specs(name: str, suites: Sequence[Suite]) -> list[dg.AssetCheckSpec]:
+    unaltered = dg.AssetCheckSpec(UNALTERED, asset=name, description=UNALTERED_WHY, blocking=True)
+    return [
+        unaltered,
+        *(
+            dg.AssetCheckSpec(
+                suite.check_name(check),
+                asset=name,
+                description=check.why,
+                blocking=check.severity == "critical",
+            )
+            for suite in suites
+            for check in suite.checks
+        ),
+    ]
+
+
+def _freshness(max_age_days: int | None) -> dg.FreshnessPolicy | None:
+    if max_age_days is None:
+        return None
+    return dg.FreshnessPolicy.time_window(fail_window=timedelta(days=max_age_days))

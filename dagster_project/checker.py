@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import dagster as dg
 
-from dagster_project.factory import check_result, check_stage
 from dagster_project.pipeline import Pipeline
+from dagster_project.resources import ProjectResource
+from dagster_project.runner import check_result, check_stage
+from ops.resources import Judge
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,7 @@ class Checker:
             units = list(self.pipeline.markers(stage, self.pipeline.units(stage)))
             if not units:
                 continue
+            importlib.import_module(self.pipeline.assets[stage].asset_module)
             for outcome in check_stage(self.pipeline, self.pipeline.assets[stage], units):
                 result = check_result(self.pipeline, stage, outcome)
                 evaluation = dg.AssetCheckEvaluation(
@@ -52,3 +56,18 @@ class Checker:
                     metadata=result.metadata,
                 )
                 yield evaluation, outcome.sentence() if outcome.blocks else ""
+
+
+class CheckerResource(Judge):
+    """Judges stages of a project."""
+
+    project: ProjectResource
+    """The project."""
+
+    def judge(self, stages: Sequence[str]) -> Iterator[tuple[dg.AssetCheckEvaluation, str]]:
+        """Yield a check's evaluation, and the problem in words if it failed and is critical.
+
+        Args:
+            stages: which; none given: all that have finished data.
+        """
+        yield from Checker(self.project.pipeline).judge(stages)

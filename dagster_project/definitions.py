@@ -1,24 +1,31 @@
-"""What Dagster loads: the assets of all stages, jobs, the DVC sensor, resources."""
+"""What Dagster loads: the assets of all stages, jobs, the DVC sensor, automation, resources."""
 
 from __future__ import annotations
 
-from functools import partial
+import importlib
+import os
 
 import dagster as dg
 
-from dagster_project.checker import Checker
+from dagster_project.checker import CheckerResource
 from dagster_project.env import prepare
-from dagster_project.factory import build_asset
 from dagster_project.partitions import shard_partitions
 from dagster_project.pipeline import Pipeline
-from dagster_project.resources import MLflowResource, ShardEngine
+from dagster_project.resources import (
+    MLFLOW_ADDRESS,
+    MLFLOW_PORT,
+    MLflowResource,
+    ProjectResource,
+    ShardEngine,
+    TakedownResource,
+)
+from dagster_project.runner import RecordedStageRunner
 from dagster_project.stages import project
-from dagster_project.sync import DvcSync, build_sensor
-from dagster_project.takedown import run_takedown
+from dagster_project.sync import DvcSync, DvcSyncResource, build_sensor
 from ops.dataset import export_dataset_job, label_export_job, takedown_job
 from ops.dvc_sync import dvc_sync_job
 from ops.model_promotion import model_promotion_job
-from ops.recheck import recheck_job
+from ops.recheck import audit_schedule, recheck_job
 
 DEMO_JOB = "demo"
 
@@ -29,20 +36,12 @@ def build_definitions(pipeline: Pipeline) -> dg.Definitions:
     Args:
         pipeline: the project folder and its stages.
     """
-    partitions = shard_partitions(pipeline.shards)
-    sync = DvcSync(pipeline)
-    stage_jobs = [
-        dg.define_asset_job(f"make_{stage}", selection=[stage], description=f"Only {stage}.")
-        for stage in pipeline.graph
-    ]
-    demo = dg.define_asset_job(
-        DEMO_JOB, selection=list(pipeline.graph), description="The whole pipeline."
-    )
     return dg.Definitions(
-        assets=[build_asset(pipeline, pipeline.assets[s], partitions) for s in pipeline.graph],
+        assets=stage_assets(pipeline),
         jobs=[
-            demo,
-            *stage_jobs,
+            dg.define_asset_job(
+                DEMO_JOB, selection=list(pipeline.graph), description="The whole pipeline."
+            ),
             dvc_sync_job,
             recheck_job,
             model_promotion_job,
@@ -50,19 +49,69 @@ def build_definitions(pipeline: Pipeline) -> dg.Definitions:
             label_export_job,
             takedown_job,
         ],
-        sensors=[build_sensor(sync)],
-        resources={
-            "engine": ShardEngine(),
-            "mlflow": MLflowResource(folder=str(pipeline.root / "mlruns")),
-            "dvc_sync": dg.ResourceDefinition.hardcoded_resource(sync),
-            "project": dg.ResourceDefinition.hardcoded_resource(pipeline),
-            "takedown": dg.ResourceDefinition.hardcoded_resource(partial(run_takedown, pipeline)),
-            "checker": dg.ResourceDefinition.hardcoded_resource(Checker(pipeline)),
-        },
+        schedules=[audit_schedule],
+        sensors=[build_sensor(DvcSync(pipeline)), build_automation()],
+        resources=build_resources(pipeline),
         # Stages run one after the other in one process; inside a stage, the engine's processes
         # share the work.
         executor=dg.in_process_executor,
     )
+
+
+def stage_assets(pipeline: Pipeline) -> list[dg.AssetsDefinition]:
+    """The assets as their modules declare them, with what dvc.yaml and params.yaml say of them.
+
+    Raises:
+        ValueError: a module holds no asset of its stage's name.
+    """
+    names = dict.fromkeys(stage.asset_module for stage in pipeline.assets.values())
+    modules = [importlib.import_module(name) for name in names]
+    loaded = {
+        asset.key.to_user_string(): asset
+        for asset in dg.load_assets_from_modules(modules)
+        if isinstance(asset, dg.AssetsDefinition)
+    }
+    if missing := sorted(set(pipeline.graph) - set(loaded)):
+        raise ValueError(f"no asset in {', '.join(names)} for the stages {missing} of dvc.yaml")
+    partitions = shard_partitions(pipeline.shards)
+
+    def complete(spec: dg.AssetSpec) -> dg.AssetSpec:
+        stage = spec.key.to_user_string()
+        return spec.replace_attributes(
+            deps=list(pipeline.graph[stage].upstream),
+            code_version=pipeline.code_version(stage),
+            partitions_def=partitions if pipeline.assets[stage].partitioned else None,
+            automation_condition=dg.AutomationCondition.eager(),
+        )
+
+    return [loaded[stage].map_asset_specs(complete) for stage in pipeline.graph]
+
+
+def build_automation() -> dg.SensorDefinition:
+    """What makes stages again whose inputs have changed; off until switched on in the UI."""
+    return dg.AutomationConditionSensorDefinition(
+        "make_what_is_stale",
+        target=dg.AssetSelection.all(),
+        default_status=dg.DefaultSensorStatus.STOPPED,
+        description="Makes an asset as soon as one that it depends on was made anew.",
+    )
+
+
+def build_resources(pipeline: Pipeline) -> dict[str, dg.ConfigurableResource]:
+    """What assets and ops are given."""
+    this = ProjectResource(root=str(pipeline.root), registry=pipeline.registry)
+    address = os.environ.get(MLFLOW_ADDRESS, f"http://127.0.0.1:{MLFLOW_PORT}")
+    mlflow = MLflowResource(folder=str(pipeline.root / "mlruns"), address=address)
+    engine = ShardEngine()
+    return {
+        "stages": RecordedStageRunner(project=this, engine=engine, mlflow=mlflow),
+        "engine": engine,
+        "mlflow": mlflow,
+        "dataset": this,
+        "recorded": DvcSyncResource(project=this),
+        "takedown": TakedownResource(project=this),
+        "judge": CheckerResource(project=this),
+    }
 
 
 @dg.definitions

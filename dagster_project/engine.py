@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import wait as wait_for_any
 from typing import Any
 
-from assets.stage_asset import load
+from dagster_project.stage import load
 from ml.records.config import StageConfig
 from ml.records.report import StageReport
 from ml.records.workspace import Workspace
@@ -39,20 +39,20 @@ class ShardTask:
     """One shard to make.
 
     Attributes:
-        asset: where its `StageAsset` is declared, `module:name`.
+        function: the stage's function, `module:name`.
         ws: the workspace, with the shard's fingerprint.
         config: the stage's configuration.
         shard: the shard's name.
     """
 
-    asset: str
+    function: str
     ws: Workspace
     config: StageConfig
     shard: str
 
     def run(self) -> StageReport:
         """Make the shard."""
-        return load(self.asset).function(self.ws, self.config, self.shard)
+        return load(self.function)(self.ws, self.config, self.shard)
 
 
 class _Pool:
@@ -115,7 +115,7 @@ def _count_attempts(lost: Sequence[ShardTask], attempts: dict[str, int]) -> None
         attempts[task.shard] += 1
         if attempts[task.shard] >= MAX_ATTEMPTS:
             raise WorkerLostError(
-                f"{task.asset}: shard {task.shard} lost its worker process "
+                f"{task.function}: shard {task.shard} lost its worker process "
                 f"{MAX_ATTEMPTS} times; is memory short?"
             )
     logger.warning("a worker process died; %d shards start again", len(lost))

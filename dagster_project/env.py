@@ -18,15 +18,18 @@ _QUIET = {
     # MLflow's server otherwise starts processes for scheduled jobs, which we do not use.
     "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
 }
-# DefaultRunCoordinator: a run starts at once, also when no daemon is there to take it off a queue.
+# Runs started in the UI are queued; `vggheads ui` starts the daemon that takes them off the queue.
+# Two at a time: a training beside whatever else is wanted. Runs of the command line do not queue.
 _DAGSTER_YAML = """\
 telemetry:
   enabled: false
 nux:
   enabled: false
-run_coordinator:
-  module: dagster._core.run_coordinator
-  class: DefaultRunCoordinator
+concurrency:
+  runs:
+    max_concurrent_runs: 2
+freshness:
+  enabled: true
 """
 # The command line writes its output to the terminal; capturing it would hide progress bars.
 _DAGSTER_CLI_YAML = (

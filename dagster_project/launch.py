@@ -14,9 +14,9 @@ import psutil
 from dagster_project.console import say
 from dagster_project.definitions import DEMO_JOB, build_definitions
 from dagster_project.env import CLI_CONFIG
-from dagster_project.factory import FORCE
 from dagster_project.partitions import range_tags
 from dagster_project.pipeline import Pipeline
+from dagster_project.runner import FORCE
 
 _INTERRUPTED = "DagsterExecutionInterruptedError"
 _PID, _HOST, _BY = "vggheads/pid", "vggheads/host", "launched_by"

@@ -10,8 +10,8 @@ from typing import Any, Final, NoReturn, TypeVar
 
 from pydantic import Field
 
-from assets.stage_asset import StageAsset
 from dagster_project.profiles import Profile, params_text, read_profile
+from dagster_project.stage import Stage
 from ml.records.atomic import write_text
 from ml.records.config import (
     ConfigError,
@@ -70,7 +70,7 @@ class Params:
         """The shared values."""
         return self.read(RunConfig, RUN)
 
-    def config(self, stage: StageAsset) -> StageConfig:
+    def config(self, stage: Stage) -> StageConfig:
         """A stage's typed configuration.
 
         Raises:
@@ -78,7 +78,7 @@ class Params:
         """
         return self.read(stage.config_class(), stage.name)
 
-    def effective(self, stages: Iterable[StageAsset]) -> dict[str, dict[str, Any]]:
+    def effective(self, stages: Iterable[Stage]) -> dict[str, dict[str, Any]]:
         """Section -> every key -> value, defaults included; imports all stages' libraries."""
         found: dict[str, StageConfig] = {RUN: self.run}
         found.update({stage.name: self.config(stage) for stage in stages})
@@ -170,7 +170,7 @@ def read_params(root: Path, stages: Iterable[str]) -> Params:
     return Params(written, text)
 
 
-def profile_params(root: Path, name: str, stages: Iterable[StageAsset]) -> Params:
+def profile_params(root: Path, name: str, stages: Iterable[Stage]) -> Params:
     """What params.yaml would hold for a profile, checked.
 
     Raises:
@@ -200,7 +200,7 @@ def with_name(profile: Profile) -> Profile:
     return Profile(profile.name, {**profile.values, RUN: run}, profile.origins, profile.files)
 
 
-def write_profile(root: Path, name: str, stages: Iterable[StageAsset]) -> Path:
+def write_profile(root: Path, name: str, stages: Iterable[Stage]) -> Path:
     """Write params.yaml for a profile; returns its path."""
     params = profile_params(root, name, stages)
     write_text(root / NAME, params.text)

@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 from filelock import FileLock, Timeout
 
-from assets.stage_asset import StageAsset
 from dagster_project.console import say
 from dagster_project.dvc_sync import DvcBridge, Versions
 from dagster_project.graph import Node, code_hash, read_graph
@@ -32,6 +31,7 @@ from dagster_project.markers import (
     write_marker,
 )
 from dagster_project.params import Params, read_params
+from dagster_project.stage import Stage
 from ml.records.atomic import remove, remove_temporaries
 from ml.records.ids import shard_name
 from ml.records.report import StageReport
@@ -54,11 +54,13 @@ class Pipeline:
     Attributes:
         root: the folder that holds dvc.yaml, params.yaml and data/.
         assets: stage -> its declaration.
+        registry: where `assets` stands, `module:name`; Dagster's resources find it there.
         program: arguments of the interpreter that start the command line in `root`.
     """
 
     root: Path
-    assets: Mapping[str, StageAsset]
+    assets: Mapping[str, Stage]
+    registry: str = "dagster_project.stages:STAGES"
     program: tuple[str, ...] = ("-m", "dagster_project.cli")
 
     @cached_property

@@ -4,21 +4,65 @@ from __future__ import annotations
 
 import logging
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 
-from assets.stage_asset import StageAsset
 from dagster_project.engine import ShardTask, make_shards
 from dagster_project.pipeline import Pipeline
+from dagster_project.stage import Stage, load
 from ml.records.report import StageReport
+from ml.records.workspace import Workspace
+from ops.resources import Dataset, ModelStore, Removed, Takedown
 
+#: Addresses of the pages that `vggheads ui` serves beside Dagster's, for links to them.
+MLFLOW_ADDRESS = "VGGHEADS_MLFLOW_ADDRESS"
 MLFLOW_PORT = 5000
 #: All stages report to one experiment, so that they compare on one page.
 EXPERIMENT = "vggheads"
+
+
+class ProjectResource(Dataset):
+    """A project: the folder of dvc.yaml and data/, and its stages."""
+
+    root: str
+    """The project folder."""
+    registry: str
+    """Where its stages are declared, `module:name`."""
+
+    @property
+    def pipeline(self) -> Pipeline:
+        """The project's pipeline."""
+        return Pipeline(Path(self.root), load(self.registry), self.registry)
+
+    def workspace(self) -> Workspace:
+        """Return the workspace that holds the data."""
+        return self.pipeline.workspace()
+
+    def values(self) -> Mapping[str, Mapping[str, Any]]:
+        """Return the effective values, section -> key -> value."""
+        return self.pipeline.effective_values()
+
+
+class TakedownResource(Takedown):
+    """Removes samples from a project."""
+
+    project: ProjectResource
+    """The project."""
+
+    def remove(self, samples: Sequence[str], sources: Sequence[str]) -> Removed:
+        """Remove images, and all images of sources, and search for what is left.
+
+        Raises:
+            ValueError: an id is unknown.
+        """
+        from dagster_project.takedown import run_takedown
+
+        report = run_takedown(self.project.pipeline, samples, sources)
+        return Removed(report.samples, report.stale, report.left)
 
 
 class ShardEngine(dg.ConfigurableResource):
@@ -40,13 +84,15 @@ class ShardEngine(dg.ConfigurableResource):
         yield from make_shards(tasks, min(workers, len(tasks)))
 
 
-class MLflowResource(dg.ConfigurableResource):
+class MLflowResource(ModelStore):
     """Opens MLflow runs in mlruns/, tied to the Dagster run and to the data's versions."""
 
     folder: str
     """Folder of the database and the artifacts."""
     experiment: str = EXPERIMENT
     """Name of the experiment."""
+    address: str = f"http://127.0.0.1:{MLFLOW_PORT}"
+    """Where MLflow's pages are served, for links."""
 
     @property
     def tracking_uri(self) -> str:
@@ -57,7 +103,7 @@ class MLflowResource(dg.ConfigurableResource):
 
     @contextmanager
     def run(
-        self, pipeline: Pipeline, asset: StageAsset, dagster_run_id: str
+        self, pipeline: Pipeline, asset: Stage, dagster_run_id: str
     ) -> Iterator[tuple[Any, str]]:
         """Open a run for a stage; it is ended as failed if the body raises.
 
@@ -82,7 +128,7 @@ class MLflowResource(dg.ConfigurableResource):
             tracker.log_params(flatten(values))
             info = mlflow.get_run(tracker.run_id).info
             page = f"experiments/{info.experiment_id}/runs/{info.run_id}"
-            yield tracker, f"http://127.0.0.1:{MLFLOW_PORT}/#/{page}"
+            yield tracker, f"{self.address}/#/{page}"
 
 
 def run_tags(pipeline: Pipeline, stage: str, dagster_run_id: str) -> dict[str, str]:

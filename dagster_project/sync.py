@@ -6,6 +6,8 @@ import dagster as dg
 
 from dagster_project.dvc_sync import data_version
 from dagster_project.pipeline import Pipeline
+from dagster_project.resources import ProjectResource
+from ops.resources import RecordedData
 
 _VERSION_TAG = "dagster/data_version"
 
@@ -55,6 +57,17 @@ class DvcSync:
         event = instance.get_latest_materialization_event(dg.AssetKey(stage))
         materialization = event.asset_materialization if event else None
         return (materialization.tags or {}).get(_VERSION_TAG) if materialization else None
+
+
+class DvcSyncResource(RecordedData):
+    """What the project's dvc.lock records."""
+
+    project: ProjectResource
+    """The project."""
+
+    def unknown(self, instance: dg.DagsterInstance) -> list[dg.AssetMaterialization]:
+        """Return materializations of recorded data that Dagster does not know."""
+        return DvcSync(self.project.pipeline).unknown(instance)
 
 
 def build_sensor(sync: DvcSync) -> dg.SensorDefinition:

@@ -6,6 +6,7 @@ import dagster as dg
 from pydantic import Field
 
 from ml.records.parents import derive_parents
+from ops.resources import Dataset, Takedown
 
 
 class ExportConfig(dg.Config):
@@ -19,8 +20,8 @@ class ExportConfig(dg.Config):
     """Whether the copy is for commercial use."""
 
 
-@dg.op(required_resource_keys={"project"})
-def export_dataset(context: dg.OpExecutionContext, config: ExportConfig) -> int:
+@dg.op
+def export_dataset(context: dg.OpExecutionContext, config: ExportConfig, dataset: Dataset) -> int:
     """Write a copy of the dataset; returns the number of images.
 
     Raises:
@@ -29,12 +30,12 @@ def export_dataset(context: dg.OpExecutionContext, config: ExportConfig) -> int:
     from ml.release.export import ExportRequest
     from ml.release.export import export_dataset as write
 
-    values = context.resources.project.effective_values()
+    values = dataset.values()
     card = values["filtered_dataset"]["facts"]["parents"]
     parents = sorted({*derive_parents(values), *card})
     request = ExportRequest(config.format, Path(config.target), parents, config.commercial)
     try:
-        report = write(context.resources.project.workspace(), request)
+        report = write(dataset.workspace(), request)
     except (ValueError, FileNotFoundError) as error:
         raise dg.Failure(str(error), allow_retries=False) from error
     context.log.info("%d images, %d left out", report.num_out, report.num_excluded)
@@ -52,12 +53,12 @@ class LabelExportConfig(dg.Config):
     """Which part of them is of worst agreement."""
 
 
-@dg.op(required_resource_keys={"project"})
-def export_for_labelling(context: dg.OpExecutionContext, config: LabelExportConfig) -> int:
+@dg.op
+def export_for_labelling(config: LabelExportConfig, dataset: Dataset) -> int:
     """Write pictures, pre-annotations and the gallery; returns the number of pictures."""
     from ml.labels.tool_export import export_for_labelling as write
 
-    workspace = context.resources.project.workspace()
+    workspace = dataset.workspace()
     report = write(workspace, Path(config.target), config.count, config.share_worst)
     return report.num_out
 
@@ -71,15 +72,15 @@ class TakedownConfig(dg.Config):
     """Ids of poses, whose every image goes."""
 
 
-@dg.op(required_resource_keys={"takedown"})
-def take_down(context: dg.OpExecutionContext, config: TakedownConfig) -> int:
+@dg.op
+def take_down(context: dg.OpExecutionContext, config: TakedownConfig, takedown: Takedown) -> int:
     """Remove samples from every file and search for what is left; returns how many are gone.
 
     Raises:
         dg.Failure: an id is unknown, or something is still there; the message says where.
     """
     try:
-        report = context.resources.takedown(config.samples, config.sources)
+        report = takedown.remove(config.samples, config.sources)
     except ValueError as error:
         raise dg.Failure(str(error), allow_retries=False) from error
     if report.left:

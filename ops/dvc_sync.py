@@ -2,11 +2,13 @@
 
 import dagster as dg
 
+from ops.resources import RecordedData
 
-@dg.op(required_resource_keys={"dvc_sync"})
-def report_recorded_data(context: dg.OpExecutionContext) -> int:
+
+@dg.op
+def report_recorded_data(context: dg.OpExecutionContext, recorded: RecordedData) -> int:
     """Report one materialization a stage, or a shard; returns how many."""
-    events = context.resources.dvc_sync.unknown(context.instance)
+    events = recorded.unknown(context.instance)
     for event in events:
         context.instance.report_runless_asset_event(event)
         context.log.info("%s %s reported", event.asset_key.to_user_string(), event.partition or "")

@@ -2,6 +2,8 @@
 
 import dagster as dg
 
+from ops.resources import ModelStore
+
 
 class PromotionConfig(dg.Config):
     """Which version becomes which alias."""
@@ -14,8 +16,10 @@ class PromotionConfig(dg.Config):
     """Alias to move, loaded as `models:/<model>@<alias>`."""
 
 
-@dg.op(required_resource_keys={"mlflow"})
-def promote_model(context: dg.OpExecutionContext, config: PromotionConfig) -> str:
+@dg.op
+def promote_model(
+    context: dg.OpExecutionContext, config: PromotionConfig, mlflow: ModelStore
+) -> str:
     """Move the alias; returns the version that has it now.
 
     Raises:
@@ -23,7 +27,7 @@ def promote_model(context: dg.OpExecutionContext, config: PromotionConfig) -> st
     """
     from mlflow import MlflowClient
 
-    client = MlflowClient(context.resources.mlflow.tracking_uri)
+    client = MlflowClient(mlflow.tracking_uri)
     versions = client.search_model_versions(f"name = '{config.model}'")
     if not versions:
         known = sorted(model.name for model in client.search_registered_models())

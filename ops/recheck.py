@@ -3,6 +3,8 @@
 import dagster as dg
 from pydantic import Field
 
+from ops.resources import Judge
+
 
 class RecheckConfig(dg.Config):
     """Which stages to judge."""
@@ -11,15 +13,15 @@ class RecheckConfig(dg.Config):
     """Stages; none given: all that have finished data."""
 
 
-@dg.op(required_resource_keys={"checker"})
-def judge_stages(context: dg.OpExecutionContext, config: RecheckConfig) -> None:
+@dg.op
+def judge_stages(context: dg.OpExecutionContext, config: RecheckConfig, judge: Judge) -> None:
     """Report every check's result on its asset's page.
 
     Raises:
         dg.Failure: a critical check fails; the message names shard and row.
     """
     problems = []
-    for result, problem in context.resources.checker.judge(config.stages):
+    for result, problem in judge.judge(config.stages):
         context.instance.report_runless_asset_event(result)
         if problem:
             context.log.error(problem)
@@ -32,3 +34,13 @@ def judge_stages(context: dg.OpExecutionContext, config: RecheckConfig) -> None:
 def recheck_job() -> None:
     """The checks alone."""
     judge_stages()
+
+
+#: Off until somebody switches it on in the UI: every Monday at six.
+audit_schedule = dg.ScheduleDefinition(
+    name="audit",
+    job=recheck_job,
+    cron_schedule="0 6 * * 1",
+    default_status=dg.DefaultScheduleStatus.STOPPED,
+    description="Checks all data on disk every Monday: files altered or lost since they were made.",
+)

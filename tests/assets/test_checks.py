@@ -1,5 +1,7 @@
 """Suites on small tables: good ones pass, each planted fault is named with shard and row."""
 
+import importlib
+
 import great_expectations.expectations as gxe
 import numpy as np
 import pandas as pd
@@ -9,6 +11,7 @@ from assets.checks import annotations, images
 from assets.checks.custom import ExpectColumnQuantilesBetween
 from assets.checks.suite import Suite, critical, warning
 from assets.checks.validation import validate
+from assets.stage_asset import suites_of
 from dagster_project.stages import STAGES
 from ml.records.tables import HEADS, IMAGES, TRUTH, empty_table, write_table
 from ml.records.workspace import Workspace
@@ -160,7 +163,9 @@ def test_a_warning_does_not_block_and_quantiles_are_judged():
 
 
 def test_check_names_are_unique_and_say_why():
-    suites = [suite for stage in STAGES.values() for suite in stage.suites]
+    for stage in STAGES.values():
+        importlib.import_module(stage.asset_module)
+    suites = [suite for name in STAGES for suite in suites_of(name)]
     names = [suite.check_name(check) for suite in suites for check in suite.checks]
     assert len(names) == len(set(names)) > 60
     for suite in suites:

@@ -98,9 +98,10 @@ def config_classes(config_class):
 
 
 def asset_code(name: str) -> set[Path]:
-    """Files of `ml` that a stage's asset imports, directly or not."""
+    """Files of `ml` that a stage's work and configuration import, directly or not."""
     found: set[Path] = set()
-    todo = [m for m in imported(ROOT / "assets" / f"{name}.py") if m.startswith("ml.")]
+    stage = STAGES[name]
+    todo = [path.partition(":")[0] for path in (stage.function, stage.config)]
     while todo:
         module = todo.pop()
         path = module_file(module)

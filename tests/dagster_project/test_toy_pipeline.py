@@ -198,3 +198,27 @@ def test_folders_that_a_killed_writer_left_block_nothing(toy):
     (left / "weights").write_text("half")
     assert toy.run("materialize", "numbers", "--force") == 0
     assert not left.exists()
+
+
+def test_checks_alone_judge_what_is_on_disk(toy):
+    """What "Execute" on the page of a check does: no partition, no materialisation."""
+    path = toy.root / "data/numbers/shard-00001.parquet"
+    frame = pd.read_parquet(path)
+    frame.loc[2, "value"] = 1000
+    frame.to_parquet(path)
+    key = dg.AssetCheckKey(dg.AssetKey("numbers"), "numbers__value_in_range")
+    selection = dg.AssetSelection.checks(key)
+    definitions = dg.Definitions.merge(
+        build_definitions(toy.pipeline),
+        dg.Definitions(jobs=[dg.define_asset_job("one_check", selection=selection)]),
+    )
+    toy.made()
+    with instance_of(toy) as instance:
+        job = definitions.resolve_job_def("one_check")
+        result = job.execute_in_process(instance=instance, raise_on_error=False)
+        (evaluation,) = result.get_asset_check_evaluations()
+        assert evaluation.check_name == "numbers__value_in_range"
+        assert not evaluation.passed
+        assert "shard-00001 row 2: value = 1000" in evaluation.description
+    assert result.asset_materializations_for_node("numbers") == []
+    assert toy.made() == []

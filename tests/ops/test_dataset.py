@@ -1,34 +1,22 @@
 """The dataset's jobs: what they pass on, and how they fail."""
 
-from dataclasses import dataclass, field
-
-import dagster as dg
-
 from ops.dataset import export_dataset_job, takedown_job
+from ops.resources import Dataset, Removed, Takedown
 
 
-@dataclass
-class Report:
-    samples: tuple = ("image-a0",)
-    left: tuple = ()
-    stale: tuple = ("trained_model",)
+class TakedownOf(Takedown):
+    left: list[str] = []  # noqa: RUF012, a field of the resource
 
-
-@dataclass
-class Takedown:
-    report: Report = field(default_factory=Report)
-    asked: list = field(default_factory=list)
-
-    def __call__(self, samples, sources):
-        self.asked.append((samples, sources))
+    def remove(self, samples, sources):
         if samples == ["nobody"]:
             raise ValueError("takedown: no stage knows ['nobody']")
-        return self.report
+        assert (list(samples), list(sources)) in ((["image-a0"], []), ([], ["pose"]))
+        return Removed(("image-a0",), ("trained_model",), tuple(self.left))
 
 
 def run(job, key, value, op, **config):
     return job.execute_in_process(
-        resources={key: dg.ResourceDefinition.hardcoded_resource(value)},
+        resources={key: value},
         run_config={"ops": {op: {"config": config}}},
         raise_on_error=False,
     )
@@ -39,31 +27,27 @@ def failure(result, op):
 
 
 def test_takedown_succeeds_only_when_nothing_is_left():
-    done = Takedown()
-    result = run(takedown_job, "takedown", done, "take_down", samples=["image-a0"])
+    result = run(takedown_job, "takedown", TakedownOf(), "take_down", samples=["image-a0"])
     assert result.success
     assert result.output_for_node("take_down") == 1
-    assert done.asked == [(["image-a0"], [])]
-    left = Takedown(Report(left=("mlruns/x: image-a0",)))
+    left = TakedownOf(left=["mlruns/x: image-a0"])
     result = run(takedown_job, "takedown", left, "take_down", sources=["pose"])
     assert not result.success
     assert failure(result, "take_down") == "still there:\nmlruns/x: image-a0"
-    result = run(takedown_job, "takedown", Takedown(), "take_down", samples=["nobody"])
+    result = run(takedown_job, "takedown", TakedownOf(), "take_down", samples=["nobody"])
     assert "no stage knows ['nobody']" in failure(result, "take_down")
 
 
-class Project:
-    class params:  # noqa: N801, as the pipeline's attribute
-        values = {"filtered_dataset": {"facts": {"parents": ["flame-2020"]}}}  # noqa: RUF012
+class Project(Dataset):
+    def values(self):
+        return {"filtered_dataset": {"facts": {"parents": ["flame-2020"]}}}
 
     def workspace(self):
-        raise AssertionError("a forbidden export reads nothing")
+        return None
 
 
 def test_an_export_that_a_licence_forbids_fails_with_its_name(tmp_path):
     config = {"format": "coco", "target": str(tmp_path / "out")}
-    project = Project()
-    project.workspace = lambda: None
-    result = run(export_dataset_job, "project", project, "export_dataset", **config)
+    result = run(export_dataset_job, "dataset", Project(), "export_dataset", **config)
     assert "forbidden by flame-2020" in failure(result, "export_dataset")
     assert not (tmp_path / "out").exists()

@@ -4,17 +4,21 @@ import dagster as dg
 import pytest
 
 from ops.model_promotion import model_promotion_job
-from ops.recheck import recheck_job
+from ops.recheck import audit_schedule, recheck_job
+from ops.resources import Judge, ModelStore
 
 
-class Store:
-    def __init__(self, tracking_uri: str) -> None:
-        self.tracking_uri = tracking_uri
+class Store(ModelStore):
+    uri: str
+
+    @property
+    def tracking_uri(self) -> str:
+        return self.uri
 
 
 def promote(tracking_uri: str, **config) -> None:
     model_promotion_job.execute_in_process(
-        resources={"mlflow": dg.ResourceDefinition.hardcoded_resource(Store(tracking_uri))},
+        resources={"mlflow": Store(uri=tracking_uri)},
         run_config={"ops": {"promote_model": {"config": config}}},
     )
 
@@ -35,7 +39,7 @@ def test_promotion_moves_the_alias_to_the_newest_version(tmp_path):
         promote(uri, model="head")
 
 
-class Checker:
+class Checker(Judge):
     def judge(self, stages):
         for name, problem in (("good", ""), ("bad", "poses: shard-00001 row 2 is wrong")):
             yield (
@@ -50,7 +54,7 @@ def test_recheck_reports_every_result_and_fails_with_the_place():
     with dg.DagsterInstance.ephemeral() as instance:
         result = recheck_job.execute_in_process(
             instance=instance,
-            resources={"checker": dg.ResourceDefinition.hardcoded_resource(Checker())},
+            resources={"judge": Checker()},
             raise_on_error=False,
         )
         assert not result.success
@@ -60,3 +64,8 @@ def test_recheck_reports_every_result_and_fails_with_the_place():
             dg.AssetCheckKey(dg.AssetKey("poses"), "bad"), limit=1
         )
         assert [record.status.value for record in history] == ["FAILED"]
+
+
+def test_the_audit_is_scheduled_and_off():
+    assert audit_schedule.job_name == recheck_job.name
+    assert audit_schedule.default_status == dg.DefaultScheduleStatus.STOPPED

@@ -3,12 +3,14 @@
 import os
 import time
 
+import dagster as dg
 import great_expectations.expectations as gxe
 import pandas as pd
 
 from assets.checks.suite import Suite, critical
-from assets.stage_asset import stage_asset
+from assets.stage_asset import StageEvents, StageRunner, stage_asset
 from dagster_project.pipeline import Pipeline
+from dagster_project.stage import Stage
 from ml.records.atomic import atomic_write, write_json
 from ml.records.config import StageConfig
 from ml.records.ids import sample_rng
@@ -67,14 +69,7 @@ NUMBERS = Suite(
 )
 
 
-@stage_asset(
-    config="toy_stages:NumbersConfig",
-    group="toy",
-    kinds={"python"},
-    sharded=True,
-    suites=(NUMBERS,),
-)
-def numbers(ws, config, shard):
+def make_numbers(ws, config, shard):
     """Random numbers."""
     time.sleep(config.seconds)
     if (ws.root / f"kill-{shard}").exists():
@@ -85,16 +80,14 @@ def numbers(ws, config, shard):
     return StageReport(config.count, config.count, metadata={"largest": int(values.max())})
 
 
-@stage_asset(config="toy_stages:SquaresConfig", group="toy", kinds={"python"}, sharded=True)
-def squares(ws, config, shard):
+def make_squares(ws, config, shard):
     """Their powers."""
     frame = read(ws, "numbers", [shard])
     write(ws, "squares", shard, pd.DataFrame({"value": frame["value"] ** config.power}))
     return StageReport(len(frame), len(frame))
 
 
-@stage_asset(config="toy_stages:TotalConfig", group="toy", kinds={"python"})
-def total(ws, config):
+def make_total(ws, config):
     """Their sum."""
     frame = read(ws, "squares", ws.shards)
     write_json(ws.stage_dir("total") / "metrics.json", {"total": int(frame["value"].sum())})
@@ -103,8 +96,34 @@ def total(ws, config):
     return StageReport(len(frame), len(frame), tables={"sum": frame.groupby("shard").sum()})
 
 
-STAGES = {stage.name: stage for stage in (numbers, squares, total)}
+@stage_asset(group="toy", kinds={"python"}, owner="toys", suites=(NUMBERS,))
+def numbers(context: dg.AssetExecutionContext, stages: StageRunner) -> StageEvents:
+    """Random numbers."""
+    yield from stages.make(context)
+
+
+@stage_asset(group="toy", kinds={"python"}, owner="toys")
+def squares(context: dg.AssetExecutionContext, stages: StageRunner) -> StageEvents:
+    """Their powers."""
+    yield from stages.make(context)
+
+
+@stage_asset(group="toy", kinds={"python"}, owner="toys")
+def total(context: dg.AssetExecutionContext, stages: StageRunner) -> StageEvents:
+    """Their sum."""
+    yield from stages.make(context)
+
+
+def stage(name, config, **options):
+    return Stage(name, f"toy_stages:{config}", f"toy_stages:make_{name}", "toy_stages", **options)
+
+
+STAGES = {
+    "numbers": stage("numbers", "NumbersConfig", sharded=True),
+    "squares": stage("squares", "SquaresConfig", sharded=True),
+    "total": stage("total", "TotalConfig"),
+}
 
 
 def toy_pipeline(root):
-    return Pipeline(root, STAGES, program=("toy_cli.py",))
+    return Pipeline(root, STAGES, "toy_stages:STAGES", program=("toy_cli.py",))

@@ -6,21 +6,28 @@ A stage is made the same way from the UI, from the command line and from `dvc re
 """
 
 import time
-import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import dagster as dg
 
 from assets.checks.validation import Outcome, validate
-from assets.stage_asset import StageAsset
+from assets.stage_asset import (
+    LINEAGE,
+    UNALTERED,
+    UNALTERED_WHY,
+    StageEvents,
+    StageRunner,
+    suites_of,
+)
 from dagster_project.console import say, stage_line
 from dagster_project.dvc_sync import Versions, data_version
 from dagster_project.engine import ShardTask
 from dagster_project.markers import WHOLE, Marker, content_version
 from dagster_project.metadata import Metadata, check_metadata, shard_table, table, unit_metadata
 from dagster_project.pipeline import InputError, Pipeline
-from dagster_project.resources import MLflowResource, ShardEngine
+from dagster_project.resources import MLflowResource, ProjectResource, ShardEngine
+from dagster_project.stage import Stage
 from ml.records.config import StageConfig
 from ml.records.progress import progress
 from ml.records.report import StageReport
@@ -28,72 +35,65 @@ from ml.training.tracking import NullTracker
 
 #: Run tag: make everything anew, also what is finished.
 FORCE = "vggheads/force"
-#: The check that every asset has: finished files are as they were written.
-UNALTERED = "files_unaltered"
 DATA_DOCS = "reports/data_docs"
 
 
-def build_asset(
-    pipeline: Pipeline, asset: StageAsset, partitions: dg.PartitionsDefinition
-) -> dg.AssetsDefinition:
-    """The Dagster asset of a stage; edges and code version come from dvc.yaml.
+class RecordedStageRunner(StageRunner):
+    """Makes stages of a project and records them in dvc.lock."""
 
-    Args:
-        pipeline: the project.
-        asset: the stage's declaration.
-        partitions: the shards.
+    project: ProjectResource
+    """The project."""
+    engine: ShardEngine
+    """Makes the shards."""
+    mlflow: MLflowResource
+    """Where trainings report to."""
+
+    def make(self, context: dg.AssetExecutionContext) -> StageEvents:
+        """Make what is missing of the stage, judge it, record it; only judge it if only checks ran.
+
+        Args:
+            context: Dagster's, of the stage's asset.
+        """
+        pipeline = self.project.pipeline
+        (key,) = context.assets_def.keys
+        stage = pipeline.assets[key.to_user_string()]
+        if key not in context.selected_asset_keys:
+            yield from judge_only(pipeline, stage, context)
+        else:
+            yield from StageRun(pipeline, stage, context, self.engine, self.mlflow).execute()
+
+
+def judge_only(
+    pipeline: Pipeline, stage: Stage, context: dg.AssetExecutionContext
+) -> Iterator[dg.AssetCheckResult]:
+    """Run the selected checks of a stage on what is finished on disk; nothing is made.
+
+    Raises:
+        dg.Failure: nothing is finished.
     """
-    node = pipeline.graph[asset.name]
-
-    def body(
-        context: dg.AssetExecutionContext, engine: ShardEngine, mlflow: MLflowResource
-    ) -> Iterator[dg.AssetCheckResult | dg.MaterializeResult]:
-        yield from StageRun(pipeline, asset, context, engine, mlflow).execute()
-
-    with warnings.catch_warnings():
-        # Backfill policies are beta in Dagster 1.13, and it says so for every asset.
-        warnings.simplefilter("ignore", dg.BetaWarning)
-        return dg.asset(
-            name=asset.name,
-            description=asset.description,
-            deps=list(node.upstream),
-            group_name=asset.group,
-            kinds=set(asset.kinds),
-            code_version=pipeline.code_version(asset.name),
-            partitions_def=partitions if asset.partitioned else None,
-            backfill_policy=dg.BackfillPolicy.single_run() if asset.partitioned else None,
-            check_specs=check_specs(asset),
-            # Stages that could run now run in the order in which dvc.yaml lists them.
-            op_tags={"dagster/priority": str(-list(pipeline.graph).index(asset.name))},
-        )(body)
-
-
-def check_specs(asset: StageAsset) -> list[dg.AssetCheckSpec]:
-    """The checks of an asset, as its page lists them."""
-    specs = [
-        dg.AssetCheckSpec(
-            UNALTERED, asset=asset.name, description="Finished files are as they were written."
+    units = list(pipeline.markers(stage.name, pipeline.units(stage.name)))
+    if not units:
+        raise dg.Failure(
+            f"{stage.name}: nothing to check, no shard of it is finished; materialise it first",
+            allow_retries=False,
         )
-    ]
-    for suite in asset.suites:
-        specs += [
-            dg.AssetCheckSpec(suite.check_name(c), asset=asset.name, description=c.why)
-            for c in suite.checks
-        ]
-    return specs
+    selected = {key.name for key in context.selected_asset_check_keys}
+    for outcome in check_stage(pipeline, stage, units):
+        if outcome.name in selected:
+            yield check_result(pipeline, stage.name, outcome)
 
 
-def check_stage(pipeline: Pipeline, asset: StageAsset, units: Sequence[str]) -> list[Outcome]:
+def check_stage(pipeline: Pipeline, stage: Stage, units: Sequence[str]) -> list[Outcome]:
     """Judge what is on disk: first that files are unaltered, then the stage's suites.
 
     Args:
         pipeline: the project.
-        asset: the stage.
+        stage: the stage.
         units: the shards to judge.
     """
     docs = pipeline.root / DATA_DOCS
-    outcomes = [unaltered_outcome(pipeline.altered(asset.name, units))]
-    for suite in asset.suites:
+    outcomes = [unaltered_outcome(pipeline.altered(stage.name, units))]
+    for suite in suites_of(stage.name):
         outcomes += validate(pipeline.workspace(), suite, units, docs)
     return outcomes
 
@@ -105,7 +105,7 @@ def unaltered_outcome(altered: Sequence[str]) -> Outcome:
         name=UNALTERED,
         passed=not altered,
         severity="critical",
-        why="Finished files are as they were written.",
+        why=UNALTERED_WHY,
         observed=f"altered since: {', '.join(altered)}" if altered else "all as written",
     )
 
@@ -150,7 +150,7 @@ class StageRun:
     """
 
     pipeline: Pipeline
-    asset: StageAsset
+    asset: Stage
     context: dg.AssetExecutionContext
     engine: ShardEngine
     mlflow: MLflowResource
@@ -186,8 +186,10 @@ class StageRun:
             ready = not self.pipeline.unfinished(self.stage, self.pipeline.units(self.stage))
             judged = self.pipeline.units(self.stage) if ready else units
             outcomes = check_stage(self.pipeline, self.asset, judged)
+            selected = {key.name for key in self.context.selected_asset_check_keys}
             for outcome in outcomes:
-                yield check_result(self.pipeline, self.stage, outcome)
+                if outcome.name in selected:
+                    yield check_result(self.pipeline, self.stage, outcome)
             if blocking := [outcome for outcome in outcomes if outcome.blocks]:
                 raise dg.Failure(failure_text(self.stage, blocking), allow_retries=False)
             versions = self._record(units)
@@ -228,7 +230,7 @@ class StageRun:
         workspaces = {unit: self.pipeline.workspace(fingerprints[unit]) for unit in missing}
         if self.asset.sharded:
             tasks = [
-                ShardTask(self.asset.function_path, workspaces[unit], self.config, unit)
+                ShardTask(self.asset.function, workspaces[unit], self._config, unit)
                 for unit in missing
             ]
             made = self.engine.make(tasks, self.pipeline.params.run.workers)
@@ -237,11 +239,11 @@ class StageRun:
         elif self.asset.tracked and not self._config.switched_off:
             with self.mlflow.run(self.pipeline, self.asset, self.context.run_id) as opened:
                 tracker, self.url = opened
-                report = self.asset.function(workspaces[WHOLE], self.config, tracker)
+                report = self.asset.run(workspaces[WHOLE], self.config, tracker)
             self._finish(WHOLE, fingerprints[WHOLE], report)
         else:
             arguments = (NullTracker(),) if self.asset.tracked else ()
-            report = self.asset.function(workspaces[WHOLE], self.config, *arguments)
+            report = self.asset.run(workspaces[WHOLE], self.config, *arguments)
             self._finish(WHOLE, fingerprints[WHOLE], report)
 
     def _forced(self) -> bool:
@@ -295,6 +297,10 @@ class StageRun:
             "recorded in dvc.lock": dg.MetadataValue.bool(versions is not None),
         }
         values.update({f"dvc: {p}": dg.MetadataValue.text(v) for p, v in (versions or {}).items()})
+        spec = self.context.assets_def.get_asset_spec(dg.AssetKey(self.stage))
+        if lineage := spec.metadata.get(LINEAGE):
+            # Dagster shows the lineage of what was made, not of what is declared.
+            values[LINEAGE] = dg.MetadataValue.column_lineage(lineage)
         if self.url:
             values["MLflow run"] = dg.MetadataValue.url(self.url)
         if WHOLE in self.reports:

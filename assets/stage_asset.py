@@ -7,6 +7,7 @@ It makes an ordinary `dg.AssetsDefinition`. Edges, code version and partitions a
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
@@ -78,15 +79,47 @@ def stage_asset(
             metadata=_table_metadata(tables, taken_over or {}),
             freshness_policy=_freshness(max_age_days),
         )
-        return dg.multi_asset(
-            name=name,
-            specs=[spec],
-            check_specs=_check_specs(name, suites),
-            can_subset=True,
-            backfill_policy=dg.BackfillPolicy.single_run(),
-        )(function)
+        return _define(function, spec, _check_specs(name, suites))
 
     return declare
+
+
+def completed(
+    asset: dg.AssetsDefinition, priority: int = 0, **attributes: Any
+) -> dg.AssetsDefinition:
+    """The asset with attributes that its module does not state, such as `deps`.
+
+    Made anew: `map_asset_specs` of Dagster 1.13 shows added dependencies, and runs do not follow
+    them.
+
+    Args:
+        asset: made by `stage_asset`.
+        priority: of two that could run now, the one of higher priority runs first.
+        **attributes: those of `dg.AssetSpec`.
+    """
+    (spec,) = asset.specs
+    function = asset.op.compute_fn.decorated_fn
+    spec = spec.replace_attributes(**attributes)
+    return _define(function, spec, list(asset.check_specs), {"dagster/priority": str(priority)})
+
+
+def _define(
+    function: Callable[..., StageEvents],
+    spec: dg.AssetSpec,
+    check_specs: Sequence[dg.AssetCheckSpec],
+    op_tags: Mapping[str, str] | None = None,
+) -> dg.AssetsDefinition:
+    with warnings.catch_warnings():
+        # Backfill policies are beta in Dagster 1.13, and it says so for every asset.
+        warnings.simplefilter("ignore", dg.BetaWarning)
+        return dg.multi_asset(
+            name=function.__name__,
+            specs=[spec],
+            check_specs=check_specs,
+            can_subset=True,
+            backfill_policy=dg.BackfillPolicy.single_run(),
+            op_tags=op_tags,
+        )(function)
 
 
 def suites_of(stage: str) -> tuple[Suite, ...]:

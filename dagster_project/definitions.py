@@ -7,6 +7,7 @@ import os
 
 import dagster as dg
 
+from assets.stage_asset import completed
 from dagster_project.checker import CheckerResource
 from dagster_project.env import prepare
 from dagster_project.partitions import shard_partitions
@@ -75,16 +76,18 @@ def stage_assets(pipeline: Pipeline) -> list[dg.AssetsDefinition]:
         raise ValueError(f"no asset in {', '.join(names)} for the stages {missing} of dvc.yaml")
     partitions = shard_partitions(pipeline.shards)
 
-    def complete(spec: dg.AssetSpec) -> dg.AssetSpec:
-        stage = spec.key.to_user_string()
-        return spec.replace_attributes(
-            deps=list(pipeline.graph[stage].upstream),
-            code_version=pipeline.code_version(stage),
-            partitions_def=partitions if pipeline.assets[stage].partitioned else None,
+    return [
+        completed(
+            loaded[name],
+            # Stages that could run now run in the order in which dvc.yaml lists them.
+            priority=-number,
+            deps=list(node.upstream),
+            code_version=pipeline.code_version(name),
+            partitions_def=partitions if pipeline.assets[name].partitioned else None,
             automation_condition=dg.AutomationCondition.eager(),
         )
-
-    return [loaded[stage].map_asset_specs(complete) for stage in pipeline.graph]
+        for number, (name, node) in enumerate(pipeline.graph.items())
+    ]
 
 
 def build_automation() -> dg.SensorDefinition:

@@ -10,11 +10,13 @@ import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
+from importlib import import_module
 from multiprocessing import get_context
 from pathlib import Path
 
 from assets.checks.bounded import accept_reference
 from assets.checks.validation import Outcome, validate
+from assets.stage_asset import suites_of
 from dagster_project.stages import STAGES
 from tests.falsification.faults import FAULTS
 from tests.falsification.run import make_run, workspace
@@ -27,7 +29,8 @@ def judged(root: Path, stage: str) -> list[Outcome]:
     """Outcomes of a stage's suites that fail."""
     ws = workspace(root)
     units = CROPS if stage == "crops" else ws.shards if STAGES[stage].partitioned else ["stage"]
-    outcomes = [o for suite in STAGES[stage].suites for o in validate(ws, suite, units, None)]
+    import_module(STAGES[stage].asset_module)
+    outcomes = [o for suite in suites_of(stage) for o in validate(ws, suite, units, None)]
     return [outcome for outcome in outcomes if not outcome.passed]
 
 

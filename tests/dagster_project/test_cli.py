@@ -22,7 +22,7 @@ def test_what_a_command_refuses_becomes_one_line(capsys, tmp_path):
     assert "error:" in capsys.readouterr().err
     assert cli.main(["bench", "nonsense"]) == 2
     error = capsys.readouterr().err
-    assert "bench: no benchmark nonsense; there are flame_layer, " in error
+    assert "bench: no benchmark nonsense; there are dad_metrics, flame_layer, " in error
     assert "inference" in error
 
 

@@ -91,7 +91,7 @@ def test_errors_say_what_to_do(network: CropRegressor, tmp_path: Path) -> None:
         load_regressor(tmp_path)
     save_regressor(network, tmp_path)
     (tmp_path / CONFIG_NAME).write_text('{"colour": 1}')
-    with pytest.raises(ValueError, match=r"colour.*got 1"):
+    with pytest.raises(ValueError, match="colour: unknown key"):
         load_regressor(tmp_path)
 
 

@@ -31,7 +31,7 @@ from ml.training.determinism import SampleKey
 from ml.training.tracking import NullTracker
 
 SHARD = "shard-00000"
-CONF = Path(__file__).parents[3] / "conf" / "training" / "controlnet.yaml"
+CONF = Path(__file__).parents[4] / "conf" / "training" / "controlnet.yaml"
 
 
 @pytest.fixture
@@ -169,7 +169,7 @@ def test_a_picture_without_a_head_is_excluded(workspace):
     write_table(truth, frame[frame["sample_id"] != "image-2"], TRUTH)
     assert len(read_pairs(workspace, "train", "truth", exclusions)) == 4
     (row,) = exclusions.to_frame().to_dict("records")
-    assert (row["sample_id"], row["reason"]) == ("image-2", "no head")
+    assert (row["sample_id"], row["reason"]) == ("image-2", "no_head")
 
 
 def test_the_loss_depends_on_condition_prompt_and_noise(workspace, config, head_model):

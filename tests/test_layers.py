@@ -13,8 +13,8 @@ UPPER = {"assets", "ops", "dagster_project"}
 #: The packages of `ml`, lowest first: each imports from lower floors alone.
 FLOORS = (
     {"records"},
-    {"imaging", "takedown"},
-    {"flame", "labels", "poses", "training"},
+    {"imaging"},
+    {"flame", "labels", "poses", "takedown", "training"},
     {"captions", "model"},
     {"dataset", "generation", "inference", "training_data"},
     {"box_detection", "detector_training", "evaluation", "release"},

@@ -10,9 +10,11 @@ import hashlib
 import io
 import json
 import re
+import sqlite3
 import tarfile
 import zipfile
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
@@ -32,6 +34,7 @@ from ml.takedown.likeness import Signature, embedded_images, resembles, signatur
 REGISTER_NAME: Final = "takedowns.json"
 """In the project folder, tracked by git: hashes of what was taken down, so that it stays out."""
 _SKIPPED_FOLDERS: Final = frozenset({".git", ".venv", "__pycache__", "node_modules"})
+_TABLES = "SELECT name FROM sqlite_master WHERE type = 'table'"
 _PACKED: Final = (
     b"PK\x03\x04",
     b"\x1f\x8b",
@@ -242,6 +245,8 @@ def found_in(path: Path, target: Target) -> str:
         return _found_in_table(path, target)
     if start[257:262] == b"ustar":
         return _found_in_tar(path, target)
+    if start.startswith(b"SQLite format 3\0") and (what := _found_in_database(path, target)):
+        return what
     data = path.read_bytes()
     if hashlib.sha256(data).hexdigest() in target.hashes:
         return "the picture itself"
@@ -286,6 +291,29 @@ def _is_plain_zip(path: Path) -> bool:
             return all(i.compress_type == 0 and not i.flag_bits & 1 for i in infos)
     except (zipfile.BadZipFile, OSError, ValueError):
         return False
+
+
+def _found_in_database(path: Path, target: Target) -> str:
+    """Search the values of a SQLite database: in its file, long ones lie torn over many pages."""
+    pattern = target.pattern()
+    try:
+        with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as connection:
+            names = [row[0] for row in connection.execute(_TABLES)]
+            for name in names:
+                quoted = name.replace('"', '""')
+                for row in connection.execute(f'SELECT * FROM "{quoted}"'):
+                    for value in row:
+                        if not isinstance(value, str | bytes):
+                            continue
+                        data = value.encode() if isinstance(value, str) else value
+                        if match := pattern.search(data.decode("latin-1")):
+                            return match.group()
+                        if what := _shown_in(data, target):
+                            return what
+    except sqlite3.DatabaseError:
+        # Damaged or busy: the bytes of the file are searched as those of any other.
+        return ""
+    return ""
 
 
 def _found_in_table(path: Path, target: Target) -> str:

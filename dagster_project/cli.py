@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None, pipeline: Pipeline | None = Non
         return 2
     except _database_errors() as error:
         cause = str(error).splitlines()[0]
-        machine = any(word in cause for word in ("disk", "full", "readonly", "locked"))
+        machine = any(word in cause for word in ("disk is full", "no space", "readonly", "locked"))
         hint = "what is finished is kept, run again" if machine else _SEE_DOCTOR
         print(f"error: {cause}; {hint}", file=sys.stderr)
         return 2

@@ -63,7 +63,8 @@ def check_quickly(pipeline: Pipeline, home: Path) -> None:
     problems = [
         (path, problem)
         for path in [pipeline.root / _RWLOCK, *_databases(pipeline.root, home)]
-        if (problem := _json_problem(path) if path.name == "rwlock" else _header_problem(path))
+        if not _is_being_created(path)
+        and (problem := _json_problem(path) if path.name == "rwlock" else _header_problem(path))
     ]
     if problems:
         path, problem = problems[0]
@@ -149,6 +150,14 @@ def _json_problem(path: Path) -> str:
 def _databases(root: Path, home: Path) -> list[Path]:
     found = [path for path in sorted(home.rglob("*.db")) if DAMAGED_FOLDER not in path.parts]
     return [*found, *(p for p in [root / "mlruns" / "mlflow.db"] if p.exists())]
+
+
+def _is_being_created(path: Path) -> bool:
+    """Whether it may be the log of a run that another process is just starting.
+
+    SQLite makes the file before it writes to it, and stages start beside each other.
+    """
+    return path.parent.name == "runs" and path.suffix == ".db" and path.stat().st_size == 0
 
 
 def _header_problem(path: Path) -> str:

@@ -48,6 +48,14 @@ def test_damage_is_named_with_its_remedy_and_repaired(toy, capsys, name, content
     assert "up to date" in toy.dvc("status")
 
 
+def test_the_log_of_a_run_that_just_starts_is_no_damage(toy):
+    log = toy.root / ".dagster" / "history" / "runs" / "0a1b2c3d.db"
+    log.write_bytes(b"")
+    assert toy.run("status") == 0
+    (log.parent.parent / "runs.db").write_bytes(b"")
+    assert toy.run("status") == 2
+
+
 def test_a_restored_lock_is_the_one_that_was_lost(toy):
     path = toy.root / "dvc.lock"
     lost = path.read_text()

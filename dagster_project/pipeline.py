@@ -205,12 +205,8 @@ class Pipeline:
             num_in=report.num_in,
             num_out=report.num_out,
             num_excluded=report.num_excluded,
-            # Times differ from run to run; everything in the data folder is to be the same.
-            metadata={
-                name: _plain(value)
-                for name, value in report.metadata.items()
-                if not name.endswith("seconds")
-            },
+            # Without the timings: everything in the data folder is to be the same in every run.
+            metadata={name: _plain(value) for name, value in report.metadata.items()},
             pictures={
                 name: str(Path(path).relative_to(self.root))
                 for name, path in report.pictures.items()

@@ -305,8 +305,7 @@ class StageRun:
             values["MLflow run"] = dg.MetadataValue.url(self.url)
         if WHOLE in self.reports:
             report = self.reports[WHOLE]
-            seconds = {k: v for k, v in report.metadata.items() if k.endswith("seconds")}
-            values.update({name: dg.MetadataValue.float(float(v)) for name, v in seconds.items()})
+            values.update({k: dg.MetadataValue.float(v) for k, v in report.timings.items()})
             for name, frame in report.tables.items():
                 values[f"table: {name}"] = table(frame)
         return values

@@ -12,7 +12,7 @@ HEAD_DETECTOR_GATE = whole_suite(
         "The detector finds held-out heads, and not suspiciously all.",
         "head_detector",
         head_detector_gate,
-        "map50",
+        "ap50",
         "recall_max",
     ),
     bounded(

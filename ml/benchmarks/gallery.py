@@ -21,6 +21,7 @@ from ml.evaluation.metrics import geodesic_deg
 from ml.imaging.io import UnreadableImage, encode_jpeg
 from ml.imaging.matching import match_heads
 from ml.records.atomic import write_bytes, write_text
+from ml.records.heads import OPERATING_SCORE
 
 TEMPLATES = Path(__file__).parent / "templates"
 #: Kind -> what it means, in the order of the page.
@@ -37,7 +38,6 @@ KINDS: Mapping[str, str] = {
 WRONG_DEG, FRAME_DEG = 30.0, 10.0
 TINY_PX = 20.0
 PROFILE_DEG, BACK_DEG = 60.0, 120.0
-OPERATING_SCORE = 0.3
 PER_SECTION = 12
 _SIDE_PX = 420
 _TRUE_COLOUR = (80, 230, 90)

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from ml.benchmarks.gallery import (
-    OPERATING_SCORE,
     Outcome,
     box_outcome,
     draw_truth,
@@ -28,7 +27,7 @@ from ml.flame.head_model import HeadModel
 from ml.imaging.io import UnreadableImage, to_rgb
 from ml.inference.drawing import draw_heads
 from ml.records.exclusions import Exclusions
-from ml.records.heads import Heads
+from ml.records.heads import OPERATING_SCORE, Heads
 
 STAGE = "gallery"
 HeadsOf = Callable[[BenchmarkSample[Any]], Heads]

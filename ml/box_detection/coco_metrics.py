@@ -18,12 +18,12 @@ from ml.labels.coco import HEAD_CATEGORY_ID, CocoDataset, to_coco_dict
 
 MAX_DETECTIONS = 100
 _STATISTICS = {
-    "map50_95": 0,
-    "map50": 1,
-    "map75": 2,
-    "map50_95_small": 3,
-    "map50_95_medium": 4,
-    "map50_95_large": 5,
+    "ap50_95": 0,
+    "ap50": 1,
+    "ap75": 2,
+    "ap50_95_small": 3,
+    "ap50_95_medium": 4,
+    "ap50_95_large": 5,
     "recall_max": 8,
 }
 
@@ -38,7 +38,7 @@ def average_precision(
         detections: (N, 4) xyxy image px and (N,) scores for each image, in the order of `truth`.
 
     Returns:
-        `map50`, `map50_95`, `map75`, `map50_95_small|medium|large` (areas below 32^2, below 96^2,
+        `ap50`, `ap50_95`, `ap75`, `ap50_95_small|medium|large` (areas below 32^2, below 96^2,
         and above, px^2) and `recall_max` (at most 100 detections); a figure without any labelled
         head of its kind is left out.
 

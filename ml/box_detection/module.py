@@ -93,7 +93,7 @@ class BoxDetectorModule(TrainingModule):
     def on_validation_epoch_end(self) -> None:
         """Log mAP50 and mAP50-95 on the held-out labels."""
         values = average_precision(self._held_out.truth, self._found)
-        for name in ("map50", "map50_95"):
+        for name in ("ap50", "ap50_95"):
             value = torch.tensor(values.get(name, 0.0))
             self.log(f"val/{name}", value, batch_size=1, sync_dist=True)
 

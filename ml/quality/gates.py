@@ -83,9 +83,9 @@ def head_detector(metrics: Metrics, history: pd.DataFrame) -> dict[str, float]:
         history: its curves.
 
     Returns:
-        `map50`, `recall_max`, `nan_fraction` and the curve's values.
+        `ap50`, `recall_max`, `nan_fraction` and the curve's values.
     """
-    values = {name: number(metrics, name) for name in ("map50", "recall_max")}
+    values = {name: number(metrics, name) for name in ("ap50", "recall_max")}
     values["nan_fraction"] = nan_fraction(metrics)
     curves = curve(history)
     # Boxes of held-out images have no loss; mAP is what is watched.
@@ -102,10 +102,10 @@ def flame_regressor(metrics: Metrics, history: pd.DataFrame) -> dict[str, float]
     Returns:
         `rotation_gain` over always frontal, `nme_percent`, `nan_fraction`, the curve's values.
     """
-    frontal = number(metrics, "rotation_error_frontal_deg")
+    frontal = number(metrics, "rotation_frontal_deg")
     return {
-        "rotation_gain": gain(number(metrics, "rotation_error_mean_deg"), frontal),
-        "nme_percent": number(metrics, "nme_bbox_percent"),
+        "rotation_gain": gain(number(metrics, "rotation_deg"), frontal),
+        "nme_percent": number(metrics, "nme_bbox"),
         "nan_fraction": nan_fraction(metrics),
         **curve(history),
     }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,7 +18,9 @@ class StageReport:
         num_in: samples the stage was given.
         num_out: samples it passed on.
         num_excluded: samples it excluded; each has a row in the exclusions table.
-        metadata: facts worth showing beside the counts.
+        metadata: facts worth showing beside the counts; equal inputs give equal ones.
+        timings: name -> seconds; shown, but never stored in the data folder, as they differ from
+            run to run.
         tables: small tables worth showing.
         pictures: name -> path of a JPEG or PNG file.
     """
@@ -28,6 +29,7 @@ class StageReport:
     num_out: int
     num_excluded: int = 0
     metadata: dict[str, Scalar] = field(default_factory=dict)
+    timings: dict[str, float] = field(default_factory=dict)
     tables: dict[str, pd.DataFrame] = field(default_factory=dict)
     pictures: dict[str, Path] = field(default_factory=dict)
 
@@ -37,12 +39,3 @@ class StageReport:
                 f"stage lost samples: in {self.num_in} != out {self.num_out} "
                 f"+ excluded {self.num_excluded}"
             )
-
-
-def merge_counts(reports: Sequence[StageReport]) -> dict[str, int]:
-    """Sum the counts of several shards."""
-    return {
-        "num_in": sum(r.num_in for r in reports),
-        "num_out": sum(r.num_out for r in reports),
-        "num_excluded": sum(r.num_excluded for r in reports),
-    }

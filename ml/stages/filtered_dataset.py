@@ -174,7 +174,7 @@ def filter_dataset(ws: Workspace, config: FilteredDatasetConfig, judge: Judge) -
         config.max_drop_rate,
         "images",
         needs_one=True,
-        advice="look at the box detector's map50 and at detections.threshold",
+        advice="look at the box detector's ap50 and at detections.threshold",
     )
     kept_images = images[images["sample_id"].isin(verdicts.loc[verdicts["keep"], "sample_id"])]
     check_no_leak(kept_images)

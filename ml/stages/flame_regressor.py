@@ -142,12 +142,12 @@ def _metrics(errors: CropErrors, num_train: int) -> dict[str, float]:
     return {
         "num_train_crops": num_train,
         "num_val_crops": len(errors.rotation_deg),
-        "rotation_error_mean_deg": float(errors.rotation_deg.mean()),
-        "rotation_error_median_deg": float(np.median(errors.rotation_deg)),
-        "rotation_error_frontal_deg": float(errors.frontal_deg.mean()),
-        "nme_bbox_percent": float(100 * errors.nme_bbox.mean()),
-        "nme_bbox_median_percent": float(100 * np.median(errors.nme_bbox)),
-        "failure_rate_percent": float(100 * (errors.nme_bbox > 0.1).mean()),
+        "rotation_deg": float(errors.rotation_deg.mean()),
+        "rotation_median_deg": float(np.median(errors.rotation_deg)),
+        "rotation_frontal_deg": float(errors.frontal_deg.mean()),
+        "nme_bbox": float(100 * errors.nme_bbox.mean()),
+        "nme_bbox_median": float(100 * np.median(errors.nme_bbox)),
+        "failure_rate_10": float((errors.nme_bbox > 0.1).mean()),
     }
 
 
@@ -189,9 +189,9 @@ def _report(tracker: Tracker, metrics: dict[str, float], pictures: dict[str, Pat
     logger.info(
         "%s: rotation error %.1f deg (always frontal %.1f), NME %.1f %% on %d held-out crops",
         STAGE,
-        metrics["rotation_error_mean_deg"],
-        metrics["rotation_error_frontal_deg"],
-        metrics["nme_bbox_percent"],
+        metrics["rotation_deg"],
+        metrics["rotation_frontal_deg"],
+        metrics["nme_bbox"],
         metrics["num_val_crops"],
     )
 

@@ -56,7 +56,7 @@ _LOGGER = logging.getLogger(__name__)
 
 STAGE = "head_detector"
 _GRID_CELL_PX = 256
-_SUMMARY = ("map50", "map50_95", "precision", "recall", "count_correct")
+_SUMMARY = ("ap50", "ap50_95", "precision", "recall", "count_correct")
 
 
 class HeadDetectorConfig(StageConfig):
@@ -194,7 +194,7 @@ def _take_checkpoint(ws: Workspace, config: HeadDetectorConfig, out: Path) -> Fi
     """Write the checkpoint as it is; its curves have no epochs."""
     feeding = Feeding(**config.pretrained.model_dump(exclude={"model"}))
     save_with_feeding(_checkpoint(ws, config), feeding, out / "model")
-    history = pd.DataFrame(columns=["epoch", "train/loss", "val/map50", "val/map50_95"])
+    history = pd.DataFrame(columns=["epoch", "train/loss", "val/ap50", "val/ap50_95"])
     return FitResult(
         history, {}, seconds=0.0, resumed_epoch=0, resumed_step=0, checkpoint=out / "model"
     )
@@ -291,9 +291,9 @@ def _report(
             "parameters": int(metrics["parameters"]),
             "input_size": config.input_size,
             "epochs": len(result.history),
-            "train_seconds": round(result.seconds, 1),
             "weights_sha256": detector.sha256,
         },
+        timings={"train_seconds": round(result.seconds, 1)},
         tables={"metrics": table, "history": result.history},
         pictures={"predictions": picture},
     )

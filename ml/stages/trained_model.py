@@ -362,7 +362,8 @@ def _write_report(
         num_in=num_used + len(exclusions),
         num_out=num_used,
         num_excluded=len(exclusions),
-        metadata={"train_seconds": round(result.seconds, 1), **shown},
+        metadata=dict(shown),
+        timings={"train_seconds": round(result.seconds, 1)},
         tables={"history": result.history},
         pictures={**pictures, "curves": curves},
     )

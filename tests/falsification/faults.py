@@ -380,12 +380,12 @@ FAULTS.update(
         "filters: 30 % of the heads lost": dataset("heads.parquet", fewer),
         "filters: test counted as train": dataset("verdicts.parquet", put(split="train")),
         "filters: heads of others": dataset("heads.parquet", exchange("flame")),
-        "head detector: finds nothing": figures("head_detector", map50=0.02),
-        "head detector: mAP is no number": figures("head_detector", map50=None),
+        "head detector: finds nothing": figures("head_detector", ap50=0.02),
+        "head detector: mAP is no number": figures("head_detector", ap50=None),
         "regressor: no better than frontal": figures(
-            "flame_regressor", rotation_error_mean_deg=31.0
+            "flame_regressor", rotation_deg=31.0
         ),
-        "regressor: exact": figures("flame_regressor", rotation_error_mean_deg=0.05),
+        "regressor: exact": figures("flame_regressor", rotation_deg=0.05),
         "training: the loss rises": Fault("trained_model", rising),
         "benchmark: better than validation": figures("benchmark", pseudo_labels__ap50=1.0),
         "benchmark: frontal replaced": figures("benchmark", always_frontal__rotation_deg=12.0),

@@ -32,9 +32,9 @@ from tests.rehearsal import ROOT
 SEED, NUM_SHARDS, SHARD_SIZE = 20240718, 4, 24
 PROFILE = "demo"
 #: Figures of a demo that learned, as README.md tells them.
-DETECTOR = {"map50": 0.86, "recall_max": 0.93, "precision": 0.85, "recall": 0.8}
+DETECTOR = {"ap50": 0.86, "recall_max": 0.93, "precision": 0.85, "recall": 0.8}
 REGRESSOR = {
-    "rotation_error_mean_deg": 9.3, "rotation_error_frontal_deg": 32.6, "nme_bbox_percent": 4.5
+    "rotation_deg": 9.3, "rotation_frontal_deg": 32.6, "nme_bbox": 4.5
 }  # fmt: skip
 TRAINED = {"val/ap50": 0.9, "val/loss": 5.1, "train/loss": 4.9}
 BENCHMARK = {

@@ -27,6 +27,12 @@ strands, curliness, transparency of the edge, colour of the tips.
 """
 FIBRE, FOLD_ACROSS, FOLD_ALONG, FADE = 19, 20, 21, 22
 """cloth: weave contrast, folds per metre across and along, wear. skin: freckles in FIBRE."""
+OPENING, BUTTONS = AMOUNT, AMOUNT2
+"""cloth."""
+BEARD, BROW, BLOTCHES, FRECKLES = AMOUNT, AMOUNT2, AMOUNT3, FIBRE
+"""skin."""
+CONTRAST, CURL = AMOUNT, AMOUNT2
+"""hair."""
 NUM_COLUMNS = 24
 
 MONK_TONES_SRGB: tuple[tuple[int, int, int], ...] = (

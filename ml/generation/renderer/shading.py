@@ -8,6 +8,34 @@ import numpy as np
 from numba import njit
 
 from ml.generation.renderer.lighting import LightRig, ShadowMap
+from ml.generation.renderer.materials import (
+    BEARD,
+    BLOTCHES,
+    BROW,
+    BUMP,
+    BUTTONS,
+    CLOTH,
+    CONTRAST,
+    CURL,
+    EYE,
+    FADE,
+    FIBRE,
+    FOLD_ACROSS,
+    FOLD_ALONG,
+    FRECKLES,
+    GLOSS,
+    HAIR,
+    KIND,
+    OPENING,
+    PATTERN,
+    RED,
+    RED2,
+    RED3,
+    SCALE,
+    SEED,
+    SKIN,
+    SPECULAR,
+)
 from ml.generation.renderer.meshes import Mesh
 from ml.generation.renderer.noise import value_noise, value_noise_2d
 from ml.imaging.rasterizer import Float32Array, Int32Array
@@ -85,8 +113,8 @@ def _smoothstep(low: float, high: float, x: float) -> float:
 @njit(cache=True, fastmath=True)
 def _cloth(m, u, v, w, fine):  # type: ignore[no-untyped-def]
     """Colour of cloth at surface coordinates (metres); w is 1 in the front region of a torso."""
-    r, g, b = m[1], m[2], m[3]
-    pattern, scale, seed = int(m[7]), m[8], m[11]
+    r, g, b = m[RED], m[RED + 1], m[RED + 2]
+    pattern, scale, seed = int(m[PATTERN]), m[SCALE], m[SEED]
     mix = 0.0
     if pattern == 1:
         mix = _smoothstep(-0.12, 0.12, np.sin(6.2832 * v / scale))
@@ -112,32 +140,32 @@ def _cloth(m, u, v, w, fine):  # type: ignore[no-untyped-def]
         centre = 1.0 - _smoothstep(0.05, 0.09, reach)
         third = mix * (1.0 if chance > 0.5 else centre)
         mix *= 1.0 - third
-        r += third * (m[16] - r)
-        g += third * (m[17] - g)
-        b += third * (m[18] - b)
-    r += mix * (m[4] - r)
-    g += mix * (m[5] - g)
-    b += mix * (m[6] - b)
+        r += third * (m[RED3] - r)
+        g += third * (m[RED3 + 1] - g)
+        b += third * (m[RED3 + 2] - b)
+    r += mix * (m[RED2] - r)
+    g += mix * (m[RED2 + 1] - g)
+    b += mix * (m[RED2 + 2] - b)
     # A jacket's open front shows what is worn under it; a shirt has a button band.
     if w > 0.5 and pattern != 4:
-        opening = m[13] * max(0.0, 1.0 - v / 0.42)
-        if m[13] > 0.0:
+        opening = m[OPENING] * max(0.0, 1.0 - v / 0.42)
+        if m[OPENING] > 0.0:
             inside = 1.0 - _smoothstep(opening - 0.004, opening + 0.004, abs(u))
             edge = 1.0 - 0.5 * np.exp(-((abs(u) - opening) ** 2) / 0.00008)
-            r = (r + inside * (m[16] - r)) * edge
-            g = (g + inside * (m[17] - g)) * edge
-            b = (b + inside * (m[18] - b)) * edge
-        if m[14] > 0.5:
+            r = (r + inside * (m[RED3] - r)) * edge
+            g = (g + inside * (m[RED3 + 1] - g)) * edge
+            b = (b + inside * (m[RED3 + 2] - b)) * edge
+        if m[BUTTONS] > 0.5:
             band = np.exp(-((abs(u) - 0.016) ** 2) / 0.000006)
             button_v = v / 0.085 - np.floor(v / 0.085) - 0.5
             button = 1.0 - _smoothstep(0.0045, 0.0065, np.sqrt(u * u + (button_v * 0.085) ** 2))
             dark = (1.0 - 0.35 * band) * (1.0 - 0.55 * button)
             r, g, b = r * dark, g * dark, b * dark
-    if m[19] > 0.0:
+    if m[FIBRE] > 0.0:
         weave = (np.sin(u * 2600.0) * np.sin(v * 2600.0)) * 0.5
         grain = value_noise_2d(u * 420.0, v * 420.0, seed) - 0.5
         wear = value_noise_2d(u * 14.0, v * 9.0, seed + 4.0) - 0.5
-        shade = 1.0 + m[19] * (fine * (0.25 * weave + 0.6 * grain)) + m[22] * wear
+        shade = 1.0 + m[FIBRE] * (fine * (0.25 * weave + 0.6 * grain)) + m[FADE] * wear
         r, g, b = r * shade, g * shade, b * shade
     return r, g, b
 
@@ -146,8 +174,8 @@ def _cloth(m, u, v, w, fine):  # type: ignore[no-untyped-def]
 def _fold(m, u, v, seed):  # type: ignore[no-untyped-def]
     """Height of the folds of a garment, about -1 to 1."""
     skew = 0.35 * (value_noise_2d(u * 5.0, v * 5.0, seed + 11.0) - 0.5)
-    a = value_noise_2d(u * m[20] + skew * 3.0, v * m[21] + skew * 4.0, seed)
-    b = value_noise_2d(u * m[20] * 2.3 - v * 4.0, v * m[21] * 2.1, seed + 5.0)
+    a = value_noise_2d(u * m[FOLD_ACROSS] + skew * 3.0, v * m[FOLD_ALONG] + skew * 4.0, seed)
+    b = value_noise_2d(u * m[FOLD_ACROSS] * 2.3 - v * 4.0, v * m[FOLD_ALONG] * 2.1, seed + 5.0)
     ridge = 1.0 - abs(2.0 * a - 1.0)
     return 1.2 * ridge + 0.45 * b
 
@@ -155,44 +183,46 @@ def _fold(m, u, v, seed):  # type: ignore[no-untyped-def]
 @njit(cache=True, fastmath=True)
 def _skin(m, x, y, z, extra, fine):  # type: ignore[no-untyped-def]
     """Colour of skin, and how much brow, lip and beard hair cover it."""
-    r, g, b = m[1], m[2], m[3]
-    seed = m[11]
+    r, g, b = m[RED], m[RED + 1], m[RED + 2]
+    seed = m[SEED]
     broad = value_noise(x * 38.0 + seed, y * 38.0, z * 38.0) - 0.5
     middle = value_noise(x * 140.0, y * 140.0 + seed, z * 140.0) - 0.5
-    tone = 1.0 + m[15] * (0.55 * broad + 0.35 * middle)
-    r, g, b = r * tone, g * tone * (1.0 - 0.12 * m[15] * broad), b * tone
+    tone = 1.0 + m[BLOTCHES] * (0.55 * broad + 0.35 * middle)
+    r, g, b = r * tone, g * tone * (1.0 - 0.12 * m[BLOTCHES] * broad), b * tone
     red = extra[3]
     if red != 0.0:
         # Blood: less green and blue; negative values are shadowed hollows.
         r *= 1.0 + 0.10 * red - (0.22 * -red if red < 0.0 else 0.0)
         g *= 1.0 - 0.30 * max(red, 0.0) + 0.32 * min(red, 0.0)
         b *= 1.0 - 0.26 * max(red, 0.0) + 0.30 * min(red, 0.0)
-    if m[19] > 0.0 and fine > 0.0:
+    if m[FRECKLES] > 0.0 and fine > 0.0:
         spot = value_noise(x * 330.0, y * 330.0, z * 330.0 + seed)
-        freckle = m[19] * fine * _smoothstep(0.70, 0.82, spot) * (1.0 if abs(red) > 0.02 else 0.3)
+        freckle = (
+            m[FRECKLES] * fine * _smoothstep(0.70, 0.82, spot) * (1.0 if abs(red) > 0.02 else 0.3)
+        )
         r, g, b = r * (1 - 0.25 * freckle), g * (1 - 0.42 * freckle), b * (1 - 0.5 * freckle)
     lip = extra[1]
     if lip > 0.0:
         line = 1.0 - 0.18 * value_noise(x * 900.0, y * 160.0, seed)
-        r += lip * (m[4] * line - r)
-        g += lip * (m[5] * line - g)
-        b += lip * (m[6] * line - b)
+        r += lip * (m[RED2] * line - r)
+        g += lip * (m[RED2 + 1] * line - g)
+        b += lip * (m[RED2 + 2] * line - b)
     elif lip < 0.0:
         r, g, b = r - lip * (0.62 - r), g - lip * (0.58 - g), b - lip * (0.50 - b)
         lip = 0.0
     hair = 0.0
-    if extra[2] > 0.0 and m[13] > 0.0:
+    if extra[2] > 0.0 and m[BEARD] > 0.0:
         strand = value_noise(x * 900.0 + seed, y * 260.0, z * 900.0)
-        cover = extra[2] * m[13]
+        cover = extra[2] * m[BEARD]
         hair = cover * (0.55 + 0.45 * fine * (2.0 * strand - 1.0))
     if extra[0] > 0.0:
         strand = value_noise(x * 700.0 + y * 500.0, y * 900.0, seed + 2.0)
-        brow = _smoothstep(0.12, 0.55, extra[0] * (0.8 + 0.4 * fine * strand)) * m[14]
+        brow = _smoothstep(0.12, 0.55, extra[0] * (0.8 + 0.4 * fine * strand)) * m[BROW]
         hair = max(hair, brow)
     hair = min(max(hair, 0.0), 1.0)
-    r += hair * (m[16] - r)
-    g += hair * (m[17] - g)
-    b += hair * (m[18] - b)
+    r += hair * (m[RED3] - r)
+    g += hair * (m[RED3 + 1] - g)
+    b += hair * (m[RED3 + 2] - b)
     return r, g, b, lip, hair
 
 
@@ -202,7 +232,7 @@ def _eye(m, x, y, z):  # type: ignore[no-untyped-def]
     off_axis = np.sqrt(x * x + y * y)
     if z < 0.0:
         off_axis = 2.0
-    seed = m[11]
+    seed = m[SEED]
     r, g, b = 0.60, 0.575, 0.55
     vein = value_noise(x * 6.0 + seed, y * 6.0, z * 6.0)
     g *= 1.0 - 0.10 * vein
@@ -212,9 +242,9 @@ def _eye(m, x, y, z):  # type: ignore[no-untyped-def]
         angle = np.arctan2(y, x)
         streak = 0.65 + 0.6 * value_noise_2d(angle * 8.0, off_axis * 6.0, seed)
         ring = 1.0 - 0.6 * _smoothstep(0.34, 0.48, off_axis)
-        r += iris * (m[1] * streak * ring - r)
-        g += iris * (m[2] * streak * ring - g)
-        b += iris * (m[3] * streak * ring - b)
+        r += iris * (m[RED] * streak * ring - r)
+        g += iris * (m[RED + 1] * streak * ring - g)
+        b += iris * (m[RED + 2] * streak * ring - b)
         pupil = 1.0 - _smoothstep(0.15, 0.20, off_axis)
         r, g, b = r * (1 - 0.96 * pupil), g * (1 - 0.96 * pupil), b * (1 - 0.96 * pupil)
     # The upper lid and its lashes shade the ball.
@@ -275,8 +305,8 @@ def _shade(  # type: ignore[no-untyped-def]
             wb = barycentric[row, column, 1]
             wc = barycentric[row, column, 2]
             m = materials[face_materials[f]]
-            kind = int(m[0])
-            if kind == 2:
+            kind = int(m[KIND])
+            if kind == CLOTH:
                 first_row = row - row % supersampling
                 first_column = column - column % supersampling
                 first = face_index[first_row, first_column]
@@ -306,17 +336,17 @@ def _shade(  # type: ignore[no-untyped-def]
             # Geometric normal for shadows; the folded one for light.
             sx, sy, sz = nx, ny, nz
 
-            specular, gloss = m[9], m[10]
+            specular, gloss = m[SPECULAR], m[GLOSS]
             wrap_r = wrap_g = wrap_b = 0.05
-            if kind == 2:
-                if m[12] > 0.0:
+            if kind == CLOTH:
+                if m[BUMP] > 0.0:
                     step = 0.004
-                    seed = m[11]
+                    seed = m[SEED]
                     here = _fold(m, u, v, seed)
                     du = (_fold(m, u + step, v, seed) - here) / step
                     dv = (_fold(m, u, v + step, seed) - here) / step
                     bx, by, bz = ty * nz - tz * ny, tz * nx - tx * nz, tx * ny - ty * nx
-                    amount = m[12]
+                    amount = m[BUMP]
                     nx -= amount * (du * bx + dv * tx)
                     ny -= amount * (du * by + dv * ty)
                     nz -= amount * (du * bz + dv * tz)
@@ -324,48 +354,48 @@ def _shade(  # type: ignore[no-untyped-def]
                     nx, ny, nz = nx / length, ny / length, nz / length
                 red, green, blue = _cloth(m, u, v, w, fine)
                 wrap_r = wrap_g = wrap_b = 0.18
-            elif kind == 1:
+            elif kind == SKIN:
                 red, green, blue, lip, beard = _skin(m, u, v, w, extra, fine)
-                if m[12] > 0.0 and fine > 0.4:
+                if m[BUMP] > 0.0 and fine > 0.4:
                     p0 = value_noise(u * 800.0, v * 800.0, w * 800.0) - 0.5
                     p1 = value_noise(v * 800.0 + 31.0, u * 800.0, w * 800.0) - 0.5
-                    nx += m[12] * fine * p0
-                    ny += m[12] * fine * p1
+                    nx += m[BUMP] * fine * p0
+                    ny += m[BUMP] * fine * p1
                     length = np.sqrt(nx * nx + ny * ny + nz * nz) + 1e-9
                     nx, ny, nz = nx / length, ny / length, nz / length
                 specular = specular * (1.0 - 0.8 * beard) + 0.05 * lip
                 gloss = gloss + 18.0 * lip
                 # Light that enters skin leaves elsewhere, red travels farthest.
                 wrap_r, wrap_g, wrap_b = 0.36, 0.20, 0.12
-            elif kind == 3:
+            elif kind == HAIR:
                 # Straight strands are long along v; curls are as long as wide.
                 strand = value_noise_2d(
-                    u * (900.0 - 480.0 * m[14]), v * (26.0 + 400.0 * m[14]), m[11]
+                    u * (900.0 - 480.0 * m[CURL]), v * (26.0 + 400.0 * m[CURL]), m[SEED]
                 )
                 lock = value_noise_2d(
-                    u * (170.0 - 50.0 * m[14]), v * (9.0 + 115.0 * m[14]), m[11] + 7.0
+                    u * (170.0 - 50.0 * m[CURL]), v * (9.0 + 115.0 * m[CURL]), m[SEED] + 7.0
                 )
-                contrast = m[13]
+                contrast = m[CONTRAST]
                 shade_hair = 1.0 + contrast * (
                     0.9 * (0.35 + 0.65 * fine) * (strand - 0.5) + 1.1 * (lock - 0.5)
                 )
                 tip = min(max(extra[1], 0.0), 1.0)
                 dark = shade_hair * (0.72 + 0.28 * min(1.0, 2.0 * tip + 0.3))
-                red = (m[1] + tip * (m[16] - m[1])) * dark
-                green = (m[2] + tip * (m[17] - m[2])) * dark
-                blue = (m[3] + tip * (m[18] - m[3])) * dark
-                relief = 0.35 + 0.9 * m[14]
+                red = (m[RED] + tip * (m[RED3] - m[RED])) * dark
+                green = (m[RED + 1] + tip * (m[RED3 + 1] - m[RED + 1])) * dark
+                blue = (m[RED + 2] + tip * (m[RED3 + 2] - m[RED + 2])) * dark
+                relief = 0.35 + 0.9 * m[CURL]
                 nx += relief * contrast * (lock - 0.5) + 0.2 * (strand - 0.5)
-                ny += m[14] * (strand - 0.5) + 0.4 * m[14] * (lock - 0.5)
+                ny += m[CURL] * (strand - 0.5) + 0.4 * m[CURL] * (lock - 0.5)
                 length = np.sqrt(nx * nx + ny * ny + nz * nz) + 1e-9
                 nx, ny, nz = nx / length, ny / length, nz / length
                 wrap_r = wrap_g = wrap_b = 0.25
                 specular = specular * (0.5 + strand)
-            elif kind == 4:
+            elif kind == EYE:
                 red, green, blue = _eye(m, u, v, w)
                 wrap_r = wrap_g = wrap_b = 0.25
             else:
-                red, green, blue = m[1], m[2], m[3]
+                red, green, blue = m[RED], m[RED + 1], m[RED + 2]
 
             lit = _shadow_at(
                 shadow_depth, basis, bias, softness,
@@ -394,7 +424,7 @@ def _shade(  # type: ignore[no-untyped-def]
             hx, hy, hz = lx, ly, lz - 1.0
             length = np.sqrt(hx * hx + hy * hy + hz * hz) + 1e-9
             hx, hy, hz = hx / length, hy / length, hz / length
-            if kind == 3:
+            if kind == HAIR:
                 along = tx * hx + ty * hy + tz * hz
                 shift = 0.12 * (strand - 0.5)
                 sine = np.sqrt(max(0.0, 1.0 - (along + shift) ** 2))
@@ -410,7 +440,7 @@ def _shade(  # type: ignore[no-untyped-def]
                 shine *= lit * max(0.0, min(1.0, cosine * 3.0))
                 grazing = (1.0 - min(1.0, abs(nz))) ** 4
                 sheen = specular * 0.9 * grazing * open_sky
-                if kind == 4:
+                if kind == EYE:
                     # The window in the eye: a small round reflection of the key light.
                     shine += 0.0 if facing < 0.985 else 0.55
                 glint_r = shine * rig[1, 0] + sheen * rig[3, 0]

@@ -41,39 +41,39 @@ def test_perfect():
     values = average_precision(
         truth([(A, False), (B, False)], []), [found((0.9, A), (0.8, B)), NOTHING]
     )
-    assert values["map50"] == pytest.approx(1)
-    assert values["map50_95"] == pytest.approx(1)
+    assert values["ap50"] == pytest.approx(1)
+    assert values["ap50_95"] == pytest.approx(1)
     # All heads are of medium size, so there is no figure for the others.
-    assert "map50_95_small" not in values
+    assert "ap50_95_small" not in values
 
 
 def test_nothing_found():
-    assert average_precision(truth([(A, False)]), [NOTHING])["map50"] == 0
+    assert average_precision(truth([(A, False)]), [NOTHING])["ap50"] == 0
 
 
 def test_a_false_alarm_above_a_hit_halves_its_precision():
     values = average_precision(truth([(A, False)]), [found((0.9, B), (0.8, A))])
-    assert values["map50"] == pytest.approx(0.5)
+    assert values["ap50"] == pytest.approx(0.5)
 
 
 def test_one_of_two_found():
     # Precision 1 up to recall 0.5: 51 of the 101 recall points.
     values = average_precision(truth([(A, False), (B, False)]), [found((0.9, A))])
-    assert values["map50"] == pytest.approx(51 / 101)
+    assert values["ap50"] == pytest.approx(51 / 101)
 
 
 def test_map50_95_counts_the_thresholds_an_overlap_passes():
     # Half as wide plus a quarter: IoU 0.75 passes 0.50, 0.55, ..., 0.75: six of ten.
     narrow = (10, 10, 47.5, 60)
     values = average_precision(truth([(A, False)]), [found((0.9, narrow))])
-    assert values["map50"] == pytest.approx(1)
-    assert values["map50_95"] == pytest.approx(0.6)
+    assert values["ap50"] == pytest.approx(1)
+    assert values["ap50_95"] == pytest.approx(0.6)
 
 
 def test_ignored_heads_cost_nothing_found_or_not():
     labels = truth([(A, False), (B, True)])
-    assert average_precision(labels, [found((0.9, A), (0.95, B))])["map50"] == pytest.approx(1)
-    assert average_precision(labels, [found((0.9, A))])["map50"] == pytest.approx(1)
+    assert average_precision(labels, [found((0.9, A), (0.95, B))])["ap50"] == pytest.approx(1)
+    assert average_precision(labels, [found((0.9, A))])["ap50"] == pytest.approx(1)
 
 
 def test_operating_point_by_hand():

@@ -91,8 +91,8 @@ def test_run_writes_a_regressor_that_loads_and_what_a_person_looks_at(
     metrics = json.loads((folder / "metrics.json").read_text())
     assert metrics["num_train_crops"] == 23
     assert metrics["num_val_crops"] == 8
-    assert metrics["rotation_error_frontal_deg"] == pytest.approx(0, abs=0.1)
-    assert metrics["nme_bbox_percent"] < 50
+    assert metrics["rotation_frontal_deg"] == pytest.approx(0, abs=0.1)
+    assert metrics["nme_bbox"] < 50
     history = pd.read_csv(folder / "history.csv")
     assert history["epoch"].tolist() == [0, 1]
     assert {"train/loss", "train/reprojection", "val/rotation_deg"} <= set(history.columns)

@@ -81,12 +81,12 @@ def test_it_writes_model_figures_curves_and_pictures(finished):
     out = ws.stage_dir("head_detector")
     assert (report.num_in, report.num_out, report.num_excluded) == (16, 16, 0)
     metrics = json.loads((out / "metrics.json").read_text())
-    assert {"map50", "map50_95", "precision", "recall", "count_correct"} <= set(metrics)
+    assert {"ap50", "ap50_95", "precision", "recall", "count_correct"} <= set(metrics)
     assert all(isinstance(value, float) for value in metrics.values())
     assert metrics["val_heads"] == 4
     history = pd.read_csv(out / "history.csv")
     assert history["epoch"].tolist() == [0, 1]
-    assert {"train/loss", "val/map50", "val/map50_95"} <= set(history.columns)
+    assert {"train/loss", "val/ap50", "val/ap50_95"} <= set(history.columns)
     picture = cv2.imread(str(report.pictures["predictions"]))
     assert picture.std() > 10
     assert report.metadata["weights_sha256"] == load_box_detector(out).sha256

@@ -89,7 +89,7 @@ def completed(
 ) -> dg.AssetsDefinition:
     """The asset with attributes that its module does not state, such as `deps`.
 
-    Made anew: `map_asset_specs` of Dagster 1.13 shows added dependencies, and runs do not follow
+    Made again: `map_asset_specs` of Dagster 1.13 shows added dependencies, and runs do not follow
     them.
 
     Args:

@@ -1,4 +1,4 @@
-"""Pictures per second of the diffusion backends, with random weights: speed needs no trained ones.
+"""Images per second of the diffusion backends, with random weights: speed needs no trained ones.
 
     python -m benchmarks.generation                    # tiny models; SDXL rows where there is a GPU
     python -m benchmarks.generation --sizes 1024 --batches 1 4 8
@@ -49,7 +49,7 @@ def seconds_of(function: Callable[[], object], repeats: int) -> float:
 
 
 def tiny_row(backend: str, folder: Path, size: int, batch: int, steps: int, repeats: int) -> float:
-    """Pictures per second of the stage's generator with a tiny model."""
+    """Images per second of the stage's generator with a tiny model."""
     from tests.tiny_models import TinyModels
 
     tiny = TinyModels(folder)
@@ -153,7 +153,7 @@ def sdxl_unet() -> Any:
 
 
 def sdxl_row(pipe: Any, size: int, batch: int, steps: int, repeats: int) -> float:
-    """Pictures per second of a pipeline of SDXL's size."""
+    """Images per second of a pipeline of SDXL's size."""
     half = {"device": "cuda", "dtype": torch.bfloat16}
     tokens = [torch.randn(batch, 77, 2048, **half) for _ in range(2)]
     pooled = [torch.randn(batch, 1280, **half) for _ in range(2)]
@@ -187,7 +187,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     arguments = parser.parse_args()
     start()
-    print(f"\n| model | weights | side px | batch | {arguments.steps} steps, pictures/s |")
+    print(f"\n| model | weights | side px | batch | {arguments.steps} steps, images/s |")
     print("|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:
         for backend in BACKENDS:

@@ -117,10 +117,10 @@ def crowded(size: ModelSize, heads: int) -> tuple[HeadDetectorNetwork, Postproce
     torch.manual_seed(0)
     network = build_detector(model_config(size))
     side = network.config.image_size
-    square = torch.from_numpy(letterbox_image(picture(), side)[0]).permute(2, 0, 1)[None]
+    square = torch.from_numpy(letterbox_image(sample_image(), side)[0]).permute(2, 0, 1)[None]
     norms = [module for module in network.modules() if isinstance(module, torch.nn.BatchNorm2d)]
     with torch.no_grad():
-        # Normalised by the picture's own statistics the layers see as much as in a trained network;
+        # Normalised by the image's own statistics the layers see as much as in a trained network;
         # else neighbouring anchors are all but equal and rounding decides between them.
         for norm in norms:
             norm.momentum = 1.0
@@ -142,7 +142,7 @@ def leaving(network: HeadDetectorNetwork, square: torch.Tensor, heads: int) -> P
     return PostprocessConfig(score_threshold=threshold)
 
 
-def picture() -> np.ndarray:
+def sample_image() -> np.ndarray:
     """(720, 1280, 3) smooth noise: the time does not depend on what is to be seen."""
     rng = np.random.default_rng(0)
     small = torch.from_numpy(rng.uniform(0, 255, (1, 3, 45, 80)).astype(np.float32))
@@ -190,7 +190,7 @@ def end_to_end(size: ModelSize, heads: int, rounds: int, clock: Clock) -> None:
         "torch, fused, heads at once": OurWay(TorchRuntime(network), shapes, side, config),
         "onnxruntime, heads at once": OurWay(OnnxRuntime(exported), shapes, side, config),
     }
-    image = picture()
+    image = sample_image()
     results = {name: way(image) for name, way in ways.items()}
     reference = next(iter(results.values()))
     extent = float(np.ptp(reference, axis=1).max())
@@ -232,7 +232,7 @@ def main() -> None:
     parser = parser_of(__doc__)
     parser.add_argument("--threads", type=int, default=2, help="threads of torch and onnxruntime")
     parser.add_argument("--size", default="L", choices=("nano", "S", "M", "L"))
-    parser.add_argument("--heads", type=int, default=10, help="heads in the picture")
+    parser.add_argument("--heads", type=int, default=10, help="heads in the image")
     parser.add_argument("--rounds", type=int, default=7, help="timings of each row")
     parser.add_argument("--cpu-time", action="store_true", help="processor time, not the clock")
     arguments = parser.parse_args()

@@ -106,11 +106,11 @@ def _parser(pipeline: Pipeline) -> argparse.ArgumentParser:
         return sub
 
     demo_parser = add("demo", demo, "run the whole pipeline: only what is not up to date")
-    demo_parser.add_argument("--force", action="store_true", help="make everything anew")
+    demo_parser.add_argument("--force", action="store_true", help="make everything again")
     make = add("materialize", materialize, "make one stage, check it, record it in dvc.lock")
     make.add_argument("stage", choices=list(pipeline.assets), metavar="STAGE")
     make.add_argument("--shard", help="only this shard, such as shard-00003")
-    make.add_argument("--force", action="store_true", help="make anew what is finished")
+    make.add_argument("--force", action="store_true", help="make again what is finished")
     check = add("check", recheck, "run the checks on the data on disk, make nothing")
     check.add_argument("stages", nargs="*", metavar="STAGE", help="all by default")
     add("status", status, "show which stages are up to date")

@@ -36,7 +36,7 @@ def add_dataset_commands(add: Add) -> None:
     read.add_argument("source", type=Path, help="unpacked release, or its tar")
     read.add_argument("target", type=Path, help="project folder to write data/ into")
     add("licences", licences, "show what results of the active profile may be used for")
-    to_label = add("label-export", label_export, "write pictures for Label Studio and CVAT")
+    to_label = add("label-export", label_export, "write images for Label Studio and CVAT")
     to_label.add_argument("target", type=Path)
     to_label.add_argument("--count", type=int, default=200)
     to_label.add_argument("--worst", type=float, default=0.5, help="share of worst agreement")
@@ -123,12 +123,12 @@ def licences(pipeline: Pipeline, options: argparse.Namespace) -> int:
 
 
 def label_export(pipeline: Pipeline, options: argparse.Namespace) -> int:
-    """Write pictures with pre-annotations."""
+    """Write images with pre-annotations."""
     from ml.labels.tool_export import export_for_labelling
 
     target = options.target.absolute()
     report = export_for_labelling(pipeline.workspace(), target, options.count, options.worst)
-    print(f"{report.num_out} pictures; look at {target / 'index.html'}")
+    print(f"{report.num_out} images; look at {target / 'index.html'}")
     return 0
 
 
@@ -169,7 +169,7 @@ def identity_index(pipeline: Pipeline, options: argparse.Namespace) -> int:
     index = build_index(options.folder, load_face_reader(config, pipeline.root), exclusions)
     target = pipeline.root / (config.index or "private/identity_index.npz")
     index.save(target)
-    print(f"{len(index.embeddings)} faces in {target}, {len(exclusions)} pictures left out")
+    print(f"{len(index.embeddings)} faces in {target}, {len(exclusions)} images left out")
     return 0
 
 
@@ -182,7 +182,7 @@ def takedown(pipeline: Pipeline, options: argparse.Namespace) -> int:
     report = run_takedown(pipeline, options.sample, options.source)
     print(f"removed {len(report.samples)} images: {', '.join(report.samples[:5])}")
     edited, deleted = len(report.removal.edited), len(report.removal.deleted)
-    print(f"{edited} files edited, {deleted} removed; recorded anew: {', '.join(report.recorded)}")
+    print(f"{edited} files edited, {deleted} removed; recorded again: {', '.join(report.recorded)}")
     if report.stale:
         print(f"to be made again: {', '.join(report.stale)}")
     for line in report.left:

@@ -96,7 +96,7 @@ def build_automation() -> dg.SensorDefinition:
         "make_what_is_stale",
         target=dg.AssetSelection.all(),
         default_status=dg.DefaultSensorStatus.STOPPED,
-        description="Makes an asset as soon as one that it depends on was made anew.",
+        description="Makes an asset as soon as one that it depends on was made again.",
     )
 
 

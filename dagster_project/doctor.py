@@ -1,6 +1,6 @@
 """Finds what of a project's own records is damaged, and with `repair` moves it aside.
 
-Nothing is deleted: what is moved lies in `.dagster/damaged/`. dvc.lock is written anew from the
+Nothing is deleted: what is moved lies in `.dagster/damaged/`. dvc.lock is written again from the
 markers, which say of every finished shard from what it was made.
 """
 
@@ -102,7 +102,7 @@ def _lock_findings(pipeline: Pipeline, home: Path) -> Iterator[Finding]:
             _move_aside(path, home)
             restore_lock(pipeline)
 
-        yield Finding(path, str(error), "move it aside, and write it anew from the markers", repair)
+        yield Finding(path, str(error), "move it aside and rewrite it from the markers", repair)
 
 
 def restore_lock(pipeline: Pipeline) -> list[str]:
@@ -187,7 +187,7 @@ def _database_findings(root: Path, home: Path) -> Iterator[Finding]:
                 problem = f"damaged: {error}"
         if problem:
             lost = "the list of trainings" if path.name == "mlflow.db" else "the history of runs"
-            remedy = f"move it aside; {lost} begins anew, the data stay"
+            remedy = f"move it aside; {lost} begins again, the data stay"
             yield Finding(path, problem, remedy, lambda path=path: _move_aside(path, home))
 
 

@@ -58,7 +58,7 @@ def read_lock(path: Path) -> dict[str, Versions]:
         cause = " ".join(str(error).split()) if isinstance(error, yaml.YAMLError) else "its form"
         raise DamagedLock(
             f"{path}: empty, cut, or not what DVC writes ({cause}); "
-            "`vggheads doctor --repair` writes it anew from what is finished"
+            "`vggheads doctor --repair` writes it again from what is finished"
         ) from error
 
 

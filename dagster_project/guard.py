@@ -94,7 +94,7 @@ class ProjectImages:
         if request.method not in _READING or not inside or path.suffix.lower() not in _SHOWN:
             return PlainTextResponse(f"no image of this project: {name}\n", 404)
         if not path.is_file():
-            return PlainTextResponse(f"no file {name}; it was removed or made anew\n", 404)
+            return PlainTextResponse(f"no file {name}; it was removed or made again\n", 404)
         return FileResponse(path, headers={"X-Content-Type-Options": "nosniff"})
 
 

@@ -46,7 +46,7 @@ def launch(
         instance: Dagster's instance.
         stages: which stages.
         shard: only this shard of a stage with partitions.
-        force: make anew what is finished.
+        force: make again what is finished.
         verbose: show Dagster's own log.
 
     Returns:

@@ -31,7 +31,7 @@ class Marker:
         num_out: samples passed on.
         num_excluded: samples excluded.
         metadata: facts from the stage's report.
-        pictures: name -> path relative to the root.
+        images: name -> path relative to the root.
     """
 
     fingerprint: str
@@ -40,7 +40,7 @@ class Marker:
     num_out: int = 0
     num_excluded: int = 0
     metadata: dict[str, Any] = field(default_factory=dict)
-    pictures: dict[str, str] = field(default_factory=dict)
+    images: dict[str, str] = field(default_factory=dict)
 
 
 def marker_path(stage_dir: Path, unit: str) -> Path:

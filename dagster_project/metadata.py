@@ -1,4 +1,4 @@
-"""A stage's results as Dagster metadata: counts, tables, pictures, links."""
+"""A stage's results as Dagster metadata: counts, tables, images, links."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ Metadata = dict[str, dg.MetadataValue]
 
 
 def unit_metadata(root: Path, marker: Marker) -> Metadata:
-    """What one finished unit shows: its counts, facts and pictures."""
+    """What one finished unit shows: its counts, facts and images."""
     values: Metadata = {
         "samples in": dg.MetadataValue.int(marker.num_in),
         "samples out": dg.MetadataValue.int(marker.num_out),
         "samples excluded": dg.MetadataValue.int(marker.num_excluded),
     }
     values.update({name: _scalar(value) for name, value in marker.metadata.items()})
-    for name, path in marker.pictures.items():
-        values[f"picture: {name}"] = picture(root, path)
+    for name, path in marker.images.items():
+        values[f"{name}"] = figure(root, path)
     return values
 
 
@@ -63,7 +63,7 @@ def table(frame: pd.DataFrame) -> dg.TableMetadataValue:
     return dg.MetadataValue.table(records, dg.TableSchema(columns))
 
 
-def picture(root: Path, name: str) -> dg.MetadataValue:
+def figure(root: Path, name: str) -> dg.MetadataValue:
     """A reference to an image file, which `vggheads ui` shows; the event log holds no pixel.
 
     What is in the event log cannot be edited: an image that has to go would stay there.

@@ -86,7 +86,7 @@ class Pipeline:
 
     @property
     def params(self) -> Params:
-        """The values of params.yaml, read anew."""
+        """The values of params.yaml, read again."""
         return read_params(self.root, self.assets)
 
     def effective_values(self) -> dict[str, dict[str, Any]]:
@@ -207,9 +207,8 @@ class Pipeline:
             num_excluded=report.num_excluded,
             # Without the timings: everything in the data folder is to be the same in every run.
             metadata={name: _plain(value) for name, value in report.metadata.items()},
-            pictures={
-                name: str(Path(path).relative_to(self.root))
-                for name, path in report.pictures.items()
+            images={
+                name: str(Path(path).relative_to(self.root)) for name, path in report.images.items()
             },
         )
         write_marker(self.stage_dir(stage), unit, marker)

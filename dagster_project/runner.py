@@ -33,7 +33,7 @@ from ml.records.progress import progress
 from ml.records.report import StageReport
 from ml.training.tracking import NullTracker
 
-#: Run tag: make everything anew, also what is finished.
+#: Run tag: make everything again, also what is finished.
 FORCE = "vggheads/force"
 DATA_DOCS = "reports/data_docs"
 
@@ -247,7 +247,7 @@ class StageRun:
             self._finish(WHOLE, fingerprints[WHOLE], report)
 
     def _forced(self) -> bool:
-        """Whether finished work is to be made anew.
+        """Whether finished work is to be made again.
 
         DVC only starts a stage that is current when it was told to (`dvc repro --force`).
         """

@@ -17,7 +17,7 @@ from dagster_project.markers import read_marker, unit_files, write_marker
 from dagster_project.pipeline import Pipeline
 from ml.takedown.removal import REGISTER_NAME, Removal, find_target, search, take_down, unsearched
 
-_PICTURES = ("*.jpg", "*.jpeg", "*.png", "*.webp")
+_IMAGES = ("*.jpg", "*.jpeg", "*.png", "*.webp")
 _EXAMPLES = ("input_example.json", "serving_input_example.json")
 """Earlier trainings gave MLflow an image of the dataset as example."""
 _IMAGE = re.compile(r"data:image/[a-z]+;base64,[A-Za-z0-9+/=]+")
@@ -30,7 +30,7 @@ class TakedownReport:
     Attributes:
         samples: ids of the images that are gone.
         removal: files edited and deleted.
-        recorded: stages recorded anew in dvc.lock.
+        recorded: stages recorded again in dvc.lock.
         stale: stages that have to be made again, trainings that have seen the samples among them.
         left: where something was still found; empty is the proof.
         remotes: DVC's remotes, which others may share: nothing was searched or removed there.
@@ -67,8 +67,8 @@ def run_takedown(
     removal = take_down(ws, target)
     # Pages made of the data; checks write them again.
     shutil.rmtree(pipeline.root / "reports", ignore_errors=True)
-    for pattern in _PICTURES:
-        # Runs show pictures of the samples they were validated on.
+    for pattern in _IMAGES:
+        # Runs show images of the samples they were validated on.
         for path in (pipeline.root / "mlruns").rglob(pattern):
             path.unlink()
     for name in _EXAMPLES:
@@ -166,7 +166,7 @@ def _record(pipeline: Pipeline, stage: str) -> bool:
                 marker,
                 fingerprint=pipeline.fingerprints(stage, [unit])[unit],
                 files=unit_files(pipeline.root, outs, unit),
-                pictures={n: p for n, p in marker.pictures.items() if (pipeline.root / p).exists()},
+                images={n: p for n, p in marker.images.items() if (pipeline.root / p).exists()},
             ),
         )
     pipeline.bridge.record(stage)

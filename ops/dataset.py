@@ -1,4 +1,4 @@
-"""Jobs on the dataset: a copy to give away, pictures to label, samples to take down."""
+"""Jobs on the dataset: a copy to give away, images to label, samples to take down."""
 
 from pathlib import Path
 
@@ -43,19 +43,19 @@ def export_dataset(context: dg.OpExecutionContext, config: ExportConfig, dataset
 
 
 class LabelExportConfig(dg.Config):
-    """Which pictures go to the labelling tool."""
+    """Which images go to the labelling tool."""
 
     target: str
     """Folder to make."""
     count: int = 200
-    """Pictures."""
+    """Images."""
     share_worst: float = 0.5
     """Which part of them is of worst agreement."""
 
 
 @dg.op
 def export_for_labelling(config: LabelExportConfig, dataset: Dataset) -> int:
-    """Write pictures, pre-annotations and the gallery; returns the number of pictures."""
+    """Write images, pre-annotations and the gallery; returns the number of images."""
     from ml.labels.tool_export import export_for_labelling as write
 
     workspace = dataset.workspace()
@@ -95,7 +95,7 @@ def export_dataset_job() -> None:
     export_dataset()
 
 
-@dg.job(description="Write pictures with pre-annotations for Label Studio and CVAT.")
+@dg.job(description="Write images with pre-annotations for Label Studio and CVAT.")
 def label_export_job() -> None:
     """The labelling export alone."""
     export_for_labelling()

@@ -35,7 +35,7 @@ SHORT = ("kill", "hash seed", "umask 077", "empty dvc.lock", "disk full")
 
 @dataclass(frozen=True)
 class Chain:
-    """A project that is finished, and how it is made anew.
+    """A project that is finished, and how it is made again.
 
     Attributes:
         reference: the finished project.
@@ -60,7 +60,7 @@ class Chain:
 
 @dataclass(frozen=True)
 class Fault:
-    """What goes wrong while a stage is made anew.
+    """What goes wrong while a stage is made again.
 
     Attributes:
         what: in words, for the table.
@@ -249,7 +249,7 @@ def run_kills(chain: Chain, folder: Path) -> bool:
 
 
 def _remove_leftovers(root: Path) -> None:
-    """Folders that the case itself put into stages that were not made anew."""
+    """Folders that the case itself put into stages that were not made again."""
     for path in (root / "data").rglob(".tmp-1-model"):
         shutil.rmtree(path)
 

@@ -8,7 +8,7 @@ profile in them, through the command line that users type:
 * workers: one process and two make the same bytes;
 * kills: five SIGKILLs at random moments, the last run ends in the same bytes;
 * sabotage: a row of the truth is falsified; its check names shard and row, nothing after it runs;
-* damage: a truncated and an empty picture and a broken tar are excluded with reasons.
+* damage: a truncated and an empty image and a broken tar are excluded with reasons.
 """
 
 from __future__ import annotations
@@ -110,11 +110,11 @@ def sabotage(folder: Path, reference: Path) -> None:
     expect(status != 0, "the run succeeded")
     for words in ("shard-00001", "row 2"):
         expect(words in output, f"nothing names {words}")
-    expect(before == digests(other), "something was made anew")
+    expect(before == digests(other), "something was made again")
 
 
 def damage(folder: Path, reference: Path) -> None:
-    """Damaged pictures are excluded with reasons, and the chain goes on without them."""
+    """Damaged images are excluded with reasons, and the chain goes on without them."""
     other = fork(reference, folder / "damaged")
     images = other / "data" / "images"
     changes = {3: lambda data: data[: len(data) // 2], 5: lambda data: b""}
@@ -141,7 +141,7 @@ def finish(process: subprocess.Popen[str]) -> tuple[int, str]:
 
 
 def vouch(folder: Path, stage: str, unit: str, path: Path) -> None:
-    """Let the pipeline take a falsified file for the one it wrote: it would make it anew."""
+    """Let the pipeline take a falsified file for the one it wrote: it would make it again."""
     marker = folder / "data" / stage / f"{unit}.json"
     content = json.loads(marker.read_text())
     name = str(path.relative_to(folder))
@@ -166,13 +166,13 @@ def fork(reference: Path, folder: Path) -> Path:
 
 
 def rewrite_tar(path: Path, changes: dict[int, Callable[[bytes], bytes]]) -> list[str]:
-    """Change the bytes of some pictures, by their number; returns their sample ids."""
+    """Change the bytes of some images, by their number; returns their sample ids."""
     names = []
     out = io.BytesIO()
     with tarfile.open(path) as old, tarfile.open(fileobj=out, mode="w") as new:
         members = old.getmembers()
-        pictures = [member.name for member in members if member.name.endswith(".jpg")]
-        wanted = {pictures[number]: change for number, change in changes.items()}
+        members_jpg = [member.name for member in members if member.name.endswith(".jpg")]
+        wanted = {members_jpg[number]: change for number, change in changes.items()}
         for member in members:
             stream = old.extractfile(member)
             assert stream is not None

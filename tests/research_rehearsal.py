@@ -1,12 +1,12 @@
-"""Rehearse the research profile from nothing: tiny models, rendered source pictures, every stage.
+"""Rehearse the research profile from nothing: tiny models, rendered source images, every stage.
 
     python -m tests.research_rehearsal build/research
 
 Makes a project of its own in the given folder (a copy of this checkout's code), and builds models
-of random weights and a folder of source pictures there. Then both doors: `dvc repro` up to the
-pictures; a label file as a labelling tool hands it back; one Dagster run up to the filtered
-dataset, after which `dvc status` must be clean. Ends with the lineage of a picture. Again is cheap:
-what is up to date is not made anew.
+of random weights and a folder of source images there. Then both doors: `dvc repro` up to the
+images; a label file as a labelling tool hands it back; one Dagster run up to the filtered
+dataset, after which `dvc status` must be clean. Ends with the lineage of an image. Again is cheap:
+what is up to date is not made again.
 """
 
 from __future__ import annotations
@@ -63,10 +63,10 @@ def main(arguments: list[str] | None = None) -> int:
     copy_project(folder)
     say("models of random weights")
     build_models(folder / "models")
-    say("source pictures")
-    build_sources(folder / "sources" / "pictures")
+    say("source images")
+    build_sources(folder / "sources" / "images")
     run(folder, "-m", "dagster_project.cli", "profile", PROFILE)
-    say("poses, captions, pictures")
+    say("poses, captions, images")
     run(folder, "-m", "dvc", "repro", "images")
     say("labels come back from the labelling tool")
     write_labels(folder)
@@ -103,7 +103,7 @@ def build_identity_index(folder: Path) -> None:
     (faces / "0.png").write_bytes(encode_png(image))
     config = IdentityConfig(
         index="identity-index.npz",
-        source_asset="own-pictures",
+        source_asset="own-images",
         detector="yunet",
         detector_model={"path": "yunet.onnx", "asset": "random-weights"},
         embedder="sface",
@@ -115,7 +115,7 @@ def build_identity_index(folder: Path) -> None:
 
 
 def build_sources(folder: Path) -> None:
-    """Pictures of people from our renderer, and three that must be refused."""
+    """Images of people from our renderer, and three that must be refused."""
     from ml.captions.config import CaptionsConfig
     from ml.flame.procedural import build_procedural_head
     from ml.generation.config import ImagesConfig
@@ -137,17 +137,17 @@ def build_sources(folder: Path) -> None:
     pose(ws, PosesConfig(width=128, height=128), shard)
     caption(ws, CaptionsConfig(name_probability=0.0), shard)
     render(ws, ImagesConfig(), shard)
-    pictures = unfinished / "pictures"
-    pictures.mkdir()
+    unpacked = unfinished / "images"
+    unpacked.mkdir()
     with ShardReader(ws.stage_dir("images") / f"{shard}.tar") as reader:
         for number, key in enumerate(reader.keys()):
-            (pictures / f"{number:05d}.jpg").write_bytes(reader.read(key))
-    whole = decode_image(pictures / "00000.jpg")
-    (pictures / "90000.jpg").write_bytes(encode_jpeg(whole[:40]))
-    (pictures / "90001.jpg").write_bytes(b"no picture")
-    shutil.copy(pictures / "00001.jpg", pictures / "90002.jpg")
-    (pictures / "90002.json").write_text(json.dumps({"NSFW": "UNSURE"}))
-    pictures.rename(folder)
+            (unpacked / f"{number:05d}.jpg").write_bytes(reader.read(key))
+    whole = decode_image(unpacked / "00000.jpg")
+    (unpacked / "90000.jpg").write_bytes(encode_jpeg(whole[:40]))
+    (unpacked / "90001.jpg").write_bytes(b"no image")
+    shutil.copy(unpacked / "00001.jpg", unpacked / "90002.jpg")
+    (unpacked / "90002.json").write_text(json.dumps({"NSFW": "UNSURE"}))
+    unpacked.rename(folder)
     shutil.rmtree(unfinished)
 
 
@@ -197,7 +197,7 @@ def write_labels(folder: Path) -> None:
 
 
 def _head_box(keypoints: np.ndarray, width: int, height: int) -> list[float]:
-    """Left, top, width, height around nose, eyes and ears, inside the picture."""
+    """Left, top, width, height around nose, eyes and ears, inside the image."""
     face = keypoints[:5, :2]
     low = np.clip(face.min(axis=0) - 8, 0, [width - 17, height - 17])
     high = np.clip(face.max(axis=0) + 8, low + 16, [width, height])
@@ -205,11 +205,11 @@ def _head_box(keypoints: np.ndarray, width: int, height: int) -> list[float]:
 
 
 def example(folder: Path) -> str:
-    """A picture that the filters kept, else one that they removed."""
+    """An image that the filters kept, else one that they removed."""
     verdicts = read_table(folder / "data" / "filtered_dataset" / "verdicts.parquet", VERDICTS)
     ordered = verdicts.sort_values("keep", ascending=False, kind="stable")
     kept = int(verdicts["keep"].sum())
-    say(f"{kept} of {len(verdicts)} pictures kept")
+    say(f"{kept} of {len(verdicts)} images kept")
     return str(ordered["sample_id"].iloc[0])
 
 

@@ -62,8 +62,8 @@ def test_there_are_300():
 
 def test_damaged_images(ws):
     good, _ = stream(ws)
-    picture = small_dataset.picture("x")
-    encoded = (encode_jpeg(picture), encode_png(picture))
+    pixels = small_dataset.draw_image("x")
+    encoded = (encode_jpeg(pixels), encode_png(pixels))
     path = ws.stage_dir("images") / f"{SHARD}.tar"
     refused = 0
     with ShardReader(path) as reader:

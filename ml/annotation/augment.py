@@ -38,7 +38,7 @@ class CropAugmentConfig(StageConfig):
     occlusion_side: Fraction = 0.45
     """Largest side of the patch, as a share of the crop's."""
     truncation: Fraction = 0.1
-    """Probability of cutting the picture through the head, as the border of an image does."""
+    """Probability of cutting the image through the head, as the border of an image does."""
     truncation_share: Fraction = 0.4
     """Largest share of the head's box that is cut off."""
     look: AugmentConfig | None = LOOK
@@ -59,7 +59,7 @@ NO_AUGMENTATION = CropAugmentConfig(
 
 
 def truncated(
-    picture_rgb: Image,
+    image_rgb: Image,
     box_xyxy: NDArray[np.float32],
     config: CropAugmentConfig,
     rng: np.random.Generator,
@@ -67,31 +67,31 @@ def truncated(
     """Cut off a side of the head, as the border of an image does.
 
     Args:
-        picture_rgb: (H, W, 3) uint8.
-        box_xyxy: (4,) visible head, picture px.
+        image_rgb: (H, W, 3) uint8.
+        box_xyxy: (4,) visible head, image px.
         config: strengths.
         rng: source of randomness.
 
     Returns:
-        The picture, black beyond the cut, and the box of what is left of the head.
+        The image, black beyond the cut, and the box of what is left of the head.
     """
     if rng.random() >= config.truncation:
-        return picture_rgb, box_xyxy
+        return image_rgb, box_xyxy
     axis, far_side = int(rng.integers(2)), bool(rng.integers(2))
     near, far = float(box_xyxy[axis]), float(box_xyxy[axis + 2])
     share = rng.uniform(0.05, config.truncation_share)
     border = round(far - share * (far - near) if far_side else near + share * (far - near))
-    picture, box = picture_rgb.copy(), box_xyxy.copy()
+    image, box = image_rgb.copy(), box_xyxy.copy()
     beyond = slice(max(border, 0), None) if far_side else slice(0, max(border, 0))
-    picture[(slice(None), beyond) if axis == 0 else (beyond, slice(None))] = 0
+    image[(slice(None), beyond) if axis == 0 else (beyond, slice(None))] = 0
     box[axis + 2 if far_side else axis] = border
-    return picture, box
+    return image, box
 
 
 def random_crop(
     frame: NDArray[np.floating],
     box_side: float,
-    picture_width: int,
+    image_width: int,
     size: int,
     config: CropAugmentConfig,
     rng: np.random.Generator,
@@ -99,19 +99,19 @@ def random_crop(
     """Draw a change of frame around the square that the annotation stage would cut.
 
     Args:
-        frame: (3,) left x, top y, side of that square, picture px.
-        box_side: longer side of the head's box, picture px.
-        picture_width: px, for the mirror.
+        frame: (3,) left x, top y, side of that square, image px.
+        box_side: longer side of the head's box, image px.
+        image_width: px, for the mirror.
         size: side of the crop, px.
         config: strengths.
         rng: source of randomness; always draws equally often.
 
     Returns:
-        The similarity from the picture to the crop.
+        The similarity from the image to the crop.
     """
     left, top, side = (float(value) for value in frame)
     shift_x, shift_y, log_zoom, turn = rng.uniform(-1, 1, 4)
-    mirror_width = float(picture_width) if rng.random() < config.flip else None
+    mirror_width = float(image_width) if rng.random() < config.flip else None
     jitter = config.shift * box_side * np.array([shift_x, shift_y])
     centre = np.array([left, top]) + side / 2 + jitter
     if mirror_width is not None:
@@ -122,12 +122,12 @@ def random_crop(
     return Similarity(zoom, angle_rad, (float(shift[0]), float(shift[1])), mirror_width)
 
 
-def cut_crop(picture_rgb: Image, similarity: Similarity, size: int) -> Image:
-    """Resample a picture into the crop's frame; outside is black, as in the annotation stage.
+def cut_crop(image_rgb: Image, similarity: Similarity, size: int) -> Image:
+    """Resample an image into the crop's frame; outside is black, as in the annotation stage.
 
     Args:
-        picture_rgb: (H, W, 3) uint8.
-        similarity: from the picture to the crop.
+        image_rgb: (H, W, 3) uint8.
+        similarity: from the image to the crop.
         size: side of the crop, px.
 
     Returns:
@@ -136,7 +136,7 @@ def cut_crop(picture_rgb: Image, similarity: Similarity, size: int) -> Image:
     matrix = similarity.matrix()
     # Pixel centres lie at halves in our frames and at integers in OpenCV's.
     matrix[:, 2] += 0.5 * matrix[:, :2].sum(axis=1) - 0.5
-    crop = cv2.warpAffine(picture_rgb, matrix, (size, size), flags=cv2.INTER_LINEAR)
+    crop = cv2.warpAffine(image_rgb, matrix, (size, size), flags=cv2.INTER_LINEAR)
     return np.asarray(crop, np.uint8)
 
 

@@ -1,4 +1,4 @@
-"""The rendered crops as training data: pictures in memory, placed and changed anew every epoch."""
+"""The rendered crops as training data: images in memory, placed and changed again every epoch."""
 
 from __future__ import annotations
 
@@ -43,13 +43,13 @@ class CropExamples:
 
     Attributes:
         crop_ids: N ids.
-        pictures_rgb: N pictures (H, W, 3) uint8.
-        boxes_xyxy: (N, 4) float32 visible head, picture px.
-        flame: (N, 413) float32 parameters, picture frame.
+        images_rgb: N images (H, W, 3) uint8.
+        boxes_xyxy: (N, 4) float32 visible head, image px.
+        flame: (N, 413) float32 parameters, image frame.
     """
 
     crop_ids: list[str]
-    pictures_rgb: list[NDArray[np.uint8]]
+    images_rgb: list[NDArray[np.uint8]]
     boxes_xyxy: NDArray[np.float32]
     flame: NDArray[np.float32]
 
@@ -103,7 +103,7 @@ def load_crops(ws: Workspace, split: str, exclusions: Exclusions) -> CropExample
     if not tables:
         raise FileNotFoundError(f"{folder}: no crop shards; run the stage crops")
     crop_ids: list[str] = []
-    pictures: list[NDArray[np.uint8]] = []
+    images: list[NDArray[np.uint8]] = []
     boxes: list[NDArray[np.float32]] = []
     flame: list[NDArray[np.float32]] = []
     for path in progress(tables, f"read {split} crops"):
@@ -113,15 +113,15 @@ def load_crops(ws: Workspace, split: str, exclusions: Exclusions) -> CropExample
             for crop_id, box, parameters in zip(
                 rows["crop_id"], rows["bbox_xywh"], rows["flame"], strict=True
             ):
-                picture = read_image(reader, crop_id, exclusions)
-                if picture is not None:
+                image = read_image(reader, crop_id, exclusions)
+                if image is not None:
                     crop_ids.append(crop_id)
-                    pictures.append(picture)
+                    images.append(image)
                     boxes.append(np.concatenate([box[:2], box[:2] + box[2:]]))
                     flame.append(parameters)
     return CropExamples(
         crop_ids,
-        pictures,
+        images,
         np.array(boxes, np.float32).reshape(-1, 4),
         np.array(flame, np.float32).reshape(-1, NUM_PARAMETERS),
     )
@@ -138,7 +138,7 @@ class CropDataset(Dataset[CropItem]):
         head_model: HeadModel,
         seed: int,
     ) -> None:
-        """Keep the pictures.
+        """Keep the images.
 
         Args:
             examples: the rendered heads.
@@ -160,17 +160,17 @@ class CropDataset(Dataset[CropItem]):
 
     def __getitem__(self, key: SampleKey) -> CropItem:
         crop_id = self._examples.crop_ids[key.index]
-        picture = self._examples.pictures_rgb[key.index]
+        image = self._examples.images_rgb[key.index]
         whole = self._examples.boxes_xyxy[key.index]
         rng = sample_rng(self._seed, STAGE, f"{crop_id}/epoch-{key.epoch}")
         size, margin = self._architecture.crop_size, self._architecture.box_margin
-        picture, box = truncated(picture, whole, self._augment, rng)
+        image, box = truncated(image, whole, self._augment, rng)
         frame = self._frames[key.index] if box is whole else square_frames(box[None], margin)[0]
         width, height = box[2:] - box[:2]
         similarity = random_crop(
-            frame, float(max(width, height)), picture.shape[1], size, self._augment, rng
+            frame, float(max(width, height)), image.shape[1], size, self._augment, rng
         )
-        crop = degraded(cut_crop(picture, similarity, size), self._augment, rng)
+        crop = degraded(cut_crop(image, similarity, size), self._augment, rng)
         flame = self._examples.flame[key.index]
         return CropItem(
             crop_id=crop_id,
@@ -193,7 +193,7 @@ class CropDataModule(pl.LightningDataModule):
         batch_size: int,
         seed: int,
     ) -> None:
-        """Keep the pictures.
+        """Keep the images.
 
         Args:
             train: crops to learn from.

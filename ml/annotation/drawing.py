@@ -1,4 +1,4 @@
-"""Pictures of labelled heads: boxes, and the near half of the head's mesh as points."""
+"""Images of labelled heads: boxes, and the near half of the head's mesh as points."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ml.flame.geometry import HeadGeometry
 _BOX_RGB = (255, 210, 60)
 _UNLABELLED_RGB = (235, 80, 80)
 _POINT_RGB = (70, 235, 160)
-# Pictures smaller than this are enlarged, so that points do not cover small heads.
+# Images smaller than this are enlarged, so that points do not cover small heads.
 _SMALLEST_SIDE_PX = 512
 _VERTEX_STEP = 4
 

@@ -78,8 +78,8 @@ def read_biwi(root: Path, exclusions: Exclusions) -> Iterator[BenchmarkSample[He
             except (BrokenAnnotation, UnreadableBenchmarkFile) as error:
                 exclusions.add(image, reasons.DAMAGED_ANNOTATION, str(error))
                 continue
-            picture = folder / f"frame_{name[1]}_rgb.png"
-            yield BenchmarkSample(image, image_loader(picture), truth)
+            file = folder / f"frame_{name[1]}_rgb.png"
+            yield BenchmarkSample(image, image_loader(file), truth)
 
 
 def _colour_camera(folder: Path, exclusions: Exclusions) -> Calibration | None:

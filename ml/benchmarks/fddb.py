@@ -84,8 +84,8 @@ def fold_lists(root: Path) -> list[tuple[int, Path]]:
 
 def image_path(root: Path, image: str) -> Path:
     """Where an image lies; the path may not exist."""
-    pictures = Path(root) / "originalPics"
-    return (pictures if pictures.is_dir() else Path(root)) / f"{image}.jpg"
+    images = Path(root) / "originalPics"
+    return (images if images.is_dir() else Path(root)) / f"{image}.jpg"
 
 
 def ellipse_boxes(ellipses: np.ndarray) -> np.ndarray:

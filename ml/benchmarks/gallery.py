@@ -229,11 +229,11 @@ def write_gallery(
     from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
     sections = sections_of(outcomes, per_section)
-    pictures: dict[str, str] = {}
+    images: dict[str, str] = {}
     for section in sections:
         for outcome in section.outcomes:
-            if outcome.sample_id not in pictures:
-                pictures[outcome.sample_id] = _save(folder, outcome.sample_id, draw)
+            if outcome.sample_id not in images:
+                images[outcome.sample_id] = _save(folder, outcome.sample_id, draw)
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         undefined=StrictUndefined,
@@ -242,7 +242,7 @@ def write_gallery(
         lstrip_blocks=True,
     )
     page = environment.get_template("gallery.html.jinja").render(
-        title=title, sections=sections, pictures=pictures, notes=list(notes)
+        title=title, sections=sections, images=images, notes=list(notes)
     )
     path = folder / "gallery.html"
     write_text(path, page)
@@ -250,7 +250,7 @@ def write_gallery(
 
 
 def _save(folder: Path, sample_id: str, draw: Callable[[str], np.ndarray]) -> str:
-    """Write a picture under a name that follows from its id, whatever signs that holds."""
+    """Write an image under a name that follows from its id, whatever signs that holds."""
     try:
         image = draw(sample_id)
     except UnreadableImage:

@@ -88,7 +88,7 @@ class ScoreSteps:
 
 
 def score_steps(scores: np.ndarray, overlaps: np.ndarray) -> ScoreSteps:
-    """Assign anew at each distinct score of an image.
+    """Assign again at each distinct score of an image.
 
     Args:
         scores: (D,) confidences.

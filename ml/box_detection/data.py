@@ -1,4 +1,4 @@
-"""Training data of the box detector: labelled pictures from COCO files and image shards."""
+"""Training data of the box detector: labelled images from COCO files and image shards."""
 
 from __future__ import annotations
 
@@ -41,17 +41,17 @@ class BoxLimits(StageConfig):
     """Which heads are still taught after an augmentation cut or shrank them."""
 
     min_inside: Fraction = 0.35
-    """Smallest share of a box inside the picture."""
+    """Smallest share of a box inside the image."""
     min_side_px: NonNegative = 3.0
     """Smallest side of a box, network px."""
 
 
 @dataclass(frozen=True)
 class LabelledImages:
-    """Pictures with head boxes, held in memory.
+    """Images with head boxes, held in memory.
 
     Attributes:
-        truth: the labels of exactly these pictures, in the same order.
+        truth: the labels of exactly these images, in the same order.
         images: (H, W, 3) uint8 RGB each.
     """
 
@@ -62,7 +62,7 @@ class LabelledImages:
         """Compare lengths."""
         if len(self.images) != len(self.truth.images):
             raise ValueError(
-                f"LabelledImages: {len(self.truth.images)} labelled, {len(self.images)} pictures"
+                f"LabelledImages: {len(self.truth.images)} labelled, {len(self.images)} images"
             )
 
     def __len__(self) -> int:
@@ -74,7 +74,7 @@ class LabelledImages:
         return [image.sample_id for image in self.truth.images]
 
     def boxes(self, index: int) -> tuple[Boxes, NDArray[np.bool_]]:
-        """Labels of one picture.
+        """Labels of one image.
 
         Args:
             index: position.
@@ -90,15 +90,15 @@ class LabelledImages:
 def read_labelled_images(
     ws: Workspace, truth: CocoDataset, exclusions: Exclusions
 ) -> LabelledImages:
-    """Read the pictures of a COCO file from their shards.
+    """Read the images of a COCO file from their shards.
 
     Args:
         ws: the workspace.
         truth: labels; its images name shard and sample.
-        exclusions: receives the pictures that cannot be read.
+        exclusions: receives the images that cannot be read.
 
     Returns:
-        The readable pictures with their labels.
+        The readable images with their labels.
 
     Raises:
         FileNotFoundError: a shard does not exist.
@@ -122,11 +122,11 @@ def read_labelled_images(
 
 @dataclass(frozen=True)
 class BoxBatch:
-    """Pictures of one batch and their heads.
+    """Images of one batch and their heads.
 
     Attributes:
         images: (B, 3, S, S) uint8 RGB.
-        labels: per picture `class_labels` (N,) int64 and `boxes` (N, 4) float32 cxcywh as shares
+        labels: per image `class_labels` (N,) int64 and `boxes` (N, 4) float32 cxcywh as shares
             of the side.
         sample_ids: B ids.
     """
@@ -156,7 +156,7 @@ Item = tuple[str, Image, Boxes]
 
 
 class BoxDataset(Dataset[Item]):
-    """Pictures and taught boxes in network px; run seed, epoch and sample id decide the draw."""
+    """Images and taught boxes in network px; run seed, epoch and sample id decide the draw."""
 
     def __init__(
         self,
@@ -170,7 +170,7 @@ class BoxDataset(Dataset[Item]):
         """Remember how to transform.
 
         Args:
-            samples: labelled pictures.
+            samples: labelled images.
             input_size: side of the network's square, px.
             limits: which boxes are taught.
             seed: the run's seed.
@@ -197,7 +197,7 @@ class BoxDataset(Dataset[Item]):
         height, width = image.shape[:2]
         similarity = random_similarity(height, width, self._input_size, self._augment, rng)
         square = similarity.warp(image, self._input_size)
-        # Boxes of a rotated picture bound the rotated ellipse, not the rotated corners.
+        # Boxes of a rotated image bound the rotated ellipse, not the rotated corners.
         moved = similarity.boxes(boxes, head_outlines(boxes, [None] * len(boxes)))
         clipped, taught = taught_boxes(moved, ignore, self._input_size, self._limits)
         square = hide_untaught(square, clipped, taught)
@@ -230,7 +230,7 @@ def hide_untaught(image: Image, boxes_xyxy: Boxes, taught: NDArray[np.bool_]) ->
 
     Args:
         image: (S, S, 3) uint8 RGB.
-        boxes_xyxy: (N, 4) boxes inside the picture.
+        boxes_xyxy: (N, 4) boxes inside the image.
         taught: (N,) False for heads to paint over; pixels in a taught box are left alone.
 
     Returns:
@@ -249,10 +249,10 @@ def hide_untaught(image: Image, boxes_xyxy: Boxes, taught: NDArray[np.bool_]) ->
 
 
 def collate(items: Sequence[Item], input_size: int) -> BoxBatch:
-    """Join pictures to a batch.
+    """Join images to a batch.
 
     Args:
-        items: id, (S, S, 3) uint8 picture, (N, 4) boxes xyxy network px.
+        items: id, (S, S, 3) uint8 image, (N, 4) boxes xyxy network px.
         input_size: S.
 
     Returns:
@@ -273,7 +273,7 @@ def collate(items: Sequence[Item], input_size: int) -> BoxBatch:
 
 
 class BoxDataModule(pl.LightningDataModule):
-    """Augmented training batches, and the held-out pictures in order."""
+    """Augmented training batches, and the held-out images in order."""
 
     def __init__(
         self,
@@ -286,13 +286,13 @@ class BoxDataModule(pl.LightningDataModule):
         seed: int,
         stage: str,
     ) -> None:
-        """Remember the pictures.
+        """Remember the images.
 
         Args:
-            train: pictures to learn from.
-            val: held-out pictures.
+            train: images to learn from.
+            val: held-out images.
             input_size: side of the network's square, px.
-            batch_size: pictures in a batch.
+            batch_size: images in a batch.
             augment: strengths for training.
             limits: which boxes are taught.
             seed: the run's seed.

@@ -1,4 +1,4 @@
-"""Pictures of boxes: labels against predictions, and what a filter saw."""
+"""Images of boxes: labels against predictions, and what a filter saw."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ def draw_boxes(
     scores: Scores | None = None,
     zoom: int = 1,
 ) -> Image:
-    """Draw boxes on a copy of a picture.
+    """Draw boxes on a copy of an image.
 
     Args:
         image: (H, W, 3) uint8 RGB, already enlarged by `zoom`.
         boxes_xyxy: (N, 4) px before enlarging.
         colour_rgb: of the lines.
         scores: (N,) written above the boxes; None writes nothing.
-        zoom: how much larger the picture is than the boxes' frame.
+        zoom: how much larger the image is than the boxes' frame.
 
     Returns:
         (H, W, 3) uint8 RGB.
@@ -45,7 +45,7 @@ def draw_boxes(
 
 
 def enlarge(image: Image, zoom: int) -> Image:
-    """Enlarge a picture by a whole factor.
+    """Enlarge an image by a whole factor.
 
     Args:
         image: (H, W, 3) uint8 RGB.

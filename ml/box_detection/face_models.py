@@ -41,7 +41,7 @@ class FaceModelSettings:
     Attributes:
         threshold: lowest score of a face.
         nms_iou: of two faces that overlap more, the weaker goes.
-        input_size: longest side that a picture is fed at, px.
+        input_size: longest side that an image is fed at, px.
     """
 
     threshold: float = 0.5
@@ -118,7 +118,7 @@ def load_face_model(
 
 
 class _FaceModel(ABC):
-    """What the three share: one picture after the other, faces selected alike."""
+    """What the three share: one image after the other, faces selected alike."""
 
     kind = ""
 
@@ -167,7 +167,7 @@ class _FaceModel(ABC):
         )
 
     def _resized(self, image: Image) -> tuple[Image, float]:
-        """The picture at the size it is fed at, and network px per image px."""
+        """The image at the size it is fed at, and network px per image px."""
         zoom = self._settings.input_size / max(image.shape[:2])
         height, width = (max(1, round(side * zoom)) for side in image.shape[:2])
         how = cv2.INTER_AREA if zoom < 1 else cv2.INTER_LINEAR
@@ -230,7 +230,7 @@ class _OnnxFaces(_FaceModel):
         return [o[0] if o.ndim == 3 else o for o in outputs]
 
     def _square(self, fed: Image) -> Image:
-        """The picture in the upper left corner of the square that fixed-size files ask for."""
+        """The image in the upper left corner of the square that fixed-size files ask for."""
         size = -(-self._settings.input_size // 32) * 32
         square = np.zeros((size, size, 3), np.uint8)
         square[: fed.shape[0], : fed.shape[1]] = fed

@@ -50,7 +50,7 @@ class FaceCheckConfig(StageConfig):
     nms_iou: float = Field(default=0.4, gt=0, le=1)
     """ONNX models: of two faces that overlap more, the weaker goes."""
     input_size: int = Field(default=640, ge=64, le=10**9)
-    """ONNX models: longest side that a picture is fed at, px."""
+    """ONNX models: longest side that an image is fed at, px."""
     scale_factor: Positive = 1.1
     """Haar: step between the sizes it looks for, > 1."""
     min_neighbours: Index = 6

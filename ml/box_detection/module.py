@@ -41,7 +41,7 @@ class BoxDetectorModule(TrainingModule):
             model: the network, trained in place.
             input_size: side of its square input, px.
             optim: optimiser and schedule.
-            held_out: pictures of the validation loader, in the same order.
+            held_out: images of the validation loader, in the same order.
             dense_weight: weight of the dense supervision; 0 leaves it out.
         """
         super().__init__(optim)
@@ -61,7 +61,7 @@ class BoxDetectorModule(TrainingModule):
         """Loss terms of a batch.
 
         Args:
-            batch: pictures and labels.
+            batch: images and labels.
 
         Returns:
             `loss`, the sum over all decoder layers, queries and cells; `vfl`, `bbox`, `giou` of the
@@ -83,7 +83,7 @@ class BoxDetectorModule(TrainingModule):
         """Detect heads; measured when the round ends.
 
         Args:
-            batch: held-out pictures.
+            batch: held-out images.
             batch_idx: unused.
         """
         boxes, scores = decode(forward(self.model, batch.images), self._input_size)

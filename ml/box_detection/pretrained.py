@@ -1,6 +1,6 @@
 """RT-DETR, RT-DETR v2 and D-FINE from a folder in the library's format, at their own input size.
 
-Source: the paper filters with an RT-DETR at 640 px, fed with squashed pictures.
+Source: the paper filters with an RT-DETR at 640 px, fed with squashed images.
 """
 
 from __future__ import annotations
@@ -43,12 +43,12 @@ FAMILIES: Final[Mapping[str, tuple[str, str]]] = {
 
 
 class Feeding(StageConfig):
-    """How a checkpoint wants its pictures, which the library's files do not say."""
+    """How a checkpoint wants its images, which the library's files do not say."""
 
     input_size: Count = PRETRAINED_INPUT_SIZE
     """Side of the square input, px; a multiple of 32."""
     fit: Fit = "squash"
-    """`squash` stretches pictures to the square, as these checkpoints were trained and as the
+    """`squash` stretches images to the square, as these checkpoints were trained and as the
     official filtering does; `letterbox` keeps the aspect ratio and pads with grey."""
     labels: tuple[Index, ...] = ()
     """Labels of the checkpoint that are heads; none: all of them, as in the official filtering."""
@@ -67,7 +67,7 @@ class FamilyDetector:
 
     Attributes:
         model: the network, in evaluation mode.
-        feeding: how pictures are fed.
+        feeding: how images are fed.
         name: the family's.
         sha256: hash of the weights.
         batch_size: images in one forward pass.
@@ -116,7 +116,7 @@ class FamilyDetector:
 
 @dataclass(frozen=True)
 class _Stretch:
-    """Boxes of a squashed picture back to its pixels."""
+    """Boxes of a squashed image back to its pixels."""
 
     factors: tuple[float, float]
 
@@ -145,7 +145,7 @@ def feed(image_rgb: Image, feeding: Feeding) -> tuple[Image, Any]:
         raise ValueError(f"image_rgb: expected (H, W, 3) with pixels, got {image_rgb.shape}")
     from PIL import Image as Pillow
 
-    # Lanczos with a support that grows as the picture shrinks, as official; OpenCV's would alias.
+    # Lanczos with a support that grows as the image shrinks, as official; OpenCV's would alias.
     resized = Pillow.fromarray(image_rgb).resize((size, size), Pillow.Resampling.LANCZOS)
     height, width = image_rgb.shape[:2]
     return np.asarray(resized, np.uint8), _Stretch((width / size, height / size))

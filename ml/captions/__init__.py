@@ -1,1 +1,1 @@
-"""Captions: what a picture shows, in words, and the prompt made of them."""
+"""Captions: what an image shows, in words, and the prompt made of them."""

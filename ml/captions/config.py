@@ -27,7 +27,7 @@ class CaptionsConfig(StageConfig):
 
     captioner: Literal["scene-grammar", "source"] = "scene-grammar"
     """Where captions come from: `scene-grammar` draws a scene and describes it, `source` takes what
-    the poses stage's describer saw in the source picture."""
+    the poses stage's describer saw in the source image."""
     name_detector: Literal["gazetteer", "gliner"] = "gazetteer"
     """What finds personal names; `gazetteer` is the bundled lists and the capitalised-pair rule."""
     gliner: GlinerConfig = GlinerConfig()
@@ -39,7 +39,7 @@ class CaptionsConfig(StageConfig):
     max_described: int = Field(3, ge=1, le=8)
     """Most people whose clothing a caption describes, nearest first."""
     variants_per_pose: int = Field(1, ge=1, le=10**9)
-    """Captions, and so pictures, made of each pose."""
+    """Captions, and so images, made of each pose."""
     diversify_probability: float = Field(0.8, ge=0, le=1)
     """Probability that a person in the prompt gets a word of origin."""
     suffix_probability: float = Field(0.5, ge=0, le=1)

@@ -44,14 +44,14 @@ class Draft:
 
 
 class Captioner(Protocol):
-    """Drafts the caption of a picture."""
+    """Drafts the caption of an image."""
 
     def draft(self, pose: PoseSample, rng: np.random.Generator) -> Draft:
-        """Caption one picture.
+        """Caption one image.
 
         Args:
             pose: the skeletons.
-            rng: the picture's generator.
+            rng: the image's generator.
 
         Returns:
             The draft.
@@ -82,7 +82,7 @@ class GrammarCaptioner:
 
         Args:
             pose: the skeletons.
-            rng: the picture's generator.
+            rng: the image's generator.
 
         Returns:
             The draft, with its scene.
@@ -108,7 +108,7 @@ class GrammarCaptioner:
 
 
 class SourceCaptioner:
-    """Takes the neutral description that the poses stage kept of a source picture."""
+    """Takes the neutral description that the poses stage kept of a source image."""
 
     def __init__(self, ws: Workspace, config: CaptionsConfig, stage: str, shard: str) -> None:
         """Read the shard's descriptions.

@@ -74,10 +74,10 @@ _BEARDS: Final = {"none": 0.55, "stubble": 0.22, "beard": 0.23}
 
 @dataclass(frozen=True)
 class Caption:
-    """What the captioner says of one picture.
+    """What the captioner says of one image.
 
     Attributes:
-        scene: What the picture must show.
+        scene: What the image must show.
         text: The caption.
         described: Indices of the people the text describes, in the order of their mention.
         names_person: Whether the text holds a personal name.

@@ -32,8 +32,8 @@ class Term:
         masculine: Form before a masculine noun; also the term's name.
         feminine: Form before a feminine noun.
         neutral: Form before a neutral noun.
-        tones: Monk tones, first and last, that a picture of such a person may show. Wide on
-            purpose; it only keeps a rendered picture from contradicting its prompt.
+        tones: Monk tones, first and last, that an image of such a person may show. Wide on
+            purpose; it only keeps a rendered image from contradicting its prompt.
     """
 
     masculine: str
@@ -155,7 +155,7 @@ def rewrite(
         probability: For each subject, that it gets a term.
         suffix_probability: That the quality suffix is appended.
         suffix: The quality suffix, with its leading comma.
-        tones: Monk tones of the subjects in the order of their mention, where the picture's skin
+        tones: Monk tones of the subjects in the order of their mention, where the image's skin
             tones are decided already; terms are then drawn so that they fit and still come evenly.
         deck: deals the terms of subjects without a tone; without it each is drawn by chance.
 

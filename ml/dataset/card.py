@@ -31,7 +31,7 @@ KNOWN_LIMITS: Final = (
     "Not meant for recognising persons, nor for deciding anything about a person.",
 )
 _RENDERED_LIMIT: Final = (
-    "These pictures are rendered from a procedural head and simple bodies. They exercise the whole "
+    "These images are rendered from a procedural head and simple bodies. They exercise the whole "
     "pipeline; a model trained on them alone will not work well on photographs."
 )
 _SIZE_CATEGORIES: Final = (
@@ -54,7 +54,7 @@ class CardFacts:
         parents: Names in the asset register of everything the data descends from.
         label_quality: Metric name to value, measured against exact truth; empty when unknown.
         settings: Settings a reader needs to make the data again, name to value.
-        rendered: Whether the pictures are rendered, not made by a diffusion model.
+        rendered: Whether the images are rendered, not made by a diffusion model.
     """
 
     name: str
@@ -154,13 +154,13 @@ def _introduction(statistics: pd.DataFrame, facts: CardFacts) -> str:
     )
     lines = [
         f"# {facts.name}",
-        f"{count['num_images']:,.0f} pictures with {count['num_heads']:,.0f} heads "
-        f"({count['mean_heads_per_image']:.2f} a picture), {made}, after the method of "
+        f"{count['num_images']:,.0f} images with {count['num_heads']:,.0f} heads "
+        f"({count['mean_heads_per_image']:.2f} an image), {made}, after the method of "
         "VGGHeads (arXiv 2407.18245). Every head has a box; "
         f"{count['num_heads_with_parameters']:,.0f} have 413 head-model parameters.",
         f"Profile `{facts.profile}`, seed {facts.run_seed}, {facts.image_size} px. "
         f"Splits by source pose, so that no pose is in two: train {split['train']:,.0f}, "
-        f"val {split['val']:,.0f}, test {split['test']:,.0f} pictures.",
+        f"val {split['val']:,.0f}, test {split['test']:,.0f} images.",
     ]
     if facts.settings:
         rows = [{"setting": name, "value": value} for name, value in facts.settings.items()]
@@ -235,7 +235,7 @@ def _limits_part(facts: CardFacts) -> str:
 def _columns_part() -> str:
     return (
         "## How to read it\n\n"
-        "Pictures are in tar shards named as WebDataset expects. `heads.parquet` has a row a head: "
+        "Images are in tar shards named as WebDataset expects. `heads.parquet` has a row a head: "
         "`bbox_xywh` in px, `score`, and `flame`, 413 float32: [0:300] shape, [300:400] "
         "expression, [400:403] jaw axis-angle, [403:409] rotation (first two columns of the "
         "matrix), [409:412] translation in px, [412] scale in px per metre; image frame, x right, "

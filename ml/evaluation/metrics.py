@@ -49,7 +49,7 @@ def nme_bbox(predicted_px: np.ndarray, true_px: np.ndarray) -> np.ndarray:
     Returns:
         (N,) percent.
 
-    Source: facts C7 and E3; the official DAD script divides by sqrt(x2 * y2) (facts F3.31).
+    Source: the paper's section 5.2; the official DAD script divides by sqrt(x2 * y2) (facts F3.31).
     """
     extent = true_px.max(axis=1) - true_px.min(axis=1)
     distance = np.linalg.norm(predicted_px - true_px, axis=2).mean(axis=1)

@@ -113,18 +113,18 @@ def write_report(
     figures: Mapping[str, Mapping[str, float]],
     groups: Mapping[str, pd.DataFrame],
     labels: Mapping[str, str],
-    pictures: Mapping[str, Path],
+    images: Mapping[str, Path],
     facts: Mapping[str, object],
     provenance: Mapping[str, str],
 ) -> dict[str, Path]:
     """Write `report.md` and `report.html`.
 
     Args:
-        folder: where to write; pictures must lie below it.
+        folder: where to write; images must lie below it.
         figures: title of a model or baseline -> its figures.
         groups: title -> errors by group, of the first model.
         labels: quality of the pseudo-labels, as text.
-        pictures: title -> path of a picture.
+        images: title -> path of an image.
         facts: protocol, num_images, num_heads, num_ignored.
         provenance: date, commit, hardware, command, threads.
 
@@ -153,9 +153,9 @@ def write_report(
             for title, table in groups.items()
         ],
         "labels": list(labels.items()),
-        "pictures": [
+        "images": [
             {"title": title, "path": path.relative_to(folder).as_posix()}
-            for title, path in pictures.items()
+            for title, path in images.items()
         ],
         "provenance": list(provenance.items()),
     }

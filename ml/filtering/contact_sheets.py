@@ -22,7 +22,7 @@ FACES_RGB = (240, 70, 200)
 _CELL_PX = 256
 
 
-def judged_picture(image: Image, judgement: Judgement) -> Image:
+def judged_image(image: Image, judgement: Judgement) -> Image:
     """An image with the boxes its verdict rests on.
 
     Heads are green, those of the mirrored image orange, those of the two parts blue with the cut as
@@ -51,7 +51,7 @@ def judged_picture(image: Image, judgement: Judgement) -> Image:
     return canvas
 
 
-def write_pictures(
+def write_images(
     folder: Path,
     sheets: Mapping[str, Sequence[str]],
     drawn: Mapping[str, Image],
@@ -62,7 +62,7 @@ def write_pictures(
     Args:
         folder: receives `kept.jpg` and `removed_<reason>.jpg`.
         sheets: ids of the images of each sheet, by reason.
-        drawn: the pictures, by id.
+        drawn: the images, by id.
         judgements: the verdicts, by id.
 
     Returns:

@@ -116,7 +116,7 @@ class OnnxEmbedder:
 
 @dataclass(frozen=True)
 class FaceReader:
-    """Finds, aligns and embeds the faces of pictures.
+    """Finds, aligns and embeds the faces of images.
 
     Attributes:
         detector: finds faces and landmarks.
@@ -129,7 +129,7 @@ class FaceReader:
     min_face_px: float = 20.0
 
     def read(self, image: Image) -> NDArray[np.float32]:
-        """Embeddings of a picture's faces.
+        """Embeddings of an image's faces.
 
         Args:
             image: (H, W, 3) uint8 RGB.

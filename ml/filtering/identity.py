@@ -1,6 +1,6 @@
 """Faces that must not appear: embeddings of them, and the search for their likes.
 
-Source: the paper removes pictures whose faces resemble persons of Celeb-A. The index stays on the
+Source: the paper removes images whose faces resemble persons of Celeb-A. The index stays on the
 machine that made it: nothing here or elsewhere writes it into an export.
 """
 
@@ -64,7 +64,7 @@ class IdentityConfig(StageConfig):
     detector_threshold: float = Field(default=0.6, gt=0, lt=1)
     """Lowest score of a face."""
     input_size: int = Field(default=640, ge=64, le=10**9)
-    """Longest side that a picture is fed to the detector at, px."""
+    """Longest side that an image is fed to the detector at, px."""
     min_face_px: float = Field(default=20.0, ge=0, le=1e6)
     """Smaller faces have no identity to compare."""
 
@@ -86,7 +86,7 @@ class IdentityIndex:
     Attributes:
         embeddings: (N, D) float32 of length 1.
         embedder: name and hash of what made them.
-        sources: (N,) sha256 of the picture each came from; no name of a person is kept.
+        sources: (N,) sha256 of the image each came from; no name of a person is kept.
     """
 
     embeddings: NDArray[np.float32]
@@ -165,7 +165,7 @@ class IdentityIndex:
 
 
 class IdentityScreen:
-    """Rejects pictures with a face that resembles one in the index."""
+    """Rejects images with a face that resembles one in the index."""
 
     def __init__(self, reader: FaceReader, index: IdentityIndex, threshold: float) -> None:
         """Put reader and index together.
@@ -181,19 +181,19 @@ class IdentityScreen:
         if index.embedder != reader.embedder.name:
             raise IdentityError(
                 f"identity index: it was made with {index.embedder}, but {reader.embedder.name} is "
-                "configured; vectors of different networks cannot be compared, make the index anew"
+                "configured; vectors of different networks cannot be compared, make the index again"
             )
         self._reader, self._index, self._threshold = reader, index, threshold
         self.name = reader.embedder.name
 
     def screen(self, images: Sequence[Image]) -> list[Finding | None]:
-        """Judge pictures.
+        """Judge images.
 
         Args:
             images: (H, W, 3) uint8 RGB each.
 
         Returns:
-            A finding for each picture with a known face; it says how alike, not whom.
+            A finding for each image with a known face; it says how alike, not whom.
         """
         found: list[Finding | None] = []
         for image in images:
@@ -238,22 +238,22 @@ def load_face_reader(config: IdentityConfig, root: Path) -> FaceReader:
 
 
 def build_index(folder: Path, reader: FaceReader, exclusions: Exclusions) -> IdentityIndex:
-    """Embed the best face of every picture in a folder.
+    """Embed the best face of every image in a folder.
 
     Args:
-        folder: pictures, also in subfolders; nothing of their names is kept.
+        folder: images, also in subfolders; nothing of their names is kept.
         reader: finds and embeds faces.
-        exclusions: receives pictures that cannot be read or show no face.
+        exclusions: receives images that cannot be read or show no face.
 
     Returns:
         The index.
 
     Raises:
-        IdentityError: no face is found in any picture.
+        IdentityError: no face is found in any image.
     """
     rows: list[NDArray[np.float32]] = []
     sources: list[str] = []
-    for path in progress(list(_pictures(folder)), "identity index"):
+    for path in progress(list(_images(folder)), "identity index"):
         try:
             data = path.read_bytes()
             faces = reader.read(decode_image(data))
@@ -267,15 +267,13 @@ def build_index(folder: Path, reader: FaceReader, exclusions: Exclusions) -> Ide
         rows.append(faces[0])
         sources.append(hashlib.sha256(data).hexdigest())
     if not rows:
-        raise IdentityError(
-            f"identity index: no face in the {len(exclusions)} pictures of {folder}"
-        )
+        raise IdentityError(f"identity index: no face in the {len(exclusions)} images of {folder}")
     return IdentityIndex(np.stack(rows), reader.embedder.name, np.array(sources))
 
 
-def _pictures(folder: Path) -> Iterable[Path]:
+def _images(folder: Path) -> Iterable[Path]:
     if not folder.is_dir():
-        raise IdentityError(f"identity index: {folder} is no folder of pictures")
+        raise IdentityError(f"identity index: {folder} is no folder of images")
     return sorted(
         p for p in folder.rglob("*") if p.suffix.lower() in _IMAGE_SUFFIXES and p.is_file()
     )

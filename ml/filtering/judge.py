@@ -150,7 +150,7 @@ class Judge:
         face_detector: finds faces; None skips rule 3.
         limits: which detections count.
         rules: how the rules are applied.
-        screens: look at the pictures first; what one of them rejects is out whatever rules say.
+        screens: look at the images first; what one of them rejects is out whatever rules say.
 
     Threads may share a judge: what is not torch, and may keep state, sees one batch at a time.
     """

@@ -1,6 +1,6 @@
-"""Image safety: the CLIP safety checker of Stable Diffusion, and a picture classifier.
+"""Image safety: the CLIP safety checker of Stable Diffusion, and an image classifier.
 
-Source: the paper rejects pictures by CompVis' safety checker and by a classifier of five classes.
+Source: the paper rejects images by CompVis' safety checker and by a classifier of five classes.
 """
 
 from __future__ import annotations
@@ -36,26 +36,26 @@ class ClipSafetyConfig(StageConfig):
 
 
 class ClassifierConfig(StageConfig):
-    """The classifier of unsafe pictures."""
+    """The classifier of unsafe images."""
 
     model: ModelRef | None = None
     """Folder with a ViTForImageClassification and its image processor; none: not used."""
     safe_labels: tuple[str, ...] = ("normal", "neutral", "drawings")
-    """Labels of safe pictures; every other label of the model is unsafe."""
+    """Labels of safe images; every other label of the model is unsafe."""
     threshold: float | None = Field(default=None, gt=0, le=1)
-    """Probability of the unsafe labels together from which a picture is rejected; none: as in the
+    """Probability of the unsafe labels together from which an image is rejected; none: as in the
     paper's code, when the likeliest label is an unsafe one."""
 
 
 class SafetyConfig(StageConfig):
-    """Which pictures are unsafe; without any model none is, and that is recorded."""
+    """Which images are unsafe; without any model none is, and that is recorded."""
 
     clip: ClipSafetyConfig = ClipSafetyConfig()
     """The CLIP safety checker."""
     classifier: ClassifierConfig = ClassifierConfig()
     """The classifier."""
     batch_size: int = Field(default=16, ge=1, le=10**9)
-    """Pictures in one pass."""
+    """Images in one pass."""
     device: str = "cpu"
     """Where the two compute; `auto` takes the GPU when there is one."""
 
@@ -63,7 +63,7 @@ class SafetyConfig(StageConfig):
 class ClipSafetyChecker:
     """CompVis' checker with its similarities kept, so that a verdict can be explained.
 
-    The library's own call only says yes or no, and blackens the picture; it cannot be told to be
+    The library's own call only says yes or no, and blackens the image; it cannot be told to be
     stricter. The rule is the same: a concept counts when its cosine similarity passes its own
     threshold.
     """
@@ -87,7 +87,7 @@ class ClipSafetyChecker:
         self.name = f"{model.name}:{model.version}"
 
     def screen(self, images: Sequence[Image]) -> list[Finding | None]:
-        """Judge pictures.
+        """Judge images.
 
         Args:
             images: (H, W, 3) uint8 RGB each.
@@ -104,7 +104,7 @@ class ClipSafetyChecker:
         return found
 
     def similarities(self, images: Sequence[Image]) -> NDArray[np.float32]:
-        """How far each picture's similarity to each concept is over the concept's threshold.
+        """How far each image's similarity to each concept is over the concept's threshold.
 
         Args:
             images: (H, W, 3) uint8 RGB each.
@@ -133,7 +133,7 @@ class ClipSafetyChecker:
 
 
 class UnsafeClassifier:
-    """A picture classifier, some of whose labels are safe."""
+    """An image classifier, some of whose labels are safe."""
 
     def __init__(self, model: Model, config: SafetyConfig) -> None:
         """Load the classifier.
@@ -165,7 +165,7 @@ class UnsafeClassifier:
         self.name = f"{model.name}:{model.version}"
 
     def screen(self, images: Sequence[Image]) -> list[Finding | None]:
-        """Judge pictures.
+        """Judge images.
 
         Args:
             images: (H, W, 3) uint8 RGB each.

@@ -1,4 +1,4 @@
-"""What looks at every picture before the consistency rules: safety and identity, as configured."""
+"""What looks at every image before the consistency rules: safety and identity, as configured."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from ml.records.reasons import KNOWN_IDENTITY, UNSAFE_CLASS, UNSAFE_CONCEPT
 SCREEN_REASONS = (UNSAFE_CONCEPT, UNSAFE_CLASS, KNOWN_IDENTITY)
 """Reasons in the order in which the screens look; they come before the rules."""
 NONE_NEEDED = "none needed"
-"""What a run without screens records: its pictures are rendered, nobody is shown in them."""
+"""What a run without screens records: its images are rendered, nobody is shown in them."""
 
 
 class ImageScreen(Protocol):
-    """Looks at pictures and rejects some."""
+    """Looks at images and rejects some."""
 
     name: str
     """Name and hash of its model."""
 
     def screen(self, images: Sequence[Image]) -> list[Finding | None]:
-        """Judge pictures.
+        """Judge images.
 
         Args:
             images: (H, W, 3) uint8 RGB each.
@@ -39,7 +39,7 @@ def build_screens(
     """Load the configured screens.
 
     Args:
-        safety: which pictures are unsafe.
+        safety: which images are unsafe.
         identity: whose faces must not appear.
         root: the project folder.
 

@@ -59,7 +59,7 @@ class HeadGeometry:
 
     @classmethod
     def euler_deg(cls, flame: np.ndarray) -> np.ndarray:
-        """(N, 413) parameters to (N, 3) pitch, yaw, roll in degrees (facts B6)."""
+        """(N, 413) parameters to (N, 3) pitch, yaw, roll in degrees."""
         return euler_deg_from_matrix(torch.as_tensor(cls.rotations(flame))).numpy()
 
     @staticmethod

@@ -30,7 +30,7 @@ def pncc_map(
     width: int,
     depth_order: Sequence[float] | None = None,
 ) -> np.ndarray:
-    """Draw the PNCC map of all heads of a picture, see `draw_pncc`.
+    """Draw the PNCC map of all heads of an image, see `draw_pncc`.
 
     Args:
         vertices_px: one (V, 3) array a head, image frame, px, all vertices of the model.
@@ -66,7 +66,7 @@ def draw_pncc(
     width: int,
     depth_order: Sequence[float] | None = None,
 ) -> tuple[np.ndarray, Int32Array]:
-    """Draw the PNCC map of all heads of a picture, and say which head each pixel shows.
+    """Draw the PNCC map of all heads of an image, and say which head each pixel shows.
 
     The official code paints heads in list order; here one depth buffer decides. Under weak
     perspective the heads' own z cannot be compared, so each head is shifted by its place in

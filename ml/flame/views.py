@@ -1,4 +1,4 @@
-"""Pictures of a head model for people: turned, varied, moving. Plain shading, no scene."""
+"""Images of a head model for people: turned, varied, moving. Plain shading, no scene."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class HeadPainter:
 
         Args:
             head_model: the head model; without attributes it is drawn grey.
-            size_px: side of a picture, pixels.
+            size_px: side of an image, pixels.
         """
         self._layer = FlameLayer(head_model)
         self._faces = head_model.faces
@@ -137,7 +137,7 @@ def random_shapes(head_model: HeadModel, seed: int, count: int = 12) -> Image:
     painter = HeadPainter(head_model)
     images, labels = [], []
     for i in range(count):
-        shape = sample_rng(seed, "head_model", f"picture-shape-{i}").standard_normal(NUM_SHAPE)
+        shape = sample_rng(seed, "head_model", f"image-shape-{i}").standard_normal(NUM_SHAPE)
         for yaw in (0.0, (40.0, -70.0, 90.0)[i % 3]):
             images.append(painter.draw(shape=shape, euler_deg=(0.0, yaw, 0.0)))
             labels.append(f"shape {i}")
@@ -149,7 +149,7 @@ def random_expressions(head_model: HeadModel, seed: int, count: int = 12) -> Ima
     painter = HeadPainter(head_model)
     images = []
     for i in range(count):
-        rng = sample_rng(seed, "head_model", f"picture-expression-{i}")
+        rng = sample_rng(seed, "head_model", f"image-expression-{i}")
         shape, expression = rng.standard_normal(NUM_SHAPE), rng.standard_normal(NUM_EXPRESSION)
         jaw = (float(abs(rng.normal(0.0, 0.12))), 0.0, 0.0)
         euler_deg = (

@@ -35,10 +35,10 @@ class Renderer:
         self._config = config.renderer
 
     def batches(self, requests: Sequence[GenerationRequest]) -> list[list[GenerationRequest]]:
-        """One picture a batch.
+        """One image a batch.
 
         Args:
-            requests: all pictures of a shard.
+            requests: all images of a shard.
 
         Returns:
             The requests one by one.
@@ -46,13 +46,13 @@ class Renderer:
         return [[request] for request in requests]
 
     def generate(self, batch: Sequence[GenerationRequest]) -> list[GeneratedSample | NotGenerated]:
-        """Render pictures, see `render_sample`.
+        """Render images, see `render_sample`.
 
         Args:
-            batch: pictures to be made.
+            batch: images to be made.
 
         Returns:
-            Pictures with exact truth; a pose or scene that cannot be drawn is a failure.
+            Images with exact truth; a pose or scene that cannot be drawn is a failure.
         """
         return [self._render(request) for request in batch]
 

@@ -12,7 +12,7 @@ from ml.records.models import ModelRef
 DIFFUSION_BACKENDS: Final = ("sdxl-t2i", "sdxl-controlnet", "sd15-controlnet", "sdxl-pncc")
 """Generators that sample a diffusion model."""
 EXACT_BACKENDS: Final = ("renderer", "sdxl-pncc")
-"""Generators that know the heads of their pictures exactly; the others write no truth."""
+"""Generators that know the heads of their images exactly; the others write no truth."""
 
 
 class HeadVariation(StageConfig):
@@ -38,9 +38,9 @@ class RendererConfig(StageConfig):
     heads: HeadVariation = HeadVariation()
     """Variety of the rendered heads."""
     supersampling: int = Field(default=2, ge=1, le=4)
-    """Rendered pixels per picture pixel and side."""
+    """Rendered pixels per image pixel and side."""
     shadow_map_px: int = Field(default=256, ge=64, le=2048)
-    """Side of the shadow map for pictures up to 256 px; larger pictures get larger maps."""
+    """Side of the shadow map for images up to 256 px; larger images get larger maps."""
     prop_probability: float = Field(default=0.16, ge=0.0, le=1.0)
     """Probability that a hand holds something."""
 
@@ -72,9 +72,9 @@ class DiffusionConfig(StageConfig):
     safety_weight: float = Field(default=1.0, ge=0.0, le=4.0)
     """How far the negative embedding moves towards the safety concepts; 1 is the plain prompt."""
     max_side: int = Field(default=1280, ge=64, le=10**9)
-    """Longest side of a picture, px; a larger pose is excluded."""
+    """Longest side of an image, px; a larger pose is excluded."""
     batch_size: int = Field(default=4, ge=1, le=10**9)
-    """Pictures of equal size sampled at once; part of what decides the last bit of a picture."""
+    """Images of equal size sampled at once; part of what decides the last bit of an image."""
     device: str = "auto"
     """Where to compute; `auto` takes the GPU when there is one."""
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
@@ -82,9 +82,9 @@ class DiffusionConfig(StageConfig):
     attention: Literal["sdpa", "sliced", "xformers"] = "sdpa"
     """How attention is computed; `sliced` needs the least memory."""
     vae_slicing: bool = False
-    """Decode the pictures of a batch one by one, to save memory."""
+    """Decode the images of a batch one by one, to save memory."""
     vae_tiling: bool = False
-    """Decode large pictures in tiles, to save memory."""
+    """Decode large images in tiles, to save memory."""
     offload: bool = False
     """Keep only the part of the model in GPU memory that computes."""
     compile: bool = False
@@ -103,7 +103,7 @@ class ImagesConfig(StageConfig):
     backend: Literal["renderer", "sdxl-t2i", "sdxl-controlnet", "sd15-controlnet", "sdxl-pncc"] = (
         "renderer"
     )
-    """Which generator makes the pictures, a name of `ml.generation.backends.GENERATORS`."""
+    """Which generator makes the images, a name of `ml.generation.backends.GENERATORS`."""
     renderer: RendererConfig = RendererConfig()
     """The renderer's settings; its heads' variety also holds for sdxl-pncc."""
     diffusion: DiffusionConfig = DiffusionConfig()
@@ -113,7 +113,7 @@ class ImagesConfig(StageConfig):
     jpeg_quality_max: int = Field(default=95, ge=30, le=100)
     """Highest JPEG quality drawn."""
     preview_images: int = Field(default=40, ge=1, le=400)
-    """Pictures on a shard's contact sheet."""
+    """Images on a shard's contact sheet."""
     max_drop_rate: float = Field(default=0.05, ge=0.0, le=1.0)
     """The stage fails when it excludes more than this share of a shard."""
 
@@ -155,8 +155,8 @@ class SingleHeadConfig(RendererConfig):
     neighbour_probability: float = Field(default=0.25, ge=0.0, le=1.0)
     """Probability that somebody stands beside."""
     places_per_light: int = Field(default=0, ge=0, le=10**9)
-    """Places painted for each light, of which pictures show windows: saves a third of the time.
-    0 paints one for every picture."""
+    """Places painted for each light, of which images show windows: saves a third of the time.
+    0 paints one for every image."""
 
 
 class CropsConfig(StageConfig):
@@ -166,15 +166,15 @@ class CropsConfig(StageConfig):
     """Heads to render."""
     crops_per_shard: int = Field(default=200, ge=1, le=10**9)
     """Heads in a shard."""
-    picture_px: int = Field(default=144, ge=64, le=10**9)
-    """Side of a rendered picture. The head's crop with its margin takes two thirds of it; the rest
+    image_px: int = Field(default=144, ge=64, le=10**9)
+    """Side of a rendered image. The head's crop with its margin takes two thirds of it; the rest
     is what shifts, zooms and rotations of the crop bring into view."""
     min_visible: Fraction = 0.2
-    """Heads of which a smaller share is seen are left out: they cannot be told from the picture."""
+    """Heads of which a smaller share is seen are left out: they cannot be told from the image."""
     val_fraction: Fraction = 0.1
     """Share held out, by a hash of the crop's id."""
     jpeg_quality: Count = 95
-    """Quality of the stored pictures."""
+    """Quality of the stored images."""
     preview_crops: Count = 24
     """Heads on a shard's preview."""
     max_drop_rate: Fraction = 0.1

@@ -15,14 +15,14 @@ from ml.poses.skeleton import PoseSample
 
 @dataclass(frozen=True)
 class GenerationRequest:
-    """One picture to be made.
+    """One image to be made.
 
     Attributes:
-        sample_id: the picture's id.
-        pose: the skeletons and the picture's size.
+        sample_id: the image's id.
+        pose: the skeletons and the image's size.
         scene: what the caption says, word by word; None when the caption is free text.
         prompt: the final prompt.
-        negative_prompt: what the picture must not show.
+        negative_prompt: what the image must not show.
         seed: the sample's seed.
         rng: the sample's generator, seeded with `seed`.
     """
@@ -38,12 +38,12 @@ class GenerationRequest:
 
 @dataclass(frozen=True)
 class GeneratedSample:
-    """A picture and what is known of it.
+    """An image and what is known of it.
 
     Attributes:
         image_rgb: (H, W, 3) uint8.
         heads: its visible heads; empty when the generator has no exact truth.
-        draw_condition: draws the (H, W, 3) uint8 RGB picture of what it was made from.
+        draw_condition: draws the (H, W, 3) uint8 RGB image of what it was made from.
         notes: what its lineage says beside the generator's settings, JSON-serialisable.
     """
 
@@ -55,14 +55,14 @@ class GeneratedSample:
 
 @dataclass(frozen=True)
 class NotGenerated:
-    """Why a picture could not be made; becomes a row of the exclusions."""
+    """Why an image could not be made; becomes a row of the exclusions."""
 
     reason: str
     detail: str
 
 
 class ImageGenerator(Protocol):
-    """Makes pictures of poses as captions describe them."""
+    """Makes images of poses as captions describe them."""
 
     name: str
 
@@ -70,7 +70,7 @@ class ImageGenerator(Protocol):
         """Divide a shard's requests into batches, by nothing but the requests themselves.
 
         Args:
-            requests: all pictures of a shard.
+            requests: all images of a shard.
 
         Returns:
             The same requests in batches, in the order in which they are to be made.
@@ -78,7 +78,7 @@ class ImageGenerator(Protocol):
         ...
 
     def generate(self, batch: Sequence[GenerationRequest]) -> list[GeneratedSample | NotGenerated]:
-        """Make the pictures of one batch; equal batches give equal bytes.
+        """Make the images of one batch; equal batches give equal bytes.
 
         Args:
             batch: from `batches`.
@@ -89,7 +89,7 @@ class ImageGenerator(Protocol):
         ...
 
     def settings(self) -> dict[str, Any]:
-        """What the pictures were made with beside prompt and seed, for their lineage.
+        """What the images were made with beside prompt and seed, for their lineage.
 
         Returns:
             JSON-serialisable; empty when the stage's parameters say it all.

@@ -1,1 +1,1 @@
-"""Pictures and boxes: the one image reader, letterbox, box geometry, rasteriser and grids."""
+"""Images and boxes: the one image reader, letterbox, box geometry, rasteriser and grids."""

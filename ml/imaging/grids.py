@@ -1,4 +1,4 @@
-"""Contact sheets: many small pictures on one."""
+"""Contact sheets: many small images on one."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ def contact_sheet(
     cell_px: int = 192,
     labels: Sequence[str] | None = None,
 ) -> np.ndarray:
-    """Lay pictures out in rows, each fitted into a square cell.
+    """Lay images out in rows, each fitted into a square cell.
 
     Args:
-        images_rgb: (H, W, 3) uint8 RGB pictures of any sizes.
+        images_rgb: (H, W, 3) uint8 RGB images of any sizes.
         columns: cells in a row.
         cell_px: side of a cell.
-        labels: a short text under each picture.
+        labels: a short text under each image.
 
     Returns:
         (H, W, 3) uint8 RGB.

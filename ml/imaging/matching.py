@@ -51,7 +51,7 @@ def match_heads(
         The matches; false positives are in order of falling score.
 
     Source: COCO detection protocol (Lin et al. 2014). The official code matches with the
-        Hungarian method and then miscounts (facts F1.6); greedy matching needs no such repair.
+        Hungarian method and then miscounts; greedy matching needs no such repair.
     """
     ignore = np.zeros(len(true_xyxy), bool) if ignore is None else np.asarray(ignore, bool)
     overlaps = box_iou(predicted_xyxy.reshape(-1, 4), true_xyxy.reshape(-1, 4))

@@ -15,11 +15,11 @@ _MIN_LENGTH = 0.1
 
 @dataclass(frozen=True)
 class AlignedHead:
-    """A square picture of an upright head.
+    """A square image of an upright head.
 
     Attributes:
         image_rgb: (S, S, 3) uint8 RGB; grey where it reaches over the original's border.
-        matrix: (2, 3) float64 from pixels of the original to pixels of this picture.
+        matrix: (2, 3) float64 from pixels of the original to pixels of this image.
     """
 
     image_rgb: np.ndarray
@@ -63,7 +63,7 @@ def align_head(
         margin: added on each side, as a share of the points' box.
 
     Returns:
-        The picture and how it was made.
+        The image and how it was made.
 
     Raises:
         ValueError: size is not positive.

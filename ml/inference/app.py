@@ -94,7 +94,7 @@ def build_page(detector: HeadDetector) -> gradio.Blocks:
 
     threshold = detector.postprocessing.score_threshold
     with gr.Blocks(title="vggheads", analytics_enabled=False, delete_cache=(600, 3600)) as blocks:
-        gr.Markdown("# vggheads\nA 3D head for every person in the picture.")
+        gr.Markdown("# vggheads\nA 3D head for every person in the image.")
         with gr.Row():
             with gr.Column():
                 image = gr.Image(label="Image", type="pil", image_mode=None, sources=["upload"])

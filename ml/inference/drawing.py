@@ -15,7 +15,7 @@ from ml.records.heads import Heads
 
 Style = Literal["box", "mesh", "wireframe", "landmarks", "points", "pose"]
 STYLES: tuple[Style, ...] = ("box", "mesh", "wireframe", "landmarks", "points", "pose")
-# One colour a head, in turn; readable on light and dark pictures (RGB).
+# One colour a head, in turn; readable on light and dark images (RGB).
 COLOURS = (
     (255, 99, 71),
     (64, 196, 255),

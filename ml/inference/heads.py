@@ -30,7 +30,7 @@ class HeadShapes:
 
     @cached_property
     def drawn(self) -> HeadGeometry:
-        """The region `head`, which pictures show."""
+        """The region `head`, which images show."""
         return HeadGeometry(self.head_model, "head")
 
 

@@ -33,7 +33,7 @@ _PARTS = ("face", "left_ear", "right_ear", "left_eyeball", "right_eyeball", "lip
 
 
 class PredictionResult:
-    """Heads of one image; making pictures, meshes or text of them changes nothing.
+    """Heads of one image; making images, meshes or text of them changes nothing.
 
     Attributes:
         name: what the image is called.
@@ -115,11 +115,11 @@ class PredictionResult:
         """Each head cut out upright: turned about the centre of its skull, at any yaw.
 
         Args:
-            size: side of the pictures, px; as many pixels as in the image if left out.
+            size: side of the images, px; as many pixels as in the image if left out.
             margin: added on each side, as a share of the head's size.
 
         Returns:
-            A square picture a head, grey where it reaches over the image's border.
+            A square image a head, grey where it reaches over the image's border.
 
         Raises:
             ValueError: size is not positive.

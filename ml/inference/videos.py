@@ -170,7 +170,7 @@ def _opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
         ) from error
     with container:
         if not container.streams.video:
-            raise UnreadableImage(f"video {path} has no pictures in it")
+            raise UnreadableImage(f"video {path} has no images in it")
         stream = container.streams.video[0]
         if stream.width * stream.height > MAX_IMAGE_PIXELS:
             raise UnreadableImage(
@@ -232,7 +232,7 @@ def _upright(frame: VideoFrame) -> np.ndarray:
 
 
 def _duration(container: InputContainer, stream: VideoStream) -> float | None:
-    """How long the pictures last, as the film states it; None when only the sound says so."""
+    """How long the images last, as the film states it; None when only the sound says so."""
     if stream.duration and stream.time_base:
         return float(stream.duration * stream.time_base)
     hours, _, rest = stream.metadata.get("DURATION", "").partition(":")

@@ -104,9 +104,9 @@ class ResultWriter:
         output.begin()
         folders = self._folders(sources, exclusions)
         summary.other = len(exclusions)
-        pictures: list[OneImage] = [path for path in folders if not is_video(path)]
-        if pictures:
-            results = detector.stream(pictures, exclusions)
+        stills: list[OneImage] = [path for path in folders if not is_video(path)]
+        if stills:
+            results = detector.stream(stills, exclusions)
             coco = coco_of(self._written(results, folders, output, summary))
             if summary.images:
                 write_json(self.output / COCO_NAME, coco)

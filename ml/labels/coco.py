@@ -31,8 +31,8 @@ class CocoImage:
         file_name: `<shard>/<sample_id>.jpg`.
         width: px.
         height: px.
-        shard: Image shard that holds the picture.
-        sample_id: Id of the picture inside the shard.
+        shard: Image shard that holds the image.
+        sample_id: Id of the image inside the shard.
     """
 
     image_id: int

@@ -1,4 +1,4 @@
-"""Pictures for labelling tools: a sample with the detector's boxes drawn in, worst agreement first.
+"""Images for labelling tools: a sample with the detector's boxes drawn in, worst agreement first.
 
 One folder serves Label Studio (`label_studio.json`), CVAT (`cvat/`, COCO) and the eye
 (`index.html`); `ml.labels.tool_import` reads what comes back.
@@ -69,7 +69,7 @@ def agreement_order(verdicts: pd.DataFrame) -> pd.DataFrame:
 def choose(ws: Workspace, verdicts: pd.DataFrame, count: int, share_worst: float) -> pd.DataFrame:
     """Images to label: partly those of worst agreement, the rest drawn by chance.
 
-    Worst cases alone would teach a detector that every picture is hard.
+    Worst cases alone would teach a detector that every image is hard.
 
     Args:
         ws: the workspace, for its seed.
@@ -94,7 +94,7 @@ def choose(ws: Workspace, verdicts: pd.DataFrame, count: int, share_worst: float
 def export_for_labelling(
     ws: Workspace, target: Path, count: int = 200, share_worst: float = 0.5
 ) -> StageReport:
-    """Write pictures, pre-annotations for both tools, and the gallery.
+    """Write images, pre-annotations for both tools, and the gallery.
 
     Args:
         ws: the workspace; reads `images`, `annotations`, `filtered_dataset`.
@@ -122,7 +122,7 @@ def export_for_labelling(
     exclusions = Exclusions("labelling")
     if target.exists():
         shutil.rmtree(target)
-    kept = _write_pictures(ws, target, chosen, exclusions)
+    kept = _write_images(ws, target, chosen, exclusions)
     if not kept:
         raise ValueError(f"labelling: none of {len(chosen)} chosen images can be read")
     rows = [
@@ -144,13 +144,13 @@ def export_for_labelling(
 
 
 def gallery(rows: Sequence[dict[str, Any]]) -> str:
-    """A page of pictures with their boxes, in the order given; it needs nothing but a browser.
+    """A page of images with their boxes, in the order given; it needs nothing but a browser.
 
     Args:
         rows: sample_id, width, height, boxes (xywh px), agreement, reason, detail.
 
     Returns:
-        HTML whose pictures lie in `images/` beside it.
+        HTML whose images lie in `images/` beside it.
     """
     figures = []
     for row in rows:
@@ -169,16 +169,16 @@ def gallery(rows: Sequence[dict[str, Any]]) -> str:
             "</figcaption></figure>"
         )
     return (
-        '<!doctype html><html lang="en"><meta charset="utf-8"><title>Pictures to review</title>'
-        f"<style>{_STYLE}</style><h1>{len(rows)} pictures to review, worst agreement first</h1>"
+        '<!doctype html><html lang="en"><meta charset="utf-8"><title>Images to review</title>'
+        f"<style>{_STYLE}</style><h1>{len(rows)} images to review, worst agreement first</h1>"
         f"<main>{''.join(figures)}</main></html>\n"
     )
 
 
-def _write_pictures(
+def _write_images(
     ws: Workspace, target: Path, chosen: pd.DataFrame, exclusions: Exclusions
 ) -> set[str]:
-    """Copy the pictures that can be read; returns their ids."""
+    """Copy the images that can be read; returns their ids."""
     kept = set()
     for shard, rows in chosen.groupby("shard", sort=True):
         with ShardReader(ws.stage_dir("images") / f"{shard}.tar") as reader:
@@ -201,7 +201,7 @@ def _boxes(heads: dict[str, pd.DataFrame], row: dict[Any, Any]) -> dict[str, Any
 
 
 def _studio_task(number: int, row: dict[str, Any]) -> dict[str, Any]:
-    """A task of Label Studio; its regions are in percents of the picture."""
+    """A task of Label Studio; its regions are in percents of the image."""
     width, height = float(row["width"]), float(row["height"])
     regions = [
         {

@@ -315,7 +315,7 @@ def _label_studio(raw: list[Any]) -> Iterator[_Entry]:
 
 
 def _studio_box(item: Any, where: str, entry: _Entry) -> None:
-    """One region; its numbers are percents of the picture."""
+    """One region; its numbers are percents of the image."""
     if isinstance(item, dict) and item.get("type") in _OF_THE_WHOLE_IMAGE:
         return
     name = f"region {brief(item['id'])} ({where})" if _has_id(item) else where
@@ -449,7 +449,7 @@ def _list(value: Any) -> list[Any]:
 
 
 def _name_in_url(url: str) -> str:
-    """The picture's name in `/data/local-files/?d=images/x.jpg` or in a plain path."""
+    """The image's name in `/data/local-files/?d=images/x.jpg` or in a plain path."""
     try:
         parts = urlsplit(url)
     except ValueError:

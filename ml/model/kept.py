@@ -1,7 +1,7 @@
 """Inference that computes the FLAME branches at the heads that are kept, and nowhere else.
 
 In L the six branches are more than a quarter of the multiplications, made at all 8,400 anchors, of
-which a picture keeps ten. Here score and box are computed everywhere, suppression picks the heads,
+which an image keeps ten. Here score and box are computed everywhere, suppression picks the heads,
 and each branch runs on the window of its input that the head's anchor sees. The numbers are those
 of the whole maps: what lies outside of a map counts as zero in every layer, as padding does.
 """

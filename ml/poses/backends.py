@@ -1,4 +1,4 @@
-"""Which estimators of 2D poses and which describers of source pictures exist."""
+"""Which estimators of 2D poses and which describers of source images exist."""
 
 from __future__ import annotations
 

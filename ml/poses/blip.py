@@ -1,4 +1,4 @@
-"""BLIP through transformers: answers about a picture, or a caption of it."""
+"""BLIP through transformers: answers about an image, or a caption of it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class _Blip:
         import transformers
 
         self._config = config
-        model = require(config.model, "poses.pictures.describer.model", config.backend, root)
+        model = require(config.model, "poses.images.describer.model", config.backend, root)
         self._device = choose_device(config.device)
         self._model = model.load(getattr(transformers, kind)).to(self._device).eval()
         image_processor = model.load(transformers.AutoImageProcessor, backend="pil")
@@ -55,14 +55,14 @@ class BlipVqa(_Blip):
         super().__init__(config, root, "BlipForQuestionAnswering")
 
     def describe(self, images_rgb: Sequence[np.ndarray], num_people: Sequence[int]) -> list[str]:
-        """Describe some pictures by what the model answers.
+        """Describe some images by what the model answers.
 
         Args:
             images_rgb: (H, W, 3) uint8 RGB each, sizes may differ.
             num_people: people whose pose was found in each.
 
         Returns:
-            One description a picture.
+            One description an image.
         """
         answers = [
             self._generate(images=list(images_rgb), text=[question.ask] * len(images_rgb))
@@ -87,14 +87,14 @@ class BlipCaptioner(_Blip):
         super().__init__(config, root, "BlipForConditionalGeneration")
 
     def describe(self, images_rgb: Sequence[np.ndarray], num_people: Sequence[int]) -> list[str]:
-        """Caption some pictures.
+        """Caption some images.
 
         Args:
             images_rgb: (H, W, 3) uint8 RGB each, sizes may differ.
             num_people: people in each; the description of one the model has no words for.
 
         Returns:
-            One caption a picture.
+            One caption an image.
         """
         texts = self._generate(images=list(images_rgb))
         return [

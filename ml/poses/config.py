@@ -12,7 +12,7 @@ from ml.records.models import ModelRef
 
 
 class EstimatorConfig(StageConfig):
-    """Which model finds people and their keypoints in source pictures."""
+    """Which model finds people and their keypoints in source images."""
 
     backend: Literal["vitpose", "yolo-nas-pose"] = "vitpose"
     """A name of `ml.poses.backends.ESTIMATORS`."""
@@ -35,38 +35,38 @@ class EstimatorConfig(StageConfig):
 
 
 class SourceConfig(StageConfig):
-    """Pictures that poses are estimated in; none of their pixels or words is kept."""
+    """Images that poses are estimated in; none of their pixels or words is kept."""
 
     path: str = ""
-    """Folder of pictures, or of tars as img2dataset writes them; relative to the project."""
-    asset: str = "own-pictures"
+    """Folder of images, or of tars as img2dataset writes them; relative to the project."""
+    asset: str = "own-images"
     """Name of the source in the asset register."""
     shards_per_tar: int = Field(default=10, ge=1, le=10**9)
     """Shards that share one tar; at least its samples / `run.shard_size`."""
     label_field: str = "NSFW"
-    """Field of a picture's JSON that says whether it is safe."""
+    """Field of an image's JSON that says whether it is safe."""
     refused_labels: tuple[str, ...] = ("NSFW", "UNSURE")
-    """Values of that field, in capitals, whose pictures are refused."""
+    """Values of that field, in capitals, whose images are refused."""
     require_label: bool = False
-    """Refuse pictures that have no such field."""
+    """Refuse images that have no such field."""
     max_aspect: float = Field(default=2.0, ge=1, le=1e6)
     """Longest side by shortest side."""
     max_pixels: int = Field(default=100_000_000, ge=1, le=10**9)
-    """Largest picture that is decoded."""
+    """Largest image that is decoded."""
     max_bytes: int = Field(default=50_000_000, ge=1, le=10**9)
     """Largest file that is read."""
     min_side_px: int = Field(default=1024, ge=64, le=10**9)
-    """Shorter side of the picture to be made, px."""
+    """Shorter side of the image to be made, px."""
     max_side_px: int = Field(default=1280, ge=64, le=10**9)
     """Longer side at most, px; then the shorter one gets less."""
     size_multiple: int = Field(default=16, ge=1, le=10**9)
     """Both sides are multiples of this."""
     batch_size: int = Field(default=8, ge=1, le=10**9)
-    """Pictures looked at together."""
+    """Images looked at together."""
     estimator: EstimatorConfig = EstimatorConfig()
     """What finds the people."""
     describer: DescriberConfig = DescriberConfig()
-    """What describes a picture in neutral words; the caption comes from here."""
+    """What describes an image in neutral words; the caption comes from here."""
 
     @model_validator(mode="after")
     def _sizes_fit(self) -> SourceConfig:
@@ -79,19 +79,19 @@ class SourceConfig(StageConfig):
 
 
 class PosesConfig(StageConfig):
-    """What the sampled pictures of people look like."""
+    """What the sampled images of people look like."""
 
     source: Literal["sampled", "folder", "webdataset"] = "sampled"
-    """Where poses come from: drawn from the articulated figure, or estimated in pictures of a
+    """Where poses come from: drawn from the articulated figure, or estimated in images of a
     folder or of img2dataset's tars."""
-    pictures: SourceConfig = SourceConfig()
-    """The source pictures, when poses are estimated."""
+    images: SourceConfig = SourceConfig()
+    """The source images, when poses are estimated."""
     width: int = Field(256, ge=64, le=2048, multiple_of=32)
-    """Width of the pictures to be made, px."""
+    """Width of the images to be made, px."""
     height: int = Field(256, ge=64, le=2048, multiple_of=32)
-    """Height of the pictures to be made, px."""
+    """Height of the images to be made, px."""
     max_people: int = Field(8, ge=1, le=8)
-    """Most people in a picture; larger groups lose their farthest members."""
+    """Most people in an image; larger groups lose their farthest members."""
     child_share: float = Field(0.14, ge=0, le=1)
     """Share of people with a child's proportions."""
     share_portrait: float = Field(0.22, ge=0, le=1e6)
@@ -109,7 +109,7 @@ class PosesConfig(StageConfig):
     any_yaw_share: float = Field(0.15, ge=0, le=1)
     """Share of bodies turned anywhere, also away; the others face the camera more or less."""
     cut_probability: float = Field(0.06, ge=0, le=1)
-    """Probability that a person's head is moved over the picture's border."""
+    """Probability that a person's head is moved over the image's border."""
     max_head_overlap: float = Field(0.45, ge=0, le=1)
     """Largest share of a head that other bodies may cover; a person who covers more is moved."""
     max_attempts: int = Field(10, ge=1, le=10**9)
@@ -119,7 +119,7 @@ class PosesConfig(StageConfig):
     test_fraction: float = Field(0.12, ge=0, lt=1)
     """Share of poses in the `test` split, by a hash of the pose id."""
     preview_poses: int = Field(24, ge=1, le=10**9)
-    """Drawn skeletons in the preview picture of each shard."""
+    """Drawn skeletons in the preview image of each shard."""
     max_drop_rate: float = Field(0.02, ge=0, le=1)
     """The stage fails when it excludes more than this share of a shard."""
 

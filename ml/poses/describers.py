@@ -1,4 +1,4 @@
-"""What every describer of source pictures offers, and how answers become words."""
+"""What every describer of source images offers, and how answers become words."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _NUMBERS: Final = ("no", "one", "two", "three", "four", "five", "six", "seven", 
 
 
 class Question(StageConfig):
-    """A question about a picture, and how its answer becomes part of the description."""
+    """A question about an image, and how its answer becomes part of the description."""
 
     ask: str = Field(min_length=3)
     """The question; neutral: about doing, clothes, place and light, not about who somebody is."""
@@ -32,7 +32,7 @@ QUESTIONS: Final = (
 
 
 class DescriberConfig(StageConfig):
-    """Which model describes source pictures, and what it is asked."""
+    """Which model describes source images, and what it is asked."""
 
     backend: Literal["blip-vqa", "blip"] = "blip-vqa"
     """`blip-vqa` answers the questions below; `blip` writes a caption of its own."""
@@ -49,20 +49,20 @@ class DescriberConfig(StageConfig):
 
 
 class Describer(Protocol):
-    """Describes pictures in words that may be kept."""
+    """Describes images in words that may be kept."""
 
     version: str
     """Name and hash of its model, recorded with every description."""
 
     def describe(self, images_rgb: Sequence[np.ndarray], num_people: Sequence[int]) -> list[str]:
-        """Describe some pictures.
+        """Describe some images.
 
         Args:
             images_rgb: (H, W, 3) uint8 RGB each, sizes may differ.
             num_people: people whose pose was found in each.
 
         Returns:
-            One description a picture.
+            One description an image.
         """
         ...
 
@@ -71,7 +71,7 @@ def compose(num_people: int, answers: Sequence[str], config: DescriberConfig) ->
     """Join a subject and the answers that say something.
 
     Args:
-        num_people: people in the picture, at least one.
+        num_people: people in the image, at least one.
         answers: one a question.
         config: questions and answers that say nothing.
 
@@ -92,7 +92,7 @@ def compose(num_people: int, answers: Sequence[str], config: DescriberConfig) ->
 
 
 def subject_of(num_people: int) -> str:
-    """The people of a picture in neutral words.
+    """The people of an image in neutral words.
 
     Args:
         num_people: at least one.

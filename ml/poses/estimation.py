@@ -1,4 +1,4 @@
-"""Poses estimated in source pictures: look, keep keypoints and neutral words, forget the rest."""
+"""Poses estimated in source images: look, keep keypoints and neutral words, forget the rest."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ml.poses.estimator import FoundPeople, PoseEstimator, to_pose
 from ml.poses.sampler import STAGE, split_of
 from ml.poses.screening import canvas_size, screen
 from ml.poses.skeleton import PoseSample
-from ml.poses.sources import Problem, SourcePicture, source_pictures
+from ml.poses.sources import Problem, SourceImage, source_images
 from ml.records import reasons
 from ml.records.exclusions import Exclusions
 from ml.records.progress import progress
@@ -32,20 +32,20 @@ SOURCES: Final = "sources"
 
 @dataclass(frozen=True)
 class _Seen:
-    """A picture that passed the screening, as long as it is looked at."""
+    """An image that passed the screening, as long as it is looked at."""
 
     pose_id: str
-    picture: SourcePicture
+    image: SourceImage
     image_rgb: np.ndarray
 
 
 @dataclass(frozen=True)
 class _Kept:
-    """What is left of a picture."""
+    """What is left of an image."""
 
     pose: PoseSample
     description: str
-    picture: SourcePicture
+    image: SourceImage
 
 
 def estimate_shard(
@@ -57,26 +57,26 @@ def estimate_shard(
         ws: the workspace.
         config: source, models, sizes, split fractions.
         shard: name of the shard.
-        exclusions: receives the pictures that give no pose.
+        exclusions: receives the images that give no pose.
 
     Returns:
-        Number of pictures, and the poses.
+        Number of images, and the poses.
 
     Raises:
         ValueError: there is no such source, or a model is not the one meant.
         KeyError: the asset register does not know the source.
     """
-    lookup(config.pictures.asset)
+    lookup(config.images.asset)
     number = shard.rsplit("-", 1)[-1]
-    incoming = source_pictures(config.pictures, config.source, ws.root, int(number), ws.shard_size)
-    ids = ((f"pose-{number}-{index:05d}", picture) for index, picture in enumerate(incoming))
+    incoming = source_images(config.images, config.source, ws.root, int(number), ws.shard_size)
+    ids = ((f"pose-{number}-{index:05d}", image) for index, image in enumerate(incoming))
     counted = _Counter()
     seen = _screened(counted.count(progress(ids, f"poses {shard}")), config, exclusions)
-    estimator = _load_estimator(config.pictures.estimator, ws.root)
-    describer = _load_describer(config.pictures.describer, ws.root)
+    estimator = _load_estimator(config.images.estimator, ws.root)
+    describer = _load_describer(config.images.describer, ws.root)
     kept: list[_Kept] = []
     try:
-        for batch in _batched(seen, config.pictures.batch_size):
+        for batch in _batched(seen, config.images.batch_size):
             kept += _look(batch, estimator, describer, config, exclusions)
     finally:
         estimator.close()
@@ -90,9 +90,7 @@ class _Counter:
     def __init__(self) -> None:
         self.number = 0
 
-    def count(
-        self, items: Iterator[tuple[str, SourcePicture]]
-    ) -> Iterator[tuple[str, SourcePicture]]:
+    def count(self, items: Iterator[tuple[str, SourceImage]]) -> Iterator[tuple[str, SourceImage]]:
         for item in items:
             self.number += 1
             yield item
@@ -109,14 +107,14 @@ def _load_describer(config: DescriberConfig, root: Path) -> Describer:
 
 
 def _screened(
-    pictures: Iterator[tuple[str, SourcePicture]], config: PosesConfig, exclusions: Exclusions
+    images: Iterator[tuple[str, SourceImage]], config: PosesConfig, exclusions: Exclusions
 ) -> Iterator[_Seen]:
-    for pose_id, picture in pictures:
-        judged = screen(picture, config.pictures)
+    for pose_id, image in images:
+        judged = screen(image, config.images)
         if isinstance(judged, Problem):
-            exclusions.add(pose_id, judged.reason, f"{picture.place}: {judged.detail}")
+            exclusions.add(pose_id, judged.reason, f"{image.place}: {judged.detail}")
         else:
-            yield _Seen(pose_id, picture, judged)
+            yield _Seen(pose_id, image, judged)
 
 
 def _batched(seen: Iterator[_Seen], size: int) -> Iterator[list[_Seen]]:
@@ -137,7 +135,7 @@ def _look(
     config: PosesConfig,
     exclusions: Exclusions,
 ) -> list[_Kept]:
-    """Estimate and describe some pictures; those without people are excluded."""
+    """Estimate and describe some images; those without people are excluded."""
     found = estimator.estimate([item.image_rgb for item in batch])
     with_people: list[tuple[_Seen, PoseSample]] = []
     for item, people in zip(batch, found, strict=True):
@@ -145,14 +143,14 @@ def _look(
         if pose.people:
             with_people.append((item, pose))
         else:
-            detail = f"{item.picture.place}: {len(people.scores)} persons found, none can be drawn"
+            detail = f"{item.image.place}: {len(people.scores)} persons found, none can be drawn"
             exclusions.add(item.pose_id, reasons.NO_PERSON, detail)
     if not with_people:
         return []
     images = [item.image_rgb for item, _ in with_people]
     descriptions = describer.describe(images, [len(pose.people) for _, pose in with_people])
     return [
-        _Kept(pose, description, item.picture)
+        _Kept(pose, description, item.image)
         for (item, pose), description in zip(with_people, descriptions, strict=True)
     ]
 
@@ -164,8 +162,8 @@ def _pose_of(item: _Seen, people: FoundPeople, config: PosesConfig) -> PoseSampl
         split_of(item.pose_id, config.val_fraction, config.test_fraction),
         people,
         (width, height),
-        canvas_size(width, height, config.pictures),
-        config.pictures.estimator,
+        canvas_size(width, height, config.images),
+        config.images.estimator,
     )
 
 
@@ -184,9 +182,9 @@ def _write_sources(
             "description": item.description,
             "captioner": describer.version,
             "estimator": estimator.version,
-            "source": config.pictures.asset,
-            "image_sha256": item.picture.sha256,
-            "url_sha256": item.picture.url_sha256,
+            "source": config.images.asset,
+            "image_sha256": item.image.sha256,
+            "url_sha256": item.image.url_sha256,
         }
         for item in kept
     ]

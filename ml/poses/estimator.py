@@ -15,7 +15,7 @@ from ml.poses.skeleton import NUM_KEYPOINTS, Person, PoseSample
 
 @dataclass(frozen=True)
 class FoundPeople:
-    """The people of one picture, in its pixels.
+    """The people of one image, in its pixels.
 
     Attributes:
         keypoints: (P, 17, 3) float32 x px, y px, confidence; COCO order.
@@ -46,13 +46,13 @@ class PoseEstimator(Protocol):
     """Names and hashes of its models, recorded with every pose."""
 
     def estimate(self, images_rgb: Sequence[np.ndarray]) -> list[FoundPeople]:
-        """Find the people of some pictures.
+        """Find the people of some images.
 
         Args:
             images_rgb: (H, W, 3) uint8 RGB each, sizes may differ.
 
         Returns:
-            For every picture its people, most certain first.
+            For every image its people, most certain first.
         """
         ...
 
@@ -69,14 +69,14 @@ def to_pose(
     canvas: tuple[int, int],
     config: EstimatorConfig,
 ) -> PoseSample:
-    """A pose from what was found in a picture.
+    """A pose from what was found in an image.
 
     Args:
         pose_id: id of the pose.
         split: train, val or test.
         found: people in the source's pixels.
         source_size: width and height of the source, px.
-        canvas: width and height of the picture to be made, px.
+        canvas: width and height of the image to be made, px.
         config: how many keypoints make a person, how many persons a pose may have.
 
     Returns:

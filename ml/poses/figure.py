@@ -2,7 +2,7 @@
 
 Body frame (FLAME's axes): origin between the hips, metres, x to the person's left, y up, z to the
 front. "Metres" are those of FLAME's head, whose size is the same for everybody: a child has short
-limbs here and a smaller `head_scale` that shrinks the whole figure in the picture.
+limbs here and a smaller `head_scale` that shrinks the whole figure in the image.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Proportions:
         forearm: elbow to wrist.
         thigh: hip to knee.
         shin: knee to ankle.
-        head_scale: this person's metre in the picture against an adult's; 1 for adults.
+        head_scale: this person's metre in the image against an adult's; 1 for adults.
     """
 
     shoulders: float
@@ -87,7 +87,7 @@ class Figure:
         joints_m: (17, 3) COCO joints, metres, x right, y down, z away from the camera.
         head_rotation: (3, 3) FLAME head frame to image axes.
         head_centre_m: (3,) FLAME's origin, same frame as `joints_m`.
-        head_scale: this person's metre in the picture against an adult's.
+        head_scale: this person's metre in the image against an adult's.
         arm_targets: what each hand does, (left, right); for tables and tests.
         posture: standing, walking or sitting.
     """

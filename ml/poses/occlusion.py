@@ -1,4 +1,4 @@
-"""Which keypoints of a picture are seen, and the confidences a pose estimator would give them."""
+"""Which keypoints of an image are seen, and the confidences a pose estimator would give them."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _SELF_MARGIN_M: Final = 0.05
 
 @dataclass(frozen=True)
 class PlacedFigure:
-    """A figure in the picture.
+    """A figure in the image.
 
     Attributes:
         figure: The posed body.
@@ -100,12 +100,12 @@ def hidden_share(person: PlacedFigure, nearer: list[PlacedFigure]) -> float:
 
 
 def inside_share(person: PlacedFigure, width: int, height: int) -> float:
-    """Share of a head's disc that lies inside the picture.
+    """Share of a head's disc that lies inside the image.
 
     Args:
         person: Whose head.
-        width: Picture width, px.
-        height: Picture height, px.
+        width: Image width, px.
+        height: Image height, px.
 
     Returns:
         0 (outside) to 1 (inside), from 21 points of the disc.
@@ -117,16 +117,16 @@ def inside_share(person: PlacedFigure, width: int, height: int) -> float:
 def confidences(
     people: list[PlacedFigure], width: int, height: int, rng: np.random.Generator
 ) -> list[np.ndarray]:
-    """Keypoint confidences of everybody in a picture.
+    """Keypoint confidences of everybody in an image.
 
     Args:
         people: From the nearest to the farthest.
-        width: Picture width, px.
-        height: Picture height, px.
+        width: Image width, px.
+        height: Image height, px.
         rng: Source of the estimator's scatter.
 
     Returns:
-        (17,) float32 for each person: 0 outside the picture, about 0.02 to 0.28 hidden, 0.6 to 1
+        (17,) float32 for each person: 0 outside the image, about 0.02 to 0.28 hidden, 0.6 to 1
         seen.
     """
     result = []

@@ -1,4 +1,4 @@
-"""COCO-17 to OpenPose-18, and the coloured skeleton picture that pose adapters are trained on."""
+"""COCO-17 to OpenPose-18, and the coloured skeleton image that pose adapters are trained on."""
 
 from __future__ import annotations
 
@@ -74,15 +74,15 @@ def draw_openpose(
     joint_radius_px: float = JOINT_RADIUS_PX,
     reverse_channels: bool = False,
 ) -> np.ndarray:
-    """Draws the skeletons of one picture as T2I-Adapter and ControlNet expect them.
+    """Draws the skeletons of one image as T2I-Adapter and ControlNet expect them.
 
     Limbs are filled ellipses at 60 % of their colour, joints full discs; a limb whose end has a
     confidence below 0.3 is left out, and so is a joint that no drawn limb uses.
 
     Args:
         keypoints: (P, 17, 3) x px, y px, confidence; COCO order; P may be 0.
-        width: Picture width, px.
-        height: Picture height, px.
+        width: Image width, px.
+        height: Image height, px.
         joint_radius_px: Radius of joints and half width of limbs; 8 at about 1024 px.
         reverse_channels: Swap red and blue. The released adapters were fed so: their first limb
             is blue.

@@ -1,4 +1,4 @@
-"""The embedded pose source: pictures of one to eight sampled people, from portrait to group."""
+"""The embedded pose source: images of one to eight sampled people, from portrait to group."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from ml.records.ids import sample_rng, stable_fraction
 
 STAGE: Final = "poses"
 MIN_INSIDE: Final = 0.5
-"""A picture needs one head with at least this share inside the frame and in front."""
+"""An image needs one head with at least this share inside the frame and in front."""
 
 
 class ImplausiblePose(ValueError):
-    """No attempt gave a picture with a visible head inside the frame."""
+    """No attempt gave an image with a visible head inside the frame."""
 
 
 @dataclass(frozen=True)
 class Slot:
-    """Where one person of a layout goes; lengths are shares of the picture's shorter side.
+    """Where one person of a layout goes; lengths are shares of the image's shorter side.
 
     Attributes:
         head: Height of an adult's head.
@@ -49,7 +49,7 @@ class Slot:
 
 
 def sample_pose(pose_id: str, run_seed: int, config: PosesConfig) -> PoseSample:
-    """Draws the people of one picture.
+    """Draws the people of one image.
 
     A draw without any head inside the frame is repeated with the next seed of the same pose, so
     the result depends on nothing but the arguments.
@@ -57,7 +57,7 @@ def sample_pose(pose_id: str, run_seed: int, config: PosesConfig) -> PoseSample:
     Args:
         pose_id: Id of the pose; seeds the draw and fixes the split.
         run_seed: The run's seed.
-        config: Size of the picture, mix of layouts, split fractions.
+        config: Size of the image, mix of layouts, split fractions.
 
     Returns:
         One to `config.max_people` people, nearest first.
@@ -165,7 +165,7 @@ def _place(
     placed: list[PlacedFigure],
     partner: PlacedFigure | None,
 ) -> PlacedFigure | None:
-    """Puts one person into the picture where the heads of all can still be seen, or nowhere."""
+    """Puts one person into the image where the heads of all can still be seen, or nowhere."""
     figure = sample_figure(
         rng,
         body_yaw_deg=slot.body_yaw_deg,
@@ -346,7 +346,7 @@ def _group(rng: np.random.Generator, any_yaw_share: float) -> list[Slot]:
     middle, top = rng.normal(0.5, 0.05), rng.uniform(0.16, 0.30)
     slots = []
     for row, members in enumerate(np.array_split(np.arange(num_people), num_rows)):
-        # Row 0 is in front: lower in the picture, often sitting, a little larger.
+        # Row 0 is in front: lower in the image, often sitting, a little larger.
         step = head * rng.uniform(0.75, 1.15) * (num_rows - 1 - row)
         for place, _ in enumerate(members):
             centre = place - (len(members) - 1) / 2 + 0.5 * (row % 2) - 0.25 * (num_rows > 1)

@@ -1,4 +1,4 @@
-"""Which source pictures are looked at: by label, size and shape, before a pixel is decoded."""
+"""Which source images are looked at: by label, size and shape, before a pixel is decoded."""
 
 from __future__ import annotations
 
@@ -9,33 +9,33 @@ import numpy as np
 
 from ml.imaging.io import UnreadableImage, decode_image
 from ml.poses.config import SourceConfig
-from ml.poses.sources import Problem, SourcePicture
+from ml.poses.sources import Problem, SourceImage
 from ml.records import reasons
 
 
-def screen(picture: SourcePicture, config: SourceConfig) -> np.ndarray | Problem:
-    """Judge a source picture and decode it.
+def screen(image: SourceImage, config: SourceConfig) -> np.ndarray | Problem:
+    """Judge a source image and decode it.
 
     Args:
-        picture: from the source.
+        image: from the source.
         config: what is refused.
 
     Returns:
-        (H, W, 3) uint8 RGB, or why the picture is refused.
+        (H, W, 3) uint8 RGB, or why the image is refused.
 
     Source:
-        Paper 3.1: pictures that LAION calls NSFW or unsure, and those more than twice as long as
+        Paper 3.1: images that LAION calls NSFW or unsure, and those more than twice as long as
         wide, are left out.
     """
-    if picture.problem is not None:
-        return picture.problem
-    if not picture.label and config.require_label:
+    if image.problem is not None:
+        return image.problem
+    if not image.label and config.require_label:
         return Problem(
             reasons.NO_SAFETY_LABEL, f"the source has no field {config.label_field} for it"
         )
-    if picture.label in config.refused_labels:
-        return Problem(reasons.UNSAFE_LABEL, f"{config.label_field} is {picture.label}")
-    size = _stated_size(picture.data)
+    if image.label in config.refused_labels:
+        return Problem(reasons.UNSAFE_LABEL, f"{config.label_field} is {image.label}")
+    size = _stated_size(image.data)
     if isinstance(size, Problem):
         return size
     width, height = size
@@ -47,13 +47,13 @@ def screen(picture: SourcePicture, config: SourceConfig) -> np.ndarray | Problem
             f"{width} x {height} px, expected at most {config.max_aspect:g} to 1",
         )
     try:
-        return decode_image(picture.data)
+        return decode_image(image.data)
     except UnreadableImage as error:
         return Problem(reasons.DAMAGED_IMAGE, str(error))
 
 
 def canvas_size(width: int, height: int, config: SourceConfig) -> tuple[int, int]:
-    """Size of the picture to be made of a source picture.
+    """Size of the image to be made of a source image.
 
     The shorter side gets `min_side_px` unless the longer one would exceed `max_side_px`.
 

@@ -1,4 +1,4 @@
-"""COCO-17 skeletons of the people in one picture.
+"""COCO-17 skeletons of the people in one image.
 
 Image frame: pixels, x right, y down, z away from the camera. A person is seen under weak
 perspective: `keypoint = scale * joint + shift`.
@@ -66,7 +66,7 @@ class Person:
 
 @dataclass(frozen=True)
 class PoseSample:
-    """The people of one picture and its size in pixels; `split` is train, val or test."""
+    """The people of one image and its size in pixels; `split` is train, val or test."""
 
     pose_id: str
     width: int

@@ -1,4 +1,4 @@
-"""Pictures of other people's making as the start of poses: a folder, or tars of img2dataset.
+"""Images of other people's making as the start of poses: a folder, or tars of img2dataset.
 
 Nothing is ever unpacked to disk, and what is read here is forgotten once a pose has been made: no
 pixel, address, file name or caption of a source leaves this package, not even in an error text.
@@ -25,18 +25,18 @@ from ml.records.tars import DamagedTar, TarMember, TarReader
 
 @dataclass(frozen=True)
 class Problem:
-    """Why a source picture is not used; the detail names nothing of the source but its place."""
+    """Why a source image is not used; the detail names nothing of the source but its place."""
 
     reason: str
     detail: str
 
 
 @dataclass(frozen=True)
-class SourcePicture:
-    """One picture of a source.
+class SourceImage:
+    """One image of a source.
 
     Attributes:
-        place: where it stands in its source, such as `picture 12 of the folder`.
+        place: where it stands in its source, such as `image 12 of the folder`.
         data: its encoded bytes; empty when there is a problem.
         label: what the source says of its safety, upper case; empty when it says nothing.
         url_sha256: hash of its address, for those who ask to be removed; empty without one.
@@ -55,29 +55,29 @@ class SourcePicture:
         return hashlib.sha256(self.data).hexdigest()
 
 
-def source_pictures(
+def source_images(
     config: SourceConfig, kind: str, root: Path, shard_index: int, shard_size: int
-) -> Iterator[SourcePicture]:
-    """The pictures of one shard, in the source's order.
+) -> Iterator[SourceImage]:
+    """The images of one shard, in the source's order.
 
     Args:
         config: where the source is and what is refused unread.
         kind: `folder` or `webdataset`.
         root: the project folder, to which a relative `config.path` belongs.
         shard_index: number of the shard.
-        shard_size: pictures in a shard.
+        shard_size: images in a shard.
 
     Yields:
-        Pictures; also those that cannot be used, with their problem.
+        Images; also those that cannot be used, with their problem.
 
     Raises:
-        ValueError: there is no source, it ends before this shard, or a tar holds more pictures
+        ValueError: there is no source, it ends before this shard, or a tar holds more images
             than its shards take.
     """
     folder = Path(root) / config.path
     if not config.path or not folder.is_dir():
         raise ValueError(
-            f"poses.pictures.path: expected a folder with pictures or tars, got {config.path!r}; "
+            f"poses.images.path: expected a folder with images or tars, got {config.path!r}; "
             "bring the source there, or name another folder in params.yaml"
         )
     if kind == "folder":
@@ -88,22 +88,22 @@ def source_pictures(
 
 def _from_folder(
     config: SourceConfig, folder: Path, shard_index: int, shard_size: int
-) -> Iterator[SourcePicture]:
-    files, doubled = _picture_files(folder)
+) -> Iterator[SourceImage]:
+    files, doubled = _image_files(folder)
     start = shard_index * shard_size
     if start >= len(files):
         raise ValueError(
-            f"poses: shard {shard_index} begins at picture {start}, the folder has {len(files)}; "
+            f"poses: shard {shard_index} begins at image {start}, the folder has {len(files)}; "
             f"lower run.num_shards to {-(-len(files) // shard_size)}"
         )
     for number, path in enumerate(files[start : start + shard_size], start):
-        place = f"picture {number} of the folder"
+        place = f"image {number} of the folder"
         if path.is_symlink():
             yield _refused(place, reasons.UNSAFE_PATH, "a link may lead anywhere, expected a file")
             continue
         beside = path.with_suffix(".json")
         if path in doubled and beside.is_file():
-            detail = "several pictures share a JSON; whose it is cannot be told"
+            detail = "several images share a JSON; whose it is cannot be told"
             yield _refused(place, reasons.SHARED_NAME, detail)
             continue
         try:
@@ -116,12 +116,12 @@ def _from_folder(
             else:
                 yield _refused(place, reasons.UNREADABLE_FILE, "a pipe, a device or gone")
             continue
-        yield _picture(place, data, about, config)
+        yield _image(place, data, about, config)
 
 
 @lru_cache(maxsize=2)
-def _picture_files(folder: Path) -> tuple[list[Path], frozenset[Path]]:
-    """The pictures in order, and those that differ from another only in their suffix."""
+def _image_files(folder: Path) -> tuple[list[Path], frozenset[Path]]:
+    """The images in order, and those that differ from another only in their suffix."""
     files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and not p.is_dir())
     count = Counter(path.with_suffix("") for path in files)
     return files, frozenset(path for path in files if count[path.with_suffix("")] > 1)
@@ -129,7 +129,7 @@ def _picture_files(folder: Path) -> tuple[list[Path], frozenset[Path]]:
 
 def _from_tars(
     config: SourceConfig, folder: Path, shard_index: int, shard_size: int
-) -> Iterator[SourcePicture]:
+) -> Iterator[SourceImage]:
     tars = sorted(folder.glob("*.tar"))
     number, part = divmod(shard_index, config.shards_per_tar)
     if number >= len(tars):
@@ -143,7 +143,7 @@ def _from_tars(
     if len(index.samples) > room:
         raise ValueError(
             f"poses: {place} holds {len(index.samples)} samples, its {config.shards_per_tar} "
-            f"shards take {room}; raise poses.pictures.shards_per_tar to "
+            f"shards take {room}; raise poses.images.shards_per_tar to "
             f"{-(-len(index.samples) // shard_size)}"
         )
     with tars[number].open("rb") as file:
@@ -174,7 +174,7 @@ class TarIndex:
     """
 
     samples: list[list[Member]]
-    problems: list[SourcePicture]
+    problems: list[SourceImage]
 
     @staticmethod
     @lru_cache(maxsize=4)
@@ -188,23 +188,23 @@ class TarIndex:
             Its index; a damaged tar keeps the samples before the damage.
         """
         samples: dict[str, list[Member]] = {}
-        problems: list[SourcePicture] = []
+        problems: list[SourceImage] = []
         size = path.stat().st_size
         try:
             with TarReader(path) as tar:
                 for info in tar:
                     if problem := _unsafe(info, size):
-                        problems.append(SourcePicture("", problem=problem))
+                        problems.append(SourceImage("", problem=problem))
                     elif info.kind == "file":
                         # The folder belongs to the name, and so does all before the last dot:
-                        # `photo.v1.jpg` and `photo.v2.jpg` are two pictures.
+                        # `photo.v1.jpg` and `photo.v2.jpg` are two images.
                         inside = PurePosixPath(info.name)
                         member = Member(inside.suffix[1:].lower(), info.offset, info.size)
                         samples.setdefault(str(inside.with_suffix("")), []).append(member)
         except DamagedTar as error:
             cause = type(error.__cause__ or error).__name__
             detail = f"cannot be read after byte {error.after} of {size}: {cause}"
-            problems.append(SourcePicture("", problem=Problem(reasons.DAMAGED_TAR, detail)))
+            problems.append(SourceImage("", problem=Problem(reasons.DAMAGED_TAR, detail)))
         return TarIndex(list(samples.values()), problems)
 
 
@@ -226,33 +226,33 @@ def _unsafe(info: TarMember, tar_size: int) -> Problem | None:
 
 def _from_members(
     place: str, members: list[Member], descriptor: int, config: SourceConfig
-) -> SourcePicture:
-    pictures = [m for m in members if f".{m.extension}" in SUFFIXES]
+) -> SourceImage:
+    images = [m for m in members if f".{m.extension}" in SUFFIXES]
     notes = [m for m in members if m.extension == "json"]
-    if not pictures:
+    if not images:
         return _refused(place, reasons.NO_IMAGE, "the sample has no jpg, png or webp")
-    if len(pictures) > 1 or len(notes) > 1:
-        detail = f"{len(pictures)} pictures and {len(notes)} JSONs under one name"
+    if len(images) > 1 or len(notes) > 1:
+        detail = f"{len(images)} images and {len(notes)} JSONs under one name"
         return _refused(place, reasons.SHARED_NAME, detail)
-    picture = pictures[0]
-    if max(m.size for m in (picture, *notes)) > config.max_bytes:
-        return _refused(place, reasons.TOO_LARGE, _too_large(picture.size, config))
+    image = images[0]
+    if max(m.size for m in (image, *notes)) > config.max_bytes:
+        return _refused(place, reasons.TOO_LARGE, _too_large(image.size, config))
     about = os.pread(descriptor, notes[0].size, notes[0].offset) if notes else None
-    data = os.pread(descriptor, picture.size, picture.offset)
-    return _picture(place, data, about, config)
+    data = os.pread(descriptor, image.size, image.offset)
+    return _image(place, data, about, config)
 
 
-def _picture(place: str, data: bytes, about: bytes | None, config: SourceConfig) -> SourcePicture:
-    """A picture with what its JSON says: safety label and address, nothing else."""
+def _image(place: str, data: bytes, about: bytes | None, config: SourceConfig) -> SourceImage:
+    """An image with what its JSON says: safety label and address, nothing else."""
     try:
         values: Any = json.loads(about) if about is not None else {}
     except (ValueError, RecursionError):
-        return _refused(place, reasons.DAMAGED_JSON, "what stands beside the picture is not JSON")
+        return _refused(place, reasons.DAMAGED_JSON, "what stands beside the image is not JSON")
     if not isinstance(values, dict):
-        return _refused(place, reasons.DAMAGED_JSON, "expected an object beside the picture")
+        return _refused(place, reasons.DAMAGED_JSON, "expected an object beside the image")
     label = values.get(config.label_field)
     url = values.get("url")
-    return SourcePicture(
+    return SourceImage(
         place,
         data,
         label="" if label is None else str(label).strip().upper(),
@@ -260,9 +260,9 @@ def _picture(place: str, data: bytes, about: bytes | None, config: SourceConfig)
     )
 
 
-def _refused(place: str, reason: str, detail: str) -> SourcePicture:
-    return SourcePicture(place, problem=Problem(reason, detail))
+def _refused(place: str, reason: str, detail: str) -> SourceImage:
+    return SourceImage(place, problem=Problem(reason, detail))
 
 
 def _too_large(size: int, config: SourceConfig) -> str:
-    return f"{size} bytes, expected at most {config.max_bytes} (poses.pictures.max_bytes)"
+    return f"{size} bytes, expected at most {config.max_bytes} (poses.images.max_bytes)"

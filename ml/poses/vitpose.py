@@ -41,7 +41,7 @@ class VitPoseEstimator:
 
         self._config = config
         self._device = choose_device(config.device)
-        where = "poses.pictures.estimator"
+        where = "poses.images.estimator"
         detector = require(config.person_detector, f"{where}.person_detector", "vitpose", root)
         pose = require(config.pose_model, f"{where}.pose_model", "vitpose", root)
         self._detector = detector.load(AutoModelForObjectDetection).to(self._device).eval()
@@ -54,13 +54,13 @@ class VitPoseEstimator:
         self.version = "+".join(f"{m.name}@{m.version[:12]}" for m in (detector, pose))
 
     def estimate(self, images_rgb: Sequence[np.ndarray]) -> list[FoundPeople]:
-        """Find the people of some pictures.
+        """Find the people of some images.
 
         Args:
             images_rgb: (H, W, 3) uint8 RGB each, sizes may differ.
 
         Returns:
-            For every picture its people, most certain first.
+            For every image its people, most certain first.
         """
         with torch.inference_mode():
             found = self._boxes(images_rgb)
@@ -77,7 +77,7 @@ class VitPoseEstimator:
         """Nothing to give back."""
 
     def _boxes(self, images_rgb: Sequence[np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]:
-        """(P, 4) left, top, right, bottom px and (P,) scores of each picture's persons."""
+        """(P, 4) left, top, right, bottom px and (P,) scores of each image's persons."""
         inputs = self._detector_input(images=list(images_rgb), return_tensors="pt")
         outputs = self._detector(**inputs.to(self._device))
         sizes = [image.shape[:2] for image in images_rgb]
@@ -99,7 +99,7 @@ class VitPoseEstimator:
     def _keypoints(
         self, images_rgb: Sequence[np.ndarray], boxes_xyxy: Sequence[np.ndarray]
     ) -> list[np.ndarray]:
-        """(P, 17, 3) x px, y px, confidence of each picture's boxes."""
+        """(P, 17, 3) x px, y px, confidence of each image's boxes."""
         boxes = [np.concatenate([b[:, :2], b[:, 2:] - b[:, :2]], axis=1) for b in boxes_xyxy]
         inputs = self._pose_input(list(images_rgb), boxes=boxes, return_tensors="pt")
         count = len(inputs["pixel_values"])

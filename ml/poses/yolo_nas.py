@@ -1,7 +1,7 @@
 """YOLO-NAS-Pose of super-gradients, in a process and an environment of its own.
 
 super-gradients is unmaintained and its pins fit no current environment, so `make super-gradients`
-gives it one, and this module talks to `yolo_nas_worker.py` there: a picture's size as a line of
+gives it one, and this module talks to `yolo_nas_worker.py` there: an image's size as a line of
 JSON and its bytes one way, its people as a line of JSON the other.
 """
 
@@ -29,7 +29,7 @@ class WorkerError(RuntimeError):
 
 
 class YoloNasPoseEstimator:
-    """The client's side; the process starts with the first picture."""
+    """The client's side; the process starts with the first image."""
 
     def __init__(self, config: EstimatorConfig, root: Path) -> None:
         """Find the checkpoint and the interpreter.
@@ -44,7 +44,7 @@ class YoloNasPoseEstimator:
         """
         if config.pose_model is None:
             raise ModelError(
-                "poses.pictures.estimator.pose_model: yolo-nas-pose needs a checkpoint that you "
+                "poses.images.estimator.pose_model: yolo-nas-pose needs a checkpoint that you "
                 "bring, {path, sha256, asset}; its public hosts no longer answer"
             )
         self._config = config
@@ -52,7 +52,7 @@ class YoloNasPoseEstimator:
         self._python = Path(root) / config.worker_python
         if not self._python.exists():
             raise ModelError(
-                f"poses.pictures.estimator.worker_python: no interpreter at {self._python}; "
+                f"poses.images.estimator.worker_python: no interpreter at {self._python}; "
                 "`make super-gradients` sets its environment up"
             )
         self.version = f"{self._model.name}@{self._model.version[:12]}"
@@ -60,13 +60,13 @@ class YoloNasPoseEstimator:
         self._log: IO[bytes] | None = None
 
     def estimate(self, images_rgb: Sequence[np.ndarray]) -> list[FoundPeople]:
-        """Find the people of some pictures.
+        """Find the people of some images.
 
         Args:
             images_rgb: (H, W, 3) uint8 RGB each, sizes may differ.
 
         Returns:
-            For every picture its people, most certain first.
+            For every image its people, most certain first.
 
         Raises:
             WorkerError: the worker fails; the end of what it wrote is in the message.

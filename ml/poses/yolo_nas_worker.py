@@ -1,7 +1,7 @@
-"""Runs in the environment of super-gradients: reads pictures, writes the people found in them.
+"""Runs in the environment of super-gradients: reads images, writes the people found in them.
 
-Imports nothing of this project. Input, for each picture: a line of JSON with `height` and `width`,
-then height x width x 3 bytes of RGB. Output: first the line {"ready": true}, then for each picture
+Imports nothing of this project. Input, for each image: a line of JSON with `height` and `width`,
+then height x width x 3 bytes of RGB. Output: first the line {"ready": true}, then for each image
 a line with `keypoints` (P x 17 x 3: x px, y px, confidence) and `scores` (P).
 """
 
@@ -117,7 +117,7 @@ def suppress(dets: Any, scores: Any, iou_threshold: float) -> Any:
 
 
 def read_image(stream: BinaryIO) -> "np.ndarray | None":
-    """The next picture.
+    """The next image.
 
     Args:
         stream: the input.
@@ -126,7 +126,7 @@ def read_image(stream: BinaryIO) -> "np.ndarray | None":
         (H, W, 3) uint8 RGB, or None at the end.
 
     Raises:
-        EOFError: the input ends within a picture.
+        EOFError: the input ends within an image.
     """
     line = stream.readline()
     if not line:
@@ -135,12 +135,12 @@ def read_image(stream: BinaryIO) -> "np.ndarray | None":
     shape = (int(header["height"]), int(header["width"]), 3)
     data = stream.read(int(np.prod(shape)))
     if len(data) != np.prod(shape):
-        raise EOFError(f"picture: expected {np.prod(shape)} bytes, got {len(data)}")
+        raise EOFError(f"image: expected {np.prod(shape)} bytes, got {len(data)}")
     return np.frombuffer(data, np.uint8).reshape(shape)
 
 
 def find_people(model: Any, image: np.ndarray, threshold: float) -> "dict[str, Any]":
-    """People of one picture, most certain first.
+    """People of one image, most certain first.
 
     Args:
         model: from `load`.

@@ -67,9 +67,9 @@ _ASSETS = (
     ),
     RegisteredAsset("flame-2023-open", "CC-BY-4.0 with use bans", "https://flame.is.tue.mpg.de"),
     RegisteredAsset("gnm-head-3", "Apache-2.0", "https://github.com/google"),
-    # Sources of poses and captions. Of their pictures nothing but keypoints and words is kept.
-    RegisteredAsset("own-pictures", "brought by the user, who has the right to use them"),
-    _research("laion-face", "links under CC-BY-4.0; pictures are their owners'",
+    # Sources of poses and captions. Of their images nothing but keypoints and words is kept.
+    RegisteredAsset("own-images", "brought by the user, who has the right to use them"),
+    _research("laion-face", "links under CC-BY-4.0; images are their owners'",
               "https://github.com/FacePerceiver/LAION-Face"),
     # Pose and person detectors.
     _research("yolo-nas-pose", "YOLO-NAS licence, non-commercial",

@@ -12,7 +12,7 @@ Scalar = int | float | str | bool
 
 @dataclass(frozen=True)
 class StageReport:
-    """Counts, facts, tables and pictures of a finished stage or shard.
+    """Counts, facts, tables and images of a finished stage or shard.
 
     Attributes:
         num_in: samples the stage was given.
@@ -22,7 +22,7 @@ class StageReport:
         timings: name -> seconds; shown, but never stored in the data folder, as they differ from
             run to run.
         tables: small tables worth showing.
-        pictures: name -> path of a JPEG or PNG file.
+        images: name -> path of a JPEG or PNG file.
     """
 
     num_in: int
@@ -31,7 +31,7 @@ class StageReport:
     metadata: dict[str, Scalar] = field(default_factory=dict)
     timings: dict[str, float] = field(default_factory=dict)
     tables: dict[str, pd.DataFrame] = field(default_factory=dict)
-    pictures: dict[str, Path] = field(default_factory=dict)
+    images: dict[str, Path] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.num_in != self.num_out + self.num_excluded:

@@ -1,4 +1,4 @@
-"""COCO detection files of the dataset, written picture by picture; parameters in a table beside."""
+"""COCO detection files of the dataset, written image by image; parameters in a table beside."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def write_coco_export(items: Iterable[DatasetItem], root: Path) -> int:
         root: new folder.
 
     Returns:
-        Number of pictures written.
+        Number of images written.
     """
     count = 0
     with ExitStack() as stack:

@@ -63,7 +63,7 @@ def export_dataset(ws: Workspace, request: ExportRequest) -> StageReport:
         request: what to write where.
 
     Returns:
-        Counts of pictures.
+        Counts of images.
 
     Raises:
         LicenceError: a parent forbids it; it is named.

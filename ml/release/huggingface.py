@@ -1,6 +1,6 @@
 """Parquet files that Hugging Face's `datasets` loads as they lie, with the card beside them.
 
-Nothing of that library is needed to write them: a picture is a struct of bytes and path, and the
+Nothing of that library is needed to write them: an image is a struct of bytes and path, and the
 schema's metadata says so in the library's own words.
 """
 
@@ -22,7 +22,7 @@ from ml.release.source import DatasetItem
 
 IMAGES_PER_FILE = 5000
 ROWS_PER_GROUP = 100
-"""Pictures are large: small row groups let readers start without the whole file."""
+"""Images are large: small row groups let readers start without the whole file."""
 
 _SCHEMA = pa.schema(
     [
@@ -68,10 +68,10 @@ def write_huggingface(
     Args:
         items: the samples, streamed.
         root: new folder; `export` puts the card into it as README.md.
-        images_per_file: pictures in a file.
+        images_per_file: images in a file.
 
     Returns:
-        Number of pictures written.
+        Number of images written.
     """
     count = 0
     with ExitStack() as stack:
@@ -118,7 +118,7 @@ class _SplitFiles:
             path = self._folder / f"{self._split}-{number:05d}.parquet"
             temporary = self._open.enter_context(atomic_write(path))
             self._writer = self._open.enter_context(
-                # Pictures are compressed already.
+                # Images are compressed already.
                 pq.ParquetWriter(temporary, self._schema, compression="none")
             )
         self._rows.append(_row(item))

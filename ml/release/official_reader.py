@@ -46,12 +46,12 @@ NUM_VAL_SPLITS = 2
 
 @dataclass(frozen=True)
 class OfficialSample:
-    """A picture of the release and its heads.
+    """An image of the release and its heads.
 
     Attributes:
-        sample_id: the picture's name without suffix.
+        sample_id: the image's name without suffix.
         split_name: such as `split_00007`.
-        jpeg: the encoded picture.
+        jpeg: the encoded image.
         image_rgb: (H, W, 3) uint8.
         labels: heads, image frame.
         stability: from `metrics.json`; None when it has none.
@@ -122,7 +122,7 @@ def comparable(name: str) -> str:
     """What a name is compared by: file systems and archives differ in case and in Unicode's forms.
 
     Args:
-        name: a picture's name without suffix.
+        name: an image's name without suffix.
 
     Returns:
         Its composed form without case.
@@ -131,14 +131,14 @@ def comparable(name: str) -> str:
 
 
 def pair_files(folder: Path, exclusions: Exclusions) -> list[tuple[str, Path, Path]]:
-    """Pictures and annotations that belong together beyond doubt; all others are excluded.
+    """Images and annotations that belong together beyond doubt; all others are excluded.
 
     Args:
         folder: `split_00007`; a folder that is missing in it counts as empty.
         exclusions: receives listed, unpaired and ambiguous files.
 
     Returns:
-        Name, picture and annotation, in order of the names.
+        Name, image and annotation, in order of the names.
 
     Raises:
         NotARelease: `files.txt` is no text.
@@ -148,27 +148,27 @@ def pair_files(folder: Path, exclusions: Exclusions) -> list[tuple[str, Path, Pa
     annotations = _by_name(folder / "annotations", "*.npz")
     split, pairs = name_of_split(folder), []
     for key in sorted(images.keys() | annotations.keys()):
-        pictures, labels = images.get(key, []), annotations.get(key, [])
-        if not pictures:
+        images, labels = images.get(key, []), annotations.get(key, [])
+        if not images:
             for path in labels:
                 where = f"{split}/annotations/{path.name}"
-                exclusions.add(path.stem, reasons.NO_IMAGE, f"{where} has no picture")
+                exclusions.add(path.stem, reasons.NO_IMAGE, f"{where} has no image")
             continue
-        where = f"{split}/{' and '.join(path.name for path in pictures)}"
+        where = f"{split}/{' and '.join(path.name for path in images)}"
         if key in listed:
             reason, detail = reasons.EXCLUSION_LIST, f"{where} stands in {EXCLUSIONS_NAME}"
-        elif len(pictures) > 1 or len(labels) > 1:
+        elif len(images) > 1 or len(labels) > 1:
             also = f"; annotations {' and '.join(path.name for path in labels) or 'none'}"
             reason, detail = reasons.SHARED_NAME, f"{where} have one name{also}"
-        elif "." in pictures[0].stem:
+        elif "." in images[0].stem:
             reason, detail = reasons.BAD_NAME, f"{where}: a name with a dot is no sample id"
         elif not labels:
-            missing = f"annotations/{pictures[0].stem}.npz"
+            missing = f"annotations/{images[0].stem}.npz"
             reason, detail = reasons.NO_ANNOTATION, f"{where} has no {missing}"
         else:
-            pairs.append((pictures[0].stem, pictures[0], labels[0]))
+            pairs.append((images[0].stem, images[0], labels[0]))
             continue
-        for path in pictures:
+        for path in images:
             exclusions.add(path.stem, reason, detail)
     return pairs
 
@@ -244,7 +244,7 @@ def read_exclusion_list(folder: Path) -> frozenset[str]:
         folder: the split.
 
     Returns:
-        Names of removed pictures.
+        Names of removed images.
 
     Raises:
         NotARelease: the file is no text.
@@ -255,7 +255,7 @@ def read_exclusion_list(folder: Path) -> frozenset[str]:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except UnicodeDecodeError as error:
-        # Ignoring the list would bring removed pictures back.
+        # Ignoring the list would bring removed images back.
         raise NotARelease(f"{path}: not a list of names: {error}") from error
     return frozenset(PurePosixPath(line.strip()).stem for line in lines if line.strip())
 
@@ -265,7 +265,7 @@ class OfficialSamples(HeadSamples):
 
     @staticmethod
     def open(root: Path, split: str, project: Project | None = None) -> OfficialSamples:
-        """List the pictures of our train or val split.
+        """List the images of our train or val split.
 
         Args:
             root: the unpacked release.
@@ -273,7 +273,7 @@ class OfficialSamples(HeadSamples):
             project: head model's projection, to bound rotated boxes tightly.
 
         Returns:
-            Pictures that have an annotation and stand in no exclusion list.
+            Images that have an annotation and stand in no exclusion list.
 
         Raises:
             NotARelease: it has no such split.
@@ -289,7 +289,7 @@ class OfficialSamples(HeadSamples):
                 ids.append(name)
                 paths.append(path)
         if not ids:
-            raise NotARelease(f"{root}: no labelled picture of split {split}")
+            raise NotARelease(f"{root}: no labelled image of split {split}")
         labels = LazyLabels(dict(zip(ids, paths, strict=True)), project)
         return OfficialSamples(ids, paths, labels)
 
@@ -335,7 +335,7 @@ class LazyLabels(Mapping[str, HeadLabels]):
     """Labels read from their files when asked for.
 
     Attributes:
-        images: sample id -> its picture; the annotation is in the folder beside.
+        images: sample id -> its image; the annotation is in the folder beside.
         project: see `OfficialSamples.open`.
     """
 
@@ -374,7 +374,7 @@ def head_labels(labels: ImageLabels, project: Project | None = None) -> HeadLabe
 
 
 def _stabilities(folder: Path) -> dict[str, float]:
-    """Stability by picture; a damaged `metrics.json` costs nothing but these figures."""
+    """Stability by image; a damaged `metrics.json` costs nothing but these figures."""
     path = folder / METRICS_NAME
     if not path.is_file():
         return {}
@@ -389,7 +389,7 @@ def _stabilities(folder: Path) -> dict[str, float]:
 def _parse_metrics(text: str) -> Mapping[str, float]:
     rows = json.loads(text)
     if isinstance(rows, dict):
-        # One record a picture, or one column a key: both are called "metrics" in the wild.
+        # One record an image, or one column a key: both are called "metrics" in the wild.
         names = rows["filename"]
         rows = [
             {"filename": name, "stability_metric": value}

@@ -59,14 +59,14 @@ class OfficialWriter:
 
         Args:
             root: new folder.
-            images_per_split: pictures in a split folder; all that are left go to the last of val.
+            images_per_split: images in a split folder; all that are left go to the last of val.
         """
         self._root, self._size = root, images_per_split
         self._next = {"train": NUM_VAL_SPLITS, "val": 0, "test": 0}
         self._open: dict[str, _Split] = {}
 
     def add(self, item: DatasetItem) -> None:
-        """Write one picture and its annotation.
+        """Write one image and its annotation.
 
         Args:
             item: the sample.
@@ -123,7 +123,7 @@ class _Split:
         self.count += 1
 
     def close(self) -> None:
-        # Removed pictures are not written, so nobody has to be told to skip them.
+        # Removed images are not written, so nobody has to be told to skip them.
         write_text(self._temporary / "files.txt", "")
         write_json(self._temporary / "metrics.json", self._metrics)
         remove(self._folder)
@@ -138,10 +138,10 @@ def write_official(
     Args:
         items: the samples.
         root: new folder.
-        images_per_split: pictures in a split folder.
+        images_per_split: images in a split folder.
 
     Returns:
-        Number of pictures written.
+        Number of images written.
     """
     writer = OfficialWriter(root, images_per_split)
     count = 0
@@ -168,10 +168,10 @@ def import_official(
             FLAME release would be meaningless.
 
     Returns:
-        Counts of pictures.
+        Counts of images.
 
     Raises:
-        NotARelease: there is no usable picture in it.
+        NotARelease: there is no usable image in it.
     """
     exclusions = Exclusions("import_official", root / "data" / "import_official.csv")
     remove(root / "data" / "import_official.csv")
@@ -212,7 +212,7 @@ def import_official(
             )
             counts.append(len(shard.images))
         if not sum(counts):
-            raise NotARelease(f"{source}: no usable picture among {len(exclusions)}")
+            raise NotARelease(f"{source}: no usable image among {len(exclusions)}")
     exclusions.write(workspace, "import")
     return StageReport(
         num_in=sum(counts) + len(exclusions),

@@ -1,4 +1,4 @@
-"""Our filtered dataset as a stream of samples: pictures as encoded, heads beside them."""
+"""Our filtered dataset as a stream of samples: images as encoded, heads beside them."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ STAGE = "filtered_dataset"
 
 @dataclass(frozen=True)
 class DatasetItem:
-    """A picture of the dataset and its heads.
+    """An image of the dataset and its heads.
 
     Attributes:
         sample_id: the image's id.
@@ -40,12 +40,12 @@ class DatasetItem:
         shard: the tar shard it comes from.
         width: px.
         height: px.
-        jpeg: the encoded picture, as generated.
+        jpeg: the encoded image, as generated.
         boxes_xyxy: (N, 4) float32, px.
         scores: (N,) float32, the detector's.
         flame: (N, 413) float32, image frame, px; zeros where not valid.
         flame_valid: (N,) bool; False for heads too small to be labelled.
-        prompt: what the picture was made from; empty when unknown.
+        prompt: what the image was made from; empty when unknown.
         stability: mean best IoU with the mirrored detections; None when not measured.
     """
 
@@ -69,9 +69,9 @@ class DatasetItem:
 def iter_dataset(
     ws: Workspace, exclusions: Exclusions, splits: Sequence[str] = ("train", "val", "test")
 ) -> Iterator[DatasetItem]:
-    """Stream the kept images in order; memory holds one shard's tables and one picture.
+    """Stream the kept images in order; memory holds one shard's tables and one image.
 
-    A picture that is missing, cut or not the one the images table names becomes an exclusion.
+    An image that is missing, cut or not the one the images table names becomes an exclusion.
 
     Args:
         ws: the workspace; reads `filtered_dataset`, `images` and, where there are any, `captions`.
@@ -106,7 +106,7 @@ def iter_dataset(
                     )
                     continue
                 try:
-                    jpeg = _checked_picture(reader, sample_id, images)
+                    jpeg = _checked_image(reader, sample_id, images)
                 except DamagedSample as error:
                     exclusions.add(sample_id, reasons.DAMAGED_IMAGE, str(error))
                     continue
@@ -156,8 +156,8 @@ def head_arrays(
     return boxes, rows["score"].to_numpy(dtype=np.float32), flame, valid
 
 
-def _checked_picture(reader: ShardReader, sample_id: str, images: pd.DataFrame) -> bytes:
-    """The encoded picture, compared with the images table."""
+def _checked_image(reader: ShardReader, sample_id: str, images: pd.DataFrame) -> bytes:
+    """The encoded image, compared with the images table."""
     if sample_id not in images.index:
         raise DamagedSample(reader.path, sample_id, "not in the images table")
     jpeg = reader.read(sample_id)

@@ -25,10 +25,10 @@ def write_webdataset(
     Args:
         items: the samples, streamed.
         root: new folder.
-        images_per_shard: pictures in a tar.
+        images_per_shard: images in a tar.
 
     Returns:
-        Number of pictures written.
+        Number of images written.
     """
     count = 0
     with ExitStack() as stack:

@@ -38,7 +38,7 @@ class AnnotationQualityConfig(StageConfig):
     """Which true heads the annotator is not asked for."""
     resamples: Count = 500
     """Bootstrap draws of the images."""
-    num_pictures: Count = 12
+    num_images: Count = 12
     """Worst pseudo-labels to show."""
 
 
@@ -52,8 +52,8 @@ def run(ws: Workspace, config: AnnotationQualityConfig) -> StageReport:
         config: limits and sizes.
 
     Returns:
-        Counts of test images, figures with intervals, and a picture of the worst labels; nothing
-        where the pictures have no exact truth.
+        Counts of test images, figures with intervals, and an image of the worst labels; nothing
+        where the images have no exact truth.
     """
     prepare_torch(ws, STAGE)
     out = ws.stage_dir(STAGE)
@@ -78,11 +78,11 @@ def run(ws: Workspace, config: AnnotationQualityConfig) -> StageReport:
     metrics["small_share"] = float(small.mean()) if len(small) else float("nan")
     write_json(out / "metrics.json", nullable(metrics))
     exclusions.write(ws, STAGE)
-    picture = out / "pictures" / "worst.jpg"
+    image = out / "images" / "worst.jpg"
     worst = labelled.pairs.sort_values("nme_bbox", ascending=False)["image"].unique()
-    shown = worst[: config.num_pictures]
+    shown = worst[: config.num_images]
     write_bytes(
-        picture,
+        image,
         encode_jpeg(
             contact_sheet(
                 [draw_heads(samples[i].image_rgb, heads[i], geometry) for i in shown], 6, 220
@@ -96,15 +96,15 @@ def run(ws: Workspace, config: AnnotationQualityConfig) -> StageReport:
         num_excluded=len(exclusions),
         metadata={k: round(v, 4) for k, v in metrics.items() if np.isfinite(v)},
         tables=groups,
-        pictures={"worst": picture},
+        images={"worst": image},
     )
 
 
 def _without_truth(ws: Workspace) -> StageReport:
-    """Record that the generator's pictures have no truth to compare with."""
+    """Record that the generator's images have no truth to compare with."""
     write_json(ws.stage_dir(STAGE) / "metrics.json", {})
     Exclusions(STAGE).write(ws, STAGE)
-    why = "none: the pictures' generator does not know their heads exactly"
+    why = "none: the images' generator does not know their heads exactly"
     return StageReport(num_in=0, num_out=0, metadata={"truth": why})
 
 

@@ -197,14 +197,14 @@ def annotate_shard(
     seen = _images_table(found)
     write_table(ws.table_path(STAGE, f"{shard}.images"), seen, ANNOTATED_IMAGES)
     exclusions.write(ws, shard)
-    picture = ws.stage_dir(STAGE) / "pictures" / f"{shard}.jpg"
-    write_bytes(picture, encode_jpeg(contact_sheet(previews, columns=4, cell_px=256)))
+    sheet = ws.stage_dir(STAGE) / "images" / f"{shard}.jpg"
+    write_bytes(sheet, encode_jpeg(contact_sheet(previews, columns=4, cell_px=256)))
     return StageReport(
         num_in=len(images),
         num_out=len(found),
         num_excluded=exclusions.num_samples,
         metadata=_metadata(table, len(found), annotator),
-        pictures={shard: picture},
+        images={shard: sheet},
     )
 
 

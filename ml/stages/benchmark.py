@@ -51,7 +51,7 @@ class BenchmarkConfig(StageConfig):
     """Images predicted at once."""
     resamples: Count = 500
     """Bootstrap draws of the images."""
-    num_pictures: Count = 12
+    num_images: Count = 12
     """Successes and failures to show, each."""
 
 
@@ -63,7 +63,7 @@ def run(ws: Workspace, config: BenchmarkConfig) -> StageReport:
         config: limits and sizes.
 
     Returns:
-        Counts of test images, the results table, and pictures of successes and failures.
+        Counts of test images, the results table, and images of successes and failures.
     """
     prepare_torch(ws, STAGE)
     out = ws.stage_dir(STAGE)
@@ -87,13 +87,13 @@ def run(ws: Workspace, config: BenchmarkConfig) -> StageReport:
     }
     figures = {title: _figures(ws, e, config.resamples) for title, e in evaluations.items()}
     model = evaluations[next(iter(MODELS.values()))]
-    pictures = _pictures(out, samples, first, model, geometry, config)
+    sheets = _images(out, samples, first, model, geometry, config)
     reports = write_report(
         out,
         figures,
         group_table(model.pairs),
         _label_quality(ws),
-        pictures,
+        sheets,
         {
             "protocol": PROTOCOL,
             "num_images": len(samples),
@@ -115,7 +115,7 @@ def run(ws: Workspace, config: BenchmarkConfig) -> StageReport:
             **{f"{_key(t)}/{n}": round(figures[t][n], 4) for t in figures for n in _HEADLINES},
         },
         tables={"results": table.reset_index(names="metric")},
-        pictures=pictures,
+        images=sheets,
     )
 
 
@@ -161,7 +161,7 @@ def _figures(ws: Workspace, evaluation: Evaluation, resamples: int) -> dict[str,
     return figures
 
 
-def _pictures(
+def _images(
     out: Path,
     samples: list[EvaluationSample],
     heads: list[Heads],
@@ -176,10 +176,10 @@ def _pictures(
     worst = pd.Series(evaluation.num_missed * 100.0)
     worst = worst.add(by_image, fill_value=0.0).sort_values(ascending=False)
     chosen = {
-        "Successes": good[: config.num_pictures],
-        "Failures: missed heads and largest errors": list(worst.index[: config.num_pictures]),
+        "Successes": good[: config.num_images],
+        "Failures: missed heads and largest errors": list(worst.index[: config.num_images]),
     }
-    pictures = {}
+    sheets = {}
     for title, images in chosen.items():
         if not images:
             continue
@@ -187,10 +187,10 @@ def _pictures(
         for i in images:
             shown = heads[i][heads[i].scores >= config.operating_score]
             cells.append(draw_heads(samples[i].image_rgb, shown, geometry, ("mesh", "box", "pose")))
-        path = out / "pictures" / f"{title.split(':')[0].lower()}.jpg"
+        path = out / "images" / f"{title.split(':')[0].lower()}.jpg"
         write_bytes(path, encode_jpeg(contact_sheet(cells, 4, 256)))
-        pictures[title] = path
-    return pictures
+        sheets[title] = path
+    return sheets
 
 
 def _label_quality(ws: Workspace) -> Mapping[str, str]:

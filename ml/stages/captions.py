@@ -1,4 +1,4 @@
-"""Stage `captions`: what each picture of a shard shows, and its prompt."""
+"""Stage `captions`: what each image of a shard shows, and its prompt."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ class _Work:
 
 
 def sample_ids(pose_id: str, variants: int) -> list[str]:
-    """Ids of the pictures made of a pose.
+    """Ids of the images made of a pose.
 
     Args:
         pose_id: Such as `pose-00003-00012`.
-        variants: Pictures per pose.
+        variants: Images per pose.
 
     Returns:
         `image-00003-00012`, further ones with `-v1`, `-v2`, ...
@@ -172,7 +172,7 @@ def _caption_sample(
     detector: NameDetector,
     work: _Work,
 ) -> None:
-    """Captions one picture; appends its row or its exclusion to `work`."""
+    """Captions one image; appends its row or its exclusion to `work`."""
     rng = sample_rng(ws.seed, STAGE, sample_id)
     try:
         draft = captioner.draft(pose, rng)

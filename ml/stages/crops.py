@@ -65,8 +65,8 @@ def run_shard(ws: Workspace, config: CropsConfig, shard: str) -> StageReport:
             if head is None:
                 continue
             row = _row(ws, config, shard, crop_id, head)
-            picture = encode_jpeg(head.image_rgb, config.jpeg_quality)
-            writer.add(crop_id, {"jpg": picture, "json": {"seed": row["seed"]}})
+            image = encode_jpeg(head.image_rgb, config.jpeg_quality)
+            writer.add(crop_id, {"jpg": image, "json": {"seed": row["seed"]}})
             rows.append(row)
             if len(previews) < config.preview_crops:
                 previews.append(head.image_rgb)
@@ -74,8 +74,8 @@ def run_shard(ws: Workspace, config: CropsConfig, shard: str) -> StageReport:
     table = pd.DataFrame(rows) if rows else empty_table(CROPS)
     write_table(ws.table_path(STAGE, shard), table, CROPS)
     exclusions.write(ws, shard)
-    picture_path = ws.stage_dir(STAGE) / "pictures" / f"{shard}.jpg"
-    write_bytes(picture_path, encode_jpeg(contact_sheet(previews, columns=6, cell_px=128)))
+    image_path = ws.stage_dir(STAGE) / "images" / f"{shard}.jpg"
+    write_bytes(image_path, encode_jpeg(contact_sheet(previews, columns=6, cell_px=128)))
     return StageReport(
         num_in=len(crop_ids),
         num_out=len(table),
@@ -84,7 +84,7 @@ def run_shard(ws: Workspace, config: CropsConfig, shard: str) -> StageReport:
             "num_val": int((table["split"] == "val").sum()),
             "mean_visible": round(float(table["visible"].mean()), 3) if len(table) else 0.0,
         },
-        pictures={shard: picture_path},
+        images={shard: image_path},
     )
 
 
@@ -95,10 +95,10 @@ def _render(
     head_model: HeadModel,
     exclusions: Exclusions,
 ) -> SingleHead | None:
-    """Draw a crop's picture; None when it is excluded."""
+    """Draw a crop's image; None when it is excluded."""
     rng = sample_rng(ws.seed, STAGE, crop_id)
     try:
-        head = render_single_head(head_model, config.renderer, rng, config.picture_px)
+        head = render_single_head(head_model, config.renderer, rng, config.image_px)
     except ValueError as error:
         exclusions.add(crop_id, reasons.NOT_DRAWN, str(error))
         return None
@@ -126,8 +126,8 @@ def _row(
         "crop_id": crop_id,
         "split": "val" if stable_fraction(crop_id) < config.val_fraction else "train",
         "shard": shard,
-        "width": config.picture_px,
-        "height": config.picture_px,
+        "width": config.image_px,
+        "height": config.image_px,
         "bbox_xywh": np.concatenate([box[:2], box[2:] - box[:2]]),
         "flame": head.flame,
         "visible": head.visible,

@@ -19,7 +19,7 @@ from ml.box_detection.faces import FaceCheckConfig, build_face_detector
 from ml.dataset.card import CardFacts, write_card
 from ml.dataset.splits import check_no_leak, split_counts
 from ml.dataset.statistics import compute_statistics, plot_statistics, write_statistics
-from ml.filtering.contact_sheets import judged_picture, write_pictures
+from ml.filtering.contact_sheets import judged_image, write_images
 from ml.filtering.identity import IdentityConfig
 from ml.filtering.judge import DetectionLimits, Judge, Judgement, RulesConfig
 from ml.filtering.metrics import drop_table, figures
@@ -72,7 +72,7 @@ class DatasetFacts(StageConfig):
     )
     """Everything the data descends from, by name in the asset register."""
     rendered: bool = True
-    """Whether the pictures are rendered, not made by a diffusion model."""
+    """Whether the images are rendered, not made by a diffusion model."""
 
 
 class FilteredDatasetConfig(StageConfig):
@@ -85,7 +85,7 @@ class FilteredDatasetConfig(StageConfig):
     face_check: FaceCheckConfig = FaceCheckConfig()
     """Rule 3's face detector."""
     safety: SafetyConfig = SafetyConfig()
-    """Which pictures are unsafe; looked at before the rules."""
+    """Which images are unsafe; looked at before the rules."""
     identity: IdentityConfig = IdentityConfig()
     """Whose faces must not appear; looked for before the rules."""
     device: str = "cpu"
@@ -93,7 +93,7 @@ class FilteredDatasetConfig(StageConfig):
     images_per_batch: int = Field(default=50, ge=1, le=10**9)
     """Images decoded and judged together; bounds the memory."""
     preview_images: int = Field(default=24, ge=1, le=10**9)
-    """Images on each picture."""
+    """Images on each image."""
     max_drop_rate: float = Field(default=0.6, ge=0, le=1)
     """The stage fails when a larger share of the images is removed."""
     facts: DatasetFacts = DatasetFacts()
@@ -109,7 +109,7 @@ def run(ws: Workspace, config: FilteredDatasetConfig) -> StageReport:
         config: rules and thresholds.
 
     Returns:
-        Counts of images, drop rates by rule, statistics, and pictures of kept and removed images.
+        Counts of images, drop rates by rule, statistics, and images of kept and removed images.
 
     Raises:
         FileNotFoundError: a stage before this one has not run.
@@ -186,7 +186,7 @@ def filter_dataset(ws: Workspace, config: FilteredDatasetConfig, judge: Judge) -
     statistics, plots = _describe(ws, config, images, heads, verdicts, exclusions)
     metrics = figures(verdicts, kept_heads, num_in, causes)
     write_json(out / "metrics.json", metrics)
-    pictures = _write_pictures(ws, config, verdicts, judgements)
+    sheets = _write_images(ws, config, verdicts, judgements)
     report = StageReport(
         num_in=num_in,
         num_out=len(kept_images),
@@ -200,7 +200,7 @@ def filter_dataset(ws: Workspace, config: FilteredDatasetConfig, judge: Judge) -
             "detector_passes_per_image": 2 if reusable else 3,
         },
         tables={"drops_by_rule": drop_table(verdicts, causes), "statistics": statistics},
-        pictures={**pictures, "statistics": plots["overview"]},
+        images={**sheets, "statistics": plots["overview"]},
     )
     _remove_work(ws)
     return report
@@ -276,9 +276,9 @@ def _judge_shard(
         return judgements, stored["damaged"]
     damaged = Exclusions(STAGE)
     judgements = []
-    for sample_ids, pictures in _batches(ws, shard, images, config.images_per_batch, damaged):
+    for sample_ids, decoded in _batches(ws, shard, images, config.images_per_batch, damaged):
         boxes = None if known is None else [known[sample_id] for sample_id in sample_ids]
-        judgements += judge.judge(sample_ids, pictures, boxes)
+        judgements += judge.judge(sample_ids, decoded, boxes)
     write_json(
         path,
         {
@@ -300,14 +300,14 @@ def _batches(
     """Decoded images of a shard; what cannot be read is noted."""
     with ShardReader(ws.stage_dir("images") / f"{shard}.tar") as reader:
         for start in range(0, len(images), batch_size):
-            sample_ids, pictures = [], []
+            sample_ids, decoded = [], []
             for sample_id in images["sample_id"].iloc[start : start + batch_size]:
                 pixels = read_image(reader, sample_id, damaged)
                 if pixels is not None:
-                    pictures.append(pixels)
+                    decoded.append(pixels)
                     sample_ids.append(str(sample_id))
             if sample_ids:
-                yield sample_ids, pictures
+                yield sample_ids, decoded
 
 
 def _verdicts(images: pd.DataFrame, judgements: Mapping[str, Judgement]) -> pd.DataFrame:
@@ -397,7 +397,7 @@ def _label_quality(ws: Workspace) -> dict[str, float]:
     return {name: round(metrics[name], 3) for name in names if metrics.get(name) is not None}
 
 
-def _write_pictures(
+def _write_images(
     ws: Workspace,
     config: FilteredDatasetConfig,
     verdicts: pd.DataFrame,
@@ -417,8 +417,8 @@ def _write_pictures(
             for sample_id in sorted(wanted):
                 if shard_of[sample_id] == shard:
                     image = decode_image(reader.read(sample_id, "jpg"))
-                    drawn[sample_id] = judged_picture(image, judgements[sample_id])
-    return write_pictures(ws.stage_dir(STAGE) / "pictures", sheets, drawn, judgements)
+                    drawn[sample_id] = judged_image(image, judgements[sample_id])
+    return write_images(ws.stage_dir(STAGE) / "images", sheets, drawn, judgements)
 
 
 def _remove_work(ws: Workspace) -> None:

@@ -64,7 +64,7 @@ class FlameRegressorConfig(StageConfig):
     batch_size: Count = 64
     """Crops in a batch."""
     preview_crops: Count = 24
-    """Held-out crops on each picture."""
+    """Held-out crops on each image."""
 
 
 def run(ws: Workspace, config: FlameRegressorConfig, tracker: Tracker) -> StageReport:
@@ -73,7 +73,7 @@ def run(ws: Workspace, config: FlameRegressorConfig, tracker: Tracker) -> StageR
     Args:
         ws: the workspace.
         config: network, data and training.
-        tracker: receives parameters, curves, metrics and pictures.
+        tracker: receives parameters, curves, metrics and images.
 
     Returns:
         Counts of crops, and the measures on the held-out ones.
@@ -106,8 +106,8 @@ def run(ws: Workspace, config: FlameRegressorConfig, tracker: Tracker) -> StageR
     write_json(folder / "metrics.json", metrics)
     write_history(folder / "history.csv", result.history)
     write_table(folder / "exclusions.parquet", exclusions.to_frame(), EXCLUSIONS)
-    pictures = _write_pictures(folder, batch, predicted, errors, geometry, config.preview_crops)
-    _report(tracker, metrics, pictures)
+    images = _write_images(folder, batch, predicted, errors, geometry, config.preview_crops)
+    _report(tracker, metrics, images)
     finish_work(ws, STAGE)
     num_used = len(train) + len(val)
     return StageReport(
@@ -116,7 +116,7 @@ def run(ws: Workspace, config: FlameRegressorConfig, tracker: Tracker) -> StageR
         num_excluded=len(exclusions),
         metadata={**metrics, "sha256": sha256},
         tables={"history": result.history},
-        pictures=pictures,
+        images=images,
     )
 
 
@@ -126,7 +126,7 @@ def held_out_batch(
     """All held-out crops, cut as the annotation stage cuts them.
 
     Args:
-        val: the held-out pictures.
+        val: the held-out images.
         architecture: size and margin of the crops.
         head_model: the head model of the parameters.
         seed: the run's seed.
@@ -151,7 +151,7 @@ def _metrics(errors: CropErrors, num_train: int) -> dict[str, float]:
     }
 
 
-def _write_pictures(
+def _write_images(
     folder: Path,
     batch: CropBatch,
     predicted: NDArray[np.float32],
@@ -164,7 +164,7 @@ def _write_pictures(
         "held_out": np.arange(min(num_crops, len(predicted))),
         "worst": np.argsort(-errors.rotation_deg, kind="stable")[:num_crops],
     }
-    pictures = {}
+    images = {}
     for name, indices in choices.items():
         drawn = [
             draw_meshes(
@@ -177,15 +177,15 @@ def _write_pictures(
         labels = [
             f"{errors.rotation_deg[i]:.0f} deg  {100 * errors.nme_bbox[i]:.1f} %" for i in indices
         ]
-        pictures[name] = folder / "pictures" / f"{name}.jpg"
-        write_bytes(pictures[name], encode_jpeg(contact_sheet(drawn, 6, 192, labels)))
-    return pictures
+        images[name] = folder / "images" / f"{name}.jpg"
+        write_bytes(images[name], encode_jpeg(contact_sheet(drawn, 6, 192, labels)))
+    return images
 
 
-def _report(tracker: Tracker, metrics: dict[str, float], pictures: dict[str, Path]) -> None:
+def _report(tracker: Tracker, metrics: dict[str, float], images: dict[str, Path]) -> None:
     tracker.log_metrics(metrics)
-    for name, path in pictures.items():
-        tracker.log_image(path, f"pictures/{name}")
+    for name, path in images.items():
+        tracker.log_image(path, f"images/{name}")
     logger.info(
         "%s: rotation error %.1f deg (always frontal %.1f), NME %.1f %% on %d held-out crops",
         STAGE,

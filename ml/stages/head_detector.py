@@ -132,7 +132,7 @@ def run(ws: Workspace, config: HeadDetectorConfig, tracker: Tracker) -> StageRep
     Args:
         ws: the workspace; reads `labels` and `images`, writes `data/head_detector`.
         config: sizes, optimiser, loop.
-        tracker: receives parameters, curves, metrics and pictures.
+        tracker: receives parameters, curves, metrics and images.
 
     Returns:
         Counts of labelled images, metrics and the prediction grid.
@@ -159,12 +159,12 @@ def run(ws: Workspace, config: HeadDetectorConfig, tracker: Tracker) -> StageRep
     found = detector.detect(val.images)
     metrics = _measure(config, detector, train, val, found)
     write_json(out / "metrics.json", metrics)
-    picture = out / "pictures" / "predictions.jpg"
-    write_bytes(picture, encode_jpeg(prediction_grid(val, found, config)))
+    image = out / "images" / "predictions.jpg"
+    write_bytes(image, encode_jpeg(prediction_grid(val, found, config)))
     tracker.log_metrics(metrics)
-    tracker.log_image(picture, "predictions/held-out")
+    tracker.log_image(image, "predictions/held-out")
     finish_work(ws, STAGE)
-    return _report(num_images, len(exclusions), config, metrics, result, picture, detector)
+    return _report(num_images, len(exclusions), config, metrics, result, image, detector)
 
 
 def _train(
@@ -247,12 +247,12 @@ def _measure(
 def prediction_grid(
     samples: LabelledImages, found: Sequence[tuple[Boxes, Scores]], config: HeadDetectorConfig
 ) -> np.ndarray:
-    """Held-out pictures with labels (green, ignored ones grey) and predictions (orange).
+    """Held-out images with labels (green, ignored ones grey) and predictions (orange).
 
     Args:
-        samples: labelled pictures.
-        found: boxes and scores of each picture, image px.
-        config: threshold and number of pictures.
+        samples: labelled images.
+        found: boxes and scores of each image, image px.
+        config: threshold and number of images.
 
     Returns:
         (H, W, 3) uint8 RGB.
@@ -276,7 +276,7 @@ def _report(
     config: HeadDetectorConfig,
     metrics: dict[str, float],
     result: FitResult,
-    picture: Path,
+    image: Path,
     detector: HeadBoxDetector,
 ) -> StageReport:
     table = pd.DataFrame(
@@ -295,7 +295,7 @@ def _report(
         },
         timings={"train_seconds": round(result.seconds, 1)},
         tables={"metrics": table, "history": result.history},
-        pictures={"predictions": picture},
+        images={"predictions": image},
     )
 
 

@@ -61,14 +61,14 @@ class HeadModelConfig(StageConfig):
 
 
 def run(ws: Workspace, config: HeadModelConfig) -> StageReport:
-    """Write head_model.npz, FLAME's pickle of it and pictures.
+    """Write head_model.npz, FLAME's pickle of it and images.
 
     Args:
         ws: where the run keeps its things.
         config: section `head_model`.
 
     Returns:
-        counts, facts, region sizes and pictures. The licensed FLAME file is never copied: with
+        counts, facts, region sizes and images. The licensed FLAME file is never copied: with
         source `flame` no pickle is written.
 
     Raises:
@@ -95,7 +95,7 @@ def run(ws: Workspace, config: HeadModelConfig) -> StageReport:
             "depth_mm": round(float(extent[2]), 1),
         },
         tables={"regions": _region_table(model)},
-        pictures=_pictures(model, folder / "pictures", ws.seed),
+        images=_images(model, folder / "images", ws.seed),
     )
 
 
@@ -122,7 +122,7 @@ def _region_table(model: HeadModel) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _pictures(model: HeadModel, folder: Path, seed: int) -> dict[str, Path]:
+def _images(model: HeadModel, folder: Path, seed: int) -> dict[str, Path]:
     makers = {
         "turntable": lambda: turntable(model),
         "shapes": lambda: random_shapes(model, seed),
@@ -130,7 +130,7 @@ def _pictures(model: HeadModel, folder: Path, seed: int) -> dict[str, Path]:
         "components": lambda: components(model),
     }
     paths = {}
-    for name, make in progress(list(makers.items()), "head model pictures"):
+    for name, make in progress(list(makers.items()), "head model images"):
         paths[name] = folder / f"{name}.png"
         write_bytes(paths[name], encode_png(make()))
     return paths

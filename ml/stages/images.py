@@ -1,4 +1,4 @@
-"""Stage `images`: the pictures of one shard, their table, and the truth in a table of its own.
+"""Stage `images`: the images of one shard, their table, and the truth in a table of its own.
 
 A generator without exact truth leaves the truth table empty.
 """
@@ -54,7 +54,7 @@ class _Work:
 
 
 def run_shard(ws: Workspace, config: ImagesConfig, shard: str) -> StageReport:
-    """Make the pictures of one shard.
+    """Make the images of one shard.
 
     Reads `data/poses`, `data/captions` and `data/head_model`; writes `data/images/<shard>.tar`,
     its IMAGES table, exclusions and preview, and `data/truth/<shard>.parquet`.
@@ -147,7 +147,7 @@ def _keep(
     head_model: HeadModel,
 ) -> None:
     sample_id, pose = request.sample_id, request.pose
-    picture = encode_jpeg(sample.image_rgb, quality)
+    encoded = encode_jpeg(sample.image_rgb, quality)
     record: dict[str, Any] = {
         "sample_id": sample_id,
         "pose_id": pose.pose_id,
@@ -164,7 +164,7 @@ def _keep(
             "negative_prompt": request.negative_prompt,
             "settings": {**settings, **sample.notes},
         }
-    span = writer.add(sample_id, {"jpg": picture, "json": record})["jpg"]
+    span = writer.add(sample_id, {"jpg": encoded, "json": record})["jpg"]
     work.images.append(
         {
             "sample_id": sample_id,
@@ -175,7 +175,7 @@ def _keep(
             "height": pose.height,
             "offset": span.offset,
             "size": span.size,
-            "sha256": hashlib.sha256(picture).hexdigest(),
+            "sha256": hashlib.sha256(encoded).hexdigest(),
             "seed": request.seed,
             "generator": generator.name,
             "num_people": len(pose.people),
@@ -208,17 +208,17 @@ def _finish(ws: Workspace, shard: str, work: _Work, num_in: int) -> StageReport:
     write_table(ws.table_path(STAGE, shard), images, IMAGES)
     write_table(ws.table_path(TRUTH_STAGE, shard), truth, TRUTH)
     work.exclusions.write(ws, shard)
-    folder = ws.stage_dir(STAGE) / "pictures"
-    pictures = {"pictures": folder / f"{shard}.jpg", "pncc": folder / f"{shard}-pncc.jpg"}
-    write_bytes(pictures["pictures"], encode_jpeg(contact_sheet(work.previews, 8, 192), 88))
-    write_bytes(pictures["pncc"], encode_jpeg(contact_sheet(work.conditions, 8, 192), 88))
+    folder = ws.stage_dir(STAGE) / "images"
+    sheets = {"images": folder / f"{shard}.jpg", "pncc": folder / f"{shard}-pncc.jpg"}
+    write_bytes(sheets["images"], encode_jpeg(contact_sheet(work.previews, 8, 192), 88))
+    write_bytes(sheets["pncc"], encode_jpeg(contact_sheet(work.conditions, 8, 192), 88))
     return StageReport(
         num_in=num_in,
         num_out=len(images),
         num_excluded=len(work.exclusions),
         metadata=_facts(images, truth) | _said(work),
         tables={"heads_by_skin_tone": _tone_table(truth)},
-        pictures=pictures,
+        images=sheets,
     )
 
 

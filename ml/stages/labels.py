@@ -1,4 +1,4 @@
-"""Stage `labels`: a sample of pictures with head boxes, as an annotator would hand them back.
+"""Stage `labels`: a sample of images with head boxes, as an annotator would hand them back.
 
 In the demo the renderer's exact truth stands in for the annotator.
 """
@@ -37,7 +37,7 @@ _IGNORED_COLOUR: Final = (170, 170, 170)
 
 
 class LabelsConfig(StageConfig):
-    """Which pictures are labelled, and which heads an annotator would box."""
+    """Which images are labelled, and which heads an annotator would box."""
 
     source: Literal["truth", "file"] = "truth"
     """`truth`: the renderer's truth stands in for the annotator; `file`: what a labelling tool
@@ -48,19 +48,19 @@ class LabelsConfig(StageConfig):
     """Source file: its hash, so that a changed file is seen; `vggheads label-import` writes it
     down. Empty accepts any."""
     num_train: int = Field(400, ge=1, le=10**9)
-    """Labelled pictures of the train split; fewer when the split has fewer."""
+    """Labelled images of the train split; fewer when the split has fewer."""
     num_val: int = Field(80, ge=1, le=10**9)
-    """Labelled pictures of the val split; fewer when the split has fewer."""
+    """Labelled images of the val split; fewer when the split has fewer."""
     min_visible: float = Field(0.2, ge=0, le=1)
     """Heads less visible than this are marked to be ignored."""
     min_inside: float = Field(0.35, ge=0, le=1)
-    """Heads with a smaller share inside the picture are marked to be ignored."""
+    """Heads with a smaller share inside the image are marked to be ignored."""
     min_height_px: float = Field(10.0, ge=0, le=1e6)
     """Boxes lower than this are marked to be ignored, px."""
     preview_images: int = Field(12, ge=1, le=10**9)
-    """Pictures with their boxes in the preview."""
+    """Images with their boxes in the preview."""
     max_drop_rate: float = Field(0.1, ge=0, le=1)
-    """The stage fails when a larger share of the drawn pictures cannot be read."""
+    """The stage fails when a larger share of the drawn images cannot be read."""
 
     @model_validator(mode="after")
     def _file_named(self) -> LabelsConfig:
@@ -71,25 +71,25 @@ class LabelsConfig(StageConfig):
 
 @dataclass
 class _SplitLabels:
-    """Labelled pictures of one split, and the pictures themselves for the preview."""
+    """Labelled images of one split, and the images themselves for the preview."""
 
     images: list[CocoImage]
     boxes: list[CocoBox]
-    pictures_rgb: list[np.ndarray]
+    images_rgb: list[np.ndarray]
 
 
 def run(ws: Workspace, config: LabelsConfig) -> StageReport:
-    """Labels a seeded sample of the train and val pictures.
+    """Labels a seeded sample of the train and val images.
 
     Args:
         ws: The workspace; reads `data/images` and `data/truth`.
-        config: How many pictures, and which heads count.
+        config: How many images, and which heads count.
 
     Returns:
-        Counts of pictures, a table by split, a preview; writes `train.json`, `val.json`.
+        Counts of images, a table by split, a preview; writes `train.json`, `val.json`.
 
     Raises:
-        ValueError: a split has no picture at all, or the file of labels cannot be used.
+        ValueError: a split has no image at all, or the file of labels cannot be used.
         TooManyExcluded: more than `config.max_drop_rate` allows.
     """
     images = read_stage(ws, "images", IMAGES)
@@ -104,7 +104,7 @@ def run(ws: Workspace, config: LabelsConfig) -> StageReport:
         parts[split] = _label_split(ws, config, candidates, wanted, heads, exclusions)
         if not parts[split].images:
             raise ValueError(
-                f"labels: no readable picture of split {split} among {len(candidates)}; make more "
+                f"labels: no readable image of split {split} among {len(candidates)}; make more "
                 f"images, or raise poses.{split}_fraction"
             )
     description = "source: renderer's truth"
@@ -125,11 +125,11 @@ def _run_file(ws: Workspace, config: LabelsConfig, images: pd.DataFrame) -> Stag
         dataset = imported.datasets[split]
         if not dataset.images:
             raise ValueError(f"labels: {config.file} has no usable image of split {split}")
-        pictures = []
+        images_rgb = []
         for image in dataset.images[: config.preview_images]:
             with ShardReader(ws.stage_dir("images") / f"{image.shard}.tar") as reader:
-                pictures.append(decode_image(reader.read(image.sample_id)))
-        parts[split] = _SplitLabels(list(dataset.images), list(dataset.boxes), pictures)
+                images_rgb.append(decode_image(reader.read(image.sample_id)))
+        parts[split] = _SplitLabels(list(dataset.images), list(dataset.boxes), images_rgb)
     return _write(ws, config, images, parts, exclusions, f"source: {Path(config.file).name}")
 
 
@@ -156,7 +156,7 @@ def _write(
         num_excluded=exclusions.num_samples,
         metadata={"num_candidates": int(images["split"].isin(LABEL_SPLITS).sum())},
         tables={"by_split": _split_table(parts)},
-        pictures={"boxes": _write_preview(ws, parts["train"])},
+        images={"boxes": _write_preview(ws, parts["train"])},
     )
 
 
@@ -182,16 +182,16 @@ def draw_order(images: pd.DataFrame, run_seed: int) -> pd.DataFrame:
 def to_coco_boxes(
     rows: pd.DataFrame, image: CocoImage, first_id: int, config: LabelsConfig
 ) -> list[CocoBox]:
-    """Boxes of one picture's heads.
+    """Boxes of one image's heads.
 
     Args:
-        rows: Rows of `TRUTH` of this picture; may be empty.
-        image: The picture.
+        rows: Rows of `TRUTH` of this image; may be empty.
+        image: The image.
         first_id: Id of the first box.
         config: Which heads are ignored.
 
     Returns:
-        Boxes clipped to the picture; a head of which nothing is seen has none.
+        Boxes clipped to the image; a head of which nothing is seen has none.
     """
     boxes: list[CocoBox] = []
     for row in rows.sort_values("head_id").to_dict("records"):
@@ -211,7 +211,7 @@ def to_coco_boxes(
 
 
 def draw_boxes(image_rgb: np.ndarray, boxes: list[CocoBox]) -> np.ndarray:
-    """A copy of a picture with its boxes: green, grey when ignored.
+    """A copy of an image with its boxes: green, grey when ignored.
 
     Args:
         image_rgb: (H, W, 3) uint8 RGB.
@@ -249,8 +249,8 @@ def _label_split(
             sample_id, shard = str(row["sample_id"]), str(row["shard"])
             if shard not in readers:
                 readers[shard] = ShardReader(ws.stage_dir("images") / f"{shard}.tar")
-            picture = read_image(readers[shard], sample_id, exclusions)
-            if picture is None or not _has_size(picture, row, exclusions):
+            image_rgb = read_image(readers[shard], sample_id, exclusions)
+            if image_rgb is None or not _has_size(image_rgb, row, exclusions):
                 continue
             image = CocoImage(
                 image_id=len(part.images) + 1,
@@ -263,17 +263,17 @@ def _label_split(
             rows = heads.get(image.sample_id, no_heads)
             part.images.append(image)
             part.boxes += to_coco_boxes(rows, image, len(part.boxes) + 1, config)
-            if len(part.pictures_rgb) < config.preview_images:
-                part.pictures_rgb.append(picture)
+            if len(part.images_rgb) < config.preview_images:
+                part.images_rgb.append(image_rgb)
     finally:
         for reader in readers.values():
             reader.close()
     return part
 
 
-def _has_size(picture: np.ndarray, row: dict[Any, Any], exclusions: Exclusions) -> bool:
-    """Compare a picture's size with its row of the images table; exclude it when they differ."""
-    height, width = picture.shape[:2]
+def _has_size(image_rgb: np.ndarray, row: dict[Any, Any], exclusions: Exclusions) -> bool:
+    """Compare an image's size with its row of the images table; exclude it when they differ."""
+    height, width = image_rgb.shape[:2]
     if (height, width) == (row["height"], row["width"]):
         return True
     detail = (
@@ -285,12 +285,12 @@ def _has_size(picture: np.ndarray, row: dict[Any, Any], exclusions: Exclusions) 
 
 
 def _write_preview(ws: Workspace, part: _SplitLabels) -> Path:
-    """Contact sheet of labelled pictures."""
+    """Contact sheet of labelled images."""
     cells = []
-    for image, picture in zip(part.images, part.pictures_rgb, strict=False):
+    for image, image_rgb in zip(part.images, part.images_rgb, strict=False):
         boxes = [box for box in part.boxes if box.image_id == image.image_id]
-        cells.append(draw_boxes(picture, boxes))
-    path = ws.stage_dir(STAGE) / "pictures" / "boxes.jpg"
+        cells.append(draw_boxes(image_rgb, boxes))
+    path = ws.stage_dir(STAGE) / "images" / "boxes.jpg"
     write_bytes(path, encode_jpeg(contact_sheet(cells, 4, _PREVIEW_CELL_PX)))
     return path
 

@@ -1,4 +1,4 @@
-"""Stage `poses`: the skeletons of one shard's pictures."""
+"""Stage `poses`: the skeletons of one shard's images."""
 
 from __future__ import annotations
 
@@ -47,11 +47,11 @@ def run_shard(ws: Workspace, config: PosesConfig, shard: str) -> StageReport:
 
     Args:
         ws: The workspace.
-        config: Where poses come from and what the pictures look like.
+        config: Where poses come from and what the images look like.
         shard: Name of the shard.
 
     Returns:
-        Counts, a table of people per picture, facts of sizes and angles, the preview picture.
+        Counts, a table of people per image, facts of sizes and angles, the preview image.
 
     Raises:
         ValueError: there is no such source.
@@ -69,8 +69,8 @@ def run_shard(ws: Workspace, config: PosesConfig, shard: str) -> StageReport:
     table = pd.concat(frames, ignore_index=True) if frames else empty_table(POSES)
     write_table(ws.table_path(STAGE, shard), table, POSES)
     exclusions.write(ws, shard)
-    picture = ws.stage_dir(STAGE) / "pictures" / f"{shard}.jpg"
-    write_bytes(picture, encode_jpeg(preview(samples[: config.preview_poses])))
+    image = ws.stage_dir(STAGE) / "images" / f"{shard}.jpg"
+    write_bytes(image, encode_jpeg(preview(samples[: config.preview_poses])))
     counts = pd.Series([len(sample.people) for sample in samples], dtype="int64")
     causes = exclusions.to_frame()["reason"].value_counts()
     return StageReport(
@@ -79,12 +79,12 @@ def run_shard(ws: Workspace, config: PosesConfig, shard: str) -> StageReport:
         num_excluded=len(exclusions),
         metadata=_facts(samples),
         tables={
-            "people_per_picture": _count_table(counts),
+            "people_per_image": _count_table(counts),
             "excluded_by_reason": pd.DataFrame(
                 {"reason": causes.index.astype(str), "poses": causes.to_numpy()}
             ),
         },
-        pictures={"skeletons": picture},
+        images={"skeletons": image},
     )
 
 
@@ -114,7 +114,7 @@ def preview(samples: list[PoseSample]) -> np.ndarray:
 
 
 def _draw_sample(sample: PoseSample) -> np.ndarray:
-    """(H, W, 3) uint8 RGB skeletons at twice the picture's size."""
+    """(H, W, 3) uint8 RGB skeletons at twice the image's size."""
     zoom = 2
     width, height = zoom * sample.width, zoom * sample.height
     far_to_near = sorted(sample.people, key=lambda person: -person.depth)
@@ -144,7 +144,7 @@ def _facts(samples: list[PoseSample]) -> dict[str, int | float | str | bool]:
     children = [looks_like_child(p.joints_m) for p in people if p.joints_m is not None]
     return {
         "num_people": len(people),
-        "people_per_picture": round(len(people) / len(samples), 3),
+        "people_per_image": round(len(people) / len(samples), 3),
         "share_children": round(float(np.mean(children)), 3) if children else 0.0,
         "mean_angle_from_frontal_deg": round(float(angles.mean()), 2) if len(angles) else 0.0,
         "share_facing_away": round(float((angles > 90).mean()), 3) if len(angles) else 0.0,
@@ -170,4 +170,4 @@ def angle_from_frontal_deg(head_rotation: np.ndarray) -> float:
 
 def _count_table(counts: pd.Series) -> pd.DataFrame:
     table = counts.value_counts().sort_index()
-    return pd.DataFrame({"people": table.index.astype(int), "pictures": table.to_numpy()})
+    return pd.DataFrame({"people": table.index.astype(int), "images": table.to_numpy()})

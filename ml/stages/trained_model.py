@@ -152,8 +152,8 @@ def run(
         HeadMirror(head_model),
     )
     drawing = GridDrawing(data.grid_items(config.num_grid_images), geometry)
-    pictures = folder / "pictures"
-    grids = PredictionGrid(drawing, pictures, tracker, config.fit.validation_distance)
+    images = folder / "images"
+    grids = PredictionGrid(drawing, images, tracker, config.fit.validation_distance)
     result = fit(module, data, ws, stage, config.fit, tracker, [grids])
     save_detector(
         folder,
@@ -351,12 +351,12 @@ def _write_report(
     """Metrics, curves and the stage's report."""
     write_history(folder / HISTORY_NAME, result.history)
     write_json(folder / "metrics.json", result.metrics)
-    curves = folder / "pictures" / "curves.png"
+    curves = folder / "images" / "curves.png"
     plot_history(result.history, curves)
     tracker.log_image(curves, "curves")
     tracker.log_metrics({f"final/{name}": value for name, value in result.metrics.items()})
-    grids = sorted((folder / "pictures").glob("epoch-*.jpg"))
-    pictures = {"predictions": grids[-1]} if grids else {}
+    grids = sorted((folder / "images").glob("epoch-*.jpg"))
+    images = {"predictions": grids[-1]} if grids else {}
     shown = {k: round(v, 4) for k, v in result.metrics.items() if k.startswith("val/")}
     return StageReport(
         num_in=num_used + len(exclusions),
@@ -365,7 +365,7 @@ def _write_report(
         metadata=dict(shown),
         timings={"train_seconds": round(result.seconds, 1)},
         tables={"history": result.history},
-        pictures={**pictures, "curves": curves},
+        images={**images, "curves": curves},
     )
 
 

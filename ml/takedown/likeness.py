@@ -1,4 +1,4 @@
-"""Telling an image by what it shows: copies that were scaled or encoded anew have other bytes."""
+"""Telling an image by what it shows: copies that were scaled or encoded again have other bytes."""
 
 from __future__ import annotations
 

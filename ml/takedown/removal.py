@@ -1,7 +1,7 @@
 """Taking samples out of everything that was made of them, and proving that they are gone.
 
 Files are told apart by content, not by name, so that DVC's cache is searched like the data. What
-cannot show whom it shows (contact sheets, plots with pictures) is removed and made again.
+cannot show whom it shows (contact sheets, plots with images) is removed and made again.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _PACKED: Final = (
     b"7z\xbc\xaf",
 )
 """First bytes of zip, gzip, bzip2, xz, zstd and 7z files."""
-_PICTURE_SUFFIXES: Final = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif"})
+_IMAGE_SUFFIXES: Final = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif"})
 _TEXT_SUFFIXES: Final = frozenset({".csv", ".txt", ".md", ".html", ".xml", ".yaml"})
 
 
@@ -59,8 +59,8 @@ class Target:
     Attributes:
         samples: ids of images.
         sources: ids of poses, whose every image goes too.
-        hashes: sha256 of the encoded pictures, to find copies under other names.
-        signatures: what the pictures show, to find copies of another size or encoding.
+        hashes: sha256 of the encoded images, to find copies under other names.
+        signatures: what the images show, to find copies of another size or encoding.
     """
 
     samples: frozenset[str]
@@ -85,8 +85,8 @@ class Removal:
     """What was done, by file relative to the project.
 
     Attributes:
-        edited: files that were written anew without the samples.
-        deleted: files that were removed: pictures that may show them, unfinished work.
+        edited: files that were written again without the samples.
+        deleted: files that were removed: images that may show them, unfinished work.
     """
 
     edited: list[str] = field(default_factory=list)
@@ -94,7 +94,7 @@ class Removal:
 
 
 def find_target(ws: Workspace, samples: Iterable[str], sources: Iterable[str]) -> Target:
-    """Look up the images of sources, and the hashes of all pictures.
+    """Look up the images of sources, and the hashes of all images.
 
     Args:
         ws: the workspace.
@@ -166,9 +166,9 @@ def take_down(ws: Workspace, target: Target) -> Removal:
     data = ws.root / "data"
     for path in progress(sorted(_files(data)), "takedown"):
         name = path.relative_to(ws.root).as_posix()
-        if path.suffix in _PICTURE_SUFFIXES or ".work" in path.relative_to(data).parts:
-            # Unfinished work can be made again, and pictures of several samples cannot be edited.
-            if path.suffix in _PICTURE_SUFFIXES or found_in(path, target):
+        if path.suffix in _IMAGE_SUFFIXES or ".work" in path.relative_to(data).parts:
+            # Unfinished work can be made again, and images of several samples cannot be edited.
+            if path.suffix in _IMAGE_SUFFIXES or found_in(path, target):
                 path.unlink()
                 removal.deleted.append(name)
         elif found_in(path, target):
@@ -249,7 +249,7 @@ def found_in(path: Path, target: Target) -> str:
         return what
     data = path.read_bytes()
     if hashlib.sha256(data).hexdigest() in target.hashes:
-        return "the picture itself"
+        return "the image itself"
     match = target.pattern().search(path.name) or target.pattern().search(data.decode("latin-1"))
     return match.group() if match else _shown_in(data, target)
 
@@ -335,7 +335,7 @@ def _found_in_table(path: Path, target: Target) -> str:
 
 def _image_found(data: bytes, target: Target) -> str:
     if hashlib.sha256(data).hexdigest() in target.hashes:
-        return "a copy of a picture"
+        return "a copy of an image"
     return _shown_in(data, target)
 
 
@@ -366,7 +366,7 @@ def _found_in_tar(path: Path, target: Target) -> str:
                 if match := pattern.search(member.name):
                     return match.group()
                 if hashlib.sha256(data).hexdigest() in target.hashes:
-                    return f"a copy of a picture as {member.name}"
+                    return f"a copy of an image as {member.name}"
                 if shown := _shown_in(data, target):
                     return f"{shown} as {member.name}"
                 if match := pattern.search(data.decode("latin-1")):
@@ -413,7 +413,7 @@ def _edit_table(path: Path, target: Target) -> None:
 
 
 def _edit_shard(ws: Workspace, path: Path, target: Target) -> None:
-    """Write the tar anew, and the offsets in the table that indexes it."""
+    """Write the tar again, and the offsets in the table that indexes it."""
     spans = {}
     with ShardReader(path) as reader, shard_writer(path) as writer:
         members = _members(path)
@@ -425,7 +425,7 @@ def _edit_shard(ws: Workspace, path: Path, target: Target) -> None:
                     extension: reader.read(sample_id, extension) for extension in extensions
                 }
             except DamagedSample as error:
-                raise TakedownError(f"takedown: {path} cannot be written anew: {error}") from error
+                raise TakedownError(f"takedown: {path} cannot be written again: {error}") from error
             spans[sample_id] = writer.add(sample_id, parts)
     index = path.with_suffix(".parquet")
     if path.parent == ws.stage_dir("images") and index.exists():

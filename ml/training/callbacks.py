@@ -261,7 +261,7 @@ def _clock(seconds: float) -> str:
 
 
 class PredictionGrid(pl.Callback):
-    """Pictures of what the averaged weights predict, after validation of chosen epochs."""
+    """Images of what the averaged weights predict, after validation of chosen epochs."""
 
     def __init__(
         self,
@@ -273,9 +273,9 @@ class PredictionGrid(pl.Callback):
         """Remember how to draw.
 
         Args:
-            draw: gives an RGB picture from the module, which is in evaluation mode.
+            draw: gives an RGB image from the module, which is in evaluation mode.
             folder: receives `epoch-<n>.jpg`.
-            tracker: receives the picture as `predictions/epoch-<n>`.
+            tracker: receives the image as `predictions/epoch-<n>`.
             every_n_epochs: distance; the last epoch always gets one.
         """
         self._draw = draw
@@ -296,7 +296,7 @@ class PredictionGrid(pl.Callback):
         if epoch % self._every_n_epochs and epoch != trainer.max_epochs:
             return
         with torch.no_grad():
-            picture = self._draw(pl_module)
+            image = self._draw(pl_module)
         path = self._folder / f"epoch-{epoch:03d}.jpg"
-        write_bytes(path, encode_jpeg(picture, 90))
+        write_bytes(path, encode_jpeg(image, 90))
         self._tracker.log_image(path, f"predictions/{path.stem}")

@@ -43,7 +43,7 @@ class TrainingCheckpoint(pl.Callback):
             pl_module: unused.
 
         Raises:
-            ValueError: the loader would start the epoch anew.
+            ValueError: the loader would start the epoch again.
         """
         self._last_step = trainer.global_step
         loader = trainer.train_dataloader
@@ -134,7 +134,7 @@ class TrainingCheckpoint(pl.Callback):
         if not self.path.is_file():
             return None
         if self.read().get("fit_key") != self.key:
-            _LOGGER.warning("%s: written by a different configuration, starting anew", self.path)
+            _LOGGER.warning("%s: written by a different configuration, starting again", self.path)
             return None
         return self.path
 

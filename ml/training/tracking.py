@@ -95,7 +95,7 @@ class Tracker(Protocol):
         ...
 
     def log_image(self, image: Path | NDArray[np.uint8], name: str) -> None:
-        """Store a picture with the run.
+        """Store an image with the run.
 
         Args:
             image: file, or (H, W, 3) RGB uint8.
@@ -160,7 +160,7 @@ class NullTracker:
         """
 
     def log_image(self, image: Path | NDArray[np.uint8], name: str) -> None:
-        """Drop the picture.
+        """Drop the image.
 
         Args:
             image: ignored.
@@ -255,7 +255,7 @@ class MLflowTracker:
             self._client.log_artifact(self.run_id, str(path), folder)
 
     def log_image(self, image: Path | NDArray[np.uint8], name: str) -> None:
-        """Copy a picture to the run's artifacts.
+        """Copy an image to the run's artifacts.
 
         Args:
             image: file (kept under its own name in the folder of `name`), or RGB uint8.

@@ -18,7 +18,7 @@ Array = NDArray[np.floating]
 
 #: Directions in which a head's outline is kept; 32 bound a rotated box within 0.5 % of its size.
 NUM_OUTLINE_POINTS = 32
-#: Share of training windows that are put anywhere in the picture, not around a head.
+#: Share of training windows that are put anywhere in the image, not around a head.
 _ELSEWHERE = 0.35
 
 

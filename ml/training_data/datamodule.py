@@ -44,7 +44,7 @@ class LoaderConfig(StageConfig):
     num_workers: Index = 0
     """Processes that prepare batches; the batches do not depend on it."""
     cache_mb: Index = 1024
-    """Memory for decoded images; beyond it they are decoded anew each time."""
+    """Memory for decoded images; beyond it they are decoded again each time."""
     mosaic: MosaicConfig = MosaicConfig()
     """Training images put together from windows around heads."""
 
@@ -309,7 +309,7 @@ class HeadDataModule(pl.LightningDataModule):
         return self._loader(self._val, None)
 
     def grid_items(self, count: int) -> list[NDArray[np.uint8]]:
-        """The first validation images as the network sees them, for pictures.
+        """The first validation images as the network sees them, for images.
 
         Args:
             count: how many at most.

@@ -27,12 +27,12 @@ class MosaicConfig(StageConfig):
     probability: float = Field(default=0.0, ge=0.0, le=1.0)
     """Share of training images that are mosaics."""
     cells: tuple[Count, ...] = (2, 3)
-    """Windows along each side, drawn anew for every mosaic; each must divide the image's side."""
+    """Windows along each side, drawn again for every mosaic; each must divide the image's side."""
     head_share: tuple[Fraction, Fraction] = (0.3, 0.75)
     """Smallest and largest side of the head in the middle of a window, as a share of the
     window's; uniform in the logarithm."""
     whole_epochs: int = Field(default=0, ge=0, le=10**9)
-    """Last epochs without mosaics, so that training ends on pictures as they will be seen."""
+    """Last epochs without mosaics, so that training ends on images as they will be seen."""
 
 
 @dataclass(frozen=True)

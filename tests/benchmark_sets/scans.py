@@ -83,7 +83,7 @@ def write_now(root: Path) -> Path:
     vertices, faces = face_mesh()
     for subset, name in (("val", "imagepathsvalidation.txt"), ("test", "imagepathstest.txt")):
         for seed, line in enumerate(NOW_IMAGES[subset]):
-            write_image(top / "iphone_pictures" / line, 150, 160, seed)
+            write_image(top / "iphone_images" / line, 150, 160, seed)
             box = (top / "detected_face" / line).with_suffix(".npy")
             box.parent.mkdir(parents=True, exist_ok=True)
             box.write_bytes(pickled_dictionary(BOX))

@@ -30,7 +30,7 @@ def test_the_research_profile_has_restricted_parents():
 
 
 @pytest.mark.parametrize("profile", ["research", "open"])
-def test_large_trainings_see_whole_pictures(profile):
+def test_large_trainings_see_whole_images(profile):
     assert effective("demo")["trained_model"]["loader"]["mosaic"]["probability"] > 0
     for stage in ("trained_model", "trained_model_exact"):
         assert effective(profile)[stage]["loader"]["mosaic"]["probability"] == 0
@@ -47,8 +47,8 @@ def test_sampling_is_the_paper_s(profile):
 def test_the_rehearsal_uses_production_backends_only():
     values = effective("research_tiny")
     assert values["poses"]["source"] == "folder"
-    assert values["poses"]["pictures"]["estimator"]["backend"] == "vitpose"
-    assert values["poses"]["pictures"]["describer"]["backend"] == "blip-vqa"
+    assert values["poses"]["images"]["estimator"]["backend"] == "vitpose"
+    assert values["poses"]["images"]["describer"]["backend"] == "blip-vqa"
     assert (values["captions"]["captioner"], values["captions"]["name_detector"]) == (
         "source",
         "gliner",

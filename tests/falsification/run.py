@@ -54,7 +54,7 @@ def make_run(project: Path, target: Path) -> Workspace:
     """Copy a finished smoke run, and let it have learned."""
     for name in ("data", "conf"):
         source = (project if name == "data" else ROOT) / name
-        shutil.copytree(source, target / name, ignore=shutil.ignore_patterns(".work", "pictures"))
+        shutil.copytree(source, target / name, ignore=shutil.ignore_patterns(".work", "images"))
     (target / "params.yaml").write_text(f"profile: {PROFILE}\nrun: {{profile: {PROFILE}}}\n")
     ws = workspace(target)
     rng = np.random.default_rng(7)

@@ -1,4 +1,4 @@
-"""A stand-in for DAD-3DNet's TorchScript file that follows its picture."""
+"""A stand-in for DAD-3DNet's TorchScript file that follows its image."""
 
 from __future__ import annotations
 

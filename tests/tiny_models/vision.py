@@ -1,4 +1,4 @@
-"""BLIP, a person detector, ViTPose, a safety checker and a picture classifier, all tiny."""
+"""BLIP, a person detector, ViTPose, a safety checker and an image classifier, all tiny."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import nn
 _TEXT = (
     "a an the of in on and with what is are who how people person man woman doing wearing standing "
     "sitting walking running talking smiling park street office kitchen beach studio forest shirt "
-    "dress jacket hat sunny dark bright cloudy day night light picture photo taken where place "
+    "dress jacket hat sunny dark bright cloudy day night light image photo taken where place "
     "clothes colour weather many one two three red blue green black white yes no ? . ,"
 )
 WORDS = tuple(_TEXT.split())
@@ -29,21 +29,21 @@ def bert_vocabulary(folder: Path) -> Path:
 
 
 def build_blip_vqa(folder: Path) -> Path:
-    """A BLIP that answers questions about a picture."""
+    """A BLIP that answers questions about an image."""
     from transformers import BlipForQuestionAnswering
 
     return _build_blip(BlipForQuestionAnswering, folder, seed=5)
 
 
 def build_blip_captioner(folder: Path) -> Path:
-    """A BLIP that describes a picture."""
+    """A BLIP that describes an image."""
     from transformers import BlipForConditionalGeneration
 
     return _build_blip(BlipForConditionalGeneration, folder, seed=6)
 
 
 def build_person_detector(folder: Path) -> Path:
-    """An RT-DETR with COCO's label `person`; its scores follow the picture."""
+    """An RT-DETR with COCO's label `person`; its scores follow the image."""
     from transformers import (
         RTDetrConfig,
         RTDetrForObjectDetection,
@@ -147,7 +147,7 @@ def build_safety_checker(folder: Path) -> Path:
 
 
 def build_vit_classifier(folder: Path) -> Path:
-    """A picture classifier with the labels `normal` and `nsfw`."""
+    """An image classifier with the labels `normal` and `nsfw`."""
     from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessorPil
 
     torch.manual_seed(10)
@@ -180,7 +180,7 @@ def _build_blip(kind, folder: Path, seed: int) -> Path:
     torch.manual_seed(seed)
     tokenizer = BertTokenizer(vocab=str(bert_vocabulary(folder)), model_max_length=64)
     tokenizer.add_special_tokens({"bos_token": "[DEC]", "additional_special_tokens": ["[ENC]"]})
-    # BLIP's own initialiser range of the picture encoder is 1e-10, which makes it blind.
+    # BLIP's own initialiser range of the image encoder is 1e-10, which makes it blind.
     text = BlipTextConfig(
         vocab_size=len(tokenizer),
         hidden_size=32,
@@ -226,12 +226,12 @@ def _liven(model: nn.Module) -> None:
             nn.init.kaiming_normal_(module.weight)
 
 
-def _calibrate(model: nn.Module, pictures: torch.Tensor) -> None:
-    """Take the statistics of batch normalisation from some pictures."""
+def _calibrate(model: nn.Module, images: torch.Tensor) -> None:
+    """Take the statistics of batch normalisation from some images."""
     frozen = [m for m in model.modules() if type(m).__name__.endswith("FrozenBatchNorm2d")]
     hooks = [m.register_forward_pre_hook(_statistics) for m in frozen]
     with torch.no_grad():
-        model.eval()(pictures)
+        model.eval()(images)
     for hook in hooks:
         hook.remove()
 

@@ -25,7 +25,7 @@ class FrozenParts:
 
     Attributes:
         pipe: the whole pipeline, which encodes texts.
-        vae: pictures to latents.
+        vae: images to latents.
         unet: predicts noise, steered by the ControlNet.
         scheduler: adds noise.
         dtype: number format of all of them.
@@ -92,7 +92,7 @@ def new_controlnet(frozen: FrozenParts, start: Model | None) -> nn.Module:
 
 
 class ControlNetTraining(TrainingModule):
-    """Predicts the noise in a picture's latents from its PNCC map and prompt.
+    """Predicts the noise in an image's latents from its PNCC map and prompt.
 
     Noise and timestep of a pair come from its seed alone, so a resumed training draws what the
     uninterrupted one would have drawn, and validation always measures the same.
@@ -176,7 +176,7 @@ class ControlNetTraining(TrainingModule):
 
     @torch.no_grad()
     def _encode(self, batch: PairBatch) -> Tensor:
-        """(B, 4, h, w) float32 latents, remembered: pictures are not augmented."""
+        """(B, 4, h, w) float32 latents, remembered: images are not augmented."""
         missing = [i for i, name in enumerate(batch.sample_ids) if name not in self._latents]
         if missing:
             vae = self.frozen.vae

@@ -1,4 +1,4 @@
-"""Pairs of a picture and the PNCC map of its heads: what a PNCC ControlNet is trained on."""
+"""Pairs of an image and the PNCC map of its heads: what a PNCC ControlNet is trained on."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Pair:
     """One training example.
 
     Attributes:
-        sample_id: the picture's id.
+        sample_id: the image's id.
         shard: the tar that holds it.
         prompt: what it was made from.
         flames: (N, 413) float32 of its heads, image frame, px.
@@ -61,7 +61,7 @@ class PairItem:
     """A pair at the training's size.
 
     Attributes:
-        sample_id: the picture's id.
+        sample_id: the image's id.
         prompt: its prompt, perhaps emptied.
         image: (H, W, 3) uint8 RGB.
         condition: (H, W, 3) uint8 RGB PNCC map.
@@ -95,13 +95,13 @@ class PairBatch:
 
 
 def read_pairs(ws: Workspace, split: str, heads: HeadSource, exclusions: Exclusions) -> list[Pair]:
-    """The pictures of a split that show heads with parameters.
+    """The images of a split that show heads with parameters.
 
     Args:
         ws: the workspace; reads images, captions, and truth or the filtered dataset's heads.
         split: train, val or test.
-        heads: exact truth, or the pseudo-labels of the pictures that the filters kept.
-        exclusions: receives the pictures without such a head.
+        heads: exact truth, or the pseudo-labels of the images that the filters kept.
+        exclusions: receives the images without such a head.
 
     Returns:
         The pairs, in the order of the shards.
@@ -180,10 +180,10 @@ class PairDataset(Dataset[PairItem]):
             pair: the example.
 
         Returns:
-            (size, size, 3) uint8 RGB picture and PNCC map.
+            (size, size, 3) uint8 RGB image and PNCC map.
 
         Raises:
-            RuntimeError: the picture cannot be read; names it.
+            RuntimeError: the image cannot be read; names it.
         """
         try:
             image = decode_image(_reader(pair.shard).read(pair.sample_id))
@@ -253,8 +253,8 @@ def collate_pairs(items: Sequence[PairItem]) -> PairBatch:
         The batch.
     """
 
-    def stacked(pictures: Sequence[np.ndarray]) -> Tensor:
-        return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float() / 255.0
+    def stacked(arrays: Sequence[np.ndarray]) -> Tensor:
+        return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).float() / 255.0
 
     return PairBatch(
         sample_ids=[item.sample_id for item in items],

@@ -2,7 +2,7 @@
 
     python -m ml.generation.controlnet.train conf/controlnet.yaml --out data/controlnet
 
-Reads the pictures, prompts and heads that the pipeline has made in `data/`, reports to MLflow, and
+Reads the images, prompts and heads that the pipeline has made in `data/`, reports to MLflow, and
 goes on from its last finished epoch after a kill. The result is a folder that
 `images.diffusion.conditioner` of the backend sdxl-pncc takes.
 """
@@ -56,7 +56,7 @@ class ControlNetConfig(StageConfig):
     """`annotations`: the filtered dataset's pseudo-labels, as in the paper; `truth`: the renderer's
     exact heads."""
     size: int = Field(default=1024, ge=64, multiple_of=64, le=10**9)
-    """Side of the training pictures, px."""
+    """Side of the training images, px."""
     prompt_dropout: float = Field(default=0.1, ge=0, le=1)
     """Share of prompts that are left empty."""
     batch_size: int = Field(default=4, ge=1, le=10**9)
@@ -89,7 +89,7 @@ def train(ws: Workspace, config: ControlNetConfig, out: Path, tracker: Tracker) 
 
     Raises:
         ModelError: a model is not there or not the one meant.
-        ValueError: a split has no picture with heads.
+        ValueError: a split has no image with heads.
     """
     prepare_torch(ws, STAGE)
     base = require(config.base, "controlnet.base", "the ControlNet's training", ws.root)
@@ -117,7 +117,7 @@ def train(ws: Workspace, config: ControlNetConfig, out: Path, tracker: Tracker) 
             "start": start.record() if start is not None else None,
             "heads": config.heads,
             "pairs": {split: len(own) for split, own in pairs.items()},
-            "pictures_without_heads": len(exclusions),
+            "images_without_heads": len(exclusions),
             "metrics": {k: v for k, v in result.metrics.items() if np.isfinite(v)},
         },
     )
@@ -165,15 +165,15 @@ def _pairs(
     pairs = read_pairs(ws, split, config.heads, exclusions)
     if not pairs:
         raise ValueError(
-            f"{STAGE}: no picture of split {split} has a head with parameters "
+            f"{STAGE}: no image of split {split} has a head with parameters "
             f"(heads: {config.heads}); make more images, or take the other heads"
         )
     return pairs if split == "train" else pairs[: config.max_val]
 
 
 def _sheet(dataset: PairDataset, pairs: Sequence[Pair]) -> np.ndarray:
-    pictures = [picture for pair in pairs[:12] for picture in dataset.draw(pair)]
-    return contact_sheet(pictures, 8, 160)
+    images = [image for pair in pairs[:12] for image in dataset.draw(pair)]
+    return contact_sheet(images, 8, 160)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The diffusion backends: which pipeline, which conditioner, which condition picture."""
+"""The diffusion backends: which pipeline, which conditioner, which condition image."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Backend:
 
 
 BACKENDS: dict[str, Backend] = {
-    # The released adapter was fed pictures whose channels were reversed: its first limb is blue.
+    # The released adapter was fed images whose channels were reversed: its first limb is blue.
     # Its first layer folds blocks of 16 x 16 pixels.
     "sdxl-t2i": Backend(
         pipeline="StableDiffusionXLAdapterPipeline",

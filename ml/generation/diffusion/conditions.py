@@ -1,4 +1,4 @@
-"""The pictures that steer a diffusion model: skeletons, or the PNCC map of posed heads."""
+"""The images that steer a diffusion model: skeletons, or the PNCC map of posed heads."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from ml.records.determinism import one_thread
 _SOLO_SIDE: Final = 160
 """Longest side, px, at which a head is drawn alone to measure what hides it."""
 UNKNOWN: Final = "unknown"
-"""In place of a look that the picture's model chose."""
+"""In place of a look that the image's model chose."""
 UNKNOWN_TONE: Final = 5
 """Monk tone written where no caption decides one: the scale's middle."""
 
 
 @dataclass(frozen=True)
 class Condition:
-    """What a picture is steered by, and the heads that are thereby known.
+    """What an image is steered by, and the heads that are thereby known.
 
     Attributes:
         image_rgb: (H, W, 3) uint8.

@@ -1,6 +1,6 @@
-"""Features of a T2I-Adapter, kept for the pictures that share a pose.
+"""Features of a T2I-Adapter, kept for the images that share a pose.
 
-They do not depend on the step or the prompt, so several pictures of one pose need them once. Each
+They do not depend on the step or the prompt, so several images of one pose need them once. Each
 condition is computed alone: its features are the same whatever batch it comes in.
 """
 

@@ -1,4 +1,4 @@
-"""The generator that samples a diffusion model: poses and prompts in, pictures out."""
+"""The generator that samples a diffusion model: poses and prompts in, images out."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class _Job:
 
 
 class DiffusionGenerator:
-    """Samples pictures, batched by size, one seeded generator a picture."""
+    """Samples images, batched by size, one seeded generator an image."""
 
     def __init__(self, head_model: HeadModel, config: ImagesConfig, root: Path) -> None:
         """Load the pipeline.
@@ -59,7 +59,7 @@ class DiffusionGenerator:
         """Group requests of one size, and each group into batches.
 
         Args:
-            requests: all pictures of a shard.
+            requests: all images of a shard.
 
         Returns:
             Batches of at most `diffusion.batch_size`, sizes in the order of their first request.
@@ -75,9 +75,9 @@ class DiffusionGenerator:
         ]
 
     def generate(self, batch: Sequence[GenerationRequest]) -> list[GeneratedSample | NotGenerated]:
-        """Sample the pictures of one batch.
+        """Sample the images of one batch.
 
-        The same batch gives the same bytes; in a batch of another size a picture may differ by one
+        The same batch gives the same bytes; in a batch of another size an image may differ by one
         grey level, because sums run in another order.
 
         Args:
@@ -85,7 +85,7 @@ class DiffusionGenerator:
 
         Returns:
             One result a request; a size that the model cannot draw, a pose that cannot be posed
-            and a picture that is not finite are failures.
+            and an image that is not finite are failures.
         """
         results: dict[str, GeneratedSample | NotGenerated] = {}
         jobs: list[_Job] = []
@@ -96,12 +96,12 @@ class DiffusionGenerator:
             else:
                 jobs.append(prepared)
         if jobs:
-            for job, picture in zip(jobs, self._sample(jobs), strict=True):
-                results[job.request.sample_id] = _result(job, picture)
+            for job, sampled in zip(jobs, self._sample(jobs), strict=True):
+                results[job.request.sample_id] = _result(job, sampled)
         return [results[request.sample_id] for request in batch]
 
     def settings(self) -> dict[str, Any]:
-        """What decides a picture beside prompt, negative prompt and seed.
+        """What decides an image beside prompt, negative prompt and seed.
 
         Returns:
             Scheduler, steps, guidance, scale, batch size, number format, models with versions.
@@ -174,8 +174,8 @@ class DiffusionGenerator:
                 output_type="pt",
                 **{loaded.backend.scale_argument: config.condition_scale},
             )
-        pictures: Tensor = result.images
-        return pictures.float().cpu()
+        images: Tensor = result.images
+        return images.float().cpu()
 
     def _embeddings(self, requests: Sequence[GenerationRequest]) -> dict[str, Tensor]:
         config = self._config.diffusion
@@ -200,14 +200,14 @@ def _pooled(texts: Sequence[TextEmbedding]) -> Tensor:
     return torch.cat([text.pooled for text in texts if text.pooled is not None])
 
 
-def _result(job: _Job, picture: Tensor) -> GeneratedSample | NotGenerated:
-    if not bool(torch.isfinite(picture).all()):
+def _result(job: _Job, sampled: Tensor) -> GeneratedSample | NotGenerated:
+    if not bool(torch.isfinite(sampled).all()):
         return NotGenerated(
             reasons.NON_FINITE,
-            f"{job.request.pose.pose_id}: the decoded picture has values that are not finite; "
+            f"{job.request.pose.pose_id}: the decoded image has values that are not finite; "
             "float16 overflows in some decoders, try images.diffusion.dtype bfloat16",
         )
-    image = (picture.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
+    image = (sampled.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
     condition = job.condition
     return GeneratedSample(
         np.ascontiguousarray(image),

@@ -68,7 +68,7 @@ def load_pipeline(name: str, config: DiffusionConfig, root: Path) -> LoadedPipel
     steering = conditioner.load(
         getattr(diffusers, backend.conditioner), dtype=dtype, variant=variant
     )
-    # Pictures are judged by a stage of their own, which also records the verdict.
+    # Images are judged by a stage of their own, which also records the verdict.
     no_checker = {} if backend.is_xl else {"safety_checker": None, "requires_safety_checker": False}
     pipe = base.load(
         getattr(diffusers, backend.pipeline),

@@ -28,7 +28,7 @@ from ml.generation.renderer.places_outdoors import (
 from ml.imaging.rasterizer import Float32Array
 
 _PAINTED_SIDE = 360
-"""Longest side that is painted; larger pictures enlarge it, since backgrounds are out of focus."""
+"""Longest side that is painted; larger images enlarge it, since backgrounds are out of focus."""
 
 
 _MOODS: dict[str, Mood] = {
@@ -71,19 +71,19 @@ def paint_background(
     canvas = Canvas(rows, columns, horizon * shrink, rng)
     _PLACES[place](canvas, mood)
     canvas.blur(rng.choice([0.0, 0.004, 0.008, 0.014], p=[0.2, 0.3, 0.3, 0.2]) * max(rows, columns))
-    picture = canvas.linear() * np.asarray(mood.gain, np.float32) ** 1.6
+    image = canvas.linear() * np.asarray(mood.gain, np.float32) ** 1.6
     if mood.lamps > 0.0:
-        picture = _bokeh(picture, mood.lamps * _LAMP_PLACES.get(place, 0.0), canvas.horizon, rng)
+        image = _bokeh(image, mood.lamps * _LAMP_PLACES.get(place, 0.0), canvas.horizon, rng)
     if (rows, columns) != (height, width):
-        picture = cv2.resize(picture, (width, height), interpolation=cv2.INTER_LINEAR)
-    return np.clip(picture, 0.0, 1.0).astype(np.float32)
+        image = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
+    return np.clip(image, 0.0, 1.0).astype(np.float32)
 
 
 def _bokeh(
-    picture: Float32Array, amount: float, horizon: float, rng: np.random.Generator
+    image: Float32Array, amount: float, horizon: float, rng: np.random.Generator
 ) -> Float32Array:
     """Out-of-focus lamps, added as light."""
-    height, width = picture.shape[:2]
+    height, width = image.shape[:2]
     glow = np.zeros((height, width, 3), np.uint8)
     for _ in range(int(amount * rng.integers(4, 22))):
         x = int(rng.uniform(0, width) * 16)
@@ -92,7 +92,7 @@ def _bokeh(
         colour = _LAMPS[rng.choice(4, p=[0.45, 0.35, 0.12, 0.08])] * rng.uniform(25.0, 90.0)
         cv2.circle(glow, (x, y), radius, tuple(int(v) for v in colour), -1, cv2.LINE_AA, 4)
     soft = cv2.GaussianBlur(glow, (0, 0), max(0.006 * width, 0.5))
-    return picture + soft * np.float32(1.0 / 255.0)
+    return image + soft * np.float32(1.0 / 255.0)
 
 
 _LAMP_PLACES = {

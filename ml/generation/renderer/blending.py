@@ -26,7 +26,7 @@ def blend(
             width, half depth.
         cones: (K, 8) float32 limbs: start 3, end 3, start radius, end radius.
         radius_m: reach of the smoothing.
-        border_m: y of the picture's lower border; what is below it stays as it is.
+        border_m: y of the image's lower border; what is below it stays as it is.
 
     Returns:
         The mesh with moved vertices and adapted normals.

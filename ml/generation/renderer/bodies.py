@@ -39,7 +39,7 @@ def body_meshes(
         look: the caption's words.
         scale_px: pixels per metre, which decides how fine the meshes are.
         rng: draws wrinkles and the hands' turn.
-        border_m: y of the picture's lower border. Legs that are all below it are left out, which
+        border_m: y of the image's lower border. Legs that are all below it are left out, which
             also gives the shadow map to what is seen.
 
     Returns:

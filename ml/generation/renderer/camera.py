@@ -15,16 +15,16 @@ class Camera:
     """One camera setting.
 
     Attributes:
-        exposure: gain of the linear picture.
+        exposure: gain of the linear image.
         balance: (3,) gains of red, green and blue.
         vignette: darkening of the corners, 0 none.
         softness: blur of the lens, share of the longer side.
-        motion: length of a motion blur in pixels of a 256 px picture, 0 none.
+        motion: length of a motion blur in pixels of a 256 px image, 0 none.
         motion_angle: its direction, radians.
         noise: standard deviation of the sensor noise at middle grey, 0 to 1.
         saturation: 1 neutral.
         contrast: 1 neutral.
-        monochrome: whether the picture is black and white.
+        monochrome: whether the image is black and white.
     """
 
     exposure: float
@@ -66,7 +66,7 @@ def sample_camera(light: str, rng: np.random.Generator) -> Camera:
 
 
 def develop(linear: Float32Array, camera: Camera, rng: np.random.Generator) -> np.ndarray:
-    """Turn a display-linear picture into 8-bit sRGB.
+    """Turn a display-linear image into 8-bit sRGB.
 
     Args:
         linear: (H, W, 3) float32 RGB.
@@ -78,23 +78,23 @@ def develop(linear: Float32Array, camera: Camera, rng: np.random.Generator) -> n
     """
     height, width = linear.shape[:2]
     side = max(height, width)
-    picture = linear * (camera.exposure * camera.balance).astype(np.float32)
+    image = linear * (camera.exposure * camera.balance).astype(np.float32)
     if camera.vignette > 0.0:
         y = (np.arange(height, dtype=np.float32) + 0.5 - 0.5 * height) / (0.5 * side)
         x = (np.arange(width, dtype=np.float32) + 0.5 - 0.5 * width) / (0.5 * side)
         distance = y[:, None] ** 2 + x[None] ** 2
-        picture *= (1.0 / (1.0 + camera.vignette * distance) ** 1.5)[..., None]
+        image *= (1.0 / (1.0 + camera.vignette * distance) ** 1.5)[..., None]
     if camera.motion > 0.0:
         kernel = _motion_kernel(camera.motion * side / 256.0, camera.motion_angle)
-        picture = np.asarray(cv2.filter2D(picture, -1, kernel), np.float32)
+        image = np.asarray(cv2.filter2D(image, -1, kernel), np.float32)
     sigma = camera.softness * side
     if sigma > 0.2:
-        picture = np.asarray(cv2.GaussianBlur(picture, (0, 0), sigma), np.float32)
+        image = np.asarray(cv2.GaussianBlur(image, (0, 0), sigma), np.float32)
     # A soft shoulder, so that bright skies and skin keep their colour.
-    picture = np.maximum(picture, 0.0)
-    over = np.maximum(picture - 0.8, 0.0)
-    picture = np.minimum(picture, 0.8) + 0.2 * (1.0 - np.exp(-over / 0.2))
-    display = _CURVE[np.clip(picture * 4096.0, 0, 4096).astype(np.int32)]
+    image = np.maximum(image, 0.0)
+    over = np.maximum(image - 0.8, 0.0)
+    image = np.minimum(image, 0.8) + 0.2 * (1.0 - np.exp(-over / 0.2))
+    display = _CURVE[np.clip(image * 4096.0, 0, 4096).astype(np.int32)]
     grey = display @ np.array([0.299, 0.587, 0.114], np.float32)
     if camera.monochrome:
         display = np.repeat(grey[..., None], 3, axis=2)

@@ -17,9 +17,9 @@ NEAR_M = 0.6
 
 
 class Canvas:
-    """A display-referred RGB picture, drawn back to front.
+    """A display-referred RGB image, drawn back to front.
 
-    World frame of the drawing: x right, y up from the ground, z into the picture, metres; the
+    World frame of the drawing: x right, y up from the ground, z into the image, metres; the
     camera stands at (0, 1.6, 0).
     """
 
@@ -197,7 +197,7 @@ class Canvas:
             )
 
     def linear(self) -> Float32Array:
-        """The picture as display-linear RGB, (H, W, 3) float32 in [0, 1]."""
+        """The image as display-linear RGB, (H, W, 3) float32 in [0, 1]."""
         return _LINEAR[self.pixels]
 
 

@@ -1,4 +1,4 @@
-"""One person as meshes in picture pixels: body, head, hair, things worn and held."""
+"""One person as meshes in image pixels: body, head, hair, things worn and held."""
 
 from __future__ import annotations
 
@@ -138,9 +138,9 @@ def person_meshes(
         kit: the head model's.
         vertices: (V, 3) deformed head, template frame.
         table: receives materials.
-        depth_px: added to z, picture pixels.
-        height_px: of the picture.
-        supersampling: buffer pixels per picture pixel.
+        depth_px: added to z, image pixels.
+        height_px: of the image.
+        supersampling: buffer pixels per image pixel.
         prop_probability: that a hand holds something.
         rng: source of chance.
 

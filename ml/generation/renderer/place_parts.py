@@ -12,7 +12,7 @@ from ml.generation.renderer.noise import fractal_image
 
 @dataclass(frozen=True)
 class Mood:
-    """How a light changes a place: sky colours (top, horizon) and gains of the finished picture."""
+    """How a light changes a place: sky colours (top, horizon) and gains of the finished image."""
 
     sky: tuple[Colour, Colour]
     gain: tuple[float, float, float]

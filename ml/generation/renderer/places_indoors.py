@@ -111,7 +111,7 @@ def _shelf(canvas: Canvas, x: float, z: float, width: float, height: float) -> N
         canvas.wall((x - width / 2, z - 0.22), (x + width / 2, z - 0.22), level - 0.03, level, wood)
 
 
-def _picture(canvas: Canvas, x: float, z: float, low: float) -> None:
+def _image(canvas: Canvas, x: float, z: float, low: float) -> None:
     rng = canvas.rng
     w, h = rng.uniform(0.4, 1.1), rng.uniform(0.4, 0.8)
     canvas.wall(
@@ -169,7 +169,7 @@ def paint_office(canvas: Canvas, mood: Mood) -> None:
             _window_pane(canvas, mood, x, x + 1.5, depth - 0.02, 0.9, 2.4)
             x += 1.75
     else:
-        _picture(canvas, rng.uniform(-2, 2), depth - 0.02, 1.4)
+        _image(canvas, rng.uniform(-2, 2), depth - 0.02, 1.4)
         _shelf(canvas, rng.uniform(-half + 1, half - 1), depth - 0.3, 1.6, 2.1)
     for z in (depth * 0.75, depth * 0.5):
         for x in (-half * 0.6, 0.1, half * 0.6):
@@ -262,7 +262,7 @@ def paint_kitchen(canvas: Canvas, mood: Mood) -> None:
 
 
 def paint_living_room(canvas: Canvas, mood: Mood) -> None:
-    """Sofa, pictures, shelf, lamp, a window with curtains.
+    """Sofa, images, shelf, lamp, a window with curtains.
 
     Args:
         canvas: what is painted on, back to front.
@@ -287,7 +287,7 @@ def paint_living_room(canvas: Canvas, mood: Mood) -> None:
                     curtain * rng.uniform(0.86, 1.04),
                 )
     for _ in range(rng.integers(1, 4)):
-        _picture(canvas, rng.uniform(-half + 0.6, half - 0.6), depth - 0.03, rng.uniform(1.3, 1.6))
+        _image(canvas, rng.uniform(-half + 0.6, half - 0.6), depth - 0.03, rng.uniform(1.3, 1.6))
     if rng.random() < 0.6:
         _shelf(
             canvas,

@@ -1,7 +1,7 @@
-"""Compiles the renderer's loops, so that the first picture does not wait for it.
+"""Compiles the renderer's loops, so that the first image does not wait for it.
 
 numba keeps what it compiled beside the source files. Two workers that start on a fresh clone would
-both compile everything: half a minute in which no picture is made. Installation does it once.
+both compile everything: half a minute in which no image is made. Installation does it once.
 
     python -m ml.generation.renderer.precompile
 """
@@ -18,15 +18,15 @@ from ml.generation.renderer.single_head import SingleHeadConfig, render_single_h
 from ml.poses.config import PosesConfig
 from ml.poses.sampler import sample_pose
 
-_PICTURES = 4
+_IMAGES = 4
 """Enough to meet every kind of hair, garment and hand."""
 
 
 def main() -> None:
-    """Draw a few small pictures of several people and throw them away."""
+    """Draw a few small images of several people and throw them away."""
     head_model = build_procedural_head()
     poses = PosesConfig.model_validate({"width": 128, "height": 128})
-    for index in range(_PICTURES):
+    for index in range(_IMAGES):
         rng = np.random.default_rng(index)
         pose = sample_pose(f"precompile-{index}", 0, poses)
         count = len(pose.people)

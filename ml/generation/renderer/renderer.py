@@ -1,4 +1,4 @@
-"""The embedded image generator: skeleton + scene + chance -> picture with exact ground truth.
+"""The embedded image generator: skeleton + scene + chance -> image with exact ground truth.
 
 People are triangle meshes in one depth buffer (`people.py`), the place is painted behind them
 (`backgrounds.py`), and a camera develops the whole (`camera.py`).
@@ -43,7 +43,7 @@ _DEPTH_GAP_M = 0.55
 
 @dataclass(frozen=True)
 class RenderedSample:
-    """A picture and what is known of it.
+    """An image and what is known of it.
 
     Attributes:
         image_rgb: (H, W, 3) uint8.
@@ -79,7 +79,7 @@ def render_sample(
             left out, the scene's place is painted.
 
     Returns:
-        Picture and truth.
+        Image and truth.
 
     Raises:
         ValueError: numbers of persons differ, a person has no third dimension, or a word is
@@ -105,15 +105,15 @@ def render_sample(
     if backdrop is None:
         backdrop = paint_background(scene.place, scene.light, *size, _horizon(pose, rng), rng)
     _darken_ground(backdrop, pose)
-    picture = backdrop * (1.0 - alpha[..., None]) + colour
-    image = develop(picture, sample_camera(scene.light, rng), rng)
+    radiance = backdrop * (1.0 - alpha[..., None]) + colour
+    image = develop(radiance, sample_camera(scene.light, rng), rng)
     heads = _truth(pose, scene, people, flames, head_ids, config.supersampling)
     step = config.supersampling
     return RenderedSample(image, heads, head_ids[::step, ::step].astype(np.int16), flames)
 
 
 def render_pncc(sample: RenderedSample, pose: PoseSample, head_model: HeadModel) -> np.ndarray:
-    """The PNCC map of a rendered picture.
+    """The PNCC map of a rendered image.
 
     Args:
         sample: from `render_sample`.
@@ -167,7 +167,7 @@ def require_posed(pose: PoseSample) -> None:
 
 
 def _depths(pose: PoseSample) -> list[float]:
-    """Z offsets in picture pixels by the persons' depth order."""
+    """Z offsets in image pixels by the persons' depth order."""
     order = np.argsort([person.depth for person in pose.people], kind="stable")
     offsets = [0.0] * len(pose.people)
     at = 0.0

@@ -1,4 +1,4 @@
-"""The per-pixel shading of every material, in one compiled loop over the picture."""
+"""The per-pixel shading of every material, in one compiled loop over the image."""
 
 from __future__ import annotations
 
@@ -62,8 +62,8 @@ def shade(
 ) -> Float32Array:
     """Light the visible surfaces.
 
-    Of the samples of a picture's pixel that show one material, those of cloth are lit once: its
-    patterns are wide, and it fills most of a picture of people.
+    Of the samples of an image's pixel that show one material, those of cloth are lit once: its
+    patterns are wide, and it fills most of an image of people.
 
     Args:
         mesh: the scene, positions in pixels of the buffer.
@@ -73,7 +73,7 @@ def shade(
         shadow: shadow map of the key light.
         occlusion: (H, W) float32 ambient occlusion, 1 where open.
         metres_per_px: typical size of a pixel, by which fine detail fades out.
-        supersampling: samples along each side of a picture's pixel.
+        supersampling: samples along each side of an image's pixel.
 
     Returns:
         (H, W, 3) float32 display-linear RGB, 0 where nothing is seen.

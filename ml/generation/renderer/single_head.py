@@ -1,4 +1,4 @@
-"""Single heads with the pictures' own materials, light and places: crops for the regressor."""
+"""Single heads with the images' own materials, light and places: crops for the regressor."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from ml.poses.skeleton import Person, PoseSample
 
 _HEAD_HEIGHT_M = 0.25
 _BOX_SHARE = 4.0 / 9.0
-"""Head box over picture: a crop of 1.5 boxes takes two thirds of the picture."""
+"""Head box over image: a crop of 1.5 boxes takes two thirds of the image."""
 _FRONTAL = np.diag([1.0, -1.0, -1.0])
 _MAX_DRAWS = 5
 
 
 @dataclass(frozen=True)
 class SingleHead:
-    """A picture around one head.
+    """An image around one head.
 
     Attributes:
         image_rgb: (size, size, 3) uint8.
-        box_xyxy: (4,) float32 box of the visible head, px of the picture.
-        flame: (413,) float32, frame of the picture, px.
+        box_xyxy: (4,) float32 box of the visible head, px of the image.
+        flame: (413,) float32, frame of the image, px.
         visible: share of the head that is seen, 0 to 1.
         truth: everything else that is known of the head.
     """
@@ -47,16 +47,16 @@ class SingleHead:
 def render_single_head(
     head_model: HeadModel, config: SingleHeadConfig, rng: np.random.Generator, size: int
 ) -> SingleHead:
-    """Draw one head whose box takes about 4/9 of a square picture.
+    """Draw one head whose box takes about 4/9 of a square image.
 
     Args:
         head_model: the head model.
         config: ranges of the rotation, occluders, and the renderer's settings.
         rng: source of chance; equal state gives equal bytes.
-        size: side of the picture, px.
+        size: side of the image, px.
 
     Returns:
-        The picture and its truth.
+        The image and its truth.
 
     Raises:
         ValueError: size is too small, or the head stayed hidden in several draws.
@@ -87,7 +87,7 @@ def render_single_head(
 def _backdrop(
     config: SingleHeadConfig, light: str, size: int, rng: np.random.Generator
 ) -> Float32Array | None:
-    """A window of a shared place, or None: paint one for this picture alone."""
+    """A window of a shared place, or None: paint one for this image alone."""
     if not config.places_per_light:
         return None
     painted = _shared_place(light, int(rng.integers(config.places_per_light)), 2 * size)
@@ -98,7 +98,7 @@ def _backdrop(
 
 @cache
 def _shared_place(light: str, number: int, side: int) -> Float32Array:
-    """The places that the pictures of a light share: the same ones in every process."""
+    """The places that the images of a light share: the same ones in every process."""
     first = words.LIGHTS.index(light)
     place = words.PLACES[(first + number) % len(words.PLACES)]
     rng = np.random.default_rng((first, number))
@@ -145,7 +145,7 @@ def _bust(
     depth: int,
     rng: np.random.Generator,
 ) -> Person:
-    """A skeleton under a head; only what a picture of the head can show matters."""
+    """A skeleton under a head; only what an image of the head can show matters."""
     half = rng.uniform(0.155, 0.19)
     shrug, lean = rng.normal(0.0, 0.012), rng.normal(0.0, 0.03)
     body = Rotation.from_euler("y", body_yaw_deg, degrees=True).as_matrix()

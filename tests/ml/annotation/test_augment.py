@@ -12,10 +12,10 @@ FRAME = np.array([40.0, 30.0, 100.0])
 def test_no_augmentation_is_the_annotation_stages_crop() -> None:
     rng = np.random.default_rng(0)
     noise = rng.integers(0, 256, (192, 192, 3), dtype=np.uint8)
-    picture = np.asarray(cv2.GaussianBlur(noise, (0, 0), 2), np.uint8)
+    image = np.asarray(cv2.GaussianBlur(noise, (0, 0), 2), np.uint8)
     similarity = augment.random_crop(FRAME, 70, 192, 128, NO_AUGMENTATION, rng)
-    crop = augment.degraded(augment.cut_crop(picture, similarity, 128), NO_AUGMENTATION, rng)
-    np.testing.assert_allclose(crop, extract_crops(picture, FRAME[None], 128)[0], atol=1)
+    crop = augment.degraded(augment.cut_crop(image, similarity, 128), NO_AUGMENTATION, rng)
+    np.testing.assert_allclose(crop, extract_crops(image, FRAME[None], 128)[0], atol=1)
     flame = rng.normal(size=(1, 413)).astype(np.float32)
     expected = image_to_crop(flame, FRAME[None], 128)
     np.testing.assert_allclose(similarity.flame(flame), expected, rtol=1e-4, atol=1e-4)
@@ -26,9 +26,9 @@ def test_the_head_stays_near_the_middle_also_when_mirrored(seed: int) -> None:
     rng = np.random.default_rng(seed)
     config = CropAugmentConfig(shift=0.05, zoom=0.2, rotation_deg=40, flip=0.5)
     similarity = augment.random_crop(FRAME, 70, 192, 128, config, rng)
-    picture = np.zeros((192, 192, 3), np.uint8)
-    cv2.circle(picture, (89, 79), 5, (255, 255, 255), -1)
-    crop = augment.cut_crop(picture, similarity, 128)[..., 0].astype(float)
+    image = np.zeros((192, 192, 3), np.uint8)
+    cv2.circle(image, (89, 79), 5, (255, 255, 255), -1)
+    crop = augment.cut_crop(image, similarity, 128)[..., 0].astype(float)
     rows, columns = np.mgrid[:128, :128] + 0.5
     seen = np.array([(columns * crop).sum(), (rows * crop).sum()]) / crop.sum()
     np.testing.assert_allclose(seen, similarity.points(np.array([89.5, 79.5])), atol=0.3)
@@ -36,23 +36,23 @@ def test_the_head_stays_near_the_middle_also_when_mirrored(seed: int) -> None:
 
 
 def test_same_seed_same_crop_and_input_untouched() -> None:
-    picture = np.random.default_rng(0).integers(0, 256, (128, 128, 3), dtype=np.uint8)
-    before = picture.copy()
+    image = np.random.default_rng(0).integers(0, 256, (128, 128, 3), dtype=np.uint8)
+    before = image.copy()
     config = CropAugmentConfig(occlusion=1, low_resolution=1)
-    first = augment.degraded(picture, config, np.random.default_rng(5))
-    second = augment.degraded(picture, config, np.random.default_rng(5))
+    first = augment.degraded(image, config, np.random.default_rng(5))
+    second = augment.degraded(image, config, np.random.default_rng(5))
     np.testing.assert_array_equal(first, second)
-    np.testing.assert_array_equal(picture, before)
-    assert (first != picture).any()
+    np.testing.assert_array_equal(image, before)
+    assert (first != image).any()
 
 
-def test_truncation_cuts_picture_and_box_on_one_side() -> None:
-    picture = np.full((100, 100, 3), 200, np.uint8)
+def test_truncation_cuts_image_and_box_on_one_side() -> None:
+    image = np.full((100, 100, 3), 200, np.uint8)
     box = np.array([20, 30, 70, 90], np.float32)
     config = CropAugmentConfig(truncation=1, truncation_share=0.4)
     sides = set()
     for seed in range(30):
-        cut, left = augment.truncated(picture, box, config, np.random.default_rng(seed))
+        cut, left = augment.truncated(image, box, config, np.random.default_rng(seed))
         changed = np.flatnonzero(left != box)
         assert len(changed) == 1
         sides.add(int(changed[0]))
@@ -63,4 +63,4 @@ def test_truncation_cuts_picture_and_box_on_one_side() -> None:
         beyond = (cut[:, :x0], cut[:y0], cut[:, x1:], cut[y1:])[changed[0]]
         assert (beyond == 0).all()
     assert sides == {0, 1, 2, 3}
-    assert (picture == 200).all()
+    assert (image == 200).all()

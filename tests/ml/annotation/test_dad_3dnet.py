@@ -1,4 +1,4 @@
-"""DAD-3DNet's contract, with a tiny traced network that reads a head's place off the picture."""
+"""DAD-3DNet's contract, with a tiny traced network that reads a head's place off the scene."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def regressor(file):
     return DadRegressor.load(file)
 
 
-def picture(left, top, width=12, height=12, size=(120, 200)):
+def scene(left, top, width=12, height=12, size=(120, 200)):
     image = np.full((*size, 3), 40, np.uint8)
     image[top : top + height, left : left + width] = 255
     return image
@@ -72,9 +72,9 @@ def predict(regressor, image, boxes):
     return crop_to_image(flame.numpy(), frames, regressor.crop_size)
 
 
-def test_other_pictures_give_other_heads(regressor):
-    one = predict(regressor, picture(60, 40), [[40, 20, 90, 70]])
-    two = predict(regressor, picture(70, 50), [[40, 20, 90, 70]])
+def test_other_images_give_other_heads(regressor):
+    one = predict(regressor, scene(60, 40), [[40, 20, 90, 70]])
+    two = predict(regressor, scene(70, 50), [[40, 20, 90, 70]])
     assert np.abs(one - two).max() > 5
 
 
@@ -90,7 +90,7 @@ def test_other_pictures_give_other_heads(regressor):
     ids=["square", "wide", "tall", "corner", "far corner"],
 )
 def test_a_heads_place_comes_back_in_image_pixels(regressor, left, top, box):
-    image = picture(left, top)
+    image = scene(left, top)
     (flame,) = predict(regressor, image, [box])
     white = np.argwhere(image[:, :, 0] == 255)
     centre = white.mean(axis=0)[::-1] + 0.5
@@ -116,7 +116,7 @@ def test_the_crop_is_centred_black_around_and_normalised_in_rgb(regressor):
 
 
 def test_batches_do_not_matter(file):
-    image = picture(60, 40)
+    image = scene(60, 40)
     boxes = [[40, 20, 90, 70], [0, 0, 50, 60], [100, 20, 150, 110]]
     one, many = (predict(DadRegressor.load(file, batch_size=n), image, boxes) for n in (1, 3))
     np.testing.assert_allclose(one, many, atol=1e-4)

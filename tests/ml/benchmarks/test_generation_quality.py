@@ -39,19 +39,19 @@ def images(count, seed=0, low=0):
     return [rng.integers(low, 256, (rng.integers(5, 20), 9, 3), np.uint8) for _ in range(count)]
 
 
-def write_folder(folder, pictures):
-    for i, picture in enumerate(pictures):
+def write_folder(folder, images):
+    for i, image in enumerate(images):
         path = folder / f"{i % 3}" / f"{i:03d}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(encode_png(picture))
+        path.write_bytes(encode_png(image))
     return folder
 
 
-def write_tar(path, pictures):
+def write_tar(path, images):
     path.parent.mkdir(parents=True, exist_ok=True)
     with tarfile.open(path, "w") as tar:
-        for i, picture in enumerate(pictures):
-            for ending, data in (("png", encode_png(picture)), ("json", b"{}")):
+        for i, image in enumerate(images):
+            for ending, data in (("png", encode_png(image)), ("json", b"{}")):
                 info = tarfile.TarInfo(f"image-{i:05d}.{ending}")
                 info.size = len(data)
                 tar.addfile(info, io.BytesIO(data))
@@ -97,11 +97,11 @@ def test_statistics_are_those_of_all_features_at_once(tmp_path):
 
 
 def test_folder_tar_and_folder_of_tars_hold_the_same(tmp_path):
-    pictures = images(12)
-    folder = write_folder(tmp_path / "f", pictures)
-    tar = write_tar(tmp_path / "one.tar", pictures)
-    write_tar(tmp_path / "shards" / "shard-00000.tar", pictures[:5])
-    write_tar(tmp_path / "shards" / "shard-00001.tar", pictures[5:])
+    drawn = images(12)
+    folder = write_folder(tmp_path / "f", drawn)
+    tar = write_tar(tmp_path / "one.tar", drawn)
+    write_tar(tmp_path / "shards" / "shard-00000.tar", drawn[:5])
+    write_tar(tmp_path / "shards" / "shard-00001.tar", drawn[5:])
     means = [
         image_statistics(source, measuring()).moments[16].mean
         for source in (folder, tar, tmp_path / "shards")

@@ -39,10 +39,10 @@ def dataset(boxes, ignore=(), size=100):
 
 
 def square_on_black(box, size=100):
-    picture = np.zeros((size, size, 3), np.uint8)
+    pixels = np.zeros((size, size, 3), np.uint8)
     x0, y0, x1, y1 = box
-    picture[y0:y1, x0:x1] = 255
-    return picture
+    pixels[y0:y1, x0:x1] = 255
+    return pixels
 
 
 def items(samples, augment, epochs):
@@ -57,7 +57,7 @@ def test_without_augmentation_the_box_is_letterboxed():
     np.testing.assert_allclose(boxes, [[12.8, 19.2, 38.4, 44.8]], rtol=1e-5)
 
 
-def test_the_box_follows_the_picture_through_every_augmentation():
+def test_the_box_follows_the_image_through_every_augmentation():
     box = (20, 30, 60, 70)
     samples = LabelledImages(dataset([box]), [square_on_black(box)])
     drawn = items(samples, ONLY_GEOMETRY, 20)
@@ -77,8 +77,8 @@ def test_epoch_and_id_decide_the_draw():
 
 def test_ignored_heads_are_painted_over_and_not_taught():
     boxes = [(10, 10, 40, 40), (60, 60, 90, 90)]
-    picture = square_on_black(boxes[0]) + square_on_black(boxes[1])
-    samples = LabelledImages(dataset(boxes, ignore={1}), [picture])
+    pixels = square_on_black(boxes[0]) + square_on_black(boxes[1])
+    samples = LabelledImages(dataset(boxes, ignore={1}), [pixels])
     no_change = ONLY_GEOMETRY.model_copy(update={"flip": 0.0, "zoom": (1.0, 1.0), "shift": 0.0})
     _, image, taught = items(samples, no_change, 1)[0]
     assert len(taught) == 1
@@ -115,10 +115,10 @@ def test_hiding_leaves_taught_heads_alone():
 
 
 def test_collate_gives_shares_of_the_side():
-    picture = np.zeros((64, 64, 3), np.uint8)
+    pixels = np.zeros((64, 64, 3), np.uint8)
     nothing = np.zeros((0, 4), np.float32)
     batch = collate(
-        [("a", picture, np.array([[0, 16, 32, 48]], np.float32)), ("b", picture, nothing)], 64
+        [("a", pixels, np.array([[0, 16, 32, 48]], np.float32)), ("b", pixels, nothing)], 64
     )
     assert batch.images.shape == (2, 3, 64, 64)
     assert batch.images.dtype == torch.uint8
@@ -128,7 +128,7 @@ def test_collate_gives_shares_of_the_side():
     assert batch.sample_ids == ["a", "b"]
 
 
-def test_damaged_pictures_are_excluded_and_their_labels_go_along(tmp_path):
+def test_damaged_images_are_excluded_and_their_labels_go_along(tmp_path):
     ws = Workspace(tmp_path, 0, 1, 3)
     ids = ("good", "empty", "gone")
     truth = CocoDataset(
@@ -149,6 +149,6 @@ def test_damaged_pictures_are_excluded_and_their_labels_go_along(tmp_path):
     assert rows.to_dict() == {"empty": "damaged_image", "gone": "damaged_shard"}
 
 
-def test_labels_without_their_picture_are_refused():
-    with pytest.raises(ValueError, match="1 labelled, 0 pictures"):
+def test_labels_without_their_image_are_refused():
+    with pytest.raises(ValueError, match="1 labelled, 0 images"):
         LabelledImages(dataset([(1, 1, 5, 5)]), [])

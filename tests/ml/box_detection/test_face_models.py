@@ -1,4 +1,4 @@
-"""YuNet, SCRFD and RetinaFace: each sees its picture, in the picture's own pixels."""
+"""YuNet, SCRFD and RetinaFace: each sees its pixels, in the pixels's own pixels."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def model(request, tmp_path_factory):
     return name, path
 
 
-def picture(column, row, width=128, height=96):
-    """A white square of 32 px, which is one cell of 16 px when the picture is fed at 64 px."""
+def pixels(column, row, width=128, height=96):
+    """A white square of 32 px, which is one cell of 16 px when the pixels is fed at 64 px."""
     image = np.zeros((height, width, 3), np.uint8)
     image[32 * row : 32 * row + 32, 32 * column : 32 * column + 32] = 255
     return image
@@ -37,7 +37,7 @@ def picture(column, row, width=128, height=96):
 def test_faces_are_found_where_they_are(model):
     detector = load_face_model(*model, SETTINGS)
     assert isinstance(detector, FaceBoxDetector)
-    one, two, none = detector.find([picture(1, 1), picture(3, 0), np.zeros((64, 128, 3), np.uint8)])
+    one, two, none = detector.find([pixels(1, 1), pixels(3, 0), np.zeros((64, 128, 3), np.uint8)])
     assert len(none) == 0
     assert len(one) >= 1
     assert np.abs(one.boxes_xyxy[0] - two.boxes_xyxy[0]).max() > 20
@@ -51,21 +51,21 @@ def test_faces_are_found_where_they_are(model):
         assert eyes[0, 0] < eyes[1, 0]
         assert (eyes[:, 1] < mouth[:, 1]).all()
         assert (np.abs(faces.landmarks[0] - [left + 16, top + 16]) <= 24).all()
-    assert [len(b) for b in detector.detect_faces([picture(1, 1)])] == [len(one)]
+    assert [len(b) for b in detector.detect_faces([pixels(1, 1)])] == [len(one)]
 
 
 def test_boxes_fit_exactly_where_cells_do(model):
     name, path = model
     if name == "retinaface":
         pytest.skip("its priors overlap their cells")
-    (faces,) = load_face_model(name, path, SETTINGS).find([picture(1, 1)])
+    (faces,) = load_face_model(name, path, SETTINGS).find([pixels(1, 1)])
     np.testing.assert_allclose(faces.boxes_xyxy, [[32, 32, 64, 64]], atol=1e-3)
     np.testing.assert_allclose(faces.landmarks[0, 2], [48, 48], atol=1e-3)
 
 
 def test_the_threshold_counts(model):
     name, path = model
-    grey = (picture(1, 1) * 0.7).astype(np.uint8)
+    grey = (pixels(1, 1) * 0.7).astype(np.uint8)
     strict, mild = (load_face_model(name, path, FaceModelSettings(t, 0.4, 64)) for t in (0.9, 0.5))
     assert len(strict.find([grey])[0]) == 0
     assert len(mild.find([grey])[0]) >= 1
@@ -81,7 +81,7 @@ def test_rule_3_by_configuration(model, tmp_path):
     )
     detector = build_face_detector(config, path.parent)
     assert detector.name.startswith(f"{name}:")
-    (faces,) = detector.detect_faces([picture(1, 1)])
+    (faces,) = detector.detect_faces([pixels(1, 1)])
     assert check_faces(faces, np.array([[20, 20, 70, 70]], np.float32)) is None
     finding = check_faces(faces, np.array([[90, 0, 128, 30]], np.float32))
     assert finding.reason == "face_without_head"
@@ -89,7 +89,7 @@ def test_rule_3_by_configuration(model, tmp_path):
 
 def test_scrfd_without_landmarks_is_enough_for_the_rule(tmp_path):
     path = build_scrfd(tmp_path / "m.onnx", landmarks=False)
-    (boxes,) = load_face_model("scrfd", path, SETTINGS).detect_faces([picture(2, 1)])
+    (boxes,) = load_face_model("scrfd", path, SETTINGS).detect_faces([pixels(2, 1)])
     np.testing.assert_allclose(boxes, [[64, 32, 96, 64]], atol=1e-3)
 
 
@@ -103,13 +103,13 @@ def test_wrong_files_are_named(tmp_path):
             load_face_model(name, text)
     swapped = build_scrfd(tmp_path / "s.onnx")
     with pytest.raises(FaceModelError, match="retinaface: outputs have shapes"):
-        load_face_model("retinaface", swapped, SETTINGS).find([picture(1, 1)])
+        load_face_model("retinaface", swapped, SETTINGS).find([pixels(1, 1)])
     with pytest.raises(FaceModelError, match="scrfd: expected at least 6 outputs, got 3"):
         other = build_retinaface(tmp_path / "r.onnx")
-        load_face_model("scrfd", other, SETTINGS).find([picture(1, 1)])
+        load_face_model("scrfd", other, SETTINGS).find([pixels(1, 1)])
     with pytest.raises(FaceModelError, match="yunet: the file is no YuNet"):
         other = build_embedder(tmp_path / "e.onnx", 8)
-        load_face_model("yunet", other, SETTINGS).find([picture(1, 1)])
+        load_face_model("yunet", other, SETTINGS).find([pixels(1, 1)])
     with pytest.raises(ModelError, match="nothing at"):
         build_face_detector(
             FaceCheckConfig(backend="yunet", model={"path": "x.onnx", "asset": "yunet"}), tmp_path
@@ -132,7 +132,7 @@ def test_haar_on_a_photograph():
     detector = build_face_detector(FaceCheckConfig(backend="haar"))
     image = np.ascontiguousarray(data.astronaut()[:300, :400])
     (boxes,) = detector.detect_faces([image])
-    # The face is at about 177, 66 with a side of 95 px in the whole picture.
+    # The face is at about 177, 66 with a side of 95 px in the whole pixels.
     centre = (boxes[:, :2] + boxes[:, 2:]) / 2
     assert (np.abs(centre - [225, 113]).max(axis=1) < 25).any()
     (mirrored,) = detector.detect_faces([np.ascontiguousarray(image[:, ::-1])])

@@ -105,7 +105,7 @@ def detector(path, **feeding):
     return FamilyDetector(model, Feeding(input_size=SIZE, **feeding), "x", "0" * 64, batch_size=2)
 
 
-def test_every_family_sees_its_pictures(folder):
+def test_every_family_sees_its_images(folder):
     kind, path = folder
     found = detector(path)
     assert isinstance(found, HeadBoxDetector)
@@ -234,7 +234,7 @@ def test_the_stage_trains_a_checkpoint_further(tmp_path):
     ]
     after = loaded.model.state_dict()["model.backbone.model.embedder.embedder.0.convolution.weight"]
     assert before.shape == after.shape
-    # Further, not anew: close to where it was.
+    # Further, not again: close to where it was.
     assert 0 < (before - after).abs().max() < 2 * before.abs().max()
 
 

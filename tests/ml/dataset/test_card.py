@@ -52,7 +52,7 @@ def test_mixed_licences_are_other_and_listed(tmp_path):
 
 def test_numbers_and_limits_are_there(tmp_path):
     text = card(tmp_path)
-    assert "1,234 pictures with 2,500 heads (2.03 a picture)" in text
+    assert "1,234 images with 2,500 heads (2.03 an image)" in text
     assert "train 1,000, val 100, test 134" in text
     assert "| captions | 100 | 80 | 20.0% |" in text
     assert "| captions: name | 20 |" in text

@@ -170,7 +170,7 @@ def test_files_round_trip(statistics, tmp_path):
     assert json.loads(paths["json"].read_text())["count"]["num_images"] == 3
 
 
-def test_plots_are_pictures_with_the_same_bytes(statistics, tmp_path):
+def test_plots_are_images_with_the_same_bytes(statistics, tmp_path):
     few = statistics[statistics["section"].isin(["yaw_deg", "drop_rate"])]
     first = plot_statistics(few, tmp_path / "a")
     second = plot_statistics(few, tmp_path / "b")

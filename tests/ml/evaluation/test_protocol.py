@@ -156,13 +156,13 @@ def test_report_holds_the_figures_in_both_forms(tmp_path):
         figures,
         {"yaw": pd.DataFrame({"group": ["0 to 30"], "heads": [7]})},
         {"recall": "0.901"},
-        {"Successes": tmp_path / "pictures" / "good.jpg"},
+        {"Successes": tmp_path / "images" / "good.jpg"},
         {"protocol": "p/1", "num_images": 3, "num_heads": 7, "num_ignored": 1},
         {"seed": "1"},
     )
     for path in written.values():
         text = path.read_text()
-        for expected in ("pseudo-labels", "1.500", "0 to 30", "0.901", "pictures/good.jpg", "p/1"):
+        for expected in ("pseudo-labels", "1.500", "0 to 30", "0.901", "images/good.jpg", "p/1"):
             assert expected in text, (path, expected)
     table = [line for line in written["markdown"].read_text().splitlines() if line.startswith("|")]
     assert len(table) == 2 + len(METRICS) + 3

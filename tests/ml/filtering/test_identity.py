@@ -62,7 +62,7 @@ def test_other_faces_have_other_vectors(reader):
     one, again, other = (reader.read(face(*a)) for a in ((1,), (1, 2, 0), (2,)))
     assert one.shape[0] == 1
     np.testing.assert_allclose(np.linalg.norm(one, axis=1), 1, atol=1e-5)
-    # The same face elsewhere in the picture is the same vector.
+    # The same face elsewhere in the image is the same vector.
     assert float((one @ again.T)[0, 0]) > 0.99
     assert float((one @ other.T)[0, 0]) < 0.95
     assert len(reader.read(np.zeros((96, 128, 3), np.uint8))) == 0
@@ -76,7 +76,7 @@ def write_folder(root, people):
         path.write_bytes(encode_png(face(person)))
     (folder / "broken.jpg").write_bytes(b"\xff\xd8 broken")
     (folder / "empty.png").write_bytes(encode_png(np.zeros((64, 64, 3), np.uint8)))
-    (folder / "notes.txt").write_text("no picture")
+    (folder / "notes.txt").write_text("no image")
     return folder
 
 
@@ -109,7 +109,7 @@ def test_small_faces_have_no_identity(reader):
 
 def test_an_index_of_another_network_is_refused(reader):
     index = IdentityIndex(np.ones((1, 4), np.float32), "other:0", np.array(["0"]))
-    with pytest.raises(IdentityError, match=r"made with other:0.*make the index anew"):
+    with pytest.raises(IdentityError, match=r"made with other:0.*make the index again"):
         IdentityScreen(reader, index, 0.5)
 
 
@@ -172,7 +172,7 @@ def test_alignment_is_the_least_squares_similarity():
 
 def test_no_faces_at_all_is_an_error(reader, tmp_path):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(IdentityError, match="no face in the 0 pictures"):
+    with pytest.raises(IdentityError, match="no face in the 0 images"):
         build_index(tmp_path / "empty", reader, Exclusions("identity"))
-    with pytest.raises(IdentityError, match="is no folder of pictures"):
+    with pytest.raises(IdentityError, match="is no folder of images"):
         build_index(tmp_path / "none", reader, Exclusions("identity"))

@@ -7,11 +7,11 @@ import pytest
 
 from ml.filtering.judge import DetectionLimits, Judge, Judgement, RulesConfig
 from ml.filtering.rules import Finding
-from tests.fixtures.filter_fakes import LopsidedDetector, SquareDetector, picture
+from tests.fixtures.filter_fakes import LopsidedDetector, SquareDetector, draw_image
 
-ONE = picture((50, 30, 20))
-TWO = picture((20, 30, 15), (80, 30, 15))
-NONE = picture()
+ONE = draw_image((50, 30, 20))
+TWO = draw_image((20, 30, 15), (80, 30, 15))
+NONE = draw_image()
 
 
 class FixedFaces:
@@ -45,7 +45,7 @@ def test_three_passes_and_both_halves_in_one():
     detector = SquareDetector()
     judge([ONE, TWO, NONE, TWO], detector)
     assert [len(shapes) for shapes in detector.calls] == [4, 4, 4]
-    # The last pass holds two parts of each image with two heads, each as its own picture.
+    # The last pass holds two parts of each image with two heads, each as its own draw_image.
     assert detector.calls[2] == [(80, 60, 3)] * 4
 
 
@@ -77,7 +77,7 @@ def test_rule_1_no_head():
 
 
 def test_rule_2_a_detector_that_sees_only_one_side():
-    lone_left = picture((5, 30, 15), (70, 30, 15))
+    lone_left = draw_image((5, 30, 15), (70, 30, 15))
     (judgement,) = judge([lone_left], LopsidedDetector())
     assert judgement.finding.reason == "flip_count"
     assert judgement.finding.detail == "1 heads, 2 on the mirrored image"
@@ -98,7 +98,7 @@ def test_rule_3_a_face_beside_all_heads():
 
 def test_rule_4_a_head_that_needs_its_surroundings():
     # Cut at column 60, each part is 60 px wide: the left quarter of the right part hides a head.
-    image = picture((40, 30, 10), (66, 30, 10))
+    image = draw_image((40, 30, 10), (66, 30, 10))
     (judgement,) = judge([image], LopsidedDetector())
     assert judgement.finding.reason == "cut_count"
     assert judgement.finding.detail == "2 heads, 1 when cut at column 60 (1 on the left)"
@@ -130,7 +130,7 @@ class FadingDetector(SquareDetector):
 
 
 def test_a_weak_sighting_confirms_unless_the_papers_counts_are_asked_for():
-    image = picture((80, 30, 15))
+    image = draw_image((80, 30, 15))
     (confirmed,) = judge([image], FadingDetector(), confirm_threshold=0.25)
     assert confirmed.keep
     assert confirmed.num_heads_flipped == 1
@@ -155,20 +155,20 @@ class RedScreen:
 
 
 def test_a_screen_comes_before_the_rules():
-    red = picture((50, 30, 20))
+    red = draw_image((50, 30, 20))
     red[:4, :4] = (255, 0, 0)
     detector = SquareDetector()
     limits, rules = DetectionLimits(), RulesConfig(confirm_threshold=0.5)
     judge = Judge(detector, None, limits, rules, (RedScreen(),))
-    found = judge.judge(["ok", "red", "none"], [picture((50, 30, 20)), red, picture()])
+    found = judge.judge(["ok", "red", "none"], [draw_image((50, 30, 20)), red, draw_image()])
     assert [j.finding.reason for j in found] == ["keep", "unsafe_class", "no_head"]
     assert [j.keep for j in found] == [True, False, False]
 
 
 def test_rule_4_gives_every_image_its_own_parts():
-    wide = picture((10, 5, 12), (30, 40, 10), (90, 30, 14))
-    lone = picture((50, 30, 20))
-    other = picture((8, 50, 18), (70, 10, 16))
+    wide = draw_image((10, 5, 12), (30, 40, 10), (90, 30, 14))
+    lone = draw_image((50, 30, 20))
+    other = draw_image((8, 50, 18), (70, 10, 16))
     found = judge([lone, wide, other])
     assert [j.column is not None for j in found] == [False, True, True]
     for judgement in found[1:]:

@@ -147,7 +147,7 @@ def test_parts_make_the_whole():
     np.testing.assert_array_equal(np.concatenate([left, right], axis=1), image)
 
 
-def test_flipping_moves_boxes_with_the_picture():
+def test_flipping_moves_boxes_with_the_image():
     image = np.zeros((10, 20, 3), np.uint8)
     image[2:5, 3:9] = 255
     mirrored = flip_boxes(boxes((3, 2, 9, 5)), 20)[0].astype(int)

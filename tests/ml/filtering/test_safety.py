@@ -1,4 +1,4 @@
-"""The CLIP safety checker and the picture classifier, loaded as the real ones are."""
+"""The CLIP safety checker and the image classifier, loaded as the real ones are."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from ml.filtering.safety import ClipSafetyChecker, SafetyConfig, UnsafeClassifie
 from ml.records.models import ModelRef
 
 # Contrasts survive a tiny network; brightness alone is normalised away.
-PICTURES = [
+IMAGES = [
     np.random.default_rng(seed).integers(0, 256, (48, 64, 3)).astype(np.uint8) for seed in (1, 2)
 ]
-PICTURES[1][:, :32] = (220, 40, 40)
+IMAGES[1][:, :32] = (220, 40, 40)
 
 
 def reference(folder, asset="clip-safety-checker"):
@@ -24,38 +24,38 @@ def reference(folder, asset="clip-safety-checker"):
 
 @pytest.fixture(scope="module")
 def planted(tiny_models, tmp_path_factory):
-    """A checker whose first concept is the second picture."""
+    """A checker whose first concept is the second image."""
     from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
 
     blank = tiny_models.path("safety-checker")
     folder = tmp_path_factory.mktemp("planted") / "checker"
     shutil.copytree(blank, folder)
     model = StableDiffusionSafetyChecker.from_pretrained(folder)
-    model.concept_embeds.data[0] = embedding(model, folder, PICTURES[1])
+    model.concept_embeds.data[0] = embedding(model, folder, IMAGES[1])
     model.concept_embeds_weights.data[0] = 0.9995
     model.save_pretrained(folder)
     return folder
 
 
-def embedding(model, folder, picture):
+def embedding(model, folder, image):
     from transformers import AutoImageProcessor
 
     processor = AutoImageProcessor.from_pretrained(folder, backend="pil")
-    pixels = processor(images=[picture], return_tensors="pt")["pixel_values"]
+    pixels = processor(images=[image], return_tensors="pt")["pixel_values"]
     with torch.no_grad():
         return model.visual_projection(model.vision_model(pixels)[1])[0]
 
 
-def test_other_pictures_have_other_similarities(planted):
+def test_other_images_have_other_similarities(planted):
     checker = ClipSafetyChecker(reference(planted), SafetyConfig())
-    first, second = checker.similarities(PICTURES)
+    first, second = checker.similarities(IMAGES)
     assert np.abs(first - second).max() > 1e-3
     assert checker.similarities([]).shape == (0, len(first))
 
 
-def test_a_planted_concept_is_seen_in_its_picture_alone(planted):
+def test_a_planted_concept_is_seen_in_its_image_alone(planted):
     checker = ClipSafetyChecker(reference(planted), SafetyConfig(batch_size=1))
-    safe, unsafe = checker.screen(PICTURES)
+    safe, unsafe = checker.screen(IMAGES)
     assert safe is None
     assert unsafe.reason == "unsafe_concept"
     assert "concept 0 is 0.0005 over its threshold" in unsafe.detail
@@ -68,9 +68,9 @@ def test_it_says_what_the_librarys_own_call_says(planted):
 
     model = StableDiffusionSafetyChecker.from_pretrained(planted)
     processor = AutoImageProcessor.from_pretrained(planted, backend="pil")
-    pixels = processor(images=PICTURES, return_tensors="pt")["pixel_values"]
-    _, expected = model(clip_input=pixels, images=np.stack(PICTURES).astype(np.float32))
-    got = ClipSafetyChecker(reference(planted), SafetyConfig()).screen(PICTURES)
+    pixels = processor(images=IMAGES, return_tensors="pt")["pixel_values"]
+    _, expected = model(clip_input=pixels, images=np.stack(IMAGES).astype(np.float32))
+    got = ClipSafetyChecker(reference(planted), SafetyConfig()).screen(IMAGES)
     assert [finding is not None for finding in got] == [bool(value) for value in expected]
 
 
@@ -78,9 +78,9 @@ def test_the_margin_moves_the_border(planted):
     strict = SafetyConfig(clip={"margin": 0.5})
     mild = SafetyConfig(clip={"margin": -0.01})
     checker = ClipSafetyChecker(reference(planted), strict)
-    over = ClipSafetyChecker(reference(planted), SafetyConfig()).similarities(PICTURES)
-    np.testing.assert_allclose(checker.similarities(PICTURES), over + 0.5, atol=1e-5)
-    assert ClipSafetyChecker(reference(planted), mild).screen(PICTURES) == [None, None]
+    over = ClipSafetyChecker(reference(planted), SafetyConfig()).similarities(IMAGES)
+    np.testing.assert_allclose(checker.similarities(IMAGES), over + 0.5, atol=1e-5)
+    assert ClipSafetyChecker(reference(planted), mild).screen(IMAGES) == [None, None]
 
 
 @pytest.fixture(scope="module")
@@ -93,26 +93,26 @@ def build(folder, **options):
     return UnsafeClassifier(reference(folder, "nsfw-image-detection"), config)
 
 
-def test_the_classifier_sees_its_pictures(classifier):
-    first, second = build(classifier).probabilities(PICTURES)
+def test_the_classifier_sees_its_images(classifier):
+    first, second = build(classifier).probabilities(IMAGES)
     assert np.abs(first - second).max() > 0.02
     np.testing.assert_allclose([first.sum(), second.sum()], 1, atol=1e-5)
 
 
 def test_likeliest_label_or_threshold(classifier):
-    probabilities = build(classifier).probabilities(PICTURES)
+    probabilities = build(classifier).probabilities(IMAGES)
     unsafe = probabilities[:, 1]
     likeliest = [p > 0.5 for p in unsafe]
-    assert [f is not None for f in build(classifier).screen(PICTURES)] == likeliest
+    assert [f is not None for f in build(classifier).screen(IMAGES)] == likeliest
     between = float(unsafe.mean())
-    findings = build(classifier, threshold=between).screen(PICTURES)
+    findings = build(classifier, threshold=between).screen(IMAGES)
     assert [f is not None for f in findings] == [p >= between for p in unsafe]
     assert sum(f is not None for f in findings) == 1
     (found,) = [f for f in findings if f is not None]
     assert found.reason == "unsafe_class"
     assert f"unsafe together {unsafe.max():.3f}" in found.detail
-    # The other way round, the other picture is unsafe.
-    other = build(classifier, safe_labels=("NSFW",), threshold=1 - between).screen(PICTURES)
+    # The other way round, the other image is unsafe.
+    other = build(classifier, safe_labels=("NSFW",), threshold=1 - between).screen(IMAGES)
     assert [f is None for f in other] == [f is not None for f in findings]
 
 

@@ -51,7 +51,7 @@ def test_encoder_refuses_other_arrays(red):
         encode_jpeg(red[..., 0])
 
 
-def test_contact_sheet_places_every_picture(red):
+def test_contact_sheet_places_every_image(red):
     sheet = contact_sheet([red] * 5, columns=3, cell_px=60, labels=["a"] * 5)
     assert sheet.shape == (2 * (64 + 18) + 4, 3 * 64 + 4, 3)
     assert (sheet[4 + 30, 4 + 30] == red[0, 0]).all()
@@ -60,7 +60,7 @@ def test_contact_sheet_places_every_picture(red):
 
 
 @pytest.fixture
-def picture():
+def pattern():
     """Each quarter another colour, so that turning it shows."""
     image = np.zeros((16, 24, 3), np.uint8)
     image[:8, :12], image[:8, 12:], image[8:, :12], image[8:, 12:] = (
@@ -75,49 +75,49 @@ def encoded(image, form, **options):
     return buffer.getvalue()
 
 
-def sideways(picture):
-    """A PIL image whose EXIF orientation says: turn me 90 degrees clockwise to see `picture`."""
-    image = Image.fromarray(np.ascontiguousarray(np.rot90(picture)))
+def sideways(pattern):
+    """A PIL image whose EXIF orientation says: turn me 90 degrees clockwise to see `pattern`."""
+    image = Image.fromarray(np.ascontiguousarray(np.rot90(pattern)))
     exif = Image.Exif()
     exif[0x0112] = 6
     return image, exif
 
 
 @pytest.mark.parametrize("form", ["JPEG", "PNG"])
-def test_exif_orientation_is_followed(picture, form):
-    image, exif = sideways(picture)
+def test_exif_orientation_is_followed(pattern, form):
+    image, exif = sideways(pattern)
     options = {"quality": 98, "subsampling": 0} if form == "JPEG" else {}
     found = decode_image(encoded(image, form, exif=exif, **options))
-    assert found.shape == picture.shape
-    assert np.abs(found.astype(int) - picture)[2:6, 2:10].max() < 12
+    assert found.shape == pattern.shape
+    assert np.abs(found.astype(int) - pattern)[2:6, 2:10].max() < 12
 
 
-def test_exif_orientation_of_a_transparent_picture_and_of_a_pil_image(picture):
-    image, exif = sideways(picture)
+def test_exif_orientation_of_a_transparent_image_and_of_a_pil_image(pattern):
+    image, exif = sideways(pattern)
     data = encoded(image.convert("RGBA"), "PNG", exif=exif)
-    assert (decode_image(data) == picture).all()
-    assert (to_rgb(Image.open(io.BytesIO(data))) == picture).all()
+    assert (decode_image(data) == pattern).all()
+    assert (to_rgb(Image.open(io.BytesIO(data))) == pattern).all()
 
 
 @pytest.mark.parametrize(("form", "options"), [("PNG", {}), ("WEBP", {"lossless": True})])
-def test_what_is_transparent_becomes_grey(picture, form, options):
-    alpha = np.full(picture.shape[:2], 255, np.uint8)
+def test_what_is_transparent_becomes_grey(pattern, form, options):
+    alpha = np.full(pattern.shape[:2], 255, np.uint8)
     alpha[:8] = 0
-    rgba = np.dstack([picture, alpha])
+    rgba = np.dstack([pattern, alpha])
     found = decode_image(encoded(Image.fromarray(rgba), form, **options))
     assert (found[:8] == 127).all()
-    assert (found[8:] == picture[8:]).all()
+    assert (found[8:] == pattern[8:]).all()
     assert (to_rgb(rgba) == found).all()
-    half = np.dstack([picture, np.full(picture.shape[:2], 128, np.uint8)])
+    half = np.dstack([pattern, np.full(pattern.shape[:2], 128, np.uint8)])
     assert np.abs(to_rgb(half)[0, 0].astype(int) - (189, 63, 63)).max() <= 1
 
 
-def test_palette_with_a_transparent_colour(picture):
-    image = Image.fromarray(picture).quantize(8)
+def test_palette_with_a_transparent_colour(pattern):
+    image = Image.fromarray(pattern).quantize(8)
     hidden = image.getpixel((0, 0))
     found = decode_image(encoded(image, "PNG", transparency=hidden))
     assert (found[:8, :12] == 127).all()
-    assert (found[12, 20] == picture[12, 20]).all()
+    assert (found[12, 20] == pattern[12, 20]).all()
 
 
 def test_grey_and_16_bit_files():
@@ -133,12 +133,12 @@ def test_grey_and_16_bit_files():
     assert (decode_image(data) == colour >> 8).all()
 
 
-def test_arrays_of_other_types(picture):
-    assert to_rgb(picture) is picture
-    assert (to_rgb(picture / 255.0) == picture).all()
-    assert (to_rgb(picture[:, :, 0]) == picture[:, :, :1]).all()
-    assert (to_rgb(picture[:, :, :1]) == picture[:, :, :1]).all()
-    assert (to_rgb(picture[:, :, 0] > 0)[:8, :12] == 255).all()
+def test_arrays_of_other_types(pattern):
+    assert to_rgb(pattern) is pattern
+    assert (to_rgb(pattern / 255.0) == pattern).all()
+    assert (to_rgb(pattern[:, :, 0]) == pattern[:, :, :1]).all()
+    assert (to_rgb(pattern[:, :, :1]) == pattern[:, :, :1]).all()
+    assert (to_rgb(pattern[:, :, 0] > 0)[:8, :12] == 255).all()
 
 
 @pytest.mark.parametrize(
@@ -164,8 +164,8 @@ def test_a_jpeg_with_something_behind_its_end_is_whole(red):
         decode_image(data[: len(data) // 3])
 
 
-def test_a_damaged_transparent_png_is_named(picture):
-    data = encoded(Image.fromarray(np.dstack([picture, picture[:, :, :1]])), "PNG")
+def test_a_damaged_transparent_png_is_named(pattern):
+    data = encoded(Image.fromarray(np.dstack([pattern, pattern[:, :, :1]])), "PNG")
     with pytest.raises(UnreadableImage, match="cannot be decoded"):
         decode_image(data[: len(data) // 2])
 

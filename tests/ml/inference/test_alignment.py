@@ -38,7 +38,7 @@ def scene():
 
 @pytest.mark.parametrize("lean", [0, 30, -100, 180])
 @pytest.mark.parametrize("size", [None, 32, 300])
-def test_the_picture_agrees_with_its_matrix(scene, lean, size):
+def test_the_image_agrees_with_its_matrix(scene, lean, size):
     image, points, centre = scene
     before = image.copy()
     aligned = align_head(image, points, centre, rotation(0, 0, lean), size)

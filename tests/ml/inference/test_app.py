@@ -62,7 +62,7 @@ def test_without_gradio_it_says_what_to_install(detector: HeadDetector, monkeypa
 def test_the_served_page_answers_on_loopback(detector: HeadDetector, tmp_path: Path) -> None:
     pytest.importorskip("gradio")
     client_module = pytest.importorskip("gradio_client")
-    path = tmp_path / "picture.png"
+    path = tmp_path / "image.png"
     Image.fromarray(noise_image(4, 80, 120)).save(path)
     page = build_page(detector)
     assert page.analytics_enabled is False

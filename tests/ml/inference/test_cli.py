@@ -39,7 +39,7 @@ def run(*words: object) -> int:
 
 
 @pytest.fixture
-def pictures(tmp_path: Path) -> Path:
+def images(tmp_path: Path) -> Path:
     folder = tmp_path / "in"
     (folder / "deep").mkdir(parents=True)
     for index, name in enumerate(("one.png", "one.webp", "deep/two.png")):
@@ -57,11 +57,11 @@ def checkpoint(project: Path) -> Path:
 
 
 def test_predict_writes_drawings_meshes_and_json(
-    pictures: Path, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    images: Path, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
     arguments = ["--checkpoint", checkpoint, "--output", out, "--device", "cpu"]
-    assert run("predict", pictures, *arguments, "--pncc", "--crops", 40) == 0
+    assert run("predict", images, *arguments, "--pncc", "--crops", 40) == 0
     folders = [out / name for name in ("one", "one-2", "deep/two")]
     for folder in folders:
         heads = json.loads((folder / "heads.json").read_text())["heads"]
@@ -80,11 +80,11 @@ def test_predict_writes_drawings_meshes_and_json(
 
 
 def test_predict_goes_on_after_a_broken_image_and_says_so(
-    pictures: Path, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    images: Path, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (pictures / "broken.jpg").write_bytes(b"\xff\xd8\xff")
+    (images / "broken.jpg").write_bytes(b"\xff\xd8\xff")
     out = tmp_path / "out"
-    sources = [pictures / "broken.jpg", pictures / "one.png"]
+    sources = [images / "broken.jpg", images / "one.png"]
     arguments = ["--checkpoint", checkpoint, "--output", out, "--meshes", "--draw", "bbox"]
     assert run("predict", *sources, *arguments) == 1
     assert "in 1 images, 1 not readable" in capsys.readouterr().out
@@ -112,19 +112,19 @@ def test_predict_writes_a_video(checkpoint: Path, tmp_path: Path) -> None:
 
 
 def test_a_second_run_replaces_the_first_and_touches_nothing_else(
-    pictures: Path, checkpoint: Path, capsys: pytest.CaptureFixture[str]
+    images: Path, checkpoint: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    out = pictures / "predictions"
+    out = images / "predictions"
     arguments = ["--checkpoint", checkpoint, "--output", out, "--meshes", "obj", "--crops", 40]
-    (pictures / "broken.jpg").write_bytes(b"\xff\xd8")
-    assert run("predict", pictures, *arguments, "--score", 0.25) == 1
+    (images / "broken.jpg").write_bytes(b"\xff\xd8")
+    assert run("predict", images, *arguments, "--score", 0.25) == 1
     first = {p for p in out.rglob("head_*") if p.is_file()}
     (out / "one" / "mine.txt").write_text("kept")
     (out / "own").mkdir()
     (out / "own" / "heads.json").write_text("{}")
-    (pictures / "broken.jpg").unlink()
-    (pictures / "one.webp").unlink()
-    assert run("predict", pictures, *arguments, "--score", 0.95) == 0
+    (images / "broken.jpg").unlink()
+    (images / "one.webp").unlink()
+    assert run("predict", images, *arguments, "--score", 0.95) == 0
     # Its own drawings were not read, and nothing of the first run stands beside the second's.
     assert "in 2 images" in capsys.readouterr().out.splitlines()[-1]
     assert {p for p in out.rglob("head_*") if p.is_file()} < first
@@ -135,7 +135,7 @@ def test_a_second_run_replaces_the_first_and_touches_nothing_else(
 
 
 def test_a_film_that_breaks_off_is_an_exclusion_and_the_rest_goes_on(
-    pictures: Path, checkpoint: Path, tmp_path: Path
+    images: Path, checkpoint: Path, tmp_path: Path
 ) -> None:
     clip = tmp_path / "clip.avi"
     writer = cv2.VideoWriter(str(clip), cv2.VideoWriter.fourcc(*"MJPG"), 5, (96, 64))
@@ -146,7 +146,7 @@ def test_a_film_that_breaks_off_is_an_exclusion_and_the_rest_goes_on(
     (tmp_path / "no.mp4").write_bytes(b"no film")
     out = tmp_path / "out"
     arguments = ["--checkpoint", checkpoint, "--output", out, "--draw", "bbox", "--meshes"]
-    assert run("predict", tmp_path / "no.mp4", clip, pictures / "one.png", *arguments) == 1
+    assert run("predict", tmp_path / "no.mp4", clip, images / "one.png", *arguments) == 1
     excluded = (out / "excluded.csv").read_text()
     assert "no.mp4" in excluded
     assert "clip.avi#damage-0,predict,damaged_video" in excluded
@@ -155,16 +155,16 @@ def test_a_film_that_breaks_off_is_an_exclusion_and_the_rest_goes_on(
 
 
 def test_what_is_no_source_or_no_folder_is_told_at_once(
-    pictures: Path, checkpoint: Path, tmp_path: Path
+    images: Path, checkpoint: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "file").write_text("x")
     os.mkfifo(tmp_path / "pipe.jpg")
     for source, options, message in (
         ("-", (), "the standard input is not read"),
         ("https://example.org/a.jpg", (), "addresses are not read; download it first"),
-        (pictures, ("--output", tmp_path / "file"), "is a file; name a folder"),
-        (pictures, ("--output", pictures), "lies in the output folder"),
-        (pictures / "one.png", ("--output", tmp_path), "lies in the output folder"),
+        (images, ("--output", tmp_path / "file"), "is a file; name a folder"),
+        (images, ("--output", images), "lies in the output folder"),
+        (images / "one.png", ("--output", tmp_path), "lies in the output folder"),
     ):
         with pytest.raises(ValueError, match=message):
             run("predict", source, "--checkpoint", checkpoint, *options)

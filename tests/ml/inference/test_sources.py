@@ -19,11 +19,11 @@ from tests.ml.inference.conftest import noise_image
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     for index, name in enumerate(("b.png", "a.PNG", "deep/c.png")):
-        path = tmp_path / "pictures" / name
+        path = tmp_path / "images" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(encode_png(noise_image(index, 8, 12)))
-    (tmp_path / "pictures" / "notes.txt").write_text("no picture")
-    return tmp_path / "pictures"
+    (tmp_path / "images" / "notes.txt").write_text("no image")
+    return tmp_path / "images"
 
 
 def write_video(path: Path, frames: int = 3) -> None:

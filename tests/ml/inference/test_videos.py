@@ -87,7 +87,7 @@ def test_a_hole_in_a_film_is_told_of_and_the_rest_is_read(
 @pytest.mark.parametrize("content", [b"", b"no film", bytes(5000), b"RIFF\0\0\0\0AVI LIST"])
 def test_what_is_no_film_cannot_be_opened(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "x.mp4").write_bytes(content)
-    with pytest.raises(UnreadableImage, match=r"x\.mp4 (cannot be opened|has no pictures)"):
+    with pytest.raises(UnreadableImage, match=r"x\.mp4 (cannot be opened|has no images)"):
         read(tmp_path / "x.mp4")
     with pytest.raises(UnreadableImage, match="cannot be opened"):
         read(tmp_path)

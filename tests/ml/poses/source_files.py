@@ -1,4 +1,4 @@
-"""Source pictures as folders and as img2dataset's tars, whole and malformed."""
+"""Source images as folders and as img2dataset's tars, whole and malformed."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ import numpy as np
 
 from ml.imaging.io import encode_jpeg, encode_png
 
-SECRET_URL = "https://pictures.example/alice-in-her-garden.jpg"
+SECRET_URL = "https://images.example/alice-in-her-garden.jpg"
 SECRET_CAPTION = "Alice Example of 12 Garden Lane"
 
 
-def picture(seed: int = 0, height: int = 96, width: int = 80) -> np.ndarray:
+def image(seed: int = 0, height: int = 96, width: int = 80) -> np.ndarray:
     """Coloured blocks."""
     rng = np.random.default_rng(seed)
     blocks = rng.integers(0, 256, (height // 16, width // 16, 3), dtype=np.uint8)
@@ -25,7 +25,7 @@ def picture(seed: int = 0, height: int = 96, width: int = 80) -> np.ndarray:
 
 
 def jpeg(seed: int = 0, height: int = 96, width: int = 80) -> bytes:
-    return encode_jpeg(picture(seed, height, width), 90)
+    return encode_jpeg(image(seed, height, width), 90)
 
 
 def png_bomb(side: int = 50_000) -> bytes:
@@ -43,7 +43,7 @@ def png_bomb(side: int = 50_000) -> bytes:
 
 
 def note(label: str | None = "UNLIKELY", **values: object) -> bytes:
-    """img2dataset's JSON beside a picture."""
+    """img2dataset's JSON beside an image."""
     about = {"url": SECRET_URL, "caption": SECRET_CAPTION, "status": "success", **values}
     if label is not None:
         about["NSFW"] = label
@@ -71,6 +71,6 @@ def sample(key: str, data: bytes, about: bytes, extension: str = "jpg") -> list[
 
 
 def write_png(path: Path, seed: int, height: int, width: int) -> None:
-    """A picture file, with its folder."""
+    """An image file, with its folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(encode_png(picture(seed, height, width)))
+    path.write_bytes(encode_png(image(seed, height, width)))

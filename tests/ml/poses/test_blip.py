@@ -1,4 +1,4 @@
-"""BLIP on tiny random models: answers follow picture and question, and repeat."""
+"""BLIP on tiny random models: answers follow image and question, and repeat."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ml.poses.blip import BlipCaptioner, BlipVqa
 from ml.poses.describers import DescriberConfig, Question, compose, subject_of
 from ml.records.models import ModelError
 
-PICTURES = [
+IMAGES = [
     np.full((40, 60, 3), (200, 30, 20), np.uint8),
     np.random.default_rng(0).integers(0, 256, (64, 48, 3), dtype=np.uint8),
     np.full((48, 48, 3), (0, 0, 90), np.uint8),
@@ -29,12 +29,12 @@ def make_config(tiny_models):
 
 
 @pytest.mark.parametrize("backend", ["blip-vqa", "blip"])
-def test_descriptions_follow_the_picture_and_repeat(backend, make_config, tmp_path):
+def test_descriptions_follow_the_image_and_repeat(backend, make_config, tmp_path):
     describer = DESCRIBERS[backend](make_config(backend), tmp_path)
-    texts = describer.describe(PICTURES, [1] * len(PICTURES))
+    texts = describer.describe(IMAGES, [1] * len(IMAGES))
     assert len(set(texts)) >= 3, texts
-    assert describer.describe(PICTURES, [1] * len(PICTURES)) == texts
-    assert describer.describe(PICTURES[1:2], [1]) == texts[1:2]
+    assert describer.describe(IMAGES, [1] * len(IMAGES)) == texts
+    assert describer.describe(IMAGES[1:2], [1]) == texts[1:2]
     assert not any("[" in text for text in texts), "special tokens are left in"
     assert describer.version.startswith("random-weights@")
 
@@ -42,7 +42,7 @@ def test_descriptions_follow_the_picture_and_repeat(backend, make_config, tmp_pa
 def test_the_question_matters(make_config, tmp_path):
     describer = BlipVqa(make_config("blip-vqa"), tmp_path)
     questions = ["where is this ?", "what are the people wearing ?", "is it dark ?", "who is it ?"]
-    images = [PICTURES[1]] * len(questions)
+    images = [IMAGES[1]] * len(questions)
     assert len(set(describer._generate(images=images, text=questions))) >= 2
 
 
@@ -52,7 +52,7 @@ def test_every_question_of_the_configuration_has_its_part(make_config, tmp_path)
         Question(ask="where is it?", phrase="second {answer}"),
     )
     describer = BlipVqa(make_config("blip-vqa", questions=questions, useless_answers=()), tmp_path)
-    (text,) = describer.describe(PICTURES[1:2], [3])
+    (text,) = describer.describe(IMAGES[1:2], [3])
     assert text.startswith("three people, first ")
     assert ", second " in text
 
@@ -60,7 +60,7 @@ def test_every_question_of_the_configuration_has_its_part(make_config, tmp_path)
 def test_a_caption_without_words_is_replaced_by_the_subject(make_config, tmp_path, monkeypatch):
     describer = BlipCaptioner(make_config("blip"), tmp_path)
     monkeypatch.setattr(describer, "_generate", lambda **_: ["", "a dog in a park"])
-    assert describer.describe(PICTURES[:2], [2, 1]) == ["two people", "a dog in a park"]
+    assert describer.describe(IMAGES[:2], [2, 1]) == ["two people", "a dog in a park"]
 
 
 def test_answers_are_cleaned_and_those_that_say_nothing_left_out():

@@ -1,4 +1,4 @@
-"""Poses of source pictures: what is kept, what is refused, and that nothing else is written."""
+"""Poses of source images: what is kept, what is refused, and that nothing else is written."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from ml.imaging.io import decode_image
-from ml.poses import estimation as pictures
+from ml.poses import estimation as images
 from ml.poses.backends import ESTIMATORS
 from ml.poses.config import EstimatorConfig, PosesConfig
 from ml.poses.estimator import FoundPeople, to_pose
@@ -24,9 +24,9 @@ from ml.stages.poses import run_shard
 from tests.ml.poses.source_files import (
     SECRET_CAPTION,
     SECRET_URL,
+    image,
     jpeg,
     note,
-    picture,
     png_bomb,
     sample,
     write_tar,
@@ -47,7 +47,7 @@ def config(tiny_models):
 
     return PosesConfig(
         source="webdataset",
-        pictures={
+        images={
             "path": "source",
             "asset": "laion-face",
             "min_side_px": 64,
@@ -66,14 +66,14 @@ def config(tiny_models):
 
 @pytest.fixture
 def source(workspace):
-    """Three good pictures between four that are refused, and a path that leads elsewhere."""
+    """Three good images between four that are refused, and a path that leads elsewhere."""
     members = [
         *sample("alice-1", jpeg(1), note()),
         *sample("alice-2", jpeg(2), note("NSFW")),
         *sample("alice-3", jpeg(3, 80, 96), note()),
         *sample("alice-4", jpeg(4, 176, 80), note()),
         *sample("alice-5", png_bomb(), note(), "png"),
-        *sample("alice-6", b"\xff\xd8 no picture", note()),
+        *sample("alice-6", b"\xff\xd8 no image", note()),
         *sample("alice-7", jpeg(7), note()),
         ("../alice-8.jpg", jpeg(8)),
     ]
@@ -114,12 +114,12 @@ def test_nothing_of_a_source_is_written(workspace, config, source):
     for path in files:
         data = path.read_bytes()
         for item in encoded:
-            # Before the picture's own data stand tables that many JPEGs share.
+            # Before the image's own data stand tables that many JPEGs share.
             for start in range(item.index(b"\xff\xda") + 14, len(item) - 32, 64):
                 assert item[start : start + 32] not in data
     drawn = [path for path in files if path.suffix in (".jpg", ".png")]
     assert drawn
-    originals = [picture(seed).reshape(-1, 3) for seed in (1, 3, 7)]
+    originals = [image(seed).reshape(-1, 3) for seed in (1, 3, 7)]
     for path in drawn:
         seen = decode_image(path).reshape(-1, 3).astype(int)
         for original in originals:
@@ -131,12 +131,12 @@ def test_nothing_of_a_source_is_written(workspace, config, source):
             assert np.mean(np.array(shares) > 1e-3) < 0.2
 
 
-def test_the_scan_would_find_a_picture(workspace, config, source):
+def test_the_scan_would_find_an_image(workspace, config, source):
     """The test above can fail: a source's blocks are all over a copy of it."""
-    seen = picture(1).reshape(-1, 3).astype(int)
+    seen = image(1).reshape(-1, 3).astype(int)
     shares = [
         np.mean(np.abs(seen - colour).max(axis=1) <= 6)
-        for colour in np.unique(picture(1).reshape(-1, 3), axis=0).astype(int)
+        for colour in np.unique(image(1).reshape(-1, 3), axis=0).astype(int)
     ]
     assert np.mean(np.array(shares) > 1e-3) == 1.0
 
@@ -160,9 +160,9 @@ def test_too_many_refusals_fail_the_shard(workspace, config, source):
 
 
 def test_an_unregistered_source_is_refused(workspace, config, source):
-    unknown = config.pictures.model_copy(update={"asset": "found-on-the-street"})
+    unknown = config.images.model_copy(update={"asset": "found-on-the-street"})
     with pytest.raises(KeyError, match="'found-on-the-street' is unknown"):
-        run_shard(workspace, config.model_copy(update={"pictures": unknown}), SHARD)
+        run_shard(workspace, config.model_copy(update={"images": unknown}), SHARD)
 
 
 @dataclass
@@ -180,14 +180,14 @@ class ScriptedEstimator:
         self.closed.append(True)
 
 
-def test_pictures_without_people_are_excluded_and_the_estimator_is_closed(
+def test_images_without_people_are_excluded_and_the_estimator_is_closed(
     workspace, config, source, monkeypatch
 ):
     standing = FoundPeople(np.ones((1, 17, 3), np.float32) * (20, 30, 0.9), np.ones(1, np.float32))
     standing.keypoints[0, :, 1] += np.arange(17)
     unsure = FoundPeople(standing.keypoints * (1, 1, 0.1), np.ones(1, np.float32))
     scripted = ScriptedEstimator([FoundPeople.none(), unsure, standing])
-    monkeypatch.setattr(pictures, "_load_estimator", lambda *_: scripted)
+    monkeypatch.setattr(images, "_load_estimator", lambda *_: scripted)
     report = run_shard(workspace, config, SHARD)
     assert report.num_out == 1
     excluded = read_exclusions(workspace, ["poses"])

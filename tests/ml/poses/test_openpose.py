@@ -56,18 +56,18 @@ def one_limb(confidence=1.0):
 
 
 def test_one_limb_by_hand():
-    picture = draw_openpose(one_limb(), 200, 100)
+    image = draw_openpose(one_limb(), 200, 100)
     # Limb 3 (index 2) joins OpenPose joints 2 and 3; its ellipse has half axes 50 and 8.
     limb_colour = [round(0.6 * channel) for channel in PALETTE[2]]
-    assert picture[50, 90].tolist() == limb_colour
-    assert picture[50 + 7, 90].tolist() == limb_colour
-    assert picture[50 + 10, 90].tolist() == [0, 0, 0]
+    assert image[50, 90].tolist() == limb_colour
+    assert image[50 + 7, 90].tolist() == limb_colour
+    assert image[50 + 10, 90].tolist() == [0, 0, 0]
     # Full discs of radius 8 at both ends, in the joints' own colours.
-    assert picture[50, 40].tolist() == list(PALETTE[2])
-    assert picture[50, 140].tolist() == list(PALETTE[3])
-    assert picture[50, 140 + 8].tolist() == list(PALETTE[3])
-    assert picture[50, 140 + 10].tolist() == [0, 0, 0]
-    colours = {tuple(pixel) for pixel in picture.reshape(-1, 3).tolist()}
+    assert image[50, 40].tolist() == list(PALETTE[2])
+    assert image[50, 140].tolist() == list(PALETTE[3])
+    assert image[50, 140 + 8].tolist() == list(PALETTE[3])
+    assert image[50, 140 + 10].tolist() == [0, 0, 0]
+    colours = {tuple(pixel) for pixel in image.reshape(-1, 3).tolist()}
     assert colours == {(0, 0, 0), tuple(limb_colour), PALETTE[2], PALETTE[3]}
 
 
@@ -91,10 +91,10 @@ def test_reversed_channels_swap_red_and_blue():
 @pytest.mark.parametrize("num_people", [0, 1, 3])
 def test_any_number_of_people(num_people):
     keypoints = np.repeat(one_limb(), num_people, axis=0) if num_people else np.zeros((0, 17, 3))
-    picture = draw_openpose(keypoints, 200, 100)
-    assert picture.shape == (100, 200, 3)
-    assert picture.dtype == np.uint8
-    assert picture.any() == (num_people > 0)
+    image = draw_openpose(keypoints, 200, 100)
+    assert image.shape == (100, 200, 3)
+    assert image.dtype == np.uint8
+    assert image.any() == (num_people > 0)
 
 
 def test_degenerate_limb_and_points_outside_do_not_crash():

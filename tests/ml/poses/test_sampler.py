@@ -1,4 +1,4 @@
-"""Sampled pictures: determinism, splits, plausible distributions, nobody without a head."""
+"""Sampled images: determinism, splits, plausible distributions, nobody without a head."""
 
 import numpy as np
 import pytest
@@ -61,7 +61,7 @@ def test_head_angles_are_frontal_mostly_and_cover_the_back(samples):
     assert (angles > 60).mean() > 0.1
 
 
-def test_every_picture_has_a_head_inside(samples):
+def test_every_image_has_a_head_inside(samples):
     for sample in samples:
         heads = [p.shift_px + p.scale_px_per_m * p.head_centre_m[:2] for p in sample.people]
         inside = [(0 <= x < sample.width) and (0 <= y < sample.height) for x, y in heads]
@@ -142,7 +142,7 @@ def test_pose_without_any_head_is_an_error_that_says_so(monkeypatch):
 
 def test_config_refuses_unknown_keys_and_layouts_without_weight():
     with pytest.raises(
-        ValueError, match=r"poses.colour: unknown key; allowed: source, pictures, width"
+        ValueError, match=r"poses.colour: unknown key; allowed: source, images, width"
     ):
         read_config(PosesConfig, "poses", {"colour": "red"})
     with pytest.raises(ValueError, match="at least one share_"):

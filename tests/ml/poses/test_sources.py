@@ -1,4 +1,4 @@
-"""Sources give every picture or say why not; nothing unsafe is followed, nothing is unpacked."""
+"""Sources give every image or say why not; nothing unsafe is followed, nothing is unpacked."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from ml.poses.config import SourceConfig
 from ml.poses.screening import canvas_size, screen
-from ml.poses.sources import Problem, SourcePicture, TarIndex, source_pictures
+from ml.poses.sources import Problem, SourceImage, TarIndex, source_images
 from tests.ml.poses.source_files import (
     SECRET_URL,
     jpeg,
@@ -25,11 +25,11 @@ from tests.ml.poses.source_files import (
 
 def read(root, kind="webdataset", shard=0, size=10, **config):
     config = SourceConfig(path="source", **config)
-    return list(source_pictures(config, kind, root, shard, size))
+    return list(source_images(config, kind, root, shard, size))
 
 
-def reasons(pictures, **config):
-    judged = [screen(item, SourceConfig(path="source", **config)) for item in pictures]
+def reasons(images, **config):
+    judged = [screen(item, SourceConfig(path="source", **config)) for item in images]
     return [item.reason if isinstance(item, Problem) else "ok" for item in judged]
 
 
@@ -47,7 +47,7 @@ def reasons(pictures, **config):
         (sample("0", jpeg(), b"\xff\xfe{}\x00"), "damaged_json"),
         ([("0.json", note()), ("0.txt", b"words")], "no_image"),
         (sample("0", b"", note()), "damaged_image"),
-        (sample("0", b"no picture", note()), "damaged_image"),
+        (sample("0", b"no image", note()), "damaged_image"),
         (sample("0", jpeg()[:-40], note()), "damaged_image"),
         (sample("0", jpeg()[:200], note()), "damaged_image"),
         (sample("0", png_bomb(), note(), "png"), "too_large"),
@@ -68,8 +68,8 @@ def test_every_sample_is_used_or_refused_for_its_reason(tmp_path, members, reaso
 def test_names_that_lead_elsewhere_are_refused_and_others_kept(tmp_path, name):
     members = [(name, jpeg()), *sample("1", jpeg(1), note())]
     write_tar(tmp_path / "source" / "0.tar", members)
-    pictures = read(tmp_path)
-    assert reasons(pictures) == ["ok", "unsafe_path"]
+    images = read(tmp_path)
+    assert reasons(images) == ["ok", "unsafe_path"]
     assert not list(tmp_path.rglob("*.jpg"))
 
 
@@ -96,9 +96,9 @@ def test_a_tar_that_breaks_keeps_what_came_before(tmp_path):
     whole = path.read_bytes()
     path.write_bytes(whole[: whole.index(b"1.jpg") + 700])
     TarIndex.read.cache_clear()
-    pictures = read(tmp_path)
-    assert reasons(pictures)[0] == "ok"
-    assert reasons(pictures)[-1] == "damaged_tar"
+    images = read(tmp_path)
+    assert reasons(images)[0] == "ok"
+    assert reasons(images)[-1] == "damaged_tar"
     path.write_bytes(b"no tar at all" * 100)
     TarIndex.read.cache_clear()
     assert reasons(read(tmp_path)) == ["damaged_tar"]
@@ -124,14 +124,14 @@ def test_a_folder_is_read_in_order_with_what_stands_beside(tmp_path):
     folder = tmp_path / "source"
     for index in range(4):
         write_png(folder / f"sub{index % 2}" / f"{index}.png", index, 64, 64)
-    (folder / "notes.txt").write_text("no picture")
+    (folder / "notes.txt").write_text("no image")
     (folder / "sub0" / "2.json").write_bytes(note("NSFW"))
     (folder / "sub1" / "link.png").symlink_to(folder / "sub0" / "0.png")
-    pictures = read(tmp_path, "folder", size=3)
-    assert reasons(pictures) == ["ok", "unsafe_label", "ok"]
+    images = read(tmp_path, "folder", size=3)
+    assert reasons(images) == ["ok", "unsafe_label", "ok"]
     assert reasons(read(tmp_path, "folder", shard=1, size=3)) == ["ok", "unsafe_path"]
     with pytest.raises(
-        ValueError, match=r"shard 2 begins at picture 6, the folder has 5; lower .* 2"
+        ValueError, match=r"shard 2 begins at image 6, the folder has 5; lower .* 2"
     ):
         read(tmp_path, "folder", shard=2, size=3)
 
@@ -144,7 +144,7 @@ def test_files_beyond_the_limit_are_not_read(tmp_path):
 
 
 def test_an_absent_source_is_named(tmp_path):
-    with pytest.raises(ValueError, match=r"poses.pictures.path: expected a folder .* got 'source'"):
+    with pytest.raises(ValueError, match=r"poses.images.path: expected a folder .* got 'source'"):
         read(tmp_path)
 
 
@@ -170,7 +170,7 @@ def test_canvases_have_1024_px_on_their_shorter_side_and_at_most_1280(size, canv
 
 
 def test_seeded_damage_never_crashes_and_loses_nothing_else(tmp_path):
-    """A hundred tars with bytes overwritten at random: pictures or reasons, nothing else."""
+    """A hundred tars with bytes overwritten at random: images or reasons, nothing else."""
     good = [m for i in range(3) for m in sample(f"{i}", jpeg(i, 32, 32), note())]
     path = write_tar(tmp_path / "source" / "0.tar", good)
     whole = np.frombuffer(path.read_bytes(), np.uint8)
@@ -190,34 +190,34 @@ def test_seeded_damage_never_crashes_and_loses_nothing_else(tmp_path):
 
 
 def test_a_problem_is_passed_on_unseen():
-    item = SourcePicture("here", problem=Problem("damaged_tar", "why"))
+    item = SourceImage("here", problem=Problem("damaged_tar", "why"))
     assert screen(item, SourceConfig(path="source")).reason == "damaged_tar"
 
 
-def test_folder_and_whole_name_belong_to_a_picture_of_a_tar(tmp_path):
+def test_folder_and_whole_name_belong_to_an_image_of_a_tar(tmp_path):
     names = ["a/000.jpg", "b/000.jpg", "photo.v1.jpg", "photo.v2.jpg", "b/000.json"]
     about = json.dumps({"url": "u"}).encode()
     write_tar(tmp_path / "0.tar", [(n, about if n.endswith("json") else n.encode()) for n in names])
     config = SourceConfig(path=".", shards_per_tar=1)
-    found = list(source_pictures(config, "webdataset", tmp_path, 0, 10))
-    assert [picture.data.decode() for picture in found] == names[:4]
-    assert [bool(picture.url_sha256) for picture in found] == [False, True, False, False]
+    found = list(source_images(config, "webdataset", tmp_path, 0, 10))
+    assert [image.data.decode() for image in found] == names[:4]
+    assert [bool(image.url_sha256) for image in found] == [False, True, False, False]
 
 
-def test_pictures_that_share_a_name_are_both_refused(tmp_path):
+def test_images_that_share_a_name_are_both_refused(tmp_path):
     write_tar(
         tmp_path / "0.tar", [("a.jpg", b"1"), ("a.jpg", b"2"), ("b.JPG", b"3"), ("b.png", b"4")]
     )
     config = SourceConfig(path=".", shards_per_tar=1)
-    found = list(source_pictures(config, "webdataset", tmp_path, 0, 10))
-    assert [picture.problem.reason for picture in found] == ["shared_name", "shared_name"]
+    found = list(source_images(config, "webdataset", tmp_path, 0, 10))
+    assert [image.problem.reason for image in found] == ["shared_name", "shared_name"]
     folder = tmp_path / "folder"
     folder.mkdir()
     for name in ("x.jpg", "x.png", "y.jpg", "x.json", "y.json"):
         (folder / name).write_bytes(b"{}")
     config = SourceConfig(path="folder")
-    found = list(source_pictures(config, "folder", tmp_path, 0, 10))
-    assert [picture.problem.reason if picture.problem else "" for picture in found] == [
+    found = list(source_images(config, "folder", tmp_path, 0, 10))
+    assert [image.problem.reason if image.problem else "" for image in found] == [
         "shared_name",
         "shared_name",
         "",

@@ -29,7 +29,7 @@ def make_config(tiny_models):
     return make
 
 
-def test_people_follow_the_picture(make_config, tmp_path):
+def test_people_follow_the_image(make_config, tmp_path):
     estimator = VitPoseEstimator(make_config(), tmp_path)
     first, second = estimator.estimate([coloured(1), coloured(2, 128, 96)])
     assert len(first.scores)
@@ -42,16 +42,14 @@ def test_people_follow_the_picture(make_config, tmp_path):
     assert np.isfinite(first.keypoints).all()
 
 
-def test_a_picture_s_people_do_not_depend_on_its_batch(make_config, tmp_path):
+def test_an_image_s_people_do_not_depend_on_its_batch(make_config, tmp_path):
     estimator = VitPoseEstimator(make_config(), tmp_path)
     (alone,) = estimator.estimate([coloured(1)])
     together, _ = estimator.estimate([coloured(1), coloured(2)])
     np.testing.assert_allclose(alone.keypoints, together.keypoints, atol=0.05)
 
 
-def test_keypoints_lie_in_the_boxes_of_their_person_in_picture_px(
-    make_config, tmp_path, monkeypatch
-):
+def test_keypoints_lie_in_the_boxes_of_their_person_in_image_px(make_config, tmp_path, monkeypatch):
     """The detector's corners become the position and size that ViTPose asks for."""
     estimator = VitPoseEstimator(make_config(), tmp_path)
     box = np.array([[64.0, 16.0, 96.0, 80.0]], np.float32)

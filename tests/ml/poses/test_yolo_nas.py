@@ -78,7 +78,7 @@ def spot(x, y, height=48, width=64):
     return image
 
 
-def test_people_come_back_most_certain_first_and_follow_the_picture(make_estimator):
+def test_people_come_back_most_certain_first_and_follow_the_image(make_estimator):
     estimator = make_estimator()
     first, nobody, second = estimator.estimate(
         [spot(10, 20), np.zeros((32, 32, 3), np.uint8), spot(40, 5, 64, 48)]
@@ -118,7 +118,7 @@ def test_what_must_be_brought_is_named(make_estimator):
         make_estimator(worker_python="no/bin/python")
 
 
-def test_the_worker_refuses_half_a_picture():
+def test_the_worker_refuses_half_an_image():
     stream = io.BytesIO(b'{"height": 2, "width": 2}\n' + bytes(5))
     with pytest.raises(EOFError, match="expected 12 bytes, got 5"):
         yolo_nas_worker.read_image(stream)

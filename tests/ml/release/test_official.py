@@ -218,7 +218,7 @@ def test_an_imported_release_feeds_the_training(dataset, tmp_path):
 
 @pytest.fixture
 def release(tmp_path):
-    """Five pictures in one split: good, listed, without annotation, damaged twice."""
+    """Five images in one split: good, listed, without annotation, damaged twice."""
     split = tmp_path / "large" / "split_00005"
     for name in ("images", "annotations"):
         (split / name).mkdir(parents=True)

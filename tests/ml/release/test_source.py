@@ -1,4 +1,4 @@
-"""The dataset as a stream: every kept picture once, with its heads, or an exclusion."""
+"""The dataset as a stream: every kept image once, with its heads, or an exclusion."""
 
 import numpy as np
 import pandas as pd
@@ -14,7 +14,7 @@ def stream(ws, **options):
     return list(iter_dataset(ws, exclusions, **options)), exclusions.to_frame()
 
 
-def test_every_kept_picture_comes_once_with_its_own_heads(dataset):
+def test_every_kept_image_comes_once_with_its_own_heads(dataset):
     items, excluded = stream(dataset)
     assert [item.sample_id for item in items] == [
         "image-a0", "image-a1", "image-a3", "image-b0", "image-b1", "image-b2",
@@ -42,7 +42,7 @@ def test_some_splits(dataset):
     assert [len(item) for item in items] == [1, 0]
 
 
-def test_a_changed_picture_is_excluded_and_nothing_else(dataset):
+def test_a_changed_image_is_excluded_and_nothing_else(dataset):
     path = dataset.stage_dir("images") / "shard-00000.tar"
     data = bytearray(path.read_bytes())
     where = data.index(b"\xff\xd8")

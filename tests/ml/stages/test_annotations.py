@@ -84,7 +84,7 @@ def annotator(head_model: HeadModel) -> Annotator:
     return Annotator(BrightSpotDetector(), CentredRegressor(), head_model)
 
 
-def picture(*heads: tuple[int, int, int, int]) -> np.ndarray:
+def draw_image(*heads: tuple[int, int, int, int]) -> np.ndarray:
     """64 x 192 px, black, with white rectangles (left, top, width, height)."""
     image = np.zeros((64, 192, 3), np.uint8)
     for left, top, width, height in heads:
@@ -132,11 +132,11 @@ def make_shard(tmp_path: Path) -> MakeShard:
 def encoded() -> dict[str, bytes]:
     """Five good images: two heads, one small head, none, one at the left border, one."""
     images = {
-        "image-0": picture((10, 10, 30, 40), (80, 12, 24, 28)),
-        "image-1": picture((70, 20, 8, 10)),
-        "image-2": picture(),
-        "image-3": picture((0, 8, 24, 40)),
-        "image-4": picture((140, 16, 32, 32)),
+        "image-0": draw_image((10, 10, 30, 40), (80, 12, 24, 28)),
+        "image-1": draw_image((70, 20, 8, 10)),
+        "image-2": draw_image(),
+        "image-3": draw_image((0, 8, 24, 40)),
+        "image-4": draw_image((140, 16, 32, 32)),
     }
     return {name: encode_jpeg(image, 98) for name, image in images.items()}
 
@@ -170,7 +170,7 @@ def test_every_head_gets_a_row_in_the_image_frame(
     )
     assert report.metadata["num_heads"] == 5
     assert report.metadata["num_heads_small"] == 1
-    assert report.pictures[SHARD].is_file()
+    assert report.images[SHARD].is_file()
 
 
 def test_every_row_names_its_teacher(
@@ -214,7 +214,7 @@ def test_no_head_anywhere(
             "shard-00000.tar/image-1.jpg: JPEG is truncated",
         ),
         (lambda data: b"", "damaged_image", "image is empty"),
-        (lambda data: b"not a picture", "damaged_image", "no known format"),
+        (lambda data: b"not an image", "damaged_image", "no known format"),
     ],
 )
 def test_a_damaged_image_is_excluded_and_others_are_unharmed(

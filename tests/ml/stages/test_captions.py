@@ -1,4 +1,4 @@
-"""Stage `captions`: one row a picture, names excluded with their span, same bytes."""
+"""Stage `captions`: one row an image, names excluded with their span, same bytes."""
 
 import json
 import re
@@ -121,7 +121,7 @@ def described(ws):
             "description": f"a person, sitting, place: room {index}",
             "captioner": "blip-vqa@123",
             "estimator": "vitpose@123",
-            "source": "own-pictures",
+            "source": "own-images",
             "image_sha256": "0" * 64,
             "url_sha256": "",
         }

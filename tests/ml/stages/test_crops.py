@@ -15,7 +15,7 @@ from ml.stages import crops
 from ml.stages.crops import CropsConfig, crop_shards, run_shard
 
 CONFIG = CropsConfig(
-    num_crops=25, crops_per_shard=10, picture_px=64, val_fraction=0.3, max_drop_rate=0.5
+    num_crops=25, crops_per_shard=10, image_px=64, val_fraction=0.3, max_drop_rate=0.5
 )
 
 

@@ -29,17 +29,17 @@ from ml.records.tables import (
 from ml.records.workspace import Workspace
 from ml.stages import filtered_dataset as stage
 from ml.stages.filtered_dataset import FilteredDatasetConfig, can_reuse, drop_table, filter_dataset
-from tests.fixtures.filter_fakes import LopsidedDetector, picture
+from tests.fixtures.filter_fakes import LopsidedDetector, draw_image
 
 SHARDS = ("shard-00000", "shard-00001")
 # What the lopsided detector makes of them: kept, kept, mirrored differs, no head, cut differs.
-PICTURES = {
-    "a0": picture((50, 30, 20)),
-    "a1": picture((40, 30, 12), (75, 30, 15)),
-    "a2": picture((5, 30, 15), (70, 30, 15)),
-    "b0": picture(),
-    "b1": picture((40, 30, 10), (66, 30, 10)),
-    "b2": picture((60, 20, 25)),
+DRAWN = {
+    "a0": draw_image((50, 30, 20)),
+    "a1": draw_image((40, 30, 12), (75, 30, 15)),
+    "a2": draw_image((5, 30, 15), (70, 30, 15)),
+    "b0": draw_image(),
+    "b1": draw_image((40, 30, 10), (66, 30, 10)),
+    "b2": draw_image((60, 20, 25)),
 }
 REASONS = {
     "a0": "keep",
@@ -104,7 +104,7 @@ def flame():
 
 
 def head_rows(sample_id, teacher):
-    boxes, scores = LopsidedDetector._find(PICTURES[sample_id])
+    boxes, scores = LopsidedDetector._find(DRAWN[sample_id])
     return [
         {
             "sample_id": sample_id,
@@ -126,10 +126,10 @@ def head_rows(sample_id, teacher):
 def make_workspace(root, excluded=(), teacher=f"squares:{LopsidedDetector.sha256}", workers=1):
     ws = Workspace(root, seed=1, num_shards=2, shard_size=3, workers=workers, threads=1)
     for shard in SHARDS:
-        ids = [sample_id for sample_id in PICTURES if shard_of(sample_id) == shard]
+        ids = [sample_id for sample_id in DRAWN if shard_of(sample_id) == shard]
         with shard_writer(ws.stage_dir("images") / f"{shard}.tar") as writer:
             for sample_id in ids:
-                writer.add(sample_id, {"jpg": encode_png(PICTURES[sample_id])})
+                writer.add(sample_id, {"jpg": encode_png(DRAWN[sample_id])})
         write_table(
             ws.table_path("images", shard), pd.DataFrame([image_row(i) for i in ids]), IMAGES
         )
@@ -164,7 +164,7 @@ def finished(tmp_path_factory):
 
 @pytest.fixture
 def no_plots(monkeypatch):
-    """Drawing takes most of the stage's time on six pictures."""
+    """Drawing takes most of the stage's time on six images."""
     monkeypatch.setattr(
         stage, "plot_statistics", lambda _, folder: {"overview": folder / "overview.png"}
     )
@@ -211,7 +211,7 @@ def test_it_shows_and_describes_the_dataset(finished):
     ws, report = finished
     out = ws.stage_dir("filtered_dataset")
     assert {"kept", "removed_no_head", "removed_flip_count", "removed_cut_count"} < set(
-        report.pictures
+        report.images
     )
     for name in ("CARD.md", "statistics.csv", "statistics.json", "metrics.json"):
         assert (out / name).stat().st_size > 50, name
@@ -236,7 +236,7 @@ def test_killed_after_a_shard_it_ends_in_the_same_bytes(finished, tmp_path, monk
             filter_dataset(ws, CONFIG, judge())
     detector = LopsidedDetector()
     filter_dataset(ws, CONFIG, judge(detector))
-    # Only the three pictures of the second shard were looked at: two batches of two passes,
+    # Only the three images of the second shard were looked at: two batches of two passes,
     # and one cut.
     assert sum(len(shapes) for shapes in detector.calls) == 3 + 2
     assert all_bytes(ws) == all_bytes(whole)

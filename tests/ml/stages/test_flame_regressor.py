@@ -101,7 +101,7 @@ def test_run_writes_a_regressor_that_loads_and_what_a_person_looks_at(
         ["crop-000005", "damaged_image"]
     ]
     assert "crops-00000.tar/crop-000005.jpg" in exclusions["detail"].iloc[0]
-    assert all(path.is_file() for path in report.pictures.values())
+    assert all(path.is_file() for path in report.images.values())
     regressor = load_regressor(folder)
     assert regressor.sha256 == report.metadata["sha256"]
     assert regressor.predict(torch.zeros(1, 3, 32, 32, dtype=torch.uint8)).isfinite().all()

@@ -76,7 +76,7 @@ def finished(tmp_path_factory):
     return ws, run(ws, CONFIG, NullTracker())
 
 
-def test_it_writes_model_figures_curves_and_pictures(finished):
+def test_it_writes_model_figures_curves_and_images(finished):
     ws, report = finished
     out = ws.stage_dir("head_detector")
     assert (report.num_in, report.num_out, report.num_excluded) == (16, 16, 0)
@@ -87,8 +87,8 @@ def test_it_writes_model_figures_curves_and_pictures(finished):
     history = pd.read_csv(out / "history.csv")
     assert history["epoch"].tolist() == [0, 1]
     assert {"train/loss", "val/ap50", "val/ap50_95"} <= set(history.columns)
-    picture = cv2.imread(str(report.pictures["predictions"]))
-    assert picture.std() > 10
+    pixels = cv2.imread(str(report.images["predictions"]))
+    assert pixels.std() > 10
     assert report.metadata["weights_sha256"] == load_box_detector(out).sha256
 
 

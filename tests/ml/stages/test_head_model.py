@@ -29,12 +29,12 @@ def test_building_is_deterministic_and_apart_from_the_run_seed(finished, head_mo
     assert finished[1].metadata["sha256"] == head_model.sha256
 
 
-def test_pictures_show_something(finished):
-    for name, path in finished[1].pictures.items():
+def test_images_show_something(finished):
+    for name, path in finished[1].images.items():
         image = decode_image(path)
         drawn = np.abs(image.astype(int) - 245).sum(-1) > 30
         assert 0.1 < drawn.mean() < 0.9, name
-    assert set(finished[1].pictures) == {"turntable", "shapes", "expressions", "components"}
+    assert set(finished[1].images) == {"turntable", "shapes", "expressions", "components"}
 
 
 def test_region_table(finished):
@@ -69,6 +69,6 @@ def test_users_files_are_read_and_not_copied(finished, tmp_path):
     out = run(ws, config)
     assert out.metadata["source"] == "FLAME file generic_model.pkl"
     assert not (ws.stage_dir("head_model") / "generic_model.pkl").exists()
-    assert set(out.pictures) == set(report.pictures)
+    assert set(out.images) == set(report.images)
     ours = HeadModel.load(ws.stage_dir("head_model") / "head_model.npz")
     assert np.array_equal(ours.regions["eyeballs"], model.regions["eyeballs"])

@@ -72,12 +72,12 @@ def test_a_shard_is_complete_and_its_bytes_repeat(workspace):
     assert list(truth["skin_tone"]) == [1, 3]
     tar = workspace.stage_dir("images") / f"{SHARD}.tar"
     reader = ShardReader(tar)
-    picture = reader.read("image-0", "jpg")
+    encoded = reader.read("image-0", "jpg")
     row = images.iloc[0]
-    assert tar.read_bytes()[row["offset"] : row["offset"] + row["size"]] == picture
-    assert decode_image(picture).shape == (96, 96, 3)
+    assert tar.read_bytes()[row["offset"] : row["offset"] + row["size"]] == encoded
+    assert decode_image(encoded).shape == (96, 96, 3)
     assert json.loads(reader.read("image-0", "json"))["pose_id"] == "pose-0"
-    files = [tar, *sorted(workspace.root.rglob("*.parquet")), *report.pictures.values()]
+    files = [tar, *sorted(workspace.root.rglob("*.parquet")), *report.images.values()]
     before = [path.read_bytes() for path in files]
     run_shard(workspace, config, SHARD)
     assert before == [path.read_bytes() for path in files]
@@ -97,7 +97,7 @@ def test_too_many_exclusions_fail_the_shard(workspace):
     assert not workspace.table_path("images", SHARD).exists()
 
 
-def test_truth_boxes_lie_inside_the_picture(workspace):
+def test_truth_boxes_lie_inside_the_image(workspace):
     run_shard(workspace, ImagesConfig(max_drop_rate=0.5), SHARD)
     truth = read_table(workspace.table_path("truth", SHARD), TRUTH)
     boxes = np.stack(list(truth["bbox_xywh"]))

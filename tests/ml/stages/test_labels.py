@@ -37,14 +37,14 @@ def head(sample_id="x", head_id=0, bbox=(10, 10, 20, 20), visible=1.0, inside=1.
 
 
 def write_shard(ws, shard, damaged=()):
-    """Ten 64x48 pictures with one head each."""
+    """Ten 64x48 images with one head each."""
     images, heads = [], []
     with shard_writer(ws.stage_dir("images") / f"{shard}.tar") as writer:
         for index, split in enumerate(SPLITS):
             sample_id = f"{shard}-{index}"
             rng = sample_rng(0, "test", sample_id)
-            picture = rng.integers(0, 255, (48, 64, 3)).astype(np.uint8)
-            data = encode_jpeg(picture)
+            pixels = rng.integers(0, 255, (48, 64, 3)).astype(np.uint8)
+            data = encode_jpeg(pixels)
             data = data[: len(data) // 2] if sample_id in damaged else data
             span = writer.add(sample_id, {"jpg": data, "json": {}})["jpg"]
             images.append(
@@ -81,10 +81,10 @@ def test_labels_are_a_sample_of_train_and_val(tmp_path):
             assert image.file_name == f"{image.shard}/{image.sample_id}.jpg"
             assert dataset.boxes_of(image.image_id)[0].bbox_xywh == (10, 10, 20, 20)
     assert report.tables["by_split"]["heads"].tolist() == [7, 3]
-    assert decode_image(report.pictures["boxes"]).shape[2] == 3
+    assert decode_image(report.images["boxes"]).shape[2] == 3
 
 
-def test_fewer_pictures_than_wanted_gives_all(tmp_path):
+def test_fewer_images_than_wanted_gives_all(tmp_path):
     report = labels.run(workspace(tmp_path), LabelsConfig(num_train=500, num_val=500))
     assert report.tables["by_split"]["images"].tolist() == [12, 4]
 
@@ -109,10 +109,10 @@ def test_more_images_do_not_reshuffle(tmp_path):
     assert few != draw_order(tables[0], 4)["sample_id"].tolist()
 
 
-def test_truncated_picture_is_excluded_and_replaced(tmp_path):
+def test_truncated_image_is_excluded_and_replaced(tmp_path):
     ws = workspace(tmp_path, damaged=("shard-00001-0",))
     report = labels.run(ws, LabelsConfig(num_train=12, num_val=2))
-    # Of 12 train pictures one is damaged: 11 train and 2 val remain.
+    # Of 12 train images one is damaged: 11 train and 2 val remain.
     assert (report.num_in, report.num_out, report.num_excluded) == (14, 13, 1)
     excluded = read_exclusions(ws, ["labels"])
     assert excluded["sample_id"].tolist() == ["shard-00001-0"]
@@ -123,7 +123,7 @@ def test_truncated_picture_is_excluded_and_replaced(tmp_path):
     assert "shard-00001-0" not in names
 
 
-def test_picture_of_another_size_is_excluded(tmp_path):
+def test_image_of_another_size_is_excluded(tmp_path):
     ws = workspace(tmp_path)
     path = ws.table_path("images", "shard-00000")
     table = read_table(path, IMAGES)
@@ -143,9 +143,9 @@ def test_too_much_damage_fails_the_stage(tmp_path):
         labels.run(workspace(tmp_path, damaged), LabelsConfig(num_train=50, num_val=50))
 
 
-def test_split_without_pictures_fails_with_advice(tmp_path):
+def test_split_without_images_fails_with_advice(tmp_path):
     damaged = tuple(f"shard-0000{shard}-{index}" for shard in (0, 1) for index in (6, 7))
-    with pytest.raises(ValueError, match=r"no readable picture of split val among 4; make more"):
+    with pytest.raises(ValueError, match=r"no readable pixels of split val among 4; make more"):
         labels.run(workspace(tmp_path, damaged), LabelsConfig())
 
 
@@ -183,11 +183,11 @@ def test_no_heads_no_boxes():
     assert to_coco_boxes(empty, IMAGE, 1, LabelsConfig()) == []
 
 
-def test_drawing_leaves_the_picture_alone():
-    picture = np.zeros((48, 64, 3), np.uint8)
+def test_drawing_leaves_the_image_alone():
+    pixels = np.zeros((48, 64, 3), np.uint8)
     boxes = to_coco_boxes(pd.DataFrame([head()]), IMAGE, 1, LabelsConfig())
-    drawn = draw_boxes(picture, boxes)
-    assert not picture.any()
+    drawn = draw_boxes(pixels, boxes)
+    assert not pixels.any()
     assert drawn[10, 15].any()
     assert drawn[29, 29].any()
     assert not drawn[20, 20].any()

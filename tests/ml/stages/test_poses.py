@@ -27,8 +27,8 @@ def test_shard_round_trip(tmp_path):
         read = PoseSample.from_frame(rows)
         fresh = sample_pose(pose_id, 7, PosesConfig())
         assert read.to_frame().map(repr).equals(fresh.to_frame().map(repr))
-    assert decode_image(report.pictures["skeletons"]).shape[2] == 3
-    assert report.tables["people_per_picture"]["pictures"].sum() == 6
+    assert decode_image(report.images["skeletons"]).shape[2] == 3
+    assert report.tables["people_per_image"]["images"].sum() == 6
 
 
 def test_same_bytes_twice_and_in_any_order(tmp_path):

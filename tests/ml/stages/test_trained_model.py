@@ -53,7 +53,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
 def trained(world: Workspace) -> Workspace:
     report = run(world, TrainedModelConfig(**SHORT), NullTracker())
     assert (report.num_in, report.num_out, report.num_excluded) == (8, 7, 1)
-    assert all(path.is_file() for path in report.pictures.values())
+    assert all(path.is_file() for path in report.images.values())
     return world
 
 
@@ -65,7 +65,7 @@ def test_results_are_complete(trained: Workspace) -> None:
     history = pd.read_csv(folder / "history.csv")
     assert list(history["epoch"]) == [0, 1]
     assert history["val/loss"].isna().tolist() == [True, False]
-    assert (folder / "pictures" / "epoch-002.jpg").is_file()
+    assert (folder / "images" / "epoch-002.jpg").is_file()
     assert not trained.work_dir(STAGE).joinpath("last.ckpt").exists()
     description = json.loads((folder / "config.json").read_text())
     assert description["training"]["supervision"] == "pseudo"

@@ -36,7 +36,7 @@ from ml.takedown.removal import (
 
 @pytest.fixture
 def project(dataset):
-    """The dataset with what else names a sample: labels, exclusions, pictures, work, a cache."""
+    """The dataset with what else names a sample: labels, exclusions, sheets, work, a cache."""
     export_for_labelling(dataset, dataset.root / "x")
     write_coco(
         dataset.stage_dir("labels") / "train.json", read_coco(dataset.root / "x" / CVAT_FILE)
@@ -46,9 +46,9 @@ def project(dataset):
     exclusions.add("image-a0#1", "non_finite", "a head of image-a0")
     exclusions.add("image-a3", "damaged_image", "shard-00000.tar/image-a3.jpg")
     exclusions.write(dataset, "shard-00000")
-    pictures = dataset.stage_dir("filtered_dataset") / "pictures"
-    pictures.mkdir()
-    (pictures / "kept.jpg").write_bytes(b"\xff\xd8 who is on it nobody knows")
+    sheets = dataset.stage_dir("filtered_dataset") / "images"
+    sheets.mkdir()
+    (sheets / "kept.jpg").write_bytes(b"\xff\xd8 who is on it nobody knows")
     work = dataset.work_dir("filtered_dataset")
     (work / "shard-00000.json").write_text('{"judgements": [{"sample_id": "image-a0"}]}')
     (dataset.stage_dir("benchmark")).mkdir()
@@ -82,7 +82,7 @@ def test_a_sample_is_gone_everywhere_and_nothing_else_is(project):
     } <= names
     removal = take_down(project, target)
     assert search(project.root, target) == []
-    assert "data/filtered_dataset/pictures/kept.jpg" in removal.deleted
+    assert "data/filtered_dataset/images/kept.jpg" in removal.deleted
     assert any(".work" in name for name in removal.deleted)
     after, _ = everything(project)
     assert after == {key: value for key, value in before.items() if key != "image-a0"}
@@ -127,8 +127,8 @@ def test_copies_are_found_in_caches_and_under_other_names(project):
     with tarfile.open(cache / "old", "w", format=tarfile.USTAR_FORMAT) as tar:
         tar.add(cache / "cdef", "renamed.jpg")
     assert search(project.root, target) == [
-        ".dvc/cache/ab/cdef: the picture itself",
-        ".dvc/cache/ab/old: a copy of a picture as renamed.jpg",
+        ".dvc/cache/ab/cdef: the image itself",
+        ".dvc/cache/ab/old: a copy of an image as renamed.jpg",
         ".dvc/cache/ab/text: image-a0",
     ]
 

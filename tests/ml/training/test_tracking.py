@@ -51,7 +51,7 @@ def test_everything_lands_in_one_run(tmp_path: Path, mlflow_folder: Path) -> Non
         tracker.log_metrics({"loss": 2.0}, 0)
         tracker.log_metrics({"loss": 1.0}, 1)
         tracker.log_artifact(tmp_path / "note.txt", "notes")
-        tracker.log_image(np.zeros((4, 4, 3), np.uint8), "pictures/black")
+        tracker.log_image(np.zeros((4, 4, 3), np.uint8), "images/black")
         tracker.set_tags({"more": "yes"})
         logger = tracker.lightning_logger()
         assert logger is not None
@@ -80,10 +80,8 @@ def test_everything_lands_in_one_run(tmp_path: Path, mlflow_folder: Path) -> Non
     assert [m.value for m in client.get_metric_history(tracker.run_id, "loss")] == [2.0, 1.0]
     assert run.data.tags["stage"] == "toy"
     assert run.data.tags["more"] == "yes"
-    paths = {
-        a.path for f in ("notes", "pictures") for a in client.list_artifacts(run.info.run_id, f)
-    }
-    assert paths == {"notes/note.txt", "pictures/black.png"}
+    paths = {a.path for f in ("notes", "images") for a in client.list_artifacts(run.info.run_id, f)}
+    assert paths == {"notes/note.txt", "images/black.png"}
     assert {path.name for path in mlflow_folder.iterdir()} >= {"mlflow.db", "artifacts"}
     version = client.get_model_version("adder", "1")
     assert version.tags["licence"] == "Apache-2.0"

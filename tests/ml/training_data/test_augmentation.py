@@ -41,7 +41,7 @@ def head(yaw_deg: float, pitch_deg: float = 10, roll_deg: float = -7) -> NDArray
 
 
 def projected(flame: Array) -> NDArray[np.float64]:
-    """(N, 413) -> (N, V, 3), by the definition of facts B3, B4."""
+    """(N, 413) -> (N, V, 3), by the definition of the official decoder."""
     a, b = flame[:, 403:406].astype(float), flame[:, 406:409].astype(float)
     a /= np.linalg.norm(a, axis=1, keepdims=True)
     c = np.cross(a, b)
@@ -317,7 +317,7 @@ def test_published_look_depends_on_the_seed_alone() -> None:
 
 
 def test_each_published_change_works_on_rgb() -> None:
-    """Every change changes something and keeps the picture; a red patch stays the reddest but
+    """Every change changes something and keeps the image; a red patch stays the reddest but
     where channels are meant to move."""
     from ml.training_data.published_augmentation import _steps
 

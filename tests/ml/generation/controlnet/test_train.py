@@ -36,15 +36,15 @@ CONF = Path(__file__).parents[4] / "conf" / "training" / "controlnet.yaml"
 
 @pytest.fixture
 def workspace(tmp_path, head_model, make_person):
-    """Six pictures, each of a flat colour, with one head; the last is of the val split."""
+    """Six images, each of a flat colour, with one head; the last is of the val split."""
     ws = Workspace(tmp_path, seed=4, num_shards=1, shard_size=6, threads=1)
     head_model.save(ws.stage_dir("head_model") / "head_model.npz")
     images, captions, truths = [], [], []
     with shard_writer(ws.stage_dir("images") / f"{SHARD}.tar") as writer:
         for index in range(6):
             sample_id, split = f"image-{index}", "val" if index == 5 else "train"
-            picture = encode_jpeg(np.full((96, 128, 3), 40 * index, np.uint8), 95)
-            span = writer.add(sample_id, {"jpg": picture, "json": {}})["jpg"]
+            pixels = encode_jpeg(np.full((96, 128, 3), 40 * index, np.uint8), 95)
+            span = writer.add(sample_id, {"jpg": pixels, "json": {}})["jpg"]
             images.append({
                 "sample_id": sample_id, "pose_id": f"pose-{index}", "split": split, "shard": SHARD,
                 "width": 128, "height": 96, "offset": span.offset, "size": span.size,
@@ -150,7 +150,7 @@ def test_pairs_show_the_same_heads_and_noise_follows_pair_and_epoch(workspace, h
     for item in items[:4]:
         assert item.image.shape == item.condition.shape == (64, 64, 3)
         y, x = np.nonzero(item.condition.any(axis=2))
-        # The head is in the middle of the picture, and so of the cut square.
+        # The head is in the middle of the pixels, and so of the cut square.
         assert abs(x.mean() - 32) < 4
         assert abs(y.mean() - 32) < 8
     fixed = PairDataset(pairs, head_model, 64, 0.0, 4, STAGE, fixed_noise=True)
@@ -162,7 +162,7 @@ def test_pairs_show_the_same_heads_and_noise_follows_pair_and_epoch(workspace, h
     assert float(batch.images.mean()) < float(batch.conditions.mean())
 
 
-def test_a_picture_without_a_head_is_excluded(workspace):
+def test_an_image_without_a_head_is_excluded(workspace):
     exclusions = Exclusions(STAGE)
     truth = workspace.table_path("truth", SHARD)
     frame = pd.read_parquet(truth)
@@ -244,5 +244,5 @@ def test_a_split_without_heads_is_named(workspace, config, tmp_path):
     truth = workspace.table_path("truth", SHARD)
     frame = pd.read_parquet(truth)
     write_table(truth, frame[frame["split"] != "val"], TRUTH)
-    with pytest.raises(ValueError, match=r"no picture of split val has a head .*heads: truth"):
+    with pytest.raises(ValueError, match=r"no pixels of split val has a head .*heads: truth"):
         train(workspace, config, tmp_path / "out", NullTracker())

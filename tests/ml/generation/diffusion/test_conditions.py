@@ -1,4 +1,4 @@
-"""Condition pictures, and the exact truth of a PNCC map."""
+"""Condition images, and the exact truth of a PNCC map."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_a_head_cut_by_the_border_says_how_much_is_inside(make_pose, make_person
     assert head.bbox_xywh[0] == 0
 
 
-def test_a_head_outside_the_picture_is_no_truth(make_pose, make_person, head_model):
+def test_a_head_outside_the_image_is_no_truth(make_pose, make_person, head_model):
     pose = make_pose(make_person(x=400, y=48, scale=200))
     assert pncc_condition(request_of(pose), head_model, VARIATION).heads == ()
 

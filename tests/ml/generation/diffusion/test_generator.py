@@ -64,7 +64,7 @@ def make_request(make_person):
     return make
 
 
-def pictures(generator, *requests):
+def images(generator, *requests):
     made = generator.generate(requests)
     assert all(not isinstance(sample, NotGenerated) for sample in made), made
     return [sample.image_rgb.astype(int) for sample in made]
@@ -75,12 +75,12 @@ def test_every_backend_of_the_configuration_is_described():
 
 
 @pytest.mark.parametrize("backend", MODELS)
-def test_a_picture_follows_seed_prompt_negative_prompt_and_pose(
+def test_an_image_follows_seed_prompt_negative_prompt_and_pose(
     backend, make_generator, make_request
 ):
     generator = make_generator(backend)
     first = make_request()
-    (base,) = pictures(generator, first)
+    (base,) = images(generator, first)
     assert base.shape == (64, 64, 3)
     assert base.std() > 5
     others = {
@@ -90,25 +90,25 @@ def test_a_picture_follows_seed_prompt_negative_prompt_and_pose(
         "pose": make_request(x=48.0),
     }
     for what, request in others.items():
-        (other,) = pictures(generator, request)
+        (other,) = images(generator, request)
         assert np.abs(other - base).max() >= 3, f"{backend} ignores the {what}"
-    (again,) = pictures(generator, make_request())
+    (again,) = images(generator, make_request())
     np.testing.assert_array_equal(again, base)
 
 
 @pytest.mark.parametrize("backend", ["sdxl-t2i", "sd15-controlnet"])
-def test_another_batch_size_changes_a_picture_by_one_grey_level_at_most(
+def test_another_batch_size_changes_an_image_by_one_grey_level_at_most(
     backend, make_generator, make_request
 ):
     generator = make_generator(backend)
     batch = [make_request(f"image-{i}", seed=i, x=20.0 + 10 * i) for i in range(3)]
-    together = pictures(generator, *batch)
+    together = images(generator, *batch)
     assert np.abs(together[0] - together[1]).max() > 20
-    again = pictures(generator, *[replace(r) for r in batch])
+    again = images(generator, *[replace(r) for r in batch])
     np.testing.assert_array_equal(together, again)
-    for request, picture in zip(batch, together, strict=True):
-        (alone,) = pictures(generator, request)
-        assert np.abs(alone - picture).max() <= 1
+    for request, image in zip(batch, together, strict=True):
+        (alone,) = images(generator, request)
+        assert np.abs(alone - image).max() <= 1
 
 
 def test_a_prompt_that_is_cut_says_so(make_generator, make_request, caplog):
@@ -132,8 +132,8 @@ def test_batches_hold_one_size_and_keep_the_order(make_generator, make_request):
 
 
 def test_sizes_that_are_no_square_are_drawn(make_generator, make_request):
-    (picture,) = pictures(make_generator(), make_request(size=(96, 64)))
-    assert picture.shape == (64, 96, 3)
+    (image,) = images(make_generator(), make_request(size=(96, 64)))
+    assert image.shape == (64, 96, 3)
 
 
 @pytest.mark.parametrize(
@@ -150,12 +150,12 @@ def test_a_size_that_cannot_be_drawn_is_a_failure_of_that_sample_alone(
     bad, good = make_request("image-1", size=size), make_request()
     failure, sample = generator.generate([bad, good])
     assert failure.reason == "unsupported_size"
-    assert np.array_equal(sample.image_rgb, pictures(generator, make_request())[0])
+    assert np.array_equal(sample.image_rgb, images(generator, make_request())[0])
     with pytest.raises(AssertionError, match=message):
-        pictures(generator, bad)
+        images(generator, bad)
 
 
-def test_a_picture_that_is_not_finite_is_a_failure(make_generator, make_request, monkeypatch):
+def test_an_image_that_is_not_finite_is_a_failure(make_generator, make_request, monkeypatch):
     generator = make_generator()
     broken = torch.full((1, 3, 64, 64), torch.nan)
     monkeypatch.setattr(generator, "_sample", lambda jobs: broken)
@@ -166,21 +166,21 @@ def test_a_picture_that_is_not_finite_is_a_failure(make_generator, make_request,
 
 def test_the_safety_weight_moves_the_negative_prompt(make_generator, make_request):
     plain, weighted = make_generator(), make_generator(safety_weight=2.0)
-    (first,), (second,) = (pictures(g, make_request()) for g in (plain, weighted))
+    (first,), (second,) = (images(g, make_request()) for g in (plain, weighted))
     assert np.abs(first - second).max() >= 2
     without = replace(make_request(), negative_prompt="low quality")
-    (zero,) = pictures(make_generator(safety_weight=0.0), make_request())
-    np.testing.assert_array_equal(zero, pictures(plain, without)[0])
+    (zero,) = images(make_generator(safety_weight=0.0), make_request())
+    np.testing.assert_array_equal(zero, images(plain, without)[0])
 
 
 def test_features_of_a_pose_are_computed_once(make_generator, make_request):
     load_pipeline.cache_clear()
     generator = make_generator()
     cache = generator._loaded.pipe.adapter.forward
-    pictures(generator, make_request("image-0"), make_request("image-1", prompt="a woman"))
-    pictures(generator, make_request("image-2"))
+    images(generator, make_request("image-0"), make_request("image-1", prompt="a woman"))
+    images(generator, make_request("image-2"))
     assert cache.computed == 1
-    pictures(generator, make_request("image-3", x=50.0))
+    images(generator, make_request("image-3", x=50.0))
     assert cache.computed == 2
 
 
@@ -200,12 +200,12 @@ def test_defaults_are_those_of_the_paper():
     assert (config.algorithm, config.karras_sigmas) == ("sde-dpmsolver++", True)
 
 
-def test_memory_options_change_no_picture_visibly(make_generator, make_request):
-    (plain,) = pictures(make_generator(), make_request())
+def test_memory_options_change_no_image_visibly(make_generator, make_request):
+    (plain,) = images(make_generator(), make_request())
     frugal = make_generator(attention="sliced", vae_slicing=True, offload=True)
-    (same,) = pictures(frugal, make_request())
+    (same,) = images(frugal, make_request())
     assert np.abs(plain - same).max() <= 1
-    (half,) = pictures(make_generator(dtype="bfloat16"), make_request())
+    (half,) = images(make_generator(dtype="bfloat16"), make_request())
     assert np.abs(plain - half).max() > 0
     assert np.abs(plain - half).mean() < 8
 

@@ -1,4 +1,4 @@
-"""Weighted negative prompts, and what is remembered between pictures."""
+"""Weighted negative prompts, and what is remembered between images."""
 
 from __future__ import annotations
 

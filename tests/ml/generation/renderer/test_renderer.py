@@ -1,4 +1,4 @@
-"""Exact truth, reproducibility and the caption's words in rendered pictures."""
+"""Exact truth, reproducibility and the caption's words in rendered images."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def test_raised_legs_are_drawn(head_model, make_person, make_pose, make_scene, m
     assert red[1] > red[0] + 100
 
 
-def test_same_seed_same_bytes_and_other_seed_other_picture(
+def test_same_seed_same_bytes_and_other_seed_other_image(
     head_model, make_person, make_pose, make_scene, make_look
 ):
     pose, scene = (
@@ -158,7 +158,7 @@ def test_a_head_across_the_border_is_cut_and_says_so(
     assert head.bbox_xywh[0] == 0.0
 
 
-def test_a_head_outside_the_picture_is_no_truth(
+def test_a_head_outside_the_image_is_no_truth(
     head_model, make_person, make_pose, make_scene, make_look
 ):
     pose = make_pose(make_person(x=-200.0))
@@ -248,7 +248,7 @@ def test_errors_name_pose_person_and_remedy(
         render_sample(pose, make_scene(make_look(skin_tone=11)), head_model, CONFIG, _rng())
 
 
-def test_lighting_cloth_once_a_pixel_hardly_changes_the_picture(
+def test_lighting_cloth_once_a_pixel_hardly_changes_the_image(
     head_model, make_person, make_pose, make_scene, make_look, monkeypatch
 ):
     """Skin, hair and truth are untouched; cloth keeps its colour, and its folds but for a trace."""

@@ -41,13 +41,13 @@ def test_same_seed_same_head(head_model):
 def test_shared_places_depend_on_the_seed_alone(head_model):
     config = SingleHeadConfig(places_per_light=2)
     first = [render_single_head(head_model, config, np.random.default_rng(s), 64) for s in (4, 5)]
-    # Other pictures in between must not matter: a place is shared, not drawn upon.
+    # Other images in between must not matter: a place is shared, not drawn upon.
     again = [render_single_head(head_model, config, np.random.default_rng(s), 64) for s in (5, 4)]
     for one, other in zip(first, again[::-1], strict=True):
         assert np.array_equal(one.image_rgb, other.image_rgb)
     assert (first[0].image_rgb != first[1].image_rgb).mean() > 0.5
 
 
-def test_too_small_a_picture_is_refused(head_model):
+def test_too_small_an_image_is_refused(head_model):
     with pytest.raises(ValueError, match="at least 32 px, got 16"):
         render_single_head(head_model, SingleHeadConfig(), np.random.default_rng(0), 16)

@@ -29,8 +29,9 @@ def check_mat(data: bytes, names: Collection[str]) -> None:
         zlib.error: a compressed variable is damaged.
     """
     order = {b"IM": "<", b"MI": ">"}.get(data[126:128])
-    if order is None or data[:4] == b"\0\0\0\0":
-        raise ValueError("expected a MAT file of level 5")
+    # a zero among the first four bytes makes scipy read level 4; the major version of 7.3 is 2
+    if order is None or 0 in data[:4] or data[124 + (order == "<")] != 1:
+        raise ValueError("expected a MAT file of level 5, which MATLAB writes up to version 7")
     position = 128
     while position < len(data):
         kind, body, position = _element(data, position, order)

@@ -16,26 +16,16 @@ from ml.benchmarks.files import (
     read_lines,
 )
 from ml.benchmarks.metrics_scan import MeshPrediction
+from ml.benchmarks.ply_check import check_ply
 from ml.benchmarks.predictions import PredictionError
 from ml.benchmarks.samples import BrokenAnnotation, checked
 from ml.records.arrays import UnreadableArrays, read_array
 from ml.records.atomic import atomic_write, write_bytes
-from ml.records.files import is_environment
 from ml.records.limits import MAX_PICKLE_BYTES, short
 
 MESH_SUFFIXES = (".obj", ".ply")
-# What trimesh raises on a damaged PLY file.
-_PLY_DAMAGE = (
-    ValueError,
-    TypeError,
-    KeyError,
-    IndexError,
-    AttributeError,
-    EOFError,
-    OverflowError,
-    NotImplementedError,
-    OSError,
-)
+# What trimesh complains of once `check_ply` has passed the header.
+_PLY_DAMAGE = (ValueError, IndexError, EOFError, OverflowError)
 
 
 def read_mesh(path: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -84,12 +74,11 @@ def _read_ply(path: Path, data: bytes) -> tuple[np.ndarray, np.ndarray]:
     import trimesh
 
     try:
+        check_ply(data)
         mesh = trimesh.load(io.BytesIO(data), file_type="ply", process=False)
         vertices = np.array(getattr(mesh, "vertices", np.zeros((0, 3))), np.float64)
         faces = np.array(getattr(mesh, "faces", np.zeros((0, 3))), np.int64)
     except _PLY_DAMAGE as error:
-        if is_environment(error):
-            raise
         raise UnreadableBenchmarkFile(f"{path}: no PLY file: {short(str(error))}") from error
     return vertices.reshape(-1, 3), faces.reshape(-1, 3)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 from pathlib import Path
@@ -19,6 +20,7 @@ from ml.benchmarks.pickled_box import read_box
 from ml.benchmarks.predictions import FORMAT, PredictionError, PredictionFile, read_angle_table
 from tests.benchmark_sets.scans import BOX, face_mesh, picked_points, pickled_dictionary
 from tests.doors import Door, Files, knock
+from tests.malformed import damaged_bytes
 
 PER_DOOR = 60
 
@@ -106,3 +108,84 @@ def test_only_the_declared_error_leaves_a_reader(name: str, tmp_path: Path) -> N
     assert found["taken"] + found["refused"] == PER_DOOR
     assert found["mute"] == found["endless"] == 0
     assert found["refused"] > PER_DOOR / 6
+
+
+def with_broken_header(data: bytes, rng: np.random.Generator) -> bytes:
+    """Damage where a mesh's types and counts are told, the numbers behind it whole."""
+    place = data.find(b"end_header") + len(b"end_header\n")
+    return damaged_bytes(data[:place], rng) + data[place:]
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_damaged_headers_of_meshes_are_refused(number: int, tmp_path: Path) -> None:
+    rng, path = np.random.default_rng(number), tmp_path / "mesh.ply"
+    refused = 0
+    for _ in range(150):
+        path.write_bytes(with_broken_header(mesh_files()[number][1], rng))
+        try:
+            read_mesh(path)
+        except UnreadableBenchmarkFile:
+            refused += 1
+    assert refused > 75
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (b"format ascii 1.0", b"format ascii 2.0", "expected format"),
+        (b"property float x", b"property flood x", "a property 'flood x'"),
+        (b"property float x", b"property float w", "x, y and z"),
+        (b"element vertex 60", b"element vertex 6000", "bytes claimed"),
+        (b"element vertex 60", b"element vertex", "a header line 'element vertex'"),
+        (b"end_header", b"end_haeder", "from `ply` to `end_header`"),
+    ],
+)
+def test_the_error_says_what_is_wrong_with_a_mesh(old, new, message, tmp_path: Path) -> None:
+    path = tmp_path / "mesh.ply"
+    content = mesh_files()[1][1]
+    assert old in content
+    path.write_bytes(content.replace(old, new))
+    with pytest.raises(UnreadableBenchmarkFile, match=message):
+        read_mesh(path)
+
+
+@pytest.mark.parametrize("first", [b"M\0TL", b"MATL"], ids=["level 4", "version 7.3"])
+def test_mat_files_of_other_levels_are_refused(first: bytes, tmp_path: Path) -> None:
+    content = bytearray(mat_files()[0][1])
+    content[:4] = first
+    if first == b"MATL":
+        content[124:126] = b"\0\2"
+    path = tmp_path / "a.mat"
+    path.write_bytes(content)
+    with pytest.raises(UnreadableBenchmarkFile, match="up to version 7"):
+        read_mat(path, ["a"])
+
+
+@pytest.mark.parametrize("fault", [TypeError, KeyError, AttributeError])
+def test_faults_of_programs_are_no_damage(fault, tmp_path: Path, monkeypatch) -> None:
+    def broken(*arguments, **options):
+        raise fault("a call that this version no longer takes")
+
+    monkeypatch.setattr("scipy.io.loadmat", broken)
+    monkeypatch.setattr(trimesh, "load", broken)
+    for name, content, read in (
+        ("a.mat", mat_files()[0][1], lambda path: read_mat(path, ["a"])),
+        ("a.ply", mesh_files()[0][1], read_mesh),
+    ):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(fault, match="no longer takes"):
+            read(tmp_path / name)
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EIO, errno.ENOSPC, errno.EMFILE])
+def test_faults_of_the_machine_are_no_damage(number: int, tmp_path: Path, monkeypatch) -> None:
+    for name, content in (("a.mat", mat_files()[0][1]), ("a.ply", mesh_files()[0][1])):
+        (tmp_path / name).write_bytes(content)
+
+    def refuse(self, *arguments, **options):
+        raise OSError(number, "the machine's words")
+
+    monkeypatch.setattr(Path, "open", refuse)
+    for name, read in (("a.mat", lambda path: read_mat(path, ["a"])), ("a.ply", read_mesh)):
+        with pytest.raises(OSError, match="the machine's words"):
+            read(tmp_path / name)

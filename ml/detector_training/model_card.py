@@ -10,6 +10,10 @@ import yaml
 from ml.records.config import parse_yaml
 
 UNKNOWN_LICENCE = "unknown"
+_GROUND_TRUTH = {
+    "pseudo": "pseudo-labels, as another model found them, and not with exact ground truth",
+    "truth": "exact ground truth",
+}
 _FIGURES = {
     "val/ap50": ("AP at IoU 0.5", ""),
     "val/nme_bbox": ("NME over the box size", " %"),
@@ -85,8 +89,9 @@ expression, 3 jaw, 6 rotation, 3 translation, 1 scale, in pixels of the image).
 
 {figures}
 
-They are figures on the data this model was trained with a part of, not on photographs unless those
-were. The benchmark's report has others.
+They compare with {_GROUND_TRUTH.get(supervision, supervision)}, on images of the data of which this
+model was trained with another part; not on photographs unless those were. The benchmark's report has
+others, and says what it compared with.
 
 ## Limits
 

@@ -6,7 +6,7 @@ matches and measures. Missed heads count. Every figure carries its sample count 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -51,17 +51,22 @@ class EvaluationSample:
 
     Attributes:
         sample_id: the image's id.
-        image_rgb: (H, W, 3) uint8 RGB.
+        image: (H, W, 3) uint8 RGB, or what reads it: a benchmark may be larger than memory.
         heads: true heads, image px.
         ignore: (N,) bool, heads too hidden, cut off or small to be asked for.
         attributes: one row a true head; columns to group the errors by.
     """
 
     sample_id: str
-    image_rgb: np.ndarray
+    image: np.ndarray | Callable[[], np.ndarray]
     heads: Heads
     ignore: np.ndarray
     attributes: pd.DataFrame = field(default_factory=pd.DataFrame)
+
+    @property
+    def image_rgb(self) -> np.ndarray:
+        """Return the image, (H, W, 3) uint8 RGB."""
+        return self.image() if callable(self.image) else self.image
 
 
 @dataclass(frozen=True)

@@ -41,6 +41,28 @@ METRICS = (
     Metric("num_missed", "missed heads", "↓", "{:.0f}"),
 )
 
+@dataclass(frozen=True)
+class GroundTruth:
+    """How a report words what predictions were compared with: the title, the heads, a warning."""
+
+    title: str
+    heads: str
+    warning: str = ""
+
+
+EXACT, PSEUDO = "exact", "pseudo-labels"
+GROUND_TRUTHS = {
+    EXACT: GroundTruth("Benchmark on held-out renders", "heads with exact truth"),
+    PSEUDO: GroundTruth(
+        "Benchmark on held-out pseudo-labels",
+        "heads that the annotator labelled",
+        "Nobody knows the heads of these images exactly. The metrics say how well the detector "
+        "repeats the annotator's labels on images it was not trained on, not how far it is from "
+        "the truth: what the annotator misses or gets wrong counts against a detector that does "
+        "better.",
+    ),
+}
+
 # The errors are grouped by these, so that a weakness of one group cannot hide in the mean.
 _GROUPS: Mapping[str, tuple[str, tuple[float, ...]]] = {
     "yaw of the head, degrees": ("abs_yaw_deg", (0, 30, 60, 90, 180.1)),
@@ -57,11 +79,14 @@ def group_table(pairs: pd.DataFrame) -> dict[str, pd.DataFrame]:
         pairs: the found heads of an `Evaluation`.
 
     Returns:
-        Title -> table with columns group, heads, NME and rotation error.
+        Title -> table with columns group, heads, NME and rotation error; no table of what is not
+        known of the heads.
     """
     pairs = pairs.assign(abs_yaw_deg=pairs["true_yaw_deg"].abs())
     tables = {}
     for title, (column, edges) in _GROUPS.items():
+        if column not in pairs:
+            continue
         lines = []
         for low, high in pairwise(edges):
             chosen = pairs[(pairs[column] >= low) & (pairs[column] < high)]
@@ -123,9 +148,9 @@ def write_report(
         folder: where to write; images must lie below it.
         figures: title of a model or baseline -> its figures.
         groups: title -> errors by group, of the first model.
-        labels: quality of the pseudo-labels, as text.
+        labels: quality of the pseudo-labels, as text; empty where it cannot be measured.
         images: title -> path of an image.
-        facts: protocol, num_images, num_heads, num_ignored.
+        facts: protocol, ground_truth (key of `GROUND_TRUTHS`), num_images, num_heads, num_ignored.
         provenance: date, commit, hardware, command, threads.
 
     Returns:
@@ -143,6 +168,7 @@ def write_report(
     )
     values = {
         "facts": dict(facts),
+        "truth": GROUND_TRUTHS[str(facts["ground_truth"])],
         "metrics": METRICS,
         "rows": [
             {"title": title, "cells": {m.name: cell(m, row) for m in METRICS}}

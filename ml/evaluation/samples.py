@@ -1,6 +1,9 @@
-"""Rendered images with their exact truth, as evaluation samples."""
+"""Held-out images as evaluation samples: with exact truth where a renderer knows it, else labels."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -8,11 +11,26 @@ import pandas as pd
 from ml.evaluation.protocol import EvaluationSample
 from ml.records.exclusions import Exclusions
 from ml.records.heads import Heads
-from ml.records.progress import progress
-from ml.records.tables import IMAGES, TRUTH, read_stage
+from ml.records.tables import (
+    DATASET_HEADS,
+    IMAGES,
+    TRUTH,
+    VERDICTS,
+    read_stage,
+    read_table,
+    table_rows,
+)
 from ml.records.workspace import Workspace
-from ml.training_data.samples import HeadLabels, HeadSamples, LabelLimits, exact_labels
+from ml.training_data.samples import (
+    HeadLabels,
+    HeadSamples,
+    LabelLimits,
+    exact_labels,
+    pseudo_labels,
+)
 
+CACHE_BYTES = 256 << 20
+"""Decoded images that are kept; beyond it they are decoded again for each predictor."""
 GROUP_COLUMNS = ("visible", "skin_tone", "hair_style", "glasses", "hat")
 
 
@@ -30,10 +48,19 @@ def ignored_heads(labels: HeadLabels, limits: LabelLimits) -> np.ndarray:
     return labels.ignore | (np.sqrt(sides.prod(axis=1)) < limits.min_side_px)
 
 
+def has_truth(ws: Workspace) -> bool:
+    """Return whether the generator knew the heads of its images exactly.
+
+    Args:
+        ws: the workspace; the truth of every shard must exist, with or without rows.
+    """
+    return any(table_rows(ws.table_path("truth", shard), TRUTH) for shard in ws.shards)
+
+
 def read_samples(
     ws: Workspace, split: str, limits: LabelLimits, exclusions: Exclusions
 ) -> list[EvaluationSample]:
-    """Read every image of a split with its truth.
+    """Read every image of a split with its exact truth; pixels are decoded when asked for.
 
     Args:
         ws: the workspace.
@@ -48,24 +75,65 @@ def read_samples(
     images = images[images["split"] == split]
     truth = read_stage(ws, "truth", TRUTH)
     truth = truth[truth["sample_id"].isin(images["sample_id"])].reset_index(drop=True)
+    return _samples(ws, images, exact_labels(truth, limits), truth, limits, exclusions)
+
+
+def read_labelled_samples(
+    ws: Workspace, split: str, limits: LabelLimits, exclusions: Exclusions
+) -> list[EvaluationSample]:
+    """Read every kept image of a split with its labels in the filtered dataset.
+
+    What a benchmark is left with where nobody knows the heads exactly: it then measures how well
+    a detector repeats the labels on images it has not seen.
+
+    Args:
+        ws: the workspace.
+        split: train, val or test.
+        limits: which labelled heads are not asked for, beside those without parameters.
+        exclusions: receives the images that cannot be read.
+
+    Returns:
+        The samples, in the order of the verdicts.
+    """
+    dataset = ws.stage_dir("filtered_dataset")
+    verdicts = read_table(dataset / "verdicts.parquet", VERDICTS)
+    images = verdicts[verdicts["keep"] & (verdicts["split"] == split)]
+    heads = read_table(dataset / "heads.parquet", DATASET_HEADS)
+    heads = heads[heads["sample_id"].isin(images["sample_id"])].reset_index(drop=True)
+    return _samples(ws, images, pseudo_labels(heads), heads, limits, exclusions)
+
+
+def _samples(
+    ws: Workspace,
+    images: pd.DataFrame,
+    labels: Mapping[str, HeadLabels],
+    rows: pd.DataFrame,
+    limits: LabelLimits,
+    exclusions: Exclusions,
+) -> list[EvaluationSample]:
+    """Pair images (columns sample_id, shard) with labels and with the attributes of their rows."""
     shards = [ws.stage_dir("images") / f"{shard}.tar" for shard in images["shard"]]
     readable = HeadSamples(
-        list(images["sample_id"]), shards, exact_labels(truth, limits)
+        list(images["sample_id"]), shards, labels, CACHE_BYTES
     ).without_damaged(exclusions)
-    attributes = {str(key): rows for key, rows in truth.groupby("sample_id", sort=False)}
+    columns = [name for name in GROUP_COLUMNS if name in rows]
+    of_images = rows.groupby("sample_id", sort=False).indices
+    attributes = {str(key): rows.iloc[of][columns] for key, of in of_images.items()}
     samples = []
-    for index in progress(range(len(readable)), f"reading {split} images"):
-        sample = readable[index]
-        labels = sample.labels
-        rows = attributes.get(sample.sample_id, truth.iloc[:0])[list(GROUP_COLUMNS)]
-        heads = Heads(labels.boxes_xyxy, np.ones(len(labels)), labels.flame)
+    for index, sample_id in enumerate(readable.sample_ids):
+        of_image = labels.get(sample_id, HeadLabels.empty())
+        heads = Heads(of_image.boxes_xyxy, np.ones(len(of_image)), of_image.flame)
         samples.append(
             EvaluationSample(
-                sample.sample_id,
-                sample.image_rgb,
+                sample_id,
+                partial(_image, readable, index),
                 heads,
-                ignored_heads(labels, limits),
-                pd.DataFrame(rows.reset_index(drop=True)),
+                ignored_heads(of_image, limits),
+                attributes.get(sample_id, rows.iloc[:0][columns]).reset_index(drop=True),
             )
         )
     return samples
+
+
+def _image(samples: HeadSamples, index: int) -> np.ndarray:
+    return samples[index].image_rgb

@@ -407,6 +407,21 @@ def iter_table(path: Path, spec: TableSpec, batch_rows: int = 4096) -> Iterator[
             raise TableError(f"{spec.name}: {path} breaks in the middle: {error}") from error
 
 
+def table_rows(path: Path, spec: TableSpec) -> int:
+    """Return how many rows a table has, without reading them.
+
+    Args:
+        path: the Parquet file.
+        spec: the declaration.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        TableError: the file is damaged or has other columns.
+    """
+    with _open_table(Path(path), spec) as file:
+        return int(file.metadata.num_rows)
+
+
 def read_stage(
     ws: Workspace, stage: str, spec: TableSpec, shards: Sequence[str] | None = None
 ) -> pd.DataFrame:

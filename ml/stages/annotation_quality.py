@@ -11,7 +11,7 @@ import pandas as pd
 from ml.evaluation.metrics import failure_rate, nullable
 from ml.evaluation.protocol import Evaluation, evaluate
 from ml.evaluation.report import group_table
-from ml.evaluation.samples import read_samples
+from ml.evaluation.samples import has_truth, read_samples
 from ml.flame.geometry import HeadGeometry
 from ml.flame.head_model import HeadModel
 from ml.imaging.grids import contact_sheet
@@ -24,7 +24,7 @@ from ml.records.exclusions import Exclusions
 from ml.records.heads import NUM_FLAME_PARAMETERS, Heads
 from ml.records.ids import sample_rng
 from ml.records.report import StageReport
-from ml.records.tables import HEADS, TRUTH, read_stage, stack
+from ml.records.tables import HEADS, read_stage, stack
 from ml.records.workspace import Workspace
 from ml.training_data.samples import LabelLimits
 
@@ -58,7 +58,7 @@ def run(ws: Workspace, config: AnnotationQualityConfig) -> StageReport:
     prepare_torch(ws, STAGE)
     out = ws.stage_dir(STAGE)
     exclusions = Exclusions(STAGE)
-    if not len(read_stage(ws, "truth", TRUTH)):
+    if not has_truth(ws):
         return _without_truth(ws)
     samples = read_samples(ws, "test", config.limits, exclusions)
     geometry = HeadGeometry(HeadModel.load(ws.stage_dir("head_model") / "head_model.npz"))

@@ -1,4 +1,8 @@
-"""The benchmark: trained models and trivial baselines on held-out renders with exact truth."""
+"""The benchmark: trained models and trivial baselines on held-out images.
+
+Predictions are compared with the exact truth where a renderer made the images, else with the
+labels of the filtered dataset; metrics, report and model cards say which.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +17,8 @@ import pandas as pd
 from ml.evaluation.baselines import always_frontal, mean_head
 from ml.evaluation.metrics import nullable
 from ml.evaluation.protocol import Evaluation, EvaluationSample, Predictor, evaluate
-from ml.evaluation.report import group_table, results_frame, write_report
-from ml.evaluation.samples import read_samples
+from ml.evaluation.report import EXACT, PSEUDO, group_table, results_frame, write_report
+from ml.evaluation.samples import has_truth, read_labelled_samples, read_samples
 from ml.flame.geometry import HeadGeometry
 from ml.flame.head_model import HeadModel
 from ml.imaging.grids import contact_sheet
@@ -35,6 +39,7 @@ from ml.training_data.samples import LabelLimits
 
 STAGE = "benchmark"
 PROTOCOL = "held-out-renders/1"
+PROTOCOL_OF_LABELS = "held-out-pseudo-labels/1"
 MODELS = {"trained_model": "pseudo-labels", "trained_model_exact": "exact labels"}
 #: Stages that can be switched off; the table then does without their column.
 OPTIONAL = {"trained_model_exact"}
@@ -44,7 +49,7 @@ class BenchmarkConfig(StageConfig):
     """Section `benchmark` of params.yaml."""
 
     limits: LabelLimits = LabelLimits()
-    """Which true heads are not asked for."""
+    """Which heads are not asked for."""
     operating_score: Fraction = OPERATING_SCORE
     """Confidence from which a prediction counts outside average precision."""
     batch_size: Count = 16
@@ -59,16 +64,27 @@ def run(ws: Workspace, config: BenchmarkConfig) -> StageReport:
     """Benchmark the models and the baselines on the test split, and write the report.
 
     Args:
-        ws: the workspace; both models, images, truth and head model must exist.
+        ws: the workspace; models, images, truth (without rows where the generator knew none),
+            filtered dataset and head model must exist.
         config: limits and sizes.
 
     Returns:
         Counts of test images, the results table, and images of successes and failures.
+
+    Raises:
+        ValueError: the test split has no readable image.
     """
     prepare_torch(ws, STAGE)
     out = ws.stage_dir(STAGE)
     exclusions = Exclusions(STAGE)
-    samples = read_samples(ws, "test", config.limits, exclusions)
+    exact = has_truth(ws)
+    read = read_samples if exact else read_labelled_samples
+    samples = read(ws, "test", config.limits, exclusions)
+    if not samples:
+        raise ValueError(
+            f"{STAGE}: the test split has no readable image ({len(exclusions)} are damaged); raise "
+            "poses.test_fraction, or look at why images were removed in the filtered dataset"
+        )
     head_model = HeadModel.load(ws.stage_dir("head_model") / "head_model.npz")
     geometry = HeadGeometry(head_model)
     predictions: dict[str, list[Heads]] = {}
@@ -92,10 +108,11 @@ def run(ws: Workspace, config: BenchmarkConfig) -> StageReport:
         out,
         figures,
         group_table(model.pairs),
-        _label_quality(ws),
+        _label_quality(ws) if exact else {},
         sheets,
         {
-            "protocol": PROTOCOL,
+            "protocol": PROTOCOL if exact else PROTOCOL_OF_LABELS,
+            "ground_truth": EXACT if exact else PSEUDO,
             "num_images": len(samples),
             "num_heads": int(model.num_true.sum()),
             "num_ignored": model.num_ignored,
@@ -103,7 +120,8 @@ def run(ws: Workspace, config: BenchmarkConfig) -> StageReport:
         _provenance(ws),
     )
     flat = {f"{_key(t)}.{name}": v for t, row in figures.items() for name, v in row.items()}
-    write_json(out / "metrics.json", nullable({"num_images": float(len(samples)), **flat}))
+    known = {"exact_truth": float(exact), "num_images": float(len(samples))}
+    write_json(out / "metrics.json", nullable(known | flat))
     exclusions.write(ws, STAGE)
     table = results_frame(figures)
     return StageReport(
@@ -112,6 +130,7 @@ def run(ws: Workspace, config: BenchmarkConfig) -> StageReport:
         num_excluded=len(exclusions),
         metadata={
             "report": str(reports["html"].relative_to(ws.root)),
+            "ground truth": EXACT if exact else PSEUDO,
             **{f"{_key(t)}/{n}": round(figures[t][n], 4) for t in figures for n in _HEADLINES},
         },
         tables={"results": table.reset_index(names="metric")},

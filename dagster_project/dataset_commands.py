@@ -6,9 +6,12 @@ import argparse
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from dagster_project.pipeline import Pipeline
+
+if TYPE_CHECKING:
+    from ml.labels.first_round import PreBoxes
 
 Command = Callable[[Pipeline, argparse.Namespace], int]
 
@@ -40,8 +43,28 @@ def add_dataset_commands(add: Add) -> None:
     to_label.add_argument("target", type=Path)
     to_label.add_argument("--count", type=int, default=200)
     to_label.add_argument("--worst", type=float, default=0.5, help="share of worst agreement")
+    to_label.add_argument(
+        "--first",
+        action="store_true",
+        help="choose from the images alone, as without verdicts: evenly by people and size",
+    )
+    to_label.add_argument(
+        "--boxes",
+        choices=("poses", "faces", "none"),
+        help="first round: where the boxes to correct come from; faces: filtered_dataset.face_check",
+    )
     labelled = add("label-import", label_import, "check a labelling tool's file and take it over")
     labelled.add_argument("file", type=Path)
+    labelled.add_argument(
+        "--name", help="what the copy in labels/ is called; the file's own name if left out"
+    )
+    labelled.add_argument(
+        "--onto",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="an earlier round in labels/ to add this one to",
+    )
     labelled.add_argument(
         "--label", action="append", default=[], metavar="NAME", help="a class that means a head"
     )
@@ -123,18 +146,53 @@ def licences(pipeline: Pipeline, options: argparse.Namespace) -> int:
 
 
 def label_export(pipeline: Pipeline, options: argparse.Namespace) -> int:
-    """Write images with pre-annotations."""
-    from ml.labels.tool_export import export_for_labelling
+    """Write images with boxes to correct: the first round, or what the verdicts say."""
+    from ml.labels.tool_export import export_first_round, export_for_labelling
+    from ml.stages.labels import LabelsConfig
 
-    target = options.target.absolute()
-    report = export_for_labelling(pipeline.workspace(), target, options.count, options.worst)
-    print(f"{report.num_out} images; look at {target / 'index.html'}")
+    ws, target = pipeline.workspace(), options.target.absolute()
+    judged = (ws.stage_dir("filtered_dataset") / "verdicts.parquet").is_file()
+    if judged and not options.first and options.boxes is None:
+        report = export_for_labelling(ws, target, options.count, options.worst)
+    else:
+        config = pipeline.params.read(LabelsConfig, "labels")
+        val = config.num_val / (config.num_train + config.num_val)
+        pre_boxes = _pre_boxes(pipeline, options.boxes)
+        report = export_first_round(ws, target, pre_boxes, options.count, val)
+    boxes = report.metadata["num_boxes"]
+    print(f"{report.num_out} images, {boxes} boxes; look at {target / 'index.html'}")
     return 0
+
+
+def _pre_boxes(pipeline: Pipeline, source: str | None) -> PreBoxes:
+    """Boxes to start from: those asked for, else the poses' where there are any, else faces."""
+    from ml.box_detection.faces import FaceCheckConfig, build_face_detector
+    from ml.labels.first_round import PreBoxes, boxes_of_poses
+
+    ws = pipeline.workspace()
+    poses_are_there = all(ws.table_path("poses", shard).is_file() for shard in ws.shards)
+    by_pose = boxes_of_poses(ws) if poses_are_there else {}
+    if source == "none":
+        return PreBoxes("nobody", {}, None)
+    if source == "poses" or (source is None and poses_are_there):
+        if not poses_are_there:
+            raise ValueError("label-export: there are no poses; give --boxes faces or --boxes none")
+        return PreBoxes("poses", by_pose)
+    config = pipeline.params.read(FaceCheckConfig, "filtered_dataset.face_check")
+    if config.backend == "none":
+        raise ValueError(
+            "label-export: boxes of faces need filtered_dataset.face_check.backend; set it, or give "
+            "--boxes poses or --boxes none"
+        )
+    faces = build_face_detector(config, pipeline.root)
+    assert faces is not None  # only backend none has none
+    return PreBoxes(faces.name, by_pose, faces.detect_faces)
 
 
 def label_import(pipeline: Pipeline, options: argparse.Namespace) -> int:
     """Check a file of labels, copy it to `labels/` and say how to use it."""
-    from ml.labels.tool_import import import_labels, map_labels
+    from ml.labels.coco import write_coco
+    from ml.labels.tool_import import import_labels, join_rounds, map_labels
     from ml.records.atomic import atomic_write
     from ml.records.exclusions import Exclusions
     from ml.records.files import read_file
@@ -143,13 +201,18 @@ def label_import(pipeline: Pipeline, options: argparse.Namespace) -> int:
 
     exclusions = Exclusions("label-import")
     images = read_stage(pipeline.workspace(), "images", IMAGES)
-    target = pipeline.root / "labels" / options.file.name
+    folder = pipeline.root / "labels"
+    target = folder / (options.name or options.file.name)
+    earlier = [import_labels(folder / name, images, exclusions) for name in options.onto]
     with atomic_write(target) as copy:
         data = read_file(options.file, MAX_JSON_BYTES)
         if options.label or options.ignore:
             data = map_labels(data, ["head", *options.label], options.ignore)
         copy.write_bytes(data)
         found = import_labels(copy, images, exclusions)
+        if earlier:
+            write_coco(copy, join_rounds([*earlier, found]))
+            found = import_labels(copy, images, exclusions)
     for row in exclusions.to_frame().itertuples():
         print(f"left out: {row.sample_id}: {row.reason}: {row.detail}")
     for split, data in found.datasets.items():

@@ -41,6 +41,7 @@ METRICS = (
     Metric("num_missed", "missed heads", "↓", "{:.0f}"),
 )
 
+
 @dataclass(frozen=True)
 class GroundTruth:
     """How a report words what predictions were compared with: the title, the heads, a warning."""

@@ -113,9 +113,9 @@ def _samples(
 ) -> list[EvaluationSample]:
     """Pair images (columns sample_id, shard) with labels and with the attributes of their rows."""
     shards = [ws.stage_dir("images") / f"{shard}.tar" for shard in images["shard"]]
-    readable = HeadSamples(
-        list(images["sample_id"]), shards, labels, CACHE_BYTES
-    ).without_damaged(exclusions)
+    readable = HeadSamples(list(images["sample_id"]), shards, labels, CACHE_BYTES).without_damaged(
+        exclusions
+    )
     columns = [name for name in GROUP_COLUMNS if name in rows]
     of_images = rows.groupby("sample_id", sort=False).indices
     attributes = {str(key): rows.iloc[of][columns] for key, of in of_images.items()}

@@ -1,4 +1,4 @@
-"""Images for labelling tools: a sample with the detector's boxes drawn in, worst agreement first.
+"""Images for labelling tools with boxes drawn in: a first round, then those of worst agreement.
 
 One folder serves Label Studio (`label_studio.json`), CVAT (`cvat/`, COCO) and the eye
 (`index.html`); `ml.labels.tool_import` reads what comes back.
@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import html
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from ml.imaging.reading import read_image
 from ml.labels.coco import HEAD_CATEGORY_NAME, CocoBox, CocoDataset, CocoImage, write_coco
+from ml.labels.first_round import PreBoxes, choose_first
 from ml.labels.tool_import import LABEL_SPLITS
 from ml.records.atomic import write_bytes, write_json, write_text
 from ml.records.exclusions import Exclusions
@@ -94,7 +96,7 @@ def choose(ws: Workspace, verdicts: pd.DataFrame, count: int, share_worst: float
 def export_for_labelling(
     ws: Workspace, target: Path, count: int = 200, share_worst: float = 0.5
 ) -> StageReport:
-    """Write images, pre-annotations for both tools, and the gallery.
+    """Write images with the detector's boxes, pre-annotations for both tools, and the gallery.
 
     Args:
         ws: the workspace; reads `images`, `annotations`, `filtered_dataset`.
@@ -109,31 +111,80 @@ def export_for_labelling(
         FileNotFoundError: a stage has not run.
         ValueError: the count or the share makes no sense, or nothing can be labelled.
     """
-    if count < 1 or not 0 <= share_worst <= 1:
-        raise ValueError(
-            f"labelling: expected a count of at least 1 and a share from 0 to 1, got {count} and "
-            f"{share_worst}"
-        )
+    _check_request(count, share_worst, "a share")
     verdicts = read_table(ws.stage_dir("filtered_dataset") / "verdicts.parquet", VERDICTS)
     chosen = choose(ws, verdicts, count, share_worst)
     images = read_stage(ws, "images", IMAGES).set_index("sample_id")
+    sizes = images.loc[chosen["sample_id"], ["width", "height"]].reset_index(drop=True)
     heads = read_stage(ws, "annotations", HEADS)
     boxes = {str(key): rows for key, rows in heads.groupby("sample_id", sort=False)}
+    chosen = pd.concat([chosen, sizes], axis=1)
+    return _export(
+        ws, target, chosen, lambda row, image: _boxes(boxes, row), "worst agreement first"
+    )
+
+
+def export_first_round(
+    ws: Workspace, target: Path, pre_boxes: PreBoxes, count: int, val_fraction: float
+) -> StageReport:
+    """Write images that nothing has judged yet, spread over numbers of people and sizes.
+
+    Args:
+        ws: the workspace; reads `images`, and `poses` where they give the boxes.
+        target: folder to make; what is in it is replaced.
+        pre_boxes: where the boxes to be corrected come from.
+        count: how many images.
+        val_fraction: fraction of them from the val split.
+
+    Returns:
+        Counts of images.
+
+    Raises:
+        FileNotFoundError: a stage has not run.
+        ValueError: the count or the fraction makes no sense, or nothing can be labelled.
+    """
+    _check_request(count, val_fraction, "a fraction of val")
+    images = read_stage(ws, "images", IMAGES)
+    chosen = choose_first(ws, images, count, val_fraction, pre_boxes.by_pose)
+
+    def boxes(row: dict[Any, Any], image_rgb: NDArray[np.uint8]) -> dict[str, Any]:
+        found = pre_boxes.of(str(row["pose_id"]), image_rgb)
+        return {"boxes": found, "scores": [1.0] * len(found), "teacher": pre_boxes.source}
+
+    return _export(ws, target, chosen, boxes, f"first round, boxes from {pre_boxes.source}")
+
+
+def _check_request(count: int, fraction: float, name: str) -> None:
+    if count < 1 or not 0 <= fraction <= 1:
+        raise ValueError(
+            f"labelling: expected a count of at least 1 and {name} from 0 to 1, got {count} and "
+            f"{fraction}"
+        )
+
+
+def _export(
+    ws: Workspace,
+    target: Path,
+    chosen: pd.DataFrame,
+    boxes: Callable[[dict[Any, Any], NDArray[np.uint8]], dict[str, Any]],
+    order: str,
+) -> StageReport:
+    """Write chosen images with their boxes, for both tools and for the eye."""
     exclusions = Exclusions("labelling")
     if target.exists():
         shutil.rmtree(target)
-    kept = _write_images(ws, target, chosen, exclusions)
-    if not kept:
+    found = _write_images(ws, target, chosen, boxes, exclusions)
+    if not found:
         raise ValueError(f"labelling: none of {len(chosen)} chosen images can be read")
     rows = [
-        {**row, **images.loc[row["sample_id"], ["width", "height"]].to_dict(), **_boxes(boxes, row)}
+        {**row, **found[row["sample_id"]]}
         for row in chosen.to_dict("records")
-        if row["sample_id"] in kept
+        if row["sample_id"] in found
     ]
     write_json(target / STUDIO_FILE, [_studio_task(n + 1, row) for n, row in enumerate(rows)])
     write_text(target / STUDIO_CONFIG, _STUDIO_XML)
     write_coco(target / CVAT_FILE, _coco(rows))
-    write_text(target / GALLERY_FILE, gallery(rows))
+    write_text(target / GALLERY_FILE, gallery(rows, order))
     return StageReport(
         num_in=len(chosen),
         num_out=len(rows),
@@ -143,11 +194,13 @@ def export_for_labelling(
     )
 
 
-def gallery(rows: Sequence[dict[str, Any]]) -> str:
+def gallery(rows: Sequence[dict[str, Any]], order: str = "worst agreement first") -> str:
     """A page of images with their boxes, in the order given; it needs nothing but a browser.
 
     Args:
-        rows: sample_id, width, height, boxes (xywh px), agreement, reason, detail.
+        rows: sample_id, width, height, boxes (xywh px), reason, detail; agreement where a
+            detector has judged the image.
+        order: what the title says about the order.
 
     Returns:
         HTML whose images lie in `images/` beside it.
@@ -162,31 +215,38 @@ def gallery(rows: Sequence[dict[str, Any]]) -> str:
         )
         name = html.escape(str(row["sample_id"]))
         text = html.escape(f"{row['reason']}: {row['detail']}")
+        agreement = f" agreement {row['agreement']:.2f}" if "agreement" in row else ""
         figures.append(
             f'<figure><svg viewBox="0 0 {row["width"]} {row["height"]}">'
             f'<image href="images/{name}.jpg" width="{row["width"]}" height="{row["height"]}"/>'
-            f"{drawn}</svg><figcaption><b>{name}</b> agreement {row['agreement']:.2f}<br>{text}"
+            f"{drawn}</svg><figcaption><b>{name}</b>{agreement}<br>{text}"
             "</figcaption></figure>"
         )
     return (
         '<!doctype html><html lang="en"><meta charset="utf-8"><title>Images to review</title>'
-        f"<style>{_STYLE}</style><h1>{len(rows)} images to review, worst agreement first</h1>"
+        f"<style>{_STYLE}</style><h1>{len(rows)} images to review, {html.escape(order)}</h1>"
         f"<main>{''.join(figures)}</main></html>\n"
     )
 
 
 def _write_images(
-    ws: Workspace, target: Path, chosen: pd.DataFrame, exclusions: Exclusions
-) -> set[str]:
-    """Copy the images that can be read; returns their ids."""
-    kept = set()
+    ws: Workspace,
+    target: Path,
+    chosen: pd.DataFrame,
+    boxes: Callable[[dict[Any, Any], NDArray[np.uint8]], dict[str, Any]],
+    exclusions: Exclusions,
+) -> dict[str, dict[str, Any]]:
+    """Copy the images that can be read; returns the boxes of each, with scores and teacher."""
+    kept = {}
     for shard, rows in chosen.groupby("shard", sort=True):
         with ShardReader(ws.stage_dir("images") / f"{shard}.tar") as reader:
-            for sample_id in progress(rows["sample_id"].tolist(), f"labelling {shard}"):
-                if read_image(reader, sample_id, exclusions) is not None:
+            for row in progress(rows.to_dict("records"), f"labelling {shard}"):
+                sample_id = row["sample_id"]
+                image = read_image(reader, sample_id, exclusions)
+                if image is not None:
                     data = reader.read(sample_id)
                     write_bytes(target / "images" / f"{sample_id}.jpg", data)
-                    kept.add(sample_id)
+                    kept[sample_id] = boxes(row, image)
     return kept
 
 
@@ -248,4 +308,4 @@ def _coco(rows: Sequence[dict[str, Any]]) -> CocoDataset:
             if right > left and bottom > top:
                 box = (left, top, right - left, bottom - top)
                 boxes.append(CocoBox(len(boxes) + 1, number, box))
-    return CocoDataset(tuple(images), tuple(boxes), "heads to review; source: detector")
+    return CocoDataset(tuple(images), tuple(boxes), "heads to review")

@@ -9,8 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 from urllib.parse import parse_qs, urlsplit
@@ -117,6 +117,30 @@ def import_labels(path: Path, images: pd.DataFrame, exclusions: Exclusions) -> I
         for split, (found, boxes) in parts.items()
     }
     return ImportedLabels(datasets, len(entries), digest)
+
+
+def join_rounds(rounds: Sequence[ImportedLabels]) -> CocoDataset:
+    """Put several rounds of labelling together; of an image in several, the last round's boxes.
+
+    Args:
+        rounds: earliest first.
+
+    Returns:
+        The boxes of all splits, to be written with `write_coco` and imported again.
+    """
+    newest: dict[str, tuple[CocoImage, tuple[CocoBox, ...]]] = {}
+    for imported in rounds:
+        for data in imported.datasets.values():
+            for image in data.images:
+                newest.pop(image.sample_id, None)
+                newest[image.sample_id] = image, data.boxes_of(image.image_id)
+    images: list[CocoImage] = []
+    boxes: list[CocoBox] = []
+    for number, (image, of_image) in enumerate(newest.values(), start=1):
+        images.append(replace(image, image_id=number))
+        for box in of_image:
+            boxes.append(replace(box, annotation_id=len(boxes) + 1, image_id=number))
+    return CocoDataset(tuple(images), tuple(boxes), f"heads, {len(rounds)} rounds")
 
 
 def map_labels(data: bytes, heads: Collection[str], ignored: Collection[str]) -> bytes:

@@ -157,7 +157,13 @@ def test_report_holds_the_figures_in_both_forms(tmp_path):
         {"yaw": pd.DataFrame({"group": ["0 to 30"], "heads": [7]})},
         {"recall": "0.901"},
         {"Successes": tmp_path / "images" / "good.jpg"},
-        {"protocol": "p/1", "ground_truth": "exact", "num_images": 3, "num_heads": 7, "num_ignored": 1},
+        {
+            "protocol": "p/1",
+            "ground_truth": "exact",
+            "num_images": 3,
+            "num_heads": 7,
+            "num_ignored": 1,
+        },
         {"seed": "1"},
     )
     for path in written.values():

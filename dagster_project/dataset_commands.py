@@ -51,7 +51,7 @@ def add_dataset_commands(add: Add) -> None:
     to_label.add_argument(
         "--boxes",
         choices=("poses", "faces", "none"),
-        help="first round: where the boxes to correct come from; faces: filtered_dataset.face_check",
+        help="first round: where boxes to correct come from; faces: filtered_dataset.face_check",
     )
     labelled = add("label-import", label_import, "check a labelling tool's file and take it over")
     labelled.add_argument("file", type=Path)
@@ -181,8 +181,8 @@ def _pre_boxes(pipeline: Pipeline, source: str | None) -> PreBoxes:
     config = pipeline.params.read(FaceCheckConfig, "filtered_dataset.face_check")
     if config.backend == "none":
         raise ValueError(
-            "label-export: boxes of faces need filtered_dataset.face_check.backend; set it, or give "
-            "--boxes poses or --boxes none"
+            "label-export: boxes of faces need filtered_dataset.face_check.backend; set it, or "
+            "give --boxes poses or --boxes none"
         )
     faces = build_face_detector(config, pipeline.root)
     assert faces is not None  # only backend none has none

@@ -89,9 +89,9 @@ expression, 3 jaw, 6 rotation, 3 translation, 1 scale, in pixels of the image).
 
 {figures}
 
-They compare with {_GROUND_TRUTH.get(supervision, supervision)}, on images of the data of which this
-model was trained with another part; not on photographs unless those were. The benchmark's report has
-others, and says what it compared with.
+They compare with {_GROUND_TRUTH.get(supervision, supervision)}, on images of the data that this
+model was trained with another part of; not on photographs unless those were. The benchmark's
+report has others, and says what it compared with.
 
 ## Limits
 

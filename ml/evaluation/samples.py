@@ -1,4 +1,4 @@
-"""Held-out images as evaluation samples: with exact truth where a renderer knows it, else labels."""
+"""Held-out images as evaluation samples: with exact truth where it is known, else with labels."""
 
 from __future__ import annotations
 

@@ -245,17 +245,29 @@ def scan_of(head_model: HeadModel) -> Convert:
         if box is not None:
             boxes = face_boxes(geometry.vertices_px(chosen.flame), every)
             best = int(box_iou(boxes, box[None])[:, 0].argmax())
-        flame = torch.as_tensor(chosen.flame[[best]]).clone()
-        flame[:, EXPRESSION], flame[:, JAW] = 0.0, 0.0
-        with torch.inference_mode():
-            vertices, landmarks = layer.vertices(flame)[0], layer.landmarks(flame)[0]
-        return MeshPrediction(
-            1000.0 * vertices.double().numpy(),
-            head_model.faces.astype(np.int64),
-            1000.0 * landmarks.double().numpy()[list(SEVEN)],
-        )
+        vertices, landmarks = neutral_face(layer, chosen.flame[best])
+        faces = head_model.faces.astype(np.int64)
+        return MeshPrediction(vertices, faces, landmarks[list(SEVEN)])
 
     return convert
+
+
+def neutral_face(layer: FlameLayer, flame: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return a head's mesh and landmarks at rest, without expression and with the mouth shut.
+
+    Args:
+        layer: of all vertices.
+        flame: (413,) parameters.
+
+    Returns:
+        (V, 3) and (68, 3) float64 mm, in the head's own frame.
+    """
+    neutral = torch.as_tensor(np.asarray(flame, np.float32)[None]).clone()
+    neutral[:, EXPRESSION], neutral[:, JAW] = 0.0, 0.0
+    with torch.inference_mode():
+        found = layer.vertices(neutral)[0], layer.landmarks(neutral)[0]
+    vertices, landmarks = (1000.0 * points.double().numpy() for points in found)
+    return vertices, landmarks
 
 
 def dad_of(head_model: HeadModel) -> Convert:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
 
 from ml.benchmarks.conventions import rotations_from_euler
-from tests.benchmark_sets.boxes import write_image
+from ml.benchmarks.generated import meshes as generated
+from tests.benchmark_sets.boxes import noise
 
 # item -> pitch, yaw, roll in degrees
 DAD_HEADS = {"a1": (5.0, -30.0, 10.0), "b2": (-10.0, 20.0, 0.0), "c3": (0.0, 60.0, -20.0)}
@@ -54,27 +54,17 @@ def pixels(item: str, vertices: np.ndarray) -> np.ndarray:
 
 
 def write_dad(root: Path, vertices: np.ndarray, subset: str = "val") -> Path:
-    folder = root / "DAD-3DHeadsDataset" / subset
-    (folder / "annotations").mkdir(parents=True)
-    items = []
-    for seed, item in enumerate(DAD_HEADS):
-        write_image(folder / "images" / f"{item}.png", SIZE[1], SIZE[0], seed)
-        points = pixels(item, vertices)
-        low, high = points.min(axis=0), points.max(axis=0)
-        entry = {
-            "item_id": item,
-            "img_path": f"{subset}/images/{item}.png",
-            "bbox": [*low.tolist(), *(high - low).tolist()],
-            "attributes": {"quality": "hq", "pose": "front", "expression": False},
-        }
-        if subset != "test":
-            entry["annotation_path"] = f"{subset}/annotations/{item}.json"
-            annotation = {
-                "vertices": vertices.round(6).tolist(),
-                "model_view_matrix": model_view(item).tolist(),
-                "projection_matrix": projection().tolist(),
-            }
-            (folder / "annotations" / f"{item}.json").write_text(json.dumps(annotation))
-        items.append(entry)
-    (folder / f"{subset}.json").write_text(json.dumps(items))
-    return root
+    height, width = SIZE
+    attributes = {"quality": "hq", "pose": "front", "expression": False}
+    items = [
+        generated.DadItem(
+            item,
+            noise(width, height, seed),
+            vertices,
+            model_view(item),
+            projection(),
+            attributes,
+        )
+        for seed, item in enumerate(DAD_HEADS)
+    ]
+    return generated.write_dad(root, items, subset)

@@ -5,11 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from scipy.io import savemat
 
-from ml.benchmarks.conventions import FRONTAL, rotations_from_euler
-from ml.imaging.io import encode_png
-from tests.benchmark_sets.boxes import write_image
+from ml.benchmarks.conventions import rotations_from_euler
+from ml.benchmarks.generated import poses as generated
+from tests.benchmark_sets.boxes import noise
 
 # pitch, yaw, roll in degrees; of the last, the yaw is over 99 as written
 AFLW_HEADS = {
@@ -28,27 +27,11 @@ def aflw_landmarks(name: str) -> np.ndarray:
 
 
 def write_aflw2000(root: Path) -> Path:
-    folder = root / "AFLW2000"
-    for seed, (name, angles) in enumerate(AFLW_HEADS.items()):
-        write_image(folder / f"{name}.jpg", 450, 450, seed)
-        landmarks = aflw_landmarks(name)
-        pose = np.array([[*np.radians(angles), 225.0, 225.0, -60.0, 1e-3]])
-        pt2d = landmarks[:21, :2].T.copy()
-        pt2d[:, 5] = -1
-        savemat(
-            folder / f"{name}.mat",
-            {
-                "Pose_Para": pose.astype(np.float32),
-                "pt3d_68": landmarks.T.astype(np.float32),
-                "pt2d": pt2d,
-                "Shape_Para": np.zeros((199, 1), np.float32),
-                "Exp_Para": np.zeros((29, 1), np.float32),
-                "Tex_Para": np.zeros((199, 1), np.float32),
-                "Color_Para": np.array([[1, 1, 1, 0, 0, 0, 1.0]]),
-                "Illum_Para": np.zeros((1, 10)),
-                "roi": np.array([[1, 1, 450, 450]]),
-            },
-        )
+    heads = [
+        generated.AflwHead(name, noise(450, 450, seed), np.array(angles), aflw_landmarks(name))
+        for seed, (name, angles) in enumerate(AFLW_HEADS.items())
+    ]
+    generated.write_aflw2000(root, heads)
     return root
 
 
@@ -58,34 +41,25 @@ BIWI_HEADS = {
     "24": {3: (5.0, 10.0, -15.0)},
 }
 BIWI_CENTRE_MM = (40.0, -30.0, 900.0)
-_K = np.array([[517.679, 0.0, 320.0], [0.0, 517.679, 240.5], [0.0, 0.0, 1.0]])
-_T = np.array([24.7, -0.9, 2.6])
 
 
 def biwi_centre_px() -> np.ndarray:
-    x, y, z = _K @ (np.array(BIWI_CENTRE_MM) + _T)
-    return np.array([x / z, y / z])
-
-
-def _rows(matrix: np.ndarray) -> str:
-    return "".join(" ".join(f"{v:.7g}" for v in row) + " \n" for row in np.atleast_2d(matrix))
+    return generated.biwi_centre_px(np.array(BIWI_CENTRE_MM))
 
 
 def write_biwi(root: Path) -> Path:
-    image = encode_png(np.full((480, 640, 3), 90, np.uint8))
-    for sequence, frames in BIWI_HEADS.items():
-        folder = root / "hpdb" / sequence
-        folder.mkdir(parents=True)
-        for camera in ("rgb", "depth"):
-            shift = _T if camera == "rgb" else np.zeros(3)
-            text = [_K, [[0.0, 0, 0, 0]], np.eye(3), shift[None]]
-            (folder / f"{camera}.cal").write_text("\n".join(_rows(np.array(t)) for t in text))
-        for number, angles in frames.items():
-            rotation = rotations_from_euler(np.array([angles]))[0] @ FRONTAL
-            stem = folder / f"frame_{number:05d}"
-            stem.with_name(f"{stem.name}_pose.txt").write_text(
-                f"{_rows(rotation)}\n{_rows(np.array(BIWI_CENTRE_MM))}"
+    image = np.full((480, 640, 3), 90, np.uint8)
+    return generated.write_biwi(
+        root,
+        [
+            generated.BiwiFrame(
+                sequence,
+                number,
+                image,
+                rotations_from_euler(np.array([angles]))[0],
+                np.array(BIWI_CENTRE_MM),
             )
-            stem.with_name(f"{stem.name}_rgb.png").write_bytes(image)
-            stem.with_name(f"{stem.name}_depth.bin").write_bytes(bytes(8))
-    return root
+            for sequence, frames in BIWI_HEADS.items()
+            for number, angles in frames.items()
+        ],
+    )

@@ -14,7 +14,7 @@ from ml.annotation.regressor import FlameRegressor, MirroredRegressor, load_regr
 from ml.flame.frames import extract_crops, square_frames
 from ml.flame.head_model import HeadModel
 from ml.records.config import StageConfig
-from ml.records.models import ModelRef
+from ml.records.models import ModelFile
 from ml.records.workspace import Workspace
 
 
@@ -23,7 +23,7 @@ class RegressorConfig(StageConfig):
 
     backend: Literal["own", "dad"] = "own"
     """`own`: the crop regressor of the stage flame_regressor; `dad`: DAD-3DNet, as in the paper."""
-    model: ModelRef | None = None
+    model: ModelFile | None = None
     """DAD-3DNet's TorchScript file."""
     batch_size: int = Field(default=32, ge=1, le=10**9)
     """Crops in one pass of DAD-3DNet."""

@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 
 from ml.box_detection.base import Boxes, Image
 from ml.records.config import Count, Index, Positive, StageConfig
-from ml.records.models import ModelRef
+from ml.records.models import ModelFile
 
 HAAR_CASCADE = "haarcascade_frontalface_alt2.xml"
 """Of the cascades that OpenCV 4 ships, the one with the fewest false alarms on frontal faces."""
@@ -43,7 +43,7 @@ class FaceCheckConfig(StageConfig):
     backend: Literal["none", "haar", "yunet", "scrfd", "retinaface"] = "none"
     """`none`: the rule is skipped and recorded as such; `haar`: OpenCV's frontal-face cascade;
     `yunet` (OpenCV), `scrfd` (paper's code) and `retinaface` (paper's text) read `model`."""
-    model: ModelRef | None = None
+    model: ModelFile | None = None
     """ONNX file of yunet, scrfd or retinaface."""
     threshold: float = Field(default=0.5, gt=0, lt=1)
     """ONNX models: lowest score of a face."""

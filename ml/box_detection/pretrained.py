@@ -152,13 +152,14 @@ def feed(image_rgb: Image, feeding: Feeding) -> tuple[Image, Any]:
 
 
 def load_network(
-    location: str | Path, num_labels: int | None = None, **arguments: Any
+    location: str | Path, num_labels: int | None = None, variant: str = "", **arguments: Any
 ) -> RTDetrForObjectDetection:
     """Load a network of one of the families.
 
     Args:
         location: folder, or a hub's repository.
         num_labels: give it so many labels, with new class layers where it had another number.
+        variant: which of several sets of weights, such as fp16; the plain one if left out.
         arguments: for the library's `from_pretrained`.
 
     Returns:
@@ -171,11 +172,13 @@ def load_network(
 
     folder = Path(location)
     if folder.is_dir():
-        for needed in ("config.json", WEIGHTS_FILE):
+        weights = f"model.{variant}.safetensors" if variant else WEIGHTS_FILE
+        for needed in ("config.json", weights):
             if not (folder / needed).is_file():
                 raise ModelError(
                     f"box detector: no {needed} in {folder}; run the stage head_detector, or "
-                    "point to a folder with a transformers RT-DETR or D-FINE in safetensors"
+                    "point to a folder with a transformers RT-DETR or D-FINE in safetensors; it "
+                    f"has {', '.join(p.name for p in sorted(folder.iterdir())) or 'no file'}"
                 )
     config = transformers.AutoConfig.from_pretrained(str(location), **arguments)
     if config.model_type not in FAMILIES:
@@ -188,7 +191,12 @@ def load_network(
     if num_labels is not None:
         resize = {"num_labels": num_labels, "ignore_mismatched_sizes": True}
     loaded = network.from_pretrained(
-        str(location), use_safetensors=True, dtype=torch.float32, **resize, **arguments
+        str(location),
+        use_safetensors=True,
+        dtype=torch.float32,
+        variant=variant or None,
+        **resize,
+        **arguments,
     )
     return cast(RTDetrForObjectDetection, loaded)
 

@@ -16,6 +16,9 @@ class GlinerConfig(StageConfig):
 
     model: ModelRef | None = None
     """GLiNER's folder."""
+    encoder: ModelRef | None = None
+    """What GLiNER stands on, where its folder has neither tokenizer nor encoder configuration, as
+    the published ones: a folder or repository of the model that its `gliner_config.json` names."""
     threshold: float = Field(default=0.5, gt=0, lt=1)
     """Lowest confidence of a name."""
     device: str = "auto"

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import json
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import torch
 
 from ml.captions.config import GlinerConfig
 from ml.captions.names import Label, NameSpan
-from ml.records.models import choose_device, require
+from ml.records.models import Model, ModelError, choose_device, require
 
 LABELS: Final[dict[str, Label]] = {"first name": "first name", "last name": "last name"}
 """What the model is asked for (paper 3.1), and what a span is called."""
+
+_CONFIG: Final = "gliner_config.json"
+_FILES: Final = (_CONFIG, "pytorch_model.bin", "model.safetensors", "*.json", "*.txt", "*.model")
+_ENCODER_FILES: Final = ("*.json", "*.txt", "*.model")
+"""Of the encoder only tokenizer and configuration are needed: GLiNER's file has its weights."""
 
 
 class GlinerNameDetector:
@@ -22,17 +31,20 @@ class GlinerNameDetector:
         """Load the model.
 
         Args:
-            config: the model's folder, threshold and device.
-            root: the project folder, to which the model's path is relative.
+            config: the model's folder and its encoder's, threshold and device.
+            root: the project folder, to which the models' paths are relative.
 
         Raises:
-            ModelError: the model is not named, not there, not the one meant, or cannot be loaded.
+            ModelError: a model is not named, not there, not the one meant, or cannot be loaded.
         """
-        from gliner import GLiNER
-
         model = require(config.model, "captions.gliner.model", "gliner", root)
-        self._model = model.load(GLiNER).to(choose_device(config.device)).eval()
+        encoder = config.encoder.resolve(root) if config.encoder is not None else None
+        with _whole_folder(model, encoder) as folder:
+            network = _load(model, folder)
+        self._model = network.to(choose_device(config.device)).eval()
         self._threshold = config.threshold
+        parts = [model] if encoder is None else [model, encoder]
+        self.version = " on ".join(f"{part.name}@{part.version[:12]}" for part in parts)
 
     def find(self, text: str) -> list[NameSpan]:
         """Find personal names.
@@ -50,3 +62,46 @@ class GlinerNameDetector:
             for e in found
         ]
         return sorted(spans, key=lambda span: span.start)
+
+
+def _load(model: Model, folder: Path) -> Any:
+    from gliner import GLiNER
+
+    try:
+        return GLiNER.from_pretrained(str(folder), local_files_only=True)
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(
+            f"model '{model.name}': {model.location} cannot be loaded as GLiNER: {error}"
+        ) from error
+
+
+@contextmanager
+def _whole_folder(model: Model, encoder: Model | None) -> Iterator[Path]:
+    """A folder of GLiNER's files whose configuration names the encoder's local folder.
+
+    The library takes tokenizer and encoder configuration from the repository that the
+    configuration names, at whatever commit is the newest; here it is told the folder instead.
+    """
+    folder = model.folder(_FILES)
+    if not (folder / _CONFIG).is_file():
+        raise ModelError(
+            f"model '{model.name}': {model.location} cannot be loaded as GLiNER: it has no {_CONFIG}"
+        )
+    config = json.loads((folder / _CONFIG).read_text("utf-8"))
+    if encoder is None:
+        if not (config.get("encoder_config") and (folder / "tokenizer_config.json").is_file()):
+            raise ModelError(
+                f"captions.gliner.encoder: the folder of '{model.name}' has no tokenizer and no "
+                f"encoder configuration; name the model that it stands on, "
+                f"{config.get('model_name')!r}, as {{path or hub_id and revision, asset}}"
+            )
+        yield folder
+        return
+    with tempfile.TemporaryDirectory(prefix="vggheads-gliner-") as temporary:
+        whole = Path(temporary)
+        for path in folder.iterdir():
+            if path.name != _CONFIG:
+                (whole / path.name).symlink_to(path.resolve())
+        config["model_name"] = str(encoder.folder(_ENCODER_FILES).resolve())
+        (whole / _CONFIG).write_text(json.dumps(config), "utf-8")
+        yield whole

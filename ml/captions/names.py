@@ -40,7 +40,16 @@ class NameSpan:
 
 
 class NameDetector(Protocol):
-    """Finds personal names in a text."""
+    """Finds personal names in a text.
+
+    Attributes:
+        version: What it is, with the versions of its models.
+    """
+
+    @property
+    def version(self) -> str:
+        """What it is, with the versions of its models."""
+        ...
 
     def find(self, text: str) -> list[NameSpan]:
         """Finds all personal names.
@@ -78,6 +87,8 @@ class GazetteerNameDetector:
     * `listed first name`, `listed last name`: a listed name alone that is not also a word; a last
       name only when capitalised.
     """
+
+    version = "gazetteer"
 
     def find(self, text: str) -> list[NameSpan]:
         """Finds personal names by the rules of the class.

@@ -29,7 +29,7 @@ from ml.records.atomic import write_bytes
 from ml.records.config import StageConfig
 from ml.records.exclusions import Exclusions
 from ml.records.limits import MAX_INDEX_BYTES, brief
-from ml.records.models import ModelRef
+from ml.records.models import ModelFile
 from ml.records.progress import progress
 
 _LOGGER = logging.getLogger(__name__)
@@ -53,11 +53,11 @@ class IdentityConfig(StageConfig):
     """What the index was made of, by its name in the asset register, such as celeba."""
     detector: FaceModelName = "yunet"
     """Which face detector finds and aligns the faces."""
-    detector_model: ModelRef | None = None
+    detector_model: ModelFile | None = None
     """Its ONNX file."""
     embedder: Literal["sface", "arcface"] = "sface"
     """`sface` through OpenCV; `arcface`: any ONNX network of that family through onnxruntime."""
-    embedder_model: ModelRef | None = None
+    embedder_model: ModelFile | None = None
     """Its ONNX file."""
     threshold: float = Field(default=0.363, gt=-1, lt=1)
     """Cosine similarity from which two faces are taken for one person; 0.363 is SFace's own."""

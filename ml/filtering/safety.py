@@ -80,7 +80,7 @@ class ClipSafetyChecker:
         )
 
         self._device = choose_device(config.device)
-        checker = StableDiffusionSafetyChecker.from_pretrained(model.location, **model.arguments())
+        checker = model.load(StableDiffusionSafetyChecker)
         self._checker: Any = checker.eval().to(self._device)
         self._processor = _image_processor(model)
         self._margin, self._batch_size = config.clip.margin, config.batch_size
@@ -148,7 +148,7 @@ class UnsafeClassifier:
         from transformers import ViTForImageClassification
 
         self._device = choose_device(config.device)
-        network = ViTForImageClassification.from_pretrained(model.location, **model.arguments())
+        network = model.load(ViTForImageClassification)
         self._network: Any = network.eval()
         torch.nn.Module.to(network, self._device)
         self._processor = _image_processor(model)
@@ -207,7 +207,7 @@ def _image_processor(model: Model) -> Any:
     from transformers import AutoImageProcessor
 
     # The torchvision-free processor: the same numbers whether torchvision is there or not.
-    return AutoImageProcessor.from_pretrained(model.location, backend="pil", **model.arguments())
+    return model.load_part(AutoImageProcessor, backend="pil")
 
 
 def _cosine(first: Tensor, second: Tensor) -> Tensor:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Final, Literal
+from collections.abc import Mapping
+from typing import Any, Final, Literal
 
 from pydantic import Field, model_validator
 
@@ -56,7 +57,7 @@ class DiffusionConfig(StageConfig):
     conditioner: ModelRef | None = None
     """The T2I-Adapter or ControlNet that reads the skeletons (or the heads' PNCC map)."""
     variant: str = ""
-    """Which of several sets of weights in the folders to load, such as fp16; empty for the only."""
+    """The base's variant, where its own reference names none; a conditioner's is in its own."""
     steps: int = Field(default=40, ge=1, le=1000)
     """Denoising steps."""
     guidance: float = Field(default=7.0, ge=1.0, le=1e6)
@@ -89,6 +90,19 @@ class DiffusionConfig(StageConfig):
     """Keep only the part of the model in GPU memory that computes."""
     compile: bool = False
     """Compile the UNet: minutes at the start, faster steps; pays for sizes that repeat."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _variant_of_base(cls, values: Any) -> Any:
+        """Hand the shorthand to the base: adapters are published without variants."""
+        if not isinstance(values, Mapping) or not values.get("variant"):
+            return values
+        base = values.get("base")
+        if isinstance(base, Mapping) and not base.get("variant"):
+            return {**values, "base": {**base, "variant": values["variant"]}}
+        if isinstance(base, ModelRef) and not base.variant:
+            return {**values, "base": base.model_copy(update={"variant": values["variant"]})}
+        return values
 
     @model_validator(mode="after")
     def _concepts_to_weigh(self) -> DiffusionConfig:

@@ -23,8 +23,8 @@ class _Blip:
         model = require(config.model, "poses.images.describer.model", config.backend, root)
         self._device = choose_device(config.device)
         self._model = model.load(getattr(transformers, kind)).to(self._device).eval()
-        image_processor = model.load(transformers.AutoImageProcessor, backend="pil")
-        tokenizer = model.load(transformers.AutoTokenizer)
+        image_processor = model.load_part(transformers.AutoImageProcessor, backend="pil")
+        tokenizer = model.load_part(transformers.AutoTokenizer)
         self._processor = transformers.BlipProcessor(image_processor, tokenizer)
         self.version = f"{model.name}@{model.version[:12]}"
 

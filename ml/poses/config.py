@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from ml.poses.describers import DescriberConfig
 from ml.records.config import StageConfig
-from ml.records.models import ModelRef
+from ml.records.models import FileOrFolder, ModelRef
 
 
 class EstimatorConfig(StageConfig):
@@ -18,7 +18,7 @@ class EstimatorConfig(StageConfig):
     """A name of `ml.poses.backends.ESTIMATORS`."""
     person_detector: ModelRef | None = None
     """Detector with the label `person` (RT-DETR, D-FINE and others); vitpose needs it."""
-    pose_model: ModelRef | None = None
+    pose_model: FileOrFolder | None = None
     """ViTPose's folder, or YOLO-NAS-Pose's checkpoint."""
     architecture: str = "yolo_nas_pose_l"
     """super-gradients' name of the checkpoint's architecture."""
@@ -32,6 +32,12 @@ class EstimatorConfig(StageConfig):
     """Most people in a pose; the largest stay."""
     device: str = "auto"
     """Where to compute; `auto` takes the GPU when there is one."""
+
+    @model_validator(mode="after")
+    def _pose_model_of_backend(self) -> EstimatorConfig:
+        if self.pose_model is not None:
+            self.pose_model.check_kind(is_file=self.backend == "yolo-nas-pose")
+        return self
 
 
 class SourceConfig(StageConfig):

@@ -47,8 +47,8 @@ class VitPoseEstimator:
         self._detector = detector.load(AutoModelForObjectDetection).to(self._device).eval()
         self._pose = pose.load(VitPoseForPoseEstimation).to(self._device).eval()
         # The pure Python processor gives the same numbers with and without torchvision.
-        self._detector_input = detector.load(AutoImageProcessor, backend="pil")
-        self._pose_input = pose.load(AutoImageProcessor, backend="pil")
+        self._detector_input = detector.load_part(AutoImageProcessor, backend="pil")
+        self._pose_input = pose.load_part(AutoImageProcessor, backend="pil")
         self._person = _person_label(self._detector, detector)
         self._is_mixture = self._pose.config.backbone_config.num_experts > 1
         self.version = "+".join(f"{m.name}@{m.version[:12]}" for m in (detector, pose))

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field, model_validator
 
 from ml.records.config import StageConfig
+from ml.records.hub import HubError, download_file, download_folder, listed
 from ml.records.register import lookup
 
 if TYPE_CHECKING:
     import torch
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
+_WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".msgpack", ".h5", ".onnx")
+_INDEX = "model_index.json"
 
 
 class ModelError(ValueError):
@@ -26,7 +30,7 @@ class ModelError(ValueError):
 
 
 class ModelRef(StageConfig):
-    """A model file, a folder of them, or a repository of a model hub at one commit."""
+    """A folder of a model's files, or a repository of a model hub at one commit."""
 
     path: str = ""
     """File or folder, relative to the project; give this or `hub_id`."""
@@ -34,10 +38,17 @@ class ModelRef(StageConfig):
     """Repository of the model hub, `owner/name`."""
     revision: str = ""
     """Commit of the hub's repository, 40 hexadecimal digits; branches move and are refused."""
+    file: str = ""
+    """For a model of one file with `hub_id`: the file's name in the repository."""
+    variant: str = Field("", pattern=r"^\w*$")
+    """Which of several sets of weights in this folder to load, such as fp16; empty: the plain."""
     sha256: str = Field("", pattern="^([0-9a-f]{64})?$")
     """What `hash_model` gives for the file or folder; empty accepts any and records what it is."""
     asset: str = Field(min_length=1)
     """Name in the asset register, which holds the licence and what it allows."""
+
+    is_file: ClassVar[bool | None] = False
+    """Whether the model is one file: ONNX, TorchScript, a checkpoint; None leaves it open."""
 
     @model_validator(mode="after")
     def _one_source(self) -> ModelRef:
@@ -51,14 +62,61 @@ class ModelRef(StageConfig):
                 f"model '{self.asset}': revision must be a commit of {self.hub_id} (40 hexadecimal "
                 f"digits), got {self.revision!r}"
             )
-        if self.path and self.revision:
+        if self.path and (self.revision or self.file):
+            surplus = "revision" if self.revision else "file"
             raise ValueError(
-                f"model '{self.asset}': a path has no revision; state its sha256 instead"
+                f"model '{self.asset}': a path has no {surplus}; "
+                + ("state its sha256 instead" if self.revision else "name the file in path")
             )
         return self
 
+    @model_validator(mode="after")
+    def _one_kind(self) -> ModelRef:
+        if self.is_file is not None:
+            self.check_kind(self.is_file)
+        parts = PurePosixPath(self.file).parts
+        if ".." in parts or self.file.startswith("/") or "\\" in self.file:
+            raise ValueError(
+                f"model '{self.asset}': file must be a name inside {self.hub_id}, got {self.file!r}"
+            )
+        return self
+
+    def check_kind(self, is_file: bool) -> None:
+        """Check that the reference names what the model is: one file, or a folder.
+
+        Args:
+            is_file: whether the model is one file.
+
+        Raises:
+            ValueError: it names the other, or what only the other has.
+        """
+        if is_file and self.hub_id and not self.file:
+            raise ValueError(
+                f"model '{self.asset}': {self.hub_id} is a repository, and one file is needed; "
+                "name it: file: <name in the repository>"
+            )
+        if is_file and self.variant:
+            raise ValueError(
+                f"model '{self.asset}': a file has no variant, got {self.variant!r}; name the file"
+            )
+        if not is_file and self.file:
+            raise ValueError(
+                f"model '{self.asset}': the whole folder is loaded, not the file {self.file!r}; "
+                "leave file out"
+            )
+        if not is_file and self.hub_id and self.sha256:
+            raise ValueError(
+                f"model '{self.asset}': the revision pins every file of {self.hub_id}; leave "
+                "sha256 out"
+            )
+
+    @property
+    def source(self) -> str:
+        """Where it comes from, as configured: path, repository, or repository and file."""
+        return self.path or "/".join(part for part in (self.hub_id, self.file) if part)
+
     def resolve(self, root: Path) -> Model:
-        """Find the model and check that it is the one meant.
+        """Find the model and check that it is the one meant; a hub's file is downloaded.
 
         Args:
             root: the project folder, to which `path` is relative.
@@ -71,14 +129,9 @@ class ModelRef(StageConfig):
             KeyError: the asset register does not know `asset`.
         """
         licence = lookup(self.asset).licence
-        if self.hub_id:
+        if self.hub_id and not self.file:
             return Model(self, self.hub_id, self.revision, licence)
-        location = Path(root) / self.path
-        if not location.exists():
-            raise ModelError(
-                f"model '{self.asset}': nothing at {location}; bring its files there, or name "
-                "another path in params.yaml"
-            )
+        location = self._locate(Path(root))
         found = hash_model(location)
         if self.sha256 and found != self.sha256:
             raise ModelError(
@@ -86,6 +139,37 @@ class ModelRef(StageConfig):
                 "bring the expected files, or correct sha256 in params.yaml"
             )
         return Model(self, str(location), found, licence)
+
+    def _locate(self, root: Path) -> Path:
+        if self.hub_id:
+            try:
+                return download_file(self.hub_id, self.revision, self.file)
+            except HubError as error:
+                raise ModelError(f"model '{self.asset}': {error}") from error
+        location = root / self.path
+        if not location.exists():
+            raise ModelError(
+                f"model '{self.asset}': nothing at {location}; bring its files there, or name "
+                "another path in params.yaml"
+            )
+        if self.is_file and not location.is_file():
+            raise ModelError(
+                f"model '{self.asset}': {location} is a folder, and one file is needed; it has "
+                f"{', '.join(p.name for p in sorted(location.iterdir())) or 'no file'}"
+            )
+        return location
+
+
+class ModelFile(ModelRef):
+    """A model of one file: ONNX, TorchScript, a checkpoint; of a hub, `file` names it."""
+
+    is_file: ClassVar[bool | None] = True
+
+
+class FileOrFolder(ModelRef):
+    """A model whose backend decides which of the two it is; the section's rules check it."""
+
+    is_file: ClassVar[bool | None] = None
 
 
 @dataclass(frozen=True)
@@ -117,8 +201,27 @@ class Model:
         """
         return {"revision": self.version} if self.ref.hub_id else {"local_files_only": True}
 
+    def folder(self, patterns: Sequence[str]) -> Path:
+        """Have files of the model in a local folder.
+
+        Args:
+            patterns: which files of a hub's repository are needed, such as `*.json`.
+
+        Returns:
+            The model's own folder, or the commit's in the hub's local cache.
+
+        Raises:
+            ModelError: the hub's files cannot be had.
+        """
+        if not self.ref.hub_id:
+            return Path(self.location)
+        try:
+            return download_folder(self.ref.hub_id, self.version, patterns)
+        except HubError as error:
+            raise ModelError(f"model '{self.name}': {error}") from error
+
     def load(self, kind: Any, **options: Any) -> Any:
-        """Load the model through its library.
+        """Load the model's weights, those of its variant, through its library.
 
         Args:
             kind: class with a `from_pretrained` method.
@@ -128,26 +231,70 @@ class Model:
             What the method returns.
 
         Raises:
-            ModelError: the files are not those of such a model.
+            ModelError: the files are not those of such a model, or have no such variant.
+        """
+        if self.ref.variant:
+            options["variant"] = self.ref.variant
+            self._require_variant()
+        return self.load_part(kind, **options)
+
+    def load_part(self, kind: Any, **options: Any) -> Any:
+        """Load what has no weights, so no variant: a tokenizer, an image processor.
+
+        Args:
+            kind: class with a `from_pretrained` method.
+            options: further arguments of that method.
+
+        Returns:
+            What the method returns.
+
+        Raises:
+            ModelError: the files are not those of such a part.
         """
         try:
             return kind.from_pretrained(self.location, **self.arguments(), **options)
         except (OSError, ValueError, KeyError) as error:
+            asked = f" with variant {self.ref.variant!r}" if "variant" in options else ""
             raise ModelError(
-                f"model '{self.name}': {self.location} cannot be loaded as {kind.__name__}: {error}"
+                f"model '{self.name}': {self.location} cannot be loaded as {kind.__name__}{asked}: "
+                f"{error}; {self._files_there()}"
             ) from error
+
+    def _require_variant(self) -> None:
+        """Refuse a local folder, a part of which has weights, but not of the variant."""
+        if self.ref.hub_id:
+            return
+        folder, mark = Path(self.location), f".{self.ref.variant}"
+        for part, names in _weights_by_part(folder).items():
+            if not any(mark in Path(name).suffixes or f"{mark}-" in name for name in names):
+                where = f" in {part}" if part else ""
+                raise ModelError(
+                    f"model '{self.name}': {folder} has no weights of variant "
+                    f"{self.ref.variant!r}{where}; {self._files_there()}. Set another variant, or "
+                    "none, at this reference"
+                )
+
+    def _files_there(self) -> str:
+        if self.ref.hub_id:
+            return listed(self.ref.hub_id, self.version)
+        folder = Path(self.location)
+        names = [p.relative_to(folder).as_posix() for p in _files(folder)]
+        return f"its files are {', '.join(names)}" if names else "it has no files"
 
     def record(self) -> dict[str, str]:
         """What the lineage keeps.
 
         Returns:
-            Register name, source as configured, version (sha256 or commit) and licence.
+            Register name, source as configured, version (sha256 or commit) and licence; the
+            variant where one is named.
         """
+        variant = {"variant": self.ref.variant} if self.ref.variant else {}
         return {
             "asset": self.name,
-            "source": self.ref.hub_id or self.ref.path,
+            "source": self.ref.source,
             "version": self.version,
             "licence": self.licence,
+            **variant,
         }
 
 
@@ -236,6 +383,19 @@ def _hash_files(location: Path, stats: tuple[tuple[str, int, int], ...]) -> str:
 def _hash_file(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _weights_by_part(folder: Path) -> dict[str, list[str]]:
+    """Part of a pipeline ("" for a model that has none) -> names of its files of weights."""
+    index = folder / _INDEX
+    parts = [""]
+    if index.is_file():
+        parts = [str(name) for name in json.loads(index.read_text("utf-8"))]
+    found = {
+        part: [p.name for p in sorted((folder / part).glob("*")) if p.suffix in _WEIGHTS]
+        for part in parts
+    }
+    return {part: names for part, names in found.items() if names}
 
 
 def _files(folder: Path) -> Iterator[Path]:

@@ -82,6 +82,7 @@ _ASSETS = (
     ),
     _research("blip2-opt-2.7b", "MIT and OPT-175B licence", _HUB + "Salesforce/blip2-opt-2.7b"),
     RegisteredAsset("gliner-large-v2", "Apache-2.0", _HUB + "urchade/gliner_largev2"),
+    RegisteredAsset("deberta-v3-large", "MIT", _HUB + "microsoft/deberta-v3-large"),
     # Generators.
     RegisteredAsset("sdxl-base", _OPENRAIL_PP, _HUB + "stabilityai/stable-diffusion-xl-base-1.0"),
     RegisteredAsset("realvisxl-v4", _OPENRAIL_PP, _HUB + "SG161222/RealVisXL_V4.0"),

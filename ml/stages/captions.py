@@ -95,6 +95,7 @@ def run_shard(ws: Workspace, config: CaptionsConfig, shard: str) -> StageReport:
         num_out=len(work.rows),
         num_excluded=len(work.exclusions),
         metadata={
+            "name_detector": detector.version,
             "captions_with_a_name": work.num_named,
             "of_these_found": work.num_named_found,
             "share_with_suffix": round(

@@ -206,7 +206,7 @@ def _checkpoint(
     if config.pretrained.model is None:
         raise ValueError(f"{STAGE}: source {config.source} needs pretrained.model")
     model = config.pretrained.model.resolve(ws.root)
-    return load_network(model.location, num_labels, **model.arguments())
+    return load_network(model.location, num_labels, model.ref.variant, **model.arguments())
 
 
 def _labelled(

@@ -32,7 +32,7 @@ def clip_tokenizer(folder: Path):
 
 
 def build_sdxl(folder: Path) -> Path:
-    """A Stable Diffusion XL pipeline, as the hub's folders are laid out."""
+    """A Stable Diffusion XL pipeline, each part with plain weights and those of variant fp16."""
     from diffusers import EulerDiscreteScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
     from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
@@ -54,7 +54,7 @@ def build_sdxl(folder: Path) -> Path:
         cross_attention_dim=64,
         norm_num_groups=8,
     )
-    StableDiffusionXLPipeline(
+    pipe = StableDiffusionXLPipeline(
         vae=_vae(0.13025),
         text_encoder=CLIPTextModel(config),
         text_encoder_2=CLIPTextModelWithProjection(config),
@@ -62,7 +62,10 @@ def build_sdxl(folder: Path) -> Path:
         tokenizer_2=clip_tokenizer(folder / "tokenizer_2"),
         unet=unet,
         scheduler=_scheduler(EulerDiscreteScheduler),
-    ).save_pretrained(folder)
+    )
+    pipe.save_pretrained(folder)
+    pipe.to(dtype=torch.float16).save_pretrained(folder, variant="fp16")
+    _old_tokenizers(folder)
     return folder
 
 
@@ -83,6 +86,7 @@ def build_sd15(folder: Path) -> Path:
         feature_extractor=None,
         requires_safety_checker=False,
     ).save_pretrained(folder)
+    _old_tokenizers(folder)
     return folder
 
 
@@ -128,6 +132,15 @@ def build_sd15_controlnet(folder: Path) -> Path:
     _open(controlnet)
     controlnet.save_pretrained(folder)
     return folder
+
+
+def _old_tokenizers(folder: Path) -> None:
+    """Lay the tokenizers out as the hub has them: vocabulary and merges, no tokenizer.json."""
+    special = {"bos_token": "<|startoftext|>", "eos_token": "<|endoftext|>",
+               "pad_token": "<|endoftext|>", "unk_token": "<|endoftext|>"}  # fmt: skip
+    for tokenizer in folder.glob("tokenizer*"):
+        (tokenizer / "tokenizer.json").unlink()
+        (tokenizer / "special_tokens_map.json").write_text(json.dumps(special))
 
 
 def _text_config(vocabulary: int):

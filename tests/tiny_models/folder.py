@@ -20,6 +20,7 @@ BUILDERS: dict[str, Callable[[Path], Path]] = {
     "safety-checker": vision.build_safety_checker,
     "vit-classifier": vision.build_vit_classifier,
     "gliner": language.build_gliner,
+    language.ENCODER: language.build_deberta,
 }
 """Builder of each model by the name of its folder."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import torch
@@ -121,9 +122,9 @@ def build_vitpose(folder: Path) -> Path:
 
 
 def build_safety_checker(folder: Path) -> Path:
-    """CompVis' safety checker; no concept fires until a test plants one."""
+    """CompVis' safety checker, its preprocessor as old as the hub's; no concept fires by itself."""
     from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
-    from transformers import CLIPConfig, CLIPImageProcessorPil
+    from transformers import CLIPConfig
 
     torch.manual_seed(9)
     vision = {
@@ -140,9 +141,18 @@ def build_safety_checker(folder: Path) -> Path:
     model.concept_embeds_weights.data.fill_(2.0)
     model.special_care_embeds_weights.data.fill_(2.0)
     model.save_pretrained(folder)
-    CLIPImageProcessorPil(
-        size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}
-    ).save_pretrained(folder)
+    old = {
+        "crop_size": 32,
+        "do_center_crop": True,
+        "do_normalize": True,
+        "do_resize": True,
+        "feature_extractor_type": "CLIPFeatureExtractor",
+        "image_mean": [0.48145466, 0.4578275, 0.40821073],
+        "image_std": [0.26862954, 0.26130258, 0.27577711],
+        "resample": 3,
+        "size": 32,
+    }
+    (folder / "preprocessor_config.json").write_text(json.dumps(old))
     return folder
 
 
@@ -172,7 +182,6 @@ def _build_blip(kind, folder: Path, seed: int) -> Path:
         BertTokenizer,
         BlipConfig,
         BlipImageProcessorPil,
-        BlipProcessor,
         BlipTextConfig,
         BlipVisionConfig,
     )
@@ -214,8 +223,8 @@ def _build_blip(kind, folder: Path, seed: int) -> Path:
     )
     model = kind(config)
     model.save_pretrained(folder)
-    processor = BlipImageProcessorPil(size={"height": 32, "width": 32})
-    BlipProcessor(processor, tokenizer).save_pretrained(folder)
+    BlipImageProcessorPil(size={"height": 32, "width": 32}).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
     return folder
 
 

@@ -64,16 +64,12 @@ def load_pipeline(name: str, config: DiffusionConfig, root: Path) -> LoadedPipel
     conditioner = require(config.conditioner, "images.diffusion.conditioner", name, root)
     device = choose_device(config.device)
     dtype = _dtype(config.dtype, device)
-    variant = config.variant or None
-    steering = conditioner.load(
-        getattr(diffusers, backend.conditioner), dtype=dtype, variant=variant
-    )
+    steering = conditioner.load(getattr(diffusers, backend.conditioner), dtype=dtype)
     # Images are judged by a stage of their own, which also records the verdict.
     no_checker = {} if backend.is_xl else {"safety_checker": None, "requires_safety_checker": False}
     pipe = base.load(
         getattr(diffusers, backend.pipeline),
         dtype=dtype,
-        variant=variant,
         **{backend.conditioner_argument: steering},
         **no_checker,
     )

@@ -6,14 +6,18 @@ import pytest
 
 from ml.captions.config import GlinerConfig
 from ml.captions.gliner_names import LABELS, GlinerNameDetector
-from ml.records.models import ModelError
-from tests.tiny_models.language import SENTENCES
+from ml.records.models import ModelError, hash_model
+from tests.tiny_models.language import ENCODER, SENTENCES
 
 
 @pytest.fixture(scope="module")
 def detector(tiny_models, tmp_path_factory):
-    model = {"path": str(tiny_models.path("gliner")), "asset": "random-weights"}
-    return GlinerNameDetector(GlinerConfig(model=model), tmp_path_factory.mktemp("root"))
+    config = GlinerConfig(model=_ref(tiny_models, "gliner"), encoder=_ref(tiny_models, ENCODER))
+    return GlinerNameDetector(config, tmp_path_factory.mktemp("root"))
+
+
+def _ref(tiny_models, name):
+    return {"path": str(tiny_models.path(name)), "asset": "random-weights"}
 
 
 @pytest.mark.parametrize(("text", "names"), SENTENCES)
@@ -46,6 +50,21 @@ def test_the_labels_are_the_paper_s():
 def test_the_model_must_be_named_and_be_one(tiny_models, tmp_path):
     with pytest.raises(ModelError, match=r"captions\.gliner\.model: gliner needs a model"):
         GlinerNameDetector(GlinerConfig(), tmp_path)
-    other = {"path": str(tiny_models.path("vitpose")), "asset": "random-weights"}
-    with pytest.raises(ModelError, match="vitpose cannot be loaded as GLiNER"):
-        GlinerNameDetector(GlinerConfig(model=other), tmp_path)
+    with pytest.raises(ModelError, match=r"vitpose cannot be loaded as GLiNER: it has no gliner_"):
+        GlinerNameDetector(GlinerConfig(model=_ref(tiny_models, "vitpose")), tmp_path)
+
+
+def test_the_encoder_that_the_published_folder_lacks_is_asked_for_by_name(tiny_models, tmp_path):
+    with pytest.raises(
+        ModelError, match=r"captions\.gliner\.encoder: .* no tokenizer .*'microsoft/deberta-v3-large'"
+    ):
+        GlinerNameDetector(GlinerConfig(model=_ref(tiny_models, "gliner")), tmp_path)
+
+
+def test_both_models_are_pinned_and_recorded(tiny_models, detector, tmp_path):
+    hashes = [hash_model(tiny_models.path(name))[:12] for name in ("gliner", ENCODER)]
+    expected = " on ".join(f"random-weights@{value}" for value in hashes)
+    assert detector.version == expected
+    other = _ref(tiny_models, ENCODER) | {"sha256": "0" * 64}
+    with pytest.raises(ModelError, match=rf"{ENCODER} has sha256 {hashes[1]}"):
+        GlinerNameDetector(GlinerConfig(model=_ref(tiny_models, "gliner"), encoder=other), tmp_path)

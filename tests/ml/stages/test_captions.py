@@ -166,7 +166,9 @@ def test_a_shard_without_descriptions_is_named(ws):
 
 def test_gliner_takes_the_gazetteer_s_place(described, tiny_models):
     model = {"path": str(tiny_models.path("gliner")), "asset": "random-weights"}
-    config = CaptionsConfig(captioner="source", name_detector="gliner", gliner={"model": model})
+    encoder = {"path": str(tiny_models.path("deberta-v3")), "asset": "random-weights"}
+    gliner = {"model": model, "encoder": encoder}
+    config = CaptionsConfig(captioner="source", name_detector="gliner", gliner=gliner)
     found = read_table(described.table_path("poses", f"{SHARD}.sources"), POSE_SOURCES)
     found.loc[5, "description"] = "anna smith with a man in the park"
     found.loc[2, "description"] = "two people standing on the street"

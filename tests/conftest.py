@@ -7,6 +7,7 @@ import pytest
 pytest_plugins = [
     "tests.fixtures.ball_head",
     "tests.fixtures.mlflow_folder",
+    "tests.fixtures.model_hub",
     "tests.fixtures.scenes",
     "tests.fixtures.small_dataset",
 ]

@@ -56,7 +56,8 @@ def test_the_model_must_be_named_and_be_one(tiny_models, tmp_path):
 
 def test_the_encoder_that_the_published_folder_lacks_is_asked_for_by_name(tiny_models, tmp_path):
     with pytest.raises(
-        ModelError, match=r"captions\.gliner\.encoder: .* no tokenizer .*'microsoft/deberta-v3-large'"
+        ModelError,
+        match=r"captions\.gliner\.encoder: .* no tokenizer .*'microsoft/deberta-v3-large'",
     ):
         GlinerNameDetector(GlinerConfig(model=_ref(tiny_models, "gliner")), tmp_path)
 

@@ -6,7 +6,15 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from ml.records.models import ModelError, ModelRef, choose_device, hash_model, require
+from ml.records.models import (
+    FileOrFolder,
+    ModelError,
+    ModelFile,
+    ModelRef,
+    choose_device,
+    hash_model,
+    require,
+)
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -91,6 +99,84 @@ def test_an_unregistered_asset_is_refused(folder, tmp_path):
 def test_a_reference_that_leaves_the_version_open_is_refused(values, message):
     with pytest.raises(ValidationError, match=message):
         ModelRef(asset="crop-regressor", **values)
+
+
+HUB = {"hub_id": "b/c", "revision": COMMIT}
+
+
+@pytest.mark.parametrize(
+    ("kind", "values", "message"),
+    [
+        (ModelFile, HUB, "b/c is a repository, and one file is needed; name it: file: <name"),
+        (ModelFile, {"path": "a.onnx", "variant": "fp16"}, "a file has no variant, got 'fp16'"),
+        (ModelFile, {"path": "a", "file": "b"}, "a path has no file; name the file in path"),
+        (ModelFile, {**HUB, "file": "../b"}, r"must be a name inside b/c, got '\.\./b'"),
+        (ModelFile, {**HUB, "file": "/b"}, "must be a name inside b/c, got '/b'"),
+        (ModelRef, {**HUB, "file": "b"}, "the whole folder is loaded, not the file 'b'"),
+        (ModelRef, {**HUB, "sha256": "0" * 64}, "the revision pins every file of b/c"),
+        (ModelRef, {"path": "a", "variant": "fp 16"}, "variant"),
+    ],
+)
+def test_a_file_and_a_folder_are_named_each_in_its_way(kind, values, message):
+    with pytest.raises(ValidationError, match=message):
+        kind(asset="crop-regressor", **values)
+
+
+def test_what_may_be_either_is_checked_by_its_section():
+    ref = FileOrFolder(asset="vitpose", **HUB)
+    ref.check_kind(is_file=False)
+    with pytest.raises(ValueError, match="one file is needed"):
+        ref.check_kind(is_file=True)
+
+
+def test_a_folder_in_place_of_a_file_is_refused_with_its_files(folder, tmp_path):
+    with pytest.raises(
+        ModelError, match=r"is a folder, and one file is needed; it has config\.json"
+    ):
+        ModelFile(path="models/net", asset="yunet").resolve(tmp_path)
+
+
+class Net:
+    """Keeps what it is called with."""
+
+    @staticmethod
+    def from_pretrained(location, **options):
+        return options
+
+
+@pytest.mark.parametrize(
+    ("names", "variant", "missing"),
+    [
+        (["model.safetensors"], "fp16", True),
+        (["model.safetensors", "model.fp16.safetensors"], "fp16", False),
+        (["model.fp16-00001-of-00002.safetensors"], "fp16", False),
+        (["model.fp16.safetensors"], "bf16", True),
+        (["model.safetensors"], "", False),
+    ],
+)
+def test_a_variant_is_that_of_the_reference_and_must_be_there(tmp_path, names, variant, missing):
+    for name in ["config.json", *names]:
+        (tmp_path / name).write_bytes(b"{}")
+    ref = ModelRef(path=".", variant=variant, asset="sdxl-base")
+    model = ref.resolve(tmp_path)
+    if not missing:
+        assert model.load(Net).get("variant", "") == variant
+        assert "variant" not in model.load_part(Net)
+        return
+    with pytest.raises(ModelError, match=rf"'{variant}'; its files are config\.json, model\."):
+        model.load(Net)
+
+
+def test_each_part_of_a_pipeline_needs_the_variant(tmp_path):
+    (tmp_path / "model_index.json").write_text('{"_class_name": "P", "unet": [], "vae": []}')
+    for name in ("unet/model.fp16.safetensors", "vae/model.safetensors", "old/model.bin"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    model = ModelRef(path=".", variant="fp16", asset="sdxl-base").resolve(tmp_path)
+    with pytest.raises(ModelError, match=r"no weights of variant 'fp16' in vae; its files are mod"):
+        model.load(Net)
+    (tmp_path / "vae" / "model.fp16.safetensors").write_bytes(b"")
+    assert model.load(Net)["variant"] == "fp16"
 
 
 @pytest.mark.parametrize("available", [True, False])

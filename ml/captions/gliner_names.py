@@ -85,7 +85,8 @@ def _whole_folder(model: Model, encoder: Model | None) -> Iterator[Path]:
     folder = model.folder(_FILES)
     if not (folder / _CONFIG).is_file():
         raise ModelError(
-            f"model '{model.name}': {model.location} cannot be loaded as GLiNER: it has no {_CONFIG}"
+            f"model '{model.name}': {model.location} cannot be loaded as GLiNER: it has no "
+            f"{_CONFIG}"
         )
     config = json.loads((folder / _CONFIG).read_text("utf-8"))
     if encoder is None:

@@ -30,9 +30,9 @@ from ml.imaging.letterbox import letterbox_image
 from ml.inference.heads import DetectedHeads, HeadShapes
 from ml.inference.predictor import HeadPredictor
 from ml.inference.runtimes import OnnxRuntime, Runtime, TorchRuntime
-from ml.model.config import ModelSize, model_config
+from ml.model.building import ModelSize, build_detector, model_config
 from ml.model.decode import decode
-from ml.model.detector import HeadDetectorNetwork, build_detector
+from ml.model.detector import HeadDetectorNetwork
 from ml.model.export import onnx_model
 from ml.model.postprocess import PostprocessConfig
 

@@ -31,8 +31,8 @@ from benchmarks.report import commit, hardware, milliseconds, parser_of, start
 from ml.imaging.letterbox import letterbox_image
 from ml.inference.loading import read_detector
 from ml.inference.runtimes import OnnxRuntime, Runtime, TorchRuntime
-from ml.model.config import model_config
-from ml.model.detector import HeadDetectorNetwork, build_detector
+from ml.model.building import build_detector, model_config
+from ml.model.detector import HeadDetectorNetwork
 from ml.model.export import onnx_model
 from ml.model.fusing import count_conv_macs, count_parameters, fuse
 from ml.model.postprocess import PostprocessConfig

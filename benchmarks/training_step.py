@@ -17,8 +17,7 @@ from torch import Tensor
 from benchmarks.head_targets import some_heads
 from benchmarks.report import parser_of, start
 from ml.flame.procedural import build_procedural_head
-from ml.model.config import model_config
-from ml.model.detector import build_detector
+from ml.model.building import build_detector, model_config
 from ml.model.losses import HeadLoss, loss_config
 from ml.model.targets import HeadTargets
 from ml.records.models import choose_device

@@ -1,6 +1,7 @@
 """The direction of imports: dagster_project -> assets, ops -> ml, and the floors inside `ml`."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -202,3 +203,20 @@ def test_readme_commands_exist():
     assert {"demo", "test"} <= targets
     for target in targets:
         assert f"\n{target}:" in makefile, target
+
+
+def paper_terms(readme):
+    """Term of the paper -> the folder that the README's table names."""
+    table = readme.split("<!-- terms -->")[1].split("<!-- /terms -->")[0]
+    return dict(re.findall(r"^\| ([^|]+) \| \[[^]]+\]\(([^)]+)\) \|$", table, re.MULTILINE))
+
+
+def test_the_paper_terms_are_in_the_folders_that_the_readme_names():
+    """Each stands there, in a module of that folder itself; the tree alone leads to it."""
+    terms = paper_terms((ROOT / "README.md").read_text())
+    assert len(terms) == 10
+    for term, folder in terms.items():
+        modules_there = sorted((ROOT / folder).glob("*.py"))
+        assert any(term.lower() in path.read_text().lower() for path in modules_there), (
+            f"{term}: in no module of {folder}"
+        )

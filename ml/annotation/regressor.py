@@ -18,9 +18,8 @@ from ml.flame.frames import BOX_MARGIN
 from ml.flame.params import NUM_PARAMETERS, ROTATION, FlameParameters, join
 from ml.flame.projection import MirrorMaps, mean_flame, mirror_flame
 from ml.flame.rotation import FRONTAL_6D, matrix_from_6d, sixd_from_matrix
-from ml.model.backbone import YoloNASBackbone
 from ml.model.blocks import ConvBNAct, Norm
-from ml.model.config import ModelSize, model_config
+from ml.model.building import ModelSize, build_encoder, model_config
 from ml.records.atomic import write_bytes, write_json
 from ml.records.config import Count, NonNegative, StageConfig, read_config
 
@@ -101,7 +100,7 @@ class CropRegressor(nn.Module):
         self.initial_scale = size / ((1 + 2 * architecture.box_margin) * _HEAD_HEIGHT_M)
         encoder = model_config(architecture.encoder)
         norm = Norm(encoder.bn_eps, encoder.bn_momentum)
-        self.backbone = YoloNASBackbone(encoder.backbone, norm)
+        self.backbone = build_encoder(encoder)
         squeezed = architecture.num_squeezed
         self.squeeze = nn.ModuleList(
             ConvBNAct(channels, squeezed, 1, norm) for channels in self.backbone.channels[2:]

@@ -1,4 +1,4 @@
-"""Personal names in captions: an image must not be generated from a text that names a person.
+"""The name filter: an image must not be generated from a text that names a person.
 
 Diffusion models keep what they know of a person under the name (paper, section 3.3), so a caption
 with a first or last name is excluded before it becomes a prompt.

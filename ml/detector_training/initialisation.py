@@ -10,9 +10,9 @@ from safetensors.torch import load_file
 from torch import nn
 
 from ml.inference.loading import read_detector
+from ml.model.building import build_detector, model_config
 from ml.model.checkpoint_file import UnusableCheckpoint
-from ml.model.config import model_config
-from ml.model.detector import HeadDetectorNetwork, build_detector
+from ml.model.detector import HeadDetectorNetwork
 from ml.model.encoders import TransformersEncoder, encoder_config, encoder_of_folder
 from ml.model.weights import initialise_from, is_head_detector, load_fitting
 from ml.records.workspace import Workspace

@@ -65,8 +65,7 @@ class HeadDetectorModule(TrainingModule):
         Returns:
             `loss` and its unweighted terms.
         """
-        sparse = self.model.config.head.sparse_training
-        outputs = self.model.forward_sparse(batch.images) if sparse else self.model(batch.images)
+        outputs = self.model.training_outputs(batch.images)
         terms: dict[str, Tensor] = self.loss(outputs, batch.targets)
         return terms
 

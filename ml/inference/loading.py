@@ -23,9 +23,10 @@ from ml.inference.runtimes import (
     TorchRuntime,
     UnusableModel,
 )
+from ml.model.building import build_detector, read_model_config
 from ml.model.checkpoint_file import UnusableCheckpoint, read_checkpoint_tensors
 from ml.model.config import ModelConfig
-from ml.model.detector import HeadDetectorNetwork, build_detector
+from ml.model.detector import HeadDetectorNetwork
 from ml.model.export import METADATA_KEY, onnx_model
 from ml.model.fusing import fuse
 from ml.model.postprocess import PostprocessConfig
@@ -235,7 +236,7 @@ def _configs(description: dict[str, Any], path: Path) -> tuple[ModelConfig, Post
     try:
         model, thresholds = dict(description["model"]), dict(description["postprocess"])
         return (
-            read_config(ModelConfig, "model", model),
+            read_model_config(model),
             read_config(PostprocessConfig, "postprocess", thresholds),
         )
     except (ValueError, TypeError) as error:

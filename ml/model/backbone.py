@@ -6,7 +6,7 @@ from typing import Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
-from ml.model.blocks import SPP, ConvBNAct, CSPLayer, Norm, QARepVGGBlock, build_block
+from ml.model.blocks import SPP, CSPLayer, Norm, QARepVGGBlock, build_block
 from ml.model.config import BackboneConfig, BlockKind, TrunkStageConfig
 
 FeatureMaps = tuple[Tensor, Tensor, Tensor, Tensor]
@@ -30,48 +30,42 @@ class Encoder(Protocol):
 class _Stem(nn.Module):
     """The first block, called `stem.conv` in published state dicts."""
 
-    def __init__(self, channels: int, stride: int, kind: BlockKind, norm: Norm) -> None:
+    def __init__(self, channels: int, norm: Norm) -> None:
         super().__init__()
-        self.conv: nn.Module
-        if stride == 4:
-            # Kernel 6, padding 1: neighbouring windows overlap by two pixels and stay centred.
-            self.conv = ConvBNAct(3, channels, 6, norm, stride=4, padding=1)
-        elif kind == "qarepvgg":
-            self.conv = QARepVGGBlock(3, channels, norm, stride=2)
-        else:
-            self.conv = ConvBNAct(3, channels, 3, norm, stride=2)
+        self.conv = QARepVGGBlock(3, channels, norm, stride=2)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.conv(x)
 
 
-class _Stage(nn.Module):
-    """Stride-2 block and CSP layer."""
+class TrunkStage(nn.Module):
+    """A stride-2 block, then a CSP layer."""
 
     def __init__(
         self, in_channels: int, config: TrunkStageConfig, kind: BlockKind, norm: Norm
     ) -> None:
+        """Build the stage.
+
+        Args:
+            in_channels: channels in.
+            config: its sizes.
+            kind: 3x3 block of the downsampling and the bottlenecks.
+            norm: batch normalisation.
+        """
         super().__init__()
-        self.downsample = (
-            build_block(kind, in_channels, config.channels, norm, stride=2)
-            if config.stride == 2
-            else nn.Identity()
-        )
-        self.blocks = (
-            CSPLayer(
-                config.channels,
-                config.channels,
-                config.blocks,
-                config.hidden,
-                kind,
-                norm,
-                config.concat_intermediates,
-            )
-            if config.blocks
-            else nn.Identity()
+        self.downsample = build_block(kind, in_channels, config.channels, norm, stride=2)
+        self.blocks = CSPLayer(
+            config.channels,
+            config.channels,
+            config.blocks,
+            config.hidden,
+            kind,
+            norm,
+            config.concat_intermediates,
         )
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C', H/2, W/2)."""
         return self.blocks(self.downsample(x))
 
 
@@ -84,18 +78,18 @@ class YoloNASBackbone(nn.Module):
     def __init__(self, config: BackboneConfig, norm: Norm) -> None:
         """Build the encoder of a configuration."""
         super().__init__()
-        kind, stages = config.block, config.stages
+        stages = config.stages
         self.channels = (
             stages[0].channels,
             stages[1].channels,
             stages[2].channels,
             stages[3].channels,
         )
-        self.stem = _Stem(config.stem_channels, config.stem_stride, kind, norm)
-        self.stage1 = _Stage(config.stem_channels, stages[0], kind, norm)
-        self.stage2 = _Stage(self.channels[0], stages[1], kind, norm)
-        self.stage3 = _Stage(self.channels[1], stages[2], kind, norm)
-        self.stage4 = _Stage(self.channels[2], stages[3], kind, norm)
+        self.stem = _Stem(config.stem_channels, norm)
+        self.stage1 = TrunkStage(config.stem_channels, stages[0], "qarepvgg", norm)
+        self.stage2 = TrunkStage(self.channels[0], stages[1], "qarepvgg", norm)
+        self.stage3 = TrunkStage(self.channels[1], stages[2], "qarepvgg", norm)
+        self.stage4 = TrunkStage(self.channels[2], stages[3], "qarepvgg", norm)
         self.context_module = SPP(self.channels[3], norm)
 
     def forward(self, images: Tensor) -> FeatureMaps:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ml.model.config import BlockKind, BranchBlockKind
+from ml.model.config import BlockKind
 
 
 @dataclass(frozen=True)
@@ -214,7 +214,7 @@ def _conv_of(like: nn.Conv2d, kernel: Tensor, bias: Tensor) -> nn.Conv2d:
 
 
 def build_block(
-    kind: BranchBlockKind,
+    kind: BlockKind,
     in_channels: int,
     out_channels: int,
     norm: Norm,
@@ -222,10 +222,10 @@ def build_block(
     residual: bool = False,
     learned_alpha: bool = False,
 ) -> nn.Module:
-    """A 3x3 or pointwise block by name; `residual` and `learned_alpha` concern QARepVGG only.
+    """Build a 3x3 block by name; `residual` and `learned_alpha` concern QARepVGG only.
 
     Args:
-        kind: qarepvgg, conv or pointwise.
+        kind: qarepvgg or conv.
         in_channels: channels in.
         out_channels: channels out.
         norm: batch normalisation.
@@ -236,9 +236,8 @@ def build_block(
     Returns:
         The block.
     """
-    if kind != "qarepvgg":
-        kernel = 3 if kind == "conv" else 1
-        return ConvBNAct(in_channels, out_channels, kernel, norm, stride)
+    if kind == "conv":
+        return ConvBNAct(in_channels, out_channels, 3, norm, stride)
     return QARepVGGBlock(in_channels, out_channels, norm, stride, residual, learned_alpha)
 
 

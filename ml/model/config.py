@@ -1,4 +1,4 @@
-"""Typed sizes of the detector: nano (ours) and S, M, L (the published ones)."""
+"""Typed sizes of the detector, and the published ones: S, M and L."""
 
 from __future__ import annotations
 
@@ -8,56 +8,30 @@ from pydantic import Field, model_validator
 
 from ml.records.config import StageConfig
 
-ModelSize = Literal["nano", "S", "M", "L"]
 BlockKind = Literal["qarepvgg", "conv"]
-BranchBlockKind = Literal["qarepvgg", "conv", "pointwise"]
+PublishedSize = Literal["S", "M", "L"]
 
 
 class TrunkStageConfig(StageConfig):
-    """One stage of the backbone: an optional stride-2 block, then a CSP layer."""
+    """One stage of the backbone: a stride-2 block, then a CSP layer."""
 
     channels: int = Field(gt=0)
     """Channels of the stage's output."""
     hidden: int = Field(gt=0)
     """Channels inside the CSP layer."""
-    blocks: int = Field(ge=0)
-    """Bottlenecks of the CSP layer; 0: no CSP layer."""
+    blocks: int = Field(ge=1)
+    """Bottlenecks of the CSP layer."""
     concat_intermediates: bool = False
     """Concatenate the output of every bottleneck, not of the last alone."""
-    stride: Literal[1, 2] = 2
-    """2: starts with a stride-2 block. 1: CSP only; the channels must equal the input's."""
 
 
 class BackboneConfig(StageConfig):
     """The YOLO-NAS encoder: stem, four stages (c2..c5), spatial pyramid pooling on the last."""
 
-    block: BlockKind = "qarepvgg"
-    """3x3 block of stem, downsampling and bottlenecks."""
     stem_channels: int = Field(default=48, gt=0)
     """Channels of the stem's output."""
-    stem_stride: Literal[2, 4] = 2
-    """4: one 6x6 convolution reaches stride 4 at once, which saves most of a small model's time."""
     stages: tuple[TrunkStageConfig, TrunkStageConfig, TrunkStageConfig, TrunkStageConfig]
     """Stages with the outputs c2, c3, c4, c5 at strides 4, 8, 16, 32."""
-
-    @model_validator(mode="after")
-    def _strides_fit(self) -> BackboneConfig:
-        stride: int = self.stem_stride
-        channels = self.stem_channels
-        for number, (stage, wanted) in enumerate(zip(self.stages, (4, 8, 16, 32), strict=True), 1):
-            stride *= stage.stride
-            if stride != wanted:
-                raise ValueError(
-                    f"stage {number} must end at stride {wanted}, got {stride}; "
-                    "adapt stem_stride or the stages' stride"
-                )
-            if stage.stride == 1 and stage.channels != channels:
-                raise ValueError(
-                    f"stage {number} has stride 1, so its channels must equal its input's "
-                    f"{channels}, got {stage.channels}"
-                )
-            channels = stage.channels
-        return self
 
 
 class NeckStageConfig(StageConfig):
@@ -74,10 +48,6 @@ class NeckStageConfig(StageConfig):
 class NeckConfig(StageConfig):
     """The path-aggregation neck with c2: two stages up, two down."""
 
-    block: BlockKind = "qarepvgg"
-    """3x3 block of the two stages on the way up; the way down always has plain convolutions."""
-    with_c2: bool = True
-    """Let p3 see c2, at the price of two convolutions more, one of them at stride 4."""
     up1: NeckStageConfig
     """From c5, with c4 and c3, to stride 16."""
     up2: NeckStageConfig
@@ -106,10 +76,6 @@ class HeadConfig(StageConfig):
     """Channels of the box and class branch at each scale."""
     flame_channels: tuple[int, int, int]
     """Channels that feed the FLAME branches at each scale."""
-    flame_stem_kernel: Literal[1, 3, 5] = 1
-    """Kernel of the convolution that feeds the FLAME branches; official: 1."""
-    branch_block: BranchBlockKind = "qarepvgg"
-    """Block of the FLAME branches, 3x3 but for `pointwise`; official: qarepvgg."""
     branch_blocks: int = Field(default=2, ge=1)
     """Blocks of each FLAME branch."""
     shape: BranchConfig
@@ -118,43 +84,12 @@ class HeadConfig(StageConfig):
     """Leading expression coefficients, 3 tanh(z)."""
     pose_inter: int = Field(default=16, gt=0)
     """Channels of the rotation, jaw, scale and translation branches."""
-    translation_unit: Literal["pixel", "stride"] = "pixel"
-    """Unit of the predicted offset from the anchor centre; official: pixel."""
     scale_base_px_per_m: float = Field(default=20.0, gt=0)
     """Scale at z = 0 and stride 1: scale = base * e^z * stride."""
-    sparse_training: bool = False
-    """Training computes the FLAME branches at the anchors that learn a head, and nowhere else: a
-    third of a small model's step. Their batch normalisations then never see background. Needs
-    pointwise branches; official: False."""
-    share_branches: bool = False
-    """The convolutions of the FLAME branches are the same at all scales, each with its own batch
-    normalisation: a head teaches the branches whatever its size. Needs plain convolution blocks
-    and equal `flame_channels`; official: False."""
-    frontal_start: bool = False
-    """Bias the rotation to a frontal head before training; official: False."""
     swapped_branches: bool = False
     """Weights of the official code, whose consumers read jaw and rotation elsewhere than they were
     written: with R and J the outputs of the branches called rotation and jaw, the jaw is R[3:6] and
     the 6D rotation is J + R[0:3]. False: the branches mean what they are called."""
-
-    @model_validator(mode="after")
-    def _branches_can_be_sparse(self) -> HeadConfig:
-        if self.sparse_training and self.branch_block != "pointwise":
-            raise ValueError(
-                f"sparse_training needs branch_block 'pointwise', got {self.branch_block!r}"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _branches_can_be_shared(self) -> HeadConfig:
-        plain = self.branch_block != "qarepvgg"
-        alike = plain and len(set(self.flame_channels)) == 1
-        if self.share_branches and not alike:
-            raise ValueError(
-                "share_branches needs plain convolutions and equal flame_channels, got "
-                f"{self.branch_block!r} and {self.flame_channels}"
-            )
-        return self
 
 
 class EncoderConfig(StageConfig):
@@ -260,75 +195,22 @@ def _large_model() -> ModelConfig:
     )
 
 
-def _nano_model() -> ModelConfig:
-    """About 1.75 M parameters, for 192 to 256 px on a CPU.
-
-    Plain convolutions have a third of the passes over memory of QARepVGG's branches, nothing but
-    the stem works at stride 4, and most channels are at the coarse strides, where they cost least:
-    a training step takes a third less than with the double of blocks at stride 8, and learns no
-    slower. The FLAME branches share one 5x5 convolution, are pointwise, and train only at the
-    anchors that learn a head, where width costs little.
-    """
-    stage = TrunkStageConfig
-    return ModelConfig(
-        name="nano",
-        backbone=BackboneConfig(
-            block="conv",
-            stem_channels=32,
-            stem_stride=4,
-            stages=(
-                stage(channels=32, hidden=32, blocks=0, stride=1),
-                stage(channels=64, hidden=32, blocks=1),
-                stage(channels=112, hidden=48, blocks=2),
-                stage(channels=160, hidden=64, blocks=2),
-            ),
-        ),
-        neck=NeckConfig(
-            block="conv",
-            with_c2=False,
-            up1=NeckStageConfig(channels=64, hidden=32, blocks=1),
-            up2=NeckStageConfig(channels=48, hidden=24, blocks=1),
-            down1=NeckStageConfig(channels=64, hidden=32, blocks=1),
-            down2=NeckStageConfig(channels=96, hidden=48, blocks=1),
-        ),
-        head=HeadConfig(
-            box_channels=(32, 48, 48),
-            flame_channels=(128, 128, 128),
-            flame_stem_kernel=5,
-            sparse_training=True,
-            share_branches=True,
-            branch_block="pointwise",
-            branch_blocks=1,
-            shape=BranchConfig(inter=48, out=32),
-            expression=BranchConfig(inter=32, out=16),
-            pose_inter=64,
-            translation_unit="stride",
-            frontal_start=True,
-        ),
-        image_size=256,
-        bn_eps=1e-5,
-    )
+_MAKERS = {"S": _small_model, "M": _medium_model, "L": _large_model}
 
 
-def model_config(size: ModelSize) -> ModelConfig:
-    """The configuration of a named size.
+def published_config(size: PublishedSize) -> ModelConfig:
+    """Return the configuration of a published size, for 640 px.
 
-    The tables of S, M and L are those of the published configurations, with the head's width
-    multiplier already applied. The paper says two blocks a branch and 300 + 100 coefficients; the
-    published L has three blocks, and no size predicts more than 128 + 64 coefficients.
+    The tables are those of the published configurations, with the head's width multiplier already
+    applied. The paper says two blocks a branch and 300 + 100 coefficients; the published L has
+    three blocks, and no size predicts more than 128 + 64 coefficients.
 
     Args:
-        size: nano (for 192 to 256 px on a CPU), S, M or L (640 px).
+        size: S, M or L.
 
     Returns:
         The configuration.
 
-    Raises:
-        ValueError: no such size.
-
     Source: paper 4.2, appendix B and table 8; the published configurations.
     """
-    makers = {"nano": _nano_model, "S": _small_model, "M": _medium_model, "L": _large_model}
-    if size not in makers:
-        raise ValueError(f"model size: expected one of {', '.join(makers)}, got {size!r}")
-    return makers[size]()
+    return _MAKERS[size]()

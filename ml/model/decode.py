@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ml.flame.params import FlameParameters, join
 from ml.model.config import HeadConfig
-from ml.model.outputs import Anchors, RawOutputs, SparseOutputs
+from ml.model.outputs import Anchors, RawOutputs, TrainingOutputs
 
 COEFFICIENT_LIMIT = 3.0
 """Shape and expression coefficients lie within three standard deviations."""
@@ -57,7 +57,7 @@ def decode(outputs: RawOutputs, indices: Tensor | None = None) -> Decoded:
     return Decoded(boxes, scores.float().sigmoid(), join(values))
 
 
-def decode_all_boxes(outputs: RawOutputs | SparseOutputs) -> Tensor:
+def decode_all_boxes(outputs: TrainingOutputs) -> Tensor:
     """Boxes of all anchors.
 
     Args:
@@ -107,8 +107,6 @@ def decode_flame(
     sizes = [config.shape.out, config.expression.out, 3, 6, 3, 1]
     shape, expression, jaw, rotation, shift, zoom = raw.float().split(sizes, dim=-1)
     stride = strides[..., None]
-    if config.translation_unit == "stride":
-        shift = shift * stride
     return FlameParameters(
         shape=COEFFICIENT_LIMIT * shape.tanh(),
         expression=COEFFICIENT_LIMIT * expression.tanh(),

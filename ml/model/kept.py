@@ -29,8 +29,6 @@ from ml.model.outputs import Anchors
 from ml.model.postprocess import PostprocessConfig, candidates, suppress
 from ml.records.heads import Heads
 
-_BRANCHES = ("shape", "expression", "jaw", "rotation", "translation", "scale")
-
 
 class DenseOutputs(NamedTuple):
     """What is computed at every anchor.
@@ -138,12 +136,9 @@ def _branches_at(head: ScaleHead, features: Tensor, cells: Cells) -> Tensor:
     """A scale's raw FLAME values at some cells, (N, K)."""
     reach = sum(_margin(block) for block in list(head.flame_shape_pred)[:-1])
     windows, inside = cell_windows(features, cells, reach)
-    out = {name: _run(getattr(head, f"flame_{name}_pred"), windows, inside) for name in _BRANCHES}
-    if head.swapped:
-        rotation, jaw = out["rotation"], out["jaw"]
-        out["jaw"] = rotation[:, 3:]
-        out["rotation"] = torch.cat([jaw, rotation[:, :3]], dim=1)
-    return torch.cat([out[name] for name in _BRANCHES], dim=1)
+    return head.assemble(
+        {name: _run(getattr(head, f"flame_{name}_pred"), windows, inside) for name in head.BRANCHES}
+    )
 
 
 def _run(branch: nn.Sequential, windows: Tensor, inside: Tensor) -> Tensor:

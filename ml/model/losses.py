@@ -17,7 +17,7 @@ from ml.flame.rotation import geodesic_distance, matrix_from_6d
 from ml.imaging.boxes import box_ciou_pairs
 from ml.model.assigner import AssignerConfig, Assignment, assign
 from ml.model.decode import decode_all_boxes, decode_boxes, decode_flame
-from ml.model.outputs import RawOutputs, SparseOutputs
+from ml.model.outputs import TrainingOutputs
 from ml.model.targets import HeadTargets
 from ml.records.config import StageConfig
 
@@ -122,9 +122,7 @@ class HeadLoss(nn.Module):
         region = torch.as_tensor(head_model.region("head"))
         self.layer = FlameLayer(head_model, vertices=spread(region, config.num_vertices).numpy())
 
-    def forward(
-        self, outputs: RawOutputs | SparseOutputs, targets: HeadTargets
-    ) -> dict[str, Tensor]:
+    def forward(self, outputs: TrainingOutputs, targets: HeadTargets) -> dict[str, Tensor]:
         """The loss and its terms.
 
         Args:
@@ -139,9 +137,7 @@ class HeadLoss(nn.Module):
         with torch.autocast(outputs.score_logits.device.type, enabled=False):
             return self._terms(outputs, targets)
 
-    def _terms(
-        self, outputs: RawOutputs | SparseOutputs, targets: HeadTargets
-    ) -> dict[str, Tensor]:
+    def _terms(self, outputs: TrainingOutputs, targets: HeadTargets) -> dict[str, Tensor]:
         config = self.config
         logits = outputs.score_logits.float()
         with torch.no_grad():
@@ -167,7 +163,7 @@ class HeadLoss(nn.Module):
         return {"loss": total, **terms, "positives": positives}
 
     def _flame_terms(
-        self, outputs: RawOutputs | SparseOutputs, targets: HeadTargets, found: Assignment
+        self, outputs: TrainingOutputs, targets: HeadTargets, found: Assignment
     ) -> dict[str, Tensor]:
         """Vertices, rotation and reprojection, over the anchors whose head has valid parameters."""
         config = self.config

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -47,6 +47,34 @@ class Anchors:
         return Anchors(torch.cat(centres), torch.cat(sides))
 
 
+class TrainingOutputs(Protocol):
+    """What the loss reads of a network's predictions for a batch."""
+
+    @property
+    def score_logits(self) -> Tensor:
+        """(B, A)."""
+        ...
+
+    @property
+    def box_logits(self) -> Tensor:
+        """(B, A, 4, reg_max + 1), distances left, top, right, bottom."""
+        ...
+
+    @property
+    def anchors(self) -> Anchors:
+        """The A anchors."""
+        ...
+
+    @property
+    def config(self) -> HeadConfig:
+        """How to decode."""
+        ...
+
+    def flame_at(self, image: Tensor, anchor: Tensor, /) -> Tensor:
+        """(N,) images and (N,) anchors, int64 -> (N, K) raw values as in `RawOutputs.flame`."""
+        ...
+
+
 @dataclass(frozen=True)
 class RawOutputs:
     """Predictions of every anchor for a batch, not decoded.
@@ -66,7 +94,7 @@ class RawOutputs:
     anchors: Anchors
     config: HeadConfig
 
-    def flame_at(self, image: Tensor, anchor: Tensor) -> Tensor:
+    def flame_at(self, image: Tensor, anchor: Tensor, /) -> Tensor:
         """Raw FLAME values of some anchors.
 
         Args:
@@ -77,22 +105,3 @@ class RawOutputs:
             (N, K).
         """
         return self.flame[image, anchor]
-
-
-@dataclass(frozen=True)
-class SparseOutputs:
-    """Predictions of a batch whose FLAME values are computed where they are asked for.
-
-    Attributes:
-        score_logits: (B, A).
-        box_logits: (B, A, 4, reg_max + 1), distances left, top, right, bottom.
-        flame_at: (N,) images and (N,) anchors -> (N, K) raw values as in `RawOutputs.flame`.
-        anchors: the anchors.
-        config: how to decode.
-    """
-
-    score_logits: Tensor
-    box_logits: Tensor
-    flame_at: Callable[[Tensor, Tensor], Tensor]
-    anchors: Anchors
-    config: HeadConfig

@@ -9,9 +9,10 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from ml.model.building import ModelSize, build_detector, model_config
 from ml.model.checkpoint_file import StateDict, UnusableCheckpoint, read_checkpoint_tensors
-from ml.model.config import ModelConfig, ModelSize, model_config
-from ml.model.detector import HeadDetectorNetwork, build_detector
+from ml.model.config import ModelConfig
+from ml.model.detector import HeadDetectorNetwork
 from ml.model.fusing import fuse
 
 _NOT_WEIGHTS = re.compile(

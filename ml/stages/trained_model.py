@@ -27,7 +27,7 @@ from ml.imaging.grids import contact_sheet
 from ml.imaging.letterbox import Letterbox
 from ml.inference.drawing import draw_heads
 from ml.inference.loading import save_detector
-from ml.model.config import ModelSize
+from ml.model.building import ModelSize
 from ml.model.encoders import EncoderName
 from ml.model.fusing import count_parameters
 from ml.model.losses import HeadLoss, LossConfig

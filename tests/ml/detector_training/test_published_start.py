@@ -14,13 +14,14 @@ from ml.detector_training.initialisation import build_network
 from ml.inference.cli import import_weights
 from ml.inference.loading import read_detector, save_detector
 from ml.model import weights
+from ml.model.building import build_detector
 from ml.model.checkpoint_file import UnusableCheckpoint
-from ml.model.config import ModelConfig, model_config
+from ml.model.config import ModelConfig
 from ml.model.decode import decode
-from ml.model.detector import build_detector
 from ml.model.postprocess import PostprocessConfig
 from ml.records.workspace import Workspace
 from ml.stages.trained_model import TrainedModelConfig
+from tests.tiny_models.detector import tiny_detector
 
 JAW = (0.3, 0.4, 0.5)
 ROTATION = (0.7, 0.8, 0.9, 0.0, 0.1, 0.2)
@@ -29,26 +30,7 @@ ROTATION = (0.7, 0.8, 0.9, 0.0, 0.1, 0.2)
 
 def small_config(size: str) -> ModelConfig:
     """The published blocks and names with a hundredth of the weights, so that a test is quick."""
-    nano, channels = model_config("nano"), 32 if size == "S" else 40
-    stages = tuple(
-        s.model_copy(update={"stride": 2, "channels": c, "hidden": 8, "blocks": 1})
-        for s, c in zip(nano.backbone.stages, (16, 24, 32, channels), strict=True)
-    )
-    backbone = nano.backbone.model_copy(
-        update={"block": "qarepvgg", "stem_stride": 2, "stem_channels": 8, "stages": stages}
-    )
-    changes = {
-        "branch_block": "qarepvgg",
-        "share_branches": False,
-        "branch_blocks": 2,
-        "sparse_training": False,
-    }
-    head = nano.head.model_copy(
-        update=changes
-        | {"sparse_training": False}
-        | {"flame_channels": (48, 64, 64), "pose_inter": 16, "frontal_start": False}
-    )
-    return nano.model_copy(update={"name": size, "backbone": backbone, "head": head})
+    return tiny_detector(size, 32 if size == "S" else 40)
 
 
 @pytest.fixture(autouse=True)

@@ -11,8 +11,8 @@ import torch
 from ml.flame.head_model import HeadModel
 from ml.inference.heads import HeadShapes
 from ml.inference.loading import save_detector
-from ml.model.config import model_config
-from ml.model.detector import HeadDetectorNetwork, build_detector
+from ml.model.building import build_detector, model_config
+from ml.model.detector import HeadDetectorNetwork
 from ml.model.postprocess import PostprocessConfig
 from ml.records.heads import Heads
 

@@ -20,8 +20,8 @@ from ml.inference.loading import (
 )
 from ml.inference.predictor import HeadPredictor
 from ml.inference.runtimes import TorchRuntime, UnusableModel
-from ml.model.config import model_config
-from ml.model.detector import HeadDetectorNetwork, build_detector
+from ml.model.building import build_detector, model_config
+from ml.model.detector import HeadDetectorNetwork
 from ml.model.postprocess import PostprocessConfig
 
 LOW = PostprocessConfig(score_threshold=0.0, max_heads=5)

@@ -3,7 +3,9 @@ import pytest
 import torch
 
 from ml.flame.head_model import HeadModel
-from ml.model.config import HeadConfig, ModelConfig, model_config
+from ml.model.building import model_config
+from ml.model.config import HeadConfig, ModelConfig
+from tests.tiny_models.detector import tiny_detector
 
 
 @pytest.fixture(scope="session")
@@ -42,9 +44,15 @@ def nano() -> ModelConfig:
     return model_config("nano")
 
 
+@pytest.fixture(scope="session")
+def tiny() -> ModelConfig:
+    """The published network, small."""
+    return tiny_detector()
+
+
 @pytest.fixture
-def head_config(nano) -> HeadConfig:
-    return nano.head
+def head_config(tiny) -> HeadConfig:
+    return tiny.head
 
 
 @pytest.fixture(autouse=True)

@@ -3,9 +3,8 @@ import math
 import pytest
 import torch
 
-from ml.model.config import model_config
+from ml.model.building import build_detector, model_config
 from ml.model.decode import decode, decode_all_boxes, decode_boxes, decode_flame
-from ml.model.detector import build_detector
 
 
 def test_boxes_by_hand():
@@ -19,17 +18,14 @@ def test_boxes_by_hand():
     torch.testing.assert_close(undecided, torch.tensor([[-44.0, -28, 84, 100]]))
 
 
-@pytest.mark.parametrize(("unit", "factor"), [("pixel", 1.0), ("stride", 16.0)])
-def test_flame_by_hand(head_config, unit, factor):
-    config = head_config.model_copy(update={"translation_unit": unit})
+def test_flame_by_hand(head_config):
     raw = torch.arange(61, dtype=torch.float32)[None] / 100
-    values = decode_flame(raw, torch.tensor([[40.0, 24.0]]), torch.tensor([16.0]), config)
+    values = decode_flame(raw, torch.tensor([[40.0, 24.0]]), torch.tensor([16.0]), head_config)
     torch.testing.assert_close(values.shape, 3 * torch.tanh(raw[:, :32]))
     torch.testing.assert_close(values.expression, 3 * torch.tanh(raw[:, 32:48]))
     torch.testing.assert_close(values.jaw, raw[:, 48:51])
     torch.testing.assert_close(values.rotation, raw[:, 51:57])
-    x, y, z = 40 + 0.57 * factor, 24 + 0.58 * factor, 0.59 * factor
-    torch.testing.assert_close(values.translation, torch.tensor([[x, y, z]]))
+    torch.testing.assert_close(values.translation, torch.tensor([[40.57, 24.58, 0.59]]))
     assert values.scale.item() == pytest.approx(20 * math.exp(0.60) * 16, rel=1e-6)
 
 

@@ -3,9 +3,8 @@ import torch
 from torch import nn
 
 from ml.model.backbone import Encoder
-from ml.model.config import model_config
+from ml.model.building import build_detector, model_config
 from ml.model.decode import decode
-from ml.model.detector import build_detector
 from ml.model.fusing import fuse
 
 

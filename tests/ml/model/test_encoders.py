@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from ml.model.backbone import Encoder
+from ml.model.building import build_detector
 from ml.model.config import EncoderConfig
-from ml.model.detector import build_detector
 from ml.model.encoders import TransformersEncoder, encoder_config, encoder_of_folder
 from ml.model.losses import HeadLoss, LossConfig
 from ml.model.targets import HeadTargets

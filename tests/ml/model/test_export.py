@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from ml.imaging.letterbox import Letterbox
+from ml.model.building import build_detector
 from ml.model.checkpoint_file import read_checkpoint_tensors
 from ml.model.decode import decode
-from ml.model.detector import build_detector
 from ml.model.export import (
     METADATA_KEY,
     export_onnx,
@@ -140,22 +140,10 @@ def test_exporting_changes_nothing(network):
 
 
 @pytest.fixture(scope="module")
-def published(nano):
-    """A network of the published blocks whose branches are swapped as in the published weights."""
-    stages = tuple(
-        s.model_copy(update={"stride": 2, "channels": c, "hidden": 8, "blocks": 1})
-        for s, c in zip(nano.backbone.stages, (16, 24, 32, 32), strict=True)
-    )
-    backbone = nano.backbone.model_copy(
-        update={"block": "qarepvgg", "stem_stride": 2, "stem_channels": 8, "stages": stages}
-    )
-    head = nano.head.model_copy(
-        update={
-            "branch_block": "qarepvgg", "swapped_branches": True, "share_branches": False,
-            "translation_unit": "pixel",
-        }
-    )  # fmt: skip
-    return lively(nano.model_copy(update={"name": "tiny", "backbone": backbone, "head": head}))
+def published(tiny):
+    """A network whose branches are swapped as in the published weights."""
+    head = tiny.head.model_copy(update={"swapped_branches": True})
+    return lively(tiny.model_copy(update={"head": head}))
 
 
 @pytest.fixture(scope="module")

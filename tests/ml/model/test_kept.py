@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from ml.imaging.letterbox import Letterbox
-from ml.model.detector import build_detector
+from ml.model.building import build_detector
 from ml.model.fusing import fuse
 from ml.model.kept import KeptHeadsNetwork
 from ml.model.postprocess import PostprocessConfig, postprocess
@@ -15,19 +15,13 @@ IMAGES = torch.randint(
 )
 
 
-@pytest.fixture(scope="module", params=["conv", "pointwise", "qarepvgg", "qarepvgg swapped"])
-def network(request, nano):
-    kind = request.param.split()[0]
-    head = nano.head.model_copy(
-        update={
-            "branch_block": kind,
-            "share_branches": kind == "conv",
-            "branch_blocks": 1 if kind == "conv" else 2,
-            "swapped_branches": "swapped" in request.param,
-        }
-    )
+@pytest.fixture(scope="module", params=["nano", "published", "published swapped"])
+def network(request, nano, tiny):
+    config = nano if request.param == "nano" else tiny
+    swapped = {"swapped_branches": "swapped" in request.param}
+    head = config.head.model_copy(update=swapped)
     torch.manual_seed(0)
-    network = build_detector(nano.model_copy(update={"head": head}))
+    network = build_detector(config.model_copy(update={"head": head}))
     with torch.no_grad():
         for module in network.modules():
             if isinstance(module, torch.nn.BatchNorm2d):

@@ -8,8 +8,8 @@ from ml.flame.layer import FlameLayer
 from ml.flame.params import FlameParameters, join
 from ml.imaging.letterbox import Letterbox
 from ml.model.assigner import Assignment, assign
+from ml.model.building import build_detector
 from ml.model.decode import decode
-from ml.model.detector import build_detector
 from ml.model.losses import (
     HeadLoss,
     LossConfig,
@@ -21,7 +21,8 @@ from ml.model.losses import (
     unit_cube,
     vertices_loss,
 )
-from ml.model.outputs import Anchors, RawOutputs, SparseOutputs
+from ml.model.nano.network import SparseOutputs
+from ml.model.outputs import Anchors, RawOutputs
 from ml.model.postprocess import PostprocessConfig, postprocess
 from ml.model.targets import HeadTargets
 

@@ -19,7 +19,7 @@ from seeded import LOSS_MAPS, LOSS_VERTICES, seeded_head, seeded_loss_case
 
 from ml.flame.head_model import HeadModel
 from ml.model.assigner import assign
-from ml.model.config import model_config
+from ml.model.building import model_config
 from ml.model.decode import decode_all_boxes
 from ml.model.losses import HeadLoss, loss_config
 from ml.model.outputs import Anchors, RawOutputs

@@ -26,9 +26,8 @@ from seeded import (
     seeded_weights,
 )
 
-from ml.model.config import model_config
+from ml.model.building import build_detector, model_config
 from ml.model.decode import decode
-from ml.model.detector import build_detector
 from ml.model.fusing import fuse
 from ml.model.weights import import_published, initialise_from
 

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import nn
 
+from ml.model.building import build_detector, model_config
 from ml.model.checkpoint_file import UnusableCheckpoint, read_checkpoint_tensors
-from ml.model.config import ModelConfig, model_config
+from ml.model.config import ModelConfig
 from ml.model.decode import decode
-from ml.model.detector import build_detector
 from ml.model.fusing import fuse
 from ml.model.weights import import_published, initialise_from, is_head_detector
 
@@ -17,25 +17,10 @@ IMAGES = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(3))
 
 
 @pytest.fixture(scope="module")
-def config(nano) -> ModelConfig:
-    """A small model made of the published blocks."""
-    stages = tuple(
-        s.model_copy(update={"stride": 2, "channels": c, "hidden": 8, "blocks": 1})
-        for s, c in zip(nano.backbone.stages, (16, 24, 32, 32), strict=True)
-    )
-    backbone = nano.backbone.model_copy(
-        update={"block": "qarepvgg", "stem_stride": 2, "stem_channels": 8, "stages": stages}
-    )
-    head = nano.head.model_copy(
-        update={
-            "branch_block": "qarepvgg",
-            "swapped_branches": True,
-            "share_branches": False,
-            "flame_channels": (48, 64, 64),
-            "pose_inter": 16,
-        }
-    )
-    return nano.model_copy(update={"name": "tiny", "backbone": backbone, "head": head})
+def config(tiny) -> ModelConfig:
+    """A small model whose branches mean what the published ones do."""
+    head = tiny.head.model_copy(update={"swapped_branches": True})
+    return tiny.model_copy(update={"head": head})
 
 
 @pytest.fixture(scope="module")

@@ -14,8 +14,7 @@ from safetensors.torch import save_file
 
 from ml.detector_training.initialisation import build_network, start_encoder
 from ml.inference.loading import load_detector
-from ml.model.config import model_config
-from ml.model.detector import build_detector
+from ml.model.building import build_detector, model_config
 from ml.model.losses import LossConfig
 from ml.model.postprocess import PostprocessConfig
 from ml.records.exclusions import read_exclusions

@@ -9,8 +9,7 @@ import torch
 
 from ml.flame.geometry import HeadGeometry
 from ml.flame.head_model import HeadModel
-from ml.model.config import model_config
-from ml.model.detector import build_detector
+from ml.model.building import build_detector, model_config
 from ml.model.losses import HeadLoss, LossConfig
 from ml.records.determinism import prepare_torch
 from ml.records.exclusions import Exclusions

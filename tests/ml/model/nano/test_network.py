@@ -2,10 +2,8 @@
 
 import pytest
 import torch
-from pydantic import ValidationError
 
-from ml.model.config import HeadConfig, model_config
-from ml.model.detector import build_detector
+from ml.model.building import build_detector, model_config
 
 IMAGES = torch.randint(0, 255, (2, 3, 64, 96), generator=torch.Generator().manual_seed(3)).byte()
 IMAGE = torch.tensor([1, 0, 0, 1, 1])
@@ -36,7 +34,7 @@ def flame_parameters(network):
 def test_values_are_those_of_the_whole_maps(network):
     network.eval()
     with torch.no_grad():
-        whole, sparse = network(IMAGES), network.forward_sparse(IMAGES)
+        whole, sparse = network(IMAGES), network.training_outputs(IMAGES)
         found = sparse.flame_at(IMAGE, ANCHOR)
     torch.testing.assert_close(sparse.score_logits, whole.score_logits)
     torch.testing.assert_close(sparse.box_logits, whole.box_logits)
@@ -48,7 +46,7 @@ def test_training_statistics_are_those_of_the_chosen_cells(network):
     network.train()
     stem = network.heads.head1.pose_stem.seq.bn
     before = stem.running_mean.clone()
-    sparse = network.forward_sparse(IMAGES)
+    sparse = network.training_outputs(IMAGES)
     torch.testing.assert_close(stem.running_mean, before)
     sparse.flame_at(torch.tensor([0, 1]), torch.tensor([3, 4]))
     assert (stem.running_mean - before).abs().max() > 1e-4
@@ -58,7 +56,7 @@ def test_training_statistics_are_those_of_the_chosen_cells(network):
 def test_every_parameter_is_on_the_graph_whatever_is_chosen(network, count):
     # Several processes that train together need this; so do batches with a single head.
     network.train()
-    values = network.forward_sparse(IMAGES).flame_at(IMAGE[:count], ANCHOR[:count])
+    values = network.training_outputs(IMAGES).flame_at(IMAGE[:count], ANCHOR[:count])
     assert values.shape == (count, 61)
     values.sum().backward()
     without = [n for n, p in flame_parameters(network).items() if p.grad is None]
@@ -69,7 +67,7 @@ def test_every_parameter_is_on_the_graph_whatever_is_chosen(network, count):
 def test_values_keep_the_precision_of_the_network(network):
     # The loss computes in float32 and switches autocast off before it asks.
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        sparse = network.forward_sparse(IMAGES)
+        sparse = network.training_outputs(IMAGES)
         with torch.autocast("cpu", enabled=False):
             values = sparse.flame_at(IMAGE, ANCHOR)
     assert values.dtype == torch.bfloat16
@@ -77,7 +75,24 @@ def test_values_keep_the_precision_of_the_network(network):
     assert network.heads.head1.pose_stem.seq.conv.weight.grad is not None
 
 
-def test_other_branches_are_refused():
-    head = model_config("S").head.model_dump() | {"sparse_training": True}
-    with pytest.raises(ValidationError, match="sparse_training needs branch_block 'pointwise'"):
-        HeadConfig(**head)
+def test_offsets_are_in_strides():
+    """A branch that says the same at all scales means a distance that grows with the stride."""
+    network = build_detector(model_config("nano")).eval()
+    last = network.heads.head1.flame_translation_pred[-1]
+    assert last is network.heads.head3.flame_translation_pred[-1]
+    torch.nn.init.zeros_(last.weight)
+    last.bias.data = torch.tensor([0.25, -0.5, 1.0])
+    with torch.no_grad():
+        outputs = network(IMAGES)
+    offset = outputs.flame[0, :, 57:60]
+    wanted = torch.tensor([0.25, -0.5, 1.0]) * outputs.anchors.strides[:, None]
+    torch.testing.assert_close(offset, wanted)
+    assert set(outputs.anchors.strides.tolist()) == {8, 16, 32}
+
+
+def test_scales_share_convolutions_and_not_normalisations():
+    heads = build_detector(model_config("nano")).heads
+    first, last = heads.head1.flame_jaw_pred, heads.head3.flame_jaw_pred
+    assert first[0].conv is last[0].conv
+    assert first[0].bn is not last[0].bn
+    assert heads.head1.cls_pred is not heads.head3.cls_pred

@@ -166,7 +166,7 @@ def test_the_truth_costs_nothing(head_config, head_model):
         torch.atanh(flame[:, :32] / 3),
         torch.atanh(flame[:, 300:316] / 3),
         flame[:, 400:409],
-        (flame[:, 409:411] - centres) / strides,
+        flame[:, 409:411] - centres,
         flame[:, 411:412],
         torch.log(flame[:, 412:] / 20 / strides),
     ]

@@ -4,89 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from dagster_project.pipeline import Pipeline
 
 if TYPE_CHECKING:
     from ml.labels.first_round import PreBoxes
-
-Command = Callable[[Pipeline, argparse.Namespace], int]
-
-
-class Add(Protocol):
-    """Adds a command to the command line."""
-
-    def __call__(self, name: str, command: Command, text: str) -> argparse.ArgumentParser:
-        """Name, what it does, and the help."""
-        ...
-
-
-def add_dataset_commands(add: Add) -> None:
-    """Add this module's commands.
-
-    Args:
-        add: as in `dagster_project.cli`.
-    """
-    out = add("export-dataset", export_dataset, "write a copy of the dataset, if licences allow")
-    out.add_argument("format", help="official, coco, webdataset or huggingface")
-    out.add_argument("target", type=Path)
-    out.add_argument("--commercial", action="store_true", help="the copy is for commercial use")
-    out.add_argument("--split", action="append", choices=("train", "val", "test"))
-    read = add("import-official", import_official, "make our tables of the official release")
-    read.add_argument("source", type=Path, help="unpacked release, or its tar")
-    read.add_argument("target", type=Path, help="project folder to write data/ into")
-    add("licences", licences, "show what results of the active profile may be used for")
-    to_label = add("label-export", label_export, "write images for Label Studio and CVAT")
-    to_label.add_argument("target", type=Path)
-    to_label.add_argument("--count", type=int, default=200)
-    to_label.add_argument("--worst", type=float, default=0.5, help="share of worst agreement")
-    to_label.add_argument(
-        "--first",
-        action="store_true",
-        help="choose from the images alone, as without verdicts: evenly by people and size",
-    )
-    to_label.add_argument(
-        "--boxes",
-        choices=("poses", "faces", "none"),
-        help="first round: where boxes to correct come from; faces: filtered_dataset.face_check",
-    )
-    labelled = add("label-import", label_import, "check a labelling tool's file and take it over")
-    labelled.add_argument("file", type=Path)
-    labelled.add_argument(
-        "--name", help="what the copy in labels/ is called; the file's own name if left out"
-    )
-    labelled.add_argument(
-        "--onto",
-        action="append",
-        default=[],
-        metavar="NAME",
-        help="an earlier round in labels/ to add this one to",
-    )
-    labelled.add_argument(
-        "--label", action="append", default=[], metavar="NAME", help="a class that means a head"
-    )
-    labelled.add_argument(
-        "--ignore", action="append", default=[], metavar="NAME", help="a class that is no head"
-    )
-    index = add("identity-index", identity_index, "embed faces that must not appear in images")
-    index.add_argument("folder", type=Path)
-    down = add("takedown", takedown, "remove images or sources from everything, and prove it")
-    down.add_argument("--sample", action="append", default=[], help="id of an image")
-    down.add_argument("--source", action="append", default=[], help="id of a pose")
-    add(
-        "accept-statistics",
-        accept_statistics,
-        "make this run the reference that drift is told from",
-    )
-    costs = add("plan", plan, "hours and storage of a larger dataset, from this project's runs")
-    costs.add_argument("--images", type=int, required=True)
-    costs.add_argument("--hour-price", type=float, default=0.0)
-    costs.add_argument(
-        "--measured", type=Path, help="JSON: stage -> seconds_per_image, device, batch"
-    )
 
 
 def accept_statistics(pipeline: Pipeline, options: argparse.Namespace) -> int:

@@ -1,4 +1,7 @@
-"""The direction of imports: dagster_project -> assets, ops -> ml, and the floors inside `ml`."""
+"""The direction of imports: dagster_project -> assets, ops -> ml, and the floors inside `ml`.
+
+`vggheads`, the names for people, stands on `ml` alone.
+"""
 
 import ast
 import re
@@ -10,7 +13,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 ORCHESTRATORS = {"dagster", "dvc", "great_expectations"}
-UPPER = {"assets", "ops", "dagster_project"}
+UPPER = {"assets", "ops", "dagster_project", "vggheads"}
 #: The packages of `ml`, lowest first: each imports from lower floors alone.
 FLOORS = (
     {"records"},
@@ -46,6 +49,12 @@ def test_the_tree_was_found():
 def test_ml_knows_no_orchestrator_and_nothing_above_it(path):
     roots = {name.split(".")[0] for name in imports(path)}
     assert not roots & (ORCHESTRATORS | UPPER)
+
+
+def test_the_public_names_stand_on_the_library_alone():
+    for path in modules("vggheads"):
+        roots = {name.split(".")[0] for name in imports(path)}
+        assert not roots & (ORCHESTRATORS | {"assets", "ops", "dagster_project"}), path
 
 
 @pytest.mark.parametrize("folder", ["assets", "ops"])

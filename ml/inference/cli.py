@@ -10,8 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ml.inference.options import DRAW_METHODS, FORMATS, UNITS
-from ml.records.heads import OPERATING_SCORE
+from ml.inference.options import DRAW_METHODS, FORMATS, UNITS, UnusableModel
+from ml.inference.output_folder import OutputFolder
+from ml.records.scores import OPERATING_SCORE
 
 DEFAULT_CHECKPOINT = "data/trained_model"
 Run = Callable[[argparse.Namespace], int]
@@ -75,7 +76,12 @@ def _add_detector(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_predict(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("sources", nargs="+", type=Path, metavar="IMAGE|FOLDER|VIDEO")
+    parser.add_argument(
+        "sources",
+        nargs="+",
+        metavar="SOURCE",
+        help="image, folder, video, the number of a camera, or a stream such as rtsp://host/path",
+    )
     parser.add_argument(
         "--output",
         type=Path,
@@ -84,14 +90,27 @@ def _add_predict(parser: argparse.ArgumentParser) -> None:
         help="results of an earlier run in it are replaced (%(default)s)",
     )
     _add_detector(parser)
-    parser.add_argument("--draw", default="full", choices=DRAW_METHODS, help="(%(default)s)")
     parser.add_argument(
-        "--meshes", nargs="*", choices=FORMATS, help="obj and glb for images, none for videos"
+        "--draw",
+        nargs="?",
+        const="full",
+        choices=DRAW_METHODS,
+        help="write drawings too, as meshes and boxes (full) unless another kind is named",
+    )
+    parser.add_argument(
+        "--meshes",
+        nargs="*",
+        default=(),
+        choices=FORMATS,
+        help="write every head's mesh too, in both forms unless one is named",
     )
     parser.add_argument("--unit", default="m", choices=UNITS, help="of meshes (%(default)s)")
     parser.add_argument("--pncc", action="store_true", help="write PNCC maps too")
     parser.add_argument(
         "--crops", type=int, metavar="PX", help="write upright heads of this size too; 0: as found"
+    )
+    parser.add_argument(
+        "--frames", type=int, metavar="N", help="stop a camera or stream after so many frames"
     )
 
 
@@ -111,24 +130,57 @@ def _detector(options: argparse.Namespace) -> Any:
 
 
 def predict(options: argparse.Namespace) -> int:
-    """Find heads and write drawings, meshes and JSON."""
+    """Find heads and write JSON, and drawings and meshes if they are asked for.
+
+    What is missing is said before anything heavy is imported.
+    """
+    files = [Path(text) for text in options.sources if not _may_be_live(text)]
+    OutputFolder(options.output).check_sources(files)
+    _require(options.checkpoint)
+    from ml.inference.live import live_source
     from ml.inference.writing import ResultWriter
 
+    if options.frames is not None and options.frames < 1:
+        raise ValueError(f"predict: --frames: expected at least 1, got {options.frames}")
     writer = ResultWriter(
         options.output,
         draw=options.draw,
-        meshes=options.meshes,
+        # The option alone, without a form, means all of them; left out, it is an empty tuple.
+        meshes=FORMATS if options.meshes == [] else options.meshes,
         unit=options.unit,
         pncc=options.pncc,
         crops=options.crops,
+        frames=options.frames,
     )
-    summary = writer.write_all(_detector(options), list(options.sources))
+    sources = [live_source(text) or Path(text) for text in options.sources]
+    summary = writer.write_all(_detector(options), sources)
     print(summary)
     return 1 if summary.excluded else 0
 
 
+def _may_be_live(text: str) -> bool:
+    """Whether a source may be a camera or a stream; `live_source` says so for certain."""
+    return ("://" in text and not text.startswith("http")) or (
+        text.isdecimal() and not Path(text).exists()
+    )
+
+
+def _require(checkpoint: Path) -> None:
+    """Refuse a checkpoint that is not there.
+
+    Raises:
+        UnusableModel: neither a file nor a folder.
+    """
+    if not checkpoint.exists():
+        raise UnusableModel(
+            f"{checkpoint}: no such file or folder; name a model with --checkpoint, or train one: "
+            "`vggheads demo`"
+        )
+
+
 def export(options: argparse.Namespace) -> int:
     """Write a detector in another format."""
+    _require(options.checkpoint)
     from ml.inference.exporting import export_detector, format_of
 
     form = options.format or format_of(options.output)
@@ -169,6 +221,7 @@ def import_flame(options: argparse.Namespace) -> int:
 
 def app(options: argparse.Namespace) -> int:
     """Serve the demo page."""
+    _require(options.checkpoint)
     from ml.inference.app import serve
 
     serve(_detector(options), options.host, options.port)

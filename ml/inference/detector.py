@@ -9,7 +9,6 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from ml.flame.head_model import HeadModel
-from ml.inference.flip import FlipAveraged
 from ml.inference.heads import HeadShapes
 from ml.inference.loading import load_detector
 from ml.inference.results import PredictionResult
@@ -18,6 +17,7 @@ from ml.inference.sources import (
     Source,
     count_images,
     expand,
+    is_live,
     is_single,
     is_video,
     read_images,
@@ -104,6 +104,9 @@ class HeadDetector:
                     f"flip_test: {checkpoint} has no head model beside it, which says what a "
                     "mirrored head's parameters are; pass head_model"
                 )
+            # It matches heads by scipy, which takes its time to import.
+            from ml.inference.flip import FlipAveraged
+
             self._predict = FlipAveraged(self._predictor, model).predict
 
     @property
@@ -118,7 +121,8 @@ class HeadDetector:
 
         Args:
             source: an image: (H, W, 3) RGB, (H, W, 4) or (H, W) array, PIL image or path; or
-                several: a list of them, the path of a folder, the path of a video.
+                several: a list of them, the path of a folder, the path of a video. Cameras ("0")
+                and streams ("rtsp://...") have no end; `stream` is for them.
             score_threshold: for this call; that of the detector if left out.
 
         Returns:
@@ -155,10 +159,12 @@ class HeadDetector:
         thresholds = _with(self.postprocessing, score_threshold=score_threshold)
         entries = expand(source, exclusions)
         images = read_images(entries, exclusions)
-        if len(entries) > 1 or any(map(is_video, entries)):
+        if len(entries) > 1 or any(is_video(entry) or is_live(entry) for entry in entries):
             images = progress(images, "heads", count_images(entries))
-        while batch := list(islice(images, self.batch_size)):
-            found = self._predict([image.image_rgb for image in batch], self.batch_size, thresholds)
+        # A live frame is looked at when it comes and does not wait for others.
+        at_once = 1 if any(map(is_live, entries)) else self.batch_size
+        while batch := list(islice(images, at_once)):
+            found = self._predict([image.image_rgb for image in batch], at_once, thresholds)
             for image, heads in zip(batch, found, strict=True):
                 yield PredictionResult(
                     image.image_rgb, heads, self._shapes, image.name, image.time_s

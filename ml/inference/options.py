@@ -1,4 +1,4 @@
-"""The words that drawings and meshes are asked for with; imports nothing heavy."""
+"""The words that results are asked for with, and what is refused; imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -10,3 +10,7 @@ MeshFormat = Literal["obj", "glb"]
 FORMATS: tuple[MeshFormat, ...] = get_args(MeshFormat)
 MeshUnit = Literal["m", "px"]
 UNITS: tuple[MeshUnit, ...] = get_args(MeshUnit)
+
+
+class UnusableModel(ValueError):
+    """A model cannot be loaded; the message says which file and why."""

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ml.flame.params import split
-from ml.flame.pncc import pncc_map
 from ml.imaging.boxes import clip_boxes, xyxy_to_xywh
 from ml.inference.alignment import AlignedHead, align_head
-from ml.inference.drawing import Style, draw_heads
 from ml.inference.heads import DetectedHeads, HeadShapes
-from ml.inference.meshes import mesh_bytes, save_meshes, upright_vertices
 from ml.inference.options import DRAW_METHODS, DrawMethod, MeshFormat, MeshUnit
 from ml.labels.coco import CocoBox, CocoDataset, CocoImage, to_coco_dict
 from ml.records.heads import Heads
 
+if TYPE_CHECKING:
+    from ml.inference.drawing import Style
+
+# Drawings and meshes are imported where they are made: the rasterizer's compiler takes a second,
+# and most results are asked for as numbers.
 _STYLES: dict[DrawMethod, tuple[Style, ...]] = {
     "full": ("mesh", "box"),
     "bbox": ("box",),
@@ -93,6 +95,8 @@ class PredictionResult:
             raise ValueError(
                 f"draw: method must be one of {', '.join(DRAW_METHODS)}, got {method!r}"
             )
+        from ml.inference.drawing import draw_heads
+
         geometry = None if method == "bbox" else self.heads.shapes.drawn
         return draw_heads(self.image_rgb, self.heads.raw, geometry, _STYLES[method])
 
@@ -105,6 +109,8 @@ class PredictionResult:
         Returns:
             (H, W, 3) uint8 RGB, black where no head is.
         """
+        from ml.flame.pncc import pncc_map
+
         height, width = self.image_rgb.shape[:2]
         nearness = split(self.heads.flame).scale[:, 0]
         vertices = list(self.heads.vertices_px) if len(self) else []
@@ -148,6 +154,8 @@ class PredictionResult:
         Raises:
             ValueError: format or unit is unknown.
         """
+        from ml.inference.meshes import save_meshes
+
         return save_meshes(Path(folder), self.heads, self.image_rgb.shape[0], format, unit)
 
     def scene_glb(self) -> bytes:
@@ -159,6 +167,8 @@ class PredictionResult:
         Raises:
             ValueError: there are no heads, and a GLB without a mesh is none; or no head model.
         """
+        from ml.inference.meshes import mesh_bytes, upright_vertices
+
         if not len(self):
             raise ValueError(f"scene_glb: {self.name} has no heads; there is nothing to place")
         height, width = self.image_rgb.shape[:2]

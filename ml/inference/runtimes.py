@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from ml.flame.frames import network_to_image
 from ml.imaging.letterbox import Letterbox
+from ml.inference.options import UnusableModel as UnusableModel
 from ml.model.detector import HeadDetectorNetwork
 from ml.model.export import METADATA_KEY, ONNX_INPUT, ONNX_OUTPUTS
 from ml.model.kept import KeptHeadsNetwork
@@ -24,10 +25,6 @@ if TYPE_CHECKING:
 RuntimeName = Literal["torch", "onnxruntime"]
 RUNTIMES: tuple[RuntimeName, ...] = ("torch", "onnxruntime")
 _QUIET_LOG = 3
-
-
-class UnusableModel(ValueError):
-    """A model cannot be loaded; the message says which file and why."""
 
 
 class Runtime(Protocol):

@@ -1,4 +1,4 @@
-"""Where images come from: arrays, PIL images, files, folders, videos."""
+"""Where images come from: arrays, PIL images, files, folders, videos, cameras and streams."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy as np
 
 from ml.imaging.io import SUFFIXES as IMAGE_SUFFIXES
 from ml.imaging.io import UnreadableImage, decode_image, to_rgb
+from ml.inference.live import LiveSource, live_source, read_live
 from ml.inference.videos import SUFFIXES as VIDEO_SUFFIXES
 from ml.inference.videos import count_frames, read_frames
 from ml.records import reasons
@@ -19,7 +20,7 @@ from ml.records.exclusions import Exclusions
 if TYPE_CHECKING:
     from PIL import Image
 
-OneImage: TypeAlias = Union[np.ndarray, str, Path, "Image.Image"]
+OneImage: TypeAlias = Union[np.ndarray, str, Path, LiveSource, "Image.Image"]
 Source: TypeAlias = OneImage | Sequence[OneImage]
 
 
@@ -30,7 +31,7 @@ class NamedImage:
     Attributes:
         name: path as it was given or found, `image-3`, or `clip.mp4#00012`.
         image_rgb: (H, W, 3) uint8 RGB.
-        time_s: of a video's frame, seconds after the first.
+        time_s: of a frame of a video or a live source, seconds after the first.
     """
 
     name: str
@@ -43,8 +44,15 @@ def is_video(source: object) -> bool:
     return isinstance(source, str | Path) and Path(source).suffix.lower() in VIDEO_SUFFIXES
 
 
+def is_live(source: object) -> bool:
+    """Whether a source is a camera or a stream, which has no end."""
+    return isinstance(source, LiveSource) or live_source(source) is not None
+
+
 def is_single(source: Source) -> bool:
     """Whether a source is one image and not several."""
+    if is_live(source):
+        return False
     if isinstance(source, str | Path):
         return not (Path(source).is_dir() or is_video(source))
     return not isinstance(source, list | tuple)
@@ -69,6 +77,8 @@ def expand(
     """
     if isinstance(source, list | tuple):
         return [part for one in source for part in expand(one, exclusions, without)]
+    if live := live_source(source):
+        return [live]
     if not (isinstance(source, str | Path) and Path(source).is_dir()):
         return [source]  # type: ignore[list-item]
     found: list[OneImage] = []
@@ -98,10 +108,12 @@ def count_images(entries: Sequence[OneImage]) -> int | None:
         entries: what `expand` returned.
 
     Returns:
-        None when a video does not say how many frames it has.
+        None when a video does not say how many frames it has, or a source has no end.
     """
     total = 0
     for entry in entries:
+        if isinstance(entry, LiveSource):
+            return None
         frames = count_frames(Path(str(entry))) if is_video(entry) else 1
         if frames is None:
             return None
@@ -128,7 +140,11 @@ def read_images(
     for index, entry in enumerate(entries):
         name = str(entry) if isinstance(entry, str | Path) else f"image-{index}"
         try:
-            if is_video(entry):
+            if isinstance(entry, LiveSource):
+                name = entry.name
+                for frame in read_live(entry):
+                    yield NamedImage(f"{name}#{frame.number:05d}", frame.image_rgb, frame.time_s)
+            elif is_video(entry):
                 yield from _frames(Path(name), exclusions)
             elif isinstance(entry, str | Path):
                 yield NamedImage(name, decode_image(Path(entry)))
@@ -137,7 +153,8 @@ def read_images(
         except UnreadableImage as error:
             if exclusions is None:
                 raise UnreadableImage(f"{name}: {error}") from error
-            exclusions.add(name, reasons.DAMAGED_IMAGE, str(error))
+            reason = reasons.DAMAGED_VIDEO if is_live(entry) else reasons.DAMAGED_IMAGE
+            exclusions.add(name, reason, str(error))
 
 
 def _frames(path: Path, exclusions: Exclusions | None) -> Iterator[NamedImage]:

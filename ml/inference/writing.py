@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ml.imaging.io import encode_jpeg, encode_png
-from ml.inference.options import FORMATS, DrawMethod, MeshFormat, MeshUnit
+from ml.inference.live import LiveSource
+from ml.inference.options import DrawMethod, MeshFormat, MeshUnit
 from ml.inference.output_folder import OutputFolder
 from ml.inference.results import PredictionResult, coco_of
 from ml.inference.sources import OneImage, expand, is_video
@@ -36,6 +38,7 @@ class Summary:
         heads: heads found in them.
         excluded: sources, and parts of videos, that could not be read; `excluded.csv` says why.
         other: files of folders that are neither images nor videos; it lists them too.
+        stopped: whether somebody ended a camera or stream.
     """
 
     output: Path
@@ -43,6 +46,7 @@ class Summary:
     heads: int = 0
     excluded: int = 0
     other: int = 0
+    stopped: bool = False
 
     def add(self, result: PredictionResult) -> None:
         """Count an image."""
@@ -54,7 +58,8 @@ class Summary:
         left_out = f", {self.excluded} not readable" if self.excluded else ""
         left_out += f", {self.other} files of another kind" if self.other else ""
         told = f"{left_out} (see {EXCLUDED_NAME})" if left_out else ""
-        return f"{self.output}: {self.heads} heads in {self.images} images{told}"
+        ended = "; stopped before the end" if self.stopped else ""
+        return f"{self.output}: {self.heads} heads in {self.images} images{told}{ended}"
 
 
 @dataclass
@@ -63,31 +68,33 @@ class ResultWriter:
 
     Attributes:
         output: created if missing.
-        draw: how heads are drawn.
-        meshes: formats of meshes; None: obj and glb for images, none for the frames of videos.
+        draw: how heads are drawn; None: no drawings.
+        meshes: formats of meshes.
         unit: of the meshes.
         pncc: write PNCC maps.
         crops: write upright heads of this size, px; 0: as many pixels as found; None: none.
+        frames: stop a camera or stream after so many frames; None: when it ends or by Ctrl-C.
     """
 
     output: Path
-    draw: DrawMethod = "full"
-    meshes: list[MeshFormat] | None = None
+    draw: DrawMethod | None = None
+    meshes: Sequence[MeshFormat] = ()
     unit: MeshUnit = "m"
     pncc: bool = False
     crops: int | None = None
+    frames: int | None = None
 
-    def write_all(self, detector: HeadDetector, sources: list[Path]) -> Summary:
+    def write_all(self, detector: HeadDetector, sources: Sequence[Path | LiveSource]) -> Summary:
         """Find heads in all sources and write what was found.
 
-        Images give `<name>/drawing.jpg`, `heads.json` and meshes, and all of them together
-        `coco.json`; a video gives `<name>/drawing.mp4` and `heads.jsonl`, a line a frame, and per
-        frame only what is asked for. What an earlier run wrote into the folder goes first, and
-        what is excluded is written down as it happens.
+        Images give `<name>/heads.json`, and all of them together `coco.json`; a video, camera or
+        stream gives `<name>/heads.jsonl`, a line a frame. Drawings (`drawing.jpg`, `drawing.mp4`),
+        meshes, maps and crops are written if they are asked for. What an earlier run wrote into the
+        folder goes first, and what is excluded is written down as it happens.
 
         Args:
             detector: the detector.
-            sources: images, folders and videos.
+            sources: images, folders, videos, cameras and streams.
 
         Returns:
             Counts; what could not be read is in `excluded.csv`.
@@ -98,11 +105,12 @@ class ResultWriter:
                 or something needs a head model and there is none.
         """
         output = OutputFolder(self.output)
-        output.check_sources(sources)
+        files = [source for source in sources if isinstance(source, Path)]
+        output.check_sources(files)
         summary = Summary(self.output)
         exclusions = Exclusions(STAGE, self.output / EXCLUDED_NAME)
         output.begin()
-        folders = self._folders(sources, exclusions)
+        folders = self._folders(files, exclusions)
         summary.other = len(exclusions)
         stills: list[OneImage] = [path for path in folders if not is_video(path)]
         if stills:
@@ -114,6 +122,12 @@ class ResultWriter:
             results = detector.stream(video, exclusions)
             output.note(folders[video])
             self._write_video(results, folders[video], summary)
+        for live in (source for source in sources if isinstance(source, LiveSource)):
+            results = islice(detector.stream(live, exclusions), self.frames)
+            output.note(self.output / live.name)
+            self._write_video(results, self.output / live.name, summary, live=True)
+            if summary.stopped:
+                break
         summary.excluded = len(exclusions) - summary.other
         return summary
 
@@ -145,39 +159,58 @@ class ResultWriter:
         for result in results:
             folder = folders[Path(result.name)]
             output.note(folder)
-            meshes = FORMATS if self.meshes is None else self.meshes
-            write_bytes(folder / "drawing.jpg", encode_jpeg(result.draw(self.draw)))
+            if self.draw is not None:
+                write_bytes(folder / "drawing.jpg", encode_jpeg(result.draw(self.draw)))
             write_json(folder / "heads.json", result.to_json())
-            self._write_extras(result, folder, meshes)
+            self._write_extras(result, folder)
             summary.add(result)
             yield result
 
     def _write_video(
-        self, results: Iterator[PredictionResult], folder: Path, summary: Summary
+        self,
+        results: Iterator[PredictionResult],
+        folder: Path,
+        summary: Summary,
+        *,
+        live: bool = False,
     ) -> None:
-        """Write a film of drawings that keeps the times of its frames, and a line of JSON each."""
+        """Write a line of JSON a frame, and a film of drawings that keeps the frames' times."""
         opening = list(islice(results, 2))
         if not opening:  # not readable: a row of the exclusions
             return
         times = [result.time_s or 0.0 for result in opening]
         rate = 1.0 / (times[1] - times[0]) if len(times) > 1 and times[1] > times[0] else 25.0
         with (
-            atomic_write(folder / "drawing.mp4") as drawing,
             atomic_write(folder / "heads.jsonl") as lines,
-            video_writer(drawing, rate) as append,
             lines.open("w") as text,
+            self._film(folder / "drawing.mp4", rate) as append,
         ):
-            for result in chain(opening, results):
-                append(result.draw(self.draw), result.time_s or 0.0)
-                text.write(json.dumps(result.to_json(), sort_keys=True, allow_nan=False) + "\n")
-                number = result.name.rpartition("#")[2]
-                self._write_extras(result, folder / f"frame-{number}", self.meshes or [])
-                summary.add(result)
+            try:
+                for result in chain(opening, results):
+                    append(result)
+                    line = json.dumps(result.to_json(), sort_keys=True, allow_nan=False)
+                    text.write(line + "\n")
+                    number = result.name.rpartition("#")[2]
+                    self._write_extras(result, folder / f"frame-{number}")
+                    summary.add(result)
+            except KeyboardInterrupt:
+                if not live:
+                    raise
+                # How a camera is stopped: what was seen until then is the result.
+                summary.stopped = True
 
-    def _write_extras(
-        self, result: PredictionResult, folder: Path, meshes: Sequence[MeshFormat]
-    ) -> None:
-        for form in meshes:
+    @contextmanager
+    def _film(self, path: Path, rate: float) -> Iterator[Callable[[PredictionResult], None]]:
+        """What writes drawings into a film, or nothing when none are asked for."""
+        draw = self.draw
+        if draw is None:
+            yield lambda result: None
+            return
+        with atomic_write(path) as file, video_writer(file, rate) as append:
+            yield lambda result: append(result.draw(draw), result.time_s or 0.0)
+
+    def _write_extras(self, result: PredictionResult, folder: Path) -> None:
+        for form in self.meshes:
             result.save_meshes(folder, form, self.unit)
         if self.pncc:
             write_bytes(folder / "pncc.png", encode_png(result.pncc()))

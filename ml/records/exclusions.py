@@ -7,12 +7,15 @@ import logging
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import pandas as pd
-
-from ml.records.tables import EXCLUSIONS, empty_table, read_table, write_table
 from ml.records.workspace import Workspace
 
+if TYPE_CHECKING:
+    import pandas as pd
+
+# Tables, and with them pandas, are imported where rows become one: a detector that looks at
+# photographs writes its exclusions to a CSV file and needs neither.
 logger = logging.getLogger(__name__)
 
 
@@ -107,15 +110,25 @@ class Exclusions:
 
     def to_frame(self) -> pd.DataFrame:
         """The rows, as declared by `EXCLUSIONS`."""
+        import pandas as pd
+
+        from ml.records.tables import EXCLUSIONS, empty_table
+
         return pd.DataFrame(self._rows) if self._rows else empty_table(EXCLUSIONS)
 
     def write(self, ws: Workspace, shard: str) -> None:
         """Write `data/<stage>/<shard>.exclusions.parquet`, empty when nothing was excluded."""
+        from ml.records.tables import EXCLUSIONS, write_table
+
         write_table(ws.table_path(self.stage, f"{shard}.exclusions"), self.to_frame(), EXCLUSIONS)
 
 
 def read_exclusions(ws: Workspace, stages: list[str]) -> pd.DataFrame:
     """All exclusions of some stages, in order of stage and shard; absent files count as none."""
+    import pandas as pd
+
+    from ml.records.tables import EXCLUSIONS, empty_table, read_table
+
     frames = [
         read_table(path, EXCLUSIONS)
         for stage in stages

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ml.records.scores import OPERATING_SCORE as OPERATING_SCORE
+
 NUM_FLAME_PARAMETERS = 413
-OPERATING_SCORE = 0.3
-"""From this score on a head is shown, and counts outside average precision."""
 
 
 @dataclass(frozen=True)

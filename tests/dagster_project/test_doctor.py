@@ -1,5 +1,6 @@
 """Damaged records are named with their remedy, moved aside, and dvc.lock comes from the markers."""
 
+import argparse
 import os
 import shutil
 import sqlite3
@@ -8,7 +9,7 @@ import sys
 
 import pytest
 
-from dagster_project import cli
+from dagster_project import cli, project_commands
 
 
 def damages(toy):
@@ -107,15 +108,14 @@ def test_a_copied_project_is_not_worked_on_from_elsewhere(toy, tmp_path, monkeyp
     shutil.copytree(toy.root, copy)
     monkeypatch.chdir(copy / "data")
     with pytest.raises(ValueError, match=f"belongs to {toy.root}, and you are in .* {copy};"):
-        cli._check_place(toy.pipeline)
+        cli._check_place(toy.root)
     monkeypatch.chdir(toy.root / "data")
-    cli._check_place(toy.pipeline)
+    cli._check_place(toy.root)
 
 
 def test_children_are_started_on_the_project_s_own_code(toy):
-    command = cli._materialize_command(("-m", "x"), "numbers", cli.argparse.Namespace(
-        verbose=False, force=True
-    ))  # fmt: skip
+    options = argparse.Namespace(verbose=False, force=True)
+    command = project_commands._materialize_command(("-m", "x"), "numbers", options)
     assert command == [sys.executable, "-m", "x", "materialize", "numbers", "--force"]
     done = subprocess.run(
         [sys.executable, *toy.pipeline.program, "status"], cwd=toy.root, capture_output=True,

@@ -61,7 +61,8 @@ def test_predict_writes_drawings_meshes_and_json(
 ) -> None:
     out = tmp_path / "out"
     arguments = ["--checkpoint", checkpoint, "--output", out, "--device", "cpu"]
-    assert run("predict", images, *arguments, "--pncc", "--crops", 40) == 0
+    asked = ["--draw", "--meshes", "--pncc", "--crops", 40]
+    assert run("predict", images, *asked, *arguments) == 0
     folders = [out / name for name in ("one", "one-2", "deep/two")]
     for folder in folders:
         heads = json.loads((folder / "heads.json").read_text())["heads"]
@@ -79,13 +80,23 @@ def test_predict_writes_drawings_meshes_and_json(
     assert not (out / "excluded.csv").exists()
 
 
+def test_predict_writes_numbers_alone_unless_asked(
+    images: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    assert run("predict", images / "one.png", "--checkpoint", checkpoint, "--output", out) == 0
+    assert [path.name for path in (out / "one").iterdir()] == ["heads.json"]
+    assert json.loads((out / "one" / "heads.json").read_text())["heads"]
+    assert (out / "coco.json").is_file()
+
+
 def test_predict_goes_on_after_a_broken_image_and_says_so(
     images: Path, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (images / "broken.jpg").write_bytes(b"\xff\xd8\xff")
     out = tmp_path / "out"
     sources = [images / "broken.jpg", images / "one.png"]
-    arguments = ["--checkpoint", checkpoint, "--output", out, "--meshes", "--draw", "bbox"]
+    arguments = ["--checkpoint", checkpoint, "--output", out, "--draw", "bbox"]
     assert run("predict", *sources, *arguments) == 1
     assert "in 1 images, 1 not readable" in capsys.readouterr().out
     assert "JPEG is truncated" in (out / "excluded.csv").read_text()
@@ -145,7 +156,7 @@ def test_a_film_that_breaks_off_is_an_exclusion_and_the_rest_goes_on(
     clip.write_bytes(clip.read_bytes()[: clip.stat().st_size // 2])
     (tmp_path / "no.mp4").write_bytes(b"no film")
     out = tmp_path / "out"
-    arguments = ["--checkpoint", checkpoint, "--output", out, "--draw", "bbox", "--meshes"]
+    arguments = ["--checkpoint", checkpoint, "--output", out, "--draw", "bbox"]
     assert run("predict", tmp_path / "no.mp4", clip, images / "one.png", *arguments) == 1
     excluded = (out / "excluded.csv").read_text()
     assert "no.mp4" in excluded

@@ -1,0 +1,208 @@
+"""Commands on the project: make it, check it, look at it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+
+from dagster_project.config_commands import edit_lines
+from dagster_project.doctor import examine
+from dagster_project.env import prepare
+from dagster_project.graph import descendants
+from dagster_project.pipeline import Pipeline
+
+
+def demo(pipeline: Pipeline, options: argparse.Namespace) -> int:
+    """Make every stage that is not up to date, then show the results."""
+    from dagster_project.launch import launch, open_instance
+    from dagster_project.schedule import Schedule
+
+    started = time.monotonic()
+    stale = list(pipeline.graph) if options.force else pipeline.stale()
+    if stale:
+        wanted = descendants(pipeline.graph, stale)
+        stages = [stage for stage in pipeline.graph if stage in wanted]
+        with open_instance(prepare(pipeline.root)) as instance:
+            _print_plan(pipeline, stages)
+            schedule = Schedule(
+                pipeline,
+                stages,
+                lambda stage: launch(
+                    pipeline, instance, [stage], force=options.force, verbose=options.verbose
+                ),
+                lambda stage: _materialize_command(pipeline.program, stage, options),
+            )
+            if not schedule.run():
+                print("failed; what is finished is kept, and the same command goes on from there")
+                return 1
+    else:
+        print("every stage is up to date: nothing to do")
+    _print_results(pipeline)
+    print(f"\n{time.monotonic() - started:.1f} s. `make ui` shows the assets and the runs.")
+    return 0
+
+
+def _materialize_command(
+    program: Sequence[str], stage: str, options: argparse.Namespace
+) -> list[str]:
+    """This program again, to make one stage with the same options."""
+    verbose = ["--verbose"] if options.verbose else []
+    force = ["--force"] if options.force else []
+    # The same interpreter on the project's own code; its folder is the current one.
+    return [sys.executable, *program, *verbose, "materialize", stage, *force]
+
+
+def materialize(pipeline: Pipeline, options: argparse.Namespace) -> int:
+    """Make one stage.
+
+    Raises:
+        ValueError: there is no such stage.
+    """
+    from dagster_project.launch import launch, open_instance
+
+    if options.stage not in pipeline.assets:
+        known = ", ".join(pipeline.assets)
+        raise ValueError(f"materialize: no stage '{options.stage}'; there are {known}")
+    with open_instance(prepare(pipeline.root)) as instance:
+        done = launch(
+            pipeline,
+            instance,
+            [options.stage],
+            shard=options.shard,
+            force=options.force,
+            verbose=options.verbose,
+        )
+    return 0 if done else 1
+
+
+def recheck(pipeline: Pipeline, options: argparse.Namespace) -> int:
+    """Run checks; print those that fail."""
+    from dagster_project.checker import Checker
+    from dagster_project.launch import open_instance
+
+    failed = 0
+    with open_instance(prepare(pipeline.root)) as instance:
+        for evaluation, problem in Checker(pipeline).judge(options.stages):
+            instance.report_runless_asset_event(evaluation)
+            if not evaluation.passed:
+                kind = "FAILS" if problem else "warns"
+                stage = evaluation.asset_key.to_user_string()
+                print(f"{stage} {kind}: {evaluation.description}")
+            failed += bool(problem)
+    print(f"{failed} critical checks fail" if failed else "all critical checks pass")
+    return 1 if failed else 0
+
+
+def status(pipeline: Pipeline, options: argparse.Namespace) -> int:
+    """Print every stage's state."""
+    locked, stale = pipeline.bridge.locked(), set(pipeline.stale())
+    for stage in pipeline.graph:
+        units = pipeline.units(stage)
+        finished = len(units) - len(pipeline.unfinished(stage, units))
+        state = "up to date" if stage not in stale else "changed" if stage in locked else "not made"
+        shards = f"{finished}/{len(units)} shards" if pipeline.assets[stage].sharded else ""
+        print(f"{stage:<20} {state:<11} {shards}".rstrip())
+    print("\n".join(["", *edit_lines(pipeline)]))
+    return 1 if stale else 0
+
+
+def lineage(pipeline: Pipeline, options: argparse.Namespace) -> int:
+    """Print everything recorded about one image, as JSON."""
+    from ml.records.lineage import sample_lineage
+
+    found = sample_lineage(pipeline.workspace(), options.sample)
+    print(json.dumps(found, indent=2, default=str))
+    return 0
+
+
+def sync(pipeline: Pipeline, options: argparse.Namespace) -> int:
+    """Report recorded data to Dagster."""
+    from dagster_project.launch import open_instance
+    from dagster_project.sync import DvcSync
+
+    with open_instance(prepare(pipeline.root)) as instance:
+        events = DvcSync(pipeline).unknown(instance)
+        for event in events:
+            instance.report_runless_asset_event(event)
+    print(f"{len(events)} materializations reported")
+    return 0
+
+
+def ui(pipeline: Pipeline, options: argparse.Namespace) -> int:
+    """Serve Dagster and MLflow."""
+    from dagster_project.serve import serve
+
+    return serve(pipeline.root, prepare(pipeline.root))
+
+
+def doctor(pipeline: Pipeline, options: argparse.Namespace) -> int:
+    """Print what is damaged, and repair it if asked to."""
+    home = prepare(pipeline.root)
+    findings = examine(pipeline, home)
+    for finding in findings:
+        print(f"{finding.path}: {finding.problem}\n  remedy: {finding.remedy}")
+        if options.repair and finding.repair is not None:
+            finding.repair()
+            print("  done")
+    if not findings:
+        print("nothing is damaged")
+    elif options.repair:
+        findings = examine(pipeline, home)
+        print(f"{len(findings)} findings are left" if findings else "nothing is damaged any more")
+    else:
+        print("`vggheads doctor --repair` does this")
+    return 1 if findings else 0
+
+
+def bench(pipeline: Pipeline, options: argparse.Namespace) -> int:
+    """Run benchmarks one after the other, each in a process of its own."""
+    folder = pipeline.root / "benchmarks"
+    known = sorted(path.stem for path in folder.glob("*.py") if "def main()" in path.read_text())
+    unknown = sorted(set(options.names) - set(known))
+    if unknown or not known:
+        raise ValueError(
+            f"bench: no benchmark {', '.join(unknown) or folder}; there are {', '.join(known)}"
+        )
+    failed = 0
+    for name in options.names or known:
+        print(f"\n## {name}\n", flush=True)
+        command = [sys.executable, "-m", f"benchmarks.{name}"]
+        failed += subprocess.run(command, cwd=pipeline.root, check=False).returncode != 0
+    return 1 if failed else 0
+
+
+def _print_plan(pipeline: Pipeline, stages: Sequence[str]) -> None:
+    run = pipeline.params.run
+    total = len(pipeline.graph)
+    print(
+        f"profile {run.profile}: {run.num_shards} shards of {run.shard_size} images, "
+        f"{run.workers} processes; {len(stages)} of {total} stages to make\n",
+        flush=True,
+    )
+
+
+def _print_results(pipeline: Pipeline) -> None:
+    """The report's first table, and where the report is."""
+    report = pipeline.stage_dir("benchmark") / "report.md"
+    if not report.exists():
+        return
+    lines = report.read_text().splitlines()
+    first = next((i for i, line in enumerate(lines) if line.startswith("|")), len(lines))
+    rows = []
+    for line in lines[first:]:
+        if not line.startswith("|"):
+            break
+        rows.append([cell.strip() for cell in line.strip("|").split("|")])
+    rows = [row for row in rows if not all(set(cell) <= set("-: ") for cell in row)]
+    print()
+    for row in rows:
+        widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
+        print("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip())
+    for name in ("report.html", "report.md"):
+        if (path := report.with_name(name)).exists():
+            print(f"\nreport: {path}")
+            break

@@ -1,0 +1,155 @@
+"""The command `vggheads`: those of the library everywhere, those of the project in a checkout.
+
+This module imports nothing heavy, and neither does declaring the library's commands.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final
+
+from ml.benchmarks import cli as benchmarks
+from ml.inference import cli as inference
+from ml.records.files import is_environment
+
+HOME: Final = Path(__file__).resolve().parents[1]
+"""The checkout, or the folder that packages are installed into."""
+PROJECT_COMMANDS: Final = (
+    "demo", "materialize", "check", "status", "lineage", "sync", "config", "profile", "ui",
+    "doctor", "bench", "export-dataset", "import-official", "licences", "label-export",
+    "label-import", "identity-index", "takedown", "accept-statistics", "plan",
+)  # fmt: skip
+"""Commands that work on a project; they are in a checkout alone."""
+_EXTRAS: Final = {
+    "gradio": "app",
+    "av": "video",
+    **dict.fromkeys(("onnx", "onnxruntime", "numba", "scipy", "trimesh", "PIL"), "predict"),
+}
+"""Module -> the extra that brings it; all others are the pipeline's."""
+_BROKEN_PIPE: Final = 128 + 13
+"""What a shell reports of a command that was ended by SIGPIPE."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command: the whole program in a checkout, the library's part where it is installed.
+
+    Args:
+        arguments: those of the command line by default.
+
+    Returns:
+        Exit status.
+    """
+    if (HOME / "dagster_project" / "cli.py").is_file():
+        # Named as text: the library knows no orchestrator, and an installed one has none.
+        return importlib.import_module("dagster_project.cli").main(arguments)
+    return library_main(arguments)
+
+
+def library_main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command of the library; say of the others where they are to be had.
+
+    Args:
+        arguments: those of the command line by default.
+
+    Returns:
+        Exit status.
+    """
+    parser = argparse.ArgumentParser(
+        prog="vggheads",
+        description="Find heads in images; score detectors.",
+        epilog=f"In a checkout of the project there are also: {', '.join(PROJECT_COMMANDS)}.",
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def add(
+        name: str, command: Callable[[argparse.Namespace], int], text: str
+    ) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=text, description=text)
+        sub.set_defaults(command=command)
+        return sub
+
+    add_library_commands(add)
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if given and given[0] in PROJECT_COMMANDS:
+        return run(lambda: _refuse(given[0]))
+    options = parser.parse_args(given)
+    return run(lambda: options.command(options))
+
+
+def add_library_commands(add: Callable[..., argparse.ArgumentParser]) -> None:
+    """Declare the commands that need no project.
+
+    Args:
+        add: takes a command's name, function and one line of help; returns its parser.
+    """
+    inference.add_commands(add)
+    benchmarks.add_commands(add)
+
+
+def run(command: Callable[[], int]) -> int:
+    """Run a command; what it refuses becomes a line for the person at the terminal.
+
+    Args:
+        command: returns an exit status.
+
+    Returns:
+        Exit status.
+    """
+    try:
+        status = command()
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader, such as `head`, has enough. What Python still holds back must not be tried
+        # again when it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _BROKEN_PIPE
+    except (ValueError, FileNotFoundError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.split(".")[0] in ("ml", "vggheads"):
+            raise
+        print(f"error: {_how_to_install(error.name)}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        if not is_environment(error):
+            raise
+        print(f"error: {error}; what is finished is kept, run again", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped; run again to go on", file=sys.stderr)
+        return 130
+    return status
+
+
+def _how_to_install(module: str) -> str:
+    extra = _EXTRAS.get(module.split(".")[0], "pipeline")
+    return f"this command needs the package {module}: pip install 'vggheads[{extra}]'"
+
+
+def _refuse(command: str) -> int:
+    """Say where a command of the project is to be had.
+
+    Raises:
+        ValueError: always.
+    """
+    for folder in (Path.cwd(), *Path.cwd().parents):
+        if (folder / "dvc.yaml").is_file() and (folder / "params.yaml").is_file():
+            raise ValueError(
+                f"{command} works on a project, and this is the library alone; in {folder} run "
+                f"`make install`, then .venv/bin/vggheads {command}"
+            )
+    raise ValueError(
+        f"{command} works on a project, a folder with dvc.yaml and params.yaml, and {Path.cwd()} "
+        "lies in none; get a checkout of vggheads, run `make install` in it, then "
+        f".venv/bin/vggheads {command}"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

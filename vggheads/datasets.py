@@ -1,0 +1,25 @@
+"""Reading data: shards of images and their tables, and the published release."""
+
+from __future__ import annotations
+
+from ml.records.shards import DamagedSample, ShardReader
+from ml.records.tables import CAPTIONS, HEADS, IMAGES, VERDICTS, read_table
+from ml.release.official_reader import OfficialSample, OfficialSamples, iter_release, iter_split
+from ml.training_data.samples import HeadLabels, HeadSample, HeadSamples
+
+__all__ = [
+    "CAPTIONS",
+    "HEADS",
+    "IMAGES",
+    "VERDICTS",
+    "DamagedSample",
+    "HeadLabels",
+    "HeadSample",
+    "HeadSamples",
+    "OfficialSample",
+    "OfficialSamples",
+    "ShardReader",
+    "iter_release",
+    "iter_split",
+    "read_table",
+]

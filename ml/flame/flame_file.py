@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from ml.flame.head_model import NUM_FACES, NUM_JOINTS, NUM_VERTICES, PARENTS, HeadModel
+from ml.flame.index_files import read_index_files
 from ml.flame.landmark_files import read_landmarks
+from ml.flame.releases import identify
 from ml.flame.safe_pickle import FlameFileError, load_pickle, numeric, plain_array
 from ml.records.atomic import write_bytes
 from ml.records.limits import short_names
+from ml.records.models import hash_model
 
 _WANTED: dict[str, tuple[int, ...]] = {
     "v_template": (NUM_VERTICES, 3),
@@ -64,6 +70,48 @@ def write_landmark_embedding(head_model: HeadModel, path: Path) -> None:
 
 
 # ------------------------------------------------------------------ reading
+@dataclass(frozen=True)
+class FlameFile:
+    """What a FLAME model file holds.
+
+    Attributes:
+        arrays: float64 and int64 arrays under FLAME's keys.
+        release: which release it is, and how that was told.
+        sha256: of the file.
+    """
+
+    arrays: dict[str, NDArray]
+    release: str
+    sha256: str
+
+
+def read_flame_file(path: Path, asset: str | None = None, sha256: str = "") -> FlameFile:
+    """Read a FLAME model file and tell which release it is.
+
+    Args:
+        path: the file, see `read_flame_pickle`.
+        asset: the release that it is said to be, by its name in the asset register.
+        sha256: the hash that it is said to have; empty for any.
+
+    Returns:
+        Its arrays, release and hash.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        FlameFileError: it cannot be read, has another hash, or is of another release.
+    """
+    path = Path(path)
+    raw = _read_raw(path)
+    found = hash_model(path)
+    if sha256 and found != sha256:
+        raise FlameFileError(
+            f"FLAME file {path}: it has sha256 {found}, expected {sha256}; bring the file that is "
+            "meant, or correct head_model.flame_sha256"
+        )
+    release = identify(path, found, map(str, raw), asset)
+    return FlameFile(_model_arrays(raw, path), release, found)
+
+
 def read_flame_pickle(path: Path) -> dict[str, NDArray]:
     """Read the arrays of a FLAME model file without importing or running what it names.
 
@@ -83,7 +131,10 @@ def read_flame_pickle(path: Path) -> dict[str, NDArray]:
         FlameFileError: it is no pickle, truncated, names other classes, lacks a key or has an array
             of another shape.
     """
-    path = Path(path)
+    return _model_arrays(_read_raw(Path(path)), Path(path))
+
+
+def _read_raw(path: Path) -> dict[Any, Any]:
     if not path.is_file():
         raise FileNotFoundError(
             f"FLAME file: no file {path}; bring the model from https://flame.is.tue.mpg.de, "
@@ -92,6 +143,10 @@ def read_flame_pickle(path: Path) -> dict[str, NDArray]:
     raw = load_pickle(path)
     if not isinstance(raw, dict):
         raise FlameFileError(f"FLAME file {path}: expected a dictionary, got {type(raw).__name__}")
+    return raw
+
+
+def _model_arrays(raw: dict[Any, Any], path: Path) -> dict[str, NDArray]:
     missing = [key for key in _WANTED if key not in raw]
     if missing:
         raise FlameFileError(
@@ -149,6 +204,10 @@ def head_model_from_flame(
     landmarks_path: Path,
     masks_path: Path | None = None,
     contour_path: Path | None = None,
+    index_paths: Sequence[Path] = (),
+    *,
+    asset: str | None = None,
+    sha256: str = "",
 ) -> HeadModel:
     """Build a head model from the user's FLAME files.
 
@@ -160,20 +219,26 @@ def head_model_from_flame(
         landmarks_path: a file of landmarks in any public form, see `ml.flame.landmark_files`.
         masks_path: FLAME_masks.pkl; without it the regions are told from the skinning weights.
         contour_path: the dynamic embedding, where the landmarks lie in a pair of files.
+        index_paths: published lists of vertices, see `ml.flame.index_files`; they replace the
+            regions that the masks or weights tell.
+        asset: the release that the model is said to be, by its name in the asset register.
+        sha256: the hash that the model is said to have; empty for any.
 
     Returns:
         the head model.
 
     Raises:
         FileNotFoundError: a file is not there.
-        FlameFileError: a file cannot be read.
+        FlameFileError: a file cannot be read, or is not the one that it is said to be.
     """
-    arrays = read_flame_pickle(model_path)
+    file = read_flame_file(model_path, asset, sha256)
+    arrays = file.arrays
     template, faces = arrays["v_template"], arrays["f"]
     mirror = cKDTree(template).query(template * [-1.0, 1.0, 1.0])[1]
     regions = (
         _regions_from_masks(read_masks(masks_path)) if masks_path else _regions_from_parts(arrays)
     )
+    regions |= read_index_files(index_paths)
     others = [] if contour_path is None else [contour_path]
     landmark_faces, landmark_weights = read_landmarks(landmarks_path, *others)
     return HeadModel(
@@ -189,7 +254,7 @@ def head_model_from_flame(
         mirror_shape=_mirror_matrix(arrays["shapedirs"][:, :, :300], mirror),
         mirror_expression=_mirror_matrix(arrays["shapedirs"][:, :, 300:], mirror),
         regions=regions,
-        source=f"FLAME file {Path(model_path).name}",
+        source=f"FLAME file {Path(model_path).name}: {file.release}",
     )
 
 

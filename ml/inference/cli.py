@@ -44,6 +44,14 @@ def add_commands(add: Add) -> None:
     )
     flame.add_argument("--contour", type=Path, help="flame_dynamic_embedding.npy beside the .pkl")
     flame.add_argument("--masks", type=Path, help="FLAME_masks.pkl: regions such as face and ears")
+    flame.add_argument(
+        "--indices",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE.npy",
+        help="a published list of vertices, or a folder of keypoints; may be given several times",
+    )
     flame.add_argument("--output", type=Path, default=Path("head_model.npz"), metavar="FILE.npz")
     page = add("app", app, "serve a page where images can be tried")
     _add_detector(page)
@@ -211,10 +219,13 @@ def import_flame(options: argparse.Namespace) -> int:
     """Turn FLAME's files into a head model."""
     from ml.flame.flame_file import head_model_from_flame
 
-    model = head_model_from_flame(options.file, options.landmarks, options.masks, options.contour)
+    model = head_model_from_flame(
+        options.file, options.landmarks, options.masks, options.contour, options.indices
+    )
     model.save(options.output)
     regions = ", ".join(sorted(model.regions))
     print(f"{options.output}: head model {model.sha256[:12]}, regions {regions}")
+    print(model.source)
     print("its licence is the file's: do not publish it")
     return 0
 

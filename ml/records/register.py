@@ -39,6 +39,7 @@ _OPENRAIL = "CreativeML-OpenRAIL-M"
 _OPENRAIL_PP = "CreativeML-OpenRAIL++-M"
 _INSIGHTFACE = "insightface model packs, non-commercial research"
 _HUB = "https://huggingface.co/"
+_FLAME = "https://flame.is.tue.mpg.de"
 
 
 def _own(name: str) -> RegisteredAsset:
@@ -46,9 +47,11 @@ def _own(name: str) -> RegisteredAsset:
     return RegisteredAsset(name, _OWN)
 
 
-def _research(name: str, licence: str, url: str, redistributable: bool = True) -> RegisteredAsset:
+def _research(
+    name: str, licence: str, url: str, redistributable: bool = True, sha256: str = ""
+) -> RegisteredAsset:
     """What may not be used commercially."""
-    return RegisteredAsset(name, licence, url, commercial=False, redistributable=redistributable)
+    return RegisteredAsset(name, licence, url, sha256, False, redistributable)
 
 
 _ASSETS = (
@@ -62,10 +65,13 @@ _ASSETS = (
     # Randomly initialised models of the tests and of the rehearsal of a production profile.
     _own("random-weights"),
     # Head models. Coefficients of one FLAME release mean nothing in another.
-    _research(
-        "flame-2020", "MPI academic licence", "https://flame.is.tue.mpg.de", redistributable=False
-    ),
-    RegisteredAsset("flame-2023-open", "CC-BY-4.0 with use bans", "https://flame.is.tue.mpg.de"),
+    # Hashes as public projects state them for the files they use, see `ml.flame.releases`.
+    _research("flame-2020", "MPI academic licence", _FLAME, redistributable=False,
+              sha256="efcd14cc4a69f3a3d9af8ded80146b5b6b50df3bd74cf69108213b144eba725b"),
+    _research("flame-2023", "MPI academic licence", _FLAME, redistributable=False,
+              sha256="8fb1af0db1abb51053ead8fd1f2624a63d01c9602f4a4fb4ea23bd2c82017fa0"),
+    RegisteredAsset("flame-2023-open", "CC-BY-4.0 with use bans", _FLAME,
+                    "e75a0990728ba038c7da2a420ae4396f7ddd7781366c13026066c5b24f127623"),
     RegisteredAsset("gnm-head-3", "Apache-2.0", "https://github.com/google"),
     # Sources of poses and captions. Of their images nothing but keypoints and words is kept.
     RegisteredAsset("own-images", "brought by the user, who has the right to use them"),

@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 import pandas as pd
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from ml.flame.flame_file import head_model_from_flame, write_flame_pickle, write_landmark_embedding
 from ml.flame.head_model import HeadModel
@@ -42,14 +42,23 @@ class HeadModelConfig(StageConfig):
     masks_file: str | None = None
     """FLAME_masks.pkl, optional; only with source `flame`."""
     source_asset: str | None = None
-    """The release flame_file is of, by its name in the asset register (flame-2020 or
-    flame-2023-open): its licence decides what the results may be used for."""
+    """The release flame_file is of, by its name in the asset register (flame-2020, flame-2023 or
+    flame-2023-open): its licence decides what the results may be used for. A file of another
+    release is refused."""
+    flame_sha256: str = Field("", pattern="^([0-9a-f]{64})?$")
+    """sha256 of flame_file; empty accepts any file of the release and records which it was."""
+    index_files: tuple[str, ...] = ()
+    """Published lists of vertices (.npy files of VGGHeads' or DAD-3DHeads' code, folders of
+    keypoints): head, face and the others are then exactly those of the published metrics."""
     seed: Index = 0
     """Seed of the procedural head, apart from the run's seed: the same head in every run."""
 
     @model_validator(mode="after")
     def _check_files(self) -> HeadModelConfig:
-        files = ("flame_file", "landmark_file", "contour_file", "masks_file")
+        files = (
+            "flame_file", "landmark_file", "contour_file", "masks_file", "index_files",
+            "flame_sha256",
+        )  # fmt: skip
         given = [n for n in files if getattr(self, n)]
         if self.source == "flame" and not {"flame_file", "landmark_file"} <= set(given):
             raise ValueError(
@@ -111,7 +120,15 @@ def _make(ws: Workspace, config: HeadModelConfig) -> HeadModel:
     model_path, landmark_path, masks_path, contour_path = paths
     if model_path is None or landmark_path is None:
         raise ValueError("head_model: source 'flame' needs flame_file and landmark_file")
-    return head_model_from_flame(model_path, landmark_path, masks_path, contour_path)
+    return head_model_from_flame(
+        model_path,
+        landmark_path,
+        masks_path,
+        contour_path,
+        [ws.root / name for name in config.index_files],
+        asset=config.source_asset,
+        sha256=config.flame_sha256,
+    )
 
 
 def _region_table(model: HeadModel) -> pd.DataFrame:

@@ -10,16 +10,21 @@ import smplx
 import torch
 from scipy.sparse import csc_matrix, csr_matrix
 
+from ml.benchmarks.metrics_dad import DadTopology
+from ml.benchmarks.predictors import faces_of
 from ml.flame.flame_file import (
     head_model_from_flame,
+    read_flame_file,
     read_flame_pickle,
     read_masks,
     write_flame_pickle,
     write_landmark_embedding,
 )
+from ml.flame.geometry import HeadGeometry
 from ml.flame.landmark_files import read_landmarks
 from ml.flame.layer import FlameLayer
 from ml.flame.safe_pickle import FlameFileError
+from ml.records.heads import Heads
 
 
 @pytest.fixture
@@ -278,6 +283,41 @@ def test_head_model_from_user_files(head_model, pickle_path, tmp_path):
     np.testing.assert_allclose(
         model.mirror_expression, np.diag(head_model.mirror_expression), atol=2e-3
     )
+
+
+def test_a_file_of_another_release_or_hash_than_stated_is_refused(
+    head_model, licensed_like, tmp_path
+):
+    path = save(licensed_like, tmp_path / "flame2023_Open.pkl")
+    landmarks = write_landmarks(head_model, tmp_path / "lmk.npz")
+    with pytest.raises(FlameFileError, match="lacks the key supr_expression_metadata"):
+        head_model_from_flame(path, landmarks, asset="flame-2023-open")
+    with pytest.raises(FlameFileError, match=r"has sha256 [0-9a-f]{64}, expected 1{64}"):
+        head_model_from_flame(path, landmarks, sha256="1" * 64)
+    described = {"expr_source": "x", "expr_components": "last_100", "n_expr": 100}
+    save({**licensed_like, "supr_expression_metadata": described}, path)
+    file = read_flame_file(path, "flame-2023-open")
+    assert file.release.startswith("FLAME 2023 Open by its keys")
+    assert file.arrays["f"].shape == (9976, 3)
+
+
+def test_published_lists_decide_the_vertices_of_the_metrics(head_model, pickle_path, tmp_path):
+    landmarks = write_landmarks(head_model, tmp_path / "lmk.npz")
+    head = np.sort(np.random.default_rng(0).permutation(5023)[:2470])
+    face = head[:2094]
+    paths = []
+    for name, index in (("head_indices.npy", head), ("face.npy", face)):
+        np.save(tmp_path / name, index)
+        paths.append(tmp_path / name)
+    model = head_model_from_flame(pickle_path, landmarks, index_paths=paths)
+    np.testing.assert_array_equal(HeadGeometry(model).vertex_indices, head)
+    np.testing.assert_array_equal(DadTopology.of(model).face_index, face)
+    flame = np.zeros((1, 413), np.float32)
+    flame[0, [403, 407, 412]] = 1.0, -1.0, 1000.0
+    heads = Heads(np.zeros((1, 4)), np.ones(1), flame)
+    (box,) = faces_of(model, None)(None, heads).boxes_xyxy
+    points = HeadGeometry(model, "all").vertices_px(flame)[0][face]
+    np.testing.assert_allclose(box, [*points.min(0), *points.max(0)], atol=1e-3)
 
 
 def test_masks_are_checked(tmp_path):

@@ -48,6 +48,8 @@ def test_config_says_which_files_are_needed():
         HeadModelConfig(source="flame", flame_file="model.pkl")
     with pytest.raises(ValidationError, match="reads no files, but flame_file is set"):
         HeadModelConfig(flame_file="model.pkl")
+    with pytest.raises(ValidationError, match="reads no files, but index_files, flame_sha256 is"):
+        HeadModelConfig(index_files=["head_indices.npy"], flame_sha256="0" * 64)
     with pytest.raises(ValidationError):
         HeadModelConfig(sorce="procedural")
 
@@ -67,7 +69,10 @@ def test_users_files_are_read_and_not_copied(finished, tmp_path):
         source="flame", flame_file="generic_model.pkl", landmark_file="landmarks.npz"
     )
     out = run(ws, config)
-    assert out.metadata["source"] == "FLAME file generic_model.pkl"
+    assert out.metadata["source"] == (
+        "FLAME file generic_model.pkl: FLAME 2020 or FLAME 2023 by its keys; its sha256 is of no "
+        "known file"
+    )
     assert not (ws.stage_dir("head_model") / "generic_model.pkl").exists()
     assert set(out.images) == set(report.images)
     ours = HeadModel.load(ws.stage_dir("head_model") / "head_model.npz")

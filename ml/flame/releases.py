@@ -1,0 +1,95 @@
+"""Which release of FLAME a file is, told from its bytes or else from its content.
+
+Coefficients of one release mean nothing in another, and only FLAME 2023 Open may be given away, so
+the name that somebody gave a file is not believed. The hashes are those that several public
+projects state for the files they use; FLAME 2023 also exists without jaw rotation in its
+expressions, whose hash nobody states in full. A file of unknown bytes (saved again, without chumpy)
+is told by its keys: only FLAME 2023 Open describes its expressions under
+`supr_expression_metadata`; the standard releases 2020 and 2023 have the same keys and cannot be
+told apart then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from ml.flame.safe_pickle import FlameFileError
+from ml.records.register import lookup
+
+OPEN_KEY: Final = "supr_expression_metadata"
+"""The key that only FLAME 2023 Open has."""
+
+
+@dataclass(frozen=True)
+class Release:
+    """A release of FLAME.
+
+    Attributes:
+        asset: its name in the asset register.
+        title: as it is published.
+        file: the published file's name.
+        has_open_key: whether it describes its expressions under `OPEN_KEY`.
+    """
+
+    asset: str
+    title: str
+    file: str
+    has_open_key: bool
+
+    @property
+    def sha256(self) -> str:
+        """Hash of the published file, from the asset register."""
+        return lookup(self.asset).sha256
+
+
+RELEASES: Final = (
+    Release("flame-2020", "FLAME 2020", "generic_model.pkl", has_open_key=False),
+    Release("flame-2023", "FLAME 2023", "flame2023.pkl", has_open_key=False),
+    Release("flame-2023-open", "FLAME 2023 Open", "flame2023_Open.pkl", has_open_key=True),
+)
+
+
+def identify(path: Path, sha256: str, keys: Iterable[str], asset: str | None) -> str:
+    """Tell which release a file is, and refuse it when it is called another.
+
+    Args:
+        path: the file, for the message.
+        sha256: of the file.
+        keys: what it has.
+        asset: what the configuration calls it in the asset register; None: nothing.
+
+    Returns:
+        The release, and how it was told.
+
+    Raises:
+        FlameFileError: the file is not of the release that `asset` names.
+    """
+    known = next((r for r in RELEASES if r.sha256 == sha256), None)
+    if known is not None:
+        if asset not in (None, known.asset):
+            raise FlameFileError(
+                f"FLAME file {path}: by its sha256 it is {known.title}, but "
+                f"head_model.source_asset says {asset}; {_advice(known.asset)}"
+            )
+        return f"{known.title} (known sha256)"
+    is_open = OPEN_KEY in set(keys)
+    possible = [r for r in RELEASES if r.has_open_key == is_open]
+    titles = " or ".join(r.title for r in possible)
+    if asset in {r.asset for r in RELEASES} and asset not in {r.asset for r in possible}:
+        has = "has the key" if is_open else "lacks the key"
+        raise FlameFileError(
+            f"FLAME file {path}: it {has} {OPEN_KEY}, which only FLAME 2023 Open has, so it is "
+            f"{titles}, but head_model.source_asset says {asset}; "
+            f"{_advice(' or '.join(r.asset for r in possible))}"
+        )
+    return f"{titles} by its keys; its sha256 is of no known file"
+
+
+def _advice(asset: str) -> str:
+    return (
+        f"set source_asset: {asset}, or bring the file of the release that is meant: their licences"
+        " and their coefficients differ"
+    )

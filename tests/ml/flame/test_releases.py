@@ -1,0 +1,49 @@
+"""FLAME's releases are told apart by content; what is called open and is not is refused."""
+
+import pytest
+
+from ml.flame.releases import OPEN_KEY, RELEASES, identify
+from ml.flame.safe_pickle import FlameFileError
+from ml.records.register import REGISTER
+
+STANDARD = {"v_template", "f", "shapedirs"}
+SHA = {release.asset: release.sha256 for release in RELEASES}
+UNKNOWN = "0" * 64
+
+
+def test_each_release_is_registered_with_its_hash():
+    assert list(SHA) == ["flame-2020", "flame-2023", "flame-2023-open"]
+    assert all(len(sha256) == 64 for sha256 in SHA.values())
+    assert len(set(SHA.values())) == 3
+    assert [REGISTER[asset].redistributable for asset in SHA] == [False, False, True]
+
+
+@pytest.mark.parametrize("asset", SHA)
+def test_a_known_file_is_its_release_whatever_its_name(asset, tmp_path):
+    title = identify(tmp_path / "open.pkl", SHA[asset], STANDARD, asset)
+    assert title.endswith("(known sha256)")
+    assert identify(tmp_path / "x.pkl", SHA[asset], STANDARD, None) == title
+
+
+@pytest.mark.parametrize(
+    ("sha256", "keys", "asset", "message"),
+    [
+        (SHA["flame-2020"], STANDARD, "flame-2023-open", "by its sha256 it is FLAME 2020, but"),
+        (SHA["flame-2023"], STANDARD, "flame-2023-open", "by its sha256 it is FLAME 2023, but"),
+        (SHA["flame-2023"], STANDARD, "flame-2020", "set source_asset: flame-2023"),
+        (SHA["flame-2020"], STANDARD, "random-weights", "by its sha256 it is FLAME 2020, but"),
+        (UNKNOWN, STANDARD, "flame-2023-open", f"lacks the key {OPEN_KEY}.* FLAME 2020 or FLAME"),
+        (UNKNOWN, {*STANDARD, OPEN_KEY}, "flame-2020", f"has the key {OPEN_KEY}.*FLAME 2023 Open"),
+    ],
+)
+def test_a_file_that_is_called_another_release_is_refused(sha256, keys, asset, message, tmp_path):
+    with pytest.raises(FlameFileError, match=message):
+        identify(tmp_path / "flame2023_Open.pkl", sha256, keys, asset)
+
+
+def test_of_unknown_bytes_the_keys_say_what_can_be_said(tmp_path):
+    path = tmp_path / "f.pkl"
+    told = identify(path, UNKNOWN, STANDARD, "flame-2020")
+    assert told == "FLAME 2020 or FLAME 2023 by its keys; its sha256 is of no known file"
+    told = identify(path, UNKNOWN, {*STANDARD, OPEN_KEY}, "flame-2023-open")
+    assert told.startswith("FLAME 2023 Open by its keys")

@@ -48,7 +48,7 @@ def loops(
 def main() -> None:
     """Print the table."""
     parser = parser_of(__doc__)
-    parser.add_argument("--seconds", type=float, default=2.0, help="time for each figure")
+    parser.add_argument("--seconds", type=float, default=2.0, help="time for each metric")
     parser.add_argument("--stride", type=int, default=1, help="use every n-th vertex only")
     arguments = parser.parse_args()
     start(1)

@@ -96,7 +96,7 @@ def main() -> None:
     """Print the table."""
     parser = parser_of(__doc__)
     parser.add_argument("--threads", type=int, default=2, help="torch threads")
-    parser.add_argument("--seconds", type=float, default=1.0, help="time for each figure")
+    parser.add_argument("--seconds", type=float, default=1.0, help="time for each metric")
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 64, 1024])
     parser.add_argument("--cpu-time", action="store_true", help="processor time, not the clock")
     arguments = parser.parse_args()

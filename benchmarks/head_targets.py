@@ -37,7 +37,7 @@ def main() -> None:
     """Print the table."""
     parser = parser_of(__doc__)
     parser.add_argument("--threads", type=int, default=2, help="torch threads")
-    parser.add_argument("--seconds", type=float, default=2.0, help="time for each figure")
+    parser.add_argument("--seconds", type=float, default=2.0, help="time for each metric")
     parser.add_argument("--heads", type=int, nargs="+", default=[16, 128, 512])
     arguments = parser.parse_args()
     start(arguments.threads)

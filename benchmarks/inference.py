@@ -37,7 +37,7 @@ from ml.model.export import onnx_model
 from ml.model.postprocess import PostprocessConfig
 
 TOLERANCE = 1e-3
-"""Largest difference of vertices between the rows, as a share of the heads' size."""
+"""Largest difference of vertices between the rows, as a fraction of the heads' size."""
 
 
 class PlainWay:

@@ -1,4 +1,4 @@
-"""What all benchmarks share: what their figures belong to, and how calls are timed by turns."""
+"""What all benchmarks share: what their metrics belong to, and how calls are timed by turns."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def parser_of(doc: str | None) -> argparse.ArgumentParser:
 
 
 def start(threads: int | None = None) -> None:
-    """Fix threads and seed, and print what the figures belong to.
+    """Fix threads and seed, and print what the metrics belong to.
 
     Args:
         threads: of torch; left as they are if none.

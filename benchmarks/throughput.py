@@ -159,7 +159,7 @@ def main() -> None:
     parser.add_argument("--precisions", nargs="+", choices=tuple(PRECISIONS), default=["fp32"])
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 64])
     parser.add_argument("--threads", type=int, default=None, help="torch threads")
-    parser.add_argument("--seconds", type=float, default=5.0, help="time for each figure")
+    parser.add_argument("--seconds", type=float, default=5.0, help="time for each metric")
     parser.add_argument("--json", type=Path, metavar="FOLDER", help="for a score file a model")
     arguments = parser.parse_args()
     start(arguments.threads)

@@ -30,7 +30,7 @@ class Marker:
         num_in: samples given.
         num_out: samples passed on.
         num_excluded: samples excluded.
-        metadata: facts from the stage's report.
+        metadata: that of the stage's report.
         images: name -> path relative to the root.
     """
 

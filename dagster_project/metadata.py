@@ -24,7 +24,7 @@ Metadata = dict[str, dg.MetadataValue]
 
 
 def unit_metadata(root: Path, marker: Marker) -> Metadata:
-    """What one finished unit shows: its counts, facts and images."""
+    """What one finished unit shows: its counts, metadata and images."""
     values: Metadata = {
         "samples in": dg.MetadataValue.int(marker.num_in),
         "samples out": dg.MetadataValue.int(marker.num_out),
@@ -37,7 +37,7 @@ def unit_metadata(root: Path, marker: Marker) -> Metadata:
 
 
 def shard_table(markers: Mapping[str, Marker]) -> dg.TableMetadataValue:
-    """One row a shard: counts and facts."""
+    """One row a shard: counts and metadata."""
     rows = [
         {
             "shard": unit,

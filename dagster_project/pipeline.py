@@ -270,7 +270,7 @@ def _out_of(path: str, outs: Sequence[str]) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """A fact as JSON can hold it: numpy's scalars as Python's, NaN and infinity as text."""
+    """A value as JSON can hold it: numpy's scalars as Python's, NaN and infinity as text."""
     if isinstance(value, np.generic):
         value = value.item()
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value

@@ -31,7 +31,7 @@ def export_dataset(context: dg.OpExecutionContext, config: ExportConfig, dataset
     from ml.release.export import export_dataset as write
 
     values = dataset.values()
-    card = values["filtered_dataset"]["facts"]["parents"]
+    card = values["filtered_dataset"]["metadata"]["parents"]
     parents = sorted({*derive_parents(values), *card})
     request = ExportRequest(config.format, Path(config.target), parents, config.commercial)
     try:
@@ -49,7 +49,7 @@ class LabelExportConfig(dg.Config):
     """Folder to make."""
     count: int = 200
     """Images."""
-    share_worst: float = 0.5
+    fraction_worst: float = 0.5
     """Which part of them is of worst agreement."""
 
 
@@ -59,7 +59,7 @@ def export_for_labelling(config: LabelExportConfig, dataset: Dataset) -> int:
     from ml.labels.tool_export import export_for_labelling as write
 
     workspace = dataset.workspace()
-    report = write(workspace, Path(config.target), config.count, config.share_worst)
+    report = write(workspace, Path(config.target), config.count, config.fraction_worst)
     return report.num_out
 
 

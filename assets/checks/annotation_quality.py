@@ -42,7 +42,7 @@ ANNOTATION_QUALITY_GATE = whole_suite(
     ),
     bounded(
         "figures_are_numbers",
-        "Every figure is a number.",
+        "Every metric is a number.",
         "annotation_quality",
         annotation_quality_gate,
         "nan_fraction",

@@ -36,7 +36,7 @@ ANNOTATIONS = Suite(
         *box_checks(),
         *flame_checks(),
         critical(
-            "score_is_share",
+            "score_is_fraction",
             gxe.ExpectColumnValuesToBeBetween,
             "Confidences are fractions.",
             column="score",

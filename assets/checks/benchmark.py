@@ -25,7 +25,7 @@ BENCHMARK_GATE = whole_suite(
     ),
     bounded(
         "flip_is_another_answer",
-        "Averaging over the mirror image changes the figures.",
+        "Averaging over the mirror image changes the metrics.",
         "benchmark",
         benchmark_gate,
         "flip_differs",
@@ -39,7 +39,7 @@ BENCHMARK_GATE = whole_suite(
     ),
     bounded(
         "figures_are_numbers",
-        "Every figure is a number.",
+        "Every metric is a number.",
         "benchmark",
         benchmark_gate,
         "nan_fraction",

@@ -297,7 +297,7 @@ def _test_images(shelf: Shelf, stage: str) -> int:
 
 
 def head_detector_gate(shelf: Shelf, shards: Sequence[str]) -> Values:
-    """Return the figures of the head detector."""
+    """Return the metrics of the head detector."""
     history = read_history(shelf, "head_detector")
     values = gates.head_detector(read_metrics(shelf, "head_detector"), history)
     # A detector that was brought has no curve.
@@ -305,13 +305,13 @@ def head_detector_gate(shelf: Shelf, shards: Sequence[str]) -> Values:
 
 
 def flame_regressor_gate(shelf: Shelf, shards: Sequence[str]) -> Values:
-    """Return the figures of the crop regressor."""
+    """Return the metrics of the crop regressor."""
     metrics = read_metrics(shelf, "flame_regressor")
     return gates.flame_regressor(metrics, read_history(shelf, "flame_regressor"))
 
 
 def annotation_quality_gate(shelf: Shelf, shards: Sequence[str]) -> Values:
-    """Return the figures of the pseudo-labels; none where the truth is not known."""
+    """Return the metrics of the pseudo-labels; none where the truth is not known."""
     metrics = read_metrics(shelf, "annotation_quality")
     truth, heads = (rows_of(shelf, stage, shards) for stage in ("truth", "annotations"))
     if not len(truth):
@@ -326,7 +326,7 @@ def annotation_quality_gate(shelf: Shelf, shards: Sequence[str]) -> Values:
 
 
 def training_gate(stage: str) -> Statistics:
-    """Return what computes the figures of a one-pass detector; none where it is switched off."""
+    """Return what computes the metrics of a one-pass detector; none where it is switched off."""
 
     def trained(shelf: Shelf, shards: Sequence[str]) -> Values:
         metrics, history = read_metrics(shelf, stage), read_history(shelf, stage)
@@ -336,7 +336,7 @@ def training_gate(stage: str) -> Statistics:
 
 
 def benchmark_gate(shelf: Shelf, shards: Sequence[str]) -> Values:
-    """Return the figures of the benchmark, against the truth or, where nobody knows it, labels."""
+    """Return the metrics of the benchmark, against the truth or, where nobody knows it, labels."""
     metrics = read_metrics(shelf, "benchmark")
     if any(len(read_raw(shelf.ws.table_path("truth", shard))) for shard in shards):
         expected = _test_images(shelf, "benchmark")

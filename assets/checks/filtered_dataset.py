@@ -98,7 +98,7 @@ DATASET_STATISTICS = Suite(
             "filters_keep_most",
             gxe.ExpectColumnValuesToBeBetween,
             "Filters that remove most images speak of a broken detector.",
-            column="share_kept",
+            column="fraction_kept",
             min_value=0.3,
         ),
     ),

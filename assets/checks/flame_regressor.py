@@ -25,7 +25,7 @@ FLAME_REGRESSOR_GATE = whole_suite(
     ),
     bounded(
         "figures_are_numbers",
-        "Every figure is a number.",
+        "Every metric is a number.",
         "flame_regressor",
         flame_regressor_gate,
         "nan_fraction",

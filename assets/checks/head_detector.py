@@ -24,7 +24,7 @@ HEAD_DETECTOR_GATE = whole_suite(
     ),
     bounded(
         "figures_are_numbers",
-        "Every figure is a number.",
+        "Every metric is a number.",
         "head_detector",
         head_detector_gate,
         "nan_fraction",

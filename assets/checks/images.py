@@ -97,7 +97,7 @@ TRUTH = Suite(
         ),
         *flame_checks(),
         critical(
-            "visible_is_share",
+            "visible_is_fraction",
             gxe.ExpectColumnValuesToBeBetween,
             "The visible part of a head is a fraction.",
             column="visible",

@@ -49,7 +49,7 @@ def annotation_statistics(ws: Workspace, shards: Sequence[str]) -> pd.DataFrame:
                 "images_with_heads": found["sample_id"].nunique() / max(len(images), 1),
                 "heads_per_image": len(found) / max(len(images), 1),
                 "mean_score": float(found["score"].mean()),
-                "share_with_flame": float((found["flame_status"] == "ok").mean()),
+                "fraction_with_flame": float((found["flame_status"] == "ok").mean()),
             }
         )
     return pd.DataFrame(rows)
@@ -67,7 +67,7 @@ def dataset_statistics(ws: Workspace, shards: Sequence[str]) -> pd.DataFrame:
             {
                 "shard": "heads.parquet",
                 "row": 0,
-                "share_kept": float(verdicts["keep"].mean()),
+                "fraction_kept": float(verdicts["keep"].mean()),
                 "train_images": int(images_of.get("train", 0)),
                 "val_images": int(images_of.get("val", 0)),
                 "train_heads_with_flame": int((train["flame_status"] == "ok").sum()),

@@ -13,23 +13,23 @@ def training_suite(stage: str) -> Suite:
     Args:
         stage: the stage that trains it.
     """
-    figures = training_gate(stage)
+    metrics = training_gate(stage)
     return whole_suite(
         f"{stage}_gate",
-        bounded("finds_heads", "It finds held-out heads.", "trained_model", figures, "val_ap50"),
+        bounded("finds_heads", "It finds held-out heads.", "trained_model", metrics, "val_ap50"),
         bounded(
             "loss_fell",
             "The loss of training fell, and that of validation is no better than it can be.",
             "trained_model",
-            figures,
+            metrics,
             "loss_ratio",
             "val_over_train",
         ),
         bounded(
             "figures_are_numbers",
-            "Every figure is a number.",
+            "Every metric is a number.",
             "trained_model",
-            figures,
+            metrics,
             "nan_fraction",
             "loss_nan",
         ),

@@ -1,4 +1,4 @@
-"""The gate of the one-pass detector that was trained on exact truth."""
+"""The gate of the one-pass detector that was trained on ground truth."""
 
 from __future__ import annotations
 

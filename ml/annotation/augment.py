@@ -22,7 +22,7 @@ class CropAugmentConfig(StageConfig):
     """Strength of every random change of a training crop; probabilities are per crop."""
 
     shift: Fraction = 0.06
-    """Largest shift of the crop along each axis, as a share of the box's longer side."""
+    """Largest shift of the crop along each axis, as a fraction of the box's longer side."""
     zoom: NonNegative = 0.12
     """Largest relative change of the crop's side, as exp(+-zoom)."""
     rotation_deg: NonNegative = 20.0
@@ -36,11 +36,11 @@ class CropAugmentConfig(StageConfig):
     occlusion: Fraction = 0.15
     """Probability of a patch of one colour over part of the crop."""
     occlusion_side: Fraction = 0.45
-    """Largest side of the patch, as a share of the crop's."""
+    """Largest side of the patch, as a fraction of the crop's."""
     truncation: Fraction = 0.1
     """Probability of cutting the image through the head, as the border of an image does."""
-    truncation_share: Fraction = 0.4
-    """Largest share of the head's box that is cut off."""
+    truncation_fraction: Fraction = 0.4
+    """Largest fraction of the head's box that is cut off."""
     look: AugmentConfig | None = LOOK
     """Changes of colour and sharpness; of its fields only these are used. None: no change."""
 
@@ -79,7 +79,7 @@ def truncated(
         return image_rgb, box_xyxy
     axis, far_side = int(rng.integers(2)), bool(rng.integers(2))
     near, far = float(box_xyxy[axis]), float(box_xyxy[axis + 2])
-    share = rng.uniform(0.05, config.truncation_share)
+    share = rng.uniform(0.05, config.truncation_fraction)
     border = round(far - share * (far - near) if far_side else near + share * (far - near))
     image, box = image_rgb.copy(), box_xyxy.copy()
     beyond = slice(max(border, 0), None) if far_side else slice(0, max(border, 0))

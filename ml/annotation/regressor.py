@@ -43,7 +43,7 @@ class FlameRegressor(Protocol):
     crop_size: int
     """Side of the crops it takes, px."""
     box_margin: float
-    """Share of the head box that its crops add on each side."""
+    """Fraction of the head box that its crops add on each side."""
 
     def predict(self, crops: Tensor) -> Tensor:
         """Estimate the head in the middle of each crop.
@@ -63,7 +63,7 @@ class RegressorArchitecture(StageConfig):
     crop_size: Count = 96
     """Side of a crop, px; a multiple of the coarsest stride."""
     box_margin: NonNegative = BOX_MARGIN
-    """Share of the box added on each of its sides to get the crop (paper: 0.25)."""
+    """Fraction of the box added on each of its sides to get the crop (paper: 0.25)."""
     encoder: ModelSize = "nano"
     """The detector size whose encoder the regressor has: the detector may start from it."""
     num_squeezed: Count = 48

@@ -39,7 +39,7 @@ def average_precision(
 
     Returns:
         `ap50`, `ap50_95`, `ap75`, `ap50_95_small|medium|large` (areas below 32^2, below 96^2,
-        and above, px^2) and `recall_max` (at most 100 detections); a figure without any labelled
+        and above, px^2) and `recall_max` (at most 100 detections); a metric without any labelled
         head of its kind is left out.
 
     Raises:
@@ -73,8 +73,8 @@ def operating_point(
         iou: smallest overlap of a match.
 
     Returns:
-        `precision`, `recall`, and `count_correct`: the share of images in which as many heads are
-        found as are labelled.
+        `precision`, `recall`, and `count_correct`: the fraction of images in which as many heads
+        are found as are labelled.
 
     Raises:
         ValueError: not one entry of detections for each image.

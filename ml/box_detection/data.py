@@ -38,10 +38,10 @@ HEAD_LABEL = 0
 
 
 class BoxLimits(StageConfig):
-    """Which heads are still taught after an augmentation cut or shrank them."""
+    """Which heads remain training targets after an augmentation cut or shrank them."""
 
     min_inside: Fraction = 0.35
-    """Smallest share of a box inside the image."""
+    """Smallest fraction of a box inside the image."""
     min_side_px: NonNegative = 3.0
     """Smallest side of a box, network px."""
 
@@ -126,7 +126,7 @@ class BoxBatch:
 
     Attributes:
         images: (B, 3, S, S) uint8 RGB.
-        labels: per image `class_labels` (N,) int64 and `boxes` (N, 4) float32 cxcywh as shares
+        labels: per image `class_labels` (N,) int64 and `boxes` (N, 4) float32 cxcywh as fractions
             of the side.
         sample_ids: B ids.
     """
@@ -156,7 +156,7 @@ Item = tuple[str, Image, Boxes]
 
 
 class BoxDataset(Dataset[Item]):
-    """Images and taught boxes in network px; run seed, epoch and sample id decide the draw."""
+    """Images and target boxes in network px; run seed, epoch and sample id decide the draw."""
 
     def __init__(
         self,
@@ -172,7 +172,7 @@ class BoxDataset(Dataset[Item]):
         Args:
             samples: labelled images.
             input_size: side of the network's square, px.
-            limits: which boxes are taught.
+            limits: which boxes are targets.
             seed: the run's seed.
             stage: name of the training.
             augment: strengths; None letterboxes only.
@@ -199,15 +199,15 @@ class BoxDataset(Dataset[Item]):
         square = similarity.warp(image, self._input_size)
         # Boxes of a rotated image bound the rotated ellipse, not the rotated corners.
         moved = similarity.boxes(boxes, head_outlines(boxes, [None] * len(boxes)))
-        clipped, taught = taught_boxes(moved, ignore, self._input_size, self._limits)
-        square = hide_untaught(square, clipped, taught)
-        return sample_id, change_look(square, self._augment, rng), clipped[taught]
+        clipped, is_target = select_targets(moved, ignore, self._input_size, self._limits)
+        square = hide_non_targets(square, clipped, is_target)
+        return sample_id, change_look(square, self._augment, rng), clipped[is_target]
 
 
-def taught_boxes(
+def select_targets(
     boxes_xyxy: Boxes, ignore: NDArray[np.bool_], input_size: int, limits: BoxLimits
 ) -> tuple[Boxes, NDArray[np.bool_]]:
-    """Clip boxes to the square and decide which are taught.
+    """Clip boxes to the square and decide which are training targets.
 
     Args:
         boxes_xyxy: (N, 4) network px, may leave the square.
@@ -216,7 +216,7 @@ def taught_boxes(
         limits: what is too little of a head.
 
     Returns:
-        (N, 4) clipped boxes and (N,) whether each is taught.
+        (N, 4) clipped boxes and (N,) whether each is a target.
     """
     clipped = boxes_xyxy.clip(0, input_size)
     sides = clipped[:, 2:] - clipped[:, :2]
@@ -225,24 +225,24 @@ def taught_boxes(
     return clipped, ~ignore & enough & large
 
 
-def hide_untaught(image: Image, boxes_xyxy: Boxes, taught: NDArray[np.bool_]) -> Image:
-    """Paint over heads that are neither taught nor background; RT-DETR's loss knows no third case.
+def hide_non_targets(image: Image, boxes_xyxy: Boxes, is_target: NDArray[np.bool_]) -> Image:
+    """Paint over heads that are neither targets nor background; RT-DETR's loss knows no third case.
 
     Args:
         image: (S, S, 3) uint8 RGB.
         boxes_xyxy: (N, 4) boxes inside the image.
-        taught: (N,) False for heads to paint over; pixels in a taught box are left alone.
+        is_target: (N,) False for heads to paint over; pixels in a target box are left alone.
 
     Returns:
         (S, S, 3) uint8; a copy if anything was painted.
     """
-    if taught.all():
+    if is_target.all():
         return image
     hidden, kept = (np.zeros(image.shape[:2], bool) for _ in range(2))
-    for (x0, y0, x1, y1), is_taught in zip(boxes_xyxy.tolist(), taught, strict=True):
+    for (x0, y0, x1, y1), target in zip(boxes_xyxy.tolist(), is_target, strict=True):
         rows = slice(int(np.floor(y0)), int(np.ceil(y1)))
         columns = slice(int(np.floor(x0)), int(np.ceil(x1)))
-        (kept if is_taught else hidden)[rows, columns] = True
+        (kept if target else hidden)[rows, columns] = True
     painted = image.copy()
     painted[hidden & ~kept] = PADDING_VALUE
     return painted
@@ -260,8 +260,11 @@ def collate(items: Sequence[Item], input_size: int) -> BoxBatch:
     """
     labels = []
     for _, _, boxes in items:
-        shares = torch.from_numpy(boxes / input_size)
-        centre, size = (shares[:, :2] + shares[:, 2:]) / 2, shares[:, 2:] - shares[:, :2]
+        fractions = torch.from_numpy(boxes / input_size)
+        centre, size = (
+            (fractions[:, :2] + fractions[:, 2:]) / 2,
+            fractions[:, 2:] - fractions[:, :2],
+        )
         labels.append(
             {
                 "class_labels": torch.full((len(boxes),), HEAD_LABEL, dtype=torch.int64),
@@ -294,7 +297,7 @@ class BoxDataModule(pl.LightningDataModule):
             input_size: side of the network's square, px.
             batch_size: images in a batch.
             augment: strengths for training.
-            limits: which boxes are taught.
+            limits: which boxes are targets.
             seed: the run's seed.
             stage: name of the training.
         """

@@ -24,7 +24,7 @@ _CELLS = 2.0
 
 
 class DenseSupervision(nn.Module):
-    """A score and a box for every cell of the encoder's maps, each head taught to many cells.
+    """A score and a box for every cell of the encoder's maps, each head assigned to many cells.
 
     One-to-one matching teaches one query a head, so a network from scratch gets a few positive
     examples an image and needs epochs to see anything. This branch teaches every head to a dozen
@@ -54,7 +54,7 @@ class DenseSupervision(nn.Module):
 
         Args:
             maps: (B, C, H, W) float32 each, finest first.
-            labels: per image `boxes` (N, 4) cxcywh as shares of the side.
+            labels: per image `boxes` (N, 4) cxcywh as fractions of the side.
 
         Returns:
             Scalar: varifocal loss of the scores and GIoU loss of the boxes, over the sum of the
@@ -95,7 +95,7 @@ def box_targets(labels: Sequence[dict[str, Tensor]], input_size: int) -> HeadTar
     """Labels of boxes alone as the assigner takes them.
 
     Args:
-        labels: per image `boxes` (N, 4) cxcywh as shares of the side.
+        labels: per image `boxes` (N, 4) cxcywh as fractions of the side.
         input_size: side of the network's input, px.
 
     Returns:
@@ -116,8 +116,8 @@ def box_targets(labels: Sequence[dict[str, Tensor]], input_size: int) -> HeadTar
 
 def _box_loss(boxes: Tensor, targets: HeadTargets, found: Assignment) -> Tensor:
     """GIoU loss of the assigned cells, weighted by the scores they learn."""
-    taught = found.target >= 0
-    predicted, true = boxes[taught], targets.boxes_xyxy[found.target[taught]]
+    assigned = found.target >= 0
+    predicted, true = boxes[assigned], targets.boxes_xyxy[found.target[assigned]]
     hull = torch.maximum(predicted[:, 2:], true[:, 2:]) - torch.minimum(
         predicted[:, :2], true[:, :2]
     )
@@ -125,4 +125,4 @@ def _box_loss(boxes: Tensor, targets: HeadTargets, found: Assignment) -> Tensor:
     areas = (predicted[:, 2:] - predicted[:, :2]).prod(1) + (true[:, 2:] - true[:, :2]).prod(1)
     union = areas / (1 + iou)
     giou = iou - (hull.prod(1) - union) / hull.prod(1).clamp(min=1e-7)
-    return ((1 - giou) * found.score[taught]).sum()
+    return ((1 - giou) * found.score[assigned]).sum()

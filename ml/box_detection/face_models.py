@@ -317,7 +317,7 @@ def retinaface_priors(size: int) -> Array:
         size: side of the input, px.
 
     Returns:
-        (P, 4) float32 centre and size as shares of the side.
+        (P, 4) float32 centre and size as fractions of the side.
     """
     parts = []
     for stride, sizes in _RETINAFACE_SIZES.items():

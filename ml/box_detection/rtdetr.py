@@ -1,6 +1,6 @@
 """RT-DETR as box detector: building it small, its mixed-precision forward pass, and inference.
 
-Source: facts of the paper's filtering (appendix): RT-DETR trained on boxes of heads only.
+Source: the appendix of the paper's filtering (appendix): RT-DETR trained on boxes of heads only.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class RTDetrArchitecture(StageConfig):
     encoder_layers: Count = 1
     """Transformer layers on the coarsest feature map."""
     encoder_expansion: Positive = 0.5
-    """Channels inside the encoder's fusion blocks, as a share of `hidden_size`."""
+    """Channels inside the encoder's fusion blocks, as a fraction of `hidden_size`."""
     decoder_layers: Count = 2
     """Refinements of every query."""
     num_queries: Count = 40
@@ -82,7 +82,7 @@ class RTDetrOutput:
     """What a forward pass gives.
 
     Attributes:
-        boxes_cxcywh: (B, Q, 4) float32, shares of the input's side.
+        boxes_cxcywh: (B, Q, 4) float32, fractions of the input's side.
         logits: (B, Q, L) float32, one per label.
         maps: (B, C, H, W) float32 each, what the encoder made of the image, finest first.
         losses: terms by name, `loss` is their sum; empty without labels.
@@ -182,8 +182,8 @@ def forward(
     Args:
         model: the network.
         images: (B, 3, S, S) uint8 RGB.
-        labels: per image `class_labels` (N,) int64 and `boxes` (N, 4) cxcywh as shares of the side;
-            None gives no losses.
+        labels: per image `class_labels` (N,) int64 and `boxes` (N, 4) cxcywh as fractions of the
+            side; None gives no losses.
 
     Returns:
         Boxes, logits and losses.

@@ -52,4 +52,4 @@ class CaptionsConfig(StageConfig):
     negative_prompt: str = NEGATIVE_PROMPT
     """What the generator is told to avoid."""
     max_drop_rate: float = Field(0.3, ge=0, le=1)
-    """The stage fails when it excludes more than this share of a shard (paper: 20.6 %)."""
+    """The stage fails when it excludes more than this fraction of a shard (paper: 20.6 %)."""

@@ -234,11 +234,11 @@ def _draw_look(
 
 def _draw_hair_colour(rng: np.random.Generator, is_child: bool) -> str:
     """Any colour with any skin tone, so that a detector cannot lean on the pairing."""
-    shares = {
+    fractions = {
         name: 0.0 if is_child and name in ("grey", "white") else _HAIR_COLOURS[name]
         for name in HAIR_COLOURS
     }
-    return _pick(rng, shares)
+    return _pick(rng, fractions)
 
 
 def _draw_name(rng: np.random.Generator) -> str:
@@ -258,9 +258,9 @@ def _one_of(rng: np.random.Generator, items: Sequence[T]) -> T:
     return items[int(rng.integers(len(items)))]
 
 
-def _pick(rng: np.random.Generator, shares: Mapping[str, float]) -> str:
-    weights = np.fromiter(shares.values(), dtype=np.float64)
-    return list(shares)[int(rng.choice(len(weights), p=weights / weights.sum()))]
+def _pick(rng: np.random.Generator, fractions: Mapping[str, float]) -> str:
+    weights = np.fromiter(fractions.values(), dtype=np.float64)
+    return list(fractions)[int(rng.choice(len(weights), p=weights / weights.sum()))]
 
 
 def _article(words: str) -> str:

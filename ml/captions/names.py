@@ -19,7 +19,7 @@ _WORD: Final = re.compile(r"[^\W\d_]+(?:[-'’][^\W\d_]+)*")  # noqa: RUF001 (ty
 _POSSESSIVE: Final = re.compile(r"['’]s$", re.IGNORECASE)  # noqa: RUF001 (typographic apostrophe)
 _SAINTS: Final = frozenset({"san", "santa", "saint", "st", "sao"})
 _TITLE_CASE_SHARE: Final = 0.7
-"""Above this share of capitalised words a caption is a title and capitals say nothing."""
+"""Above this fraction of capitalised words a caption is a title and capitals say nothing."""
 
 
 @dataclass(frozen=True)

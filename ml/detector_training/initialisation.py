@@ -1,4 +1,4 @@
-"""The detector that a training starts with: its encoder, and where its first weights come from."""
+"""The detector that a training starts with: its encoder, and its initial weights."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ _LOGGER = logging.getLogger(__name__)
 
 
 def build_network(ws: Workspace, config: TrainedModelConfig) -> HeadDetectorNetwork:
-    """The detector with its first weights.
+    """The detector with its initial weights.
 
     Args:
         ws: the workspace; paths of weights are relative to its root.
-        config: size, encoder, and where the first weights come from.
+        config: size, encoder, and where the initial weights come from.
 
     Returns:
         The network, in training mode.

@@ -14,7 +14,7 @@ _GROUND_TRUTH = {
     "pseudo": "pseudo-labels, as another model found them, and not with exact ground truth",
     "truth": "exact ground truth",
 }
-_FIGURES = {
+_METRICS = {
     "val/ap50": ("AP at IoU 0.5", ""),
     "val/nme_bbox": ("NME over the box size", " %"),
     "val/rotation_deg": ("rotation error", " degrees"),
@@ -57,7 +57,7 @@ def model_card(
         supervision: what its labels were.
         licence: of the data it was trained on, which it inherits.
         head_model_sha256: the head model that its parameters belong to.
-        metrics: the training's last figures by name.
+        metrics: the training's last metrics by name.
 
     Returns:
         The text.
@@ -68,10 +68,10 @@ def model_card(
     )
     rows = [
         f"| {label} | {metrics[key]:.4g}{unit} |"
-        for key, (label, unit) in _FIGURES.items()
+        for key, (label, unit) in _METRICS.items()
         if key in metrics
     ]
-    figures = "\n".join(["| figure | value |", "|---|---|", *rows]) if rows else "none"
+    table = "\n".join(["| metric | value |", "|---|---|", *rows]) if rows else "none"
     return f"""---
 {front}---
 
@@ -85,9 +85,9 @@ expression, 3 jaw, 6 rotation, 3 translation, 1 scale, in pixels of the image).
 * The parameters belong to the head model `{head_model_sha256[:12]}`; another one gives other faces.
 * Licence: {licence}. It is that of the data the model was trained on; its card says more.
 
-## Figures on the validation images
+## Metrics on the validation images
 
-{figures}
+{table}
 
 They compare with {_GROUND_TRUTH.get(supervision, supervision)}, on images of the data that this
 model was trained with another part of; not on photographs unless those were. The benchmark's

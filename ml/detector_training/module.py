@@ -100,8 +100,8 @@ class HeadDetectorModule(TrainingModule):
         predicted, labelled, ignored = (_of_all_processes(part) for part in heads)
         if not predicted:
             return
-        figures = self._evaluate(predicted, labelled, ignored)
-        finite = {f"val/{k}": float(v) for k, v in figures.items() if np.isfinite(v)}
+        metrics = self._evaluate(predicted, labelled, ignored)
+        finite = {f"val/{k}": float(v) for k, v in metrics.items() if np.isfinite(v)}
         self.log_dict(finite, sync_dist=True, batch_size=len(predicted))
 
 

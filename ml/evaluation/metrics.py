@@ -49,7 +49,7 @@ def nme_bbox(predicted_px: np.ndarray, true_px: np.ndarray) -> np.ndarray:
     Returns:
         (N,) percent.
 
-    Source: the paper's section 5.2; the official DAD script divides by sqrt(x2 * y2) (facts F3.31).
+    Source: the paper's section 5.2; the official DAD script divides by sqrt(x2 * y2).
     """
     extent = true_px.max(axis=1) - true_px.min(axis=1)
     distance = np.linalg.norm(predicted_px - true_px, axis=2).mean(axis=1)
@@ -89,7 +89,7 @@ def angle_error_deg(predicted: np.ndarray, true: np.ndarray) -> np.ndarray:
 def failure_rate(
     nme_percent: np.ndarray, num_missed: int, threshold_percent: float = FAILURE_PERCENT
 ) -> float:
-    """Share of true heads that were missed or whose error passes the threshold.
+    """Fraction of true heads that were missed or whose error passes the threshold.
 
     Args:
         nme_percent: (M,) errors of the heads that were found; NaN, for want of parameters, fails.
@@ -105,16 +105,16 @@ def failure_rate(
     return failed / total if total else float("nan")
 
 
-def nullable(figures: Mapping[str, float]) -> dict[str, float | None]:
+def nullable(metrics: Mapping[str, float]) -> dict[str, float | None]:
     """Figures as metrics.json holds them: what is no finite number is null, and so seen.
 
     Args:
-        figures: name -> value.
+        metrics: name -> value.
 
     Returns:
         The same names; None for NaN and infinity, which JSON cannot carry.
     """
-    return {name: value if np.isfinite(value) else None for name, value in figures.items()}
+    return {name: value if np.isfinite(value) else None for name, value in metrics.items()}
 
 
 def bootstrap_intervals(
@@ -124,19 +124,19 @@ def bootstrap_intervals(
     resamples: int = 500,
     confidence: float = 0.95,
 ) -> dict[str, tuple[float, float]]:
-    """Percentile intervals of figures when the images are drawn again, with replacement.
+    """Percentile intervals of metrics when the images are drawn again, with replacement.
 
     Images are drawn, not heads: the heads of one image are not independent.
 
     Args:
-        statistics: takes (num_images,) int64 positions of the drawn images, gives the figures.
+        statistics: takes (num_images,) int64 positions of the drawn images, gives the metrics.
         num_images: images in the benchmark.
         rng: seeded generator.
         resamples: how often to draw.
-        confidence: share of the draws inside an interval.
+        confidence: fraction of the draws inside an interval.
 
     Returns:
-        Lower and upper end of each figure; NaN where no draw gives a number.
+        Lower and upper end of each metric; NaN where no draw gives a number.
     """
     draws = rng.integers(0, max(num_images, 1), (resamples, num_images))
     values = [statistics(draw) for draw in draws]

@@ -1,7 +1,7 @@
 """One protocol for every benchmark: predict heads, match them to the truth, count everything.
 
-A benchmark yields samples with exact truth; a predictor turns images into `Heads`; `evaluate`
-matches and measures. Missed heads count. Every figure carries its sample count and an interval.
+A benchmark yields samples with ground truth; a predictor turns images into `Heads`; `evaluate`
+matches and measures. Missed heads count. Every metric carries its sample count and an interval.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from ml.imaging.matching import match_heads
 from ml.records.heads import OPERATING_SCORE, Heads
 
 ANGLES = ("pitch", "yaw", "roll")
-# Predictions under this confidence enter the average precision but no other figure: they are not
+# Predictions under this confidence enter the average precision but no other metric: they are not
 # what a user would be shown.
 
 
@@ -100,7 +100,7 @@ class Evaluation:
         return (self.num_missed == 0) & (self.annotated == self.num_true)
 
     def metrics(self) -> dict[str, float]:
-        """All figures of the benchmark; see docs/metrics.md for each definition."""
+        """All metrics of the benchmark; see docs/metrics.md for each definition."""
         return _metrics(
             self.predictions, self.pairs, self.num_true, self.num_missed, self.annotated
         )
@@ -108,7 +108,7 @@ class Evaluation:
     def intervals(
         self, rng: np.random.Generator, resamples: int = 500
     ) -> dict[str, tuple[float, float]]:
-        """95 % bootstrap intervals of all figures.
+        """95 % bootstrap intervals of all metrics.
 
         Args:
             rng: seeded generator.
@@ -210,7 +210,7 @@ def _metrics(
 ) -> dict[str, float]:
     total, missed, shown = int(num_true.sum()), int(num_missed.sum()), int(annotated.sum())
     nme = pairs["nme_bbox"].to_numpy()
-    figures = {
+    metrics = {
         "ap50": average_precision(
             predictions["score"].to_numpy(), predictions["correct"].to_numpy(bool), total
         ),
@@ -226,9 +226,9 @@ def _metrics(
         "num_missed": float(missed),
     }
     angles = [_mean(pairs[f"{name}_deg"].to_numpy()) for name in ANGLES]
-    figures |= {f"{name}_mae_deg": value for name, value in zip(ANGLES, angles, strict=True)}
-    figures["euler_mae_deg"] = float(np.mean(angles))
-    return figures
+    metrics |= {f"{name}_mae_deg": value for name, value in zip(ANGLES, angles, strict=True)}
+    metrics["euler_mae_deg"] = float(np.mean(angles))
+    return metrics
 
 
 def _by_image(frame: pd.DataFrame, num_images: int) -> list[np.ndarray]:

@@ -1,4 +1,4 @@
-"""The benchmark report: one set of figures, written as Markdown and as HTML."""
+"""The benchmark report: one set of metrics, written as Markdown and as HTML."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TEMPLATES = Path(__file__).parent / "templates"
 
 @dataclass(frozen=True)
 class Metric:
-    """How a figure is shown: its key, its label, which way is better, and its format."""
+    """How a metric is shown: its key, its label, which way is better, and its format."""
 
     name: str
     label: str
@@ -53,7 +53,7 @@ class GroundTruth:
 
 EXACT, PSEUDO = "exact", "pseudo-labels"
 GROUND_TRUTHS = {
-    EXACT: GroundTruth("Benchmark on held-out renders", "heads with exact truth"),
+    EXACT: GroundTruth("Benchmark on held-out renders", "heads with ground truth"),
     PSEUDO: GroundTruth(
         "Benchmark on held-out pseudo-labels",
         "heads that the annotator labelled",
@@ -68,7 +68,7 @@ GROUND_TRUTHS = {
 _GROUPS: Mapping[str, tuple[str, tuple[float, ...]]] = {
     "yaw of the head, degrees": ("abs_yaw_deg", (0, 30, 60, 90, 180.1)),
     "size of the head, px": ("size_px", (0, 20, 40, 80, 10_000)),
-    "visible share": ("visible", (0, 0.5, 0.8, 1.01)),
+    "visible fraction": ("visible", (0, 0.5, 0.8, 1.01)),
     "Monk skin tone": ("skin_tone", (1, 4, 7, 11)),
 }
 
@@ -116,42 +116,43 @@ def _range(column: str, low: float, high: float) -> str:
     )
 
 
-def cell(metric: Metric, figures: Mapping[str, float]) -> str:
+def cell(metric: Metric, metrics: Mapping[str, float]) -> str:
     """One cell of the results table, with its interval where there is one."""
-    value = figures.get(metric.name, float("nan"))
+    value = metrics.get(metric.name, float("nan"))
     if not np.isfinite(value):
         return "n/a"
     text = metric.format.format(value)
-    low, high = (figures.get(f"{metric.name}_{end}", float("nan")) for end in ("low", "high"))
+    low, high = (metrics.get(f"{metric.name}_{end}", float("nan")) for end in ("low", "high"))
     if np.isfinite(low) and np.isfinite(high) and metric.name != "num_missed":
         text += f" [{metric.format.format(low)}, {metric.format.format(high)}]"
     return text
 
 
-def results_frame(figures: Mapping[str, Mapping[str, float]]) -> pd.DataFrame:
+def results_frame(metrics: Mapping[str, Mapping[str, float]]) -> pd.DataFrame:
     """The results table: one row a metric, one column a model or baseline."""
-    columns = {title: [cell(m, values) for m in METRICS] for title, values in figures.items()}
+    columns = {title: [cell(m, values) for m in METRICS] for title, values in metrics.items()}
     return pd.DataFrame(columns, index=pd.Index([f"{m.label} {m.arrow}" for m in METRICS]))
 
 
 def write_report(
     folder: Path,
-    figures: Mapping[str, Mapping[str, float]],
+    metrics: Mapping[str, Mapping[str, float]],
     groups: Mapping[str, pd.DataFrame],
     labels: Mapping[str, str],
     images: Mapping[str, Path],
-    facts: Mapping[str, object],
+    metadata: Mapping[str, object],
     provenance: Mapping[str, str],
 ) -> dict[str, Path]:
     """Write `report.md` and `report.html`.
 
     Args:
         folder: where to write; images must lie below it.
-        figures: title of a model or baseline -> its figures.
+        metrics: title of a model or baseline -> its metrics.
         groups: title -> errors by group, of the first model.
         labels: quality of the pseudo-labels, as text; empty where it cannot be measured.
         images: title -> path of an image.
-        facts: protocol, ground_truth (key of `GROUND_TRUTHS`), num_images, num_heads, num_ignored.
+        metadata: protocol, ground_truth (key of `GROUND_TRUTHS`), num_images, num_heads,
+            num_ignored.
         provenance: date, commit, hardware, command, threads.
 
     Returns:
@@ -168,12 +169,12 @@ def write_report(
         lstrip_blocks=True,
     )
     values = {
-        "facts": dict(facts),
-        "truth": GROUND_TRUTHS[str(facts["ground_truth"])],
+        "metadata": dict(metadata),
+        "truth": GROUND_TRUTHS[str(metadata["ground_truth"])],
         "metrics": METRICS,
         "rows": [
             {"title": title, "cells": {m.name: cell(m, row) for m in METRICS}}
-            for title, row in figures.items()
+            for title, row in metrics.items()
         ],
         "groups": [
             {"title": title, "columns": list(table.columns), "lines": table.astype(str).to_numpy()}

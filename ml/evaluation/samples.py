@@ -1,4 +1,4 @@
-"""Held-out images as evaluation samples: with exact truth where it is known, else with labels."""
+"""Held-out images as evaluation samples: with ground truth where it is known, else with labels."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def has_truth(ws: Workspace) -> bool:
 def read_samples(
     ws: Workspace, split: str, limits: LabelLimits, exclusions: Exclusions
 ) -> list[EvaluationSample]:
-    """Read every image of a split with its exact truth; pixels are decoded when asked for.
+    """Read every image of a split with its ground truth; pixels are decoded when asked for.
 
     Args:
         ws: the workspace.

@@ -21,7 +21,7 @@ Array = NDArray[np.floating]
 ArrayT = TypeVar("ArrayT", np.ndarray, torch.Tensor)
 
 BOX_MARGIN = 0.25
-"""Share of a box's width and height added on each of its sides (paper 3.2)."""
+"""Fraction of a box's width and height added on each of its sides (paper 3.2)."""
 
 DAD_CROP_SIZE = 256
 """Side of the frame in which DAD-3DNet states scale and translation, whatever the crop's size."""
@@ -59,7 +59,7 @@ def network_to_image(flame: ArrayT, letterbox: Letterbox) -> ArrayT:
 
 
 def extended_boxes(boxes_xyxy: Array, margin: float = BOX_MARGIN) -> Array:
-    """Grow boxes by a share of their width and height on every side.
+    """Grow boxes by a fraction of their width and height on every side.
 
     The official annotator truncates to integers and clamps the corner before it adds the width,
     so a head at the left or top edge gets a crop shifted towards the middle. Here nothing is
@@ -67,7 +67,7 @@ def extended_boxes(boxes_xyxy: Array, margin: float = BOX_MARGIN) -> Array:
 
     Args:
         boxes_xyxy: (N, 4) image frame, px.
-        margin: share of the width (left, right) and height (top, bottom), >= 0.
+        margin: fraction of the width (left, right) and height (top, bottom), >= 0.
 
     Returns:
         (N, 4) float32, image frame, px; may reach outside the image.

@@ -52,7 +52,7 @@ class Renderer:
             batch: images to be made.
 
         Returns:
-            Images with exact truth; a pose or scene that cannot be drawn is a failure.
+            Images with ground truth; a pose or scene that cannot be drawn is a failure.
         """
         return [self._render(request) for request in batch]
 

@@ -27,8 +27,8 @@ class HeadVariation(StageConfig):
     """Leading expression coefficients that are drawn; the rest is 0."""
     expression_std: float = Field(default=0.8, ge=0.0, le=3.0)
     """Standard deviation of the strongest expressions; each head draws its own strength below."""
-    jaw_open_share: float = Field(default=0.3, ge=0.0, le=1.0)
-    """Share of heads with an open mouth."""
+    jaw_open_fraction: float = Field(default=0.3, ge=0.0, le=1.0)
+    """Fraction of heads with an open mouth."""
     jaw_open_max_rad: float = Field(default=0.30, ge=0.0, le=0.6)
     """Widest opening of the jaw."""
 
@@ -129,7 +129,7 @@ class ImagesConfig(StageConfig):
     preview_images: int = Field(default=40, ge=1, le=400)
     """Images on a shard's contact sheet."""
     max_drop_rate: float = Field(default=0.05, ge=0.0, le=1.0)
-    """The stage fails when it excludes more than this share of a shard."""
+    """The stage fails when it excludes more than this fraction of a shard."""
 
     @model_validator(mode="after")
     def _ordered(self) -> ImagesConfig:
@@ -156,8 +156,8 @@ class SingleHeadConfig(RendererConfig):
 
     yaw_std_deg: float = Field(default=48.0, ge=0.0, le=1e6)
     """Standard deviation of the yaw of most heads."""
-    any_yaw_share: float = Field(default=0.12, ge=0.0, le=1.0)
-    """Share of heads whose yaw is uniform over the full turn."""
+    any_yaw_fraction: float = Field(default=0.12, ge=0.0, le=1.0)
+    """Fraction of heads whose yaw is uniform over the full turn."""
     pitch_max_deg: float = Field(default=45.0, ge=0.0, le=90.0)
     """Largest pitch."""
     roll_max_deg: float = Field(default=40.0, ge=0.0, le=180.0)
@@ -192,9 +192,9 @@ class CropsConfig(StageConfig):
     preview_crops: Count = 24
     """Heads on a shard's preview."""
     max_drop_rate: Fraction = 0.1
-    """The stage fails when a larger share of a shard's heads is left out."""
+    """The stage fails when a larger fraction of a shard's heads is left out."""
     renderer: SingleHeadConfig = SingleHeadConfig(
-        yaw_std_deg=34.0, any_yaw_share=0.1, pitch_max_deg=42.0, roll_max_deg=28.0
+        yaw_std_deg=34.0, any_yaw_fraction=0.1, pitch_max_deg=42.0, roll_max_deg=28.0
     )
     """The images' renderer, and the rotations and occluders of the heads: as spread as in the
     images (mean angle from frontal 40 degrees there); training turns them further."""

@@ -42,7 +42,7 @@ class GeneratedSample:
 
     Attributes:
         image_rgb: (H, W, 3) uint8.
-        heads: its visible heads; empty when the generator has no exact truth.
+        heads: its visible heads; empty when the generator has no ground truth.
         draw_condition: draws the (H, W, 3) uint8 RGB image of what it was made from.
         notes: what its lineage says beside the generator's settings, JSON-serialisable.
     """

@@ -168,7 +168,7 @@ def clip_boxes(boxes_xyxy: Tensor, width: float, height: float) -> Tensor:
 
 @_one_array
 def expand_boxes(boxes_xyxy: Tensor, fraction: float) -> Tensor:
-    """Move every side outwards by a share of the box's width or height; nothing is clipped.
+    """Move every side outwards by a fraction of the box's width or height; nothing is clipped.
 
     Args:
         boxes_xyxy: (..., 4).

@@ -60,7 +60,7 @@ def align_head(
         skull_centre_px: (2,) point to turn about, image px.
         rotation: (3, 3) FLAME axes to image axes.
         size: side of the result, px; as many pixels as in the image if left out.
-        margin: added on each side, as a share of the points' box.
+        margin: added on each side, as a fraction of the points' box.
 
     Returns:
         The image and how it was made.

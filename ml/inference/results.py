@@ -122,7 +122,7 @@ class PredictionResult:
 
         Args:
             size: side of the images, px; as many pixels as in the image if left out.
-            margin: added on each side, as a share of the head's size.
+            margin: added on each side, as a fraction of the head's size.
 
         Returns:
             A square image a head, grey where it reaches over the image's border.

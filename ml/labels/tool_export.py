@@ -68,7 +68,9 @@ def agreement_order(verdicts: pd.DataFrame) -> pd.DataFrame:
     return ranked.sort_values(["agreement", "sample_id"], kind="stable").reset_index(drop=True)
 
 
-def choose(ws: Workspace, verdicts: pd.DataFrame, count: int, share_worst: float) -> pd.DataFrame:
+def choose(
+    ws: Workspace, verdicts: pd.DataFrame, count: int, fraction_worst: float
+) -> pd.DataFrame:
     """Images to label: partly those of worst agreement, the rest drawn by chance.
 
     Worst cases alone would teach a detector that every image is hard.
@@ -77,13 +79,13 @@ def choose(ws: Workspace, verdicts: pd.DataFrame, count: int, share_worst: float
         ws: the workspace, for its seed.
         verdicts: columns of `VERDICTS`.
         count: how many.
-        share_worst: which part of them is of worst agreement.
+        fraction_worst: which part of them is of worst agreement.
 
     Returns:
         Rows of `agreement_order`, worst first, of the splits that may be labelled.
     """
     ranked = agreement_order(verdicts[verdicts["split"].isin(LABEL_SPLITS)])
-    worst = ranked.head(round(count * share_worst))
+    worst = ranked.head(round(count * fraction_worst))
     others = ranked.iloc[len(worst) :]
     order = sorted(
         range(len(others)),
@@ -94,7 +96,7 @@ def choose(ws: Workspace, verdicts: pd.DataFrame, count: int, share_worst: float
 
 
 def export_for_labelling(
-    ws: Workspace, target: Path, count: int = 200, share_worst: float = 0.5
+    ws: Workspace, target: Path, count: int = 200, fraction_worst: float = 0.5
 ) -> StageReport:
     """Write images with the detector's boxes, pre-annotations for both tools, and the gallery.
 
@@ -102,18 +104,18 @@ def export_for_labelling(
         ws: the workspace; reads `images`, `annotations`, `filtered_dataset`.
         target: folder to make; what is in it is replaced.
         count: how many images.
-        share_worst: which part of them is of worst agreement.
+        fraction_worst: which part of them is of worst agreement.
 
     Returns:
         Counts of images.
 
     Raises:
         FileNotFoundError: a stage has not run.
-        ValueError: the count or the share makes no sense, or nothing can be labelled.
+        ValueError: the count or the fraction makes no sense, or nothing can be labelled.
     """
-    _check_request(count, share_worst, "a share")
+    _check_request(count, fraction_worst, "a fraction")
     verdicts = read_table(ws.stage_dir("filtered_dataset") / "verdicts.parquet", VERDICTS)
-    chosen = choose(ws, verdicts, count, share_worst)
+    chosen = choose(ws, verdicts, count, fraction_worst)
     images = read_stage(ws, "images", IMAGES).set_index("sample_id")
     sizes = images.loc[chosen["sample_id"], ["width", "height"]].reset_index(drop=True)
     heads = read_stage(ws, "annotations", HEADS)

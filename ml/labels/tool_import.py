@@ -1,6 +1,6 @@
 """Head boxes as labelling tools hand them back: COCO (CVAT) or Label Studio's JSON, validated.
 
-An image whose boxes cannot be trusted is left out as a whole: a dropped box would be taught as
+An image whose boxes cannot be trusted is left out as a whole: a dropped box would be trained as
 background.
 """
 

@@ -113,7 +113,7 @@ def export_torchscript(
         image_size: side of the square input, px, a multiple of 32.
         description: kept in the file under `METADATA_KEY`; must be JSON.
 
-    Source: facts of the official export; Chu et al., QARepVGG (2022), for the fusion.
+    Source: the graph of the official export; Chu et al., QARepVGG (2022), for the fusion.
     """
     model = _Official(_partially_fused(network), image_size, OFFICIAL_CANDIDATES)
     example = torch.zeros(2, 3, image_size, image_size)

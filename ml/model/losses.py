@@ -265,12 +265,12 @@ def distribution_focal_loss(
     distances = torch.cat([centres_px - boxes_xyxy[:, :2], boxes_xyxy[:, 2:] - centres_px], dim=1)
     distances = (distances / strides[:, None]).clamp(0, last - 0.01)
     left = distances.floor()
-    share_right = distances - left
-    log_share = box_logits.log_softmax(dim=-1)
+    fraction_right = distances - left
+    log_fraction = box_logits.log_softmax(dim=-1)
     index = left.long()[..., None]
-    at_left = log_share.gather(-1, index)[..., 0]
-    at_right = log_share.gather(-1, index + 1)[..., 0]
-    return -(at_left * (1 - share_right) + at_right * share_right).mean(dim=-1)
+    at_left = log_fraction.gather(-1, index)[..., 0]
+    at_right = log_fraction.gather(-1, index + 1)[..., 0]
+    return -(at_left * (1 - fraction_right) + at_right * fraction_right).mean(dim=-1)
 
 
 def unit_cube(vertices: Tensor) -> Tensor:
@@ -309,7 +309,7 @@ def vertices_loss(first: Tensor, second: Tensor, form: Literal["l2", "smooth_l1"
 
 
 OKS_SIGMA = 0.025
-OKS_AREA_SHARE = 0.53
+OKS_AREA_FRACTION = 0.53
 
 
 def reprojection_loss(
@@ -333,7 +333,7 @@ def reprojection_loss(
     if form == "l1":
         return (points - true_points).abs().mean(dim=(1, 2)) / area.sqrt()
     squared = (points - true_points).square().sum(dim=-1)
-    spread_px2 = (2 * OKS_SIGMA) ** 2 * (OKS_AREA_SHARE * area + 1e-9) * 2
+    spread_px2 = (2 * OKS_SIGMA) ** 2 * (OKS_AREA_FRACTION * area + 1e-9) * 2
     return (1 - torch.exp(-squared / spread_px2[:, None])).mean(dim=1)
 
 

@@ -19,7 +19,7 @@ class HeadTargets:
         boxes_xyxy: (N, 4) float32, network pixels.
         flame: (N, 413) float32, network pixels (see `ml.flame.params`); zeros where not valid.
         flame_valid: (N,) bool; False: the head teaches its box and class only.
-        ignore: (N,) bool; True: hardly visible, neither taught as a head nor as background.
+        ignore: (N,) bool; True: hardly visible, neither a target nor background.
         image_index: (N,) int64, position of the head's image in the batch.
     """
 

@@ -43,7 +43,7 @@ HEAD_HEIGHT_M: Final = 0.245
 """Chin to crown, about, metres; the head box is a little higher."""
 HEAD_RADIUS_M: Final = 0.11
 CHILD_LIMB_LIMIT: Final = 0.88
-"""Limbs shorter than this share of an adult's belong to a child."""
+"""Limbs shorter than this fraction of an adult's belong to a child."""
 ADULT_LEG_AND_TORSO_M: Final = 1.33
 
 
@@ -189,7 +189,7 @@ def sample_figure(
     Args:
         rng: Source of randomness.
         body_yaw_deg: Turn of the body about the vertical, 0 facing the camera; positive turns
-            the face to the left of the image (FLAME's yaw, facts of the Euler convention).
+            the face to the left of the image (FLAME's yaw, by the official Euler convention).
         camera_pitch_deg: Tilt of the camera, positive looking down on people.
         is_child: Whether the body is a child's.
         posture: What the legs do.
@@ -334,14 +334,14 @@ GESTURES: Final = {
     ("forehead", "relaxed"): 0.03,
     ("cheek", "cheek"): 0.02,
 }
-"""What the two arms do together, with its share; either arm may take either part."""
+"""What the two arms do together, with its fraction; either arm may take either part."""
 
 
 def _sample_gesture(rng: np.random.Generator, posture: Posture) -> tuple[str, str]:
     """What the (left, right) arm does."""
     pairs = list(GESTURES)
-    shares = np.array([GESTURES[pair] for pair in pairs])
-    first, second = pairs[int(rng.choice(len(pairs), p=shares / shares.sum()))]
+    fractions = np.array([GESTURES[pair] for pair in pairs])
+    first, second = pairs[int(rng.choice(len(pairs), p=fractions / fractions.sum()))]
     if posture == "sitting":
         first, second = ("lap" if part == "relaxed" else part for part in (first, second))
     return (first, second) if rng.random() < 0.5 else (second, first)

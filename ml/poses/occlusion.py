@@ -82,8 +82,8 @@ def covers(person: PlacedFigure, points_px: np.ndarray) -> np.ndarray:
     return covered
 
 
-def hidden_share(person: PlacedFigure, nearer: list[PlacedFigure]) -> float:
-    """Share of a head's disc that nearer bodies cover.
+def hidden_fraction(person: PlacedFigure, nearer: list[PlacedFigure]) -> float:
+    """Fraction of a head's disc that nearer bodies cover.
 
     Args:
         person: Whose head.
@@ -99,8 +99,8 @@ def hidden_share(person: PlacedFigure, nearer: list[PlacedFigure]) -> float:
     return float(covered.mean())
 
 
-def inside_share(person: PlacedFigure, width: int, height: int) -> float:
-    """Share of a head's disc that lies inside the image.
+def inside_fraction(person: PlacedFigure, width: int, height: int) -> float:
+    """Fraction of a head's disc that lies inside the image.
 
     Args:
         person: Whose head.

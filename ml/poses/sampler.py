@@ -10,13 +10,13 @@ import numpy as np
 
 from ml.poses.config import PosesConfig
 from ml.poses.figure import HEAD_HEIGHT_M, Figure, Posture, hug, sample_figure
-from ml.poses.occlusion import PlacedFigure, confidences, hidden_share, inside_share
+from ml.poses.occlusion import PlacedFigure, confidences, hidden_fraction, inside_fraction
 from ml.poses.skeleton import Person, PoseSample
 from ml.records.ids import sample_rng, stable_fraction
 
 STAGE: Final = "poses"
 MIN_INSIDE: Final = 0.5
-"""An image needs one head with at least this share inside the frame and in front."""
+"""An image needs one head with at least this fraction inside the frame and in front."""
 
 
 class ImplausiblePose(ValueError):
@@ -25,13 +25,13 @@ class ImplausiblePose(ValueError):
 
 @dataclass(frozen=True)
 class Slot:
-    """Where one person of a layout goes; lengths are shares of the image's shorter side.
+    """Where one person of a layout goes; lengths are fractions of the image's shorter side.
 
     Attributes:
         head: Height of an adult's head.
-        x: Head centre, share of the width.
-        y: Head centre, share of the height; None stands the person on `ground`.
-        ground: Lowest joint, share of the height; used when `y` is None.
+        x: Head centre, fraction of the width.
+        y: Head centre, fraction of the height; None stands the person on `ground`.
+        ground: Lowest joint, fraction of the height; used when `y` is None.
         distance: Order from the camera, smaller is nearer.
         posture: What the legs do.
         body_yaw_deg: Turn of the body.
@@ -97,8 +97,8 @@ def split_of(pose_id: str, val_fraction: float, test_fraction: float) -> str:
 
     Args:
         pose_id: Id of the source pose.
-        val_fraction: Expected share of poses in `val`, in [0, 1).
-        test_fraction: Expected share of poses in `test`, in [0, 1).
+        val_fraction: Expected fraction of poses in `val`, in [0, 1).
+        test_fraction: Expected fraction of poses in `test`, in [0, 1).
 
     Returns:
         `"train"`, `"val"` or `"test"`.
@@ -108,7 +108,7 @@ def split_of(pose_id: str, val_fraction: float, test_fraction: float) -> str:
     """
     if val_fraction < 0 or test_fraction < 0 or val_fraction + test_fraction >= 1:
         raise ValueError(
-            "splits: val_fraction and test_fraction must be >= 0 and leave a share for train, "
+            "splits: val_fraction and test_fraction must be >= 0 and leave a fraction for train, "
             f"got {val_fraction} and {test_fraction}"
         )
     position = stable_fraction(pose_id)
@@ -120,20 +120,20 @@ def split_of(pose_id: str, val_fraction: float, test_fraction: float) -> str:
 
 
 _MOST_FACING_YAW_DEG = 85.0
-"""A body turned further than this shows its back: only `any_yaw_share` of them are."""
+"""A body turned further than this shows its back: only `any_yaw_fraction` of them are."""
 
 
-def sample_body_yaw_deg(rng: np.random.Generator, any_yaw_share: float) -> float:
+def sample_body_yaw_deg(rng: np.random.Generator, any_yaw_fraction: float) -> float:
     """Turn of a body about the vertical: mostly towards the camera, at times anywhere.
 
     Args:
         rng: Source of randomness.
-        any_yaw_share: Share of bodies turned anywhere.
+        any_yaw_fraction: Fraction of bodies turned anywhere.
 
     Returns:
         Degrees in [-180, 180), 0 facing the camera, positive to the left of the image.
     """
-    if rng.random() < any_yaw_share:
+    if rng.random() < any_yaw_fraction:
         return float(rng.uniform(-180.0, 180.0))
     std_deg = 31.0 if rng.random() < 0.45 else 66.0
     while abs(yaw_deg := rng.normal(0.0, std_deg)) > _MOST_FACING_YAW_DEG:
@@ -144,9 +144,9 @@ def sample_body_yaw_deg(rng: np.random.Generator, any_yaw_share: float) -> float
 def _sample_people(rng: np.random.Generator, config: PosesConfig) -> list[PlacedFigure]:
     """The people of one draw, nearest first; may be empty."""
     names = sorted(LAYOUTS)
-    shares = np.array([getattr(config, f"share_{name}") for name in names])
-    layout = names[int(rng.choice(len(names), p=shares / shares.sum()))]
-    slots = LAYOUTS[layout](rng, config.any_yaw_share)[: config.max_people]
+    fractions = np.array([getattr(config, f"fraction_{name}") for name in names])
+    layout = names[int(rng.choice(len(names), p=fractions / fractions.sum()))]
+    slots = LAYOUTS[layout](rng, config.any_yaw_fraction)[: config.max_people]
     camera_pitch = float(np.clip(rng.normal(3.0, 7.0), -18, 25))
     placed: list[PlacedFigure] = []
     for slot in slots:
@@ -170,7 +170,7 @@ def _place(
         rng,
         body_yaw_deg=slot.body_yaw_deg,
         camera_pitch_deg=camera_pitch_deg,
-        is_child=bool(rng.random() < config.child_share),
+        is_child=bool(rng.random() < config.child_fraction),
         posture=slot.posture,
         gaze=float(rng.beta(1.5, 3.0)),
     )
@@ -246,17 +246,17 @@ def _embrace(rng: np.random.Generator, person: PlacedFigure, partner: PlacedFigu
 def _keeps_heads_visible(
     candidate: PlacedFigure, placed: list[PlacedFigure], max_overlap: float
 ) -> bool:
-    """Whether no head, new or old, would be covered for more than the allowed share."""
+    """Whether no head, new or old, would be covered for more than the allowed fraction."""
     everyone = sorted([*placed, candidate], key=lambda person: person.distance)
-    shares = (hidden_share(person, everyone[:index]) for index, person in enumerate(everyone))
-    return all(share <= max_overlap for share in shares)
+    fractions = (hidden_fraction(person, everyone[:index]) for index, person in enumerate(everyone))
+    return all(fraction <= max_overlap for fraction in fractions)
 
 
 def _has_visible_head(people: list[PlacedFigure], config: PosesConfig) -> bool:
     """Whether some head is in the frame and not behind others."""
     return any(
-        inside_share(person, config.width, config.height) >= MIN_INSIDE
-        and hidden_share(person, people[:index]) <= config.max_head_overlap
+        inside_fraction(person, config.width, config.height) >= MIN_INSIDE
+        and hidden_fraction(person, people[:index]) <= config.max_head_overlap
         for index, person in enumerate(people)
     )
 
@@ -281,7 +281,7 @@ def _posture(rng: np.random.Generator, sitting: float, walking: float) -> Postur
     return "walking" if draw < sitting + walking else "standing"
 
 
-def _portrait(rng: np.random.Generator, any_yaw_share: float) -> list[Slot]:
+def _portrait(rng: np.random.Generator, any_yaw_fraction: float) -> list[Slot]:
     """A close-up of one head, seldom two."""
     num_people = 1 if rng.random() < 0.9 else 2
     head = rng.uniform(0.30, 0.52) if num_people == 1 else rng.uniform(0.26, 0.36)
@@ -294,13 +294,13 @@ def _portrait(rng: np.random.Generator, any_yaw_share: float) -> list[Slot]:
             ground=1.0,
             distance=rng.random(),
             posture=_posture(rng, 0.3, 0.1),
-            body_yaw_deg=sample_body_yaw_deg(rng, any_yaw_share),
+            body_yaw_deg=sample_body_yaw_deg(rng, any_yaw_fraction),
         )
         for centre in centres
     ]
 
 
-def _half_body(rng: np.random.Generator, any_yaw_share: float) -> list[Slot]:
+def _half_body(rng: np.random.Generator, any_yaw_fraction: float) -> list[Slot]:
     """One to three people from the waist up."""
     num_people = int(rng.choice([1, 2, 3], p=[0.42, 0.38, 0.20]))
     head = rng.uniform(0.17, 0.30) / (1 + 0.13 * (num_people - 1))
@@ -312,13 +312,13 @@ def _half_body(rng: np.random.Generator, any_yaw_share: float) -> list[Slot]:
             ground=1.0,
             distance=rng.random(),
             posture=_posture(rng, 0.35, 0.1),
-            body_yaw_deg=sample_body_yaw_deg(rng, any_yaw_share),
+            body_yaw_deg=sample_body_yaw_deg(rng, any_yaw_fraction),
         )
         for index in range(num_people)
     ]
 
 
-def _full_body(rng: np.random.Generator, any_yaw_share: float) -> list[Slot]:
+def _full_body(rng: np.random.Generator, any_yaw_fraction: float) -> list[Slot]:
     """One to three whole figures on the ground."""
     num_people = int(rng.choice([1, 2, 3], p=[0.45, 0.35, 0.20]))
     head = rng.uniform(0.086, 0.135)
@@ -331,13 +331,13 @@ def _full_body(rng: np.random.Generator, any_yaw_share: float) -> list[Slot]:
             ground=ground + rng.normal(0.0, 0.01),
             distance=rng.random(),
             posture=_posture(rng, 0.15, 0.35),
-            body_yaw_deg=sample_body_yaw_deg(rng, any_yaw_share),
+            body_yaw_deg=sample_body_yaw_deg(rng, any_yaw_fraction),
         )
         for index in range(num_people)
     ]
 
 
-def _group(rng: np.random.Generator, any_yaw_share: float) -> list[Slot]:
+def _group(rng: np.random.Generator, any_yaw_fraction: float) -> list[Slot]:
     """Three to eight people close together in one to three rows, the front row lower."""
     num_people = int(rng.integers(3, 9))
     num_rows = 1 if num_people <= 3 else int(rng.integers(2, 3 if num_people < 7 else 4))
@@ -359,13 +359,13 @@ def _group(rng: np.random.Generator, any_yaw_share: float) -> list[Slot]:
                     ground=1.0,
                     distance=row + 0.8 * rng.random(),
                     posture=_posture(rng, sitting, 0.05),
-                    body_yaw_deg=0.75 * sample_body_yaw_deg(rng, any_yaw_share),
+                    body_yaw_deg=0.75 * sample_body_yaw_deg(rng, any_yaw_fraction),
                 )
             )
     return slots
 
 
-def _scattered(rng: np.random.Generator, any_yaw_share: float) -> list[Slot]:
+def _scattered(rng: np.random.Generator, any_yaw_fraction: float) -> list[Slot]:
     """Two to six people at very different distances, seen from about their eye level."""
     num_people = int(rng.integers(2, 7))
     horizon = rng.uniform(0.22, 0.45)
@@ -379,13 +379,13 @@ def _scattered(rng: np.random.Generator, any_yaw_share: float) -> list[Slot]:
             ground=1.0,
             distance=float(1.0 / head),
             posture=_posture(rng, 0.08, 0.4),
-            body_yaw_deg=sample_body_yaw_deg(rng, any_yaw_share),
+            body_yaw_deg=sample_body_yaw_deg(rng, any_yaw_fraction),
         )
         for head, column in zip(heads, columns, strict=True)
     ]
 
 
-def _couple(rng: np.random.Generator, _any_yaw_share: float) -> list[Slot]:
+def _couple(rng: np.random.Generator, _any_yaw_fraction: float) -> list[Slot]:
     """Two people side by side, one with an arm around the other."""
     head = rng.uniform(0.13, 0.30)
     turn = abs(rng.normal(0.0, 28.0))

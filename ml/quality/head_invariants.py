@@ -203,7 +203,7 @@ def one_provenance(heads: pd.DataFrame, head_model: str) -> pd.DataFrame:
 
 
 def not_the_truth(heads: pd.DataFrame, truth: pd.DataFrame) -> pd.DataFrame:
-    """Whether no pseudo-label is the exact truth: then the truth leaked into it.
+    """Whether no pseudo-label is the ground truth: then the truth leaked into it.
 
     Args:
         heads: rows of HEADS whose source is pseudo.
@@ -225,7 +225,7 @@ def not_the_truth(heads: pd.DataFrame, truth: pd.DataFrame) -> pd.DataFrame:
         true_boxes, true_flames = boxes.get(item, (np.zeros((0, 4)), np.zeros((0, NUM_FLAME))))
         same = (np.abs(true_boxes - box) < SAME_BOX_PX).all(axis=1).any()
         same |= (np.abs(true_flames - flame) < 1e-6).all(axis=1).any()
-        problems.append(f"{name} is the exact truth, not a pseudo-label" if same else "")
+        problems.append(f"{name} is the ground truth, not a pseudo-label" if same else "")
     return findings(names, problems)
 
 

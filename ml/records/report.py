@@ -12,13 +12,13 @@ Scalar = int | float | str | bool
 
 @dataclass(frozen=True)
 class StageReport:
-    """Counts, facts, tables and images of a finished stage or shard.
+    """Counts, metadata, tables and images of a finished stage or shard.
 
     Attributes:
         num_in: samples the stage was given.
         num_out: samples it passed on.
         num_excluded: samples it excluded; each has a row in the exclusions table.
-        metadata: facts worth showing beside the counts; equal inputs give equal ones.
+        metadata: values worth showing beside the counts; equal inputs give equal ones.
         timings: name -> seconds; shown, but never stored in the data folder, as they differ from
             run to run.
         tables: small tables worth showing.

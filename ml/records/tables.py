@@ -188,9 +188,9 @@ TRUTH = TableSpec(
         _SPLIT,
         _BBOX,
         Column(
-            "visible", "float32", "share of the head's own pixels in front that are seen, 0 to 1"
+            "visible", "float32", "fraction of the head's own pixels in front that are seen, 0 to 1"
         ),
-        Column("inside", "float32", "share of the head inside the image, 0 to 1"),
+        Column("inside", "float32", "fraction of the head inside the image, 0 to 1"),
         Column(
             "flame",
             "float32",
@@ -282,7 +282,7 @@ CROPS = TableSpec(
         Column("height", "int16", "px"),
         _BBOX,
         Column("flame", "float32", "413 parameters, crop frame, px", length=NUM_FLAME_PARAMETERS),
-        Column("visible", "float32", "share of the head that is seen, 0 to 1"),
+        Column("visible", "float32", "fraction of the head that is seen, 0 to 1"),
         Column("seed", "int64", "the crop's seed"),
     ),
     key=("crop_id",),

@@ -374,7 +374,7 @@ def head_labels(labels: ImageLabels, project: Project | None = None) -> HeadLabe
 
 
 def _stabilities(folder: Path) -> dict[str, float]:
-    """Stability by image; a damaged `metrics.json` costs nothing but these figures."""
+    """Stability by image; a damaged `metrics.json` costs nothing but these metrics."""
     path = folder / METRICS_NAME
     if not path.is_file():
         return {}

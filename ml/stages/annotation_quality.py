@@ -1,4 +1,4 @@
-"""Pseudo-labels against exact truth: what the annotator finds, and how far off it is.
+"""Pseudo-labels against ground truth: what the annotator finds, and how far off it is.
 
 Only a renderer can tell: a diffusion model has no truth to compare with.
 """
@@ -52,8 +52,8 @@ def run(ws: Workspace, config: AnnotationQualityConfig) -> StageReport:
         config: limits and sizes.
 
     Returns:
-        Counts of test images, figures with intervals, and an image of the worst labels; nothing
-        where the images have no exact truth.
+        Counts of test images, metrics with intervals, and an image of the worst labels; nothing
+        where the images have no ground truth.
     """
     prepare_torch(ws, STAGE)
     out = ws.stage_dir(STAGE)
@@ -75,7 +75,7 @@ def run(ws: Workspace, config: AnnotationQualityConfig) -> StageReport:
         metrics[f"{name}_low"], metrics[f"{name}_high"] = low, high
     metrics["num_images"] = float(len(samples))
     metrics["num_small"] = float(small.sum())
-    metrics["small_share"] = float(small.mean()) if len(small) else float("nan")
+    metrics["small_fraction"] = float(small.mean()) if len(small) else float("nan")
     write_json(out / "metrics.json", nullable(metrics))
     exclusions.write(ws, STAGE)
     image = out / "images" / "worst.jpg"

@@ -67,7 +67,7 @@ class AnnotationsConfig(StageConfig):
     preview_images: Count = 12
     """Images on a shard's preview."""
     max_drop_rate: Fraction = 0.2
-    """The stage fails when a larger share of a shard's images cannot be annotated."""
+    """The stage fails when a larger fraction of a shard's images cannot be annotated."""
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """The benchmark: trained models and trivial baselines on held-out images.
 
-Predictions are compared with the exact truth where a renderer made the images, else with the
+Predictions are compared with the ground truth where a renderer made the images, else with the
 labels of the filtered dataset; metrics, report and model cards say which.
 """
 
@@ -101,12 +101,12 @@ def run(ws: Workspace, config: BenchmarkConfig) -> StageReport:
         title: evaluate(heads, samples, geometry, config.operating_score)
         for title, heads in predictions.items()
     }
-    figures = {title: _figures(ws, e, config.resamples) for title, e in evaluations.items()}
+    metrics = {title: _metrics(ws, e, config.resamples) for title, e in evaluations.items()}
     model = evaluations[next(iter(MODELS.values()))]
     sheets = _images(out, samples, first, model, geometry, config)
     reports = write_report(
         out,
-        figures,
+        metrics,
         group_table(model.pairs),
         _label_quality(ws) if exact else {},
         sheets,
@@ -119,11 +119,11 @@ def run(ws: Workspace, config: BenchmarkConfig) -> StageReport:
         },
         _provenance(ws),
     )
-    flat = {f"{_key(t)}.{name}": v for t, row in figures.items() for name, v in row.items()}
-    known = {"exact_truth": float(exact), "num_images": float(len(samples))}
+    flat = {f"{_key(t)}.{name}": v for t, row in metrics.items() for name, v in row.items()}
+    known = {"has_ground_truth": float(exact), "num_images": float(len(samples))}
     write_json(out / "metrics.json", nullable(known | flat))
     exclusions.write(ws, STAGE)
-    table = results_frame(figures)
+    table = results_frame(metrics)
     return StageReport(
         num_in=len(samples) + len(exclusions),
         num_out=len(samples),
@@ -131,7 +131,7 @@ def run(ws: Workspace, config: BenchmarkConfig) -> StageReport:
         metadata={
             "report": str(reports["html"].relative_to(ws.root)),
             "ground truth": EXACT if exact else PSEUDO,
-            **{f"{_key(t)}/{n}": round(figures[t][n], 4) for t in figures for n in _HEADLINES},
+            **{f"{_key(t)}/{n}": round(metrics[t][n], 4) for t in metrics for n in _HEADLINES},
         },
         tables={"results": table.reset_index(names="metric")},
         images=sheets,
@@ -172,12 +172,12 @@ def _load(folder: Path) -> HeadPredictor:
     return load_detector(folder)
 
 
-def _figures(ws: Workspace, evaluation: Evaluation, resamples: int) -> dict[str, float]:
-    figures = evaluation.metrics()
+def _metrics(ws: Workspace, evaluation: Evaluation, resamples: int) -> dict[str, float]:
+    metrics = evaluation.metrics()
     intervals = evaluation.intervals(sample_rng(ws.seed, STAGE, "bootstrap"), resamples)
     for name in ("ap50", "recall", "precision", "nme_bbox", "rotation_deg", "failure_rate"):
-        figures[f"{name}_low"], figures[f"{name}_high"] = intervals[name]
-    return figures
+        metrics[f"{name}_low"], metrics[f"{name}_high"] = intervals[name]
+    return metrics
 
 
 def _images(
@@ -214,16 +214,16 @@ def _images(
 
 def _label_quality(ws: Workspace) -> Mapping[str, str]:
     path = ws.stage_dir("annotation_quality") / "metrics.json"
-    figures = json.loads(path.read_text())
+    metrics = json.loads(path.read_text())
     texts = {
         "recall": ("recall", "{:.3f}", 1),
         "precision": ("precision", "{:.3f}", 1),
         "NME, % of head box": ("nme_bbox", "{:.1f}", 1),
         "rotation error, mean, degrees": ("rotation_deg", "{:.1f}", 1),
-        "heads too small for parameters": ("small_share", "{:.1f} %", 100),
+        "heads too small for parameters": ("small_fraction", "{:.1f} %", 100),
     }
     return {
-        title: "not measured" if figures.get(name) is None else text.format(times * figures[name])
+        title: "not measured" if metrics.get(name) is None else text.format(times * metrics[name])
         for title, (name, text, times) in texts.items()
     }
 

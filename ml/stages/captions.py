@@ -98,7 +98,7 @@ def run_shard(ws: Workspace, config: CaptionsConfig, shard: str) -> StageReport:
             "name_detector": detector.version,
             "captions_with_a_name": work.num_named,
             "of_these_found": work.num_named_found,
-            "share_with_suffix": round(
+            "fraction_with_suffix": round(
                 sum(prompt.choices["suffix"] for prompt in work.prompts)
                 / max(len(work.prompts), 1),
                 3,

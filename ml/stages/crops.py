@@ -103,7 +103,7 @@ def _render(
         exclusions.add(crop_id, reasons.NOT_DRAWN, str(error))
         return None
     if head.visible < config.min_visible:
-        detail = f"visible share {head.visible:.3f}, expected at least {config.min_visible}"
+        detail = f"visible fraction {head.visible:.3f}, expected at least {config.min_visible}"
         exclusions.add(crop_id, reasons.HIDDEN, detail)
         return None
     return head

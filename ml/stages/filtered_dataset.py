@@ -16,7 +16,7 @@ from pydantic import Field
 from ml.box_detection import load_box_detector
 from ml.box_detection.base import Boxes, HeadBoxDetector, Image
 from ml.box_detection.faces import FaceCheckConfig, build_face_detector
-from ml.dataset.card import CardFacts, write_card
+from ml.dataset.card import CardMetadata, write_card
 from ml.dataset.splits import check_no_leak, split_counts
 from ml.dataset.statistics import compute_statistics, plot_statistics, write_statistics
 from ml.filtering.contact_sheets import judged_image, write_images
@@ -55,7 +55,7 @@ STAGE = "filtered_dataset"
 _STAGES_BEFORE = ("poses", "captions", "images", "annotations")
 
 
-class DatasetFacts(StageConfig):
+class DatasetMetadata(StageConfig):
     """What the dataset card says about the dataset's origin."""
 
     name: str = "VGGHeads demo"
@@ -95,8 +95,8 @@ class FilteredDatasetConfig(StageConfig):
     preview_images: int = Field(default=24, ge=1, le=10**9)
     """Images on each image."""
     max_drop_rate: float = Field(default=0.6, ge=0, le=1)
-    """The stage fails when a larger share of the images is removed."""
-    facts: DatasetFacts = DatasetFacts()
+    """The stage fails when a larger fraction of the images is removed."""
+    metadata: DatasetMetadata = DatasetMetadata()
     """For the dataset card."""
 
 
@@ -359,12 +359,12 @@ def _describe(
     write_statistics(statistics, out)
     plots = plot_statistics(statistics, out / "plots")
     sizes = images["width"].astype(str) + "x" + images["height"].astype(str)
-    facts = CardFacts(
-        name=config.facts.name,
-        profile=config.facts.profile,
+    metadata = CardMetadata(
+        name=config.metadata.name,
+        profile=config.metadata.profile,
         run_seed=ws.seed,
         image_size=", ".join(sorted(sizes.unique())[:3]),
-        parents=config.facts.parents,
+        parents=config.metadata.parents,
         settings={
             "detector threshold": config.detections.threshold,
             "confirming threshold": config.rules.confirm_threshold,
@@ -372,10 +372,10 @@ def _describe(
             "face check": config.face_check.backend,
             "image safety": _safety_text(config),
         },
-        rendered=config.facts.rendered,
+        rendered=config.metadata.rendered,
         label_quality=_label_quality(ws),
     )
-    write_card(out / "CARD.md", statistics, plots, facts)
+    write_card(out / "CARD.md", statistics, plots, metadata)
     return statistics, plots
 
 
@@ -393,7 +393,7 @@ def _label_quality(ws: Workspace) -> dict[str, float]:
     if not path.exists():
         return {}
     metrics = json.loads(path.read_text())
-    names = ("recall", "precision", "nme_bbox", "rotation_deg", "small_share")
+    names = ("recall", "precision", "nme_bbox", "rotation_deg", "small_fraction")
     return {name: round(metrics[name], 3) for name in names if metrics.get(name) is not None}
 
 

@@ -83,7 +83,7 @@ class HeadDetectorConfig(StageConfig):
     augment: AugmentConfig = AugmentConfig(rotate=0.0, blur=0.05, noise=0.05, jpeg=0.0)
     """Random changes of training images."""
     limits: BoxLimits = BoxLimits()
-    """Which heads are still taught after an augmentation."""
+    """Which heads remain training targets after an augmentation."""
     optim: OptimConfig = OptimConfig(
         muon_lr=0.02,
         muon_linear=True,
@@ -108,7 +108,7 @@ class HeadDetectorConfig(StageConfig):
     preview_images: int = Field(default=24, ge=1, le=10**9)
     """Held-out images on the prediction grid."""
     max_drop_rate: Fraction = 0.05
-    """The stage fails when a larger share of the labelled images cannot be read."""
+    """The stage fails when a larger fraction of the labelled images cannot be read."""
 
     @model_validator(mode="after")
     def _checkpoint_named(self) -> HeadDetectorConfig:
@@ -233,7 +233,7 @@ def _measure(
     val: LabelledImages,
     found: Sequence[tuple[Boxes, Scores]],
 ) -> dict[str, float]:
-    """All figures of the run; flat, and floats only."""
+    """All metrics of the run; flat, and floats only."""
     values = average_precision(val.truth, found)
     values |= operating_point(val.truth, found, config.threshold)
     values["threshold"] = config.threshold

@@ -77,7 +77,7 @@ def run(ws: Workspace, config: HeadModelConfig) -> StageReport:
         config: section `head_model`.
 
     Returns:
-        counts, facts, region sizes and images. The licensed FLAME file is never copied: with
+        counts, metadata, region sizes and images. The licensed FLAME file is never copied: with
         source `flame` no pickle is written.
 
     Raises:

@@ -1,6 +1,6 @@
 """Stage `images`: the images of one shard, their table, and the truth in a table of its own.
 
-A generator without exact truth leaves the truth table empty.
+A generator without ground truth leaves the truth table empty.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from ml.records.workspace import Workspace
 
 STAGE: Final = "images"
 TRUTH_STAGE: Final = "truth"
-"""Folder of the exact truth, which only labels, the regressor's crops and evaluation may read."""
+"""Folder of the ground truth, which only labels, the regressor's crops and evaluation may read."""
 _CONDITION_PREVIEWS: Final = 8
 
 
@@ -65,7 +65,7 @@ def run_shard(ws: Workspace, config: ImagesConfig, shard: str) -> StageReport:
         shard: name of the shard.
 
     Returns:
-        Counts, facts of the heads, a table of heads by Monk tone, the contact sheets.
+        Counts, metadata of the heads, a table of heads by Monk tone, the contact sheets.
 
     Raises:
         FileNotFoundError: poses, captions or the head model have not been made.
@@ -216,13 +216,13 @@ def _finish(ws: Workspace, shard: str, work: _Work, num_in: int) -> StageReport:
         num_in=num_in,
         num_out=len(images),
         num_excluded=len(work.exclusions),
-        metadata=_facts(images, truth) | _said(work),
+        metadata=_metadata(images, truth) | _said(work),
         tables={"heads_by_skin_tone": _tone_table(truth)},
         images=sheets,
     )
 
 
-def _facts(images: pd.DataFrame, truth: pd.DataFrame) -> dict[str, Scalar]:
+def _metadata(images: pd.DataFrame, truth: pd.DataFrame) -> dict[str, Scalar]:
     if not len(truth):
         return {"num_heads": 0}
     sides = np.array([max(box[2], box[3]) for box in truth["bbox_xywh"]])
@@ -230,8 +230,8 @@ def _facts(images: pd.DataFrame, truth: pd.DataFrame) -> dict[str, Scalar]:
         "num_heads": len(truth),
         "heads_per_image": round(len(truth) / len(images), 3),
         "median_head_px": round(float(np.median(sides)), 1),
-        "share_partly_hidden": round(float((truth["visible"] < 0.8).mean()), 3),
-        "share_cut_by_frame": round(float((truth["inside"] < 0.98).mean()), 3),
+        "fraction_partly_hidden": round(float((truth["visible"] < 0.8).mean()), 3),
+        "fraction_cut_by_frame": round(float((truth["inside"] < 0.98).mean()), 3),
         "mean_luma": round(float(images["mean_luma"].mean()), 1),
         "megabytes": round(float(images["size"].sum()) / 1e6, 2),
     }

@@ -1,6 +1,6 @@
 """Stage `labels`: a sample of images with head boxes, as an annotator would hand them back.
 
-In the demo the renderer's exact truth stands in for the annotator.
+In the demo the renderer's ground truth stands in for the annotator.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class LabelsConfig(StageConfig):
     preview_images: int = Field(12, ge=1, le=10**9)
     """Images with their boxes in the preview."""
     max_drop_rate: float = Field(0.1, ge=0, le=1)
-    """The stage fails when a larger share of the drawn images cannot be read."""
+    """The stage fails when a larger fraction of the drawn images cannot be read."""
 
     @model_validator(mode="after")
     def _file_named(self) -> LabelsConfig:

@@ -51,7 +51,7 @@ def run_shard(ws: Workspace, config: PosesConfig, shard: str) -> StageReport:
         shard: Name of the shard.
 
     Returns:
-        Counts, a table of people per image, facts of sizes and angles, the preview image.
+        Counts, a table of people per image, metadata of sizes and angles, the preview image.
 
     Raises:
         ValueError: there is no such source.
@@ -77,7 +77,7 @@ def run_shard(ws: Workspace, config: PosesConfig, shard: str) -> StageReport:
         num_in=num_in,
         num_out=len(samples),
         num_excluded=len(exclusions),
-        metadata=_facts(samples),
+        metadata=_metadata(samples),
         tables={
             "people_per_image": _count_table(counts),
             "excluded_by_reason": pd.DataFrame(
@@ -134,7 +134,7 @@ def _draw_sample(sample: PoseSample) -> np.ndarray:
     return canvas
 
 
-def _facts(samples: list[PoseSample]) -> dict[str, int | float | str | bool]:
+def _metadata(samples: list[PoseSample]) -> dict[str, int | float | str | bool]:
     people = [person for sample in samples for person in sample.people]
     if not people:
         return {"num_people": 0}
@@ -145,9 +145,9 @@ def _facts(samples: list[PoseSample]) -> dict[str, int | float | str | bool]:
     return {
         "num_people": len(people),
         "people_per_image": round(len(people) / len(samples), 3),
-        "share_children": round(float(np.mean(children)), 3) if children else 0.0,
+        "fraction_children": round(float(np.mean(children)), 3) if children else 0.0,
         "mean_angle_from_frontal_deg": round(float(angles.mean()), 2) if len(angles) else 0.0,
-        "share_facing_away": round(float((angles > 90).mean()), 3) if len(angles) else 0.0,
+        "fraction_facing_away": round(float((angles > 90).mean()), 3) if len(angles) else 0.0,
         "mean_keypoint_confidence": round(
             float(np.mean([person.keypoints[:, 2].mean() for person in people])), 3
         ),

@@ -79,14 +79,14 @@ class TrainedModelConfig(StageConfig):
     of a model trained here) is continued whole, in the order of its own outputs; of YOLO-NAS on
     COCO whatever fits by name and shape is taken and the rest reported."""
     initial_encoder: Literal["flame_regressor"] | None = "flame_regressor"
-    """Where the encoder's first weights come from: the crop regressor, as the paper starts from
+    """Where the encoder's initial weights come from: the crop regressor, as the paper starts from
     weights trained on COCO; none: random. The regressor must have been given the same encoder."""
     loader: LoaderConfig = LoaderConfig()
     """Batches and input size."""
     augment: AugmentConfig = AugmentConfig()
     """Random changes of the training images."""
     limits: LabelLimits = LabelLimits(min_side_px=8.0)
-    """Which heads are neither taught as heads nor as background. The side is in network px: 8 of
+    """Which heads are neither targets nor background. The side is in network px: 8 of
     192 are the 11 of 256 image px from which the benchmark asks for a head."""
     loss: LossConfig = LossConfig()
     """Forms and weights of the losses."""
@@ -291,9 +291,9 @@ class HeadMetrics:
             EvaluationSample(str(index), blank, heads, ignore, _no_attributes(len(heads)))
             for index, (heads, ignore) in enumerate(zip(labelled, ignored, strict=True))
         ]
-        figures = evaluate(predicted, samples, self._geometry).metrics()
+        metrics = evaluate(predicted, samples, self._geometry).metrics()
         names = ("ap50", "nme_bbox", "rotation_deg", "recall", "precision")
-        return {name: figures[name] for name in names}
+        return {name: metrics[name] for name in names}
 
 
 def _no_attributes(count: int) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""The checkpoint a killed training goes on from."""
+"""The checkpoint a killed training resumes from."""
 
 from __future__ import annotations
 

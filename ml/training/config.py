@@ -24,7 +24,7 @@ class FitConfig(StageConfig):
     accumulate_batches: Count = 1
     """Batches whose gradients are summed before a step."""
     validate_every_epochs: Count = 1
-    """Largest distance of validations; the last epoch is always validated."""
+    """Longest interval between validations; the last epoch is always validated."""
     log_every_steps: Count = 10
     """Distance of logged steps."""
     accelerator: Literal["cpu", "gpu", "auto"] = "cpu"
@@ -38,7 +38,7 @@ class FitConfig(StageConfig):
     """Share the statistics of batch normalisation between processes (GPU only)."""
     checkpoint_every_steps: Index = 0
     """Optimiser steps between checkpoints within an epoch, for epochs of hours; 0: none, a killed
-    training goes on from its last epoch."""
+    training resumes from its last epoch."""
 
     def precision_here(self) -> Literal["32-true", "bf16-mixed", "16-mixed"]:
         """The number format that `precision` means on this machine."""

@@ -81,7 +81,7 @@ class Tracker(Protocol):
 
         Args:
             metrics: name to finite number.
-            step: position on the curve's axis; None for a run's single figures.
+            step: position on the curve's axis; None for a run's single metrics.
         """
         ...
 

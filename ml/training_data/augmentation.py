@@ -18,7 +18,7 @@ Array = NDArray[np.floating]
 
 #: Directions in which a head's outline is kept; 32 bound a rotated box within 0.5 % of its size.
 NUM_OUTLINE_POINTS = 32
-#: Share of training windows that are put anywhere in the image, not around a head.
+#: Fraction of training windows that are put anywhere in the image, not around a head.
 _ELSEWHERE = 0.35
 
 
@@ -37,7 +37,7 @@ class AugmentConfig(StageConfig):
     zoom: tuple[Positive, Positive] = (0.8, 1.3)
     """Smallest and largest scale, uniform in the logarithm."""
     shift: Fraction = 0.12
-    """Largest shift along each axis, as a share of the side."""
+    """Largest shift along each axis, as a fraction of the side."""
     colour: Fraction = 0.8
     """Probability of changing brightness, contrast, hue and saturation."""
     brightness: Fraction = 0.2

@@ -25,11 +25,11 @@ class MosaicConfig(StageConfig):
     """Training images that are put together from windows around heads."""
 
     probability: float = Field(default=0.0, ge=0.0, le=1.0)
-    """Share of training images that are mosaics."""
+    """Fraction of training images that are mosaics."""
     cells: tuple[Count, ...] = (2, 3)
     """Windows along each side, drawn again for every mosaic; each must divide the image's side."""
-    head_share: tuple[Fraction, Fraction] = (0.3, 0.75)
-    """Smallest and largest side of the head in the middle of a window, as a share of the
+    head_fraction: tuple[Fraction, Fraction] = (0.3, 0.75)
+    """Smallest and largest side of the head in the middle of a window, as a fraction of the
     window's; uniform in the logarithm."""
     whole_epochs: int = Field(default=0, ge=0, le=10**9)
     """Last epochs without mosaics, so that training ends on images as they will be seen."""
@@ -121,7 +121,7 @@ class MosaicPlanner:
         augment = self._augment
         flip, turn = rng.random(2)
         angle, share, dx, dy = rng.uniform(-1, 1, 4)
-        low, high = np.log(self._config.head_share)
+        low, high = np.log(self._config.head_fraction)
         wanted = side * np.exp((low + high) / 2 + share * (high - low) / 2)
         zoom = float(wanted / np.sqrt(np.prod(box[2:] - box[:2])))
         angle_rad = (

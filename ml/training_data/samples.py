@@ -32,12 +32,12 @@ Project = Callable[[Array], Array]
 
 
 class LabelLimits(StageConfig):
-    """Which heads are hardly visible: neither taught as heads nor as background."""
+    """Which heads are hardly visible: neither targets nor background."""
 
     min_visible: Fraction = 0.2
-    """Smallest share of a head that is in front of everything else; exact labels only."""
+    """Smallest fraction of a head that is in front of everything else; exact labels only."""
     min_inside: Fraction = 0.35
-    """Smallest share of a head, or after augmentation of its box, inside the image."""
+    """Smallest fraction of a head, or after augmentation of its box, inside the image."""
     min_side_px: NonNegative = 11.0
     """Smallest geometric mean of a box's sides, network px."""
 

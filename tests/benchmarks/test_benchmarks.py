@@ -1,4 +1,4 @@
-"""The benchmarks start and print their tables; how large the figures are is not tested."""
+"""The benchmarks start and print their tables; how large the metrics are is not tested."""
 
 import importlib
 import sys

@@ -12,9 +12,9 @@ from tests.fixtures.profiles import effective
 @pytest.mark.parametrize("profile", ["demo", "research", "open", "research_tiny"])
 def test_the_card_names_the_parents_that_the_values_imply(profile):
     values = effective(profile)
-    stated = values["filtered_dataset"]["facts"]["parents"]
+    stated = values["filtered_dataset"]["metadata"]["parents"]
     assert sorted(stated) == list(derive_parents(values))
-    assert values["filtered_dataset"]["facts"]["rendered"] == (profile == "demo")
+    assert values["filtered_dataset"]["metadata"]["rendered"] == (profile == "demo")
 
 
 def test_the_open_profile_has_free_parents_only():

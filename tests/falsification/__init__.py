@@ -1,10 +1,10 @@
-"""Falsified data against the suites: what a table, an image or a figure can be made to say wrongly.
+"""Falsified data against the suites: what a table, an image or a metric can be made to say wrongly.
 
     python -m tests.falsification [PROJECT]
 
 PROJECT is a finished run of the smoke profile (left out: this checkout). It is copied, never
 altered. The smoke profile's trainings of seconds label all heads alike, so the copy's labels,
-verdicts and figures are first replaced by those of a run that learned (`run.py`), and judged by the
+verdicts and metrics are first replaced by those of a run that learned (`run.py`), and judged by the
 demo's bounds. Each falsification (`faults.py`) is then applied to a copy of its own, as if the
 stage had written it, and the suites of the stage are run.
 """

@@ -225,7 +225,7 @@ def truth_as_labels(ws: Workspace) -> None:
         edit(ws.table_path("annotations", shard), copied)
 
 
-def figures(stage: str, **values: float | None) -> Fault:
+def metrics(stage: str, **values: float | None) -> Fault:
     """Figures of a training or an evaluation."""
 
     def apply(ws: Workspace) -> None:
@@ -370,28 +370,28 @@ FAULTS.update(
             "annotation_quality",
             table("annotation_quality", "annotations", turn((0, 1, 0)), ALL).change, "statistic",
         ),
-        "quality: recall of 0.07": figures("annotation_quality", recall=0.07),
-        "quality: equal to the truth": figures(
+        "quality: recall of 0.07": metrics("annotation_quality", recall=0.07),
+        "quality: equal to the truth": metrics(
             "annotation_quality", recall=1.0, precision=1.0, rotation_deg=0.0, nme_bbox=0.0
         ),
-        "quality: half of the test images": figures("annotation_quality", num_images=6.0),
+        "quality: half of the test images": metrics("annotation_quality", num_images=6.0),
         "filters: all are kept": dataset("verdicts.parquet", put(keep=True, reason="keep")),
         "filters: 30 % of the verdicts lost": dataset("verdicts.parquet", fewer),
         "filters: 30 % of the heads lost": dataset("heads.parquet", fewer),
         "filters: test counted as train": dataset("verdicts.parquet", put(split="train")),
         "filters: heads of others": dataset("heads.parquet", exchange("flame")),
-        "head detector: finds nothing": figures("head_detector", ap50=0.02),
-        "head detector: mAP is no number": figures("head_detector", ap50=None),
-        "regressor: no better than frontal": figures(
+        "head detector: finds nothing": metrics("head_detector", ap50=0.02),
+        "head detector: mAP is no number": metrics("head_detector", ap50=None),
+        "regressor: no better than frontal": metrics(
             "flame_regressor", rotation_deg=31.0
         ),
-        "regressor: exact": figures("flame_regressor", rotation_deg=0.05),
+        "regressor: exact": metrics("flame_regressor", rotation_deg=0.05),
         "training: the loss rises": Fault("trained_model", rising),
-        "benchmark: better than validation": figures("benchmark", pseudo_labels__ap50=1.0),
-        "benchmark: frontal replaced": figures("benchmark", always_frontal__rotation_deg=12.0),
+        "benchmark: better than validation": metrics("benchmark", pseudo_labels__ap50=1.0),
+        "benchmark: frontal replaced": metrics("benchmark", always_frontal__rotation_deg=12.0),
         "benchmark: mirrored column copied": Fault("benchmark", flip_copied),
-        "benchmark: on the training images": figures("benchmark", num_images=62.0),
-        "benchmark: figures are no numbers": figures(
+        "benchmark: on the training images": metrics("benchmark", num_images=62.0),
+        "benchmark: metrics are no numbers": metrics(
             "benchmark", exact_labels__ap50=None, exact_labels__rotation_deg=None
         ),
     }

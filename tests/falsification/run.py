@@ -62,7 +62,7 @@ def make_run(project: Path, target: Path) -> Workspace:
         _label(ws, shard, rng)
     _judge(ws, rng)
     measure_labels(ws, AnnotationQualityConfig(resamples=20))
-    _figures(ws)
+    _metrics(ws)
     return ws
 
 
@@ -149,7 +149,7 @@ def _judge(ws: Workspace, rng: np.random.Generator) -> None:
     write_table(folder / "all.exclusions.parquet", excluded, EXCLUSIONS)
 
 
-def _figures(ws: Workspace) -> None:
+def _metrics(ws: Workspace) -> None:
     """Figures of trainings that went well."""
     write_json(ws.stage_dir("head_detector") / "metrics.json", DETECTOR)
     write_json(ws.stage_dir("flame_regressor") / "metrics.json", REGRESSOR)

@@ -40,7 +40,7 @@ def test_takedown_succeeds_only_when_nothing_is_left():
 
 class Project(Dataset):
     def values(self):
-        return {"filtered_dataset": {"facts": {"parents": ["flame-2020"]}}}
+        return {"filtered_dataset": {"metadata": {"parents": ["flame-2020"]}}}
 
     def workspace(self):
         return None

@@ -251,7 +251,7 @@ def ear_rings() -> list[FloatArray]:
         value = with_rim * rim + without * (1.0 - rim)
         return value + (at_lobe - value) * lobe
 
-    # (radius as a share of the outline, height as a share of the rim height): rim, front, lobe
+    # (radius by the outline, height by the rim height, both fractions): rim, front, lobe
     rows = [
         ((0.66, 1.03, 0.92), (0.30, 0.10, 0.35)),
         ((0.90, 1.00, 0.98), (0.66, 0.25, 0.62)),

@@ -51,7 +51,7 @@ def mouth_side(mesh: Mesh) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
 
 
 def jaw_weights(mesh: Mesh) -> FloatArray:
-    """Share of the jaw in every vertex, 0..1.
+    """Fraction of the jaw in every vertex, 0..1.
 
     The lips part sharply, the cheeks stretch over centimetres, the throat follows a little.
 

@@ -100,7 +100,7 @@ def read_pairs(ws: Workspace, split: str, heads: HeadSource, exclusions: Exclusi
     Args:
         ws: the workspace; reads images, captions, and truth or the filtered dataset's heads.
         split: train, val or test.
-        heads: exact truth, or the pseudo-labels of the images that the filters kept.
+        heads: ground truth, or the pseudo-labels of the images that the filters kept.
         exclusions: receives the images without such a head.
 
     Returns:
@@ -147,7 +147,7 @@ class PairDataset(Dataset[PairItem]):
             pairs: the examples.
             head_model: the heads' model.
             size: side of the square that is cut from the middle, px.
-            prompt_dropout: share of prompts that are emptied, so that the model also learns to
+            prompt_dropout: fraction of prompts that are emptied, so that the model also learns to
                 follow the map alone.
             seed: the run's seed.
             stage: name of the training.

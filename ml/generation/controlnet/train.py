@@ -3,7 +3,7 @@
     python -m ml.generation.controlnet.train conf/controlnet.yaml --out data/controlnet
 
 Reads the images, prompts and heads that the pipeline has made in `data/`, reports to MLflow, and
-goes on from its last finished epoch after a kill. The result is a folder that
+resumes from its last finished epoch after a kill. The result is a folder that
 `images.diffusion.conditioner` of the backend sdxl-pncc takes.
 """
 
@@ -58,7 +58,7 @@ class ControlNetConfig(StageConfig):
     size: int = Field(default=1024, ge=64, multiple_of=64, le=10**9)
     """Side of the training images, px."""
     prompt_dropout: float = Field(default=0.1, ge=0, le=1)
-    """Share of prompts that are left empty."""
+    """Fraction of prompts that are left empty."""
     batch_size: int = Field(default=4, ge=1, le=10**9)
     """Pairs in a batch."""
     max_val: int = Field(default=64, ge=1, le=10**9)

@@ -104,7 +104,7 @@ _LAMP_PLACES = {
     "a living room": 0.15,
     "a beach": 0.15,
 }
-"""Share of the lamps that a place has; the others have none."""
+"""Fraction of the lamps that a place has; the others have none."""
 _LAMPS = np.array([(1.0, 0.78, 0.45), (1.0, 0.88, 0.7), (0.75, 0.85, 1.0), (1.0, 0.5, 0.35)])
 _PLACES: dict[str, Callable[[Canvas, Mood], None]] = {
     "a city street": paint_street,

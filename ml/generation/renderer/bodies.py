@@ -73,7 +73,7 @@ def _highest_leg_joint(frame: BodyFrame) -> float:
 
 
 _LOFT_TOP, _LOFT_END = -0.15, 1.20
-"""Where the torso begins and ends, shares of the way from neck to pelvis."""
+"""Where the torso begins and ends, fractions of the way from neck to pelvis."""
 
 
 def _torso_loft(frame: BodyFrame, garments: Garments) -> np.ndarray:
@@ -88,7 +88,7 @@ def _torso_loft(frame: BodyFrame, garments: Garments) -> np.ndarray:
     waist = 0.80 - 0.11 * her
     # Heads, and so necks, are of one size in these metres, a child's too.
     neck = 0.060 * size**0.2
-    # share of neck-to-pelvis, half width, half depth, shift to the front
+    # fraction of neck-to-pelvis, half width, half depth, shift to the front
     profile = np.array(
         [
             (-0.15, neck, neck, -0.010 * size),
@@ -255,7 +255,7 @@ def _arms(
         length = np.linalg.norm(np.diff(path, axis=0), axis=1).sum()
         lead = np.linalg.norm(shoulder - inner) / max(length, 1e-6)
         t = np.linspace(0.0, 1.0, len(path))
-        # shares of shoulder-to-wrist; the lead-in lies inside the torso
+        # fractions of shoulder-to-wrist; the lead-in lies inside the torso
         share = (t - lead) / max(1.0 - lead, 1e-6)
         radius = size * np.interp(
             share, [-0.4, -0.1, 0.08, 0.25, 0.42, 0.5, 0.62, 0.8, 1.0],

@@ -18,7 +18,7 @@ class Camera:
         exposure: gain of the linear image.
         balance: (3,) gains of red, green and blue.
         vignette: darkening of the corners, 0 none.
-        softness: blur of the lens, share of the longer side.
+        softness: blur of the lens, fraction of the longer side.
         motion: length of a motion blur in pixels of a 256 px image, 0 none.
         motion_angle: its direction, radians.
         noise: standard deviation of the sensor noise at middle grey, 0 to 1.

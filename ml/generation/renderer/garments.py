@@ -14,7 +14,7 @@ from ml.generation.renderer.palette import cloth_colour, companion_colour
 
 @dataclass(frozen=True)
 class Garments:
-    """Material rows and cut of what a person wears; lengths are metres or shares of a limb."""
+    """Material rows and cut of what a person wears; lengths are metres or fractions of a limb."""
 
     skin: int
     top: int

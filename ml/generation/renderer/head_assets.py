@@ -336,7 +336,7 @@ def _blood(points: np.ndarray, landmarks: np.ndarray, is_ear: np.ndarray) -> np.
 
 
 def _polyline_distance(points: np.ndarray, line: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Distance to a polyline and the share of its length at the nearest point."""
+    """Distance to a polyline and the fraction of its length at the nearest point."""
     best = np.full(len(points), np.inf)
     share = np.zeros(len(points))
     for i in range(len(line) - 1):

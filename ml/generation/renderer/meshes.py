@@ -277,7 +277,7 @@ def smooth_path(
     Args:
         points: (N, 3) corners.
         samples: points of the result.
-        rounding: share of the neighbouring segments that a corner's curve may use, 0 to 0.5;
+        rounding: fraction of the neighbouring segments that a corner's curve may use, 0 to 0.5;
             one number for all corners, or one each.
 
     Returns:

@@ -83,7 +83,7 @@ def draw_flame(person: Person, variation: HeadVariation, rng: np.random.Generato
     strength = variation.expression_std * rng.beta(1.2, 1.6)
     expression = rng.standard_normal(variation.num_expression) * strength
     flame[EXPRESSION][: variation.num_expression] = np.clip(expression, -2.5, 2.5)
-    if rng.random() < variation.jaw_open_share:
+    if rng.random() < variation.jaw_open_fraction:
         flame[JAW] = (
             variation.jaw_open_max_rad * rng.beta(1.3, 2.2),
             rng.normal(0.0, 0.02),

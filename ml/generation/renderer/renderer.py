@@ -32,7 +32,7 @@ from ml.generation.renderer.people import (
     person_meshes,
 )
 from ml.generation.renderer.shading import Visibility, shade
-from ml.generation.renderer.truth import TruthHead, head_extents, solo_share
+from ml.generation.renderer.truth import TruthHead, head_extents, solo_fraction
 from ml.imaging.rasterizer import Float32Array, Int32Array, rasterize
 from ml.poses.skeleton import PoseSample
 from ml.records.determinism import one_thread
@@ -304,7 +304,7 @@ def _truth(
         if extent.count == 0:
             continue
         own = (people[index].solid, people[index].ragged)
-        area, inside = solo_share(own, *head_ids.shape)
+        area, inside = solo_fraction(own, *head_ids.shape)
         look = scene.people[index]
         box = np.array(
             [extent.left, extent.top, extent.right - extent.left, extent.bottom - extent.top],

@@ -254,7 +254,7 @@ def _eye(m, x, y, z):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, fastmath=True)
 def _shadow_at(depth_map, basis, bias, softness, px, py, pz):  # type: ignore[no-untyped-def]
-    """Share of the key light that reaches a point, 0 to 1, over a 3 x 3 rotated grid of taps."""
+    """Fraction of the key light that reaches a point, 0 to 1, over a 3 x 3 rotated grid of taps."""
     u = basis[0, 0] * px + basis[0, 1] * py + basis[0, 2] * pz + basis[0, 3]
     v = basis[1, 0] * px + basis[1, 1] * py + basis[1, 2] * pz + basis[1, 3]
     d = basis[2, 0] * px + basis[2, 1] * py + basis[2, 2] * pz + basis[2, 3] - bias

@@ -33,7 +33,7 @@ class SingleHead:
         image_rgb: (size, size, 3) uint8.
         box_xyxy: (4,) float32 box of the visible head, px of the image.
         flame: (413,) float32, frame of the image, px.
-        visible: share of the head that is seen, 0 to 1.
+        visible: fraction of the head that is seen, 0 to 1.
         truth: everything else that is known of the head.
     """
 
@@ -111,7 +111,7 @@ _PROFILE_DEG = 95.0
 
 def _person(config: SingleHeadConfig, rng: np.random.Generator, size: int) -> Person:
     yaw = float(np.clip(rng.normal(0.0, config.yaw_std_deg), -_PROFILE_DEG, _PROFILE_DEG))
-    if rng.random() < config.any_yaw_share:
+    if rng.random() < config.any_yaw_fraction:
         yaw = rng.uniform(-180.0, 180.0)
     pitch = float(np.clip(rng.normal(0.0, 0.42), -1.0, 1.0)) * config.pitch_max_deg
     roll = float(np.clip(rng.normal(0.0, 0.40), -1.0, 1.0)) * config.roll_max_deg

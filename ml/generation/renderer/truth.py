@@ -25,8 +25,8 @@ class TruthHead:
         bbox_xywh: (4,) float32 px, the smallest rectangle of the head's visible pixels: face,
             skull, ears, the hair, hat and glasses that cover them; neither neck nor hair that
             hangs below the chin, nor a hat's brim. Edges lie on multiples of half a pixel.
-        visible: share of the head inside the frame that nothing hides, 0 to 1.
-        inside: share of the head inside the frame, 0 to 1.
+        visible: fraction of the head inside the frame that nothing hides, 0 to 1.
+        inside: fraction of the head inside the frame, 0 to 1.
         flame: (413,) float32, image frame, px.
         skin_tone: Monk scale, 1 to 10.
         hair_style: word of the caption vocabulary.
@@ -70,7 +70,7 @@ def head_extents(head_ids: Int32Array, num_people: int) -> list[Extent]:
     return [Extent(*(int(value) for value in row)) for row in rows]
 
 
-def solo_share(meshes: Sequence[Mesh], height: int, width: int) -> tuple[float, float]:
+def solo_fraction(meshes: Sequence[Mesh], height: int, width: int) -> tuple[float, float]:
     """Silhouette of a head that nothing hides.
 
     Args:
@@ -79,7 +79,7 @@ def solo_share(meshes: Sequence[Mesh], height: int, width: int) -> tuple[float, 
         width: of the buffer.
 
     Returns:
-        Area in buffer pixels, and the share of it that lies inside the buffer.
+        Area in buffer pixels, and the fraction of it that lies inside the buffer.
     """
     triangles = np.concatenate([_head_triangles(mesh) for mesh in meshes])
     if len(triangles) == 0:

@@ -49,7 +49,7 @@ def test_same_seed_same_crop_and_input_untouched() -> None:
 def test_truncation_cuts_image_and_box_on_one_side() -> None:
     image = np.full((100, 100, 3), 200, np.uint8)
     box = np.array([20, 30, 70, 90], np.float32)
-    config = CropAugmentConfig(truncation=1, truncation_share=0.4)
+    config = CropAugmentConfig(truncation=1, truncation_fraction=0.4)
     sides = set()
     for seed in range(30):
         cut, left = augment.truncated(image, box, config, np.random.default_rng(seed))

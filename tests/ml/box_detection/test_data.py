@@ -1,4 +1,4 @@
-"""Training data of the box detector: reading, augmenting, what is taught and what is hidden."""
+"""Training data of the box detector: reading, augmenting, what is a target and what is hidden."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from ml.box_detection.data import (
     BoxLimits,
     LabelledImages,
     collate,
-    hide_untaught,
+    hide_non_targets,
     read_labelled_images,
-    taught_boxes,
+    select_targets,
 )
 from ml.imaging.io import encode_png
 from ml.imaging.letterbox import PADDING_VALUE
@@ -75,40 +75,42 @@ def test_epoch_and_id_decide_the_draw():
     assert not np.array_equal(first[0][1], first[1][1])
 
 
-def test_ignored_heads_are_painted_over_and_not_taught():
+def test_ignored_heads_are_painted_over_and_no_targets():
     boxes = [(10, 10, 40, 40), (60, 60, 90, 90)]
     pixels = square_on_black(boxes[0]) + square_on_black(boxes[1])
     samples = LabelledImages(dataset(boxes, ignore={1}), [pixels])
     no_change = ONLY_GEOMETRY.model_copy(update={"flip": 0.0, "zoom": (1.0, 1.0), "shift": 0.0})
-    _, image, taught = items(samples, no_change, 1)[0]
-    assert len(taught) == 1
+    _, image, targets = items(samples, no_change, 1)[0]
+    assert len(targets) == 1
     assert (image[45:50, 45:50] == PADDING_VALUE).all()
     assert (image[12:20, 12:20] == 255).all()
 
 
-def test_what_is_taught():
+def test_what_is_a_target():
     boxes = np.array(
         [[10, 10, 30, 30], [-18, 0, 6, 24], [-6, 0, 18, 24], [60, 60, 62, 90], [20, 20, 50, 50]],
         np.float32,
     )
     ignore = np.array([False, False, False, False, True])
-    clipped, taught = taught_boxes(boxes, ignore, 64, BoxLimits(min_inside=0.35, min_side_px=3))
+    clipped, targets = select_targets(boxes, ignore, 64, BoxLimits(min_inside=0.35, min_side_px=3))
     # Whole; a quarter inside; three quarters inside; too thin; ignored.
-    assert taught.tolist() == [True, False, True, False, False]
+    assert targets.tolist() == [True, False, True, False, False]
     assert clipped.min() >= 0
     assert clipped.max() <= 64
 
 
 def test_no_boxes_at_all():
-    clipped, taught = taught_boxes(np.zeros((0, 4), np.float32), np.zeros(0, bool), 64, BoxLimits())
+    clipped, targets = select_targets(
+        np.zeros((0, 4), np.float32), np.zeros(0, bool), 64, BoxLimits()
+    )
     assert clipped.shape == (0, 4)
-    assert taught.shape == (0,)
+    assert targets.shape == (0,)
 
 
 def test_hiding_leaves_taught_heads_alone():
     image = np.full((20, 20, 3), 9, np.uint8)
     boxes = np.array([[0, 0, 10, 10], [5, 5, 15, 15]], np.float32)
-    painted = hide_untaught(image, boxes, np.array([True, False]))
+    painted = hide_non_targets(image, boxes, np.array([True, False]))
     assert (painted[:10, :10] == 9).all()
     assert (painted[10:15, 10:15] == PADDING_VALUE).all()
     assert (image == 9).all()

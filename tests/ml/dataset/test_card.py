@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from ml.dataset.card import KNOWN_LIMITS, CardFacts, markdown_table, write_card
+from ml.dataset.card import KNOWN_LIMITS, CardMetadata, markdown_table, write_card
 from ml.dataset.statistics import COLUMNS
 
 ROWS = [
@@ -19,7 +19,7 @@ ROWS = [
 STATISTICS = pd.DataFrame(ROWS, columns=list(COLUMNS)).astype({"value": "float64"})
 
 
-def facts(**changes):
+def metadata(**changes):
     settings = {
         "name": "vggheads-demo",
         "profile": "demo",
@@ -27,12 +27,12 @@ def facts(**changes):
         "image_size": "256x256",
         "parents": ["procedural-head", "renderer"],
     }
-    return CardFacts(**{**settings, **changes})
+    return CardMetadata(**{**settings, **changes})
 
 
 def card(tmp_path, plots=None, **changes):
     path = tmp_path / "data" / "CARD.md"
-    write_card(path, STATISTICS, plots or {}, facts(**changes))
+    write_card(path, STATISTICS, plots or {}, metadata(**changes))
     return path.read_text(encoding="utf-8")
 
 

@@ -23,7 +23,7 @@ LABELLED = {"image-a0", "image-a1", "image-a2", "image-a3", "image-b0", "image-b
 @pytest.fixture
 def exported(dataset, tmp_path):
     target = tmp_path / "labelling"
-    report = export_for_labelling(dataset, target, count=20, share_worst=0.5)
+    report = export_for_labelling(dataset, target, count=20, fraction_worst=0.5)
     assert (report.num_in, report.num_out) == (6, 6)
     return target
 

@@ -123,22 +123,22 @@ def test_nothing_of_a_source_is_written(workspace, config, source):
     for path in drawn:
         seen = decode_image(path).reshape(-1, 3).astype(int)
         for original in originals:
-            shares = [
+            fractions = [
                 np.mean(np.abs(seen - colour).max(axis=1) <= 6)
                 for colour in np.unique(original, axis=0).astype(int)
             ]
             # Skeletons have a few colours on black and grey; the sources have thirty of their own.
-            assert np.mean(np.array(shares) > 1e-3) < 0.2
+            assert np.mean(np.array(fractions) > 1e-3) < 0.2
 
 
 def test_the_scan_would_find_an_image(workspace, config, source):
     """The test above can fail: a source's blocks are all over a copy of it."""
     seen = image(1).reshape(-1, 3).astype(int)
-    shares = [
+    fractions = [
         np.mean(np.abs(seen - colour).max(axis=1) <= 6)
         for colour in np.unique(image(1).reshape(-1, 3), axis=0).astype(int)
     ]
-    assert np.mean(np.array(shares) > 1e-3) == 1.0
+    assert np.mean(np.array(fractions) > 1e-3) == 1.0
 
 
 def text_of(path):

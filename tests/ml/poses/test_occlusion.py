@@ -8,8 +8,8 @@ from ml.poses.occlusion import (
     PlacedFigure,
     confidences,
     covers,
-    hidden_share,
-    inside_share,
+    hidden_fraction,
+    inside_fraction,
 )
 from ml.poses.openpose import MIN_CONFIDENCE
 from ml.records.ids import sample_rng
@@ -48,13 +48,13 @@ def test_body_covers_its_torso_and_not_the_air_beside_it():
 def test_hidden_share_of_a_head_behind_another(shift, low, high):
     """Discs of radius 11 px: the same place hides all, a radius away about 39 % stay covered."""
     front, back = place(100.0), place(100.0 + shift, distance=2.0)
-    assert low <= hidden_share(back, [front]) <= high
-    assert hidden_share(front, []) == 0.0
+    assert low <= hidden_fraction(back, [front]) <= high
+    assert hidden_fraction(front, []) == 0.0
 
 
 @pytest.mark.parametrize(("x", "low", "high"), [(100.0, 1.0, 1.0), (0.0, 0.4, 0.6), (-30.0, 0, 0)])
-def test_inside_share(x, low, high):
-    assert low <= inside_share(place(x), 256, 256) <= high
+def test_inside_fraction(x, low, high):
+    assert low <= inside_fraction(place(x), 256, 256) <= high
 
 
 def test_face_away_from_the_camera_is_hidden():

@@ -81,9 +81,9 @@ def test_some_heads_are_cut_by_the_border(samples):
 def test_splits_are_stable_and_of_the_configured_size():
     splits = [split_of(f"pose-{index}", 0.06, 0.12) for index in range(4000)]
     assert splits[:8] == [split_of(f"pose-{index}", 0.06, 0.12) for index in range(8)]
-    shares = {name: splits.count(name) / len(splits) for name in ("train", "val", "test")}
-    assert shares["test"] == pytest.approx(0.12, abs=0.02)
-    assert shares["val"] == pytest.approx(0.06, abs=0.015)
+    fractions = {name: splits.count(name) / len(splits) for name in ("train", "val", "test")}
+    assert fractions["test"] == pytest.approx(0.12, abs=0.02)
+    assert fractions["val"] == pytest.approx(0.06, abs=0.015)
 
 
 def test_larger_val_share_never_moves_a_test_pose():
@@ -95,7 +95,7 @@ def test_larger_val_share_never_moves_a_test_pose():
 
 def test_split_needs_a_rest_for_training():
     with pytest.raises(
-        ValueError, match=r"must be >= 0 and leave a share for train, got 0.5 and 0.5"
+        ValueError, match=r"must be >= 0 and leave a fraction for train, got 0.5 and 0.5"
     ):
         split_of("pose-1", 0.5, 0.5)
 
@@ -103,8 +103,8 @@ def test_split_needs_a_rest_for_training():
 @pytest.mark.parametrize("layout", sorted(LAYOUTS))
 @pytest.mark.parametrize("size", [(256, 256), (640, 384)])
 def test_each_layout_alone(layout, size):
-    shares = {f"share_{name}": float(name == layout) for name in LAYOUTS}
-    config = PosesConfig(width=size[0], height=size[1], **shares)
+    fractions = {f"fraction_{name}": float(name == layout) for name in LAYOUTS}
+    config = PosesConfig(width=size[0], height=size[1], **fractions)
     counts = []
     for index in range(20):
         sample = sample_pose(f"pose-{layout}-{index}", 1, config)
@@ -145,11 +145,11 @@ def test_config_refuses_unknown_keys_and_layouts_without_weight():
         ValueError, match=r"poses.colour: unknown key; allowed: source, images, width"
     ):
         read_config(PosesConfig, "poses", {"colour": "red"})
-    with pytest.raises(ValueError, match="at least one share_"):
-        PosesConfig(**{f"share_{name}": 0.0 for name in LAYOUTS})
+    with pytest.raises(ValueError, match="at least one fraction_"):
+        PosesConfig(**{f"fraction_{name}": 0.0 for name in LAYOUTS})
 
 
-def test_every_layout_has_a_share():
-    assert {f"share_{name}" for name in LAYOUTS} == {
-        name for name in PosesConfig.model_fields if name.startswith("share_")
+def test_every_layout_has_a_fraction():
+    assert {f"fraction_{name}" for name in LAYOUTS} == {
+        name for name in PosesConfig.model_fields if name.startswith("fraction_")
     }

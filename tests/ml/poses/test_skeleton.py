@@ -9,7 +9,9 @@ from ml.poses.skeleton import Person, PoseSample
 
 
 def test_rows_in_any_order_give_the_pose_back():
-    config = PosesConfig(share_portrait=0, share_half_body=0, share_full_body=0, share_couple=0)
+    config = PosesConfig(
+        fraction_portrait=0, fraction_half_body=0, fraction_full_body=0, fraction_couple=0
+    )
     sample = sample_pose("pose-x", 3, config)
     rows = sample.to_frame().sample(frac=1.0, random_state=1)
     again = PoseSample.from_frame(rows)

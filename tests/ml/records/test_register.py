@@ -35,8 +35,8 @@ def test_a_profiles_parents_are_registered_and_on_its_card(name):
     values = effective(name)
     parents = derive_parents(values)
     permission(parents)
-    on_card = set(values["filtered_dataset"]["facts"]["parents"])
-    assert set(parents) <= on_card, f"add to facts.parents: {sorted(set(parents) - on_card)}"
+    on_card = set(values["filtered_dataset"]["metadata"]["parents"])
+    assert set(parents) <= on_card, f"add to metadata.parents: {sorted(set(parents) - on_card)}"
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name in ("demo", "smoke", "open")])

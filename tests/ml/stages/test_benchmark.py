@@ -114,7 +114,7 @@ def test_only_the_test_split_is_measured(ws: Workspace, knowing: Knowing) -> Non
     assert read_exclusions(ws, [STAGE])["sample_id"].tolist() == ["s3"]
     metrics = metrics_of(ws)
     assert metrics["num_images"] == 3
-    assert metrics["exact_truth"] == 1
+    assert metrics["has_ground_truth"] == 1
     assert metrics["pseudo_labels.num_heads"] == 4
 
 
@@ -165,9 +165,9 @@ def test_the_report_says_what_was_compared_with(ws: Workspace, knowing: Knowing)
     benchmark.run(ws, BenchmarkConfig(**SHORT))
     for name in ("report.md", "report.html"):
         text = (ws.stage_dir(STAGE) / name).read_text()
-        assert "4 heads with exact truth" in text
+        assert "4 heads with ground truth" in text
         assert "held-out-renders/1" in text
-        assert "Pseudo-labels against exact truth" in text
+        assert "Pseudo-labels against ground truth" in text
         assert "0.875" in text
         assert "No exact ground truth" not in text
 
@@ -191,7 +191,7 @@ def test_without_truth_the_labels_of_the_test_split_are_compared_with(
     assert (report.num_in, report.num_out, report.num_excluded) == (3, 2, 1)
     assert report.metadata["ground truth"] == "pseudo-labels"
     metrics = metrics_of(ws)
-    assert metrics["exact_truth"] == 0
+    assert metrics["has_ground_truth"] == 0
     assert metrics["pseudo_labels.num_heads"] == 2
     assert metrics["pseudo_labels.recall"] == metrics["pseudo_labels.precision"] == 1
     assert metrics["always_frontal.rotation_deg"] == pytest.approx(30, abs=0.1)
@@ -200,7 +200,7 @@ def test_without_truth_the_labels_of_the_test_split_are_compared_with(
         assert "No exact ground truth" in text
         assert "2 heads that the annotator labelled; 1 more heads" in text
         assert "held-out-pseudo-labels/1" in text
-        assert "Pseudo-labels against exact truth" not in text
+        assert "Pseudo-labels against ground truth" not in text
         assert "skin tone" not in text
 
 

@@ -52,7 +52,7 @@ def batch_of(samples: HeadSamples, mosaic: MosaicConfig, epoch: int, epochs: int
 @pytest.mark.parametrize("cells", [1, 2, 3])
 def test_labels_lie_on_the_heads(samples: HeadSamples, cells: int) -> None:
     share = (0.4, 0.7)
-    mosaic = MosaicConfig(probability=1.0, cells=(cells,), head_share=share)
+    mosaic = MosaicConfig(probability=1.0, cells=(cells,), head_fraction=share)
     batch = batch_of(samples, mosaic, epoch=0)
     targets, side = batch.targets, 96 / cells
     assert torch.bincount(targets.image_index).tolist() == [cells**2] * 5

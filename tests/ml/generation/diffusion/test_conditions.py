@@ -1,4 +1,4 @@
-"""Condition images, and the exact truth of a PNCC map."""
+"""Condition images, and the ground truth of a PNCC map."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Exact truth, reproducibility and the caption's words in rendered images."""
+"""Ground truth, reproducibility and the caption's words in rendered images."""
 
 from __future__ import annotations
 

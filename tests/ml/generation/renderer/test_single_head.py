@@ -23,7 +23,7 @@ def test_box_fills_four_ninths_around_the_middle(head_model):
 
 def test_rotations_stay_in_the_configured_ranges(head_model):
     config = SingleHeadConfig(
-        yaw_std_deg=0.0, any_yaw_share=0.0, pitch_max_deg=0.0, roll_max_deg=0.0
+        yaw_std_deg=0.0, any_yaw_fraction=0.0, pitch_max_deg=0.0, roll_max_deg=0.0
     )
     head = render_single_head(head_model, config, np.random.default_rng(0), 64)
     assert np.abs(HeadGeometry.euler_deg(head.flame[None])).max() < 0.01

@@ -136,9 +136,9 @@ def decoded_scale(
     batch, _, height, width = sides.shape
     y, x = torch.meshgrid(torch.arange(height) + 0.5, torch.arange(width) + 0.5, indexing="ij")
     centres = torch.stack([x.flatten(), y.flatten()], dim=-1).to(sides)
-    shares = sides.view(batch, 4, 17, height * width).softmax(dim=2)
+    fractions = sides.view(batch, 4, 17, height * width).softmax(dim=2)
     bins = torch.arange(17).to(sides)
-    distances = (shares * bins[None, None, :, None]).sum(dim=2).transpose(1, 2)
+    distances = (fractions * bins[None, None, :, None]).sum(dim=2).transpose(1, 2)
     boxes = torch.cat([centres - distances[..., :2], centres + distances[..., 2:]], dim=-1)
     flame = flame.flatten(2).transpose(1, 2).clone()
     # The published code reads these nine as jaw (3), rotation (6) and writes rotation, jaw.

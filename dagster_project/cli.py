@@ -189,7 +189,7 @@ def _add_dataset_commands(add: Add) -> None:
     to_label = add("label-export", f"{data}:label_export", "write images for Label Studio and CVAT")
     to_label.add_argument("target", type=Path)
     to_label.add_argument("--count", type=int, default=200)
-    to_label.add_argument("--worst", type=float, default=0.5, help="share of worst agreement")
+    to_label.add_argument("--worst", type=float, default=0.5, help="fraction of worst agreement")
     to_label.add_argument(
         "--first",
         action="store_true",

@@ -221,7 +221,7 @@ def run_parents(values: Mapping[str, Any]) -> tuple[str, ...]:
     from ml.records.parents import derive_parents
     from ml.records.register import REGISTER
 
-    card = dict(values.get("filtered_dataset") or {}).get("facts") or {}
+    card = dict(values.get("filtered_dataset") or {}).get("metadata") or {}
     parents = {*derive_parents(values), *card.get("parents", ())}
     if unknown := sorted(parents - set(REGISTER)):
         raise ValueError(

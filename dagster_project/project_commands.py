@@ -37,7 +37,7 @@ def demo(pipeline: Pipeline, options: argparse.Namespace) -> int:
                 lambda stage: _materialize_command(pipeline.program, stage, options),
             )
             if not schedule.run():
-                print("failed; what is finished is kept, and the same command goes on from there")
+                print("failed; what is finished is kept, and the same command resumes from there")
                 return 1
     else:
         print("every stage is up to date: nothing to do")

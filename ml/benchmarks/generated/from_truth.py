@@ -83,7 +83,7 @@ def write_generated_sets(
 
     Args:
         root: receives a folder a set.
-        samples: renders with exact truth; the first fitting ones are taken.
+        samples: renders with ground truth; the first fitting ones are taken.
         head_model: of their parameters.
         num_images: images of a set at most.
 

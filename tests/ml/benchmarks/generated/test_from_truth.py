@@ -1,4 +1,4 @@
-"""Sets written from exact truth: a perfect predictor scores perfectly, a known error scores itself.
+"""Sets of ground truth: a perfect predictor scores perfectly, a known error scores itself.
 
 Everything goes through the public layouts on disk and through the readers, protocols and scorers.
 """

@@ -39,8 +39,9 @@ def average_precision(scores: np.ndarray, correct: np.ndarray, num_true: int) ->
 def nme_bbox(predicted_px: np.ndarray, true_px: np.ndarray) -> np.ndarray:
     """Mean vertex error over the size of the true head, percent.
 
-    The size is sqrt(w * h) of the box of *all* the true head's vertices, also of those hidden or
-    outside the image: the box of the visible part would make a half-hidden head look harder.
+    The size is sqrt(w * h) of the box of all the given vertices of the true head, also of those
+    hidden or outside the image: the box of the visible part would make a half-hidden head look
+    harder. The benchmark gives those of the region `head`, without ears, neck and eyeballs.
 
     Args:
         predicted_px: (N, V, 2) predicted vertices, px.
@@ -54,6 +55,62 @@ def nme_bbox(predicted_px: np.ndarray, true_px: np.ndarray) -> np.ndarray:
     extent = true_px.max(axis=1) - true_px.min(axis=1)
     distance = np.linalg.norm(predicted_px - true_px, axis=2).mean(axis=1)
     return 100.0 * distance / np.sqrt(extent.prod(axis=1))
+
+
+def aligned_error(predicted: np.ndarray, true: np.ndarray) -> np.ndarray:
+    """Mean vertex error that is left after the best similarity transform, percent.
+
+    Rotation, scale and translation are fitted to all vertices of each head, so that only shape,
+    expression and jaw remain: a detector that gives everybody the mean head cannot hide behind a
+    good pose.
+
+    Args:
+        predicted: (N, V, 3) predicted vertices, any unit and pose.
+        true: (N, V, 3) true vertices, facing along z.
+
+    Returns:
+        (N,) percent of sqrt(w * h) of the true head seen from the front; NaN where a vertex is.
+
+    Source: Umeyama (1991), Least-squares estimation of transformation parameters.
+    """
+    predicted, true = predicted.astype(np.float64), true.astype(np.float64)
+    error = np.full(len(true), np.nan)
+    usable = np.isfinite(predicted).all(axis=(1, 2)) & np.isfinite(true).all(axis=(1, 2))
+    a, b = predicted[usable], true[usable]
+    a -= a.mean(axis=1, keepdims=True)
+    b -= b.mean(axis=1, keepdims=True)
+    left, singular, right = np.linalg.svd(np.einsum("nvi,nvj->nij", b, a))
+    # A reflection would fit a mirrored face; the last axis turns back instead.
+    sign = np.ones_like(singular)
+    sign[:, 2] = np.sign(np.linalg.det(left) * np.linalg.det(right))
+    rotation = (left * sign[:, None]) @ right
+    scale = (singular * sign).sum(axis=1) / (a**2).sum(axis=(1, 2))
+    fitted = scale[:, None, None] * np.einsum("nij,nvj->nvi", rotation, a)
+    extent = np.ptp(b[:, :, :2], axis=1)
+    distance = np.linalg.norm(fitted - b, axis=2).mean(axis=1)
+    error[usable] = 100.0 * distance / np.sqrt(extent.prod(axis=1))
+    return error
+
+
+def component_correlation(predicted: np.ndarray, true: np.ndarray) -> float:
+    """Mean over components of the correlation between predicted and true coefficients.
+
+    Args:
+        predicted: (N, C) coefficients of N heads.
+        true: (N, C) coefficients of the same heads.
+
+    Returns:
+        Value in [-1, 1]; a predicted component that never varies counts as 0. NaN for fewer than
+        three heads, or when no true component varies.
+    """
+    varies = np.ptp(true, axis=0) > 0 if len(true) else np.zeros(true.shape[1], bool)
+    if len(true) < 3 or not varies.any():
+        return float("nan")
+    a = predicted[:, varies] - predicted[:, varies].mean(axis=0)
+    b = true[:, varies] - true[:, varies].mean(axis=0)
+    norm = np.sqrt((a**2).sum(axis=0) * (b**2).sum(axis=0))
+    products = (a * b).sum(axis=0)
+    return float(np.divide(products, norm, out=np.zeros_like(norm), where=norm > 0).mean())
 
 
 def geodesic_deg(predicted: np.ndarray, true: np.ndarray) -> np.ndarray:
@@ -97,7 +154,7 @@ def failure_rate(
         threshold_percent: what still passes.
 
     Returns:
-        Share in [0, 1]; NaN when there was nothing to find.
+        Fraction in [0, 1]; NaN when there was nothing to find.
     """
     total = len(nme_percent) + num_missed
     # Not `>`: an error that is no number passes no threshold.
@@ -106,7 +163,7 @@ def failure_rate(
 
 
 def nullable(metrics: Mapping[str, float]) -> dict[str, float | None]:
-    """Figures as metrics.json holds them: what is no finite number is null, and so seen.
+    """Metrics as metrics.json holds them: what is no finite number is null, and so seen.
 
     Args:
         metrics: name -> value.

@@ -14,18 +14,23 @@ import numpy as np
 import pandas as pd
 
 from ml.evaluation.metrics import (
+    aligned_error,
     angle_error_deg,
     average_precision,
     bootstrap_intervals,
+    component_correlation,
     failure_rate,
     geodesic_deg,
     nme_bbox,
 )
 from ml.flame.geometry import HeadGeometry
+from ml.flame.params import EXPRESSION, SHAPE
 from ml.imaging.matching import match_heads
 from ml.records.heads import OPERATING_SCORE, Heads
 
 ANGLES = ("pitch", "yaw", "roll")
+LEADING = 10
+"""Shape and expression components whose correlation is reported, each."""
 # Predictions under this confidence enter the average precision but no other metric: they are not
 # what a user would be shown.
 
@@ -80,6 +85,8 @@ class Evaluation:
         num_missed: (images,) of those, not found at the operating score.
         num_ignored: true heads that were not asked for.
         annotated: (images,) predictions at the operating score that count.
+        coefficients: (pairs, 2, 2 * LEADING) leading shape and expression coefficients of each
+            pair, predicted and true.
     """
 
     predictions: pd.DataFrame
@@ -88,6 +95,7 @@ class Evaluation:
     num_missed: np.ndarray
     num_ignored: int
     annotated: np.ndarray
+    coefficients: np.ndarray
 
     @property
     def num_images(self) -> int:
@@ -101,9 +109,16 @@ class Evaluation:
 
     def metrics(self) -> dict[str, float]:
         """All metrics of the benchmark; see docs/metrics.md for each definition."""
-        return _metrics(
+        metrics = _metrics(
             self.predictions, self.pairs, self.num_true, self.num_missed, self.annotated
         )
+        # Not resampled: a correlation over the few different heads of a draw says little.
+        predicted, true = self.coefficients[:, 0], self.coefficients[:, 1]
+        for name, part in (("shape", slice(LEADING)), ("expression", slice(LEADING, None))):
+            metrics[f"{name}_correlation"] = component_correlation(
+                predicted[:, part], true[:, part]
+            )
+        return metrics
 
     def intervals(
         self, rng: np.random.Generator, resamples: int = 500
@@ -152,6 +167,7 @@ def evaluate(
     if len(predictions) != len(samples):
         raise ValueError(f"evaluate: {len(predictions)} predictions for {len(samples)} samples")
     all_predictions, all_pairs, num_true, num_missed, annotated = [], [], [], [], []
+    coefficients = [np.zeros((0, 2, 2 * LEADING))]
     for index, (heads, sample) in enumerate(zip(predictions, samples, strict=True)):
         matches = match_heads(
             heads.boxes_xyxy, heads.scores, sample.heads.boxes_xyxy, sample.ignore
@@ -162,6 +178,9 @@ def evaluate(
         all_predictions.append(pd.DataFrame({"image": index, "score": scores, "correct": correct}))
         shown = matches.pairs[heads.scores[matches.pairs[:, 0]] >= operating_score]
         all_pairs.append(_measure(index, heads, sample, shown, geometry))
+        coefficients.append(
+            np.stack([_leading(heads[shown[:, 0]]), _leading(sample.heads[shown[:, 1]])], axis=1)
+        )
         num_true.append(int((~sample.ignore).sum()))
         num_missed.append(num_true[-1] - len(shown))
         annotated.append(int((scores >= operating_score).sum()))
@@ -172,7 +191,14 @@ def evaluate(
         num_missed=np.array(num_missed),
         num_ignored=int(sum(sample.ignore.sum() for sample in samples)),
         annotated=np.array(annotated),
+        coefficients=np.concatenate(coefficients),
     )
+
+
+def _leading(heads: Heads) -> np.ndarray:
+    """First shape and expression coefficients, (N, 2 * LEADING) float64."""
+    parts = [heads.flame[:, part][:, :LEADING] for part in (SHAPE, EXPRESSION)]
+    return np.concatenate(parts, axis=1).astype(np.float64)
 
 
 def _measure(
@@ -185,6 +211,9 @@ def _measure(
         "truth": shown[:, 1],
         "nme_bbox": nme_bbox(
             geometry.vertices_px(predicted.flame), geometry.vertices_px(true.flame)
+        ),
+        "nme_aligned": aligned_error(
+            geometry.canonical_vertices(predicted.flame), geometry.canonical_vertices(true.flame)
         ),
         "rotation_deg": geodesic_deg(
             geometry.rotations(predicted.flame), geometry.rotations(true.flame)
@@ -218,8 +247,10 @@ def _metrics(
         "precision": (total - missed) / shown if shown else float("nan"),
         "nme_bbox": _mean(nme),
         "nme_bbox_median": _median(nme),
+        "nme_aligned": _mean(pairs["nme_aligned"].to_numpy()),
         "rotation_deg": _mean(pairs["rotation_deg"].to_numpy()),
         "rotation_median_deg": _median(pairs["rotation_deg"].to_numpy()),
+        "rotation_over_90": float((pairs["rotation_deg"] > 90).sum()),
         "failure_rate": failure_rate(nme, missed),
         "failure_rate_10": failure_rate(nme, missed, 10.0),
         "num_heads": float(total),

@@ -7,11 +7,12 @@ import torch
 
 from ml.flame.head_model import HeadModel
 from ml.flame.layer import FlameLayer
-from ml.flame.params import ROTATION
+from ml.flame.params import ROTATION, SCALE, TRANSLATION
 from ml.flame.rotation import euler_deg_from_matrix, matrix_from_6d
 
 # Meshes of at most this many heads at once: 5,023 vertices of 256 heads are 15 MB.
 _CHUNK = 256
+_IDENTITY_6D = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 
 
 class HeadGeometry:
@@ -50,6 +51,21 @@ class HeadGeometry:
     def landmarks_px(self, flame: np.ndarray) -> np.ndarray:
         """The 68 landmarks in the image, (N, 68, 2) px."""
         return self._run(self._layer.landmarks_in_image, flame, 68)[:, :, :2]
+
+    def canonical_vertices(self, flame: np.ndarray) -> np.ndarray:
+        """Vertices of shape, expression and jaw alone: no rotation, translation or scale.
+
+        Args:
+            flame: (N, 413) parameters, image frame.
+
+        Returns:
+            (N, V, 3) float32 metres, FLAME's axes.
+        """
+        neutral = np.array(flame, np.float32)
+        neutral[:, ROTATION] = _IDENTITY_6D
+        neutral[:, TRANSLATION] = 0.0
+        neutral[:, SCALE] = 1.0
+        return self.vertices_xyz_px(neutral)
 
     @staticmethod
     def rotations(flame: np.ndarray) -> np.ndarray:

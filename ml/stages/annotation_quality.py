@@ -5,6 +5,8 @@ Only a renderer can tell: a diffusion model has no truth to compare with.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 
@@ -144,11 +146,8 @@ def _with_parameters(evaluation: Evaluation, heads: list[Heads]) -> Evaluation:
         ],
         bool,
     )
-    return Evaluation(
-        evaluation.predictions,
-        pairs[has].reset_index(drop=True),
-        evaluation.num_true,
-        evaluation.num_missed,
-        evaluation.num_ignored,
-        evaluation.annotated,
+    return replace(
+        evaluation,
+        pairs=pairs[has].reset_index(drop=True),
+        coefficients=evaluation.coefficients[has],
     )

@@ -175,7 +175,9 @@ def _load(folder: Path) -> HeadPredictor:
 def _metrics(ws: Workspace, evaluation: Evaluation, resamples: int) -> dict[str, float]:
     metrics = evaluation.metrics()
     intervals = evaluation.intervals(sample_rng(ws.seed, STAGE, "bootstrap"), resamples)
-    for name in ("ap50", "recall", "precision", "nme_bbox", "rotation_deg", "failure_rate"):
+    for name in (
+        "ap50", "recall", "precision", "nme_bbox", "nme_aligned", "rotation_deg", "failure_rate",
+    ):  # fmt: skip
         metrics[f"{name}_low"], metrics[f"{name}_high"] = intervals[name]
     return metrics
 

@@ -8,9 +8,11 @@ from pycocotools.cocoeval import COCOeval
 from scipy.spatial.transform import Rotation
 
 from ml.evaluation.metrics import (
+    aligned_error,
     angle_error_deg,
     average_precision,
     bootstrap_intervals,
+    component_correlation,
     failure_rate,
     geodesic_deg,
     nme_bbox,
@@ -126,3 +128,32 @@ def test_figures_that_are_no_numbers_stay_in_sight():
         "b": None,
         "c": None,
     }
+
+
+def test_aligned_error_forgets_similarity_transforms_and_nothing_else():
+    rng = np.random.default_rng(5)
+    true = rng.normal(size=(3, 40, 3))
+    turn = Rotation.random(3, random_state=6).as_matrix()
+    moved = 2.5 * np.einsum("nij,nvj->nvi", turn, true) + rng.normal(size=(3, 1, 3))
+    np.testing.assert_allclose(aligned_error(moved, true), 0, atol=1e-9)
+    mirrored = true * np.array([-1.0, 1.0, 1.0])
+    assert (aligned_error(mirrored, true) > 1).all()
+    # A saddle in z: no rotation or scale undoes it to first order.
+    cross = np.array([[[1.0, 0, 0], [-1, 0, 0], [0, 1, 0], [0, -1, 0], [0, 0, 1], [0, 0, -1]]])
+    off = cross.copy()
+    off[0, :, 2] += 1e-3 * np.array([1, 1, -1, -1, 0, 0])
+    assert aligned_error(off, cross) == pytest.approx([100 * (4e-3 / 6) / 2], rel=1e-2)
+    moved[1, 7, 2] = np.nan
+    assert np.isnan(aligned_error(moved, true)).tolist() == [False, True, False]
+
+
+def test_component_correlation_by_hand():
+    true = np.array([[1.0, 0.0], [2.0, 1.0], [3.0, 0.0]])
+    assert component_correlation(true, true) == pytest.approx(1)
+    assert component_correlation(-true, true) == pytest.approx(-1)
+    constant = np.zeros_like(true)
+    assert component_correlation(constant, true) == 0
+    half = np.stack([true[:, 0], constant[:, 0]], axis=1)
+    assert component_correlation(half, true) == pytest.approx(0.5)
+    assert np.isnan(component_correlation(true[:2], true[:2]))
+    assert np.isnan(component_correlation(true, constant))

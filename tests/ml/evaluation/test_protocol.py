@@ -64,6 +64,34 @@ def test_errors_by_hand(geometry):
     assert pairs["nme_bbox"].iloc[1] == pytest.approx(100 * 4 / np.sqrt(size.prod()), rel=1e-4)
 
 
+def test_face_error_sees_shape_and_not_pose(geometry):
+    truth = make_heads(geometry, [0, 20, -40, 70])
+    flame = truth.flame.copy()
+    flame[:, :5] = np.random.default_rng(3).normal(size=(4, 5))
+    flame[:, 300:303] = np.random.default_rng(4).normal(size=(4, 3))
+    truth = Heads(truth.boxes_xyxy, truth.scores, flame)
+    posed = flame.copy()
+    posed[:, ROTATION] = make_heads(geometry, [10, 5, -60, 90]).flame[:, ROTATION]
+    posed[:, SCALE] *= 1.1
+    turned = Heads(truth.boxes_xyxy, truth.scores, posed)
+    results = [
+        evaluate([heads], [sample(truth)], geometry).metrics()
+        for heads in (truth, turned, mean_head(truth))
+    ]
+    assert [r["nme_aligned"] for r in results[:2]] == pytest.approx([0, 0], abs=1e-3)
+    assert results[2]["nme_aligned"] > 1.0
+    assert results[1]["nme_bbox"] > 1.0
+    assert [r["shape_correlation"] for r in results] == pytest.approx([1, 1, 0])
+    assert [r["expression_correlation"] for r in results] == pytest.approx([1, 1, 0])
+
+
+def test_heads_turned_the_wrong_way_are_counted(geometry):
+    truth = make_heads(geometry, [0, 20])
+    behind = make_heads(geometry, [130, 80])
+    predicted = Heads(truth.boxes_xyxy, truth.scores, behind.flame)
+    assert evaluate([predicted], [sample(truth)], geometry).metrics()["rotation_over_90"] == 1
+
+
 def test_missed_heads_are_failures_and_ignored_heads_are_not(geometry):
     truth = make_heads(geometry, [0, 0])
     one = truth[[0]]

@@ -46,7 +46,7 @@ lint: $(STAMP)  ## style, docstrings and types
 test: $(STAMP)  ## the test suite, on all cores
 	$(TEST_ENV) $(BIN)/python -m pytest -n logical --maxprocesses 8 --dist worksteal
 
-ui: $(STAMP)  ## Dagster and MLflow in the browser
+ui: $(STAMP)  ## Dagster, MLflow and the reports in the browser
 	$(BIN)/vggheads ui
 
 bench: $(STAMP)  ## speed: each benchmark prints hardware, commit and ratios

@@ -161,7 +161,10 @@ def add_project_commands(add: Add) -> None:
     profile = add("profile", f"{values}:profile", "write params.yaml from conf/NAME.yaml")
     profile.add_argument("name", metavar="NAME")
     profile.add_argument("--force", action="store_true", help="overwrite edits")
-    add("ui", f"{_COMMANDS}:ui", "serve Dagster and MLflow")
+    ui = add("ui", f"{_COMMANDS}:ui", "serve Dagster, MLflow, and reports with Data Docs")
+    ui.add_argument("--port", type=int, default=3000, help="of Dagster (%(default)s)")
+    ui.add_argument("--mlflow-port", type=int, default=5000, help="of MLflow (%(default)s)")
+    ui.add_argument("--reports-port", type=int, default=3001, help="of reports (%(default)s)")
     doctor = add(
         "doctor", f"{_COMMANDS}:doctor", "find damaged records: dvc.lock, locks, databases"
     )

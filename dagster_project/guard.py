@@ -7,7 +7,7 @@ mutations by GET among them. Starlette's `TrustedHostMiddleware` refuses foreign
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
@@ -22,7 +22,7 @@ ALLOWED_HOSTS: Final = ("127.0.0.1", "localhost", "[::1]")
 _READING: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _FOREIGN: Final = frozenset({"cross-site", "same-site"})
 """Fetch metadata of pages on another host or port; a form on such a page sends no Origin."""
-_SHOWN: Final = frozenset({".jpg", ".jpeg", ".png", ".webp"})
+IMAGES: Final = frozenset({".jpg", ".jpeg", ".png", ".webp"})
 
 
 class SameOrigin:
@@ -67,18 +67,29 @@ class SameOrigin:
         return host not in self._hosts or parts.netloc != headers.get("host")
 
 
-class ProjectImages:
-    """Gives out the image files of a project's stages under one address, and nothing else."""
+class ProjectFiles:
+    """Gives out files of a project's stages and reports under one address, by their endings."""
 
-    def __init__(self, app: ASGIApp, root: Path, url: str) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        root: Path,
+        url: str,
+        shown: Set[str] = IMAGES,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
         """Wrap an application.
 
         Args:
             app: the application; gets every other request.
             root: the project folder.
             url: beginning of the addresses, `/project`.
+            shown: endings of the files that are given out.
+            headers: further headers of the answers.
         """
         self._app, self._root, self._url = app, Path(root).resolve(), f"{url}/"
+        self._shown = shown
+        self._headers = {"X-Content-Type-Options": "nosniff", **(headers or {})}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer with a file, or hand the request on."""
@@ -91,11 +102,11 @@ class ProjectImages:
         name = request.url.path.removeprefix(self._url)
         path = (self._root / request.scope["path"].removeprefix(self._url)).resolve()
         inside = any(self._root / part in path.parents for part in ("data", "reports"))
-        if request.method not in _READING or not inside or path.suffix.lower() not in _SHOWN:
-            return PlainTextResponse(f"no image of this project: {name}\n", 404)
+        if request.method not in _READING or not inside or path.suffix.lower() not in self._shown:
+            return PlainTextResponse(f"not shown of this project: {name}\n", 404)
         if not path.is_file():
             return PlainTextResponse(f"no file {name}; it was removed or made again\n", 404)
-        return FileResponse(path, headers={"X-Content-Type-Options": "nosniff"})
+        return FileResponse(path, headers=self._headers)
 
 
 def guarded(app: ASGIApp, hosts: Sequence[str] = ALLOWED_HOSTS) -> ASGIApp:

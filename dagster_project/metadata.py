@@ -13,6 +13,7 @@ import pandas as pd
 
 from assets.checks.validation import Outcome
 from dagster_project.markers import Marker
+from dagster_project.reports import report_url
 
 logger = logging.getLogger(__name__)
 
@@ -30,9 +31,9 @@ def unit_metadata(root: Path, marker: Marker) -> Metadata:
         "samples out": dg.MetadataValue.int(marker.num_out),
         "samples excluded": dg.MetadataValue.int(marker.num_excluded),
     }
-    values.update({name: _scalar(value) for name, value in marker.metadata.items()})
+    values.update({name: _linked(root, value) for name, value in marker.metadata.items()})
     for name, path in marker.images.items():
-        values[f"{name}"] = figure(root, path)
+        values[f"image: {name}"] = figure(root, path)
     return values
 
 
@@ -77,20 +78,33 @@ def figure(root: Path, name: str) -> dg.MetadataValue:
     return dg.MetadataValue.md(f"![{Path(name).stem}]({FILES_URL}/{quote(name)})\n\n`{name}`")
 
 
-def check_metadata(outcome: Outcome, docs: Path) -> Metadata:
-    """What a check shows: why it is there, what was observed, which rows break it."""
+def check_metadata(outcome: Outcome, root: Path, docs: str) -> Metadata:
+    """What a check shows: why it is there, what was observed, which rows break it.
+
+    Args:
+        outcome: the check's result.
+        root: the project folder.
+        docs: the folder of Data Docs in it.
+    """
     values: Metadata = {
         "why": dg.MetadataValue.text(outcome.why),
         "observed": dg.MetadataValue.text(outcome.observed),
         "rows judged": dg.MetadataValue.int(outcome.num_rows),
     }
-    page = docs / outcome.suite / "index.html"
-    if page.exists():
-        values["data docs"] = dg.MetadataValue.url(page.as_uri())
+    page = f"{docs}/{outcome.suite}/index.html"
+    if (root / page).exists():
+        values["data docs"] = dg.MetadataValue.url(report_url(page))
     if outcome.unexpected:
         values["rows that break it"] = dg.MetadataValue.int(outcome.num_unexpected)
         values["first of them"] = table(pd.DataFrame(list(outcome.unexpected)))
     return values
+
+
+def _linked(root: Path, value: object) -> dg.MetadataValue:
+    """A value; the path of a page as a link to where `vggheads ui` serves it."""
+    if isinstance(value, str) and value.endswith(".html") and (root / value).is_file():
+        return dg.MetadataValue.url(report_url(value))
+    return _scalar(value)
 
 
 def _scalar(value: object) -> dg.MetadataValue:

@@ -133,10 +133,11 @@ def sync(pipeline: Pipeline, options: argparse.Namespace) -> int:
 
 
 def ui(pipeline: Pipeline, options: argparse.Namespace) -> int:
-    """Serve Dagster and MLflow."""
-    from dagster_project.serve import serve
+    """Serve Dagster, MLflow and the reports."""
+    from dagster_project.serve import Ports, serve
 
-    return serve(pipeline.root, prepare(pipeline.root))
+    ports = Ports(options.port, options.mlflow_port, options.reports_port)
+    return serve(pipeline.root, prepare(pipeline.root), ports)
 
 
 def doctor(pipeline: Pipeline, options: argparse.Namespace) -> int:

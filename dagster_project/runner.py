@@ -119,7 +119,7 @@ def check_result(pipeline: Pipeline, asset: str, outcome: Outcome) -> dg.AssetCh
         passed=outcome.passed,
         severity=dg.AssetCheckSeverity.ERROR if critical else dg.AssetCheckSeverity.WARN,
         description=None if outcome.passed else outcome.sentence(),
-        metadata=check_metadata(outcome, pipeline.root / DATA_DOCS),
+        metadata=check_metadata(outcome, pipeline.root, DATA_DOCS),
     )
 
 

@@ -1,52 +1,87 @@
-"""Serves Dagster and MLflow on this machine until interrupted."""
+"""Serves Dagster, MLflow and the reports on this machine until interrupted."""
 
 from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from dagster_project.console import say
-from dagster_project.resources import EXPERIMENT, MLFLOW_PORT
+from dagster_project.reports import ADDRESS as REPORTS_ADDRESS
+from dagster_project.reports import PORT as REPORTS_PORT
+from dagster_project.resources import EXPERIMENT, MLFLOW_ADDRESS, MLFLOW_PORT
 
 HOST = "127.0.0.1"
 DAGSTER_PORT = 3000
 _START_SECONDS = 120
 
 
-def serve(root: Path, home: Path) -> int:
-    """Start both servers, print their addresses, and stop both on Ctrl-C.
+@dataclass(frozen=True)
+class Ports:
+    """Where the three servers listen, on this machine alone.
+
+    Attributes:
+        dagster: Dagster's pages.
+        mlflow: MLflow's pages.
+        reports: reports and Data Docs.
+    """
+
+    dagster: int = DAGSTER_PORT
+    mlflow: int = MLFLOW_PORT
+    reports: int = REPORTS_PORT
+
+    def __post_init__(self) -> None:
+        given = (self.dagster, self.mlflow, self.reports)
+        if len(set(given)) < len(given) or not all(0 < port < 65536 for port in given):
+            raise ValueError(f"ui: expected three different ports from 1 to 65535, got {given}")
+
+
+def serve(root: Path, home: Path, ports: Ports) -> int:
+    """Start the servers, print their addresses, and stop all on Ctrl-C.
 
     Args:
         root: the project folder.
         home: DAGSTER_HOME, where the servers' logs go.
+        ports: where they listen.
 
     Returns:
         Exit status: 0 after Ctrl-C, 1 if a server did not start or died.
+
+    Raises:
+        ValueError: another program listens on one of the ports.
     """
+    for name, port in vars(ports).items():
+        _require_free(name, port)
+    # What Dagster shows links to the other two.
+    os.environ[MLFLOW_ADDRESS] = f"http://{HOST}:{ports.mlflow}"
+    os.environ[REPORTS_ADDRESS] = f"http://{HOST}:{ports.reports}"
     from ml.training.tracking import open_store
 
     store, experiment = open_store(root / "mlruns", EXPERIMENT)
     artifacts = (root / "mlruns" / "artifacts").as_uri()
     python = [sys.executable, "-m"]
-    dagster = [*python, "dagster_project.webserver", str(root), "--port", str(DAGSTER_PORT)]
+    dagster = [*python, "dagster_project.webserver", str(root), "--port", str(ports.dagster)]
     # Sensors and schedules; it listens nowhere.
     daemon = [*python, "dagster._daemon", "run", "-m", "dagster_project.definitions"]
     mlflow = [*python, "mlflow", "server", "--workers", "1", "--backend-store-uri", store]
+    reports = [*python, "dagster_project.reports", str(root), "--port", str(ports.reports)]
     commands = {
-        "Dagster": (f"http://{HOST}:{DAGSTER_PORT}", dagster),
+        "Dagster": (f"http://{HOST}:{ports.dagster}", dagster),
         "daemon": ("", daemon),
         "MLflow": (
             # Its own start page is an overview of things that are not runs.
-            f"http://{HOST}:{MLFLOW_PORT}/#/experiments/{experiment}/runs",
-            [*mlflow, "--default-artifact-root", artifacts, *_address(MLFLOW_PORT)],
+            f"http://{HOST}:{ports.mlflow}/#/experiments/{experiment}/runs",
+            [*mlflow, "--default-artifact-root", artifacts, *_address(ports.mlflow)],
         ),
+        "reports": (f"http://{HOST}:{ports.reports}", reports),
     }
     servers: dict[str, subprocess.Popen[bytes]] = {}
     signal.signal(signal.SIGTERM, _interrupt)
@@ -60,7 +95,7 @@ def serve(root: Path, home: Path) -> int:
                 say(f"{name} did not start; its log: {home / f'{name.lower()}.log'}")
                 return 1
             say(f"{name:<8} {address}")
-        say("Ctrl-C stops both.")
+        say("Ctrl-C stops all.")
         return _watch(servers)
     except KeyboardInterrupt:
         return 0
@@ -79,6 +114,24 @@ def stop(servers: Mapping[str, subprocess.Popen[bytes]]) -> None:
         except subprocess.TimeoutExpired:
             os.killpg(server.pid, signal.SIGKILL)
             server.wait()
+
+
+def _require_free(name: str, port: int) -> None:
+    """Refuse a port that is taken: the page found there would be another program's.
+
+    Raises:
+        ValueError: something listens on it.
+    """
+    option = "--port" if name == "dagster" else f"--{name}-port"
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as found:
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            found.bind((HOST, port))
+        except OSError as error:
+            raise ValueError(
+                f"ui: port {port} cannot be used for {name} ({error.strerror}); another `vggheads "
+                f"ui` may be running; choose another with {option}"
+            ) from error
 
 
 def _address(port: int) -> list[str]:

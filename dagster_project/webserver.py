@@ -8,7 +8,7 @@ from pathlib import Path
 
 import dagster as dg
 
-from dagster_project.guard import ProjectImages, guarded
+from dagster_project.guard import ProjectFiles, guarded
 from dagster_project.metadata import FILES_URL
 
 HOST = "127.0.0.1"
@@ -44,7 +44,7 @@ def main(arguments: list[str] | None = None) -> int:
         WorkspaceProcessContext(instance, target) as workspace,
     ):
         app = create_app_from_workspace_process_context(workspace)
-        shown = ProjectImages(app, options.root, FILES_URL)
+        shown = ProjectFiles(app, options.root, FILES_URL)
         uvicorn.run(guarded(shown), host=HOST, port=options.port, log_level="warning")
     return 0
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +11,8 @@ import great_expectations as gx
 import pandas as pd
 from great_expectations.data_context.types.base import ProgressBarsConfig
 
+from assets.checks.pages import write_pages
 from assets.checks.suite import Check, Severity, Suite
-from ml.records.atomic import write_text
 from ml.records.workspace import Workspace
 
 #: Unexpected rows named in a result; the rest is counted.
@@ -73,12 +72,20 @@ def validate(
         ws: the workspace that holds the data.
         suite: what must hold.
         shards: the shards to judge; ignored by suites on unsharded tables.
-        docs: folder of the Data Docs; the suite's site is made in a folder of its own there.
+        docs: folder of the Data Docs; the suite's page is made in a folder of its own there; None:
+            none is made.
 
     Returns:
         One outcome a check, in the suite's order. A table that cannot be read fails every
         check, each naming the file.
     """
+    outcomes = _judge(ws, suite, shards)
+    if docs is not None:
+        write_pages(docs, suite, outcomes)
+    return outcomes
+
+
+def _judge(ws: Workspace, suite: Suite, shards: Sequence[str]) -> list[Outcome]:
     try:
         frame = suite.table(ws, shards)
     except (ValueError, OSError, KeyError) as error:
@@ -88,11 +95,11 @@ def validate(
         ]
     return [
         _outcome(suite, check, result, frame)
-        for check, result in zip(suite.checks, _run(suite, frame, docs), strict=True)
+        for check, result in zip(suite.checks, _run(suite, frame), strict=True)
     ]
 
 
-def _run(suite: Suite, frame: pd.DataFrame, docs: Path | None) -> list[Any]:
+def _run(suite: Suite, frame: pd.DataFrame) -> list[Any]:
     """The raw results of Great Expectations, in the order of the suite's checks."""
     context = gx.get_context(mode="ephemeral")
     context.variables.progress_bars = ProgressBarsConfig(globally=False)
@@ -108,41 +115,8 @@ def _run(suite: Suite, frame: pd.DataFrame, docs: Path | None) -> list[Any]:
     if set(ROW) <= set(frame.columns):
         result_format["unexpected_index_column_names"] = ROW
     result = definition.run(batch_parameters={"dataframe": frame}, result_format=result_format)
-    if docs is not None:
-        _build_docs(context, docs / suite.name)
-        _build_index(docs)
     by_name = {r.expectation_config.meta["check"]: r for r in result.results}
     return [by_name[check.name] for check in suite.checks]
-
-
-def _build_docs(context: Any, folder: Path) -> None:
-    """Data Docs of the suite just run; an ephemeral context knows only that one."""
-    context.add_data_docs_site(
-        "site",
-        {
-            "class_name": "SiteBuilder",
-            "site_index_builder": {"class_name": "DefaultSiteIndexBuilder"},
-            "store_backend": {
-                "class_name": "TupleFilesystemStoreBackend",
-                "base_directory": str(folder),
-            },
-        },
-    )
-    context.build_data_docs(site_names=["site"])
-
-
-def _build_index(docs: Path) -> None:
-    """One page that links the sites of all suites."""
-    names = sorted(path.parent.name for path in docs.glob("*/index.html"))
-    links = "".join(
-        f'<li><a href="{html.escape(name)}/index.html">{html.escape(name)}</a></li>'
-        for name in names
-    )
-    write_text(
-        docs / "index.html",
-        "<!doctype html><meta charset=utf-8><title>Data Docs</title>"
-        f"<h1>Checked tables</h1><ul>{links}</ul>",
-    )
 
 
 def _outcome(suite: Suite, check: Check, result: Any, frame: pd.DataFrame) -> Outcome:

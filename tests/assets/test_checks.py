@@ -1,5 +1,6 @@
 """Suites on small tables: good ones pass, each planted fault is named with shard and row."""
 
+import html
 import importlib
 
 import great_expectations.expectations as gxe
@@ -71,14 +72,34 @@ def test_a_good_table_passes_and_its_data_docs_are_built(ws, tmp_path):
     outcomes = validate(ws, images.TRUTH, SHARDS, tmp_path / "docs")
     assert [o.name for o in outcomes] == [images.TRUTH.check_name(c) for c in images.TRUTH.checks]
     assert failing(outcomes) == {}
-    assert (tmp_path / "docs" / "truth" / "index.html").exists()
-    assert "truth" in (tmp_path / "docs" / "index.html").read_text()
+    page = (tmp_path / "docs" / "truth" / "index.html").read_text()
+    for check in images.TRUTH.checks:
+        assert check.why in html.unescape(page)
+    assert page.count(">passed</td>") == len(images.TRUTH.checks)
+    index = (tmp_path / "docs" / "index.html").read_text()
+    assert '<a href="truth/index.html">Truth: the table</a>' in index
+    assert f"{len(outcomes)} of {len(outcomes)} checks of 1 suites held" in index
+
+
+def test_a_page_of_failures_names_rows_shows_no_markup_and_asks_nobody(ws, tmp_path):
+    sabotage(ws, plant_hostile_id)
+    outcomes = validate(ws, images.TRUTH, SHARDS, tmp_path / "docs")
+    page = (tmp_path / "docs" / "truth" / "index.html").read_text()
+    assert failing(outcomes)
+    assert ">failed</td>" in page
+    assert "&lt;script&gt;" in page
+    assert "<script" not in page
+    assert "//" not in page.replace("</", "")
 
 
 def plant_nan(frame):
     broken = flame()
     broken[17] = np.nan
     frame.at[2, "flame"] = broken
+
+
+def plant_hostile_id(frame):
+    frame.loc[[1, 2], "sample_id"] = "<script>alert(1)</script>"
 
 
 def plant_negative_box(frame):

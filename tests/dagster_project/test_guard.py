@@ -8,7 +8,7 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 
-from dagster_project.guard import ProjectImages, guarded
+from dagster_project.guard import ProjectFiles, guarded
 from ml.imaging.io import encode_jpeg
 
 OWN = "http://127.0.0.1:3000"
@@ -38,7 +38,7 @@ def client(tmp_path):
         Route("/graphql", graphql, methods=["GET", "POST"]),
         WebSocketRoute("/graphql", subscribe),
     ]
-    app = guarded(ProjectImages(Starlette(routes=routes), tmp_path, "/project"))
+    app = guarded(ProjectFiles(Starlette(routes=routes), tmp_path, "/project"))
     return TestClient(app, base_url=OWN)
 
 

@@ -46,7 +46,7 @@ def main() -> None:
     parser.add_argument("--image-size", type=int, help="px; the size's own if left out")
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--heads", type=int, default=4, help="heads in an image")
-    parser.add_argument("--form", default="paper", choices=["demo", "paper", "official"])
+    parser.add_argument("--form", default="paper", choices=["paper", "official"])
     parser.add_argument("--optimiser", default="adamw", choices=["adamw", "muon"])
     parser.add_argument("--precision", default="fp32", choices=["fp32", *DTYPES])
     parser.add_argument("--device", default="cpu")

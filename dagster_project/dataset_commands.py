@@ -33,7 +33,7 @@ def export_dataset(pipeline: Pipeline, options: argparse.Namespace) -> int:
     request = ExportRequest(
         options.format,
         options.target.absolute(),
-        run_parents(pipeline.effective_values()),
+        run_parents(pipeline.effective_values(), model=False),
         options.commercial,
         tuple(options.split or SPLITS),
     )
@@ -209,20 +209,22 @@ def plan(pipeline: Pipeline, options: argparse.Namespace) -> int:
     return 0
 
 
-def run_parents(values: Mapping[str, Any]) -> tuple[str, ...]:
+def run_parents(values: Mapping[str, Any], model: bool = True) -> tuple[str, ...]:
     """What the active profile's results descend from: derived, and what its card names.
 
     Args:
         values: section -> every key -> value.
+        model: with what the trained detector alone descends from; False: the dataset's parents.
 
     Raises:
         ValueError: something is not in the asset register.
     """
-    from ml.records.parents import derive_parents
+    from ml.records.parents import dataset_parents, derive_parents
     from ml.records.register import REGISTER
 
     card = dict(values.get("filtered_dataset") or {}).get("metadata") or {}
-    parents = {*derive_parents(values), *card.get("parents", ())}
+    derived = derive_parents(values) if model else dataset_parents(values)
+    parents = {*derived, *card.get("parents", ())}
     if unknown := sorted(parents - set(REGISTER)):
         raise ValueError(
             f"asset register: {unknown} are not in it; add them to ml/records/register.py with "

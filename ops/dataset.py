@@ -5,7 +5,7 @@ from pathlib import Path
 import dagster as dg
 from pydantic import Field
 
-from ml.records.parents import derive_parents
+from ml.records.parents import dataset_parents
 from ops.resources import Dataset, Takedown
 
 
@@ -32,7 +32,7 @@ def export_dataset(context: dg.OpExecutionContext, config: ExportConfig, dataset
 
     values = dataset.values()
     card = values["filtered_dataset"]["metadata"]["parents"]
-    parents = sorted({*derive_parents(values), *card})
+    parents = sorted({*dataset_parents(values), *card})
     request = ExportRequest(config.format, Path(config.target), parents, config.commercial)
     try:
         report = write(dataset.workspace(), request)

@@ -12,10 +12,10 @@ import numpy as np
 
 from ml.benchmarks.files import MissingBenchmarkFile
 from ml.benchmarks.samples import BenchmarkSample, FaceBoxes
-from ml.evaluation.samples import ignored_heads
+from ml.evaluation.samples import EVALUATED, ignored_heads
 from ml.records.exclusions import Exclusions
 from ml.records.tables import IMAGES, TRUTH, read_table
-from ml.training_data.samples import HeadSamples, LabelLimits, exact_labels
+from ml.training_data.samples import HeadSamples, exact_labels
 
 NAME = "renders"
 SPLIT = "test"
@@ -37,7 +37,7 @@ def read_renders(
     Raises:
         MissingBenchmarkFile: there are no renders.
     """
-    folder, limits = Path(root) / "data", LabelLimits()
+    folder, limits = Path(root) / "data", EVALUATED
     tables = sorted((folder / "images").glob("shard-*[0-9].parquet"))
     if not tables:
         raise MissingBenchmarkFile(f"renders: no tables {folder}/images/shard-*.parquet")

@@ -49,31 +49,31 @@ _DESIGNED_LAYERS = (
 
 
 class RTDetrArchitecture(StageConfig):
-    """Size of an RT-DETR trained from scratch; the defaults are the demo's."""
+    """Size of an RT-DETR trained from scratch; the defaults are about those of RT-DETR-R18."""
 
-    input_size: Count = 160
+    input_size: Count = 640
     """Side of the square input, px; a multiple of 32."""
-    stem_width: Count = 16
+    stem_width: Count = 64
     """Channels after the stem, at stride 4."""
-    widths: tuple[Count, Count, Count] = (32, 64, 96)
+    widths: tuple[Count, Count, Count] = (128, 256, 512)
     """Channels at strides 8, 16 and 32."""
-    depths: tuple[Count, Count, Count] = (1, 1, 1)
+    depths: tuple[Count, Count, Count] = (2, 2, 2)
     """Residual blocks at each stride."""
-    hidden_size: Count = 64
+    hidden_size: Count = 256
     """Channels of encoder and decoder."""
-    feed_forward_size: Count = 128
+    feed_forward_size: Count = 1024
     """Hidden channels of the transformer layers' feed-forward parts."""
-    attention_heads: Count = 4
+    attention_heads: Count = 8
     """Heads of the attention layers."""
     encoder_layers: Count = 1
     """Transformer layers on the coarsest feature map."""
     encoder_expansion: Positive = 0.5
     """Channels inside the encoder's fusion blocks, as a fraction of `hidden_size`."""
-    decoder_layers: Count = 2
+    decoder_layers: Count = 3
     """Refinements of every query."""
-    num_queries: Count = 40
+    num_queries: Count = 300
     """Most heads that can be found in an image."""
-    num_denoising: Index = 40
+    num_denoising: Index = 100
     """Queries made from noisy labels during training; they steady the matching."""
 
 

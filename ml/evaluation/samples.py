@@ -31,6 +31,8 @@ from ml.training_data.samples import (
 
 CACHE_BYTES = 256 << 20
 """Decoded images that are kept; beyond it they are decoded again for each predictor."""
+EVALUATED = LabelLimits(min_side_px=11.0)
+"""Which heads an evaluation asks for: of smaller ones even exact labels are off by much."""
 GROUP_COLUMNS = ("visible", "skin_tone", "hair_style", "glasses", "hat")
 
 

@@ -21,29 +21,32 @@ from ml.model.outputs import TrainingOutputs
 from ml.model.targets import HeadTargets
 from ml.records.config import StageConfig
 
-LossForm = Literal["demo", "paper", "official"]
+LossForm = Literal["paper", "official"]
 
 
 class LossConfig(StageConfig):
-    """Forms and weights of the loss terms; a weight of 0 switches a term off (paper table 7)."""
+    """Forms and weights of the loss terms; a weight of 0 switches a term off (paper table 7).
+
+    The defaults are those of the published configuration.
+    """
 
     classification_weight: float = Field(default=1.0, ge=0, le=1e6)
     """Weight of the classification loss."""
-    box_weight: float = Field(default=2.5, ge=0, le=1e6)
+    box_weight: float = Field(default=2.0, ge=0, le=1e6)
     """Weight of 1 - CIoU."""
-    dfl_weight: float = Field(default=0.5, ge=0, le=1e6)
+    dfl_weight: float = Field(default=0.01, ge=0, le=1e6)
     """Weight of the distribution focal loss."""
     vertices_weight: float = Field(default=50.0, ge=0, le=1e6)
     """Weight of the 3D vertices loss."""
-    rotation_weight: float = Field(default=3.0, ge=0, le=1e6)
+    rotation_weight: float = Field(default=1.0, ge=0, le=1e6)
     """Weight of the geodesic rotation loss, per radian."""
-    reprojection_weight: float = Field(default=25.0, ge=0, le=1e6)
+    reprojection_weight: float = Field(default=5.0, ge=0, le=1e6)
     """Weight of the reprojection loss."""
     classification: Literal["quality_focal", "varifocal"] = "quality_focal"
     """quality_focal: |p - q|^2 BCE. varifocal: q BCE on heads, 0.75 p^2 BCE on background."""
-    vertices: Literal["l2", "smooth_l1"] = "l2"
+    vertices: Literal["l2", "smooth_l1"] = "smooth_l1"
     """Distance of normalised vertices, mean over coordinates."""
-    reprojection: Literal["l1", "oks"] = "l1"
+    reprojection: Literal["l1", "oks"] = "oks"
     """l1: mean |dx| and |dy| over sqrt(box area). oks: 1 - exp(-d^2 / (0.005 * 0.53 box area)),
     whose gradient vanishes for predictions that are far off."""
     weigh_by_score: bool = False
@@ -51,7 +54,7 @@ class LossConfig(StageConfig):
     max_positives: int = Field(default=256, ge=1, le=10**9)
     """At most so many anchors a batch go through the head model, and through FLAME branches that
     are trained sparsely."""
-    num_vertices: int | None = Field(default=400, ge=4, le=10**9)
+    num_vertices: int | None = Field(default=None, ge=4, le=10**9)
     """Vertices compared, spread evenly over the head region; none: all of it."""
     assigner: AssignerConfig = AssignerConfig()
     """Which anchors learn which head."""
@@ -62,11 +65,10 @@ def loss_config(form: LossForm) -> LossConfig:
 
     The paper gives its reprojection no normaliser (here: the box size), calls no loss DFL and
     weighs classification by 0.5; the published training uses an OKS-like reprojection, SmoothL1
-    vertices and other weights. The demo's rotation and reprojection weigh more, as a short
-    training needs.
+    vertices and other weights.
 
     Args:
-        form: demo, paper (section 4.1, appendix B) or official (the published configuration).
+        form: paper (section 4.1, appendix B) or official (the published configuration).
 
     Returns:
         The configuration.
@@ -76,29 +78,18 @@ def loss_config(form: LossForm) -> LossConfig:
 
     Source: paper 4.1 and appendix B; the published training parameters.
     """
-    if form == "demo":
+    if form == "official":
         return LossConfig()
     if form == "paper":
         return LossConfig(
             classification_weight=0.5,
             box_weight=2.5,
             dfl_weight=0.5,
-            rotation_weight=1.0,
             reprojection_weight=1.0,
-            num_vertices=None,
+            vertices="l2",
+            reprojection="l1",
         )
-    if form == "official":
-        return LossConfig(
-            classification_weight=1.0,
-            box_weight=2.0,
-            dfl_weight=0.01,
-            rotation_weight=1.0,
-            reprojection_weight=5.0,
-            vertices="smooth_l1",
-            reprojection="oks",
-            num_vertices=None,
-        )
-    raise ValueError(f"loss form: expected demo, paper or official, got {form!r}")
+    raise ValueError(f"loss form: expected paper or official, got {form!r}")
 
 
 class HeadLoss(nn.Module):

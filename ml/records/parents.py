@@ -17,6 +17,10 @@ BUILT_IN: Final[Mapping[tuple[str, str], Mapping[str, str | None]]] = {
 """Choices that name no model file, and what they stand for; None where a file says it."""
 
 
+_MODEL_SECTIONS: Final = frozenset({"trained_model", "trained_model_exact"})
+"""Stages that are made from the dataset."""
+
+
 class UnknownParent(ValueError):
     """A run uses something that the asset register does not know."""
 
@@ -48,7 +52,28 @@ def derive_parents(values: Mapping[str, Any]) -> tuple[str, ...]:
                 "head_model.source_asset: which FLAME release flame_file is decides what the "
                 "results may be used for; set it to flame-2020 or flame-2023-open"
             )
+    start = values.get("trained_model") or {}
+    if start.get("initial_weights") and not start.get("source_asset"):
+        raise UnknownParent(
+            "trained_model.source_asset: which weights initial_weights are decides what the model "
+            "may be used for; set it to their name in the register, such as yolo-nas-coco"
+        )
     return tuple(sorted(found))
+
+
+def dataset_parents(values: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return names in the asset register of everything that a run's dataset descends from.
+
+    Args:
+        values: params.yaml: section -> key -> value.
+
+    Returns:
+        Those of `derive_parents` without what only the detector descends from.
+
+    Raises:
+        UnknownParent: as `derive_parents`.
+    """
+    return derive_parents({k: v for k, v in values.items() if k not in _MODEL_SECTIONS})
 
 
 def _references(value: Any) -> Iterator[str]:

@@ -148,27 +148,27 @@ def pair_files(folder: Path, exclusions: Exclusions) -> list[tuple[str, Path, Pa
     annotations = _by_name(folder / "annotations", "*.npz")
     split, pairs = name_of_split(folder), []
     for key in sorted(images.keys() | annotations.keys()):
-        images, labels = images.get(key, []), annotations.get(key, [])
-        if not images:
+        found, labels = images.get(key, []), annotations.get(key, [])
+        if not found:
             for path in labels:
                 where = f"{split}/annotations/{path.name}"
                 exclusions.add(path.stem, reasons.NO_IMAGE, f"{where} has no image")
             continue
-        where = f"{split}/{' and '.join(path.name for path in images)}"
+        where = f"{split}/{' and '.join(path.name for path in found)}"
         if key in listed:
             reason, detail = reasons.EXCLUSION_LIST, f"{where} stands in {EXCLUSIONS_NAME}"
-        elif len(images) > 1 or len(labels) > 1:
+        elif len(found) > 1 or len(labels) > 1:
             also = f"; annotations {' and '.join(path.name for path in labels) or 'none'}"
             reason, detail = reasons.SHARED_NAME, f"{where} have one name{also}"
-        elif "." in images[0].stem:
+        elif "." in found[0].stem:
             reason, detail = reasons.BAD_NAME, f"{where}: a name with a dot is no sample id"
         elif not labels:
-            missing = f"annotations/{images[0].stem}.npz"
+            missing = f"annotations/{found[0].stem}.npz"
             reason, detail = reasons.NO_ANNOTATION, f"{where} has no {missing}"
         else:
-            pairs.append((images[0].stem, images[0], labels[0]))
+            pairs.append((found[0].stem, found[0], labels[0]))
             continue
-        for path in images:
+        for path in found:
             exclusions.add(path.stem, reason, detail)
     return pairs
 

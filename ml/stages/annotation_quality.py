@@ -13,7 +13,7 @@ import pandas as pd
 from ml.evaluation.metrics import failure_rate, nullable
 from ml.evaluation.protocol import Evaluation, evaluate
 from ml.evaluation.report import group_table
-from ml.evaluation.samples import has_truth, read_samples
+from ml.evaluation.samples import EVALUATED, has_truth, read_samples
 from ml.flame.geometry import HeadGeometry
 from ml.flame.head_model import HeadModel
 from ml.imaging.grids import contact_sheet
@@ -36,7 +36,7 @@ STAGE = "annotation_quality"
 class AnnotationQualityConfig(StageConfig):
     """Section `annotation_quality` of params.yaml."""
 
-    limits: LabelLimits = LabelLimits()
+    limits: LabelLimits = EVALUATED
     """Which true heads the annotator is not asked for."""
     resamples: Count = 500
     """Bootstrap draws of the images."""

@@ -18,7 +18,7 @@ from ml.evaluation.baselines import always_frontal, mean_head
 from ml.evaluation.metrics import nullable
 from ml.evaluation.protocol import Evaluation, EvaluationSample, Predictor, evaluate
 from ml.evaluation.report import EXACT, PSEUDO, group_table, results_frame, write_report
-from ml.evaluation.samples import has_truth, read_labelled_samples, read_samples
+from ml.evaluation.samples import EVALUATED, has_truth, read_labelled_samples, read_samples
 from ml.flame.geometry import HeadGeometry
 from ml.flame.head_model import HeadModel
 from ml.imaging.grids import contact_sheet
@@ -48,7 +48,7 @@ OPTIONAL = {"trained_model_exact"}
 class BenchmarkConfig(StageConfig):
     """Section `benchmark` of params.yaml."""
 
-    limits: LabelLimits = LabelLimits()
+    limits: LabelLimits = EVALUATED
     """Which heads are not asked for."""
     operating_score: Fraction = OPERATING_SCORE
     """Confidence from which a prediction counts outside average precision."""

@@ -58,9 +58,9 @@ _STAGES_BEFORE = ("poses", "captions", "images", "annotations")
 class DatasetMetadata(StageConfig):
     """What the dataset card says about the dataset's origin."""
 
-    name: str = "VGGHeads demo"
+    name: str = "VGGHeads"
     """Name of the dataset."""
-    profile: str = "demo"
+    profile: str = "own"
     """Profile it was made with."""
     parents: tuple[str, ...] = (
         "procedural-head",

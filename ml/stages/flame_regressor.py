@@ -57,9 +57,17 @@ class FlameRegressorConfig(StageConfig):
     """Random changes of the training crops."""
     loss: CropLossConfig = CropLossConfig()
     """Weights of the loss terms."""
-    optim: OptimConfig = OptimConfig()
+    optim: OptimConfig = OptimConfig(
+        kind="muon",
+        muon_lr=0.03,
+        lr=3e-3,
+        betas=(0.9, 0.99),
+        weight_decay=1e-4,
+        warmup_steps=60,
+        ema_decay=0.998,
+    )
     """Optimiser and schedule."""
-    fit: FitConfig = FitConfig(epochs=40, validate_every_epochs=10)
+    fit: FitConfig = FitConfig(epochs=40, validate_every_epochs=10, gradient_clip=10.0)
     """The training loop."""
     batch_size: Count = 64
     """Crops in a batch."""

@@ -62,12 +62,15 @@ HISTORY_COLUMNS = ("epoch", "train/loss", "val/ap50", "val/rotation_deg")
 
 
 class TrainedModelConfig(StageConfig):
-    """Network, data and training of the one-pass detector."""
+    """Network, data and training of the one-pass detector; the defaults are as published, size L.
+
+    Published are the recipe and the size; conf/paper_l.yaml adds machines and initial weights.
+    """
 
     supervision: ClassVar[Literal["pseudo", "truth"]] = "pseudo"
     """Which labels teach; fixed by the stage, whose dependencies in dvc.yaml are made for it."""
 
-    size: ModelSize = "nano"
+    size: ModelSize = "L"
     """Size of the network."""
     encoder: EncoderName | None = None
     """Encoder of the transformers library in place of the size's own; none: the size's own."""
@@ -78,21 +81,30 @@ class TrainedModelConfig(StageConfig):
     """Weights to start from. A head detector (the hub's `vgg_heads.pth` or `.trcd`, or the folder
     of a model trained here) is continued whole, in the order of its own outputs; of YOLO-NAS on
     COCO whatever fits by name and shape is taken and the rest reported."""
-    initial_encoder: Literal["flame_regressor"] | None = "flame_regressor"
+    source_asset: str | None = None
+    """Name of the initial weights in the register of models: what the model descends from."""
+    initial_encoder: Literal["flame_regressor"] | None = None
     """Where the encoder's initial weights come from: the crop regressor, as the paper starts from
     weights trained on COCO; none: random. The regressor must have been given the same encoder."""
     loader: LoaderConfig = LoaderConfig()
     """Batches and input size."""
-    augment: AugmentConfig = AugmentConfig()
+    augment: AugmentConfig = AugmentConfig(recipe="published", flip=0.0)
     """Random changes of the training images."""
-    limits: LabelLimits = LabelLimits(min_side_px=8.0)
-    """Which heads are neither targets nor background. The side is in network px: 8 of
-    192 are the 11 of 256 image px from which the benchmark asks for a head."""
+    limits: LabelLimits = LabelLimits()
+    """Which heads are neither targets nor background; the side is in network px."""
     loss: LossConfig = LossConfig()
     """Forms and weights of the losses."""
-    optim: OptimConfig = OptimConfig()
+    optim: OptimConfig = OptimConfig(
+        lr=5e-5,
+        weight_decay=1e-6,
+        schedule="published",
+        warmup_steps=128,
+        final_lr_fraction=0.1,
+        ema_decay=0.9997,
+        ema_growth="published",
+    )
     """Optimiser and schedule."""
-    fit: FitConfig = FitConfig(epochs=12, validate_every_epochs=4)
+    fit: FitConfig = FitConfig(epochs=50)
     """The training loop."""
     postprocess: PostprocessConfig = PostprocessConfig(score_threshold=0.05)
     """Thresholds stored with the model; low, because a benchmark wants the whole curve."""

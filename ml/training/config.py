@@ -17,7 +17,7 @@ class FitConfig(StageConfig):
     precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = "auto"
     """Number format. auto: bf16 where the device computes with it; a CPU that only emulates it
     takes eight times as long as with 32 bits. 16 is for older GPUs."""
-    gradient_clip: NonNegative = 10.0
+    gradient_clip: NonNegative = 0.0
     """Largest norm of the gradient; 0 clips nothing."""
     channels_last: bool = True
     """Memory layout that convolutions are faster in."""
@@ -66,11 +66,11 @@ class FitConfig(StageConfig):
 
 
 class OptimConfig(StageConfig):
-    """Optimiser and schedule of one training."""
+    """Optimiser and schedule of one training; the defaults are those of AdamW and of Muon."""
 
-    kind: Literal["muon", "adamw"] = "muon"
+    kind: Literal["muon", "adamw"] = "adamw"
     """`muon`: orthogonalised momentum on hidden matrices, AdamW on the rest; `adamw`: on all."""
-    muon_lr: NonNegative = 0.03
+    muon_lr: NonNegative = 0.02
     """Peak learning rate of the orthogonalised updates."""
     muon_momentum: Fraction = 0.95
     """Momentum (Nesterov) of the orthogonalised updates."""
@@ -78,22 +78,22 @@ class OptimConfig(StageConfig):
     """Also orthogonalise weights of linear layers (transformers), not only of convolutions."""
     adamw_patterns: tuple[str, ...] = ()
     """Regular expressions of parameter names that always belong to AdamW, e.g. output layers."""
-    lr: NonNegative = 3e-3
+    lr: NonNegative = 1e-3
     """Peak learning rate of AdamW."""
-    betas: tuple[Fraction, Fraction] = (0.9, 0.99)
+    betas: tuple[Fraction, Fraction] = (0.9, 0.999)
     """Decay rates of AdamW's moments."""
-    weight_decay: NonNegative = 1e-4
+    weight_decay: NonNegative = 1e-2
     """Decoupled decay of matrices; biases, norms and scalars are never decayed."""
     schedule: Literal["cosine", "published"] = "cosine"
     """cosine: warm-up, then a cosine to the end. published: warm-up from `warmup_start_lr`, flat
     until the first epoch and `warmup_steps` more are over, then the cosine."""
-    warmup_steps: Index = 60
+    warmup_steps: Index = 0
     """Steps of linear warm-up; `cosine` starts from nearly zero."""
     warmup_start_lr: NonNegative = 1e-6
     """First learning rate of the `published` warm-up."""
     final_lr_fraction: Fraction = 0.01
     """Where the cosine ends, as a fraction of the peak."""
-    ema_decay: Fraction = 0.998
+    ema_decay: Fraction = 0.0
     """Limit of the weight average's decay; 0 switches the average off."""
     ema_growth: Literal["counted", "published"] = "counted"
     """How the decay grows after n of N steps. counted: at most (1 + n) / (10 + n). published: the

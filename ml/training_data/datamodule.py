@@ -33,7 +33,7 @@ from ml.training_data.similarity import Mirror, Similarity
 class LoaderConfig(StageConfig):
     """How batches are made."""
 
-    image_size: Count = 192
+    image_size: Count = 640
     """Side of the network's square input, px; a multiple of 32."""
     train_window: Count | None = None
     """Side of the window around a head that training sees instead of the whole image, px; a

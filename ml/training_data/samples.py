@@ -38,7 +38,7 @@ class LabelLimits(StageConfig):
     """Smallest fraction of a head that is in front of everything else; exact labels only."""
     min_inside: Fraction = 0.35
     """Smallest fraction of a head, or after augmentation of its box, inside the image."""
-    min_side_px: NonNegative = 11.0
+    min_side_px: NonNegative = 3.0
     """Smallest geometric mean of a box's sides, network px."""
 
 

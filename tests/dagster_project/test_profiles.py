@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ml.records.parents import derive_parents
+from ml.records.parents import dataset_parents, derive_parents
 from ml.records.register import permission
 from tests.fixtures.profiles import effective
 
@@ -13,7 +13,7 @@ from tests.fixtures.profiles import effective
 def test_the_card_names_the_parents_that_the_values_imply(profile):
     values = effective(profile)
     stated = values["filtered_dataset"]["metadata"]["parents"]
-    assert sorted(stated) == list(derive_parents(values))
+    assert sorted(stated) == list(dataset_parents(values))
     assert values["filtered_dataset"]["metadata"]["rendered"] == (profile == "demo")
 
 
@@ -27,6 +27,9 @@ def test_the_research_profile_has_restricted_parents():
     allowed = permission(derive_parents(effective("research")))
     assert "laion-face" in allowed.forbid_commercial
     assert "flame-2020" in allowed.forbid_redistribution
+    # The detector starts from YOLO-NAS on COCO; the dataset knows nothing of it.
+    assert "yolo-nas-coco" in allowed.forbid_commercial
+    assert "yolo-nas-coco" not in dataset_parents(effective("research"))
 
 
 @pytest.mark.parametrize("profile", ["research", "open"])

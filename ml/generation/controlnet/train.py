@@ -71,7 +71,9 @@ class ControlNetConfig(StageConfig):
         kind="adamw", lr=1e-5, weight_decay=1e-2, warmup_steps=500, ema_decay=0.0
     )
     """Optimiser and schedule."""
-    fit: FitConfig = FitConfig(epochs=1, accelerator="auto", channels_last=False)
+    fit: FitConfig = FitConfig(
+        epochs=1, accelerator="auto", channels_last=False, gradient_clip=10.0
+    )
     """The training loop."""
 
 

@@ -28,6 +28,7 @@ TINY = RTDetrArchitecture(
     decoder_layers=1,
     num_queries=6,
     num_denoising=4,
+    depths=(1, 1, 1),
 )
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ml.records.parents import UnknownParent, derive_parents
+from ml.records.parents import UnknownParent, dataset_parents, derive_parents
 from ml.records.register import REGISTER, check_export, lookup, permission
 from tests.fixtures.profiles import NAMES, effective
 
@@ -33,8 +33,8 @@ def test_permission_is_the_strictest_parents():
 @pytest.mark.parametrize("name", NAMES)
 def test_a_profiles_parents_are_registered_and_on_its_card(name):
     values = effective(name)
-    parents = derive_parents(values)
-    permission(parents)
+    permission(derive_parents(values))
+    parents = dataset_parents(values)
     on_card = set(values["filtered_dataset"]["metadata"]["parents"])
     assert set(parents) <= on_card, f"add to metadata.parents: {sorted(set(parents) - on_card)}"
 
@@ -63,6 +63,15 @@ def test_parents_are_derived_from_files_and_choices():
     )  # fmt: skip
     values["head_model"]["source_asset"] = None
     with pytest.raises(UnknownParent, match="set it to flame-2020 or flame-2023-open"):
+        derive_parents(values)
+
+
+def test_initial_weights_are_a_parent_of_the_model_alone():
+    values = {"trained_model": {"initial_weights": "m.pth", "source_asset": "yolo-nas-coco"}}
+    assert derive_parents(values) == ("yolo-nas-coco",)
+    assert dataset_parents(values) == ()
+    values["trained_model"]["source_asset"] = None
+    with pytest.raises(UnknownParent, match="set it to their name in the register, such as yolo"):
         derive_parents(values)
 
 

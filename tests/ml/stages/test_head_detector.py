@@ -21,6 +21,7 @@ from ml.records.workspace import Workspace
 from ml.stages import head_detector as stage
 from ml.stages.head_detector import HeadDetectorConfig, run
 from ml.training.fit import FitConfig
+from ml.training.optim import OptimConfig
 from ml.training.tracking import NullTracker
 
 CONFIG = HeadDetectorConfig(
@@ -34,8 +35,13 @@ CONFIG = HeadDetectorConfig(
         decoder_layers=1,
         num_queries=6,
         num_denoising=4,
+        depths=(1, 1, 1),
     ),
     batch_size=4,
+    dense_weight=2.0,
+    optim=OptimConfig(
+        kind="muon", muon_linear=True, lr=2e-3, weight_decay=1e-2, warmup_steps=40, ema_decay=0.99
+    ),
     fit=FitConfig(epochs=2, precision="32-true"),
     max_drop_rate=0.1,
 )

@@ -27,6 +27,7 @@ from ml.stages.trained_model import (
 )
 from ml.stages.trained_model_exact import TrainedModelExactConfig
 from ml.training.fit import FitConfig
+from ml.training.optim import OptimConfig
 from ml.training.tracking import NullTracker, mlflow_run
 from ml.training_data.augmentation import AugmentConfig
 from ml.training_data.datamodule import LoaderConfig
@@ -34,10 +35,11 @@ from tests.fixtures.tiny_world import make_world
 
 COLUMNS = ("image", "score", "box_xyxy", "flame")
 SHORT = {
-    "initial_encoder": None,
+    "size": "nano",
+    "optim": OptimConfig(kind="muon", warmup_steps=60, ema_decay=0.998),
     "loader": LoaderConfig(image_size=96, batch_size=2),
     "augment": AugmentConfig(rotate=0.5),
-    "loss": LossConfig(num_vertices=50),
+    "loss": LossConfig(num_vertices=50, reprojection="l1"),
     "fit": FitConfig(epochs=2, validate_every_epochs=2, precision="32-true"),
     "num_grid_images": 2,
 }

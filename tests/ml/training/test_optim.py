@@ -102,7 +102,7 @@ def test_orthogonalize_refuses_vectors() -> None:
 
 def test_every_trainable_parameter_is_in_one_group() -> None:
     net = Net()
-    groups = {group["name"]: group for group in parameter_groups(net, OptimConfig())}
+    groups = {group["name"]: group for group in parameter_groups(net, OptimConfig(kind="muon"))}
     assert names_in(net, groups["muon"]) == {"hidden.weight", "pred.weight"}
     assert names_in(net, groups["adamw"]) == {
         "stem.weight",
@@ -119,7 +119,7 @@ def test_every_trainable_parameter_is_in_one_group() -> None:
 
 def test_grouping_options() -> None:
     net = Net()
-    config = OptimConfig(muon_linear=True, adamw_patterns=(r"^pred\.",))
+    config = OptimConfig(kind="muon", muon_linear=True, adamw_patterns=(r"^pred\.",))
     groups = {group["name"]: group for group in parameter_groups(net, config)}
     assert names_in(net, groups["muon"]) == {"hidden.weight", "linear.weight"}
     only = parameter_groups(net, OptimConfig(kind="adamw"))
@@ -184,7 +184,8 @@ def test_schedule_by_hand() -> None:
 
 
 def test_schedule_moves_both_learning_rates() -> None:
-    optimizer, schedule = build_optimizer(Net(), OptimConfig(warmup_steps=1), total_steps=10)
+    config = OptimConfig(kind="muon", muon_lr=0.03, lr=3e-3, warmup_steps=1)
+    optimizer, schedule = build_optimizer(Net(), config, total_steps=10)
     assert optimizer.param_groups[0]["lr"] == pytest.approx(0.03 / 2)
     optimizer.step()
     schedule.step()

@@ -24,7 +24,7 @@ from tests.fixtures.tiny_world import FrozenNormModule, count_images, make_world
 
 STAGE = "toy"
 CONFIG = TrainedModelConfig(
-    initial_encoder=None,
+    size="nano",
     loader=LoaderConfig(image_size=96, batch_size=4),
     loss=LossConfig(num_vertices=50),
     optim=OptimConfig(kind="adamw", lr=1e-3, warmup_steps=1),

@@ -43,7 +43,9 @@ def samples(tmp_path: Path) -> HeadSamples:
 
 def module(samples: HeadSamples, workers: int = 0, seed: int = 3) -> HeadDataModule:
     config = LoaderConfig(image_size=96, batch_size=3, num_workers=workers)
-    return HeadDataModule(samples, samples, config, LabelLimits(), NO_FLIP, seed, "toy")
+    return HeadDataModule(
+        samples, samples, config, LabelLimits(min_side_px=11.0), NO_FLIP, seed, "toy"
+    )
 
 
 def batches(data: HeadDataModule, epoch: int) -> list[HeadBatch]:

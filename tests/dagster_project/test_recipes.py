@@ -7,6 +7,8 @@ import pytest
 from dagster_project.params import profile_params
 from dagster_project.profiles import leaves, read_profile
 from dagster_project.stages import ROOT, STAGES
+from ml.model.losses import loss_config
+from ml.stages.trained_model import TrainedModelConfig
 from tests.fixtures.profiles import NAMES, effective
 
 COLUMNS = {
@@ -73,6 +75,28 @@ def test_no_value_of_the_demo_shows_up_in_production(profile):
         if found_values.get(place) == value and ("trained_model", *place) not in composed.origins
     ]
     assert not leaked, f"{profile}: {leaked}"
+
+
+def test_the_class_defaults_are_the_published_recipe():
+    """Nobody inherits the demo's: it says itself what is small about it."""
+    values = {".".join(k): v for k, v in leaves(TrainedModelConfig().model_dump(mode="json"))}
+    own_machines = {"initial weights": None}
+    for (what, key), wanted in zip(COLUMNS.items(), PAPER_L, strict=True):
+        assert values[key] == own_machines.get(what, wanted), f"{what}: {key}"
+    assert TrainedModelConfig().loss == loss_config("official")
+    stated = {".".join(place) for place, _ in leaves(read_profile(ROOT, "demo").values)}
+    small = {key for key in COLUMNS.values() if key != "initial_weights"}
+    assert {f"trained_model.{key}" for key in small} <= stated
+
+
+@pytest.mark.parametrize("profile", ["research", "open"])
+def test_the_box_detector_is_fine_tuned_as_published(profile):
+    found = effective(profile)["head_detector"]
+    optim, demo = found["optim"], effective("demo")["head_detector"]["optim"]
+    assert (found["source"], optim["kind"], optim["lr"]) == ("finetune", "adamw", 1e-4)
+    assert (optim["betas"], optim["weight_decay"]) == ([0.9, 0.999], 1e-4)
+    assert (optim["ema_decay"], found["fit"]["gradient_clip"]) == (0.9999, 0.1)
+    assert (demo["kind"], demo["muon_linear"], demo["ema_decay"]) == ("muon", True, 0.99)
 
 
 @pytest.mark.parametrize("profile", NAMES)

@@ -144,6 +144,9 @@ def add_project_commands(add: Add) -> None:
     make.add_argument("stage", metavar="STAGE")
     make.add_argument("--shard", help="only this shard, such as shard-00003")
     make.add_argument("--force", action="store_true", help="make again what is finished")
+    make.add_argument(
+        "--upstream", action="store_true", help="make what it depends on too, where not up to date"
+    )
     check = add("check", f"{_COMMANDS}:recheck", "run the checks on the data on disk, make nothing")
     check.add_argument("stages", nargs="*", metavar="STAGE", help="all by default")
     add("status", f"{_COMMANDS}:status", "show which stages are up to date")
@@ -186,8 +189,19 @@ def _add_dataset_commands(add: Add) -> None:
     read = add(
         "import-official", f"{data}:import_official", "make our tables of the official release"
     )
-    read.add_argument("source", type=Path, help="unpacked release, or its tar")
+    read.add_argument(
+        "source", type=Path, nargs="+", help="unpacked release, its tars, or folders of them"
+    )
     read.add_argument("target", type=Path, help="project folder to write data/ into")
+    lacking = add(
+        "check-release",
+        f"{data}:check_release",
+        "say what a copy of the official release lacks of what was published",
+    )
+    lacking.add_argument(
+        "source", type=Path, nargs="+", help="unpacked release, its tars, or folders of them"
+    )
+    lacking.add_argument("--no-sums", action="store_true", help="do not read what MD5SUMS names")
     add("licences", f"{data}:licences", "show what results of the active profile may be used for")
     to_label = add("label-export", f"{data}:label_export", "write images for Label Studio and CVAT")
     to_label.add_argument("target", type=Path)
@@ -226,7 +240,23 @@ def _add_dataset_commands(add: Add) -> None:
     index = add(
         "identity-index", f"{data}:identity_index", "embed faces that must not appear in images"
     )
-    index.add_argument("folder", type=Path)
+    index.add_argument("folder", type=Path, help="images; those of a subfolder show one person")
+    index.add_argument(
+        "--identities", type=Path, help="lines of image and person, such as identity_CelebA.txt"
+    )
+    index.add_argument(
+        "--target",
+        type=float,
+        default=0.01,
+        help="fraction of strangers that may be taken for somebody in the index",
+    )
+    matched = add(
+        "identity-pairs",
+        f"{data}:identity_pairs",
+        "show removed images beside the known faces they resemble; never leaves this machine",
+    )
+    matched.add_argument("folder", type=Path, help="the folder that the index was made of")
+    matched.add_argument("--count", type=int, default=48)
     down = add(
         "takedown", f"{data}:takedown", "remove images or sources from everything, and prove it"
     )

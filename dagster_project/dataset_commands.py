@@ -44,13 +44,33 @@ def export_dataset(pipeline: Pipeline, options: argparse.Namespace) -> int:
 
 def import_official(pipeline: Pipeline, options: argparse.Namespace) -> int:
     """Read the official release."""
-    from ml.release.official_writer import import_official as read
+    from ml.release.official_import import import_official as read
 
     report = read(options.source, options.target, pipeline.params.run.seed)
     print(f"{report.num_out} images in {options.target / 'data'}")
     for reason, count in report.tables["exclusions"]["reason"].value_counts().items():
         print(f"left out: {count} {reason}")
     return 0
+
+
+def check_release(pipeline: Pipeline, options: argparse.Namespace) -> int:
+    """Print what a copy of the release lacks; status 1 if anything does."""
+    from ml.records.atomic import temporary_folder
+    from ml.records.exclusions import Exclusions
+    from ml.release.archives import Release
+    from ml.release.manifest import what_lacks
+
+    exclusions = Exclusions("check-release")
+    with temporary_folder(pipeline.root) as lists:
+        release = Release(options.source, lists, exclusions)
+        lacks = what_lacks(release, options.source, not options.no_sums)
+    print(f"{len(release.parts)} parts: {', '.join(release.parts[:5])}, ...")
+    for row in [*lacks.itertuples(index=False)]:
+        print(f"{row.what}: {row.where}: {row.detail}")
+    for row in exclusions.to_frame().itertuples():
+        print(f"unusable: {row.detail}")
+    print("nothing lacks" if not len(lacks) else f"{len(lacks)} things lack")
+    return 1 if len(lacks) else 0
 
 
 def licences(pipeline: Pipeline, options: argparse.Namespace) -> int:
@@ -147,16 +167,61 @@ def label_import(pipeline: Pipeline, options: argparse.Namespace) -> int:
 
 
 def identity_index(pipeline: Pipeline, options: argparse.Namespace) -> int:
-    """Embed a folder's faces with the models of the active profile."""
+    """Embed a folder's faces with the models of the active profile, and measure a threshold."""
+    from dataclasses import replace
+
+    from ml.filtering.calibration import (
+        CalibrationError,
+        calibrate,
+        measure,
+        plot,
+        read_identities,
+    )
     from ml.filtering.identity import IdentityConfig, build_index, load_face_reader
     from ml.records.exclusions import Exclusions
 
     config = pipeline.params.read(IdentityConfig, "filtered_dataset.identity")
     exclusions = Exclusions("identity-index")
-    index = build_index(options.folder, load_face_reader(config, pipeline.root), exclusions)
+    people = read_identities(options.identities) if options.identities else None
+    reader = load_face_reader(config, pipeline.root)
+    index, numbers = build_index(options.folder, reader, exclusions, people)
     target = pipeline.root / (config.index or "private/identity_index.npz")
+    known = numbers >= 0
+    try:
+        found = measure(index.embeddings[known], numbers[known])
+        calibration = calibrate(found, options.target)
+    except CalibrationError as error:
+        print(f"no threshold: {error}; the index is of use only with a threshold of your own")
+    else:
+        index = replace(index, calibration=calibration)
+        image = target.with_suffix(".calibration.png")
+        plot(found, calibration, image)
+        print(f"{calibration.describe()}; see {image}")
     index.save(target)
     print(f"{len(index.embeddings)} faces in {target}, {len(exclusions)} images left out")
+    return 0
+
+
+def identity_pairs(pipeline: Pipeline, options: argparse.Namespace) -> int:
+    """Write the removed images beside the known faces that they resemble, for local eyes alone."""
+    from ml.filtering.identity import (
+        IdentityConfig,
+        IdentityIndex,
+        load_face_reader,
+        threshold_of,
+    )
+    from ml.filtering.matched_pairs import find_pairs, write_pairs
+    from ml.records.exclusions import Exclusions
+
+    config = pipeline.params.read(IdentityConfig, "filtered_dataset.identity")
+    if not config.index:
+        raise ValueError("identity-pairs: filtered_dataset.identity.index names no index")
+    ws, exclusions = pipeline.workspace(), Exclusions("identity-pairs")
+    index = IdentityIndex.load(pipeline.root / config.index)
+    reader = load_face_reader(config, pipeline.root)
+    pairs = find_pairs(ws, index, reader, options.count, exclusions)
+    page = write_pairs(ws, pairs, options.folder, threshold_of(config, index), "identity_pairs")
+    print(f"{len(pairs)} pairs in {page}; it shows real persons: keep it on this machine")
     return 0
 
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dagster_project.config_commands import edit_lines
 from dagster_project.doctor import examine
 from dagster_project.env import prepare
-from dagster_project.graph import descendants
+from dagster_project.graph import ancestors, descendants
 from dagster_project.pipeline import Pipeline
 
 
@@ -57,21 +57,32 @@ def _materialize_command(
 
 
 def materialize(pipeline: Pipeline, options: argparse.Namespace) -> int:
-    """Make one stage.
+    """Make one stage, in one run with what it depends on if asked to.
 
     Raises:
-        ValueError: there is no such stage.
+        ValueError: there is no such stage, or a shard is asked for of several stages.
     """
     from dagster_project.launch import launch, open_instance
 
     if options.stage not in pipeline.assets:
         known = ", ".join(pipeline.assets)
         raise ValueError(f"materialize: no stage '{options.stage}'; there are {known}")
+    stages = [options.stage]
+    if options.upstream:
+        if options.shard:
+            raise ValueError("materialize: --upstream makes whole stages; leave --shard out")
+        needed = ancestors(pipeline.graph, stages)
+        stale = needed if options.force else descendants(pipeline.graph, pipeline.stale()) & needed
+        stages = [stage for stage in pipeline.graph if stage in stale]
+        if not stages:
+            print(f"{options.stage} and all that it depends on are up to date: nothing to do")
+            return 0
+        _print_plan(pipeline, stages)
     with open_instance(prepare(pipeline.root)) as instance:
         done = launch(
             pipeline,
             instance,
-            [options.stage],
+            stages,
             shard=options.shard,
             force=options.force,
             verbose=options.verbose,

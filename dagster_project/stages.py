@@ -63,6 +63,9 @@ STAGES: dict[str, Stage] = {
             tracked=True,
         ),
         _whole("benchmark", "ml.stages.benchmark:BenchmarkConfig"),
+        _whole("released_dataset", "ml.stages.released_dataset:ReleasedDatasetConfig"),
+        _whole("released_model", "ml.stages.released_model:ReleasedModelConfig", tracked=True),
+        _whole("released_benchmark", "ml.stages.released_benchmark:ReleasedBenchmarkConfig"),
     )
 }
 

@@ -111,7 +111,8 @@ def build_identity_index(folder: Path) -> None:
         input_size=64,
     )
     reader = load_face_reader(config, folder)
-    build_index(faces, reader, Exclusions("identity")).save(folder / "identity-index.npz")
+    index, _ = build_index(faces, reader, Exclusions("identity"))
+    index.save(folder / "identity-index.npz")
 
 
 def build_sources(folder: Path) -> None:

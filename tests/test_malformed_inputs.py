@@ -16,7 +16,8 @@ from ml.labels.tool_import import LabelImportError, import_labels
 from ml.records.exclusions import Exclusions
 from ml.records.shards import DamagedSample, ShardReader, shard_writer
 from ml.records.tables import IMAGES, read_stage
-from ml.release.official_reader import NotARelease, iter_release, iter_split
+from ml.release.archives import NotARelease
+from ml.release.official_reader import iter_release
 from ml.release.official_writer import write_official
 from ml.release.source import iter_dataset
 from tests.fixtures import small_dataset
@@ -130,23 +131,30 @@ def release(base, tmp_path_factory):
     return root
 
 
+RELEASED = {f"image-{name}" for name in ("a0", "a1", "a3", "b0", "b1", "b2")}
+
+
+def read_release(root, exclusions=None):
+    # An empty collection of exclusions is false.
+    parts = iter_release(root, Exclusions("fuzz") if exclusions is None else exclusions)
+    return [sample for part in parts for sample in part]
+
+
 def test_damaged_annotations(release, tmp_path):
     shutil.copytree(release, tmp_path / "r")
     split = tmp_path / "r" / "large" / "split_00002"
     target = split / "annotations" / "image-a3.npz"
     whole = target.read_bytes()
-    (before,) = (
-        s.labels for s in iter_split(split, Exclusions("fuzz")) if s.sample_id == "image-a3"
-    )
+    (before,) = (s.labels for s in read_release(tmp_path / "r") if s.sample_id == "image-a3")
     lost = 0
     for rng in rngs("npz"):
         target.write_bytes(damaged_bytes(whole, rng))
         (split / "metrics.json").write_bytes(dump(damaged_json([{"filename": "a"}], rng)))
         exclusions = Exclusions("fuzz")
-        samples = {s.sample_id: s.labels for s in iter_split(split, exclusions)}
+        samples = {s.sample_id: s.labels for s in read_release(tmp_path / "r", exclusions)}
         frame = exclusions.to_frame()
         assert {"image-a0", "image-b2"} <= set(samples)
-        assert set(samples) | set(frame["sample_id"]) == {"image-a0", "image-a3", "image-b2"}
+        assert set(samples) | set(frame["sample_id"]) == RELEASED
         if len(frame):
             assert frame["reason"].tolist() == ["damaged_annotation"]
             assert "image-a3.jpg: " in frame["detail"][0]
@@ -168,7 +176,7 @@ def test_damaged_release_tars(release, tmp_path):
         except NotARelease as error:
             says_why(error)
         else:
-            assert set(found) <= {f"image-{name}" for name in ("a0", "a1", "a3", "b0", "b1", "b2")}
+            assert set(found) <= RELEASED
 
 
 def test_damaged_coco_files(base, tmp_path):

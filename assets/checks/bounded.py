@@ -341,14 +341,24 @@ def benchmark_gate(shelf: Shelf, shards: Sequence[str]) -> Values:
     if any(len(read_raw(shelf.ws.table_path("truth", shard))) for shard in shards):
         expected = _test_images(shelf, "benchmark")
     else:
-        expected = _kept_test_images(shelf)
+        expected = _kept_test_images(shelf, "filtered_dataset", "benchmark")
     val = gates.number(read_metrics(shelf, "trained_model"), "val/ap50")
     return gates.benchmark(metrics, expected, val)
 
 
-def _kept_test_images(shelf: Shelf) -> int:
-    """Images of the test split that are in the dataset and that the benchmark did not exclude."""
-    verdicts = read_raw(shelf.ws.stage_dir("filtered_dataset") / "verdicts.parquet")
+def released_benchmark_gate(shelf: Shelf, shards: Sequence[str]) -> Values:
+    """Return the metrics of the benchmark on an imported release; none where it is switched off."""
+    metrics = read_metrics(shelf, "released_benchmark")
+    if not metrics:
+        return {}
+    expected = _kept_test_images(shelf, "released_dataset", "released_benchmark")
+    val = gates.number(read_metrics(shelf, "released_model"), "val/ap50")
+    return gates.benchmark(metrics, expected, val)
+
+
+def _kept_test_images(shelf: Shelf, dataset: str, stage: str) -> int:
+    """Images of the test split that are in a dataset and that a benchmark did not exclude."""
+    verdicts = read_raw(shelf.ws.stage_dir(dataset) / "verdicts.parquet")
     kept = verdicts[verdicts["keep"].astype(bool) & (verdicts["split"] == "test")]
-    excluded = read_raw(shelf.ws.table_path("benchmark", "benchmark.exclusions"))
+    excluded = read_raw(shelf.ws.table_path(stage, f"{stage}.exclusions"))
     return len(set(kept["sample_id"]) - set(excluded["sample_id"]))

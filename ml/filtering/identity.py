@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -20,6 +20,7 @@ from pydantic import Field, model_validator
 
 from ml.box_detection.base import Image
 from ml.box_detection.face_models import FaceModelName, FaceModelSettings, load_face_model
+from ml.filtering.calibration import Calibration
 from ml.filtering.embedding import FaceReader, OnnxEmbedder, SFaceEmbedder
 from ml.filtering.rules import Finding
 from ml.imaging.io import UnreadableImage, decode_image
@@ -59,8 +60,10 @@ class IdentityConfig(StageConfig):
     """`sface` through OpenCV; `arcface`: any ONNX network of that family through onnxruntime."""
     embedder_model: ModelFile | None = None
     """Its ONNX file."""
-    threshold: float = Field(default=0.363, gt=-1, lt=1)
-    """Cosine similarity from which two faces are taken for one person; 0.363 is SFace's own."""
+    threshold: float | None = Field(default=None, gt=-1, lt=1)
+    """Cosine similarity from which two faces are taken for one person; none: what `vggheads
+    identity-index` measured on the index's own faces. No number of another network, detector or
+    index fits."""
     detector_threshold: float = Field(default=0.6, gt=0, lt=1)
     """Lowest score of a face."""
     input_size: int = Field(default=640, ge=64, le=10**9)
@@ -87,11 +90,13 @@ class IdentityIndex:
         embeddings: (N, D) float32 of length 1.
         embedder: name and hash of what made them.
         sources: (N,) sha256 of the image each came from; no name of a person is kept.
+        calibration: the threshold that its own faces tell; None where they could not.
     """
 
     embeddings: NDArray[np.float32]
     embedder: str
     sources: NDArray[np.str_]
+    calibration: Calibration | None = None
 
     def best(self, queries: NDArray[np.float32]) -> NDArray[np.float32]:
         """Highest cosine similarity of each query with any entry.
@@ -102,13 +107,27 @@ class IdentityIndex:
         Returns:
             (Q,) float32.
         """
+        return self.nearest(queries)[0]
+
+    def nearest(
+        self, queries: NDArray[np.float32]
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """Return the highest cosine similarity of each query with any entry, and which that is.
+
+        Args:
+            queries: (Q, D) float32 of length 1.
+
+        Returns:
+            (Q,) float32 and (Q,) int64.
+        """
         if not len(queries):
-            return np.zeros(0, np.float32)
+            return np.zeros(0, np.float32), np.zeros(0, np.int64)
         search = self._faiss() if len(self.embeddings) >= _FAISS_FROM else None
         if search is not None:
-            found, _ = search.search(np.ascontiguousarray(queries, np.float32), 1)
-            return np.asarray(found[:, 0], np.float32)
-        return np.asarray((queries @ self.embeddings.T).max(axis=1), np.float32)
+            found, rows = search.search(np.ascontiguousarray(queries, np.float32), 1)
+            return np.asarray(found[:, 0], np.float32), np.asarray(rows[:, 0], np.int64)
+        alike = queries @ self.embeddings.T
+        return np.asarray(alike.max(axis=1), np.float32), alike.argmax(axis=1).astype(np.int64)
 
     def _faiss(self) -> Any:
         try:
@@ -132,6 +151,7 @@ class IdentityIndex:
             embedder=np.array(self.embedder),
             embeddings=self.embeddings,
             sources=self.sources,
+            calibration=np.array(self.calibration.to_json() if self.calibration else ""),
         )
         write_bytes(path, out.getvalue())
 
@@ -157,7 +177,12 @@ class IdentityIndex:
             kind = str(stored["format"])
             if kind != INDEX_FORMAT:
                 raise IdentityError(f"{path}: format {brief(kind)}, expected {INDEX_FORMAT!r}")
-            return IdentityIndex(stored["embeddings"], str(stored["embedder"]), stored["sources"])
+            # Indices that were made before thresholds were measured have no such entry.
+            text = str(stored["calibration"]) if "calibration" in stored else ""
+            calibration = Calibration.from_json(text) if text else None
+            return IdentityIndex(
+                stored["embeddings"], str(stored["embedder"]), stored["sources"], calibration
+            )
         except IdentityError:
             raise
         except (UnreadableArrays, ValueError, KeyError, TypeError, IndexError) as error:
@@ -209,6 +234,40 @@ class IdentityScreen:
         return found
 
 
+def threshold_of(config: IdentityConfig, index: IdentityIndex) -> float:
+    """Return the similarity from which two faces are taken for one person.
+
+    Args:
+        config: may state one; it is used, and a warning says that nobody measured what it does.
+        index: may have been calibrated.
+
+    Raises:
+        IdentityError: neither tells one.
+    """
+    measured = index.calibration
+    if config.threshold is None:
+        if measured is None:
+            raise IdentityError(
+                "identity index: it has no calibration, and filtered_dataset.identity.threshold "
+                "states none; make it again with `vggheads identity-index FOLDER`, with a folder "
+                "for each person or --identities FILE, so that a threshold can be measured"
+            )
+        return measured.threshold
+    if measured is None:
+        _LOGGER.warning(
+            "filtered_dataset.identity.threshold is %g, and nothing was measured on this index: "
+            "how many strangers it removes and how many known faces it misses is unknown",
+            config.threshold,
+        )
+    elif abs(config.threshold - measured.threshold) > 1e-6:
+        _LOGGER.warning(
+            "filtered_dataset.identity.threshold is %g; measured on this index: %s",
+            config.threshold,
+            measured.describe(),
+        )
+    return config.threshold
+
+
 def load_face_reader(config: IdentityConfig, root: Path) -> FaceReader:
     """The configured face detector and embedder.
 
@@ -237,23 +296,31 @@ def load_face_reader(config: IdentityConfig, root: Path) -> FaceReader:
     return FaceReader(detector, embedder, config.min_face_px)
 
 
-def build_index(folder: Path, reader: FaceReader, exclusions: Exclusions) -> IdentityIndex:
+def build_index(
+    folder: Path,
+    reader: FaceReader,
+    exclusions: Exclusions,
+    identities: Mapping[str, str] | None = None,
+) -> tuple[IdentityIndex, NDArray[np.int64]]:
     """Embed the best face of every image in a folder.
 
     Args:
         folder: images, also in subfolders; nothing of their names is kept.
         reader: finds and embeds faces.
         exclusions: receives images that cannot be read or show no face.
+        identities: image name -> person; without it images of one subfolder are of one person.
 
     Returns:
-        The index.
+        The index, and for each entry the number of its person, -1 where nobody says whom it shows.
 
     Raises:
         IdentityError: no face is found in any image.
     """
     rows: list[NDArray[np.float32]] = []
     sources: list[str] = []
-    for path in progress(list(_images(folder)), "identity index"):
+    people: dict[str, int] = {}
+    numbers: list[int] = []
+    for path in progress(list(iter_images(folder)), "identity index"):
         try:
             data = path.read_bytes()
             faces = reader.read(decode_image(data))
@@ -266,12 +333,29 @@ def build_index(folder: Path, reader: FaceReader, exclusions: Exclusions) -> Ide
             continue
         rows.append(faces[0])
         sources.append(hashlib.sha256(data).hexdigest())
+        person = _person(path, folder, identities)
+        numbers.append(-1 if person is None else people.setdefault(person, len(people)))
     if not rows:
         raise IdentityError(f"identity index: no face in the {len(exclusions)} images of {folder}")
-    return IdentityIndex(np.stack(rows), reader.embedder.name, np.array(sources))
+    index = IdentityIndex(np.stack(rows), reader.embedder.name, np.array(sources))
+    return index, np.array(numbers, np.int64)
 
 
-def _images(folder: Path) -> Iterable[Path]:
+def _person(path: Path, folder: Path, identities: Mapping[str, str] | None) -> str | None:
+    if identities is not None:
+        return identities.get(path.name)
+    return None if path.parent == folder else str(path.parent.relative_to(folder))
+
+
+def iter_images(folder: Path) -> list[Path]:
+    """Return the images in a folder and its subfolders, in order.
+
+    Args:
+        folder: the folder.
+
+    Raises:
+        IdentityError: it is none.
+    """
     if not folder.is_dir():
         raise IdentityError(f"identity index: {folder} is no folder of images")
     return sorted(

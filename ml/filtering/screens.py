@@ -61,9 +61,14 @@ def build_screens(
 
         screens.append(UnsafeClassifier(safety.classifier.model.resolve(root), safety))
     if identity.index:
-        from ml.filtering.identity import IdentityIndex, IdentityScreen, load_face_reader
+        from ml.filtering.identity import (
+            IdentityIndex,
+            IdentityScreen,
+            load_face_reader,
+            threshold_of,
+        )
 
         index = IdentityIndex.load(root / identity.index)
         reader = load_face_reader(identity, root)
-        screens.append(IdentityScreen(reader, index, identity.threshold))
+        screens.append(IdentityScreen(reader, index, threshold_of(identity, index)))
     return tuple(screens)

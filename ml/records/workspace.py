@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ml.records.ids import shard_name
@@ -21,6 +22,8 @@ class Workspace:
         threads: torch threads in training stages; fixed, because sums depend on it.
         fingerprint: hash of a stage's code, parameters and inputs; unfinished work is kept
             under it, so that a changed stage never resumes from a stale checkpoint.
+        folders: stage -> folder in `data/`, for stages whose results another one wrote in their
+            place, such as the images of an imported dataset.
     """
 
     root: Path
@@ -30,6 +33,7 @@ class Workspace:
     workers: int = 1
     threads: int = 2
     fingerprint: str = "adhoc"
+    folders: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def shards(self) -> list[str]:
@@ -38,7 +42,7 @@ class Workspace:
 
     def stage_dir(self, stage: str) -> Path:
         """The folder of a stage's results."""
-        return self.root / "data" / stage
+        return self.root / "data" / self.folders.get(stage, stage)
 
     def table_path(self, stage: str, shard: str) -> Path:
         """The Parquet file of one shard of a stage."""

@@ -60,13 +60,21 @@ class BenchmarkConfig(StageConfig):
     """Successes and failures to show, each."""
 
 
-def run(ws: Workspace, config: BenchmarkConfig) -> StageReport:
+def run(
+    ws: Workspace,
+    config: BenchmarkConfig,
+    stage: str = STAGE,
+    models: Mapping[str, str] = MODELS,
+) -> StageReport:
     """Benchmark the models and the baselines on the test split, and write the report.
 
     Args:
         ws: the workspace; models, images, truth (without rows where the generator knew none),
             filtered dataset and head model must exist.
         config: limits and sizes.
+        stage: the stage whose folder receives the results.
+        models: stage that trained a model -> its column's title; the first one's errors are shown
+            by groups.
 
     Returns:
         Counts of test images, the results table, and images of successes and failures.
@@ -75,22 +83,23 @@ def run(ws: Workspace, config: BenchmarkConfig) -> StageReport:
         ValueError: the test split has no readable image.
     """
     prepare_torch(ws, STAGE)
-    out = ws.stage_dir(STAGE)
-    exclusions = Exclusions(STAGE)
+    out = ws.stage_dir(stage)
+    exclusions = Exclusions(stage)
     exact = has_truth(ws)
     read = read_samples if exact else read_labelled_samples
     samples = read(ws, "test", config.limits, exclusions)
     if not samples:
         raise ValueError(
-            f"{STAGE}: the test split has no readable image ({len(exclusions)} are damaged); raise "
-            "poses.test_fraction, or look at why images were removed in the filtered dataset"
+            f"{stage}: the test split has no readable image ({len(exclusions)} are damaged); raise "
+            "poses.test_fraction (or released_dataset.test_fraction), or look at why images were "
+            "removed in the filtered dataset"
         )
     head_model = HeadModel.load(ws.stage_dir("head_model") / "head_model.npz")
     geometry = HeadGeometry(head_model)
     predictions: dict[str, list[Heads]] = {}
-    for stage, title in MODELS.items():
-        if stage not in OPTIONAL or _is_trained(ws.stage_dir(stage)):
-            detector = _load(ws.stage_dir(stage))
+    for trained, title in models.items():
+        if trained not in OPTIONAL or _is_trained(ws.stage_dir(trained)):
+            detector = _load(ws.stage_dir(trained))
             flipping = FlipAveraged(detector, head_model)
             predictions[title] = predict_all(detector, samples, config.batch_size)
             predictions[f"{title} + flip"] = predict_all(flipping, samples, config.batch_size)
@@ -102,7 +111,7 @@ def run(ws: Workspace, config: BenchmarkConfig) -> StageReport:
         for title, heads in predictions.items()
     }
     metrics = {title: _metrics(ws, e, config.resamples) for title, e in evaluations.items()}
-    model = evaluations[next(iter(MODELS.values()))]
+    model = evaluations[next(iter(models.values()))]
     sheets = _images(out, samples, first, model, geometry, config)
     reports = write_report(
         out,
@@ -117,12 +126,12 @@ def run(ws: Workspace, config: BenchmarkConfig) -> StageReport:
             "num_heads": int(model.num_true.sum()),
             "num_ignored": model.num_ignored,
         },
-        _provenance(ws),
+        _provenance(ws, stage),
     )
     flat = {f"{_key(t)}.{name}": v for t, row in metrics.items() for name, v in row.items()}
     known = {"has_ground_truth": float(exact), "num_images": float(len(samples))}
     write_json(out / "metrics.json", nullable(known | flat))
-    exclusions.write(ws, STAGE)
+    exclusions.write(ws, stage)
     table = results_frame(metrics)
     return StageReport(
         num_in=len(samples) + len(exclusions),
@@ -230,7 +239,7 @@ def _label_quality(ws: Workspace) -> Mapping[str, str]:
     }
 
 
-def _provenance(ws: Workspace) -> dict[str, str]:
+def _provenance(ws: Workspace, stage: str) -> dict[str, str]:
     import torch
 
     return {
@@ -238,7 +247,7 @@ def _provenance(ws: Workspace) -> dict[str, str]:
         "torch": torch.__version__,
         "threads": str(ws.threads),
         "machine": f"{platform.machine()}, {platform.system()}",
-        "command": "vggheads materialize benchmark",
+        "command": f"vggheads materialize {stage}",
     }
 
 

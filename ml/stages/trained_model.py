@@ -32,7 +32,7 @@ from ml.model.encoders import EncoderName
 from ml.model.fusing import count_parameters
 from ml.model.losses import HeadLoss, LossConfig
 from ml.model.postprocess import PostprocessConfig, postprocess
-from ml.records.atomic import write_json, write_text
+from ml.records.atomic import remove, write_json, write_text
 from ml.records.config import Count, StageConfig
 from ml.records.determinism import prepare_torch
 from ml.records.exclusions import Exclusions
@@ -197,6 +197,24 @@ def run(
     _register(folder, config, tracker, card, tags)
     finish_work(ws, stage)
     return report
+
+
+def write_untrained(ws: Workspace, stage: str) -> StageReport:
+    """Leave empty metrics and a note in place of a training that is switched off.
+
+    DVC and the benchmark expect the files; an older model must not be taken for this one's.
+
+    Args:
+        ws: the workspace.
+        stage: the training's stage.
+    """
+    folder = ws.stage_dir(stage)
+    remove(folder)
+    write_json(folder / "metrics.json", {})
+    write_history(folder / HISTORY_NAME, pd.DataFrame(columns=HISTORY_COLUMNS))
+    Exclusions(stage).write(ws, stage)
+    note = f"no; set {stage}.enabled in params.yaml to true and run again"
+    return StageReport(num_in=0, num_out=0, num_excluded=0, metadata={"trained": note})
 
 
 def read_samples(

@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
 from typing import ClassVar, Literal
 
-import pandas as pd
-
-from ml.records.atomic import write_json
-from ml.records.exclusions import Exclusions
 from ml.records.report import StageReport
 from ml.records.workspace import Workspace
 from ml.stages import trained_model
-from ml.stages.trained_model import HISTORY_COLUMNS, TrainedModelConfig
-from ml.training.callbacks import write_history
-from ml.training.fit import HISTORY_NAME
+from ml.stages.trained_model import TrainedModelConfig
 from ml.training.tracking import Tracker
 
 STAGE = "trained_model_exact"
@@ -48,16 +41,5 @@ def run(ws: Workspace, config: TrainedModelExactConfig, tracker: Tracker) -> Sta
         The report of `trained_model`.
     """
     if config.switched_off:
-        return _switched_off(ws)
+        return trained_model.write_untrained(ws, STAGE)
     return trained_model.run(ws, config, tracker, STAGE)
-
-
-def _switched_off(ws: Workspace) -> StageReport:
-    """Leave empty metrics and a note: DVC and the benchmark expect the files."""
-    folder = ws.stage_dir(STAGE)
-    shutil.rmtree(folder, ignore_errors=True)
-    write_json(folder / "metrics.json", {})
-    write_history(folder / HISTORY_NAME, pd.DataFrame(columns=HISTORY_COLUMNS))
-    Exclusions(STAGE).write(ws, STAGE)
-    note = f"no; set {STAGE}.enabled in params.yaml to true and run again"
-    return StageReport(num_in=0, num_out=0, num_excluded=0, metadata={"trained": note})

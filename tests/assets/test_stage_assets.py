@@ -47,7 +47,7 @@ def test_a_stage_is_an_asset_of_its_own_module(name):
     assert "  " not in spec.description
     assert spec.owners
     assert spec.kinds
-    assert spec.group_name in {"generation", "annotation", "filtering", "detector"}
+    assert spec.group_name in {"generation", "annotation", "filtering", "detector", "release"}
     graph = project().graph
     assert {dep.asset_key.to_user_string() for dep in spec.deps} == set(graph[name].upstream)
     assert [list(one.deps) for one in declared.specs] == [[]], "edges are written in dvc.yaml alone"

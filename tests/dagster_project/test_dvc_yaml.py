@@ -19,7 +19,7 @@ GRAPH = read_graph(ROOT)
 
 
 def test_assets_stages_and_sections_are_the_same():
-    assert len(STAGES) == 14
+    assert len(STAGES) == 17
     assert list(project().graph) == list(STAGES)
     assert set(read_params(ROOT, STAGES).values) == {"run", *STAGES}
 

@@ -32,6 +32,7 @@ RECIPES = {
     "demo": DEMO,
     "smoke": (*DEMO[:3], 2, *DEMO[4:]),
     "research": PAPER_L,
+    "official": PAPER_L,
     "open": (*PAPER_L[:4], None, *PAPER_L[5:]),
     "research_tiny": ("adamw", 5e-5, 2, 1, None, None, "published", 3.0, 64, 0.0, "nano"),
     "paper_l": PAPER_L,

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
 
 from ml.box_detection.face_models import FaceModelError, FaceModelSettings, load_face_model
 from ml.filtering import identity
+from ml.filtering.calibration import Calibration
 from ml.filtering.embedding import (
     FaceReader,
     OnnxEmbedder,
@@ -21,6 +24,7 @@ from ml.filtering.identity import (
     IdentityScreen,
     build_index,
     load_face_reader,
+    threshold_of,
 )
 from ml.imaging.io import encode_png
 from ml.records.exclusions import Exclusions
@@ -82,7 +86,8 @@ def write_folder(root, people):
 
 def test_an_index_rejects_its_people_and_no_others(reader, tmp_path):
     exclusions = Exclusions("identity")
-    index = build_index(write_folder(tmp_path, (1, 2)), reader, exclusions)
+    index, people = build_index(write_folder(tmp_path, (1, 2)), reader, exclusions)
+    assert people.tolist() == [0, 1]
     assert sorted(exclusions.to_frame()["reason"]) == ["damaged_image", "no_face"]
     assert index.embeddings.shape[0] == 2
     path = tmp_path / "private" / "index.npz"
@@ -101,6 +106,39 @@ def test_an_index_rejects_its_people_and_no_others(reader, tmp_path):
     assert "1 of 1 faces are known" in findings[0].detail
     assert "1 of 2 faces are known" in findings[2].detail
     assert "celebrity" not in findings[0].detail
+
+
+def test_the_index_carries_its_threshold(reader, tmp_path, caplog):
+    index, _ = build_index(write_folder(tmp_path, (1, 2)), reader, Exclusions("identity"))
+    with pytest.raises(IdentityError, match=r"no calibration.*make it again"):
+        threshold_of(IdentityConfig(), index)
+    assert threshold_of(IdentityConfig(threshold=0.4), index) == 0.4
+    assert "nothing was measured on this index" in caplog.text
+    measured = Calibration(0.7, 0.01, 0.008, 0.9, 500, 400, 60)
+    path = tmp_path / "index.npz"
+    replace(index, calibration=measured).save(path)
+    loaded = IdentityIndex.load(path)
+    assert loaded.calibration == measured
+    caplog.clear()
+    assert threshold_of(IdentityConfig(), loaded) == 0.7
+    assert not caplog.text
+    assert threshold_of(IdentityConfig(threshold=0.4), loaded) == 0.4
+    assert "measured on this index: threshold 0.700: 0.80% of 500 faces" in caplog.text
+    whole = dict(np.load(path))
+    np.savez(path, **{**whole, "calibration": np.array('{"threshold": 3}')})
+    with pytest.raises(IdentityError, match="not an identity index"):
+        IdentityIndex.load(path)
+    # Indices from before this was measured.
+    np.savez(path, **{key: value for key, value in whole.items() if key != "calibration"})
+    assert IdentityIndex.load(path).calibration is None
+
+
+def test_nearest_names_the_entry(reader):
+    vectors = np.eye(4, dtype=np.float32)
+    index = IdentityIndex(vectors, "x", np.arange(4).astype(str))
+    alike, rows = index.nearest(vectors[[2, 0]] * 0.5)
+    assert rows.tolist() == [2, 0]
+    np.testing.assert_allclose(alike, 0.5)
 
 
 def test_small_faces_have_no_identity(reader):

@@ -1,0 +1,96 @@
+"""The suites of the imported release: nothing lost on the way, and what the copy lacks."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+
+import pandas as pd
+
+from assets.checks.rules import Rule, Shelf, whole_suite
+from assets.checks.tables import read_raw
+from ml.quality import head_invariants
+from ml.quality.findings import findings, joined
+
+STAGE = "released_dataset"
+FindInShard = Callable[[Shelf, str], pd.DataFrame]
+
+
+def _in_all(find: FindInShard) -> Callable[[Shelf, Sequence[str]], pd.DataFrame]:
+    """A rule about every imported shard; none where the stage is switched off."""
+
+    def in_all(shelf: Shelf, shards: Sequence[str]) -> pd.DataFrame:
+        from ml.stages.released_dataset import released_view
+
+        view = released_view(shelf.ws)
+        mine = shelf.once(STAGE, lambda: Shelf(view))
+        return joined([find(mine, shard) for shard in view.shards])
+
+    return in_all
+
+
+def _accounted(shelf: Shelf, shards: Sequence[str]) -> pd.DataFrame:
+    """Whether the dataset's verdicts are the images of its shards, each once, as many as told."""
+    folder = shelf.ws.stage_dir(STAGE)
+    metrics = json.loads((folder / "metrics.json").read_text())
+    if not metrics:
+        return findings([], [])
+    listed = [str(item) for item in read_raw(folder / "verdicts.parquet")["sample_id"]]
+    tables = sorted((folder / "images").glob("shard-*.parquet"))
+    stored = [str(item) for path in tables for item in read_raw(path)["sample_id"]]
+    problems = {
+        "twice": "" if len(set(listed)) == len(listed) else "an image has two verdicts",
+        "stored": "" if sorted(listed) == sorted(stored) else "verdicts and shards differ",
+        "told": ""
+        if len(listed) == metrics["num_images"]
+        else f"{len(listed)} images, {metrics['num_images']} told",
+    }
+    return findings(problems, problems.values())
+
+
+def _splits(shelf: Shelf, shards: Sequence[str]) -> pd.DataFrame:
+    """Whether there is something to train on and something to validate on."""
+    metrics = json.loads((shelf.ws.stage_dir(STAGE) / "metrics.json").read_text())
+    empty = [name for name in ("train", "val") if metrics and not metrics[f"num_{name}"]]
+    return findings(empty, [f"no image of the split {name}" for name in empty])
+
+
+def _lacks(shelf: Shelf, shards: Sequence[str]) -> pd.DataFrame:
+    """What the copy lacks of the release that was published."""
+    path = shelf.ws.stage_dir(STAGE) / "lacks.csv"
+    if not path.is_file():
+        return findings([], [])
+    rows = pd.read_csv(path, dtype=str)
+    return findings(rows["where"], rows["where"] + ": " + rows["detail"])
+
+
+RELEASE_RULES = whole_suite(
+    "release_rules",
+    Rule("accounted", "Every image of the shards is in the dataset, once.", _accounted),
+    Rule("splits_filled", "There are images to train and to validate on.", _splits),
+    Rule(
+        "heads_of_images",
+        "As many heads are listed as each image has, in its split.",
+        _in_all(
+            lambda shelf, shard: head_invariants.annotated_images(
+                shelf.table("annotations", shard, ".images"),
+                shelf.table("annotations", shard),
+                shelf.table("images", shard),
+            )
+        ),
+    ),
+    Rule(
+        "boxes_in_images",
+        "A label lies in its image.",
+        _in_all(
+            lambda shelf, shard: head_invariants.boxes_inside(
+                shelf.table("annotations", shard), shelf.table("images", shard)
+            )
+        ),
+        "warning",
+    ),
+    Rule("nothing_lacks", "The copy is what was published.", _lacks, "warning"),
+    sharded=False,
+)
+
+SUITES = (RELEASE_RULES,)

@@ -1,0 +1,18 @@
+"""The published release as a dataset, and what the copy of it lacks."""
+
+import dagster as dg
+
+from assets.checks.released_dataset import SUITES
+from assets.stage_asset import StageEvents, StageRunner, stage_asset
+
+
+@stage_asset(
+    group="release",
+    kinds={"python"},
+    owner="data",
+    paper="3",
+    suites=SUITES,
+)
+def released_dataset(context: dg.AssetExecutionContext, stages: StageRunner) -> StageEvents:
+    """The published release as a dataset, and what the copy of it lacks."""
+    yield from stages.make(context)

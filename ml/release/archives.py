@@ -1,0 +1,365 @@
+"""The files of a release wherever they lie, folders and tars together, read in place.
+
+The published release is a tar of 187 GB, and its mirrors cut it into several; nothing of it is
+unpacked. One walk over the tars' headers lists on the disk what each part (a split, or the images
+labelled by hand) is made of; then parts are read one after the other, each file where it stands.
+"""
+
+from __future__ import annotations
+
+import bz2
+import csv
+import gzip
+import lzma
+import re
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from types import TracebackType
+from typing import IO, Any, Final
+
+from ml.records import reasons
+from ml.records.atomic import PREFIX
+from ml.records.exclusions import Exclusions
+from ml.records.files import UnreadableFile, is_environment, read_file
+from ml.records.limits import MAX_IMAGE_FILE_BYTES
+from ml.records.progress import progress
+from ml.records.tars import DamagedTar, TarMember, TarReader
+
+SPLIT_NAME: Final = re.compile(r"split_(\d{5})")
+METRICS_NAME: Final = "metrics.json"
+EXCLUSIONS_NAME: Final = "files.txt"
+KEEP_NAMES: Final = ("train_files.txt", "val_files.txt")
+"""Lists of what belongs to a split, which the official loader takes where they are."""
+LARGE, SMALL, TEST_FOLDER = "large", "small", "test"
+"""`small` holds the 10,000 images labelled by hand; `test` is ours, beside `large`."""
+TAR_SUFFIXES: Final = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
+_KINDS: Final = ("images", "annotations")
+_LISTS: Final = (METRICS_NAME, EXCLUSIONS_NAME, *KEEP_NAMES)
+_CHUNK: Final = 1 << 20
+_OPENERS: Final[dict[bytes, Callable[..., IO[bytes]]]] = {
+    b"\x1f\x8b": gzip.open,
+    b"BZh": bz2.open,
+    b"\xfd7zXZ": lzma.open,
+}
+_TEXT: Final[dict[str, Any]] = {"encoding": "utf-8", "errors": "surrogateescape"}
+"""Names in tars need be no text."""
+_OPEN_LISTS: Final = 32
+"""Lists of parts that are written at once."""
+
+
+class NotARelease(ValueError):
+    """A folder or tar does not have the official layout; the message says what was looked for."""
+
+
+@dataclass(frozen=True)
+class StoredFile:
+    """A file of a release.
+
+    Attributes:
+        name: its name without folders.
+        source: the file, or the tar that holds it.
+        offset: first byte in the tar; -1 for a file of its own.
+        size: bytes in the tar.
+    """
+
+    name: str
+    source: Path
+    offset: int = -1
+    size: int = 0
+
+    @property
+    def stem(self) -> str:
+        """Return its name without suffix."""
+        return PurePosixPath(self.name).stem
+
+    def read(self) -> bytes:
+        """Return its content.
+
+        Raises:
+            UnreadableFile: it is gone, too large, or the tar ends within it.
+        """
+        if self.offset < 0:
+            return read_file(self.source, MAX_IMAGE_FILE_BYTES)
+        with self.source.open("rb") as file:
+            file.seek(self.offset)
+            data = file.read(self.size)
+        if len(data) != self.size:
+            raise UnreadableFile(
+                f"{self.source.name} ends within {self.name}: {len(data)} of {self.size} bytes"
+            )
+        return data
+
+
+@dataclass
+class PartFiles:
+    """The files of one part of a release.
+
+    Attributes:
+        name: `split_00007`, `test/split_00000`, `small` or `small/<folder>`.
+        images: in the order they were found.
+        annotations: likewise.
+        lists: name -> `files.txt`, `metrics.json`, `train_files.txt`, `val_files.txt`.
+    """
+
+    name: str
+    images: list[StoredFile] = field(default_factory=list)
+    annotations: list[StoredFile] = field(default_factory=list)
+    lists: dict[str, StoredFile] = field(default_factory=dict)
+
+
+def part_of(path: str) -> tuple[str, str, tuple[str, ...]] | None:
+    """Return what a path inside a release is: its part, its kind, and the folders before them.
+
+    Args:
+        path: such as `VGGHeads/large/split_00007/images/x.jpg`.
+
+    Returns:
+        Part, `images`, `annotations` or `lists`, and what stands before `large`, `small` or `test`;
+        None for what is no file of a part.
+    """
+    pure = PurePosixPath(path)
+    parts = tuple(piece for piece in pure.parts if piece != ".")
+    if pure.is_absolute() or ".." in parts or not parts:
+        return None
+    at = next((i for i, piece in enumerate(parts) if SPLIT_NAME.fullmatch(piece)), None)
+    if at is not None and SMALL not in parts[:at]:
+        before, inside = parts[:at], parts[at + 1 :]
+        group = before[-1] if before and before[-1] in (LARGE, TEST_FOLDER) else ""
+        name = f"{TEST_FOLDER}/{parts[at]}" if group == TEST_FOLDER else parts[at]
+        before = before[:-1] if group else before
+    elif SMALL in parts:
+        at = parts.index(SMALL)
+        before, rest = parts[:at], parts[at + 1 :]
+        depth = next((i for i, piece in enumerate(rest) if piece in _KINDS), len(rest) - 1)
+        if depth < 0 or depth > 1:
+            return None
+        name, inside = "/".join((SMALL, *rest[:depth])), rest[depth:]
+    else:
+        return None
+    if len(inside) == 2 and inside[0] in _KINDS:
+        return name, inside[0], before
+    if len(inside) == 1 and inside[0] in _LISTS:
+        return name, "lists", before
+    return None
+
+
+class Release:
+    """The parts of a release that lies in folders and tars."""
+
+    def __init__(self, sources: Sequence[Path], spool: Path, exclusions: Exclusions) -> None:
+        """List everything once.
+
+        Args:
+            sources: folders (of an unpacked release, or of tars) and tars, compressed or not.
+            spool: folder for the lists, and for what has to be decompressed first.
+            exclusions: receives members that are no file of a part, or cannot be used.
+
+        Raises:
+            NotARelease: a source is missing or no tar, or there is no part in any.
+            OSError: the machine's fault, such as a full disk.
+        """
+        self.damaged: list[str] = []
+        self.tars: list[Path] = []
+        self._spool, self._exclusions = spool, exclusions
+        self._lists: dict[str, Path] = {}
+        with _Lists(spool, self._lists) as lists:
+            for source in sources:
+                self._list_source(source, lists)
+        if not self._lists:
+            where = ", ".join(str(source) for source in sources)
+            raise NotARelease(
+                f"{where}: no folder split_00000 in it or in its large/, no small/, and no member "
+                "split_00000/images/... or small/images/... in its tars"
+            )
+
+    @property
+    def parts(self) -> list[str]:
+        """Return the parts in order: splits, those labelled by hand, those of `test/`."""
+        return sorted(self._lists, key=_order)
+
+    def files(self, part: str) -> PartFiles:
+        """Read the list of one part; copies that mirrors hold of one file count once.
+
+        Args:
+            part: one of `parts`.
+        """
+        found = PartFiles(part)
+        known: dict[tuple[str, str], StoredFile] = {}
+        ambiguous: set[tuple[str, str]] = set()
+        with self._lists[part].open(newline="", **_TEXT) as file:
+            for kind, name, source, offset, size in csv.reader(file):
+                stored = StoredFile(name, Path(source), int(offset), int(size))
+                first = known.setdefault((kind, name), stored)
+                same = first is stored or first.source != stored.source
+                if not same or _size(first) != _size(stored):
+                    where = f"in {first.source.name} and again in {stored.source.name}"
+                    detail = f"{part}/{kind}/{name} stands {where}; neither is used"
+                    self._exclusions.add(stored.stem, reasons.SHARED_NAME, detail)
+                    ambiguous.add((kind, name))
+        for (kind, name), stored in known.items():
+            if (kind, name) in ambiguous:
+                continue
+            if kind == "lists":
+                found.lists[name] = stored
+            else:
+                (found.images if kind == "images" else found.annotations).append(stored)
+        return found
+
+    def _list_source(self, source: Path, lists: _Lists) -> None:
+        if source.is_dir():
+            self._list_folder(source, lists)
+        elif source.exists():
+            self._list_tar(source, lists)
+        else:
+            raise NotARelease(f"{source}: no such folder or tar")
+
+    def _list_folder(self, root: Path, lists: _Lists) -> None:
+        for folder in _part_folders(root):
+            inside = folder.relative_to(root).as_posix()
+            prefix = f"{SMALL}/" if root.name == SMALL else ""
+            place = part_of(f"{prefix}{inside}/images/x")
+            assert place is not None  # _part_folders gives no other folders
+            found = False
+            for kind in _KINDS:
+                for path in progress(sorted((folder / kind).glob("*")), f"{place[0]}/{kind}"):
+                    if not path.name.startswith(PREFIX):
+                        lists.add(place[0], kind, StoredFile(path.name, path))
+                        found = True
+            for name in _LISTS:
+                if (folder / name).is_file():
+                    lists.add(place[0], "lists", StoredFile(name, folder / name))
+                    found = True
+            if not found:
+                lists.touch(place[0])
+        for path in sorted(root.iterdir()):
+            if path.name.endswith(TAR_SUFFIXES) and path.is_file():
+                self._list_tar(path, lists)
+
+    def _list_tar(self, path: Path, lists: _Lists) -> None:
+        self.tars.append(path)
+        plain, base, seen = self._plain(path), None, False
+        try:
+            with TarReader(plain, max_member_bytes=MAX_IMAGE_FILE_BYTES) as tar:
+                size = plain.stat().st_size
+                for member in progress(tar, f"listing {path.name}"):
+                    if member.kind == "folder":
+                        continue
+                    place = part_of(member.name) if member.kind == "file" else None
+                    if place is None:
+                        self._exclude(path, member, reasons.BAD_MEMBER, "is no file of a split")
+                        continue
+                    part, kind, before = place
+                    base, seen = before if base is None else base, True
+                    if before != base:
+                        first = "/".join(base) or "the first"
+                        detail = f"is of another release than {first}"
+                        self._exclude(path, member, reasons.BAD_MEMBER, detail)
+                    elif member.problem:
+                        self._exclude(path, member, reasons.TOO_LARGE, member.problem)
+                        lists.touch(part)
+                    elif member.offset + member.size > size:
+                        raise DamagedTar(f"{path.name} ends within {member.name}", size)
+                    else:
+                        name = PurePosixPath(member.name).name
+                        lists.add(part, kind, StoredFile(name, plain, member.offset, member.size))
+        except DamagedTar as error:
+            if not seen:
+                raise NotARelease(f"{path}: not a readable tar: {error}") from error
+            # What came before the damage is used; the rest of the tar is lost, and said so.
+            self.damaged.append(str(error))
+            self._exclusions.add(path.stem, reasons.DAMAGED_TAR, str(error))
+
+    def _plain(self, path: Path) -> Path:
+        """The tar itself, or what a compressed one holds, as far as it can be decompressed."""
+        if not path.is_file():
+            return path
+        with path.open("rb") as file:
+            start = file.read(6)
+        opener = next((o for magic, o in _OPENERS.items() if start.startswith(magic)), None)
+        if opener is None:
+            return path
+        plain = self._spool / f"{len(self.tars):03d}-{path.name}.plain"
+        with opener(path, "rb") as packed, plain.open("wb") as file:
+            try:
+                for piece in progress(iter(lambda: packed.read(_CHUNK), b""), f"MiB {path.name}"):
+                    file.write(piece)
+            except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
+                if is_environment(error):
+                    raise
+                self.damaged.append(f"{path.name}: {error}")
+                detail = f"{path.name} cannot be decompressed to its end: {error}"
+                self._exclusions.add(path.stem, reasons.DAMAGED_TAR, detail)
+        return plain
+
+    def _exclude(self, path: Path, member: TarMember, reason: str, detail: str) -> None:
+        name = PurePosixPath(member.name).stem or member.name
+        self._exclusions.add(name, reason, f"{path.name}: {member.name!r} {detail}")
+
+
+class _Lists:
+    """The lists of the parts while they are written; few of them are open at once."""
+
+    def __init__(self, folder: Path, paths: dict[str, Path]) -> None:
+        self._folder, self._paths = folder, paths
+        self._stack = ExitStack()
+        self._open: dict[str, IO[str]] = {}
+
+    def add(self, part: str, kind: str, file: StoredFile) -> None:
+        """Append a file to its part's list."""
+        row = (kind, file.name, str(file.source), file.offset, file.size)
+        csv.writer(self._file(part)).writerow(row)
+
+    def touch(self, part: str) -> None:
+        """List a part of which nothing can be used."""
+        self._file(part)
+
+    def _file(self, part: str) -> IO[str]:
+        if part not in self._open:
+            if len(self._open) >= _OPEN_LISTS:
+                self._stack.close()
+                self._open.clear()
+            path = self._folder / f"{part.replace('/', '-')}.csv"
+            mode = "a" if part in self._paths else "w"
+            self._paths[part] = path
+            self._open[part] = self._stack.enter_context(path.open(mode, newline="", **_TEXT))
+        return self._open[part]
+
+    def __enter__(self) -> _Lists:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stack.close()
+
+
+def _part_folders(root: Path) -> Iterator[Path]:
+    """Folders of parts in an unpacked release, or in its `large` or `small` itself."""
+    large = _splits_in(root / LARGE) or _splits_in(root)
+    yield from large
+    for small in (root / SMALL, *((root,) if root.name == SMALL else ())):
+        if small.is_dir():
+            folders = [small, *sorted(path for path in small.iterdir() if path.is_dir())]
+            yield from (f for f in folders if any((f / kind).is_dir() for kind in _KINDS))
+    yield from _splits_in(root / TEST_FOLDER)
+
+
+def _splits_in(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        return []
+    return sorted(path for path in folder.iterdir() if SPLIT_NAME.fullmatch(path.name))
+
+
+def _order(part: str) -> tuple[int, str]:
+    group = 1 if part.split("/")[0] == SMALL else 2 if part.startswith(f"{TEST_FOLDER}/") else 0
+    return group, part
+
+
+def _size(file: StoredFile) -> int:
+    return file.size if file.offset >= 0 else file.source.stat().st_size

@@ -167,13 +167,13 @@ def pair_files(
         elif len(images) > 1 or len(labels) > 1:
             also = f"; annotations {' and '.join(file.name for file in labels) or 'none'}"
             reason, detail = reasons.SHARED_NAME, f"{where} have one name{also}"
-        elif "." in found[0].stem:
+        elif "." in images[0].stem:
             reason, detail = reasons.BAD_NAME, f"{where}: a name with a dot is no sample id"
         elif not labels:
-            missing = f"annotations/{found[0].stem}.npz"
+            missing = f"annotations/{images[0].stem}.npz"
             reason, detail = reasons.NO_ANNOTATION, f"{where} has no {missing}"
         else:
-            pairs.append((found[0].stem, found[0], labels[0]))
+            pairs.append((images[0].stem, images[0], labels[0]))
             continue
         for file in images:
             exclusions.add(file.stem, reason, detail)
@@ -181,10 +181,10 @@ def pair_files(
 
 
 def _by_name(files: Sequence[StoredFile]) -> dict[str, list[StoredFile]]:
-    found: dict[str, list[StoredFile]] = {}
+    images: dict[str, list[StoredFile]] = {}
     for file in sorted(files, key=lambda file: file.name):
-        found.setdefault(comparable(file.stem), []).append(file)
-    return found
+        images.setdefault(comparable(file.stem), []).append(file)
+    return images
 
 
 def iter_part(files: PartFiles, exclusions: Exclusions) -> Iterator[OfficialSample]:

@@ -26,7 +26,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmarks.inference import crowded, image, leaving
+from benchmarks.inference import crowded, leaving, sample_image
 from benchmarks.report import commit, hardware, milliseconds, parser_of, start
 from ml.imaging.letterbox import letterbox_image
 from ml.inference.loading import read_detector
@@ -73,7 +73,7 @@ def model_of(name: str, network: HeadDetectorNetwork, config: PostprocessConfig)
 def stored(path: Path) -> Model:
     """A detector on disk, with a threshold that leaves as many heads as in the other rows."""
     network = read_detector(path).network.eval()
-    square, _ = letterbox_image(image(), network.config.image_size)
+    square, _ = letterbox_image(sample_image(), network.config.image_size)
     pixels = torch.from_numpy(square).permute(2, 0, 1)[None]
     return model_of(path.name, network, leaving(network, pixels, HEADS))
 
@@ -86,7 +86,7 @@ def runner(model: Model, runtime: str, precision: str, device: str) -> Callable[
     else:
         exported = onnx_model(model.network, model.side, model.config).SerializeToString()
         made = OnnxRuntime(exported, choose_device(device))
-    square, letterbox = letterbox_image(image(), model.side)
+    square, letterbox = letterbox_image(sample_image(), model.side)
     dtype = PRECISIONS[precision]
 
     def find(batch: int) -> object:

@@ -52,8 +52,8 @@ def test_coco_reads_back_with_its_parameters(exported, dataset):
         for image in coco.images:
             item = items[image.sample_id]
             assert item.split == split
-            image = target / "images" / image.file_name
-            assert decode_image(image).shape[:2] == (item.height, item.width)
+            path = target / "images" / image.file_name
+            assert decode_image(path).shape[:2] == (item.height, item.width)
             boxes = coco.boxes_of(image.image_id)
             assert [not box.ignore for box in boxes] == item.flame_valid.tolist()
             for head, box in enumerate(boxes):

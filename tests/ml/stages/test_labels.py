@@ -145,7 +145,7 @@ def test_too_much_damage_fails_the_stage(tmp_path):
 
 def test_split_without_images_fails_with_advice(tmp_path):
     damaged = tuple(f"shard-0000{shard}-{index}" for shard in (0, 1) for index in (6, 7))
-    with pytest.raises(ValueError, match=r"no readable pixels of split val among 4; make more"):
+    with pytest.raises(ValueError, match=r"no readable image of split val among 4; make more"):
         labels.run(workspace(tmp_path, damaged), LabelsConfig())
 
 

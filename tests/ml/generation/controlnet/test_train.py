@@ -244,5 +244,5 @@ def test_a_split_without_heads_is_named(workspace, config, tmp_path):
     truth = workspace.table_path("truth", SHARD)
     frame = pd.read_parquet(truth)
     write_table(truth, frame[frame["split"] != "val"], TRUTH)
-    with pytest.raises(ValueError, match=r"no pixels of split val has a head .*heads: truth"):
+    with pytest.raises(ValueError, match=r"no image of split val has a head .*heads: truth"):
         train(workspace, config, tmp_path / "out", NullTracker())

@@ -262,11 +262,12 @@ def _add_dataset_commands(add: Add) -> None:
     )
     down.add_argument("--sample", action="append", default=[], help="id of an image")
     down.add_argument("--source", action="append", default=[], help="id of a pose")
-    add(
+    accept = add(
         "accept-statistics",
         f"{data}:accept_statistics",
-        "make this run the reference that drift is told from",
+        "print all statistics with their bounds, and make them what drift is told from",
     )
+    accept.add_argument("--show", action="store_true", help="print them, accept nothing")
     costs = add(
         "plan", f"{data}:plan", "hours and storage of a larger dataset, from this project's runs"
     )

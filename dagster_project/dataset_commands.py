@@ -14,9 +14,14 @@ if TYPE_CHECKING:
 
 
 def accept_statistics(pipeline: Pipeline, options: argparse.Namespace) -> int:
-    """Store the statistics of the data on disk as the active profile's reference."""
+    """Print the statistics of the data on disk, and store them as the profile's reference."""
     from assets.checks.bounded import accept_reference
+    from assets.checks.measured import measured
 
+    table = measured(pipeline.workspace(), pipeline.units("crops"))
+    print(table.to_string(index=False, na_rep="", float_format="{:.4g}".format))
+    if options.show:
+        return 0
     path = accept_reference(pipeline.workspace(), pipeline.units("crops"))
     print(
         f"{path.relative_to(pipeline.root)} holds the columns of this run; look at its difference "

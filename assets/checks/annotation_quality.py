@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from assets.checks.bounded import annotation_quality_gate, bounded
+from assets.checks.bounded import annotation_quality_gate, bounded, only_told
 from assets.checks.rules import whole_suite
 
 ANNOTATION_QUALITY_GATE = whole_suite(
@@ -47,6 +47,7 @@ ANNOTATION_QUALITY_GATE = whole_suite(
         annotation_quality_gate,
         "nan_fraction",
     ),
+    only_told("annotation_quality", annotation_quality_gate),
     sharded=False,
 )
 

@@ -14,6 +14,7 @@ from assets.checks.bounded import (
     bounds_of,
     drift_rule,
     drop_rate_rule,
+    only_told,
 )
 from assets.checks.rules import Rule, Shelf, rules_suite, whole_suite
 from assets.checks.shared import NOT_EMPTY, SPLITS, box_checks, flame_checks
@@ -192,6 +193,7 @@ ANNOTATION_BOUNDS = whole_suite(
         "small",
         "non_finite",
     ),
+    only_told("annotations", annotation_statistics),
     drift_rule("annotations"),
     sharded=True,
 )

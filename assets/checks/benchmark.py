@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from assets.checks.bounded import Statistics, benchmark_gate, bounded
+from assets.checks.bounded import Statistics, benchmark_gate, bounded, only_told
 from assets.checks.rules import whole_suite
 from assets.checks.suite import Suite
 
@@ -53,6 +53,7 @@ def benchmark_suite(stage: str, gate: Statistics) -> Suite:
             gate,
             "nan_fraction",
         ),
+        only_told("benchmark", gate),
         sharded=False,
     )
 

@@ -19,12 +19,14 @@ from ml.quality import distributions as dist
 from ml.quality import evidence, gates
 from ml.quality.bounds import CheckBounds, active_profile, judge, read_bounds
 from ml.quality.drift import drift, read_reference, summarise, write_reference
-from ml.quality.findings import findings
+from ml.quality.findings import findings, joined
 from ml.quality.invariants import people_without_heads
 from ml.records.shards import ShardReader
 from ml.records.tables import TableError
 from ml.records.workspace import Workspace
 
+#: Stages of which the fraction that they exclude is bounded.
+WITH_DROP_RATES = ("poses", "captions", "images", "annotations", "crops")
 #: Images whose pixels are looked at for the truth's evidence.
 MAX_LOOKED_AT = 400
 Values = Mapping[str, float]
@@ -42,9 +44,11 @@ def bounded(
     group: str,
     statistics: Statistics,
     *names: str,
-    severity: Severity = "warning",
+    severity: Severity = "critical",
 ) -> Rule:
     """Return the rule that some statistics lie within the profile's bounds.
+
+    Those that the profile only warns of are judged by `only_told`.
 
     Args:
         name: name of the check.
@@ -53,17 +57,44 @@ def bounded(
         statistics: computes them, empty where they are not to be judged; computed once for all
             rules of a suite.
         *names: prefixes of those that this rule judges; all if none is given.
-        severity: whether a value outside blocks; a warning until the bounds of a profile were
-            measured on several of its finished runs, for a bound guessed too tight would stop them.
+        severity: whether a value outside blocks.
     """
 
     def find(shelf: Shelf, shards: Sequence[str]) -> pd.DataFrame:
-        key = f"{group}/{statistics.__name__}"
-        values = shelf.once(key, lambda: dict(statistics(shelf, shards)))
+        values = _statistics_once(shelf, shards, group, statistics)
         mine = {k: v for k, v in values.items() if not names or k.startswith(names)}
-        return judge(mine, bounds_of(shelf), group)
+        return judge(mine, bounds_of(shelf), group, blocking=True)
 
     return Rule(name, why, find, severity)
+
+
+def only_told(group: str, *statistics: Statistics) -> Rule:
+    """Return the rule that tells of statistics outside bounds which do not stop a run.
+
+    Args:
+        group: section of the bounds; `only_warn` there says which, and why.
+        *statistics: compute the group's statistics.
+    """
+
+    def find(shelf: Shelf, shards: Sequence[str]) -> pd.DataFrame:
+        parts = [_statistics_once(shelf, shards, group, compute) for compute in statistics]
+        values = {name: value for part in parts for name, value in part.items()}
+        told = judge(values, bounds_of(shelf), group, blocking=False)
+        if group not in WITH_DROP_RATES:
+            return told
+        rates = drop_rates(group)(shelf, shards)
+        return joined([told, judge(rates, bounds_of(shelf), "drop_rates", blocking=False)])
+
+    why = "Statistics lie within bounds that this profile only warns of; conf/checks says why."
+    return Rule("unproven_bounds", why, find, "warning")
+
+
+def _statistics_once(
+    shelf: Shelf, shards: Sequence[str], group: str, statistics: Statistics
+) -> Values:
+    """A group's statistics, computed once for all rules of a suite."""
+    key = f"{group}/{statistics.__name__}"
+    return shelf.once(key, lambda: dict(statistics(shelf, shards)))
 
 
 def few(shelf: Shelf, number: int) -> bool:
@@ -187,17 +218,22 @@ def crop_statistics(shelf: Shelf, shards: Sequence[str]) -> Values:
     }
 
 
-def drop_rate_rule(stage: str) -> Rule:
-    """Return the rule that a sharded stage excludes neither too much nor too little."""
+def drop_rates(stage: str) -> Statistics:
+    """Return what computes the fraction that a sharded stage excluded."""
 
-    def drop_rates(shelf: Shelf, shards: Sequence[str]) -> Values:
+    def drop_rate(shelf: Shelf, shards: Sequence[str]) -> Values:
         counts = [reported(shelf.ws, stage, shard) for shard in shards]
         given = sum(count.get("num_in", 0) for count in counts)
         gone = sum(count.get("num_excluded", 0) for count in counts)
         return {} if few(shelf, given) else {stage: gone / given}
 
+    return drop_rate
+
+
+def drop_rate_rule(stage: str) -> Rule:
+    """Return the rule that a sharded stage excludes neither too much nor too little."""
     why = "A stage that excludes much, or nothing where something is expected, is broken."
-    return bounded("drop_rate_typical", why, "drop_rates", drop_rates)
+    return bounded("drop_rate_typical", why, "drop_rates", drop_rates(stage))
 
 
 def columns_of(shelf: Shelf, group: str, shards: Sequence[str]) -> tuple[dist.Columns, dist.Words]:

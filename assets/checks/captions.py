@@ -5,7 +5,13 @@ from __future__ import annotations
 from great_expectations import expectations as gxe
 
 from assets.checks.accounts import LOST, captions_account, counts_rule
-from assets.checks.bounded import bounded, caption_statistics, drift_rule, drop_rate_rule
+from assets.checks.bounded import (
+    bounded,
+    caption_statistics,
+    drift_rule,
+    drop_rate_rule,
+    only_told,
+)
 from assets.checks.rules import Rule, rules_suite, whole_suite
 from assets.checks.shared import NOT_EMPTY, SPLITS
 from assets.checks.suite import Suite, critical, warning
@@ -87,6 +93,7 @@ CAPTION_BOUNDS = whole_suite(
         "captions",
         caption_statistics,
     ),
+    only_told("captions", caption_statistics),
     drift_rule("captions"),
     sharded=True,
 )

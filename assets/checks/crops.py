@@ -5,7 +5,13 @@ from __future__ import annotations
 import pandas as pd
 
 from assets.checks.accounts import counts_rule
-from assets.checks.bounded import bounded, crop_statistics, drift_rule, drop_rate_rule
+from assets.checks.bounded import (
+    bounded,
+    crop_statistics,
+    drift_rule,
+    drop_rate_rule,
+    only_told,
+)
 from assets.checks.rules import Rule, Shelf, rules_suite, whole_suite
 from ml.quality import head_invariants
 from ml.quality.invariants import image_files, seeds_derived
@@ -51,6 +57,7 @@ CROP_BOUNDS = whole_suite(
         "crops",
         crop_statistics,
     ),
+    only_told("crops", crop_statistics),
     drift_rule("crops"),
     sharded=True,
 )

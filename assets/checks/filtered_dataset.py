@@ -7,7 +7,7 @@ from great_expectations import expectations as gxe
 
 from assets.checks import statistics
 from assets.checks.accounts import LOST, verdicts_account
-from assets.checks.bounded import bounded
+from assets.checks.bounded import bounded, only_told
 from assets.checks.bounded import dataset_statistics as bounded_statistics
 from assets.checks.rules import Rule, Shelf, rules_suite, whole_suite
 from assets.checks.shared import NOT_EMPTY, SPLITS, box_checks, flame_checks
@@ -172,6 +172,7 @@ DATASET_BOUNDS = whole_suite(
         "expression",
         "with_parameters",
     ),
+    only_told("filtered_dataset", bounded_statistics),
     sharded=False,
 )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from assets.checks.bounded import bounded, flame_regressor_gate
+from assets.checks.bounded import bounded, flame_regressor_gate, only_told
 from assets.checks.rules import whole_suite
 
 FLAME_REGRESSOR_GATE = whole_suite(
@@ -31,6 +31,7 @@ FLAME_REGRESSOR_GATE = whole_suite(
         "nan_fraction",
         "loss_nan",
     ),
+    only_told("flame_regressor", flame_regressor_gate),
     sharded=False,
 )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from assets.checks.bounded import bounded, head_detector_gate
+from assets.checks.bounded import bounded, head_detector_gate, only_told
 from assets.checks.rules import whole_suite
 
 HEAD_DETECTOR_GATE = whole_suite(
@@ -30,6 +30,7 @@ HEAD_DETECTOR_GATE = whole_suite(
         "nan_fraction",
         "loss_nan",
     ),
+    only_told("head_detector", head_detector_gate),
     sharded=False,
 )
 

@@ -12,6 +12,7 @@ from assets.checks.bounded import (
     drift_rule,
     drop_rate_rule,
     face_evidence,
+    only_told,
     truth_statistics,
 )
 from assets.checks.custom import ExpectColumnQuantilesBetween
@@ -294,6 +295,7 @@ TRUTH_BOUNDS = whole_suite(
         "images",
         face_evidence,
     ),
+    only_told("images", truth_statistics, face_evidence),
     drift_rule("images"),
     sharded=True,
 )

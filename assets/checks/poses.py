@@ -5,7 +5,7 @@ from __future__ import annotations
 from great_expectations import expectations as gxe
 
 from assets.checks.accounts import LOST, counts_rule, poses_account
-from assets.checks.bounded import drop_rate_rule
+from assets.checks.bounded import drop_rate_rule, only_told
 from assets.checks.rules import Rule, rules_suite, whole_suite
 from assets.checks.shared import MAX_PX, NOT_EMPTY, SPLITS
 from assets.checks.suite import Suite, critical, warning
@@ -92,7 +92,7 @@ POSE_RULES = rules_suite(
     ),
 )
 
-POSE_BOUNDS = whole_suite("pose_bounds", drop_rate_rule("poses"), sharded=True)
+POSE_BOUNDS = whole_suite("pose_bounds", drop_rate_rule("poses"), only_told("poses"), sharded=True)
 
 SUITES = (
     POSES,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from assets.checks.bounded import bounded, training_gate
+from assets.checks.bounded import bounded, only_told, training_gate
 from assets.checks.rules import whole_suite
 from assets.checks.suite import Suite
 
@@ -33,6 +33,7 @@ def training_suite(stage: str) -> Suite:
             "nan_fraction",
             "loss_nan",
         ),
+        only_told("trained_model", figures),
         sharded=False,
     )
 

@@ -40,6 +40,17 @@ class CheckBounds(StageConfig):
     drift: DriftBounds
     bounds: dict[str, dict[str, Bound | None]]
     """Group -> statistic -> lowest and highest value; null where the profile judges none."""
+    only_warn: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    """Reason -> groups, or group.statistic, of which a value outside is shown and stops nothing."""
+
+    def blocks(self, group: str, name: str) -> bool:
+        """Whether a statistic outside its bound stops what follows.
+
+        Args:
+            group: whose statistic it is.
+            name: the statistic.
+        """
+        return not any({group, f"{group}.{name}"} & set(of) for of in self.only_warn.values())
 
     @model_validator(mode="after")
     def _ordered(self) -> CheckBounds:
@@ -47,6 +58,10 @@ class CheckBounds(StageConfig):
             for name, bound in values.items():
                 if bound and None not in bound and bound[0] > bound[1]:  # type: ignore[operator]
                     raise ValueError(f"{group}.{name}: {bound[0]} is above {bound[1]}")
+        known = {*self.bounds, *(f"{g}.{n}" for g, names in self.bounds.items() for n in names)}
+        unknown = {name for names in self.only_warn.values() for name in names} - known
+        if unknown:
+            raise ValueError(f"only_warn: {sorted(unknown)}: no such group or group.statistic")
         return self
 
 
@@ -89,18 +104,26 @@ def read_bounds(root: Path, profile: str | None = None) -> CheckBounds:
         raise ValueError(f"{path}: {error}") from error
 
 
-def judge(values: Mapping[str, float], bounds: CheckBounds, group: str) -> pd.DataFrame:
+def judge(
+    values: Mapping[str, float], bounds: CheckBounds, group: str, blocking: bool | None = None
+) -> pd.DataFrame:
     """Compare statistics with their bounds.
 
     Args:
         values: statistic -> value.
         bounds: of the profile.
         group: whose statistics they are.
+        blocking: judge only those that block, or only those that do not; all if left out.
 
     Returns:
         One finding a statistic: outside, no number where one is asked for, or without any bound.
     """
     known = bounds.bounds.get(group, {})
+    values = {
+        name: value
+        for name, value in values.items()
+        if blocking is None or bounds.blocks(group, name) == blocking
+    }
     problems = []
     for name, value in values.items():
         if name not in known:

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import yaml
 from scipy.spatial.transform import Rotation
 
+from ml.quality.bounds import FOLDER, read_bounds
 from ml.records.atomic import write_json
 from ml.records.tables import (
     ANNOTATED_IMAGES,
@@ -30,7 +32,7 @@ from ml.stages.annotation_quality import run as measure_labels
 from tests.rehearsal import ROOT
 
 SEED, NUM_SHARDS, SHARD_SIZE = 20240718, 4, 24
-PROFILE = "demo"
+PROFILE = "learned"
 #: Figures of a demo that learned, as README.md tells them.
 DETECTOR = {"ap50": 0.86, "recall_max": 0.93, "precision": 0.85, "recall": 0.8}
 REGRESSOR = {
@@ -52,9 +54,9 @@ def workspace(root: Path) -> Workspace:
 
 def make_run(project: Path, target: Path) -> Workspace:
     """Copy a finished smoke run, and let it have learned."""
-    for name in ("data", "conf"):
-        source = (project if name == "data" else ROOT) / name
-        shutil.copytree(source, target / name, ignore=shutil.ignore_patterns(".work", "images"))
+    shutil.copytree(project / "data", target / "data", ignore=_not_judged)
+    shutil.copytree(ROOT / "conf", target / "conf")
+    _write_bounds(target)
     (target / "params.yaml").write_text(f"profile: {PROFILE}\nrun: {{profile: {PROFILE}}}\n")
     ws = workspace(target)
     rng = np.random.default_rng(7)
@@ -64,6 +66,23 @@ def make_run(project: Path, target: Path) -> Workspace:
     measure_labels(ws, AnnotationQualityConfig(resamples=20))
     _metrics(ws)
     return ws
+
+
+def _not_judged(folder: str, names: list[str]) -> set[str]:
+    """Unfinished work, and what a stage shows of itself; a stage is called images, too."""
+    inside = Path(folder).parent.name == "data"
+    return {name for name in names if name == ".work" or (inside and name == "images")}
+
+
+def _write_bounds(target: Path) -> None:
+    """Bounds of a smoke run that learned: its data are a smoke run's, the rest is the demo's."""
+    small, learned = (read_bounds(target, name) for name in ("smoke", "demo"))
+    of_data = {name: small.bounds[name] for name in ("drop_rates", "captions", "images", "crops")}
+    bounds = learned.model_copy(
+        update={"min_rows": small.min_rows, "bounds": {**learned.bounds, **of_data}}
+    )
+    path = target / FOLDER / f"{PROFILE}.yaml"
+    path.write_text(yaml.safe_dump(bounds.model_dump(mode="json")))
 
 
 def _label(ws: Workspace, shard: str, rng: np.random.Generator) -> None:

@@ -1,0 +1,115 @@
+"""Bounds as checks: what lies outside stops the stage, unless the profile says why it does not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from assets.checks.bounded import bounded, drop_rate_rule, only_told
+from assets.checks.measured import measured
+from assets.checks.rules import whole_suite
+from assets.checks.validation import validate
+from ml.captions.scene import NO_SCENE
+from ml.records.atomic import write_json
+from ml.records.tables import CAPTIONS, write_table
+from ml.records.workspace import Workspace
+
+BOUNDS = """
+min_rows: 3
+drift: {max_ks: 0.2, max_psi: 0.25, max_p: 0.001}
+bounds:
+  toys: {red: [0, 1], blue: [0, 1]}
+  drop_rates: {captions: [0.05, 0.3]}
+  captions: {prompt_distinct: [0.9, 1.0], caption_distinct: [0.0, 0.4]}
+"""
+SHARDS = ["shard-00000", "shard-00001"]
+
+
+@pytest.fixture
+def ws(tmp_path) -> Workspace:
+    return workspace(tmp_path)
+
+
+def workspace(root: Path, more: str = "") -> Workspace:
+    path = root / "conf" / "checks" / "toy.yaml"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(BOUNDS + more)
+    (root / "params.yaml").write_text("profile: toy\n")
+    return Workspace(root, seed=1, num_shards=2, shard_size=4)
+
+
+def toys(shelf, shards):
+    return {"red": 2.0, "blue": 3.0}
+
+
+def outcomes(ws: Workspace) -> dict:
+    suite = whole_suite(
+        "toys",
+        bounded("red_toys", "Red.", "toys", toys, "red"),
+        bounded("all_toys", "All.", "toys", toys),
+        only_told("toys", toys),
+        sharded=False,
+    )
+    return {o.name.split("__")[1]: o for o in validate(ws, suite, SHARDS, None)}
+
+
+def test_what_lies_outside_stops_the_stage(ws):
+    found = outcomes(ws)
+    assert found["red_toys"].blocks
+    assert found["red_toys"].unexpected[0]["value"] == "toys.red = 2, expected 0 to 1"
+    assert found["all_toys"].num_unexpected == 2
+    assert found["unproven_bounds"].passed
+
+
+def test_what_the_profile_only_warns_of_is_told_and_stops_nothing(tmp_path):
+    found = outcomes(workspace(tmp_path, "only_warn: {never measured: [toys.red]}\n"))
+    assert found["red_toys"].passed
+    assert found["all_toys"].unexpected[0]["value"] == "toys.blue = 3, expected 0 to 1"
+    told = found["unproven_bounds"]
+    assert not told.passed
+    assert not told.blocks
+    assert told.unexpected[0]["value"] == "toys.red = 2, expected 0 to 1"
+
+
+def reported(ws: Workspace, shard: str, given: int, excluded: int) -> None:
+    counts = {"num_in": given, "num_out": given - excluded, "num_excluded": excluded}
+    write_json(ws.stage_dir("captions") / f"{shard}.json", counts)
+
+
+@pytest.mark.parametrize(("excluded", "passes"), [(0, False), (1, True), (3, True), (4, False)])
+def test_drop_rates_are_of_all_shards(ws, excluded, passes):
+    reported(ws, SHARDS[0], 6, excluded)
+    reported(ws, SHARDS[1], 4, 0)
+    suite = whole_suite("rates", drop_rate_rule("captions"), sharded=True)
+    (outcome,) = validate(ws, suite, SHARDS, None)
+    assert outcome.passed == passes
+    assert outcome.severity == "critical"
+
+
+def write_captions(ws: Workspace, shard: str, prompts: list[str]) -> None:
+    rows = pd.DataFrame({"prompt": prompts, "caption": [p[:3] for p in prompts]})
+    rows["sample_id"] = [f"image-{shard[-5:]}-{n:05d}" for n in range(len(rows))]
+    rows = rows.assign(
+        pose_id=rows["sample_id"].str.replace("image", "pose"), split="train", num_people=1,
+        negative_prompt="", choices="{}", scene=NO_SCENE, captioner="toy", seed=1,
+    )  # fmt: skip
+    write_table(ws.table_path("captions", shard), rows, CAPTIONS)
+
+
+def test_statistics_are_shown_with_what_chance_does_to_them(ws):
+    write_captions(ws, SHARDS[0], ["red ball", "red hat", "red car", "red car"])
+    write_captions(ws, SHARDS[1], ["blue ball", "blue hat", "blue car", "blue sky"])
+    for shard in SHARDS:
+        reported(ws, shard, 5, 1)
+    table = measured(ws, []).set_index("statistic")
+    assert table["value"]["prompt_distinct"] == 7 / 8
+    assert table["error"]["prompt_distinct"] == pytest.approx(np.std([0.75, 1], ddof=1) / 2**0.5)
+    assert table["value"]["captions"] == 0.2
+    assert table["outside"].to_dict() == {
+        "prompt_distinct": True, "caption_distinct": False, "captions": False,
+    }  # fmt: skip
+    assert table["low"]["prompt_distinct"] == 0.9
+    assert table["blocks"].all()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from PIL import Image
 
 from ml.inference.app import Page, build_page
 from ml.inference.detector import HeadDetector
+from tests.fixtures.browser import CHROMIUM, browser
 from tests.ml.inference.conftest import noise_image
 
 
@@ -59,9 +61,33 @@ def test_without_gradio_it_says_what_to_install(detector: HeadDetector, monkeypa
         build_page(detector)
 
 
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium is installed")
+def test_a_browser_shows_what_was_found_and_asks_no_other_host(
+    detector: HeadDetector, tmp_path: Path
+) -> None:
+    path = tmp_path / "image.png"
+    Image.fromarray(noise_image(4, 80, 120)).save(path)
+    page = build_page(detector)
+    _, url, _ = page.launch(prevent_thread_lock=True, quiet=True, share=False)
+    try:
+        with browser(tmp_path / "profile", url) as tab:
+            tab.until("!!document.querySelector('input[type=file]')")
+            assert tab.run("document.title") == "vggheads"
+            assert "A 3D head for every person" in tab.run("document.body.innerText")
+            tab.run("document.querySelector('input[type=range]').value = 0.2")
+            tab.upload("input[type=file]", path)
+            # The drawing appears beside the upload.
+            shown = "[...document.querySelectorAll('img')].filter(i => i.naturalWidth == 120)"
+            tab.until(f"{shown}.length == 2")
+            hosts = {urlsplit(asked).hostname for asked in tab.asked if asked.startswith("http")}
+            assert hosts == {"127.0.0.1"}
+    finally:
+        page.close()
+
+
 def test_the_served_page_answers_on_loopback(detector: HeadDetector, tmp_path: Path) -> None:
-    pytest.importorskip("gradio")
-    client_module = pytest.importorskip("gradio_client")
+    import gradio_client as client_module
+
     path = tmp_path / "image.png"
     Image.fromarray(noise_image(4, 80, 120)).save(path)
     page = build_page(detector)

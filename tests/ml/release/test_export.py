@@ -113,7 +113,8 @@ def test_huggingface_parquet_says_what_it_holds(exported, dataset):
 
 
 def test_huggingface_datasets_loads_it(exported, dataset):
-    datasets = pytest.importorskip("datasets")
+    import datasets
+
     target = exported("huggingface")
     loaded = datasets.load_dataset(str(target), cache_dir=str(target.parent / "cache"))
     assert {name: len(part) for name, part in loaded.items()} == {

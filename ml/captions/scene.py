@@ -113,13 +113,43 @@ class Scene:
         """Read what `to_json` wrote.
 
         Raises:
-            ValueError: it is not JSON, or a field is unknown or missing.
+            ValueError: it is not JSON, a field is unknown or missing, or a word is unknown.
         """
         raw = json.loads(text)
         try:
             people = tuple(PersonLook(**person) for person in raw.pop("people"))
-            return Scene(people=people, **raw)
+            return _of_the_vocabularies(Scene(people=people, **raw))
         except (AttributeError, KeyError, TypeError) as error:
             raise ValueError(
                 f"scene: expected place, light and people, got {text[:80]!r}: {error}"
             ) from error
+
+
+#: Fields of a person, and the words that a renderer can draw there.
+_WORDS: dict[str, tuple[object, ...]] = {
+    "skin_tone": MONK_TONES,
+    "top": TOPS,
+    "top_colour": COLOURS,
+    "top_pattern": PATTERNS,
+    "bottom": BOTTOMS,
+    "bottom_colour": COLOURS,
+    "hair_style": HAIR_STYLES,
+    "hair_colour": HAIR_COLOURS,
+    "glasses": GLASSES,
+    "hat": HATS,
+    "beard": BEARDS,
+}
+
+
+def _of_the_vocabularies(scene: Scene) -> Scene:
+    """The scene, when all its words are known."""
+    said = [("place", scene.place, PLACES), ("light", scene.light, LIGHTS)]
+    for number, look in enumerate(scene.people):
+        said += [
+            (f"people[{number}].{field}", getattr(look, field), words)
+            for field, words in _WORDS.items()
+        ]
+    for field, word, words in said:
+        if word not in words:
+            raise ValueError(f"scene: {field}: expected one of {list(words)}, got {word!r}")
+    return scene

@@ -75,8 +75,9 @@ class Renderer:
             sample = render_sample(
                 request.pose, request.scene, self._head_model, self._config, request.rng
             )
-        except (ValueError, KeyError, TypeError) as error:
-            return NotGenerated(reasons.NOT_DRAWN, f"{type(error).__name__}: {error}")
+        except ValueError as error:
+            # Poses and scenes are checked when they are read; other errors are the program's.
+            return NotGenerated(reasons.NOT_DRAWN, str(error))
         return GeneratedSample(
             sample.image_rgb,
             sample.heads,

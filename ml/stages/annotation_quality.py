@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from ml.evaluation.metrics import failure_rate, nullable
+from ml.evaluation.metrics import nullable
 from ml.evaluation.protocol import Evaluation, evaluate
 from ml.evaluation.report import group_table
 from ml.evaluation.samples import EVALUATED, has_truth, read_samples
@@ -71,10 +71,9 @@ def run(ws: Workspace, config: AnnotationQualityConfig) -> StageReport:
     # A pseudo-label has no threshold to move: all of them are shown to the training.
     found = evaluate(heads, samples, geometry, operating_score=0.0)
     labelled = _with_parameters(found, heads)
-    metrics = labelled.metrics() | _failures(found, heads)
-    rng = sample_rng(ws.seed, STAGE, "bootstrap")
-    for name, (low, high) in labelled.intervals(rng, config.resamples).items():
-        metrics[f"{name}_low"], metrics[f"{name}_high"] = low, high
+    metrics = _measured(ws, labelled, config.resamples)
+    failing = _measured(ws, _without_parameters_fail(found, heads), config.resamples)
+    metrics |= {name: value for name, value in failing.items() if name.startswith("failure_rate")}
     metrics["num_images"] = float(len(samples))
     metrics["num_small"] = float(small.sum())
     metrics["small_fraction"] = float(small.mean()) if len(small) else float("nan")
@@ -102,6 +101,15 @@ def run(ws: Workspace, config: AnnotationQualityConfig) -> StageReport:
     )
 
 
+def _measured(ws: Workspace, evaluation: Evaluation, resamples: int) -> dict[str, float]:
+    """All metrics with their intervals; every call draws the same images again."""
+    metrics = evaluation.metrics()
+    rng = sample_rng(ws.seed, STAGE, "bootstrap")
+    for name, (low, high) in evaluation.intervals(rng, resamples).items():
+        metrics[f"{name}_low"], metrics[f"{name}_high"] = low, high
+    return metrics
+
+
 def _without_truth(ws: Workspace) -> StageReport:
     """Record that the generator's images have no truth to compare with."""
     write_json(ws.stage_dir(STAGE) / "metrics.json", {})
@@ -121,33 +129,29 @@ def annotated_heads(rows: pd.DataFrame) -> Heads:
     return Heads(xyxy, rows["score"].to_numpy(), flame)
 
 
-def _failures(evaluation: Evaluation, heads: list[Heads]) -> dict[str, float]:
-    """Failure rates of all true heads; one whose label has no parameters is a failure."""
-    pairs = evaluation.pairs
-    finite = [
-        bool(np.isfinite(heads[i].flame[p]).all())
-        for i, p in zip(pairs["image"], pairs["prediction"], strict=True)
-    ]
-    nme = np.where(finite, pairs["nme_bbox"], np.nan)
-    missed = int(evaluation.num_missed.sum())
-    return {
-        "failure_rate": failure_rate(nme, missed),
-        "failure_rate_10": failure_rate(nme, missed, 10.0),
-    }
+def _without_parameters_fail(evaluation: Evaluation, heads: list[Heads]) -> Evaluation:
+    """The same, with no number for the vertex error of labels without parameters: a failure."""
+    nme = np.where(_finite(evaluation, heads), evaluation.pairs["nme_bbox"], np.nan)
+    return replace(evaluation, pairs=evaluation.pairs.assign(nme_bbox=nme))
 
 
 def _with_parameters(evaluation: Evaluation, heads: list[Heads]) -> Evaluation:
     """Measure vertex and pose errors on the heads that were given parameters."""
-    pairs = evaluation.pairs
-    has = np.array(
-        [
-            np.isfinite(heads[i].flame[p]).all()
-            for i, p in zip(pairs["image"], pairs["prediction"], strict=True)
-        ],
-        bool,
-    )
+    has = _finite(evaluation, heads)
     return replace(
         evaluation,
-        pairs=pairs[has].reset_index(drop=True),
+        pairs=evaluation.pairs[has].reset_index(drop=True),
         coefficients=evaluation.coefficients[has],
+    )
+
+
+def _finite(evaluation: Evaluation, heads: list[Heads]) -> np.ndarray:
+    """(pairs,) bool: whether the found head was given parameters."""
+    pairs = evaluation.pairs
+    return np.array(
+        [
+            np.isfinite(heads[image].flame[place]).all()
+            for image, place in zip(pairs["image"], pairs["prediction"], strict=True)
+        ],
+        bool,
     )

@@ -1,5 +1,6 @@
 """The scene grammar says what the scene holds, in words of the vocabularies."""
 
+import json
 from collections import Counter
 
 import pytest
@@ -139,3 +140,23 @@ def test_wrong_numbers_are_refused(is_child, tones):
 def test_scene_json_round_trip():
     scene = caption(3, is_child=(False, True)).scene
     assert Scene.from_json(scene.to_json()) == scene
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"place": "the moon"}, r"scene: place: expected one of \['a city street'.*'the moon'"),
+        ({"light": 3}, r"scene: light: .* got 3"),
+        ({"hair_style": "mohawk"}, r"scene: people\[1\].hair_style: .* got 'mohawk'"),
+        ({"skin_tone": 11}, r"scene: people\[1\].skin_tone: .* got 11"),
+        ({"hat": None}, r"scene: people\[1\].hat: .* got None"),
+        ({"shoes": "red"}, "scene: expected place, light and people"),
+    ],
+)
+def test_a_scene_that_nobody_can_draw_is_refused_when_read(change, told):
+    scene = json.loads(caption(3, is_child=(False, True)).scene.to_json())
+    field, value = next(iter(change.items()))
+    part = scene if field in scene else scene["people"][1]
+    part[field] = value
+    with pytest.raises(ValueError, match=told):
+        Scene.from_json(json.dumps(scene))

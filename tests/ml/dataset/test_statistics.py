@@ -137,6 +137,14 @@ def test_values_beyond_the_edges_are_counted(tables):
     assert section(statistics, "head_height_px")["512 to 1024"] == 1
 
 
+def test_captions_without_a_scene_have_no_tones(tables):
+    images, heads, verdicts, exclusions, captions = tables
+    free = captions.assign(scene=["null", captions["scene"][1], "null", "null"])
+    tones = section(compute_statistics(images, heads, verdicts, exclusions, free), "monk_tone")
+    assert tones["10"] == 1
+    assert tones.sum() == 1
+
+
 def test_no_images_at_all(tables):
     empty = [table.iloc[:0] for table in tables]
     statistics = compute_statistics(*empty)

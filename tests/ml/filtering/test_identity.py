@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import replace
 
 import cv2
@@ -94,7 +95,12 @@ def test_an_index_rejects_its_people_and_no_others(reader, tmp_path):
     index.save(path)
     loaded = IdentityIndex.load(path)
     np.testing.assert_array_equal(loaded.embeddings, index.embeddings)
-    assert b"celebrity" not in path.read_bytes()
+    folder = tmp_path / "people"
+    photos = [folder / f"celebrity_{person}" / "photo.png" for person in (1, 2)]
+    hashes = [hashlib.sha256(photo.read_bytes()).hexdigest() for photo in photos]
+    assert loaded.sources.tolist() == hashes
+    for name in (b"celebrity", b"photo", b"png", b"people", str(tmp_path).encode()):
+        assert name not in path.read_bytes()
     first = path.read_bytes()
     index.save(path)
     assert path.read_bytes() == first

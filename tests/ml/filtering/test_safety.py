@@ -83,6 +83,50 @@ def test_the_margin_moves_the_border(planted):
     assert ClipSafetyChecker(reference(planted), mild).screen(IMAGES) == [None, None]
 
 
+def test_special_care_makes_every_concept_count_a_hundredth_sooner(planted, tmp_path):
+    from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
+
+    model = StableDiffusionSafetyChecker.from_pretrained(planted)
+    special = embedding(model, planted, IMAGES[1])
+    before = ClipSafetyChecker(reference(planted), SafetyConfig()).similarities(IMAGES)
+    folder = tmp_path / "checker"
+    shutil.copytree(planted, folder)
+    model.special_care_embeds.data[0] = special
+    model.special_care_embeds_weights.data[:] = 2.0
+    model.special_care_embeds_weights.data[0] = 0.9999
+    model.save_pretrained(folder)
+    after = ClipSafetyChecker(reference(folder), SafetyConfig()).similarities(IMAGES)
+    np.testing.assert_allclose(after[1] - before[1], 0.01, atol=1e-5)
+    np.testing.assert_allclose(after[0], before[0], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("labels", "safe"),
+    [
+        (("normal", "nsfw"), (True, False)),
+        (("drawings", "hentai", "neutral", "porn", "sexy"), (True, False, True, False, False)),
+    ],
+)
+def test_the_labels_of_public_classifiers_are_safe_by_default_or_not(
+    tiny_models, tmp_path, labels, safe
+):
+    from transformers import ViTConfig, ViTForImageClassification
+
+    folder = tmp_path / "vit"
+    shutil.copytree(tiny_models.path("vit-classifier"), folder)
+    config = ViTConfig.from_pretrained(folder)
+    config.id2label = dict(enumerate(labels))
+    config.label2id = {label: index for index, label in enumerate(labels)}
+    network = ViTForImageClassification(config)
+    for index, kept in enumerate(safe):
+        with torch.no_grad():
+            network.classifier.weight.zero_()
+            network.classifier.bias.copy_(20.0 * torch.eye(len(labels))[index])
+        network.save_pretrained(folder)
+        (finding,) = build(folder).screen(IMAGES[:1])
+        assert (finding is None) == kept, labels[index]
+
+
 @pytest.fixture(scope="module")
 def classifier(tiny_models):
     return tiny_models.path("vit-classifier")

@@ -146,6 +146,24 @@ def test_mirror_flips_yaw_and_roll_and_keeps_pitch(head_model):
     torch.testing.assert_close(out[:, 403:409], expected)
 
 
+def test_mirror_matrices_take_row_vectors():
+    rng = np.random.default_rng(0)
+
+    class Maps:
+        mirror_shape = rng.normal(size=(300, 300)).astype(np.float32)
+        mirror_expression = rng.normal(size=(100, 100)).astype(np.float32)
+
+    flame = random_flame(2)
+    out = mirror_flame(flame, 10.0, Maps())
+    for part, matrix in (
+        (slice(0, 300), Maps.mirror_shape),
+        (slice(300, 400), Maps.mirror_expression),
+    ):
+        expected = [[sum(row[i] * matrix[i, j] for i in range(len(row))) for j in (0, 1, 57)]
+                    for row in flame[:, part].numpy().astype(float)]  # fmt: skip
+        np.testing.assert_allclose(out[:, part][:, [0, 1, 57]], expected, rtol=1e-3, atol=1e-4)
+
+
 def test_mirror_takes_matrices_too():
     class Maps:
         mirror_shape = np.diag(np.where(np.arange(300) % 2, -1.0, 1.0)).astype(np.float32)

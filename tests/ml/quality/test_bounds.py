@@ -182,6 +182,7 @@ def test_the_worst_model_of_a_benchmark_counts():
     values = gates.benchmark(BENCHMARK, 20, 0.7)
     assert values == {
         "ap50": 0.8,
+        "ap50_best": 0.9,
         "rotation_gain": 0.5,
         "nme_gain": 0.5,
         "over_validation": pytest.approx(0.2),

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from ml.captions.scene import NO_SCENE, Scene
+from ml.generation import backends
 from ml.generation.backends import GENERATORS
 from ml.generation.config import ImagesConfig
 from ml.imaging.io import decode_image
@@ -89,6 +90,32 @@ def test_a_sample_that_cannot_be_drawn_is_excluded_with_its_reason(workspace):
     assert row["sample_id"] == "image-1"
     assert row["reason"] == "not_drawn"
     assert "pose-1: person 0 has no third dimension" in row["detail"]
+
+
+def test_a_programming_error_is_no_sample_that_cannot_be_drawn(workspace, monkeypatch):
+    def broken(*arguments):
+        raise error
+
+    monkeypatch.setattr(backends, "render_sample", broken)
+    for error in (KeyError("hair"), TypeError("float"), IndexError("5")):
+        with pytest.raises(type(error)):
+            run_shard(workspace, ImagesConfig(max_drop_rate=1.0), SHARD)
+    error = ValueError("the head lies behind the camera")
+    report = run_shard(workspace, ImagesConfig(max_drop_rate=1.0), SHARD)
+    assert (report.num_out, report.num_excluded) == (0, 3)
+    details = read_exclusions(workspace, ["images"])["detail"]
+    assert details.str.contains("the head lies behind the camera").sum() >= 2
+
+
+def test_a_scene_that_nobody_can_draw_is_excluded_alone(workspace):
+    path = workspace.table_path("captions", SHARD)
+    captions = read_table(path, CAPTIONS)
+    captions.loc[0, "scene"] = captions.loc[0, "scene"].replace('"hat": "', '"hat": "top ')
+    write_table(path, captions, CAPTIONS)
+    report = run_shard(workspace, ImagesConfig(max_drop_rate=1.0), SHARD)
+    assert report.num_out == 1
+    details = read_exclusions(workspace, ["images"]).set_index("sample_id")["detail"]
+    assert "people[0].hat: expected one of" in details["image-0"]
 
 
 def test_too_many_exclusions_fail_the_shard(workspace):

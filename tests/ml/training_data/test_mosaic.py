@@ -73,6 +73,25 @@ def test_labels_lie_on_the_heads(samples: HeadSamples, cells: int) -> None:
     assert (red.sum(dim=(1, 2)) <= areas * 1.25).all()
 
 
+@pytest.mark.parametrize("flip", [0.0, 1.0])
+@pytest.mark.parametrize("rotate", [0.0, 1.0])
+def test_windows_are_centred_on_their_heads(
+    samples: HeadSamples, flip: float, rotate: float
+) -> None:
+    augment = PLAIN.model_copy(update={"flip": flip, "rotate": rotate, "rotation_deg": 90.0})
+    share = (0.5, 0.5)
+    planner = MosaicPlanner(samples, MosaicConfig(cells=(2,), head_share=share), augment, 96)
+    angles = set()
+    for cell in planner.draw(np.random.default_rng(0)):
+        x0, y0, x1, y1 = samples.labels[IDS[cell.index]].boxes_xyxy[0]
+        centre = cell.similarity.points(np.array([(x0 + x1) / 2, (y0 + y1) / 2]))
+        np.testing.assert_allclose(centre, [24, 24], atol=1e-3)
+        assert cell.similarity.mirror_width == (128 if flip else None)
+        assert cell.similarity.zoom == pytest.approx(24 / 30)
+        angles.add(cell.similarity.angle_rad)
+    assert len(angles) == (4 if rotate else 1)
+
+
 def test_the_last_epochs_have_whole_images(samples: HeadSamples) -> None:
     mosaic = MosaicConfig(probability=1.0, cells=(2,), whole_epochs=1)
     heads = [len(batch_of(samples, mosaic, epoch).targets) for epoch in range(4)]

@@ -33,7 +33,7 @@ def training_suite(stage: str) -> Suite:
             "nan_fraction",
             "loss_nan",
         ),
-        only_told("trained_model", figures),
+        only_told("trained_model", metrics),
         sharded=False,
     )
 

@@ -169,8 +169,8 @@ def benchmark(metrics: Metrics, num_test_images: int, val_ap50: float) -> dict[s
 
     Returns:
         `ap50`, `ap50_best`: of the best, `rotation_gain` and `nme_gain` over always frontal,
-        `over_validation`: AP50 above that of validation, `flip_differs`: fraction of the figures in which a mirrored twin
-        differs, `test_images`: fraction measured, `nan_fraction`.
+        `over_validation`: AP50 above that of validation, `flip_differs`: fraction of the metrics in
+        which a mirrored twin differs, `test_images`: fraction measured, `nan_fraction`.
     """
     titles = models(metrics)
     frontal = {n: number(metrics, f"always_frontal.{n}") for n in ("rotation_deg", "nme_bbox")}

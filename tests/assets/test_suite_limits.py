@@ -130,12 +130,12 @@ CASES: dict[str, dict[str, Case]] = {
     "truth": {
         **HEAD_CASES,
         "flame_there": ("flame", flame(), None),
-        "visible_is_share": ("visible", 1.0, 1.01),
+        "visible_is_fraction": ("visible", 1.0, 1.01),
         "skin_tone_on_monk_scale": ("skin_tone", 10, 11),
     },
     "annotations": {
         **HEAD_CASES,
-        "score_is_share": ("score", 1.0, 1.01),
+        "score_is_fraction": ("score", 1.0, 1.01),
         "teacher_named": ("teacher", "detector", None),
     },
     "verdicts": {
@@ -156,11 +156,11 @@ OTHER_ENDS: list[tuple[str, str, str, object, object]] = [
     ("captions", "prompt_there", "prompt", "man", "me"),
     ("images", "bytes_there", "size", 50_000_000, 50_000_001),
     ("images", "not_black_or_white", "mean_luma", 247.0, 247.1),
-    ("truth", "visible_is_share", "visible", 0.0, -0.01),
+    ("truth", "visible_is_fraction", "visible", 0.0, -0.01),
     ("truth", "skin_tone_on_monk_scale", "skin_tone", 1, 0),
     ("truth", "scale_positive", "flame", flame(_412=20_000), flame(_412=20_010)),
     ("truth", "rotation_is_6d", "flame", flame(_408=0.019), flame(_406=0.021)),
-    ("annotations", "score_is_share", "score", 0.0, -0.01),
+    ("annotations", "score_is_fraction", "score", 0.0, -0.01),
 ]
 MOSTLY = {"skeletons_visible": 0.05, "not_black_or_white": 0.02}
 """Checks that some rows may fail: the largest fraction of them."""
@@ -286,7 +286,7 @@ SHARD_CASES: dict[str, tuple[Suite, dict[str, tuple[str, float, float, str]]]] =
             "something_to_validate_on": ("val_images", 1, 0, "critical"),
             "heads_to_train_on": ("train_heads_with_flame", 10, 9, "critical"),
             "no_head_of_a_removed_image": ("heads_of_removed_images", 0, 1, "critical"),
-            "filters_keep_most": ("share_kept", 0.3, 0.29, "warning"),
+            "filters_keep_most": ("fraction_kept", 0.3, 0.29, "warning"),
         },
     ),
 }
@@ -324,7 +324,7 @@ def test_statistics_are_counted_from_the_tables(tmp_path):
     write_table(folder / "heads.parquet", heads, tables.DATASET_HEADS)
     write_table(folder / "verdicts.parquet", verdicts, tables.VERDICTS)
     (row,) = dataset_statistics(ws, []).to_dict("records")
-    assert row["share_kept"] == pytest.approx(10 / 12)
+    assert row["fraction_kept"] == pytest.approx(10 / 12)
     assert (row["train_images"], row["val_images"]) == (9, 0)
     assert row["train_heads_with_flame"] == 7
     assert row["heads_of_removed_images"] == 2

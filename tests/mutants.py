@@ -1,0 +1,158 @@
+"""Mutation testing: how many changes of the code do the tests notice?
+
+    python -m tests.mutants [--only NAME] [--sample N] [--seed S]
+
+Mutants are made and run by mutmut, each group of files in a copy of the project under
+build/mutants, with the tests that belong to it. Without `--sample` all mutants run, which takes
+hours; the sample is drawn by the seed. Printed are the score of each group and what survived;
+`cd build/mutants/GROUP && mutmut show NAME` shows a mutant. Functions with decorators, and modules
+that numba compiles, are left out by mutmut.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.rehearsal import ROOT, copy_project, environment, say
+
+FOLDER = ROOT / "build" / "mutants"
+CODE = ("ml", "assets", "ops", "dagster_project", "vggheads")
+KILLED = ("killed", "timeout", "caught by type check", "segfault")
+
+
+@dataclass(frozen=True)
+class Group:
+    """Files to change, and the tests that must notice."""
+
+    files: tuple[str, ...]
+    tests: tuple[str, ...]
+
+
+GROUPS = {
+    "flame": Group(("ml/flame/*.py",), ("tests/ml/flame",)),
+    "model": Group(("ml/model/*.py",), ("tests/ml/model",)),
+    "annotation": Group(
+        ("ml/annotation/*.py", "ml/flame/frames.py"),
+        ("tests/ml/annotation", "tests/ml/flame/test_frames.py"),
+    ),
+    "filtering": Group(("ml/filtering/*.py",), ("tests/ml/filtering",)),
+    "training_data": Group(
+        ("ml/training_data/similarity.py", "ml/training_data/augmentation.py",
+         "ml/training_data/mosaic.py", "ml/training_data/samples.py"),
+        ("tests/ml/training_data",),
+    ),
+    "evaluation": Group(
+        ("ml/evaluation/*.py",), ("tests/ml/evaluation", "tests/ml/stages/test_benchmark.py")
+    ),
+    "bridge": Group(
+        ("dagster_project/dvc_sync.py", "dagster_project/sync.py", "dagster_project/markers.py"),
+        ("tests/dagster_project/test_toy_pipeline.py",),
+    ),
+}  # fmt: skip
+#: Makes the mutants and lists their names, one a line after the mark.
+_LIST = """
+import json, pathlib, mutmut.__main__ as m
+m.set_mutant_under_test("mutant_generation")
+pathlib.Path("mutants").mkdir(exist_ok=True)
+m.copy_src_dir(); m.copy_also_copy_files(); m.setup_source_paths(); m.create_mutants(2)
+names = [n for f in pathlib.Path("mutants").rglob("*.meta") for n in
+         json.loads(f.read_text())["exit_code_by_key"]]
+print("NAMES " + json.dumps(sorted(names)))
+"""
+
+
+def prepare(name: str, group: Group) -> Path:
+    """A copy of the project in which mutmut changes the group's files."""
+    folder = FOLDER / name
+    shutil.rmtree(folder, ignore_errors=True)
+    copy_project(folder)
+    for extra in ("tests", "docs", "vggheads"):
+        shutil.copytree(
+            ROOT / extra, folder / extra, dirs_exist_ok=True,
+            ignore=shutil.ignore_patterns("__pycache__"),
+        )  # fmt: skip
+    for extra in ("params.yaml", "README.md", "Makefile"):
+        shutil.copy(ROOT / extra, folder / extra)
+    settings = {
+        "source_paths": list(CODE),
+        "only_mutate": list(group.files),
+        "also_copy": ["conf", "docs", "dvc.yaml", "params.yaml", "README.md", "Makefile"],
+        "pytest_add_cli_args": ["-q", "-x", "-p", "no:cacheprovider"],
+        "pytest_add_cli_args_test_selection": list(group.tests),
+        "use_git_change_detection": False,
+    }
+    lines = [f"{key} = {json.dumps(value)}" for key, value in settings.items()]
+    with (folder / "pyproject.toml").open("a") as project:
+        project.write("\n".join(["\n[tool.mutmut]", *lines, ""]))
+    return folder
+
+
+def mutate(name: str, group: Group, sample: int, seed: int, children: int) -> dict[str, str]:
+    """Mutants of a group that were run, and what became of each."""
+    folder = prepare(name, group)
+    made = subprocess.run(
+        [sys.executable, "-c", _LIST], cwd=folder, env=environment(folder), check=True,
+        capture_output=True, text=True,
+    )  # fmt: skip
+    names = json.loads(made.stdout.rpartition("NAMES ")[2])
+    say(f"{name}: {len(names)} mutants")
+    if sample and sample < len(names):
+        names = sorted(random.Random(f"{seed}/{name}").sample(names, sample))
+    # Not `check`: what survived is told below.
+    command = [sys.executable, "-m", "mutmut", "run", "--max-children", str(children), *names]
+    done = subprocess.run(
+        command, cwd=folder, env=environment(folder), capture_output=True, text=True, check=False
+    )
+    results = outcomes(folder, set(names))
+    if all(result == "not checked" for result in results.values()):
+        sys.stdout.write(done.stdout[-4000:] + done.stderr[-2000:])
+        raise SystemExit(f"{name}: mutmut ran no mutant; the tests must pass without mutants")
+    return results
+
+
+def outcomes(folder: Path, names: set[str]) -> dict[str, str]:
+    """What mutmut noted of some mutants."""
+    from mutmut.stats import status_by_exit_code
+
+    found = {}
+    for path in sorted((folder / "mutants").rglob("*.meta")):
+        codes = json.loads(path.read_text())["exit_code_by_key"]
+        found.update({n: status_by_exit_code[c] for n, c in codes.items() if n in names})
+    return found
+
+
+def main() -> int:
+    """Print the score of every group."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", choices=GROUPS, action="append")
+    parser.add_argument("--sample", type=int, default=0, help="mutants of each group; 0: all")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--children", type=int, default=2, help="mutants at once")
+    options = parser.parse_args()
+    lines = []
+    for name in options.only or GROUPS:
+        found = mutate(name, GROUPS[name], options.sample, options.seed, options.children)
+        counts = Counter(found.values())
+        judged = len(found) - counts["not checked"]
+        killed = sum(counts[status] for status in KILLED)
+        for mutant, status in sorted(found.items()):
+            if status not in (*KILLED, "not checked"):
+                sys.stdout.write(f"{status}: {mutant}\n")
+        score = f"{100 * killed / judged:5.1f} %" if judged else "    -"
+        told = ", ".join(f"{number} {status}" for status, number in sorted(counts.items()))
+        lines.append(f"{name:<15} {score}  of {judged} run: {told}")
+    say("mutants that the tests noticed")
+    sys.stdout.write("\n".join(lines) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -7,7 +7,7 @@ PROFILE ?= demo
 # One thread a process in tests: small matrices lose more to spinning threads than they gain.
 TEST_ENV := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
-.PHONY: help install demo research rehearse falsify test lint ui bench super-gradients clean distclean
+.PHONY: help install demo research rehearse falsify mutants test lint ui bench super-gradients clean distclean
 
 help:  ## show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -37,6 +37,10 @@ rehearse: $(STAMP)  ## kills, numbers of workers, falsified and damaged data, on
 
 falsify: $(STAMP)  ## falsify a finished smoke run in sixty ways; the suites must see it
 	$(TEST_ENV) $(BIN)/python -m tests.falsification
+
+mutants: $(STAMP)  ## mutation testing: changes of the code that no test notices; SAMPLE=20 of each
+	$(BIN)/python -m pip install --quiet --editable ".[dev,mutants]"
+	$(TEST_ENV) $(BIN)/python -m tests.mutants --sample $(or $(SAMPLE),0)
 
 lint: $(STAMP)  ## style, docstrings and types
 	$(BIN)/ruff check .

@@ -218,3 +218,5 @@ def _print_results(pipeline: Pipeline) -> None:
         if (path := report.with_name(name)).exists():
             print(f"\nreport: {path}")
             break
+    if (tables := pipeline.stage_dir("benchmark_scores") / "tables.html").exists():
+        print(f"the paper's tables, and every benchmark on generated sets: {tables}")

@@ -66,6 +66,7 @@ STAGES: dict[str, Stage] = {
         _whole("released_dataset", "ml.stages.released_dataset:ReleasedDatasetConfig"),
         _whole("released_model", "ml.stages.released_model:ReleasedModelConfig", tracked=True),
         _whole("released_benchmark", "ml.stages.released_benchmark:ReleasedBenchmarkConfig"),
+        _whole("benchmark_scores", "ml.benchmarks.config:BenchmarkScoresConfig"),
     )
 }
 

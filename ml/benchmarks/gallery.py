@@ -150,6 +150,23 @@ def box_outcome(
     )
 
 
+def scan_outcomes(medians_mm: Mapping[str, float]) -> list[Outcome]:
+    """Outcomes of a set of scans.
+
+    Args:
+        medians_mm: image -> median distance of its scan, NaN where nothing was predicted.
+
+    Returns:
+        One outcome an image; its error is that distance.
+    """
+    return [
+        Outcome(sample_id, value, ("missed",), "missed")
+        if math.isnan(value)
+        else Outcome(sample_id, value, (), f"median {value:.2f} mm")
+        for sample_id, value in medians_mm.items()
+    ]
+
+
 def sections_of(outcomes: Iterable[Outcome], per_section: int = PER_SECTION) -> list[Section]:
     """Choose what is shown.
 

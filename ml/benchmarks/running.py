@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,16 +55,14 @@ def benchmark(
     seed: int = 0,
     resamples: int = RESAMPLES,
 ) -> BenchmarkResult:
-    """Score a model on a set.
+    """Score a model on a set under one protocol; see :func:`benchmark_protocols`.
 
     Args:
         name: the benchmark's name.
         data: the set's folder, with its images.
         model: a folder of ours, an export, an official .trcd, .onnx or .pth file, or predictions.
         protocol: whose rules; the set's first by default.
-        out: receives `scores.json`, `exclusions.csv`, what was found, the set's official form of
-            predictions, and `gallery/gallery.html`, a page of the best, worst and failed; what is
-            found there from an earlier run of the same model is not predicted again.
+        out: receives scores, exclusions, what was found and the set's gallery.
         head_model: the head model of the parameters; found beside the model by default.
         boxes: what of a head is scored as a box: `head`, or its face by one of the two readings of
             the paper's yaw rule; faces for FDDB and WIDER FACE by default, else heads.
@@ -79,28 +77,74 @@ def benchmark(
         ValueError: no such set, protocol or kind of boxes, or the model cannot be used.
         FileNotFoundError: a file of the set or the head model is missing.
     """
+    protocols = (protocol or benchmark_set(name).protocols[0],)
+    (result,) = benchmark_protocols(
+        name, data, model, protocols, out, head_model, boxes, device, seed, resamples
+    )
+    return result
+
+
+def benchmark_protocols(
+    name: str,
+    data: Path,
+    model: Path,
+    protocols: Sequence[str],
+    out: Path | None = None,
+    head_model: Path | None = None,
+    boxes: str | None = None,
+    device: str = "auto",
+    seed: int = 0,
+    resamples: int = RESAMPLES,
+    note: str = "",
+) -> list[BenchmarkResult]:
+    """Score a model on a set under several protocols; images are predicted once.
+
+    Args:
+        name: the benchmark's name.
+        data: the set's folder, with its images.
+        model: a folder of ours, an export, an official .trcd, .onnx or .pth file, or predictions.
+        protocols: whose rules, at least one.
+        out: receives `scores.json` of the first protocol and `scores-<protocol>.json` of the
+            others, `exclusions.csv`, what was found, the set's official form of predictions, and
+            `gallery/gallery.html`, a page of the best, worst and failed; what is found there from
+            an earlier run of the same model is not predicted again.
+        head_model: the head model of the parameters; found beside the model by default.
+        boxes: see :func:`benchmark`.
+        device: auto, cpu, cuda or cuda:N.
+        seed: run seed of the bootstrap.
+        resamples: how often the images are drawn again.
+        note: what a reader of the gallery must know.
+
+    Returns:
+        A result a protocol, in their order.
+
+    Raises:
+        ValueError: no such set, protocol or kind of boxes, or the model cannot be used.
+        FileNotFoundError: a file of the set or the head model is missing.
+    """
     benchmark = benchmark_set(name)
     if is_predictions(model):
-        result = score(name, data, model, protocol, head_model, seed, resamples)
-        return _written(result, out)
-    protocol = protocol or benchmark.protocols[0]
-    exclusions = Exclusions(STAGE)
+        results = [score(name, data, model, p, head_model, seed, resamples) for p in protocols]
+        return _written(results, out)
     heads = DetectorHeads(model, head_model, out, device)
     try:
-        convert = converter(benchmark, protocol, heads.head_model, boxes)
+        converts = {p: converter(benchmark, p, heads.head_model, boxes) for p in protocols}
         situation = Situation(Path(data), head_model, heads.head_model)
-        result = score_with(
-            benchmark,
-            situation,
-            lambda sample: convert(sample, heads(sample)),
-            heads.name,
-            protocol,
-            exclusions=exclusions,
-            seed=seed,
-            resamples=resamples,
-        )
+        results = [
+            score_with(
+                benchmark,
+                situation,
+                lambda sample, convert=convert: convert(sample, heads(sample)),  # type: ignore[misc]
+                heads.name,
+                protocol,
+                exclusions=Exclusions(STAGE),
+                seed=seed,
+                resamples=resamples,
+            )
+            for protocol, convert in converts.items()
+        ]
         if out is not None:
-            _write_form(benchmark, situation, heads, convert, Path(out))
+            _write_form(benchmark, situation, heads, converts[protocols[0]], Path(out))
             own = converter(benchmark, "ours", heads.head_model, boxes)
             write_set_gallery(
                 Path(out) / "gallery",
@@ -110,10 +154,12 @@ def benchmark(
                 own,
                 heads.head_model,
                 f"{benchmark.title}: {heads.name}",
+                getattr(results[0].scorer, "medians_mm", None),
+                [note] if note else [],
             )
     finally:
         heads.close()
-    return _written(result, out)
+    return _written(results, out)
 
 
 def converter(
@@ -183,13 +229,16 @@ def _write_form(
         write_dad_submission(out / "submission.json", everything())
 
 
-def _written(result: BenchmarkResult, out: Path | None) -> BenchmarkResult:
+def _written(results: list[BenchmarkResult], out: Path | None) -> list[BenchmarkResult]:
     if out is None:
-        return result
+        return results
     out = Path(out)
-    write_json(out / "scores.json", result.as_json())
-    write_text(out / "exclusions.csv", result.exclusions.to_frame().to_csv(index=False))
-    if isinstance(result.scorer, FddbScorer) and result.scorer.curves is not None:
-        for kind, file in (("discrete", "DiscROC.txt"), ("continuous", "ContROC.txt")):
-            write_text(out / file, "\n".join(result.scorer.curves.lines(kind)) + "\n")
-    return result
+    for number, result in enumerate(results):
+        name = f"scores-{result.scores.protocol}.json" if number else "scores.json"
+        write_json(out / name, result.as_json())
+        if isinstance(result.scorer, FddbScorer) and result.scorer.curves is not None:
+            for kind, file in (("discrete", "DiscROC.txt"), ("continuous", "ContROC.txt")):
+                write_text(out / file, "\n".join(result.scorer.curves.lines(kind)) + "\n")
+    frame = results[0].exclusions.to_frame()
+    write_text(out / "exclusions.csv", frame.to_csv(index=False))
+    return results

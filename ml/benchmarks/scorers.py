@@ -306,6 +306,8 @@ class ScanScorer:
         self._summaries: list[DistanceSummary | None] = []
         self._groups: list[str] = []
         self._mirrored = 0
+        self.medians_mm: dict[str, float] = {}
+        """Image -> median distance, NaN where nothing was predicted."""
 
     def add(
         self, sample: BenchmarkSample[FaceScan | None], prediction: MeshPrediction | None
@@ -317,12 +319,14 @@ class ScanScorer:
         self._groups.append(scan.group)
         if prediction is None:
             self._summaries.append(None)
+            self.medians_mm[sample.sample_id] = float("nan")
             return
         try:
             errors = scan_errors(scan.vertices_mm, scan.landmarks_mm, prediction, self._protocol)
         except ValueError as error:
             raise PredictionError(f"{sample.sample_id}: {error}") from error
         self._summaries.append(DistanceSummary.of(errors.distances_mm))
+        self.medians_mm[sample.sample_id] = float(np.median(errors.distances_mm))
         self._mirrored += errors.mirrored
 
     def finish(self, seed: int = 0, resamples: int = RESAMPLES) -> Scores:

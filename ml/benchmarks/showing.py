@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from ml.benchmarks.gallery import (
     box_outcome,
     draw_truth,
     pose_outcomes,
+    scan_outcomes,
     sections_of,
     shrink,
     write_gallery,
@@ -41,6 +42,8 @@ def write_set_gallery(
     convert: Convert,
     head_model: HeadModel | None,
     title: str,
+    medians_mm: Mapping[str, float] | None = None,
+    notes: Sequence[str] = (),
 ) -> Path:
     """Write the page of a set.
 
@@ -52,6 +55,8 @@ def write_set_gallery(
         convert: sample and heads to predictions, for poses those of our own protocol.
         head_model: draws meshes; boxes are drawn without.
         title: of the page.
+        medians_mm: image -> median distance of its scan; only sets of scans have it.
+        notes: what a reader must know.
 
     Returns:
         The page.
@@ -67,6 +72,8 @@ def write_set_gallery(
 
     if benchmark.kind == "boxes":
         outcomes = [_of_boxes(sample, found, convert) for sample, found in samples()]
+    elif benchmark.kind == "scan":
+        outcomes = scan_outcomes(medians_mm or {})
     else:
         outcomes = _of_rotations(benchmark, samples(), convert)
     shown = {one.sample_id for section in sections_of(outcomes) for one in section.outcomes}
@@ -76,7 +83,7 @@ def write_set_gallery(
         for sample, found in samples()
         if sample.sample_id in shown
     }
-    return write_gallery(folder, title, outcomes, lambda sample_id: drawn[sample_id])
+    return write_gallery(folder, title, outcomes, lambda sample_id: drawn[sample_id], notes)
 
 
 def _of_boxes(sample: BenchmarkSample[FaceBoxes], found: Heads, convert: Convert) -> Outcome:

@@ -22,6 +22,25 @@ NOT_GIVEN = "not given"
 TEMPLATES = Path(__file__).parent / "templates"
 Origin = Literal["paper", "ours", "outside"]
 _ENDS = ("_low", "_high")
+#: Protocol -> the metrics that sum a set up, the first one first.
+HEADLINES: Mapping[str, tuple[str, ...]] = {
+    "held-out-renders/1": ("ap50", "rotation_deg", "nme_bbox"),
+    "held-out-pseudo-labels/1": ("ap50", "rotation_deg", "nme_bbox"),
+    "coco": ("ap50",),
+    "fddb": ("disc_tpr",),
+    "wider-python": ("ap_easy", "ap_medium", "ap_hard"),
+    "ours": ("rotation_deg",),
+    "vggheads": ("euler_mae_deg",),
+    "6drepnet": ("euler_mae_deg",),
+    "img2pose": ("euler_mae_deg",),
+    "68": ("nme_68",),
+    "dad-3dheads": ("nme_68_published", "z5_published", "chamfer_published", "rotation_frobenius"),
+    "feng": ("scan_median_mm",),
+    "now": ("scan_median_mm",),
+    "now_metrical": ("scan_median_mm",),
+    "generation_quality": ("fid_64",),
+    "cost": ("images_per_second",),
+}
 
 
 @dataclass(frozen=True)
@@ -202,6 +221,33 @@ def _arrow(column: Column) -> str:
     return {True: " ↑", False: " ↓", None: ""}[column.higher_is_better]
 
 
+def summary_grids(results: Sequence[ModelResults]) -> list[Grid]:
+    """One table of what was measured at all: the first headline of each set and protocol.
+
+    Args:
+        results: of any models.
+
+    Returns:
+        The table; none if nothing was measured.
+    """
+    columns = [(one.origin, one.model) for one in results]
+    keys = dict.fromkeys(
+        (str(one["set"]), str(one["protocol"]), HEADLINES[str(one["protocol"])][0])
+        for result in results
+        for one in result.scores
+        if str(one["protocol"]) in HEADLINES
+    )
+    rows = []
+    for name, protocol, metric in keys:
+        column = Column("", metric, None, name, protocol, metric)
+        cells = tuple(_plain_cell(metric, one.find(column)) for one in results)
+        rows.append(GridRow((name, protocol, metric), "", cells))
+    if not rows:
+        return []
+    heads = ("Set", "Protocol", "Metric")
+    return [Grid("summary", "What was measured", heads, tuple(columns), tuple(rows))]
+
+
 def set_grids(results: Sequence[ModelResults]) -> list[Grid]:
     """One grid a set: every metric and count of every protocol, models side by side.
 
@@ -288,14 +334,18 @@ def to_csv(grid: Grid) -> str:
 
 
 def write_tables(
-    folder: Path, results: Sequence[ModelResults], provenance: Mapping[str, str]
+    folder: Path,
+    results: Sequence[ModelResults],
+    provenance: Mapping[str, str],
+    pages: Mapping[str, str] | None = None,
 ) -> dict[str, Path]:
-    """Write all of the paper's tables and one table a set.
+    """Write all of the paper's tables and one table a set; CSV files of other tables go.
 
     Args:
         folder: receives `tables.md`, `tables.html`, and a CSV a table.
         results: of any models; may be empty.
         provenance: date, commit, hardware, command and what else the numbers belong to.
+        pages: title -> page beside the tables, such as a set's gallery; relative to `folder`.
 
     Returns:
         Name of a file -> its path.
@@ -308,7 +358,8 @@ def write_tables(
     names = [(result.origin, result.model) for result in results]
     if len(set(names)) != len(names):
         raise ValueError(f"tables: models must have different names, got {names}")
-    grids = [paper_grid(table, results) for table in PAPER_TABLES.values()] + set_grids(results)
+    papers = [paper_grid(table, results) for table in PAPER_TABLES.values()]
+    grids = [*summary_grids(results), *papers, *set_grids(results)]
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         undefined=StrictUndefined,
@@ -318,7 +369,13 @@ def write_tables(
         lstrip_blocks=True,
     )
     environment.filters["in_table"] = _in_table
-    values = {"grids": [_numbered(grid) for grid in grids], "provenance": list(provenance.items())}
+    values = {
+        "grids": [_numbered(grid) for grid in grids],
+        "pages": list((pages or {}).items()),
+        "provenance": list(provenance.items()),
+    }
+    for old in folder.glob("*.csv"):
+        old.unlink()
     written = {}
     for name in ("tables.md", "tables.html"):
         written[name] = folder / name

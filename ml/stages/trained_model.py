@@ -26,7 +26,7 @@ from ml.flame.projection import mirror_flame
 from ml.imaging.grids import contact_sheet
 from ml.imaging.letterbox import Letterbox
 from ml.inference.drawing import draw_heads
-from ml.inference.loading import save_detector
+from ml.inference.loading import WEIGHTS_NAME, save_detector
 from ml.model.building import ModelSize
 from ml.model.encoders import EncoderName
 from ml.model.fusing import count_parameters
@@ -37,6 +37,7 @@ from ml.records.config import Count, StageConfig
 from ml.records.determinism import prepare_torch
 from ml.records.exclusions import Exclusions
 from ml.records.heads import OPERATING_SCORE, Heads
+from ml.records.models import hash_model
 from ml.records.report import StageReport
 from ml.records.tables import DATASET_HEADS, TRUTH, VERDICTS, read_stage, read_table
 from ml.records.workspace import Workspace
@@ -44,7 +45,7 @@ from ml.training.callbacks import PredictionGrid, write_history
 from ml.training.curves import plot_history
 from ml.training.fit import HISTORY_NAME, FitConfig, FitResult, finish_work, fit
 from ml.training.optim import OptimConfig
-from ml.training.tracking import ModelPackage, Tracker
+from ml.training.tracking import WEIGHTS_TAG, ModelPackage, Tracker
 from ml.training_data.augmentation import AugmentConfig
 from ml.training_data.datamodule import HeadDataModule, LoaderConfig
 from ml.training_data.samples import (
@@ -180,6 +181,7 @@ def run(
             **config.model_dump(mode="json"),
         },
     )
+    tracker.set_tags({WEIGHTS_TAG: hash_model(folder / WEIGHTS_NAME)})
     exclusions.write(ws, stage)
     report = _write_report(folder, result, len(train) + len(val), exclusions, tracker)
     licence = dataset_licence(ws.stage_dir("filtered_dataset") / "CARD.md")

@@ -29,6 +29,8 @@ _LOGGER = logging.getLogger(__name__)
 MAX_PARAM_CHARS = 6000
 #: MLflow takes at most this many parameters in one call.
 MAX_PARAMS_PER_CALL = 100
+#: Tag of a training's run: sha256 of the weights that it wrote, by which scores find their run.
+WEIGHTS_TAG = "model.sha256"
 
 
 @dataclass(frozen=True)

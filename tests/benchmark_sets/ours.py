@@ -21,12 +21,12 @@ RENDERS = {
 }
 
 
-def write_renders(root: Path) -> Path:
+def write_renders(root: Path, renders=RENDERS) -> Path:
     ws = Workspace(root, seed=0, num_shards=1, shard_size=3)
     (root / "data" / "images").mkdir(parents=True)
     images, truth = [], []
     with shard_writer(root / "data" / "images" / "shard-00000.tar") as writer:
-        for number, (name, (split, boxes)) in enumerate(RENDERS.items()):
+        for number, (name, (split, boxes)) in enumerate(renders.items()):
             data = encode_jpeg(np.full((100, 120, 3), 40 * number, np.uint8))
             span = writer.add(name, {"jpg": data})["jpg"]
             images.append(

@@ -19,7 +19,7 @@ GRAPH = read_graph(ROOT)
 
 
 def test_assets_stages_and_sections_are_the_same():
-    assert len(STAGES) == 17
+    assert len(STAGES) == 18
     assert list(project().graph) == list(STAGES)
     assert set(read_params(ROOT, STAGES).values) == {"run", *STAGES}
 
@@ -85,7 +85,11 @@ def test_a_stage_like_another_depends_on_its_values():
 
 def test_neighbours_in_the_graph():
     assert ancestors(GRAPH, ["labels"]) == {"head_model", "poses", "captions", "images", "labels"}
-    assert descendants(GRAPH, ["trained_model"]) == {"trained_model", "benchmark"}
+    assert descendants(GRAPH, ["trained_model"]) == {
+        "trained_model",
+        "benchmark",
+        "benchmark_scores",
+    }
 
 
 def config_classes(config_class):

@@ -6,7 +6,7 @@ every head is asked for.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -77,29 +77,53 @@ class _Placed:
 
 
 def write_generated_sets(
-    root: Path, samples: Sequence[EvaluationSample], head_model: HeadModel, num_images: int
+    root: Path,
+    samples: Iterable[EvaluationSample],
+    head_model: HeadModel,
+    num_images: int,
+    num_scans: int | None = None,
 ) -> GeneratedSets:
     """Write every set.
 
     Args:
         root: receives a folder a set.
-        samples: renders with ground truth; the first fitting ones are taken.
+        samples: renders with ground truth; the first fitting ones are taken, no more are read.
         head_model: of their parameters.
         num_images: images of a set at most.
+        num_scans: the same for the sets of scans; as many by default.
 
     Returns:
         The sets.
     """
-    single = [s for s in samples if len(s.heads) == 1 and not s.ignore.any()][:num_images]
-    clear = [s for s in samples if len(s.heads) and not s.ignore.any()][:num_images]
+    single, clear = _choose(samples, num_images)
+    num_scans = num_images if num_scans is None else num_scans
     writer = _Writer(head_model)
     folders, heads = {}, {}
     for name in SET_NAMES:
         chosen = clear if name in ("fddb", "wider") else single
+        chosen = chosen[:num_scans] if name in ("feng", "now") else chosen
         if chosen:
             folders[name] = root / name
             heads[name] = getattr(writer, name)(folders[name], chosen)
     return GeneratedSets(folders, heads)
+
+
+def _choose(
+    samples: Iterable[EvaluationSample], count: int
+) -> tuple[list[EvaluationSample], list[EvaluationSample]]:
+    """The first images with one head, and the first with any, all of which are asked for."""
+    single: list[EvaluationSample] = []
+    clear: list[EvaluationSample] = []
+    for sample in samples:
+        if len(single) >= count and len(clear) >= count:
+            break
+        if not len(sample.heads) or sample.ignore.any():
+            continue
+        if len(clear) < count:
+            clear.append(sample)
+        if len(sample.heads) == 1 and len(single) < count:
+            single.append(sample)
+    return single, clear
 
 
 class _Writer:

@@ -7,14 +7,16 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[3]
+VARIABLE = "VGGHEADS_REFERENCE"
 
 
 @pytest.fixture(scope="session")
 def reference():
     """The folder of real ground-truth files; they may not be passed on, so it may be absent."""
-    named = os.environ.get("VGGHEADS_REFERENCE")
-    folder = Path(named) if named else ROOT.parent / "shared" / "reference"
+    named = os.environ.get(VARIABLE, "")
+    if not named:
+        pytest.skip(f"{VARIABLE} names no folder of published ground truth")
+    folder = Path(named)
     if not folder.is_dir():
-        pytest.skip(f"no published ground truth at {folder}; VGGHEADS_REFERENCE may name it")
+        pytest.fail(f"{VARIABLE} names {folder}, which is no folder")
     return folder

@@ -146,7 +146,7 @@ def test_a_set_has_all_metrics_of_all_protocols():
 
 def test_files_show_the_numbers_and_escape_names(tmp_path):
     written = write_tables(tmp_path, results(), PROVENANCE)
-    assert len([name for name in written if name.endswith(".csv")]) == 11 + 2
+    assert len([name for name in written if name.endswith(".csv")]) == 11 + 2 + 1
     page = written["tables.html"].read_text()
     assert "<script>" not in page
     assert "&lt;script&gt;nano|" in page

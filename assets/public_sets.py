@@ -1,0 +1,89 @@
+"""The public benchmark sets: assets that nobody here makes, versioned by their content alone.
+
+Each is switched off until params.yaml names its folder under `benchmark_scores.sets`. Observing one
+hashes its files; `benchmark_scores` refuses a set whose hash is not the one in params.yaml.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, get_args
+
+import dagster as dg
+
+from ml.benchmarks.config import PublicSetName
+from ops.resources import Dataset
+
+GROUP = "public_sets"
+READER = "benchmark_scores"
+SWITCHED_OFF = "switched off"
+#: Sets whose truth is withheld lie in the folders of these.
+_SAME_FOLDER = {"dad-test": "dad", "now-test": "now"}
+NAMES = tuple(name for name in get_args(PublicSetName) if name not in _SAME_FOLDER)
+
+
+def set_key(name: str) -> dg.AssetKey:
+    """Return the key of a set's asset."""
+    return dg.AssetKey([GROUP, name])
+
+
+def observe_set(values: Mapping[str, Mapping[str, Any]], name: str) -> dg.ObserveResult:
+    """Say which content a set has now.
+
+    Args:
+        values: effective values, section -> key -> value.
+        name: the set.
+
+    Raises:
+        dg.Failure: there is nothing at the configured path.
+    """
+    from ml.benchmarks.content import content_of
+
+    configured = values[READER]["sets"].get(name)
+    if configured is None:
+        how = f"name its folder in params.yaml: {READER}.sets.{name}.data"
+        return dg.ObserveResult(
+            asset_key=set_key(name),
+            data_version=dg.DataVersion(SWITCHED_OFF),
+            metadata={"state": SWITCHED_OFF, "to switch it on": how},
+        )
+    path = Path(configured["data"])
+    try:
+        found = content_of(path)
+    except FileNotFoundError as error:
+        raise dg.Failure(str(error), allow_retries=False) from error
+    stated = configured["content"]
+    state = "as params.yaml states" if found == stated else "other content than params.yaml states"
+    return dg.ObserveResult(
+        asset_key=set_key(name),
+        data_version=dg.DataVersion(found),
+        metadata={"state": state, "folder": str(path), "content": found, "stated": stated},
+    )
+
+
+def _set_asset(name: str) -> dg.SourceAsset:
+    from ml.benchmarks.sets import benchmark_set
+
+    @dg.observable_source_asset(
+        key=set_key(name),
+        group_name=GROUP,
+        description=(
+            f"{benchmark_set(name).title}, as its publisher lays it out. Switched off until "
+            f"`{READER}.sets.{name}` in params.yaml names its folder; docs/benchmarks says how to "
+            "get it. Its version is the hash of its files."
+        ),
+    )
+    def observe(dataset: Dataset) -> dg.ObserveResult:
+        return observe_set(dataset.values(), name)
+
+    return observe
+
+
+def public_sets() -> list[dg.SourceAsset]:
+    """Return the sets' assets."""
+    with warnings.catch_warnings():
+        # Observable source assets are beta in Dagster 1.13, and it says so for every one.
+        warnings.simplefilter("ignore", dg.BetaWarning)
+        return [_set_asset(name) for name in NAMES]

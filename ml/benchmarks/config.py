@@ -1,0 +1,89 @@
+"""Configuration of what is evaluated: public sets, models, predictions and score files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from ml.records.config import Count, Index, StageConfig
+
+PublicSetName = Literal[
+    "aflw2000", "biwi", "dad", "dad-test", "fddb", "wider", "feng", "now", "now-test", "coco"
+]
+Origin = Literal["ours", "outside"]
+
+
+class OutsidePredictions(StageConfig):
+    """Predictions of somebody else's method on a set."""
+
+    path: Path
+    """The file or folder; docs/benchmarks tells the form."""
+    content: str = ""
+    """sha256 of it; a run without it says it."""
+    dataset: str = ""
+    """What the method was trained on, for the tables' column of that name."""
+
+
+class PublicSet(StageConfig):
+    """A public set on this machine."""
+
+    data: Path
+    """The set's folder, as its publisher lays it out."""
+    content: str = ""
+    """sha256 of names and bytes below the folder; a run without it says it. Results are made again
+    when it changes, and by nothing else that happens to the folder."""
+    protocols: tuple[str, ...] = ()
+    """Whose rules; none given: all that the set can be scored by."""
+    outside: dict[str, OutsidePredictions] = Field(default_factory=dict)
+    """Method -> its predictions."""
+
+
+class EvaluatedModel(StageConfig):
+    """A model to evaluate beside the pipeline's own."""
+
+    path: Path
+    """A folder of ours, an export, an official .trcd, .onnx or .pth."""
+    content: str = ""
+    """sha256 of it; a run without it says it."""
+    head_model: Path | None = None
+    """Head model of its parameters; none: found beside the model."""
+    dataset: str = ""
+    """What it was trained on."""
+
+
+class ScoreFiles(StageConfig):
+    """Scores that were made elsewhere.
+
+    By `vggheads benchmark --out`, `vggheads score`, `vggheads generation-quality` (table 6) or
+    `benchmarks.throughput --json` (table 8).
+    """
+
+    path: Path
+    """A score file, or a folder with `.json` score files."""
+    content: str = ""
+    """sha256 of it; a run without it says it."""
+    origin: Origin = "ours"
+    """Whose model was scored."""
+    labels: dict[str, str] = Field(default_factory=dict)
+    """Column of text in a table -> text, such as Dataset or Condition."""
+
+
+class BenchmarkScoresConfig(StageConfig):
+    """Section `benchmark_scores` of params.yaml. What is not configured is not evaluated."""
+
+    sets: dict[PublicSetName, PublicSet] = Field(default_factory=dict)
+    """Public sets; each is switched off until its folder is named here."""
+    models: dict[str, EvaluatedModel] = Field(default_factory=dict)
+    """Name -> model, besides those that the pipeline trains."""
+    score_files: dict[str, ScoreFiles] = Field(default_factory=dict)
+    """Name in the tables -> scores that were made elsewhere."""
+    generated_images: Index = 10
+    """Images of each set that is generated from held-out renders, 0 for none."""
+    generated_scans: Index = 2
+    """The same of the sets of scans, whose protocols take seconds an image."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+    resamples: Count = 200
+    """Bootstrap draws of the images."""

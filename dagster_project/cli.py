@@ -174,6 +174,19 @@ def add_project_commands(add: Add) -> None:
     doctor.add_argument("--repair", action="store_true", help="move what is damaged aside")
     bench = add("bench", f"{_COMMANDS}:bench", "measure speed: all of benchmarks/, or those named")
     bench.add_argument("names", nargs="*", metavar="NAME", help="such as flame_layer")
+    study = add(
+        "study",
+        "dagster_project.dataset_commands:study",
+        "tables 2, 5, 6, 7 and memorisation: train or generate several times, compare",
+    )
+    study.add_argument("name", metavar="NAME", help="ablation, datasets, finetuning, ...")
+    study.add_argument("--wider", type=Path, help="WIDER FACE, for datasets and finetuning")
+    study.add_argument("--generators", type=Path, metavar="FILE", help="YAML: docs/benchmarks")
+    study.add_argument("--reference", type=Path, metavar="IMAGES", help="real images")
+    study.add_argument("--inception", type=Path, metavar="FILE", help="Inception's weights")
+    study.add_argument("--photographs", type=Path, metavar="DIR", help="named as RaFD's")
+    study.add_argument("--config", type=Path, metavar="FILE", help="YAML of memorisation")
+    study.add_argument("--reference-limit", type=int, metavar="N", help="first N; paper: 1500")
 
 
 def _add_dataset_commands(add: Add) -> None:

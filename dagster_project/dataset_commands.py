@@ -78,6 +78,27 @@ def check_release(pipeline: Pipeline, options: argparse.Namespace) -> int:
     return 1 if len(lacks) else 0
 
 
+def study(pipeline: Pipeline, options: argparse.Namespace) -> int:
+    """Run a study and name its tables."""
+    from ml.studies.running import run_study
+
+    folder = run_study(
+        options.name,
+        pipeline.workspace(),
+        pipeline.effective_values(),
+        pipeline.root / "mlruns",
+        wider=options.wider,
+        generators=options.generators,
+        reference=options.reference,
+        inception=options.inception,
+        reference_limit=options.reference_limit,
+        photographs=options.photographs,
+        config=options.config,
+    )
+    print(f"written: {folder}")
+    return 0
+
+
 def licences(pipeline: Pipeline, options: argparse.Namespace) -> int:
     """Show parents and what they allow."""
     from ml.records.register import lookup, permission

@@ -7,6 +7,7 @@ import os
 
 import dagster as dg
 
+from assets.public_sets import NAMES, READER, public_sets, set_key
 from assets.stage_asset import completed
 from dagster_project.checker import CheckerResource
 from dagster_project.env import prepare
@@ -27,6 +28,7 @@ from ops.dataset import export_dataset_job, label_export_job, takedown_job
 from ops.dvc_sync import dvc_sync_job
 from ops.model_promotion import model_promotion_job
 from ops.recheck import audit_schedule, recheck_job
+from ops.studies import STUDY_JOBS
 
 DEMO_JOB = "demo"
 
@@ -38,7 +40,7 @@ def build_definitions(pipeline: Pipeline) -> dg.Definitions:
         pipeline: the project folder and its stages.
     """
     return dg.Definitions(
-        assets=stage_assets(pipeline),
+        assets=[*stage_assets(pipeline), *outside_assets(pipeline)],
         jobs=[
             dg.define_asset_job(
                 DEMO_JOB, selection=list(pipeline.graph), description="The whole pipeline."
@@ -49,6 +51,7 @@ def build_definitions(pipeline: Pipeline) -> dg.Definitions:
             export_dataset_job,
             label_export_job,
             takedown_job,
+            *STUDY_JOBS,
         ],
         schedules=[audit_schedule],
         sensors=[build_sensor(DvcSync(pipeline)), build_automation()],
@@ -81,13 +84,18 @@ def stage_assets(pipeline: Pipeline) -> list[dg.AssetsDefinition]:
             loaded[name],
             # Stages that could run now run in the order in which dvc.yaml lists them.
             priority=-number,
-            deps=list(node.upstream),
+            deps=[*node.upstream, *(set_key(of) for of in NAMES if name == READER)],
             code_version=pipeline.code_version(name),
             partitions_def=partitions if pipeline.assets[name].partitioned else None,
             automation_condition=dg.AutomationCondition.eager(),
         )
         for number, (name, node) in enumerate(pipeline.graph.items())
     ]
+
+
+def outside_assets(pipeline: Pipeline) -> list[dg.SourceAsset]:
+    """The public sets, in a project that has the stage which reads them."""
+    return public_sets() if READER in pipeline.assets else []
 
 
 def build_automation() -> dg.SensorDefinition:

@@ -101,6 +101,11 @@ class MLflowResource(ModelStore):
 
         return sqlite_uri(Path(self.folder) / "mlflow.db")
 
+    @property
+    def runs_folder(self) -> Path:
+        """Folder of the database and the artifacts."""
+        return Path(self.folder)
+
     @contextmanager
     def run(
         self, pipeline: Pipeline, asset: Stage, dagster_run_id: str

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -70,4 +71,9 @@ class ModelStore(dg.ConfigurableResource):
     @property
     def tracking_uri(self) -> str:
         """Address of the store."""
+        raise NotImplementedError
+
+    @property
+    def runs_folder(self) -> Path:
+        """Folder of the store."""
         raise NotImplementedError

@@ -24,6 +24,7 @@ FLOORS = (
     {"box_detection", "detector_training", "evaluation", "release"},
     {"annotation", "benchmarks", "filtering", "quality"},
     {"stages"},
+    {"studies"},
 )
 HEAVY = {"transformers", "lightning", "mlflow", "diffusers", "onnxruntime", "matplotlib"}
 

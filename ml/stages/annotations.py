@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -191,7 +192,7 @@ def annotate_shard(
                 batch, labelled, geometry, config.preview_images - len(previews)
             )
     exclusions.check_drop_rate(len(images), config.max_drop_rate, "images", shard)
-    table = _heads_table(found, config, annotator)
+    table = heads_table(found, config, annotator)
     write_table(ws.table_path(STAGE, shard), table, HEADS)
     # Images without a head have no row among the heads: what was looked at is written down apart.
     seen = _images_table(found)
@@ -252,18 +253,26 @@ def _annotate_batch(
             max_heads=config.max_heads,
         )
         found.append(ImageHeads(sample_id, split, *selected))
-    _regress(found, batch, config, annotator, exclusions)
+    regress_heads(found, batch, config, annotator, exclusions)
     return found
 
 
-def _regress(
+def regress_heads(
     found: list[ImageHeads],
-    batch: dict[str, tuple[str, NDArray[np.uint8]]],
+    batch: Mapping[str, tuple[str, NDArray[np.uint8]]],
     config: AnnotationsConfig,
     annotator: Annotator,
     exclusions: Exclusions,
 ) -> None:
-    """Fill in status and parameters; the crops of all images go through the network together."""
+    """Fill in status and parameters; the crops of all images go through the network together.
+
+    Args:
+        found: heads whose boxes are known.
+        batch: image -> split and pixels.
+        config: which heads are too small.
+        annotator: the models; its detector is not used.
+        exclusions: receives heads whose parameters are not finite.
+    """
     regressor = annotator.regressor
     large = [_longer_sides(heads.boxes_xyxy) >= config.min_side_px for heads in found]
     if not found:
@@ -329,9 +338,16 @@ def _draw_previews(
     ]
 
 
-def _heads_table(
+def heads_table(
     found: list[ImageHeads], config: AnnotationsConfig, annotator: Annotator
 ) -> pd.DataFrame:
+    """Return the table of labelled heads, one row a head.
+
+    Args:
+        found: heads with status and parameters.
+        config: the detector's threshold.
+        annotator: the models.
+    """
     rows = [
         {
             "sample_id": heads.sample_id,

@@ -1,0 +1,116 @@
+"""Image generators on the same prompts and poses, against one reference (paper 5.4, table 6)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from ml.benchmarks.generation_quality import Measuring, compare_sets
+from ml.benchmarks.tables import ModelResults, write_tables
+from ml.generation.config import ImagesConfig
+from ml.records.config import overlay, read_config
+from ml.records.progress import progress
+from ml.records.workspace import Workspace
+from ml.stages import images
+from ml.studies.links import link
+from ml.training.tracking import Tracker
+
+GIVEN_STAGES = ("poses", "captions", "head_model")
+OpenRun = Callable[[str, Mapping[str, str]], AbstractContextManager[Tracker]]
+
+
+@dataclass(frozen=True)
+class Generator:
+    """One row of the table.
+
+    Attributes:
+        name: in the table.
+        changes: over the section `images`: backend and models.
+        condition: what guides it, for the table's column.
+    """
+
+    name: str
+    changes: Mapping[str, Any]
+    condition: str = ""
+
+    @property
+    def slug(self) -> str:
+        """The name as a folder has it."""
+        return "_".join("".join(c if c.isalnum() else " " for c in self.name.lower()).split())
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What generators are measured against.
+
+    Attributes:
+        images: folder or tars of real images.
+        limit: only the first so many; 1,500 in the paper.
+    """
+
+    images: Path
+    limit: int | None = field(default=None)
+
+
+def compare_generators(
+    ws: Workspace,
+    values: Mapping[str, Mapping[str, Any]],
+    generators: Sequence[Generator],
+    reference: Reference,
+    measuring: Measuring,
+    open_run: OpenRun,
+) -> Path:
+    """Make the dataset's images with each generator and measure them.
+
+    Prompts, poses and seeds of images are the project's own, so generators differ in nothing else.
+    Shards that are finished are not made again.
+
+    Args:
+        ws: the workspace; poses, captions and head model must exist.
+        values: effective values, section -> key -> value.
+        generators: the rows.
+        reference: real images.
+        measuring: how images become features.
+        open_run: opens an MLflow run for a generator.
+
+    Returns:
+        The folder with the tables and, for each generator, its images.
+
+    Raises:
+        FileNotFoundError: an input is missing.
+        ValueError: values that do not fit, or two generators of one name.
+    """
+    folder = ws.stage_dir("studies") / "generators"
+    results = []
+    for generator in generators:
+        place = replace(ws, root=folder / generator.slug)
+        for name in GIVEN_STAGES:
+            link(place.stage_dir(name), ws.stage_dir(name))
+        config = read_config(ImagesConfig, "images", overlay(values["images"], generator.changes))
+        tags = {"study": "generators", "variant": generator.name}
+        with open_run(f"generators: {generator.name}", tags) as tracker:
+            tracker.log_params({"backend": config.backend, "condition": generator.condition})
+            for shard in progress(ws.shards, generator.name):
+                if not (place.stage_dir("truth") / f"{shard}.parquet").is_file():
+                    images.run_shard(place, config, shard)
+            sources = [(generator.name, place.stage_dir("images"))]
+            found = compare_sets(sources, reference.images, measuring, reference.limit)
+            scores = found[generator.name]
+            finite = {k: v for k, v in scores.as_dict().items() if math.isfinite(v)}
+            tracker.log_metrics({f"generation/{name}": value for name, value in finite.items()})
+        entry = {
+            **{k: finite.get(k) for k in scores.as_dict()},
+            "set": "generation",
+            "protocol": "generation_quality",
+            "model": generator.name,
+            "notes": list(scores.notes),
+        }
+        labels = {"Condition": generator.condition}
+        results.append(ModelResults(generator.name, "ours", [entry], labels))
+    provenance = {"seed": str(ws.seed), "command": "vggheads study generators"}
+    write_tables(folder, results, provenance)
+    return folder

@@ -1,0 +1,23 @@
+"""Small projects of links: a stage runs as it is, on inputs that lie elsewhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+def link(place: Path, target: Path) -> None:
+    """Make a link to a stage's results; an older link goes.
+
+    Args:
+        place: where the link is to be.
+        target: the results.
+
+    Raises:
+        FileNotFoundError: there are no results.
+    """
+    if not target.exists():
+        raise FileNotFoundError(f"{target}: not found; materialise '{target.name}' first")
+    place.parent.mkdir(parents=True, exist_ok=True)
+    if place.is_symlink():
+        place.unlink()
+    place.symlink_to(target.resolve())

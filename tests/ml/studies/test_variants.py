@@ -1,0 +1,188 @@
+"""Trainings side by side: each variant trains, is measured, stands in the table, and is resumed."""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from ml.inference.loading import load_detector
+from ml.records.heads import Heads
+from ml.records.tables import DATASET_HEADS, IMAGES, VERDICTS, read_table
+from ml.stages.annotations import AnnotationsConfig
+from ml.studies import wider_dataset
+from ml.studies.running import read_generators, run_study
+from ml.studies.variants import ABLATION, Variant, run_variants
+from ml.training.tracking import mlflow_run
+from tests.benchmark_sets.boxes import write_wider
+from tests.fixtures.tiny_world import make_world
+
+SPLITS = ("train", "train", "train", "train", "val", "test", "test")
+VALUES = {
+    "trained_model": {
+        "initial_encoder": None,
+        "loader": {"image_size": 96, "batch_size": 2},
+        "loss": {"num_vertices": 50},
+        "fit": {"epochs": 1, "validate_every_epochs": 1, "precision": "32-true"},
+        "num_grid_images": 1,
+    },
+    "benchmark": {"resamples": 2, "num_images": 1},
+    "benchmark_scores": {"resamples": 2},
+}
+VARIANTS = (ABLATION[0], ABLATION[1])
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    ws = make_world(tmp_path_factory.mktemp("world"), SPLITS)
+    quality = dict.fromkeys(("recall", "precision", "nme_bbox", "rotation_deg", "small_share"), 0.5)
+    path = ws.stage_dir("annotation_quality") / "metrics.json"
+    path.parent.mkdir()
+    path.write_text(json.dumps(quality))
+    return ws
+
+
+def opener(ws, opened):
+    def open_run(title, tags):
+        opened.append(title)
+        return mlflow_run(ws.root / "mlruns", "vggheads", title, tags)
+
+    return open_run
+
+
+def test_every_variant_is_trained_measured_and_resumed(world):
+    opened = []
+    folder = run_variants("ablation", world, VALUES, VARIANTS, opener(world, opened))
+    assert opened == ["ablation: all losses", "ablation: without rotation loss"]
+    with (folder / "table_07.csv").open() as file:
+        rows = {row["Model"]: row for row in csv.DictReader(file) if row["Origin"] == "ours"}
+    assert list(rows) == ["all losses", "without rotation loss"]
+    assert all(float(row["VGGHeads val FR ↓"]) >= 0 for row in rows.values())
+    states = [load_detector(folder / v.slug / "data" / "trained_model") for v in VARIANTS]
+    full, without = (state.config if hasattr(state, "config") else state for state in states)
+    assert full is not without
+    told = [
+        json.loads((folder / v.slug / "data/trained_model/config.json").read_text())
+        for v in VARIANTS
+    ]
+    assert '"rotation_weight": 0.0' not in json.dumps(told[0])
+    assert '"rotation_weight": 0.0' in json.dumps(told[1])
+
+    from mlflow import MlflowClient
+
+    from ml.training.tracking import sqlite_uri
+
+    client = MlflowClient(sqlite_uri(world.root / "mlruns" / "mlflow.db"))
+    runs = client.search_runs([one.experiment_id for one in client.search_experiments()])
+    assert {run.data.tags["variant"] for run in runs} == {v.name for v in VARIANTS}
+    assert all(run.data.metrics["test/num_images"] == 2 for run in runs)
+
+    run_variants("ablation", world, VALUES, VARIANTS, opener(world, opened))
+    assert len(opened) == 2, "what is finished is not made again"
+    run_variants("ablation", replace(world, seed=6), VALUES, VARIANTS[:1], opener(world, opened))
+    assert len(opened) == 3, "another seed is another result"
+
+
+def test_a_missing_input_is_named(world):
+    wrong = Variant("elsewhere", dataset=world.root / "nowhere")
+    with pytest.raises(FileNotFoundError, match="nowhere/images: not found; materialise 'images'"):
+        run_variants("datasets", world, VALUES, [wrong], opener(world, []))
+
+
+def test_what_a_study_needs_is_asked_for(world, tmp_path):
+    with pytest.raises(ValueError, match="study: expected one of ablation, datasets"):
+        run_study("tables", world, VALUES, tmp_path)
+    with pytest.raises(ValueError, match="datasets: name the folder of WIDER FACE"):
+        run_study("datasets", world, VALUES, tmp_path)
+    with pytest.raises(ValueError, match="generators: name reference, inception"):
+        run_study("generators", world, VALUES, tmp_path, generators=tmp_path / "g.yaml")
+    (tmp_path / "g.yaml").write_text("SDXL:\n  image: {backend: sdxl-t2i}\n")
+    with pytest.raises(ValueError, match="SDXL: expected `images`"):
+        read_generators(tmp_path / "g.yaml")
+
+
+# ------------------------------------------------------------------ WIDER FACE
+class CountingRegressor:
+    """Answers with frontal heads, and remembers how many it was asked for."""
+
+    name, sha256, crop_size = "counting", "0", 32
+
+    def __init__(self):
+        self.asked = 0
+
+    def predict(self, crops):
+        import torch
+
+        self.asked += len(crops)
+        flame = torch.zeros(len(crops), 413)
+        flame[:, 403], flame[:, 407], flame[:, 412] = 1.0, -1.0, 100.0
+        flame[:, 409:411] = 16.0
+        return flame
+
+
+@pytest.fixture
+def labelled(world, tmp_path, monkeypatch):
+    source = write_wider(tmp_path / "wider")
+    split = source / "wider_face_split"
+    text = (split / "wider_face_val_bbx_gt.txt").read_text()
+    (split / "wider_face_train_bbx_gt.txt").write_text(text)
+    (source / "WIDER_train").symlink_to(source / "WIDER_val")
+    regressor = CountingRegressor()
+    monkeypatch.setattr(wider_dataset, "load_flame_regressor", lambda *given: regressor)
+    cut = []
+    monkeypatch.setattr(
+        "ml.stages.annotations.cut_crops",
+        lambda r, image, boxes: (
+            cut.append(boxes),
+            (np.zeros((len(boxes), 32, 32, 3), np.uint8), np.tile([0.0, 0, 1], (len(boxes), 1))),
+        )[1],
+    )
+    monkeypatch.setattr(
+        "ml.stages.annotations.crop_to_image", lambda predicted, frames, size: predicted
+    )
+    out = tmp_path / "dataset"
+    report = wider_dataset.make_wider_dataset(world, source, out, AnnotationsConfig(), ("val",))
+    return out, report, regressor, np.concatenate(cut)
+
+
+def test_true_faces_of_wider_become_labels_by_a_quarter_larger_boxes(labelled):
+    out, report, regressor, boxes = labelled
+    heads = read_table(out / "filtered_dataset/heads.parquet", DATASET_HEADS)
+    verdicts = read_table(out / "filtered_dataset/verdicts.parquet", VERDICTS)
+    images = read_table(out / "images/shard-00000.parquet", IMAGES)
+    assert len(images) == len(verdicts) == report.num_out == 3
+    assert set(images["split"]) == {"val"}
+    # of 10, 10, 40, 50 a quarter outwards, cut at the image's border
+    first = heads[heads["sample_id"].str.endswith("465")].iloc[0]
+    np.testing.assert_allclose(first["bbox_xywh"], [0, 0, 60, 72.5])
+    # the third face, 8 x 9 px and so 13.5 px when it is larger, is too small to be labelled
+    assert list(heads["flame_status"].value_counts().items()) == [
+        ("ok", regressor.asked),
+        ("small", 1),
+    ]
+    assert len(boxes) == regressor.asked
+    assert set(heads["teacher"]) == {"true_face_boxes: + counting:0"}
+    empty = verdicts[verdicts["sample_id"].str.contains("Protesters")].iloc[0]
+    assert empty["num_heads"] == 0
+
+
+def test_what_is_written_is_read_by_the_training(labelled, world):
+    from ml.flame.geometry import HeadGeometry
+    from ml.flame.head_model import HeadModel
+    from ml.records.exclusions import Exclusions
+    from ml.stages.trained_model import TrainedModelConfig, read_samples
+    from ml.studies.links import link
+
+    out, *_ = labelled
+    place = replace(world, root=out.parent / "place")
+    for name in ("images", "truth", "filtered_dataset"):
+        link(place.stage_dir(name), out / name)
+    geometry = HeadGeometry(HeadModel.load(world.stage_dir("head_model") / "head_model.npz"))
+    config, exclusions = TrainedModelConfig(), Exclusions("test")
+    samples = read_samples(place, config, "val", geometry, exclusions)
+    assert len(samples) == 3
+    assert not len(exclusions)
+    assert isinstance(Heads.empty(), Heads)

@@ -115,7 +115,7 @@ def tune(
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
-        losses.append(float(loss))
+        losses.append(float(loss.detach()))
         if (step + 1) % options.save_every == 0 or step + 1 == options.steps:
             _save(parameters, optimiser, losses, checkpoint)
     pipe.unet.eval()

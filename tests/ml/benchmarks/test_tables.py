@@ -158,7 +158,7 @@ def test_files_show_the_numbers_and_escape_names(tmp_path):
     widths = [len(re.split(r"(?<!\\)\|", line)) for line in tables]
     head = 0
     for line, width in zip(tables, widths, strict=True):
-        if line.startswith(("| Model", "| Protocol", "| | |")):
+        if line.startswith(("| Model", "| Protocol", "| Set", "| | |")):
             head = width
         assert width == head, line
 

@@ -125,7 +125,8 @@ OPTIONS = TuningOptions("lora", steps=2, batch_size=1, learning_rate=1e-2, rank=
 
 
 def parameters(pipe):
-    return {name: value.clone() for name, value in pipe.unet.state_dict().items()}
+    state = pipe.unet.state_dict()
+    return {name.replace(".base_layer", ""): value.clone() for name, value in state.items()}
 
 
 @pytest.mark.parametrize("mode", ["lora", "full"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import cv2
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
@@ -148,3 +149,16 @@ def build_embedder(path: Path, length: int, seed: int = 0) -> Path:
     weights -= weights.mean(axis=0)
     graph.node("MatMul", flat, graph.constant(weights), output="embedding")
     return graph.save(path, (1, 3, 112, 112), {"embedding": (1, length)})
+
+
+def draw_face(
+    person: int, column: int = 1, row: int = 1, size: tuple[int, int] = (96, 128)
+) -> np.ndarray:
+    """A bright square of 32 px, tinted and striped in the way of a person."""
+    rng = np.random.default_rng(person)
+    image = np.zeros((*size, 3), np.uint8)
+    tint = rng.integers(150, 256, (4, 4, 3)).astype(np.uint8)
+    tint[rng.random((4, 4)) < 0.5] = 255
+    patch = cv2.resize(tint, (32, 32), interpolation=cv2.INTER_NEAREST)
+    image[32 * row : 32 * row + 32, 32 * column : 32 * column + 32] = patch
+    return image

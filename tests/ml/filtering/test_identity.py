@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from dataclasses import replace
 
-import cv2
 import numpy as np
 import pytest
 
@@ -31,6 +30,7 @@ from ml.imaging.io import encode_png
 from ml.records.exclusions import Exclusions
 from ml.records.models import ModelRef
 from tests.tiny_models.faces import build_embedder, build_scrfd, build_yunet
+from tests.tiny_models.faces import draw_face as face
 
 EMBEDDERS = {"sface": (SFaceEmbedder, 128), "arcface": (OnnxEmbedder, 512)}
 
@@ -50,17 +50,6 @@ def reader(request, tmp_path_factory):
             "scrfd", build_scrfd(folder / "d.onnx"), FaceModelSettings(0.6, 0.4, 64)
         )
     return FaceReader(detector, embedder)
-
-
-def face(person, column=1, row=1, size=(96, 128)):
-    """A bright square of 32 px, tinted and striped in the way of a person."""
-    rng = np.random.default_rng(person)
-    image = np.zeros((*size, 3), np.uint8)
-    tint = rng.integers(150, 256, (4, 4, 3)).astype(np.uint8)
-    tint[rng.random((4, 4)) < 0.5] = 255
-    patch = cv2.resize(tint, (32, 32), interpolation=cv2.INTER_NEAREST)
-    image[32 * row : 32 * row + 32, 32 * column : 32 * column + 32] = patch
-    return image
 
 
 def test_other_faces_have_other_vectors(reader):

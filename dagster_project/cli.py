@@ -199,6 +199,13 @@ def _add_dataset_commands(add: Add) -> None:
     out.add_argument("target", type=Path)
     out.add_argument("--commercial", action="store_true", help="the copy is for commercial use")
     out.add_argument("--split", action="append", choices=("train", "val", "test"))
+    out.add_argument(
+        "--derive",
+        action="append",
+        default=[],
+        metavar="WHAT",
+        help="add landmarks, euler, rotation, part_boxes or vertices, computed from the parameters",
+    )
     read = add(
         "import-official", f"{data}:import_official", "make our tables of the official release"
     )

@@ -41,6 +41,7 @@ def export_dataset(pipeline: Pipeline, options: argparse.Namespace) -> int:
         run_parents(pipeline.effective_values(), model=False),
         options.commercial,
         tuple(options.split or SPLITS),
+        tuple(options.derive),
     )
     report = write(pipeline.workspace(), request)
     print(f"{report.num_out} images in {options.target}, {report.num_excluded} left out")

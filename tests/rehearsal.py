@@ -20,7 +20,7 @@ def say(text: str) -> None:
 def copy_project(folder: Path) -> None:
     """Copy this checkout's code into a project of its own; data made there stays."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name in ("assets", "ops", "ml", "dagster_project", "conf"):
+    for name in ("assets", "ops", "ml", "dagster_project", "vggheads", "conf"):
         shutil.rmtree(folder / name, ignore_errors=True)
         # Compiled loops come along (*.nbi, *.nbc), byte code does not.
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("*.pyc"))

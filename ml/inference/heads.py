@@ -16,6 +16,10 @@ from ml.records.heads import Heads
 Array = np.ndarray
 
 
+PARTS = ("face", "left_ear", "right_ear", "left_eyeball", "right_eyeball", "lips", "neck")
+"""Parts of a head that results name where the head model knows them."""
+
+
 class HeadShapes:
     """A head model made ready for meshes and for drawing; each part is built when first used."""
 

@@ -11,7 +11,7 @@ import numpy as np
 from ml.flame.params import split
 from ml.imaging.boxes import clip_boxes, xyxy_to_xywh
 from ml.inference.alignment import AlignedHead, align_head
-from ml.inference.heads import DetectedHeads, HeadShapes
+from ml.inference.heads import PARTS, DetectedHeads, HeadShapes
 from ml.inference.options import DRAW_METHODS, DrawMethod, MeshFormat, MeshUnit
 from ml.labels.coco import CocoBox, CocoDataset, CocoImage, to_coco_dict
 from ml.records.heads import Heads
@@ -30,8 +30,6 @@ _STYLES: dict[DrawMethod, tuple[Style, ...]] = {
     "points": ("points",),
     "pose": ("pose",),
 }
-# Parts of a head that results name where the head model knows them.
-_PARTS = ("face", "left_ear", "right_ear", "left_eyeball", "right_eyeball", "lips", "neck")
 
 
 class PredictionResult:
@@ -183,7 +181,7 @@ class PredictionResult:
             Name to (N, 4) float32 xyxy, image px, visible or not, not cut at the border.
         """
         known = self.heads.shapes.head_model.regions
-        return {name: self.heads.part_boxes(name) for name in _PARTS if name in known}
+        return {name: self.heads.part_boxes(name) for name in PARTS if name in known}
 
     def to_json(self) -> dict[str, Any]:
         """Everything but pixels and vertices, as plain numbers, texts, lists and dictionaries.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from contextlib import ExitStack
+from itertools import chain
 from pathlib import Path
 from typing import IO, Any, Final
 
@@ -43,19 +44,31 @@ def write_coco_export(items: Iterable[DatasetItem], root: Path) -> int:
         Number of images written.
     """
     count = 0
+    stream = iter(items)
+    first = next(stream, None)
+    spec = _parameters(first) if first is not None else PARAMETERS
     with ExitStack() as stack:
-        writers = {split: stack.enter_context(_SplitWriter(root, split)) for split in SPLITS}
-        for item in items:
+        writers = {split: stack.enter_context(_SplitWriter(root, split, spec)) for split in SPLITS}
+        for item in chain([first] if first is not None else [], stream):
             writers[item.split].add(item)
             count += 1
     return count
 
 
+def _parameters(item: DatasetItem) -> TableSpec:
+    """The table of parameters, with the derived columns that the samples carry, flat."""
+    columns = (
+        Column(name, "float32", "see ml.release.derived", length=int(np.prod(values.shape[1:])))
+        for name, values in item.derived.items()
+    )
+    return PARAMETERS.extended(PARAMETERS.name, *columns)
+
+
 class _SplitWriter:
     """The files of one split; the lists of the JSON grow in files of their own until the end."""
 
-    def __init__(self, root: Path, split: str) -> None:
-        self._root, self._split = root, split
+    def __init__(self, root: Path, split: str, spec: TableSpec) -> None:
+        self._root, self._split, self._spec = root, split, spec
         self._num_images = self._num_boxes = 0
 
     def __enter__(self) -> _SplitWriter:
@@ -69,7 +82,7 @@ class _SplitWriter:
             self._stack.callback(path.unlink, missing_ok=True)
             self._files[part] = self._stack.enter_context(path.open("w", encoding="utf-8"))
         self._table: TableWriter = self._stack.enter_context(
-            table_writer(self._root / "parameters" / f"{self._split}.parquet", PARAMETERS)
+            table_writer(self._root / "parameters" / f"{self._split}.parquet", self._spec)
         )
         return self
 
@@ -97,8 +110,10 @@ class _SplitWriter:
             self._append("annotations", self._annotation(item, head, box, score), self._num_boxes)
             if item.flame_valid[head]:
                 ids.append(self._num_boxes)
-        flame = list(item.flame[item.flame_valid])
-        self._table.append(pd.DataFrame({"annotation_id": ids, "flame": flame}))
+        valid = item.flame_valid
+        derived = {name: list(values[valid]) for name, values in item.derived.items()}
+        columns = {"annotation_id": ids, "flame": list(item.flame[valid]), **derived}
+        self._table.append(pd.DataFrame(columns))
 
     def _annotation(
         self, item: DatasetItem, head: int, box: np.ndarray, score: np.floating

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from ml.dataset.card import with_front_matter
+from ml.flame.head_model import HeadModel
 from ml.records.atomic import atomic_folder, write_json, write_text
 from ml.records.exclusions import Exclusions
 from ml.records.progress import progress
@@ -16,6 +17,7 @@ from ml.records.register import check_export, lookup, permission
 from ml.records.report import StageReport
 from ml.records.workspace import Workspace
 from ml.release.coco_export import write_coco_export
+from ml.release.derived import check_names, derive
 from ml.release.huggingface import card_front_matter, write_huggingface
 from ml.release.official_writer import write_official
 from ml.release.source import STAGE, DatasetItem, count_kept, iter_dataset
@@ -44,6 +46,7 @@ class ExportRequest:
         parents: everything the dataset descends from, by name in the asset register.
         commercial: whether the copy is for commercial use.
         splits: which splits.
+        derived: what to compute from the parameters and add, keys of `ml.release.derived.DERIVED`.
     """
 
     format: str
@@ -51,6 +54,7 @@ class ExportRequest:
     parents: Sequence[str]
     commercial: bool = False
     splits: Sequence[str] = SPLITS
+    derived: Sequence[str] = ()
 
 
 def export_dataset(ws: Workspace, request: ExportRequest) -> StageReport:
@@ -76,7 +80,11 @@ def export_dataset(ws: Workspace, request: ExportRequest) -> StageReport:
     exclusions = Exclusions("export")
     total = count_kept(ws, request.splits)
     target = request.target
-    items = progress(iter_dataset(ws, exclusions, request.splits), "export", total)
+    samples = iter_dataset(ws, exclusions, request.splits)
+    if request.derived:
+        head_model = HeadModel.load(ws.stage_dir("head_model") / "head_model.npz")
+        samples = derive(samples, request.derived, head_model)
+    items = progress(samples, "export", total)
     with atomic_folder(target) as temporary:
         count = FORMATS[request.format](items, temporary)
         _write_card(ws, request, temporary)
@@ -96,6 +104,7 @@ def _check_request(request: ExportRequest) -> None:
         raise ValueError(f"export: expected a format of {list(FORMATS)}, got {request.format!r}")
     if unknown := sorted(set(request.splits) - set(SPLITS)):
         raise ValueError(f"export: unknown splits {unknown}, expected some of {list(SPLITS)}")
+    check_names(request.derived)
     target = request.target
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise ValueError(f"export: {target} is there already; name a folder that is to be made")

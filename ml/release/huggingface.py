@@ -78,7 +78,7 @@ def write_huggingface(
         splits: dict[str, _SplitFiles] = {}
         for item in items:
             if item.split not in splits:
-                splits[item.split] = _SplitFiles(root / "data", item.split, images_per_file)
+                splits[item.split] = _SplitFiles(root / "data", item.split, images_per_file, item)
                 stack.push(splits[item.split].finish)
             splits[item.split].add(item)
             count += 1
@@ -102,14 +102,21 @@ def card_front_matter(splits: Sequence[str]) -> dict[str, Any]:
 class _SplitFiles:
     """The open file of one split, and the rows of its next row group."""
 
-    def __init__(self, folder: Path, split: str, size: int) -> None:
+    def __init__(self, folder: Path, split: str, size: int, first: DatasetItem) -> None:
         self._folder, self._split, self._size = folder, split, size
         self._count = 0
         self._rows: list[dict[str, Any]] = []
         self._open = ExitStack()
         self._writer: pq.ParquetWriter | None = None
-        metadata = {"huggingface": json.dumps({"info": {"features": _FEATURES}})}
-        self._schema = _SCHEMA.with_metadata(metadata)
+        # Derived arrays are lists of flat numbers: readers give them the shape that the card names.
+        lengths = {name: int(np.prod(v.shape[1:])) for name, v in first.derived.items()}
+        features = dict(_FEATURES)
+        schema = _SCHEMA
+        for name, length in lengths.items():
+            features[name] = _list(_list(_feature("float32"), length))
+            schema = schema.append(pa.field(name, pa.list_(pa.list_(pa.float32(), length))))
+        metadata = {"huggingface": json.dumps({"info": {"features": features}})}
+        self._schema = schema.with_metadata(metadata)
 
     def add(self, item: DatasetItem) -> None:
         if self._writer is None or self._count % self._size == 0:
@@ -154,4 +161,5 @@ def _row(item: DatasetItem) -> dict[str, Any]:
         "scores": item.scores.tolist(),
         "flame": flame.tolist(),
         "has_parameters": item.flame_valid.tolist(),
+        **{name: values.reshape(len(values), -1).tolist() for name, values in item.derived.items()},
     }

@@ -9,6 +9,7 @@ box. Source: the paper's data generation and the official annotation code.
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -145,11 +146,15 @@ def from_official(heads: OfficialHeads) -> ImageLabels:
     return ImageLabels(xywh_to_xyxy(boxes), flame, np.arange(known + ignored) < known)
 
 
-def encode_annotation(heads: OfficialHeads) -> bytes:
+def encode_annotation(
+    heads: OfficialHeads, derived: Mapping[str, NDArray[np.float32]] | None = None
+) -> bytes:
     """The `.npz` file; the same arrays give the same bytes.
 
     Args:
         heads: the arrays.
+        derived: more arrays with a row for each head, see `ml.release.derived`; the official
+            loader asks for its keys by name and does not see them.
 
     Returns:
         The file's bytes; the ignored boxes are written only where there are any.
@@ -161,6 +166,7 @@ def encode_annotation(heads: OfficialHeads) -> bytes:
     }
     if len(heads.ignored_xywh):
         arrays[IGNORED_KEY] = heads.ignored_xywh
+    arrays.update(derived or {})
     out = io.BytesIO()
     np.savez(out, **arrays)  # type: ignore[arg-type]
     return out.getvalue()

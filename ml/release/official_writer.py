@@ -80,7 +80,9 @@ class _Split:
         heads = to_official(labels, item.width, item.height)
         name = item.sample_id
         write_bytes(self._temporary / "images" / f"{name}.jpg", item.jpeg)
-        write_bytes(self._temporary / "annotations" / f"{name}.npz", encode_annotation(heads))
+        derived = {key: values[item.flame_valid] for key, values in item.derived.items()}
+        annotation = encode_annotation(heads, derived)
+        write_bytes(self._temporary / "annotations" / f"{name}.npz", annotation)
         self._metrics.append(
             {
                 "filename": f"{name}.jpg",

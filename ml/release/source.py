@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +47,7 @@ class DatasetItem:
         flame_valid: (N,) bool; False for heads too small to be labelled.
         prompt: what the image was made from; empty when unknown.
         stability: mean best IoU with the mirrored detections; None when not measured.
+        derived: name -> (N, ...) float32, see `ml.release.derived`; NaN where not valid.
     """
 
     sample_id: str
@@ -61,6 +62,7 @@ class DatasetItem:
     flame_valid: NDArray[np.bool_]
     prompt: str = ""
     stability: float | None = None
+    derived: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.boxes_xyxy)

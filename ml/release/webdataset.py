@@ -20,7 +20,8 @@ def write_webdataset(
 ) -> int:
     """Write `<split>-00000.tar`, ...: a sample is `.jpg`, `.json` (boxes, scores, prompt), `.npy`.
 
-    `.flame.npy` holds (N, 413) float32, image frame, px, NaN for heads without parameters.
+    `.flame.npy` holds (N, 413) float32, image frame, px, NaN for heads without parameters; so do
+    the derived arrays, `.landmarks.npy` and the like.
 
     Args:
         items: the samples, streamed.
@@ -65,13 +66,18 @@ class _SplitShards:
         self._open.__exit__(kind, error, trace)  # type: ignore[arg-type]
 
 
+def _npy(values: np.ndarray) -> bytes:
+    array = io.BytesIO()
+    np.save(array, values.astype(np.float32))
+    return array.getvalue()
+
+
 def _members(item: DatasetItem) -> dict[str, bytes | dict[str, object]]:
     flame = np.where(item.flame_valid[:, None], item.flame, np.float32(np.nan))
-    array = io.BytesIO()
-    np.save(array, flame.astype(np.float32))
     return {
         "jpg": item.jpeg,
-        "flame.npy": array.getvalue(),
+        "flame.npy": _npy(flame),
+        **{f"{name}.npy": _npy(values) for name, values in item.derived.items()},
         "json": {
             "sample_id": item.sample_id,
             "split": item.split,

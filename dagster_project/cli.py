@@ -257,6 +257,16 @@ def _add_dataset_commands(add: Add) -> None:
     labelled.add_argument(
         "--ignore", action="append", default=[], metavar="NAME", help="a class that is no head"
     )
+    own = add(
+        "fine-tune",
+        f"{data}:fine_tune",
+        "label your own boxes with a FLAME teacher, train on them and measure (profile finetune)",
+    )
+    own.add_argument("images", type=Path, help="folder of your images")
+    own.add_argument("boxes", type=Path, help="their boxes, COCO detection JSON")
+    own.add_argument(
+        "--label", action="append", metavar="NAME", help="a category that means a head; head"
+    )
     index = add(
         "identity-index", f"{data}:identity_index", "embed faces that must not appear in images"
     )

@@ -59,6 +59,52 @@ def import_official(pipeline: Pipeline, options: argparse.Namespace) -> int:
     return 0
 
 
+def fine_tune(pipeline: Pipeline, options: argparse.Namespace) -> int:
+    """Label one's own boxes with the configured teacher, then import, train and measure."""
+    from dagster_project.project_commands import materialize
+    from ml.annotation.backends import load_flame_regressor
+    from ml.annotation.own_boxes import label_own_boxes
+    from ml.flame.head_model import HeadModel
+    from ml.records.atomic import atomic_folder
+    from ml.records.exclusions import Exclusions
+    from ml.release.official_writer import write_official
+    from ml.stages.annotations import AnnotationsConfig
+    from ml.stages.released_dataset import ReleasedDatasetConfig
+
+    dataset = pipeline.params.read(ReleasedDatasetConfig, "released_dataset")
+    if not dataset.enabled or len(dataset.sources) != 1:
+        raise ValueError(
+            "fine-tune: released_dataset must be enabled and name one source, the folder that the "
+            "labelled images go to; `vggheads profile finetune` writes such values"
+        )
+
+    def make(stage: str, *, force: bool = False) -> int:
+        asked = {"stage": stage, "shard": None, "force": force, "upstream": not force}
+        return materialize(pipeline, argparse.Namespace(**asked, verbose=options.verbose))
+
+    if status := make("head_model"):
+        return status
+    ws, exclusions = pipeline.workspace(), Exclusions("fine-tune")
+    config = pipeline.params.read(AnnotationsConfig, "annotations")
+    head_model = HeadModel.load(ws.stage_dir("head_model") / "head_model.npz")
+    teacher = load_flame_regressor(ws, config.regressor, head_model, config.device)
+    items = label_own_boxes(
+        options.images,
+        options.boxes,
+        teacher,
+        options.label or ["head"],
+        config.min_side_px,
+        exclusions,
+    )
+    target = ws.root / dataset.sources[0]
+    with atomic_folder(target) as folder:
+        count = write_official(items, folder)
+        exclusions.to_frame().to_csv(folder / "exclusions.csv", index=False)
+    print(f"{count} images labelled by {teacher.name} in {target}, {len(exclusions)} left out")
+    # DVC does not look at sources: what was imported before need not be these images.
+    return make("released_dataset", force=True) or make("released_benchmark")
+
+
 def check_release(pipeline: Pipeline, options: argparse.Namespace) -> int:
     """Print what a copy of the release lacks; status 1 if anything does."""
     from ml.records.atomic import temporary_folder

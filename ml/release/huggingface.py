@@ -161,5 +161,5 @@ def _row(item: DatasetItem) -> dict[str, Any]:
         "scores": item.scores.tolist(),
         "flame": flame.tolist(),
         "has_parameters": item.flame_valid.tolist(),
-        **{name: values.reshape(len(values), -1).tolist() for name, values in item.derived.items()},
+        **{name: [head.ravel() for head in values] for name, values in item.derived.items()},
     }

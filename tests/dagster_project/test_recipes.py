@@ -33,6 +33,7 @@ RECIPES = {
     "smoke": (*DEMO[:3], 2, *DEMO[4:]),
     "research": PAPER_L,
     "official": PAPER_L,
+    "finetune": ("adamw", 1e-5, 16, 20, "models/vgg_heads.pth", *PAPER_L[5:]),
     "open": (*PAPER_L[:4], None, *PAPER_L[5:]),
     "research_tiny": ("adamw", 5e-5, 2, 1, None, None, "published", 3.0, 64, 0.0, "nano"),
     "paper_l": PAPER_L,

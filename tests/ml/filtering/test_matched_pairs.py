@@ -50,11 +50,11 @@ def remove(ws, *names):
 
 
 def test_the_most_alike_of_the_removed_come_first(dataset, known):
-    folder, index = known
+    _, index = known
     remove(dataset, "image-a2", "image-b2")
     pairs = find_pairs(dataset, index, Reader(), 10, Exclusions("t"))
     assert [pair.sample_id for pair in pairs] == ["image-a2", "image-b2"]
-    assert pairs[0].similarity > 0.98 > pairs[1].similarity
+    assert pairs[0].similarity > 0.85 > pairs[1].similarity
     assert pairs[0].source == index.sources[0]
     assert [p.sample_id for p in find_pairs(dataset, index, Reader(), 1, Exclusions("t"))] == [
         "image-a2"

@@ -56,7 +56,9 @@ def main(arguments: list[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as folder:
         base = Path(folder) / "run"
         accept_reference(make_run(options.project.resolve(), base), CROPS)
-        unseen = [o.sentence() for stage in STAGES for o in judged(base, stage)]
+        # What the profile switches off, such as an imported release, has not run.
+        ran = [stage for stage in STAGES if (base / "data" / stage).is_dir()]
+        unseen = [o.sentence() for stage in ran for o in judged(base, stage)]
         for sentence in unseen:
             sys.stdout.write(f"the unfalsified run fails: {sentence}\n")
         names = [name for name in FAULTS if options.only in name]

@@ -80,7 +80,7 @@ def test_windows_are_centred_on_their_heads(
 ) -> None:
     augment = PLAIN.model_copy(update={"flip": flip, "rotate": rotate, "rotation_deg": 90.0})
     share = (0.5, 0.5)
-    planner = MosaicPlanner(samples, MosaicConfig(cells=(2,), head_share=share), augment, 96)
+    planner = MosaicPlanner(samples, MosaicConfig(cells=(2,), head_fraction=share), augment, 96)
     angles = set()
     for cell in planner.draw(np.random.default_rng(0)):
         x0, y0, x1, y1 = samples.labels[IDS[cell.index]].boxes_xyxy[0]

@@ -7,7 +7,7 @@ PROFILE ?= demo
 # One thread a process in tests: small matrices lose more to spinning threads than they gain.
 TEST_ENV := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
-.PHONY: help install demo research rehearse falsify mutants test lint ui bench super-gradients clean distclean
+.PHONY: help install demo research rehearse cluster falsify mutants test lint ui bench super-gradients clean distclean
 
 help:  ## show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -35,6 +35,15 @@ rehearse: $(STAMP)  ## kills, numbers of workers, falsified and damaged data, on
 	$(BIN)/python -m tests.chain_faults build/chain/reference build/faults
 	$(BIN)/python -m tests.doors 1000
 
+CHAIN ?= smoke
+cluster: $(VENV)/.cluster  ## two Ray nodes on this machine: same bytes as local, nodes killed (CHAIN=toy: minutes)
+	$(BIN)/python -m tests.cluster_rehearsal build/cluster --chain $(CHAIN)
+
+# Ray, and storage on S3 with a server to try it on: not part of `make demo`.
+$(VENV)/.cluster: $(STAMP)
+	$(BIN)/python -m pip install --quiet --editable ".[ray,s3,scale-tests]"
+	@touch $@
+
 falsify: $(STAMP)  ## falsify a finished smoke run in sixty ways; the suites must see it
 	$(TEST_ENV) $(BIN)/python -m tests.falsification
 
@@ -47,7 +56,7 @@ lint: $(STAMP)  ## style, docstrings and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-test: $(STAMP)  ## the test suite, on all cores
+test: $(VENV)/.cluster  ## the test suite, on all cores
 	$(TEST_ENV) $(BIN)/python -m pytest -n logical --maxprocesses 8 --dist worksteal
 
 ui: $(STAMP)  ## Dagster, MLflow and the reports in the browser

@@ -16,9 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from filelock import FileLock, Timeout
-
 from dagster_project.dvc_sync import DamagedLock, read_lock
+from dagster_project.locks import StageLock
 from dagster_project.pipeline import Pipeline
 from ml.records.atomic import PREFIX, remove_temporaries
 
@@ -123,7 +122,7 @@ def restore_lock(pipeline: Pipeline) -> list[str]:
         if set(pipeline.graph[stage].upstream) - set(recorded):
             # DVC would record its inputs as they lie there, altered or not.
             continue
-        if pipeline.unfinished(stage, units) or pipeline.altered(stage, units):
+        if pipeline.unfinished(stage, units) or pipeline.altered(stage, units, audit=True):
             continue
         pipeline.bridge.record(stage)
         recorded.append(stage)
@@ -198,12 +197,9 @@ def _leftovers(pipeline: Pipeline) -> Iterator[Finding]:
         found = list(folder.rglob(f"{PREFIX}*")) if folder.is_dir() else []
         if not found:
             continue
-        lock = FileLock(pipeline.root / ".dagster" / f"writing-{stage}.lock")
-        try:
-            with lock.acquire(timeout=0):
-                pass
-        except Timeout:
-            continue
+        with StageLock(pipeline.root, stage).alone_at_once() as alone:
+            if not alone:
+                continue
         yield Finding(
             found[0],
             f"left by a killed writer, with {len(found) - 1} more",

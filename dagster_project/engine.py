@@ -1,37 +1,38 @@
-"""Makes shards: in this process, or in a pool of processes that survives a killed worker."""
+"""The shard queue: shard tasks in, (shard, report) out, the same bytes whoever makes them.
+
+    tasks -> queue -> workers of an engine (local processes, or actors of a Ray cluster) -> reports
+
+An engine only starts workers, gives them tasks and tells what became of them. What a lost worker
+means is decided here, once for all engines.
+"""
 
 from __future__ import annotations
 
-import atexit
-import logging
-import multiprocessing
+import dataclasses
 import os
-import signal
-import threading
-from collections.abc import Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
-from multiprocessing.connection import wait as wait_for_any
-from typing import Any
+import socket
+from collections.abc import Hashable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
 
+from dagster_project.console import say
 from dagster_project.stage import load
 from ml.records.config import StageConfig
 from ml.records.report import StageReport
 from ml.records.workspace import Workspace
 
-logger = logging.getLogger(__name__)
-
-#: How often a shard may lose its worker before the stage fails.
+#: How often a shard may lose its worker before it is given up.
 MAX_ATTEMPTS = 3
-#: A worker computes on one thread whatever the number of workers: sums depend on it.
-_ONE_THREAD = dict.fromkeys(
-    ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"), "1"
-)
+#: How often it may lose its worker because a whole node went: that is no fault of the shard's.
+MAX_LOST_NODES = 20
 
 
-class WorkerLostError(RuntimeError):
-    """A shard killed its worker again and again."""
+class EngineError(RuntimeError):
+    """The engine cannot do the work; the message says why, and what to do."""
+
+
+class WorkerLostError(EngineError):
+    """Shards killed their workers again and again; all others are finished."""
 
 
 @dataclass(frozen=True)
@@ -50,130 +51,205 @@ class ShardTask:
     config: StageConfig
     shard: str
 
-    def run(self) -> StageReport:
-        """Make the shard."""
-        return load(self.function)(self.ws, self.config, self.shard)
+    def run(self, node: str = "") -> StageReport:
+        """Make the shard in this process.
+
+        Args:
+            node: name of the node beside the machine's, for two nodes may share a machine.
+
+        Returns:
+            The stage's report, which says where it was made.
+        """
+        report: StageReport = load(self.function)(self.ws, self.config, self.shard)
+        return dataclasses.replace(report, place=here(node))
 
 
-class _Pool:
-    """The one process pool of this process; kept between stages, so that imports are paid once."""
-
-    def __init__(self) -> None:
-        self._executor: ProcessPoolExecutor | None = None
-        self._workers = 0
-
-    def get(self, workers: int) -> ProcessPoolExecutor:
-        if self._executor is None or self._workers != workers:
-            self.close()
-            self._executor = ProcessPoolExecutor(
-                workers, multiprocessing.get_context("spawn"), initializer=_start_worker
-            )
-            self._workers = workers
-        return self._executor
-
-    def close(self) -> None:
-        if self._executor is not None:
-            self._executor.shutdown(wait=False, cancel_futures=True)
-            self._executor = None
+def here(node: str = "") -> str:
+    """Machine, node, process and CUDA devices of the caller."""
+    devices = os.environ.get("CUDA_VISIBLE_DEVICES")
+    parts = [socket.gethostname(), *([node] if node else []), f"process {os.getpid()}"]
+    return ", ".join([*parts, f"CUDA device {devices}"] if devices else parts)
 
 
-_POOL = _Pool()
-atexit.register(_POOL.close)
+@dataclass(frozen=True)
+class Ready:
+    """A worker can take its first task; `node` is where it is."""
+
+    worker: Hashable
+    node: str
 
 
-def make_shards(tasks: Sequence[ShardTask], workers: int) -> Iterator[tuple[str, StageReport]]:
+@dataclass(frozen=True)
+class Done:
+    """A worker has made its shard."""
+
+    worker: Hashable
+    report: StageReport
+
+
+@dataclass(frozen=True)
+class Failed:
+    """The stage's function raised."""
+
+    worker: Hashable
+    error: BaseException
+
+
+@dataclass(frozen=True)
+class Lost:
+    """A worker is gone, with its node or alone."""
+
+    worker: Hashable
+    with_node: bool
+    why: str
+
+
+Event = Ready | Done | Failed | Lost
+
+
+class Workers(Protocol):
+    """The workers of one stage, as an engine provides them."""
+
+    def start(self) -> None:
+        """Ask for one more worker; a `Ready` says when it can be used."""
+
+    def submit(self, worker: Hashable, task: ShardTask) -> None:
+        """Give a task to a worker that has none."""
+
+    def wait(self) -> Sequence[Event]:
+        """Wait until something happened; may return nothing, so that the caller can go on."""
+
+    def close(self, *, finished: bool) -> None:
+        """Give the workers back; if not `finished`, nothing of them may run on."""
+
+
+@dataclass
+class _Attempt:
+    """A task with its history."""
+
+    task: ShardTask
+    num_lost: int = 0
+    num_lost_nodes: int = 0
+    avoid: set[str] = field(default_factory=set)
+
+
+def make_shards(
+    tasks: Iterable[ShardTask], workers: Workers | None, num_workers: int
+) -> Iterator[tuple[str, StageReport]]:
     """Make shards and yield each one's report as it is finished.
+
+    A task is taken from `tasks` only when a worker is there for it. A shard whose worker is lost
+    goes back and is next made on another node, if there is one; one that has lost its worker
+    `MAX_ATTEMPTS` times is given up, and the rest is finished before that is raised.
 
     Args:
         tasks: the shards.
-        workers: processes; 0 makes them in this process, one after the other.
+        workers: who makes them; None makes them in this process, one after the other.
+        num_workers: how many workers to have at the same time.
 
     Raises:
-        WorkerLostError: a shard lost its worker `MAX_ATTEMPTS` times.
+        WorkerLostError: shards were given up; names them.
     """
-    if workers == 0:
+    if workers is None:
         for task in tasks:
             yield task.shard, task.run()
         return
-    attempts = {task.shard: 0 for task in tasks}
-    todo = list(tasks)
-    while todo:
-        lost: list[ShardTask] = []
-        for task, future in _finished(todo, workers):
-            try:
-                yield task.shard, future.result()
-            except BrokenProcessPool:
-                lost.append(task)
-        if lost:
-            _count_attempts(lost, attempts)
-        todo = lost
+    finished = False
+    try:
+        yield from _Queue(tasks, workers).run(num_workers)
+        finished = True
+    finally:
+        workers.close(finished=finished)
 
 
-def _count_attempts(lost: Sequence[ShardTask], attempts: dict[str, int]) -> None:
-    """A broken pool loses all its shards, guilty or not; all of them go back."""
-    for task in lost:
-        attempts[task.shard] += 1
-        if attempts[task.shard] >= MAX_ATTEMPTS:
+class _Queue:
+    """Who makes what at the moment, and what is still to be made."""
+
+    def __init__(self, tasks: Iterable[ShardTask], workers: Workers) -> None:
+        self._source = iter(tasks)
+        self._exhausted = False
+        self._workers = workers
+        self._back: list[_Attempt] = []
+        self._flying: dict[Hashable, _Attempt] = {}
+        self._idle: list[Hashable] = []
+        self._nodes: dict[Hashable, str] = {}
+        self._given_up: list[str] = []
+
+    def run(self, num_workers: int) -> Iterator[tuple[str, StageReport]]:
+        for _ in range(num_workers):
+            self._workers.start()
+        while True:
+            self._hand_out()
+            if self._exhausted and not self._back and not self._flying:
+                break
+            for event in self._workers.wait():
+                yield from self._take(event)
+        if self._given_up:
             raise WorkerLostError(
-                f"{task.function}: shard {task.shard} lost its worker process "
-                f"{MAX_ATTEMPTS} times; is memory short?"
+                f"{', '.join(self._given_up)}: lost the worker {MAX_ATTEMPTS} times, is memory "
+                "short? All other shards are finished; the same command tries these again"
             )
-    logger.warning("a worker process died; %d shards start again", len(lost))
 
+    def _hand_out(self) -> None:
+        """Give a task to every idle worker that may have one."""
+        waiting, self._idle = self._idle, []
+        for worker in waiting:
+            attempt = self._next(self._nodes[worker])
+            if attempt is None:
+                self._idle.append(worker)
+            else:
+                self._flying[worker] = attempt
+                self._workers.submit(worker, attempt.task)
 
-def _finished(
-    tasks: Sequence[ShardTask], workers: int
-) -> Iterator[tuple[ShardTask, Future[StageReport]]]:
-    """Submit tasks and yield them as they finish or fail; on an error the rest is cancelled."""
-    waiting: dict[Future[StageReport], ShardTask] = {}
-    queue = list(tasks)
-    try:
-        while queue or waiting:
-            # Few at a time: after a lost worker only those in flight count as attempts.
-            while queue and len(waiting) < workers:
-                task = queue.pop(0)
-                waiting[_submit(task, workers)] = task
-            done, _ = wait(waiting, return_when=FIRST_COMPLETED)
-            for future in done:
-                yield waiting.pop(future), future
-    finally:
-        for future in waiting:
-            future.cancel()
+    def _next(self, node: str) -> _Attempt | None:
+        """The next task for a worker on a node: what came back first, unless it was lost there."""
+        nodes = set(self._nodes.values())
+        for attempt in self._back:
+            if node not in attempt.avoid or nodes <= attempt.avoid:
+                self._back.remove(attempt)
+                return attempt
+        if not self._exhausted:
+            task = next(self._source, None)
+            if task is not None:
+                return _Attempt(task)
+            self._exhausted = True
+        return None
 
+    def _take(self, event: Event) -> Iterator[tuple[str, StageReport]]:
+        match event:
+            case Ready(worker, node):
+                self._nodes[worker] = node
+                self._idle.append(worker)
+            case Done(worker, report):
+                attempt = self._flying.pop(worker)
+                self._idle.append(worker)
+                yield attempt.task.shard, report
+            case Failed(worker, error):
+                self._flying.pop(worker, None)
+                raise error
+            case Lost():
+                self._lose(event)
 
-def _submit(task: ShardTask, workers: int) -> Future[StageReport]:
-    """Give a task to the pool; processes start here and inherit one-thread settings."""
-    saved = {name: os.environ.get(name) for name in _ONE_THREAD}
-    os.environ.update(_ONE_THREAD)
-    try:
-        try:
-            return _POOL.get(workers).submit(task.run)
-        except BrokenProcessPool:
-            _POOL.close()
-            return _POOL.get(workers).submit(task.run)
-    finally:
-        _restore(saved)
+    def _lose(self, lost: Lost) -> None:
+        """Send the lost worker's shard back, and ask for another worker."""
+        node = self._nodes.pop(lost.worker, "")
+        if lost.worker in self._idle:
+            self._idle.remove(lost.worker)
+        attempt = self._flying.pop(lost.worker, None)
+        if attempt is not None:
+            self._send_back(attempt, node, lost)
+        if not self._exhausted or len(self._back) > len(self._idle):
+            self._workers.start()
 
-
-def _restore(saved: dict[str, str | None]) -> None:
-    for name, value in saved.items():
-        if value is None:
-            os.environ.pop(name, None)
-        else:
-            os.environ[name] = value
-
-
-def _start_worker() -> None:
-    """Quiet a new worker, and let it end when its parent is killed."""
-    logging.basicConfig(level=logging.ERROR)
-    # Ctrl-C reaches the whole process group; the parent decides what happens.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
-
-
-def _end_with(sentinel: Any) -> None:
-    """Wait for the parent's end; a worker left alone would wait for work for ever."""
-    wait_for_any([sentinel])
-    os._exit(1)
+    def _send_back(self, attempt: _Attempt, node: str, lost: Lost) -> None:
+        shard = attempt.task.shard
+        attempt.avoid.add(node)
+        attempt.num_lost_nodes += lost.with_node
+        attempt.num_lost += not lost.with_node
+        if attempt.num_lost >= MAX_ATTEMPTS or attempt.num_lost_nodes >= MAX_LOST_NODES:
+            say(f"{shard} lost its worker again ({lost.why}); it is given up, the rest goes on")
+            self._given_up.append(shard)
+            return
+        what = f"node {node} was lost" if lost.with_node else f"a worker on {node} was lost"
+        say(f"{what} ({lost.why}); {shard} starts again")
+        self._back.append(attempt)

@@ -80,17 +80,8 @@ def unit_files(root: Path, outs: tuple[str, ...], unit: str) -> dict[str, str]:
         folder = root / out
         for path in sorted(folder.rglob("*" if unit == WHOLE else f"{unit}[.-_]*")):
             if path.is_file() and path != marker_path(folder, unit) and path.name[0] != ".":
-                files[str(path.relative_to(root))] = _md5(path)
+                files[str(path.relative_to(root))] = md5_of(path)
     return files
-
-
-def altered_files(root: Path, marker: Marker) -> list[str]:
-    """Files that are not as they were when the marker was written."""
-    return [
-        name
-        for name, md5 in marker.files.items()
-        if not (root / name).exists() or _md5(root / name) != md5
-    ]
 
 
 def complete(root: Path, marker: Marker) -> bool:
@@ -104,6 +95,7 @@ def content_version(markers: Mapping[str, Marker]) -> str:
     return hashlib.md5(json.dumps(files).encode(), usedforsecurity=False).hexdigest()
 
 
-def _md5(path: Path) -> str:
+def md5_of(path: Path) -> str:
+    """The md5 of a file's bytes, read now."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "md5").hexdigest()

@@ -10,6 +10,7 @@ from typing import Any, Final, NoReturn, TypeVar
 
 from pydantic import Field
 
+from dagster_project.placement import Engine, RayConfig, WorkerConfig
 from dagster_project.profiles import Profile, params_text, read_profile
 from dagster_project.stage import Stage
 from ml.records.atomic import write_text
@@ -44,6 +45,12 @@ class RunConfig(StageConfig):
     """Processes that make shards, 0 for none beside this one; never changes a byte."""
     threads: int = Field(ge=1, le=4096)
     """Threads of a training stage."""
+    engine: Engine = "local"
+    """Who makes shards: `local` processes, or actors of a `ray` cluster; never changes a byte."""
+    ray: RayConfig = RayConfig()
+    """The cluster of the engine `ray`."""
+    resources: dict[str, WorkerConfig] = Field(default_factory=dict)
+    """Stage -> what each of its workers has."""
 
 
 @dataclass(frozen=True)
@@ -222,6 +229,11 @@ def _check_sections(
         if name not in also and not isinstance(section, dict | None):
             line = line_of(text, (name,))
             raise ValueError(f"{file}:{line}: section '{name}': expected keys with values")
+    resources = (values.get(RUN) or {}).get("resources")
+    for name in resources if isinstance(resources, dict) else ():
+        if name not in expected - {RUN, *also}:
+            line = line_of(text, (RUN, "resources", str(name)))
+            raise ValueError(f"{file}:{line}: run.resources.{name}: there is no such stage")
 
 
 def _in_files(root: Path, profile: Profile, error: ConfigError) -> str:

@@ -7,25 +7,22 @@ import json
 import math
 import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import FileLock, Timeout
 
-from dagster_project.console import say
 from dagster_project.dvc_sync import DvcBridge, Versions
 from dagster_project.graph import Node, code_hash, read_graph
 from dagster_project.markers import (
     WHOLE,
     Marker,
-    altered_files,
     complete,
     marker_path,
+    md5_of,
     read_marker,
     unit_files,
     write_marker,
@@ -179,23 +176,39 @@ class Pipeline:
 
     def unfinished(self, stage: str, units: Sequence[str]) -> list[str]:
         """Those of some units that are missing, or were made from something else."""
-        fingerprints, markers = self.fingerprints(stage, units), self.markers(stage, units)
-        return [
-            unit
-            for unit in units
-            if unit not in markers
-            or markers[unit].fingerprint != fingerprints[unit]
-            or not complete(self.root, markers[unit])
-        ]
+        fingerprints = self.fingerprints(stage, units)
+        return [unit for unit in units if not self.is_finished(stage, unit, fingerprints[unit])]
 
-    def altered(self, stage: str, units: Sequence[str]) -> list[str]:
-        """Files of finished units that were changed by something else since."""
-        return [
-            name
+    def is_finished(self, stage: str, unit: str, fingerprint: str) -> bool:
+        """Whether a unit was made from what its fingerprint says, and all its files are there."""
+        marker = read_marker(self.stage_dir(stage), unit)
+        return (
+            marker is not None and marker.fingerprint == fingerprint and complete(self.root, marker)
+        )
+
+    def altered(self, stage: str, units: Sequence[str], *, audit: bool = False) -> list[str]:
+        """Files of finished units that were changed by something else since.
+
+        Args:
+            stage: the stage.
+            units: which of its units.
+            audit: read every byte again; else a file whose time, size and inode are those that DVC
+                saw when it last read it is taken to be the same.
+        """
+        expected = {
+            name: md5
             for unit in units
             if (marker := read_marker(self.stage_dir(stage), unit))
-            for name in altered_files(self.root, marker)
-        ]
+            for name, md5 in marker.files.items()
+        }
+        if audit:
+            return [name for name in expected if self._md5(name) != expected[name]]
+        found = self.bridge.md5s(expected)
+        return [name for name in expected if found.get(name) != expected[name]]
+
+    def _md5(self, name: str) -> str | None:
+        path = self.root / name
+        return md5_of(path) if path.exists() else None
 
     def finish(self, stage: str, unit: str, fingerprint: str, report: StageReport) -> Marker:
         """Write the marker of a unit whose files are all written."""
@@ -225,7 +238,10 @@ class Pipeline:
             marker_path(self.stage_dir(stage), unit).unlink(missing_ok=True)
 
     def tidy(self, stage: str) -> None:
-        """Remove what a killed writer left, and shards that no longer belong to the dataset."""
+        """Remove what a killed writer left, and shards that no longer belong to the dataset.
+
+        Whoever calls must know that nobody writes there now.
+        """
         wanted = set(self.units(stage))
         for out in self.graph[stage].outs:
             folder = self.root / out
@@ -243,25 +259,6 @@ class Pipeline:
         """Stages that DVC finds changed, in order."""
         changed = self.bridge.changed(list(self.graph))
         return [stage for stage in self.graph if stage in changed]
-
-    @contextmanager
-    def writing(self, stage: str) -> Iterator[None]:
-        """Hold the right to write a stage's data; one process has it at a time.
-
-        The lock belongs to the process: a killed one gives it up. Yields at once or waits.
-        """
-        lock = FileLock(self.root / ".dagster" / f"writing-{stage}.lock")
-        lock_path = Path(lock.lock_file)
-        lock_path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            say(f"another run is making {stage}; waiting for it")
-            lock.acquire()
-        try:
-            yield
-        finally:
-            lock.release()
 
 
 def _out_of(path: str, outs: Sequence[str]) -> str:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import logging
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 
-from dagster_project.engine import ShardTask, make_shards
+from dagster_project.engine import ShardTask, Workers, make_shards
+from dagster_project.local_workers import open_local
+from dagster_project.params import RunConfig
 from dagster_project.pipeline import Pipeline
+from dagster_project.placement import WorkerConfig
 from dagster_project.stage import Stage, load
 from ml.records.report import StageReport
 from ml.records.workspace import Workspace
@@ -66,22 +69,52 @@ class TakedownResource(Takedown):
 
 
 class ShardEngine(dg.ConfigurableResource):
-    """Makes the shards of a stage; the number of processes never changes a byte."""
+    """Makes the shards of a stage: with processes of this machine, or actors of a Ray cluster."""
 
     workers: int | None = None
-    """Processes; none given: `run.workers` of params.yaml; 0: no other process."""
+    """Workers; none given: those of `run` in params.yaml; 0: this process alone."""
 
     def make(
-        self, tasks: Sequence[ShardTask], default_workers: int
+        self, tasks: Iterable[ShardTask], num_tasks: int, pipeline: Pipeline, stage: str
     ) -> Iterator[tuple[str, StageReport]]:
-        """Make shards and yield reports as they are finished.
+        """Make shards and yield reports as they are finished; close the iterator when done.
 
         Args:
-            tasks: the shards.
-            default_workers: `run.workers`.
+            tasks: the shards; each is taken when a worker is there for it.
+            num_tasks: how many there are at most.
+            pipeline: the project.
+            stage: the stage.
         """
-        workers = default_workers if self.workers is None else self.workers
-        yield from make_shards(tasks, min(workers, len(tasks)))
+        run = pipeline.params.run
+        resources = run.resources.get(stage, WorkerConfig())
+        wanted = run.workers if resources.workers is None else resources.workers
+        wanted = min(wanted if self.workers is None else self.workers, num_tasks)
+        workers, number = open_workers(run, resources, wanted, pipeline.root)
+        yield from make_shards(tasks, workers, number)
+
+
+def open_workers(
+    run: RunConfig, resources: WorkerConfig, wanted: int, root: Path
+) -> tuple[Workers | None, int]:
+    """The workers of the engine that `run.engine` names, and how many there may be.
+
+    Args:
+        run: section `run` of params.yaml.
+        resources: what a worker has.
+        wanted: workers wanted; none for 0.
+        root: the project folder.
+
+    Raises:
+        EngineError: the cluster cannot be used, or a local worker is to have more CUDA devices
+            than there are.
+    """
+    if wanted == 0:
+        return None, 0
+    if run.engine == "local":
+        return open_local(resources, wanted)
+    from dagster_project.ray_workers import RayWorkers
+
+    return RayWorkers(root, run.ray, resources), wanted
 
 
 class MLflowResource(ModelStore):
@@ -97,9 +130,9 @@ class MLflowResource(ModelStore):
     @property
     def tracking_uri(self) -> str:
         """Address of the store."""
-        from ml.training.tracking import sqlite_uri
+        from ml.training.tracking import remote_store, sqlite_uri
 
-        return sqlite_uri(Path(self.folder) / "mlflow.db")
+        return remote_store() or sqlite_uri(Path(self.folder) / "mlflow.db")
 
     @property
     def runs_folder(self) -> Path:
@@ -123,7 +156,7 @@ class MLflowResource(ModelStore):
         import lightning.pytorch  # sets its logger's level when it is imported
         import mlflow
 
-        from ml.training.tracking import mlflow_run
+        from ml.training.tracking import mlflow_run, remote_store
 
         logging.getLogger(lightning.pytorch.__name__).setLevel(logging.WARNING)
         tags = run_tags(pipeline, asset.name, dagster_run_id)
@@ -133,7 +166,9 @@ class MLflowResource(ModelStore):
             tracker.log_params(flatten(values))
             info = mlflow.get_run(tracker.run_id).info
             page = f"experiments/{info.experiment_id}/runs/{info.run_id}"
-            yield tracker, f"{self.address}/#/{page}"
+            remote = remote_store() or ""
+            address = remote.rstrip("/") if remote.startswith("http") else self.address
+            yield tracker, f"{address}/#/{page}"
 
 
 def run_tags(pipeline: Pipeline, stage: str, dagster_run_id: str) -> dict[str, str]:

@@ -6,7 +6,8 @@ A stage is made the same way from the UI, from the command line and from `dvc re
 """
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 
 import dagster as dg
@@ -22,7 +23,8 @@ from assets.stage_asset import (
 )
 from dagster_project.console import say, stage_line
 from dagster_project.dvc_sync import Versions, data_version
-from dagster_project.engine import ShardTask
+from dagster_project.engine import EngineError, ShardTask
+from dagster_project.locks import ShardLocks, StageLock
 from dagster_project.markers import WHOLE, Marker, content_version
 from dagster_project.metadata import Metadata, check_metadata, shard_table, table, unit_metadata
 from dagster_project.pipeline import InputError, Pipeline
@@ -31,7 +33,8 @@ from dagster_project.stage import Stage
 from ml.records.config import StageConfig
 from ml.records.progress import progress
 from ml.records.report import StageReport
-from ml.training.tracking import NullTracker
+from ml.records.workspace import Workspace
+from ml.training.tracking import NullTracker, TrackingUnavailable
 
 #: Run tag: make everything again, also what is finished.
 FORCE = "vggheads/force"
@@ -83,16 +86,19 @@ def judge_only(
             yield check_result(pipeline, stage.name, outcome)
 
 
-def check_stage(pipeline: Pipeline, stage: Stage, units: Sequence[str]) -> list[Outcome]:
+def check_stage(
+    pipeline: Pipeline, stage: Stage, units: Sequence[str], *, audit: bool = False
+) -> list[Outcome]:
     """Judge what is on disk: first that files are unaltered, then the stage's suites.
 
     Args:
         pipeline: the project.
         stage: the stage.
         units: the shards to judge.
+        audit: whether to read every byte of the files again.
     """
     docs = pipeline.root / DATA_DOCS
-    outcomes = [unaltered_outcome(pipeline.altered(stage.name, units))]
+    outcomes = [unaltered_outcome(pipeline.altered(stage.name, units, audit=audit))]
     for suite in suites_of(stage.name):
         outcomes += validate(pipeline.workspace(), suite, units, docs)
     return outcomes
@@ -179,9 +185,12 @@ class StageRun:
         units = self.pipeline.units(self.stage)
         if self.asset.partitioned:
             units = self._partitions()
-        with self.pipeline.writing(self.stage):
-            self._prepare(units)
+        self._prepare(units)
+        lock = StageLock(self.pipeline.root, self.stage)
+        with lock.shared():
             self._make(units)
+        # Now nobody makes shards of it.
+        with lock.alone():
             # Before recording all is judged, also shards that earlier runs made.
             ready = not self.pipeline.unfinished(self.stage, self.pipeline.units(self.stage))
             judged = self.pipeline.units(self.stage) if ready else units
@@ -216,35 +225,70 @@ class StageRun:
             self.config = self.pipeline.params.config(self.asset)
         except (InputError, ValueError) as error:
             raise dg.Failure(str(error), allow_retries=False) from error
-        self.pipeline.tidy(self.stage)
+        with StageLock(self.pipeline.root, self.stage).alone_at_once() as alone:
+            if alone:
+                self.pipeline.tidy(self.stage)
         if self._forced():
             self.pipeline.forget(self.stage, units)
 
     def _make(self, units: Sequence[str]) -> None:
-        """Make those units that are missing or outdated."""
-        fingerprints = self.pipeline.fingerprints(self.stage, units)
+        """Make those units that are missing or outdated; what another run makes is waited for."""
         missing = self.pipeline.unfinished(self.stage, units)
-        if not missing:
-            return
-        self.pipeline.forget(self.stage, missing)
-        workspaces = {unit: self.pipeline.workspace(fingerprints[unit]) for unit in missing}
+        while missing:
+            locks = ShardLocks(self.pipeline.root, self.stage)
+            try:
+                elsewhere = self._make_here(missing, locks)
+            except (EngineError, TrackingUnavailable) as error:
+                raise dg.Failure(f"{self.stage}: {error}", allow_retries=False) from error
+            finally:
+                locks.release_all()
+            for unit in elsewhere:
+                locks.await_release(unit)
+            missing = self.pipeline.unfinished(self.stage, elsewhere)
+
+    def _make_here(self, missing: Sequence[str], locks: ShardLocks) -> list[str]:
+        """Make units in this run; returns those that another run is making now."""
+        fingerprints = self.pipeline.fingerprints(self.stage, missing)
+        elsewhere: list[str] = []
+        tasks = self._claim(missing, fingerprints, locks, elsewhere)
         if self.asset.sharded:
-            tasks = [
-                ShardTask(self.asset.function, workspaces[unit], self._config, unit)
-                for unit in missing
-            ]
-            made = self.engine.make(tasks, self.pipeline.params.run.workers)
-            for unit, report in progress(made, self.stage, total=len(tasks)):
-                self._finish(unit, fingerprints[unit], report)
-        elif self.asset.tracked and not self._config.switched_off:
+            made = self.engine.make(tasks, len(missing), self.pipeline, self.stage)
+            with closing(made):
+                for unit, report in progress(made, self.stage, total=len(missing)):
+                    self._finish(unit, fingerprints[unit], report)
+                    locks.release(unit)
+        else:
+            for task in tasks:
+                self._finish(WHOLE, fingerprints[WHOLE], self._make_whole(task.ws))
+        return elsewhere
+
+    def _claim(
+        self,
+        missing: Sequence[str],
+        fingerprints: Mapping[str, str],
+        locks: ShardLocks,
+        elsewhere: list[str],
+    ) -> Iterator[ShardTask]:
+        """The tasks of those units that nobody else is making, each locked as it is taken."""
+        for unit in missing:
+            if not locks.take(unit):
+                elsewhere.append(unit)
+                continue
+            if self.pipeline.is_finished(self.stage, unit, fingerprints[unit]):
+                locks.release(unit)  # made by another run, after this one looked
+                continue
+            self.pipeline.forget(self.stage, [unit])
+            ws = self.pipeline.workspace(fingerprints[unit])
+            yield ShardTask(self.asset.function, ws, self._config, unit)
+
+    def _make_whole(self, ws: Workspace) -> StageReport:
+        """Make a stage that is not sharded, in this process."""
+        if self.asset.tracked and not self._config.switched_off:
             with self.mlflow.run(self.pipeline, self.asset, self.context.run_id) as opened:
                 tracker, self.url = opened
-                report = self.asset.run(workspaces[WHOLE], self.config, tracker)
-            self._finish(WHOLE, fingerprints[WHOLE], report)
-        else:
-            arguments = (NullTracker(),) if self.asset.tracked else ()
-            report = self.asset.run(workspaces[WHOLE], self.config, *arguments)
-            self._finish(WHOLE, fingerprints[WHOLE], report)
+                return self.asset.run(ws, self.config, tracker)
+        arguments = (NullTracker(),) if self.asset.tracked else ()
+        return self.asset.run(ws, self.config, *arguments)
 
     def _forced(self) -> bool:
         """Whether finished work is to be made again.
@@ -284,6 +328,8 @@ class StageRun:
             shared["shards"] = shard_table(markers)
             shown = {u: unit_metadata(self.pipeline.root, m) for u, m in markers.items()}
             if self.asset.partitioned:
+                for unit, report in self.reports.items():
+                    shown[unit]["made on"] = dg.MetadataValue.text(report.place)
                 for unit, values in shown.items():
                     self.context.add_asset_metadata(values, partition_key=unit)
             else:

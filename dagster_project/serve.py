@@ -63,7 +63,7 @@ def serve(root: Path, home: Path, ports: Ports) -> int:
     # What Dagster shows links to the other two.
     os.environ[MLFLOW_ADDRESS] = f"http://{HOST}:{ports.mlflow}"
     os.environ[REPORTS_ADDRESS] = f"http://{HOST}:{ports.reports}"
-    from ml.training.tracking import open_store
+    from ml.training.tracking import open_store, remote_store
 
     store, experiment = open_store(root / "mlruns", EXPERIMENT)
     artifacts = (root / "mlruns" / "artifacts").as_uri()
@@ -83,6 +83,9 @@ def serve(root: Path, home: Path, ports: Ports) -> int:
         ),
         "reports": (f"http://{HOST}:{ports.reports}", reports),
     }
+    if remote := remote_store():
+        del commands["MLflow"]
+        say(f"MLflow   {remote} (MLFLOW_TRACKING_URI)")
     servers: dict[str, subprocess.Popen[bytes]] = {}
     signal.signal(signal.SIGTERM, _interrupt)
     try:

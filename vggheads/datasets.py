@@ -5,7 +5,8 @@ from __future__ import annotations
 from ml.records.shards import DamagedSample, ShardReader
 from ml.records.tables import CAPTIONS, HEADS, IMAGES, VERDICTS, read_table
 from ml.release.official_reader import OfficialSample, OfficialSamples, iter_release, iter_split
-from ml.training_data.samples import HeadLabels, HeadSample, HeadSamples
+from ml.training_data.labels import HeadLabels
+from ml.training_data.samples import HeadSample, HeadSamples
 
 __all__ = [
     "CAPTIONS",

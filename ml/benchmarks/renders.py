@@ -15,7 +15,8 @@ from ml.benchmarks.samples import BenchmarkSample, FaceBoxes
 from ml.evaluation.samples import EVALUATED, ignored_heads
 from ml.records.exclusions import Exclusions
 from ml.records.tables import IMAGES, TRUTH, read_table
-from ml.training_data.samples import HeadSamples, exact_labels
+from ml.training_data.labels import exact_labels
+from ml.training_data.samples import HeadSamples
 
 NAME = "renders"
 SPLIT = "test"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, overload
 
 import lightning.pytorch as pl
 import numpy as np
@@ -17,13 +17,10 @@ from ml.box_detection.base import Boxes, Image
 from ml.box_detection.rtdetr import images_to_tensor
 from ml.imaging.boxes import box_area, xywh_to_xyxy
 from ml.imaging.letterbox import PADDING_VALUE, letterbox_image
-from ml.imaging.reading import read_image
 from ml.labels.coco import CocoDataset
 from ml.records.config import Fraction, NonNegative, StageConfig
 from ml.records.exclusions import Exclusions
 from ml.records.ids import sample_rng
-from ml.records.progress import progress
-from ml.records.shards import ShardReader
 from ml.records.workspace import Workspace
 from ml.training.determinism import EpochSampler, SampleKey
 from ml.training_data.augmentation import (
@@ -32,6 +29,7 @@ from ml.training_data.augmentation import (
     head_outlines,
     random_similarity,
 )
+from ml.training_data.samples import HeadSamples
 
 HEAD_LABEL = 0
 """The model's only class."""
@@ -46,17 +44,45 @@ class BoxLimits(StageConfig):
     """Smallest side of a box, network px."""
 
 
+class ShardImages(Sequence[Image]):
+    """Images of shards, decoded when asked for; what fits the budget is kept."""
+
+    def __init__(self, samples: HeadSamples) -> None:
+        """Show the images alone.
+
+        Args:
+            samples: images by position, with their budget.
+        """
+        self._samples = samples
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    @overload
+    def __getitem__(self, index: int) -> Image: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Image]: ...
+
+    def __getitem__(self, index: int | slice) -> Image | list[Image]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        if not -len(self) <= index < len(self):
+            raise IndexError(index)
+        return self._samples[index].image_rgb
+
+
 @dataclass(frozen=True)
 class LabelledImages:
-    """Images with head boxes, held in memory.
+    """Images with head boxes.
 
     Attributes:
         truth: the labels of exactly these images, in the same order.
-        images: (H, W, 3) uint8 RGB each.
+        images: (H, W, 3) uint8 RGB each; need not be in memory.
     """
 
     truth: CocoDataset
-    images: list[Image]
+    images: Sequence[Image]
 
     def __post_init__(self) -> None:
         """Compare lengths."""
@@ -88,14 +114,15 @@ class LabelledImages:
 
 
 def read_labelled_images(
-    ws: Workspace, truth: CocoDataset, exclusions: Exclusions
+    ws: Workspace, truth: CocoDataset, exclusions: Exclusions, cache_mb: int = 1024
 ) -> LabelledImages:
-    """Read the images of a COCO file from their shards.
+    """Find the images of a COCO file in their shards; each is decoded once, to find damage.
 
     Args:
         ws: the workspace.
         truth: labels; its images name shard and sample.
         exclusions: receives the images that cannot be read.
+        cache_mb: memory for decoded images; beyond it they are decoded again each time.
 
     Returns:
         The readable images with their labels.
@@ -103,21 +130,22 @@ def read_labelled_images(
     Raises:
         FileNotFoundError: a shard does not exist.
     """
-    images: dict[int, Image] = {}
-    for shard in progress(sorted({image.shard for image in truth.images}), "reading labels"):
-        with ShardReader(ws.stage_dir("images") / f"{shard}.tar") as reader:
-            for image in truth.images:
-                if image.shard != shard:
-                    continue
-                pixels = read_image(reader, image.sample_id, exclusions)
-                if pixels is not None:
-                    images[image.image_id] = pixels
+    # Shard by shard, each opened once; in this order images are excluded.
+    ordered = sorted(truth.images, key=lambda image: image.shard)
+    tars = {image.shard: ws.stage_dir("images") / f"{image.shard}.tar" for image in ordered}
+    found = HeadSamples(
+        [image.sample_id for image in ordered],
+        [tars[image.shard] for image in ordered],
+        {},
+        cache_mb << 20,
+    ).without_damaged(exclusions)
+    readable_ids = set(found.sample_ids)
+    images = tuple(image for image in truth.images if image.sample_id in readable_ids)
+    kept = {image.image_id for image in images}
     readable = replace(
-        truth,
-        images=tuple(image for image in truth.images if image.image_id in images),
-        boxes=tuple(box for box in truth.boxes if box.image_id in images),
+        truth, images=images, boxes=tuple(box for box in truth.boxes if box.image_id in kept)
     )
-    return LabelledImages(readable, [images[image.image_id] for image in readable.images])
+    return LabelledImages(readable, ShardImages(found.reordered([i.sample_id for i in images])))
 
 
 @dataclass(frozen=True)

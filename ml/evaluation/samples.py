@@ -21,13 +21,8 @@ from ml.records.tables import (
     table_rows,
 )
 from ml.records.workspace import Workspace
-from ml.training_data.samples import (
-    HeadLabels,
-    HeadSamples,
-    LabelLimits,
-    exact_labels,
-    pseudo_labels,
-)
+from ml.training_data.labels import HeadLabels, LabelLimits, exact_labels, pseudo_labels
+from ml.training_data.samples import HeadSamples
 
 CACHE_BYTES = 256 << 20
 """Decoded images that are kept; beyond it they are decoded again for each predictor."""

@@ -7,9 +7,11 @@ and is removed here.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
+import socket
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,7 +32,13 @@ def temporary_path(path: Path) -> Path:
         A hidden name in the same folder.
     """
     path = Path(path)
-    return path.with_name(f"{PREFIX}{os.getpid()}-{path.name}")
+    return path.with_name(f"{PREFIX}{_writer()}-{path.name}")
+
+
+def _writer() -> str:
+    """Name of this process among all machines that share the folder; containers count from 1."""
+    host = hashlib.blake2s(socket.gethostname().encode(), digest_size=4).hexdigest()
+    return f"{host}-{os.getpid()}"
 
 
 def remove(path: Path) -> None:
@@ -88,7 +96,7 @@ def temporary_folder(beside: Path) -> Iterator[Path]:
     """
     beside = Path(beside)
     beside.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-", dir=beside))
+    folder = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{_writer()}-", dir=beside))
     try:
         yield folder
     finally:

@@ -23,6 +23,7 @@ class StageReport:
             run to run.
         tables: small tables worth showing.
         images: name -> path of a JPEG or PNG file.
+        place: machine, process and device it was made on; shown, never stored, as it differs too.
     """
 
     num_in: int
@@ -32,6 +33,7 @@ class StageReport:
     timings: dict[str, float] = field(default_factory=dict)
     tables: dict[str, pd.DataFrame] = field(default_factory=dict)
     images: dict[str, Path] = field(default_factory=dict)
+    place: str = ""
 
     def __post_init__(self) -> None:
         if self.num_in != self.num_out + self.num_excluded:

@@ -10,6 +10,7 @@ import io
 import json
 import os
 import tarfile
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -195,6 +196,47 @@ class ShardReader:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+class OpenShards:
+    """Shards opened when they are first asked for; only the last few stay open.
+
+    Picklable: each process opens its own.
+    """
+
+    def __init__(self, limit: int = 128) -> None:
+        """Open none yet.
+
+        Args:
+            limit: most shards open at the same time; each holds a file and its index.
+        """
+        self._limit = limit
+        self._pid = os.getpid()
+        self._readers: OrderedDict[Path, ShardReader] = OrderedDict()
+
+    def __getstate__(self) -> dict[str, int]:
+        return {"_limit": self._limit}
+
+    def __setstate__(self, state: dict[str, int]) -> None:
+        self.__init__(state["_limit"])  # type: ignore[misc]
+
+    def __len__(self) -> int:
+        return len(self._readers)
+
+    def get(self, path: Path) -> ShardReader:
+        """The reader of a shard, indexed.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+        """
+        if self._pid != os.getpid():  # a forked process shares the files' positions, not more
+            self._pid, self._readers = os.getpid(), OrderedDict()
+        if path not in self._readers:
+            self._readers[path] = ShardReader(path)
+            if len(self._readers) > self._limit:
+                self._readers.popitem(last=False)[1].close()
+        self._readers.move_to_end(path)
+        return self._readers[path]
 
 
 def _ends_with_zero_block(file: io.BufferedReader, end: int, size: int) -> bool:

@@ -28,7 +28,7 @@ from ml.records.ids import sample_rng
 from ml.records.report import StageReport
 from ml.records.tables import HEADS, read_stage, stack
 from ml.records.workspace import Workspace
-from ml.training_data.samples import LabelLimits
+from ml.training_data.labels import LabelLimits
 
 STAGE = "annotation_quality"
 

@@ -35,7 +35,7 @@ from ml.records.ids import sample_rng
 from ml.records.progress import progress
 from ml.records.report import StageReport
 from ml.records.workspace import Workspace
-from ml.training_data.samples import LabelLimits
+from ml.training_data.labels import LabelLimits
 
 STAGE = "benchmark"
 PROTOCOL = "held-out-renders/1"

@@ -41,7 +41,7 @@ from ml.imaging.grids import contact_sheet
 from ml.imaging.io import encode_jpeg
 from ml.labels.coco import read_coco
 from ml.records.atomic import write_bytes, write_json
-from ml.records.config import Count, Fraction, StageConfig
+from ml.records.config import Count, Fraction, Index, StageConfig
 from ml.records.determinism import prepare_torch
 from ml.records.exclusions import Exclusions
 from ml.records.report import StageReport
@@ -74,6 +74,8 @@ class HeadDetectorConfig(StageConfig):
     """Size of the network trained from scratch."""
     dense_weight: float = Field(default=0.0, ge=0, le=1e6)
     """Weight of the dense supervision of the encoder; 0 trains as published."""
+    cache_mb: Index = 1024
+    """Memory for decoded images; beyond it they are decoded again each time."""
     batch_size: Count = 16
     """Images in a batch; matching learns from the number of steps more than from images."""
     augment: AugmentConfig = AugmentConfig(rotate=0.0, blur=0.05, noise=0.05, jpeg=0.0)
@@ -197,7 +199,7 @@ def _labelled(
 ) -> LabelledImages:
     truth = read_coco(ws.stage_dir("labels") / f"{split}.json")
     of_split = Exclusions(STAGE)
-    samples = read_labelled_images(ws, truth, of_split)
+    samples = read_labelled_images(ws, truth, of_split, config.cache_mb)
     of_split.check_drop_rate(
         len(truth.images),
         config.max_drop_rate,

@@ -39,7 +39,7 @@ from ml.records.exclusions import Exclusions
 from ml.records.heads import OPERATING_SCORE, Heads
 from ml.records.models import hash_model
 from ml.records.report import StageReport
-from ml.records.tables import DATASET_HEADS, TRUTH, VERDICTS, read_stage, read_table
+from ml.records.tables import DATASET_HEADS, TRUTH, VERDICTS, iter_table, read_table
 from ml.records.workspace import Workspace
 from ml.training.callbacks import PredictionGrid, write_history
 from ml.training.curves import plot_history
@@ -47,14 +47,17 @@ from ml.training.fit import HISTORY_NAME, FitConfig, FitResult, finish_work, fit
 from ml.training.optim import OptimConfig
 from ml.training.tracking import WEIGHTS_TAG, ModelPackage, Tracker
 from ml.training_data.augmentation import AugmentConfig
+from ml.training_data.damage import DamageLog
 from ml.training_data.datamodule import HeadDataModule, LoaderConfig
-from ml.training_data.samples import (
-    HeadLabels,
-    HeadSamples,
+from ml.training_data.labels import (
     LabelLimits,
-    exact_labels,
-    pseudo_labels,
+    LabelTable,
+    count_heads,
+    exact_rows,
+    pseudo_rows,
+    select_rows,
 )
+from ml.training_data.samples import HeadSamples
 
 STAGE = "trained_model"
 #: Columns that dvc.yaml plots.
@@ -143,7 +146,7 @@ def run(
     geometry = HeadGeometry(head_model)
     exclusions = Exclusions(stage)
     train, val = (
-        read_samples(ws, config, split, geometry, exclusions) for split in ("train", "val")
+        read_samples(ws, config, split, geometry, exclusions, stage) for split in ("train", "val")
     )
     tracker.log_params(_data_params(train, val))
     network = build_network(ws, config)
@@ -154,6 +157,7 @@ def run(
         config.postprocess,
         HeadMetrics(geometry),
     )
+    damage = DamageLog(ws.work_dir(stage) / "damaged.jsonl")
     data = HeadDataModule(
         train,
         val,
@@ -163,6 +167,7 @@ def run(
         ws.seed,
         STAGE,
         HeadMirror(head_model),
+        damage,
     )
     drawing = GridDrawing(data.grid_items(config.num_grid_images), geometry)
     images = folder / "images"
@@ -182,8 +187,9 @@ def run(
         },
     )
     tracker.set_tags({WEIGHTS_TAG: hash_model(folder / WEIGHTS_NAME)})
+    num_used = len(train) + len(val) - damage.exclude(exclusions)
     exclusions.write(ws, stage)
-    report = _write_report(folder, result, len(train) + len(val), exclusions, tracker)
+    report = _write_report(folder, result, num_used, exclusions, tracker)
     licence = dataset_licence(ws.stage_dir("filtered_dataset") / "CARD.md")
     card = model_card(
         config.size,
@@ -225,6 +231,7 @@ def read_samples(
     split: Literal["train", "val"],
     geometry: HeadGeometry,
     exclusions: Exclusions,
+    stage: str = STAGE,
 ) -> HeadSamples:
     """The filtered dataset's images of a split, with the configured labels.
 
@@ -234,6 +241,7 @@ def read_samples(
         split: train or val.
         geometry: head model, to bound rotated boxes.
         exclusions: receives damaged samples.
+        stage: the stage that trains, whose unfinished work keeps the labels.
 
     Returns:
         Readable samples, decoded as far as the cache allows.
@@ -245,25 +253,42 @@ def read_samples(
     verdicts = read_table(dataset / "verdicts.parquet", VERDICTS)
     chosen = verdicts[verdicts["keep"] & (verdicts["split"] == split)]
     ids = [str(value) for value in chosen["sample_id"]]
-    if config.supervision == "truth":
-        rows = read_stage(ws, "truth", TRUTH)
-    else:
-        rows = read_table(dataset / "heads.parquet", DATASET_HEADS)
-    rows = rows[rows["sample_id"].isin(ids)].reset_index(drop=True)
-    labels = (
-        exact_labels(rows, config.limits, geometry.vertices_px)
-        if config.supervision == "truth"
-        else pseudo_labels(rows, geometry.vertices_px)
+    tars = {shard: ws.stage_dir("images") / f"{shard}.tar" for shard in chosen["shard"].unique()}
+    samples = HeadSamples(
+        ids,
+        [tars[shard] for shard in chosen["shard"]],
+        _read_labels(ws, config, ids, geometry, ws.work_dir(stage) / f"{split}.flame"),
+        config.loader.cache_mb << 20,
     )
-    shards = [ws.stage_dir("images") / f"{shard}.tar" for shard in chosen["shard"]]
-    samples = HeadSamples(ids, shards, labels, config.loader.cache_mb << 20)
-    readable = samples.without_damaged(exclusions)
+    readable = samples.without_damaged(exclusions, beyond_cache=False)
     if not len(readable):
         raise ValueError(
             f"filtered_dataset has no readable image in split {split!r} of {len(verdicts)} "
             "verdicts; look at the reasons in verdicts.parquet"
         )
     return readable
+
+
+def _read_labels(
+    ws: Workspace,
+    config: TrainedModelConfig,
+    sample_ids: Sequence[str],
+    geometry: HeadGeometry,
+    file: Path,
+) -> LabelTable:
+    """The labels of some images, piece by piece into a file of the stage's unfinished work."""
+    if config.supervision == "truth":
+        pieces = (
+            piece
+            for shard in ws.shards
+            for piece in iter_table(ws.table_path("truth", shard), TRUTH)
+        )
+        parts = (exact_rows(rows, config.limits) for rows in select_rows(pieces, sample_ids))
+    else:
+        path = ws.stage_dir("filtered_dataset") / "heads.parquet"
+        pieces = iter_table(path, DATASET_HEADS)
+        parts = (pseudo_rows(rows) for rows in select_rows(pieces, sample_ids))
+    return LabelTable(parts, geometry.vertices_px, file)
 
 
 class HeadMirror:
@@ -370,10 +395,10 @@ def _data_params(train: HeadSamples, val: HeadSamples) -> dict[str, object]:
     """What the data looks like, for the run's parameters."""
     params: dict[str, object] = {}
     for name, samples in (("train", train), ("val", val)):
-        labels = [samples.labels.get(i, HeadLabels.empty()) for i in samples.sample_ids]
+        heads, ignored = count_heads(samples.labels, samples.sample_ids)
         params[f"data.{name}_images"] = len(samples)
-        params[f"data.{name}_heads"] = sum(len(of_image) for of_image in labels)
-        params[f"data.{name}_ignored"] = sum(int(of_image.ignore.sum()) for of_image in labels)
+        params[f"data.{name}_heads"] = heads
+        params[f"data.{name}_ignored"] = ignored
     return params
 
 

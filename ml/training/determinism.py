@@ -6,12 +6,15 @@ draws exactly what the uninterrupted one would have drawn.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import Any
 
 import lightning.pytorch as pl
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Sampler
 
 from ml.records.determinism import seed_all
@@ -27,8 +30,59 @@ class SampleKey:
     epoch: int
 
 
+class ShardWindows:
+    """Which shards are read together: an epoch goes through windows of a few shards each.
+
+    Which shards share a window is drawn again for every epoch. Random access over thousands of
+    shards would open each of them for every batch.
+    """
+
+    def __init__(
+        self, shards: Sequence[Hashable], seed: int, stage: str, window_shards: int
+    ) -> None:
+        """Number the shards.
+
+        Args:
+            shards: the shard of each sample, in dataset order.
+            seed: the run's seed.
+            stage: name of the training.
+            window_shards: shards of a window; if there are no more, all samples are one window.
+        """
+        names = list(dict.fromkeys(shards))
+        numbers = {name: number for number, name in enumerate(names)}
+        self._names = [str(PurePath(str(name)).name) for name in names]
+        self._shard_of = np.fromiter((numbers[shard] for shard in shards), np.int32, len(shards))
+        self._seed, self._stage, self._size = seed, stage, window_shards
+
+    @property
+    def is_one(self) -> bool:
+        """Whether all samples are one window, so that epochs are shuffled as a whole."""
+        return len(self._names) <= self._size
+
+    def of_epoch(self, epoch: int) -> NDArray[np.int32]:
+        """The window of each sample.
+
+        Args:
+            epoch: counted from 0.
+
+        Returns:
+            (N,) numbers; windows are read in their order.
+        """
+        purpose = f"{self._stage}/shards/{epoch}"
+        order = sorted(
+            range(len(self._names)),
+            key=lambda i: sample_seed(self._seed, purpose, self._names[i]),
+        )
+        window = np.empty(len(order), np.int32)
+        window[order] = np.arange(len(order), dtype=np.int32) // self._size
+        return window[self._shard_of]
+
+
 class EpochSampler(Sampler[SampleKey]):
     """Order of an epoch's samples, from hash(run seed, stage, epoch, sample id).
+
+    With `windows`, samples are shuffled within windows of shards, and windows come one after the
+    other.
 
     Removing a sample leaves the others in their order. Lightning calls `set_epoch`. With several
     processes each takes every `world_size`-th sample, so that their batches together are the
@@ -44,6 +98,7 @@ class EpochSampler(Sampler[SampleKey]):
         shuffle: bool,
         rank: int = 0,
         world_size: int = 1,
+        windows: ShardWindows | None = None,
     ) -> None:
         """Remember the ids.
 
@@ -54,6 +109,7 @@ class EpochSampler(Sampler[SampleKey]):
             shuffle: False keeps the dataset's order.
             rank: number of this process.
             world_size: number of processes.
+            windows: which shards are read together; None shuffles all samples as one.
 
         Raises:
             ValueError: there is nothing to sample, or less than a sample for each process.
@@ -70,6 +126,7 @@ class EpochSampler(Sampler[SampleKey]):
         self._shuffle = shuffle
         self._rank = rank
         self._world_size = world_size
+        self._windows = None if windows is None or windows.is_one else windows
         self._skip = 0
         self.epoch = 0
 
@@ -100,6 +157,9 @@ class EpochSampler(Sampler[SampleKey]):
         if self._shuffle:
             purpose = f"{self._stage}/order/{self.epoch}"
             indices.sort(key=lambda i: sample_seed(self._seed, purpose, self._sample_ids[i]))
+            if self._windows is not None:
+                window = self._windows.of_epoch(self.epoch)
+                indices.sort(key=window.__getitem__)
             indices = [indices[i % len(indices)] for i in range(len(self) * self._world_size)]
         skip, self._skip = self._skip, 0
         for index in indices[self._rank :: self._world_size][skip:]:

@@ -6,11 +6,14 @@ import contextlib
 import logging
 import os
 import sqlite3
+import urllib.error
+import urllib.request
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from urllib.parse import urlsplit
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +34,8 @@ MAX_PARAM_CHARS = 6000
 MAX_PARAMS_PER_CALL = 100
 #: Tag of a training's run: sha256 of the weights that it wrote, by which scores find their run.
 WEIGHTS_TAG = "model.sha256"
+#: A server that is silent for so long is taken to be away.
+_ANSWERS_IN_S = 15
 
 
 @dataclass(frozen=True)
@@ -373,8 +378,49 @@ def _relocate(database: Path, old: str, new: str) -> None:
             )
 
 
+class TrackingUnavailable(RuntimeError):
+    """The server that MLFLOW_TRACKING_URI names does not answer; nothing was trained."""
+
+
+def remote_store() -> str | None:
+    """The store that MLFLOW_TRACKING_URI names: a server or a database server.
+
+    Addresses of local files do not count: MLflow itself sets the variable to our own store.
+
+    Returns:
+        The address, None for the project's own store.
+    """
+    uri = os.environ.get("MLFLOW_TRACKING_URI", "").strip()
+    return uri if urlsplit(uri).scheme not in ("", "file", "sqlite") else None
+
+
+def _remote_experiment(uri: str, experiment: str) -> str:
+    """Id of the experiment on a server, made there if it is missing.
+
+    Raises:
+        TrackingUnavailable: the server does not answer.
+    """
+    import mlflow
+
+    if uri.startswith(("http://", "https://")):
+        try:
+            urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=_ANSWERS_IN_S).close()
+        except urllib.error.HTTPError:
+            pass  # it answers; whether we may log in is said below
+        except OSError as error:
+            raise TrackingUnavailable(
+                f"MLFLOW_TRACKING_URI is {uri}, and no server answers there ({error}); start it, "
+                "or unset the variable to log to mlruns/ of the project"
+            ) from error
+    mlflow.set_tracking_uri(uri)
+    found = mlflow.get_experiment_by_name(experiment)
+    return str(found.experiment_id if found else mlflow.create_experiment(experiment))
+
+
 def open_store(folder: Path, experiment: str) -> tuple[str, str]:
-    """Make a local store usable: sqlite database and artifacts in one folder.
+    """Make a store usable: that of MLFLOW_TRACKING_URI, else a database and artifacts in a folder.
+
+    On a server, where the artifacts go is the server's business.
 
     MLflow builds its tables in many steps. Two processes that build them at once fail both, and a
     process killed between the steps leaves a database that nothing can open. So one process
@@ -386,8 +432,13 @@ def open_store(folder: Path, experiment: str) -> tuple[str, str]:
 
     Returns:
         Tracking URI, also set as MLflow's current one, and the experiment's id.
+
+    Raises:
+        TrackingUnavailable: the server that MLFLOW_TRACKING_URI names does not answer.
     """
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    if remote := remote_store():
+        return remote, _remote_experiment(remote, experiment)
     import mlflow
     from filelock import FileLock
 
@@ -415,7 +466,7 @@ def open_store(folder: Path, experiment: str) -> tuple[str, str]:
 def mlflow_run(
     folder: Path, experiment: str, run_name: str, tags: Mapping[str, str] | None = None
 ) -> Iterator[MLflowTracker]:
-    """Open a run in a local store: sqlite database and artifacts in one folder.
+    """Open a run in the store that `open_store` finds.
 
     Args:
         folder: e.g. `<repository>/mlruns`; created if missing.

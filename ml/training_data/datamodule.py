@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -19,14 +20,17 @@ from ml.imaging.letterbox import letterbox_image
 from ml.model.targets import HeadTargets
 from ml.records.config import Count, Index, StageConfig
 from ml.records.ids import sample_rng
-from ml.training.determinism import EpochSampler, ResumableLoader, SampleKey
+from ml.records.shards import DamagedSample
+from ml.training.determinism import EpochSampler, ResumableLoader, SampleKey, ShardWindows
 from ml.training_data.augmentation import (
     AugmentConfig,
     change_look,
     random_similarity,
 )
+from ml.training_data.damage import Damage, DamageLog
+from ml.training_data.labels import HeadLabels, LabelLimits
 from ml.training_data.mosaic import MosaicConfig, MosaicPlanner
-from ml.training_data.samples import HeadLabels, HeadSample, HeadSamples, LabelLimits
+from ml.training_data.samples import HeadSample, HeadSamples
 from ml.training_data.similarity import Mirror, Similarity
 
 
@@ -44,7 +48,12 @@ class LoaderConfig(StageConfig):
     num_workers: Index = 0
     """Processes that prepare batches; the batches do not depend on it."""
     cache_mb: Index = 1024
-    """Memory for decoded images; beyond it they are decoded again each time."""
+    """Memory for decoded images. What fits is decoded once, before training; the rest each time it
+    is asked for, and damage in it is excluded when it is met."""
+    shuffle_shards: Count = 64
+    """Shards that are read together: samples are shuffled within windows of so many shards, and
+    the shards of a window are drawn again each epoch. No more shards than this: all samples are
+    shuffled as one."""
     mosaic: MosaicConfig = MosaicConfig()
     """Training images put together from windows around heads."""
 
@@ -57,11 +66,13 @@ class HeadBatch:
         images: (B, 3, S, S) uint8 RGB, channels last in memory.
         targets: heads of all images, network px.
         sample_ids: ids of the images.
+        damaged: images that should have been in it and could not be read.
     """
 
     images: Tensor
     targets: HeadTargets
     sample_ids: tuple[str, ...]
+    damaged: tuple[Damage, ...] = ()
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> HeadBatch:
         """The same batch on another device.
@@ -77,6 +88,7 @@ class HeadBatch:
             self.images.to(device, non_blocking=non_blocking),
             self.targets.to(device, non_blocking=non_blocking),
             self.sample_ids,
+            self.damaged,
         )
 
     def pin_memory(self) -> HeadBatch:
@@ -85,14 +97,16 @@ class HeadBatch:
         Returns:
             The pinned batch.
         """
-        return HeadBatch(self.images.pin_memory(), self.targets.pin_memory(), self.sample_ids)
+        images, targets = self.images.pin_memory(), self.targets.pin_memory()
+        return HeadBatch(images, targets, self.sample_ids, self.damaged)
 
 
 Array = NDArray[np.float32]
 Item = tuple[str, Tensor, HeadTargets]
+"""A sample id, (S, S, 3) uint8 image and its targets."""
 
 
-class NetworkSamples(Dataset[Item]):
+class NetworkSamples(Dataset[Item | Damage]):
     """Samples in the network's frame; what is drawn depends on run seed, epoch and sample id."""
 
     def __init__(
@@ -136,7 +150,13 @@ class NetworkSamples(Dataset[Item]):
     def __len__(self) -> int:
         return len(self._samples)
 
-    def __getitem__(self, key: SampleKey) -> Item:
+    def __getitem__(self, key: SampleKey) -> Item | Damage:
+        try:
+            return self._item(key)
+        except DamagedSample as error:
+            return Damage.of(error)
+
+    def _item(self, key: SampleKey) -> Item:
         sample = self._samples[key.index]
         labels = sample.labels
         if self._augment is None:
@@ -149,7 +169,7 @@ class NetworkSamples(Dataset[Item]):
             rng = sample_rng(self._seed, f"{self._stage}/augment/{key.epoch}", sample.sample_id)
             mosaics = self._mosaics if key.epoch < self._mosaic_epochs else None
             if mosaics and rng.random() < mosaics.probability:
-                image, targets = self._mosaic(mosaics, self._augment, rng)
+                image, targets = self._mosaic(mosaics, self._augment, rng, key)
             else:
                 image, targets = self._augmented(sample, self._augment, rng)
         return sample.sample_id, torch.from_numpy(np.ascontiguousarray(image)), targets
@@ -171,12 +191,16 @@ class NetworkSamples(Dataset[Item]):
         return image, _Heads.joined([self._moved(labels, moved, (0, 0), self._window)])
 
     def _mosaic(
-        self, mosaics: MosaicPlanner, augment: AugmentConfig, rng: np.random.Generator
+        self,
+        mosaics: MosaicPlanner,
+        augment: AugmentConfig,
+        rng: np.random.Generator,
+        key: SampleKey,
     ) -> tuple[NDArray[np.uint8], HeadTargets]:
         """Windows around heads side by side, each moved and recoloured on its own."""
         image = np.empty((self._image_size, self._image_size, 3), np.uint8)
         parts: list[_Heads] = []
-        for cell in mosaics.draw(rng):
+        for cell in mosaics.draw(rng, key):
             sample = self._samples[cell.index]
             x, y = cell.origin
             window = change_look(cell.similarity.warp(sample.image_rgb, cell.side), augment, rng)
@@ -230,17 +254,28 @@ def _area(boxes_xyxy: Array) -> Array:
     return sides[:, 0] * sides[:, 1]
 
 
-def collate(items: Sequence[Item]) -> HeadBatch:
-    """Join samples to a batch.
+def collate(items: Sequence[Item | Damage]) -> HeadBatch:
+    """Join samples to a batch; damaged ones are named beside it.
 
     Args:
-        items: sample id, (S, S, 3) uint8 image, targets.
+        items: samples, and images that could not be read.
 
     Returns:
         The batch.
+
+    Raises:
+        ValueError: none of the images could be read.
     """
-    ids, images, targets = zip(*items, strict=True)
-    return HeadBatch(torch.stack(images).permute(0, 3, 1, 2), HeadTargets.collate(targets), ids)
+    damaged = tuple(item for item in items if isinstance(item, Damage))
+    read = [item for item in items if not isinstance(item, Damage)]
+    if not read:
+        raise ValueError(
+            f"none of the {len(items)} images of a batch could be read, the first: "
+            f"{damaged[0].detail}; make their shards again with the stage images"
+        )
+    ids, images, targets = zip(*read, strict=True)
+    pixels = torch.stack(images).permute(0, 3, 1, 2)
+    return HeadBatch(pixels, HeadTargets.collate(targets), ids, damaged)
 
 
 def _start_worker(_: int) -> None:
@@ -261,6 +296,7 @@ class HeadDataModule(pl.LightningDataModule):
         seed: int,
         stage: str,
         mirror: Mirror | None = None,
+        damage: DamageLog | None = None,
     ) -> None:
         """Remember the samples.
 
@@ -273,6 +309,7 @@ class HeadDataModule(pl.LightningDataModule):
             seed: the run's seed.
             stage: name of the training.
             mirror: the head model's mirror, needed for flips.
+            damage: receives the images that cannot be read.
 
         Raises:
             ValueError: flips are asked for without a mirror.
@@ -291,6 +328,22 @@ class HeadDataModule(pl.LightningDataModule):
         self._seed = seed
         self._stage = stage
         self._mirror = mirror
+        self._damage = damage
+        self._windows = ShardWindows(train.shards, seed, stage, config.shuffle_shards)
+
+    def on_before_batch_transfer(self, batch: HeadBatch, dataloader_idx: int) -> HeadBatch:
+        """Write down what could not be read; Lightning calls this with every batch.
+
+        Args:
+            batch: the batch.
+            dataloader_idx: unused.
+
+        Returns:
+            The same batch.
+        """
+        if self._damage is not None:
+            self._damage.note(batch.damaged)
+        return batch
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Shuffled, augmented batches; an incomplete last batch is dropped.
@@ -317,16 +370,23 @@ class HeadDataModule(pl.LightningDataModule):
         Returns:
             (S, S, 3) uint8 RGB images.
         """
-        return [
-            letterbox_image(self._val[index].image_rgb, self._config.image_size)[0]
-            for index in range(min(count, len(self._val)))
-        ]
+        items: list[NDArray[np.uint8]] = []
+        for index in range(len(self._val)):
+            if len(items) == count:
+                break
+            # A damaged one is written down when validation meets it.
+            with suppress(DamagedSample):
+                image = self._val[index].image_rgb
+                items.append(letterbox_image(image, self._config.image_size)[0])
+        return items
 
     def _mosaics(self) -> MosaicPlanner | None:
         config = self._config
         if not config.mosaic.probability:
             return None
-        return MosaicPlanner(self._train, config.mosaic, self._augment, config.image_size)
+        return MosaicPlanner(
+            self._train, config.mosaic, self._augment, config.image_size, self._windows
+        )
 
     def _mosaic_epochs(self) -> int:
         """How many epochs have mosaics."""
@@ -349,8 +409,9 @@ class HeadDataModule(pl.LightningDataModule):
         )
         trainer = self.trainer
         rank, world_size = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
+        windows = self._windows if training else None
         sampler = EpochSampler(
-            samples.sample_ids, self._seed, self._stage, training, rank, world_size
+            samples.sample_ids, self._seed, self._stage, training, rank, world_size, windows
         )
         workers = config.num_workers if training else 0
         return ResumableLoader(

@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from ml.records.config import Count, Fraction, StageConfig
+from ml.training.determinism import SampleKey, ShardWindows
 from ml.training_data.augmentation import AugmentConfig
+from ml.training_data.labels import shown_heads
 from ml.training_data.samples import HeadSamples
 from ml.training_data.similarity import Similarity
 
@@ -61,6 +63,7 @@ class MosaicPlanner:
         config: MosaicConfig,
         augment: AugmentConfig,
         image_size: int,
+        windows: ShardWindows | None = None,
     ) -> None:
         """List the heads that a window may show.
 
@@ -69,6 +72,7 @@ class MosaicPlanner:
             config: cells and head sizes.
             augment: probabilities and strengths of flips, turns and shifts.
             image_size: side of the mosaic, px.
+            windows: which shards are read together; a mosaic's images come from one of them.
 
         Raises:
             ValueError: the cells do not divide the side, or no sample has a head to show.
@@ -80,13 +84,10 @@ class MosaicPlanner:
                 f"{list(config.cells)}"
             )
         self._samples = samples
-        self._heads = [
-            (index, of_image.boxes_xyxy[head].astype(np.float64))
-            for index, sample_id in enumerate(samples.sample_ids)
-            if (of_image := samples.labels.get(sample_id)) is not None
-            for head in np.flatnonzero(of_image.flame_valid & ~of_image.ignore)
-        ]
-        if not self._heads:
+        self._indices, self._boxes = shown_heads(samples.labels, samples.sample_ids)
+        self._windows = None if windows is None or windows.is_one else windows
+        self._of_epoch: tuple[int, NDArray[np.int32], dict[int, NDArray[np.intp]]] | None = None
+        if not len(self._indices):
             raise ValueError("mosaic: no training image has a head that is not ignored")
         self.probability = config.probability
         self._config = config
@@ -94,25 +95,43 @@ class MosaicPlanner:
         self._image_size = image_size
 
     def __len__(self) -> int:
-        return len(self._heads)
+        return len(self._indices)
 
-    def draw(self, rng: np.random.Generator) -> Iterator[Cell]:
+    def draw(self, rng: np.random.Generator, key: SampleKey) -> Iterator[Cell]:
         """Draw a mosaic.
 
         Args:
             rng: source of randomness.
+            key: the sample that it takes the place of.
 
         Yields:
             The windows, row by row.
         """
         count = int(rng.choice(np.asarray(self._config.cells)))
         side = self._image_size // count
+        heads = self._near(key)
         for row in range(count):
             for column in range(count):
-                index, box = self._heads[int(rng.integers(len(self._heads)))]
+                head = int(rng.integers(len(self._indices) if heads is None else len(heads)))
+                head = head if heads is None else int(heads[head])
+                index, box = int(self._indices[head]), self._boxes[head]
                 width = self._samples[index].image_rgb.shape[1]
                 similarity = self._similarity(box, width, side, rng)
                 yield Cell(index, similarity, (column * side, row * side), side)
+
+    def _near(self, key: SampleKey) -> NDArray[np.intp] | None:
+        """Heads in shards that are read together with a sample's; None for all."""
+        if self._windows is None:
+            return None
+        if self._of_epoch is None or self._of_epoch[0] != key.epoch:
+            window = self._windows.of_epoch(key.epoch)
+            of_head = window[self._indices]
+            order = np.argsort(of_head, kind="stable")
+            edges = np.flatnonzero(np.diff(of_head[order])) + 1
+            groups = {int(of_head[part[0]]): part for part in np.split(order, edges)}
+            self._of_epoch = (key.epoch, window, groups)
+        _, window, groups = self._of_epoch
+        return groups.get(int(window[key.index]))
 
     def _similarity(
         self, box: NDArray[np.float64], width: int, side: int, rng: np.random.Generator

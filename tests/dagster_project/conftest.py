@@ -120,7 +120,7 @@ def opened(template: Path, root: Path, monkeypatch):
     toy = Toy(root, toy_stages.toy_pipeline(root))
     toy.made()
     yield toy
-    from dagster_project import engine
+    from dagster_project import local_workers
 
-    engine._POOL.close()
+    local_workers._KEPT.close()
     sys.modules.pop("toy_stages", None)

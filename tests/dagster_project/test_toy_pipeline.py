@@ -1,6 +1,7 @@
 """Both doors, resume, changes, blocking checks: on a toy project, through real Dagster and DVC."""
 
 import json
+import os
 import shutil
 
 import dagster as dg
@@ -132,6 +133,26 @@ def test_an_altered_shard_blocks_all_that_follows(toy, capsys):
             dg.AssetCheckKey(dg.AssetKey("numbers"), "numbers__value_in_range"), limit=20
         )
     assert {"FAILED", "SUCCEEDED"} <= {record.status.value for record in history}
+
+
+def test_a_run_reads_what_changed_and_an_audit_reads_all(toy):
+    """A byte changed behind the back of time, size and inode: only an audit can see it."""
+    units, name = toy.pipeline.shards, "data/numbers/shard-00001.parquet"
+    path = toy.root / name
+    assert toy.pipeline.altered("numbers", units) == []
+    before = path.stat()
+    with path.open("r+b") as file:
+        file.seek(-20, 2)
+        byte = file.read(1)
+        file.seek(-20, 2)
+        file.write(bytes([byte[0] ^ 1]))
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert toy.pipeline.altered("numbers", units) == [], "it was not read again"
+    assert toy.pipeline.altered("numbers", units, audit=True) == [name]
+    path.touch()
+    assert toy.pipeline.altered("numbers", units) == [name]
+    path.unlink()
+    assert toy.pipeline.altered("numbers", units) == [name]
 
 
 def test_one_shard_is_made_and_not_recorded(fresh_toy, capsys):

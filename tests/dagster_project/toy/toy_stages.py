@@ -71,6 +71,9 @@ NUMBERS = Suite(
 
 def make_numbers(ws, config, shard):
     """Random numbers."""
+    if config.seconds:
+        with (ws.root / "started.log").open("a") as log:
+            log.write(f"{shard} {os.getpid()}\n")
     time.sleep(config.seconds)
     if (ws.root / f"kill-{shard}").exists():
         (ws.root / f"kill-{shard}").unlink()

@@ -26,7 +26,7 @@ from ml.records.tables import (
 from ml.records.workspace import Workspace
 from ml.stages import benchmark
 from ml.stages.benchmark import STAGE, BenchmarkConfig
-from ml.training_data.samples import LabelLimits
+from ml.training_data.labels import LabelLimits
 from tests.fixtures.tiny_world import SIZE, make_world
 
 SPLITS = ("train", "train", "val", "test", "test", "test", "test", "train")

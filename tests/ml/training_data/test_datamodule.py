@@ -9,10 +9,15 @@ import pytest
 import torch
 
 from ml.imaging.io import encode_jpeg
+from ml.records.exclusions import Exclusions
 from ml.records.shards import shard_writer
+from ml.training.determinism import SampleKey
 from ml.training_data.augmentation import AugmentConfig
-from ml.training_data.datamodule import HeadBatch, HeadDataModule, LoaderConfig
-from ml.training_data.samples import HeadLabels, HeadSamples, LabelLimits
+from ml.training_data.damage import Damage, DamageLog
+from ml.training_data.datamodule import HeadBatch, HeadDataModule, LoaderConfig, collate
+from ml.training_data.labels import HeadLabels, LabelLimits
+from ml.training_data.mosaic import MosaicConfig
+from ml.training_data.samples import HeadSamples
 
 IDS = [f"s{i}" for i in range(7)]
 NO_FLIP = AugmentConfig(flip=0, rotate=0.5)
@@ -52,6 +57,97 @@ def batches(data: HeadDataModule, epoch: int) -> list[HeadBatch]:
     loader = data.train_dataloader()
     loader.sampler.set_epoch(epoch)  # type: ignore[attr-defined]
     return list(loader)
+
+
+def windowed(tmp_path: Path, num_shards: int, window: int) -> HeadDataModule:
+    """Shards of four small images each, read in windows."""
+    ids, paths, by_id = [], [], {}
+    for shard in range(num_shards):
+        path = tmp_path / f"part-{shard}.tar"
+        with shard_writer(path) as writer:
+            for number in range(4):
+                sample_id = f"p{shard}-{number}"
+                image = np.full((48, 64, 3), 40 + shard, np.uint8)
+                writer.add(sample_id, {"jpg": encode_jpeg(image)})
+                ids.append(sample_id)
+                paths.append(path)
+                by_id[sample_id] = labels(number)
+    config = LoaderConfig(
+        image_size=96,
+        batch_size=2,
+        shuffle_shards=window,
+        cache_mb=0,
+        mosaic=MosaicConfig(probability=0.5, cells=(2,)),
+    )
+    many = HeadSamples(ids, paths, by_id)
+    return HeadDataModule(many, many, config, LabelLimits(), NO_FLIP, 3, "toy")
+
+
+def order_of(data: HeadDataModule, epoch: int) -> list[str]:
+    return [sample_id for batch in batches(data, epoch) for sample_id in batch.sample_ids]
+
+
+def test_few_shards_are_shuffled_as_one(tmp_path: Path) -> None:
+    whole = windowed(tmp_path, 3, window=64)
+    assert order_of(whole, 1) == order_of(windowed(tmp_path, 3, window=3), 1)
+    assert order_of(whole, 1) != order_of(windowed(tmp_path, 3, window=2), 1)
+
+
+def test_many_shards_are_read_in_windows_that_change(tmp_path: Path) -> None:
+    data = windowed(tmp_path, 6, window=2)
+    first, second = order_of(data, 0), order_of(data, 1)
+    assert sorted(first) == sorted(second)
+    assert len(first) == 24
+
+    def windows(order: list[str]) -> list[set[str]]:
+        return [{name.split("-")[0] for name in order[at : at + 8]} for at in (0, 8, 16)]
+
+    assert all(len(shards) == 2 for shards in windows(first) + windows(second))
+    assert windows(first) != windows(second)
+    assert first == order_of(windowed(tmp_path, 6, window=2), 0)
+
+
+def test_mosaics_read_shards_of_their_window_alone(tmp_path: Path) -> None:
+    data = windowed(tmp_path, 6, window=2)
+    planner = data._mosaics()
+    assert planner is not None
+    windows = data._windows.of_epoch(5)
+    rng = np.random.default_rng(0)
+    for index in (0, 9, 23):
+        cells = [c for _ in range(8) for c in planner.draw(rng, SampleKey(index, 5))]
+        assert {windows[cell.index] for cell in cells} == {windows[index]}
+        assert len({cell.index for cell in cells}) > 3
+
+
+def test_damage_met_while_reading_leaves_the_batch_and_is_excluded(
+    samples: HeadSamples, tmp_path: Path
+) -> None:
+    path = tmp_path / "damaged.tar"
+    with shard_writer(path) as writer:
+        writer.add("s3", {"jpg": b"no image"})
+    samples.shards = [
+        path if name == "s3" else shard for name, shard in zip(IDS, samples.shards, strict=True)
+    ]
+    whole = batches(module(samples), epoch=1)
+    log = DamageLog(tmp_path / "damaged.jsonl")
+    data = module(samples, workers=1)
+    data._damage = log
+    read = batches(data, epoch=1)
+    for batch in read:
+        data.on_before_batch_transfer(batch, 0)
+    assert sum(len(batch.sample_ids) for batch in read) == 5
+    assert equal(whole, read)
+    log.note(damage for batch in read for damage in batch.damaged)
+    exclusions = Exclusions("toy")
+    assert DamageLog(log.path).exclude(exclusions) == 1, "a resumed training knows it"
+    (row,) = exclusions.rows()
+    assert (row["sample_id"], row["reason"]) == ("s3", "damaged_image")
+    assert "damaged.tar/s3" in row["detail"]
+
+
+def test_a_batch_of_damaged_images_is_an_error() -> None:
+    with pytest.raises(ValueError, match=r"none of the 2 images of a batch could be read.*x\.tar"):
+        collate([Damage("a", "damaged_shard", "x.tar/a: gone")] * 2)
 
 
 def equal(first: list[HeadBatch], second: list[HeadBatch]) -> bool:

@@ -13,8 +13,9 @@ from ml.imaging.io import encode_jpeg
 from ml.records.shards import shard_writer
 from ml.training_data.augmentation import AugmentConfig
 from ml.training_data.datamodule import HeadBatch, HeadDataModule, LoaderConfig
+from ml.training_data.labels import HeadLabels, LabelLimits
 from ml.training_data.mosaic import MosaicConfig, MosaicPlanner
-from ml.training_data.samples import HeadLabels, HeadSamples, LabelLimits
+from ml.training_data.samples import HeadSamples
 
 IDS = [f"s{i}" for i in range(5)]
 PLAIN = AugmentConfig(flip=0, rotate=0, shift=0, colour=0, grey=0, blur=0, noise=0, jpeg=0)

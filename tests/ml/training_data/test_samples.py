@@ -12,13 +12,8 @@ import pytest
 from ml.imaging.io import encode_jpeg
 from ml.records.exclusions import Exclusions
 from ml.records.shards import DamagedSample, shard_writer
-from ml.training_data.samples import (
-    HeadLabels,
-    HeadSamples,
-    LabelLimits,
-    exact_labels,
-    pseudo_labels,
-)
+from ml.training_data.labels import HeadLabels, LabelLimits, exact_labels, pseudo_labels
+from ml.training_data.samples import HeadSamples
 
 
 def flame(scale: float = 100.0) -> np.ndarray:
@@ -33,7 +28,7 @@ def truth_table() -> pd.DataFrame:
         {
             "sample_id": ["b", "a", "b"],
             "head_id": [0, 0, 1],
-            "bbox_xywh": [np.array([10, 10, 20, 30], np.float32)] * 3,
+            "bbox_xywh": [np.array([10, 10, 20, 30], np.float32) for _ in range(3)],
             "visible": [1.0, 0.1, 0.9],
             "inside": [1.0, 1.0, 0.3],
             "flame": [flame(100), flame(50), flame(70)],
@@ -114,17 +109,18 @@ def test_damaged_images_are_excluded_with_reason(samples: HeadSamples) -> None:
     ("column", "value", "text"),
     [
         ("flame", np.nan, r"flame\[7\] is not finite"),
-        ("boxes_xyxy", np.inf, r"boxes_xyxy\[3\] is not finite"),
-        ("boxes_xyxy", 5.0, "has no area"),
+        ("bbox_xywh", np.inf, r"boxes_xyxy\[3\] is not finite"),
+        ("bbox_xywh", -5.0, "has no area"),
         ("flame", -1.0, "scale must be > 0"),
     ],
 )
 def test_damaged_labels_are_excluded(
     samples: HeadSamples, column: str, value: float, text: str
 ) -> None:
-    broken = samples.labels["b"]
-    place = {"nan": 7, "inf": 3, "5.0": 3, "-1.0": 412}[str(value)]
-    getattr(broken, column)[0, place] = value
+    table = truth_table()
+    place = {"nan": 7, "inf": 3, "-5.0": 3, "-1.0": 412}[str(value)]
+    table[column][0][place] = value
+    samples.labels = exact_labels(table, LabelLimits())
     exclusions = Exclusions("trained_model")
     kept = samples.without_damaged(exclusions)
     assert list(kept.sample_ids) == ["a"]
@@ -146,6 +142,19 @@ def test_cache_respects_its_budget_and_readers_are_not_pickled(samples: HeadSamp
     assert samples[4].image_rgb is not samples[4].image_rgb
     copy = pickle.loads(pickle.dumps(samples))
     assert np.array_equal(copy[4].image_rgb, samples[4].image_rgb)
+
+
+def test_of_what_does_not_fit_damage_is_found_when_it_is_read(samples: HeadSamples) -> None:
+    samples.cache_bytes = 16 * 24 * 3
+    samples.sample_ids = ["cut", "a", "b", "empty"]
+    one, two = samples.shards[0], samples.shards[-1]
+    samples.shards = [one, one, two, one]
+    exclusions = Exclusions("trained_model")
+    kept = samples.without_damaged(exclusions, beyond_cache=False)
+    assert list(exclusions.to_frame()["sample_id"]) == ["cut"]
+    assert list(kept.sample_ids) == ["a", "b", "empty"], "after b no room is left"
+    with pytest.raises(DamagedSample):
+        kept[2]
 
 
 def test_images_without_rows_have_no_heads(samples: HeadSamples) -> None:

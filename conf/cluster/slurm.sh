@@ -1,0 +1,27 @@
+#!/usr/bin/env bash
+# A job on SLURM: `sbatch conf/cluster/slurm.sh` in the project folder, which all nodes see under the
+# same path. Starts a Ray node on every machine of the job and runs the pipeline on them.
+# Not run by our tests, which have no SLURM; two `ray start` on one machine are (make cluster).
+#SBATCH --job-name=vggheads
+#SBATCH --nodes=4
+#SBATCH --ntasks-per-node=1
+#SBATCH --cpus-per-task=16
+#SBATCH --gpus-per-node=4
+#SBATCH --time=24:00:00
+#SBATCH --signal=B:INT@120
+set -euo pipefail
+PORT=6379
+HEAD=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+# All nodes have to show the same token (Ray 2.60 asks for one).
+export RAY_AUTH_MODE=token RAY_AUTH_TOKEN=${RAY_AUTH_TOKEN:-$(openssl rand -hex 32)}
+export RAY_USAGE_STATS_ENABLED=0
+
+srun --nodes=1 --ntasks=1 -w "$HEAD" .venv/bin/ray start --head --port="$PORT" --block &
+sleep 20
+others=$((SLURM_JOB_NUM_NODES - 1))
+if [ "$others" -gt 0 ]; then
+  srun --nodes="$others" --ntasks="$others" --exclude="$HEAD" \
+    .venv/bin/ray start --address="$HEAD:$PORT" --block &
+fi
+# The driver runs beside the head. params.yaml says run.engine: ray, run.ray.address: auto.
+srun --overlap --nodes=1 --ntasks=1 -w "$HEAD" .venv/bin/vggheads demo

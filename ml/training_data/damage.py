@@ -1,0 +1,70 @@
+"""Images found damaged while a training reads them: remembered over kills, excluded at the end."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+from ml.imaging.io import UnreadableImage
+from ml.records import reasons
+from ml.records.exclusions import Exclusions
+from ml.records.shards import DamagedSample
+
+
+class Damage(NamedTuple):
+    """A damaged image: its id, a constant of `ml.records.reasons`, and where and how."""
+
+    sample_id: str
+    reason: str
+    detail: str
+
+    @staticmethod
+    def of(error: DamagedSample) -> Damage:
+        """What a reader's error says.
+
+        Args:
+            error: raised by `HeadSamples`.
+        """
+        unreadable = isinstance(error.__cause__, UnreadableImage)
+        reason = reasons.DAMAGED_IMAGE if unreadable else reasons.DAMAGED_SHARD
+        return Damage(error.sample_id, reason, str(error))
+
+
+class DamageLog:
+    """A file of damaged images that all processes of a training append to."""
+
+    def __init__(self, path: Path) -> None:
+        """Name the file.
+
+        Args:
+            path: in the folder of unfinished work, so that a resumed training knows it.
+        """
+        self.path = path
+        self._noted: set[str] = set()
+
+    def note(self, found: Iterable[Damage]) -> None:
+        """Write down images that were not written down before by this process."""
+        for damage in found:
+            if damage.sample_id not in self._noted:
+                self._noted.add(damage.sample_id)
+                with self.path.open("a") as file:
+                    file.write(json.dumps(damage) + "\n")
+
+    def exclude(self, exclusions: Exclusions) -> int:
+        """Exclude all noted images, in order of their ids.
+
+        Args:
+            exclusions: receives them.
+
+        Returns:
+            How many there are.
+        """
+        lines = self.path.read_text().splitlines() if self.path.exists() else []
+        # A process that was killed may have left half a line; the image is met again.
+        whole = [line for line in lines if line.endswith("]")]
+        found = {row[0]: Damage(*row) for row in map(json.loads, whole)}
+        for sample_id in sorted(found):
+            exclusions.add(*found[sample_id])
+        return len(found)

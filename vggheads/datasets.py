@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ml.records.shards import DamagedSample, ShardReader
 from ml.records.tables import CAPTIONS, HEADS, IMAGES, VERDICTS, read_table
-from ml.release.official_reader import OfficialSample, OfficialSamples, iter_release, iter_split
+from ml.release.official_reader import OfficialSample, iter_release
 from ml.training_data.labels import HeadLabels
 from ml.training_data.samples import HeadSample, HeadSamples
 
@@ -18,9 +18,7 @@ __all__ = [
     "HeadSample",
     "HeadSamples",
     "OfficialSample",
-    "OfficialSamples",
     "ShardReader",
     "iter_release",
-    "iter_split",
     "read_table",
 ]

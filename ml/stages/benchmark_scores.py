@@ -30,7 +30,7 @@ from ml.records.exclusions import Exclusions
 from ml.records.report import StageReport
 from ml.records.workspace import Workspace
 from ml.stages.benchmark import PROTOCOL, PROTOCOL_OF_LABELS
-from ml.training_data.samples import LabelLimits
+from ml.training_data.labels import LabelLimits
 
 STAGE = "benchmark_scores"
 #: Stage that trains -> how the stage `benchmark` calls its model.

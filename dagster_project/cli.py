@@ -164,6 +164,10 @@ def add_project_commands(add: Add) -> None:
     profile = add("profile", f"{values}:profile", "write params.yaml from conf/NAME.yaml")
     profile.add_argument("name", metavar="NAME")
     profile.add_argument("--force", action="store_true", help="overwrite edits")
+    compare = add("compare", f"{_COMMANDS}:compare", "show what differs between two trainings")
+    for which in ("first", "second"):
+        compare.add_argument(which, metavar="RUN", help="an MLflow run's id, its beginning or name")
+    compare.add_argument("--json", action="store_true", help="for scripts")
     ui = add("ui", f"{_COMMANDS}:ui", "serve Dagster, MLflow, and reports with Data Docs")
     ui.add_argument("--port", type=int, default=3000, help="of Dagster (%(default)s)")
     ui.add_argument("--mlflow-port", type=int, default=5000, help="of MLflow (%(default)s)")

@@ -21,7 +21,7 @@ _SHOWN_EDITS = 8
 def config(pipeline: Pipeline, options: argparse.Namespace) -> int:
     """Print the effective values, each with what it means and where it comes from."""
     params = pipeline.params
-    profile = _profile_of(pipeline)
+    profile = profile_of(pipeline)
     changed = {edit.place: edit for edit in edits(profile, params.written)} if profile else {}
     sections = options.stages or [RUN, *pipeline.assets]
     if unknown := sorted(set(sections) - {RUN, *pipeline.assets}):
@@ -60,7 +60,7 @@ def profile(pipeline: Pipeline, options: argparse.Namespace) -> int:
 def edit_lines(pipeline: Pipeline) -> list[str]:
     """What of params.yaml is not its profile's, for a person to read."""
     name = pipeline.params.run.profile
-    profile = _profile_of(pipeline)
+    profile = profile_of(pipeline)
     if profile is None:
         return [f"profile {name}, which conf/ does not hold"]
     found = edits(profile, pipeline.params.written)
@@ -71,7 +71,7 @@ def edit_lines(pipeline: Pipeline) -> list[str]:
     return lines
 
 
-def _profile_of(pipeline: Pipeline) -> Profile | None:
+def profile_of(pipeline: Pipeline) -> Profile | None:
     """The profile that params.yaml names, None if there is no such file."""
     name = pipeline.params.run.profile
     if not (pipeline.root / "conf" / f"{name}.yaml").exists():
@@ -82,7 +82,7 @@ def _profile_of(pipeline: Pipeline) -> Profile | None:
 def _lost(pipeline: Pipeline) -> list[str]:
     """What writing another profile would overwrite."""
     try:
-        profile = _profile_of(pipeline)
+        profile = profile_of(pipeline)
         if profile is None:
             return [f"{NAME} names '{pipeline.params.run.profile}', which conf/ does not hold"]
         found = edits(profile, pipeline.params.written)

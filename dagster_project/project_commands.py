@@ -143,6 +143,15 @@ def sync(pipeline: Pipeline, options: argparse.Namespace) -> int:
     return 0
 
 
+def compare(pipeline: Pipeline, options: argparse.Namespace) -> int:
+    """Print what differs between two trainings."""
+    from dagster_project.comparing import compare_runs
+
+    found = compare_runs(pipeline.root / "mlruns", options.first, options.second)
+    print(json.dumps(found.as_json(), indent=2) if options.json else "\n".join(found.lines()))
+    return 0
+
+
 def ui(pipeline: Pipeline, options: argparse.Namespace) -> int:
     """Serve Dagster, MLflow and the reports."""
     from dagster_project.serve import Ports, serve

@@ -89,10 +89,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("root", type=Path, help="the project folder")
     parser.add_argument("--port", type=int, default=PORT)
+    parser.add_argument("--host", default=HOST, help="0.0.0.0 in a container (%(default)s)")
     options = parser.parse_args(arguments)
     import uvicorn
 
-    uvicorn.run(application(options.root), host=HOST, port=options.port, log_level="warning")
+    uvicorn.run(
+        application(options.root), host=options.host, port=options.port, log_level="warning"
+    )
     return 0
 
 

@@ -11,11 +11,13 @@ from typing import Any
 
 import dagster as dg
 
+from dagster_project.config_commands import profile_of
 from dagster_project.engine import ShardTask, Workers, make_shards
 from dagster_project.local_workers import open_local
 from dagster_project.params import RunConfig
 from dagster_project.pipeline import Pipeline
 from dagster_project.placement import WorkerConfig
+from dagster_project.profiles import NOT_SET, edits
 from dagster_project.stage import Stage, load
 from ml.records.report import StageReport
 from ml.records.workspace import Workspace
@@ -26,6 +28,7 @@ MLFLOW_ADDRESS = "VGGHEADS_MLFLOW_ADDRESS"
 MLFLOW_PORT = 5000
 #: All stages report to one experiment, so that they compare on one page.
 EXPERIMENT = "vggheads"
+_NAMED_EDITS = 3
 
 
 class ProjectResource(Dataset):
@@ -160,7 +163,7 @@ class MLflowResource(ModelStore):
 
         logging.getLogger(lightning.pytorch.__name__).setLevel(logging.WARNING)
         tags = run_tags(pipeline, asset.name, dagster_run_id)
-        name = f"{asset.name}-{dagster_run_id[:8]}"
+        name = run_name(pipeline, asset.name)
         with mlflow_run(Path(self.folder), self.experiment, name, tags) as tracker:
             values = pipeline.params.subset(pipeline.graph[asset.name].params)
             tracker.log_params(flatten(values))
@@ -169,6 +172,27 @@ class MLflowResource(ModelStore):
             remote = remote_store() or ""
             address = remote.rstrip("/") if remote.startswith("http") else self.address
             yield tracker, f"{address}/#/{page}"
+
+
+def run_name(pipeline: Pipeline, stage: str) -> str:
+    """What a run is called: stage, profile, and the values that somebody changed.
+
+    Args:
+        pipeline: the project.
+        stage: the stage.
+
+    Returns:
+        Such as `trained_model demo fit.epochs=3`; of many edits the first, and how many more.
+    """
+    profile = profile_of(pipeline)
+    found = edits(profile, pipeline.params.written) if profile else []
+    own = [edit for edit in found if edit.place[0] in (stage, "run")]
+    changed = [
+        f"{'.'.join(edit.place[1:])}={'default' if edit.value is NOT_SET else edit.value}"
+        for edit in own
+    ]
+    more = [f"+{len(changed) - _NAMED_EDITS}"] if len(changed) > _NAMED_EDITS else []
+    return " ".join([stage, pipeline.params.run.profile, *changed[:_NAMED_EDITS], *more])
 
 
 def run_tags(pipeline: Pipeline, stage: str, dagster_run_id: str) -> dict[str, str]:

@@ -26,6 +26,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("root", type=Path, help="the project folder")
     parser.add_argument("--port", type=int, default=3000)
+    parser.add_argument("--host", default=HOST, help="0.0.0.0 in a container (%(default)s)")
     options = parser.parse_args(arguments)
     # Dagster offers no place for a middleware in its command line; its application does.
     import uvicorn
@@ -45,7 +46,7 @@ def main(arguments: list[str] | None = None) -> int:
     ):
         app = create_app_from_workspace_process_context(workspace)
         shown = ProjectFiles(app, options.root, FILES_URL)
-        uvicorn.run(guarded(shown), host=HOST, port=options.port, log_level="warning")
+        uvicorn.run(guarded(shown), host=options.host, port=options.port, log_level="warning")
     return 0
 
 

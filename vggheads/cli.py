@@ -20,8 +20,8 @@ from ml.records.files import is_environment
 HOME: Final = Path(__file__).resolve().parents[1]
 """The checkout, or the folder that packages are installed into."""
 PROJECT_COMMANDS: Final = (
-    "demo", "materialize", "check", "status", "lineage", "sync", "config", "profile", "ui",
-    "doctor", "bench", "export-dataset", "import-official", "licences", "label-export",
+    "demo", "materialize", "check", "status", "lineage", "sync", "config", "profile", "compare",
+    "ui", "doctor", "bench", "export-dataset", "import-official", "licences", "label-export",
     "label-import", "identity-index", "takedown", "accept-statistics", "plan",
 )  # fmt: skip
 """Commands that work on a project; they are in a checkout alone."""

@@ -1,4 +1,4 @@
-"""The detector as an MLflow model from code: a batch of images in, a table of heads out.
+"""The detector as an MLflow model from code: encoded images in, a table of heads out.
 
 MLflow runs this file when it logs and when it loads the model.
 """
@@ -14,13 +14,18 @@ import numpy as np
 import pandas as pd
 from mlflow.models import ModelSignature
 from mlflow.pyfunc import PythonModel, PythonModelContext
-from mlflow.types import ColSpec, DataType, Schema, TensorSpec
+from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
 from mlflow.types.schema import Array
 
+from ml.imaging.io import UnreadableImage, decode_image, encode_png
 from ml.inference.loading import load_detector
 from ml.records.heads import Heads
+from ml.records.scores import OPERATING_SCORE
 
 ARTIFACT = "detector"
+IMAGE = "image"
+"""The column of encoded images; in JSON, base64."""
+THRESHOLD = "score_threshold"
 
 
 def heads_table(heads: Sequence[Heads]) -> pd.DataFrame:
@@ -50,9 +55,11 @@ def signature() -> ModelSignature:
     """Input and output of the model.
 
     Returns:
-        (B, H, W, 3) uint8 RGB in; the columns of `heads_table` out.
+        A column of encoded images in, JPEG, PNG or another form that `decode_image` reads; the
+        columns of `heads_table` out; the least score as a parameter, with the default that heads
+        are shown from everywhere.
     """
-    inputs = Schema([TensorSpec(np.dtype(np.uint8), (-1, -1, -1, 3))])
+    inputs = Schema([ColSpec(DataType.binary, IMAGE)])
     outputs = Schema(
         [
             ColSpec(DataType.long, "image"),
@@ -61,7 +68,17 @@ def signature() -> ModelSignature:
             ColSpec(Array(DataType.double), "flame"),
         ]
     )
-    return ModelSignature(inputs=inputs, outputs=outputs)
+    params = ParamSchema([ParamSpec(THRESHOLD, DataType.double, OPERATING_SCORE)])
+    return ModelSignature(inputs=inputs, outputs=outputs, params=params)
+
+
+def input_example(side: int) -> pd.DataFrame:
+    """An input that holds nobody's image: it is kept with every version of the model.
+
+    Args:
+        side: of the black image, px.
+    """
+    return pd.DataFrame({IMAGE: [encode_png(np.zeros((side, side, 3), np.uint8))]})
 
 
 class HeadDetectorPyfunc(PythonModel):
@@ -78,20 +95,36 @@ class HeadDetectorPyfunc(PythonModel):
     def predict(
         self,
         context: PythonModelContext,
-        model_input: np.ndarray,
+        model_input: pd.DataFrame,
         params: dict[str, Any] | None = None,
     ) -> pd.DataFrame:
         """Find heads.
 
         Args:
             context: unused.
-            model_input: (B, H, W, 3) uint8 RGB.
-            params: unused.
+            model_input: column `image`: encoded images; their EXIF orientation is followed.
+            params: `score_threshold`: the least score.
 
         Returns:
             The table of `heads_table`.
+
+        Raises:
+            ValueError: an image cannot be read, or the threshold is not possible; the message
+                names which of the images.
         """
-        return heads_table(self._predictor.predict(list(np.asarray(model_input, np.uint8))))
+        threshold = float((params or {}).get(THRESHOLD, OPERATING_SCORE))
+        if not 0 <= threshold <= 1:
+            raise ValueError(f"{THRESHOLD}: expected 0 to 1, got {threshold}")
+        images = [_decoded(data, index) for index, data in enumerate(model_input[IMAGE])]
+        kept = self._predictor.postprocessing.model_copy(update={THRESHOLD: threshold})
+        return heads_table(self._predictor.predict(images, postprocessing=kept))
+
+
+def _decoded(data: bytes, index: int) -> np.ndarray:
+    try:
+        return decode_image(data)
+    except UnreadableImage as error:
+        raise ValueError(f"image {index}: {error}; expected a JPEG, PNG or such file") from error
 
 
 mlflow.models.set_model(HeadDetectorPyfunc())

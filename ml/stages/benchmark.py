@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import platform
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import pandas as pd
@@ -131,6 +131,7 @@ def run(
     flat = {f"{_key(t)}.{name}": v for t, row in metrics.items() for name, v in row.items()}
     known = {"has_ground_truth": float(exact), "num_images": float(len(samples))}
     write_json(out / "metrics.json", nullable(known | flat))
+    write_json(out / HEADLINE_NAME, nullable(_headline(metrics, models.values())))
     exclusions.write(ws, stage)
     table = results_frame(metrics)
     return StageReport(
@@ -148,6 +149,20 @@ def run(
 
 
 _HEADLINES = ("ap50", "rotation_deg", "nme_bbox")
+HEADLINE_NAME = "headline.json"
+"""What `dvc metrics` shows: few numbers; all of them, with intervals, are in metrics.json."""
+
+
+def _headline(
+    metrics: Mapping[str, Mapping[str, float]], trained: Iterable[str]
+) -> dict[str, float]:
+    """The first metrics of the trained models, without their variants and the baselines."""
+    return {
+        f"{_key(title)}.{name}": metrics[title][name]
+        for title in trained
+        if title in metrics
+        for name in _HEADLINES
+    }
 
 
 def predict_all(

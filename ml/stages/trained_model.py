@@ -148,7 +148,7 @@ def run(
     train, val = (
         read_samples(ws, config, split, geometry, exclusions, stage) for split in ("train", "val")
     )
-    tracker.log_params(_data_params(train, val))
+    _log_data(tracker, "filtered_dataset", {"train": train, "val": val})
     network = build_network(ws, config)
     module = HeadDetectorModule(
         network,
@@ -391,15 +391,13 @@ class GridDrawing:
         return contact_sheet(drawn, 4, 256)
 
 
-def _data_params(train: HeadSamples, val: HeadSamples) -> dict[str, object]:
-    """What the data looks like, for the run's parameters."""
-    params: dict[str, object] = {}
-    for name, samples in (("train", train), ("val", val)):
+def _log_data(tracker: Tracker, dataset: str, splits: Mapping[str, HeadSamples]) -> None:
+    """Say what the data looks like: as parameters, and in the run's column of datasets."""
+    for name, samples in splits.items():
         heads, ignored = count_heads(samples.labels, samples.sample_ids)
-        params[f"data.{name}_images"] = len(samples)
-        params[f"data.{name}_heads"] = heads
-        params[f"data.{name}_ignored"] = ignored
-    return params
+        counts = {"images": len(samples), "heads": heads, "ignored": ignored}
+        tracker.log_params({f"data.{name}_{what}": count for what, count in counts.items()})
+        tracker.log_dataset(dataset, name, counts)
 
 
 def _write_report(
@@ -411,7 +409,9 @@ def _write_report(
     curves = folder / "images" / "curves.png"
     plot_history(result.history, curves)
     tracker.log_image(curves, "curves")
-    tracker.log_metrics({f"final/{name}": value for name, value in result.metrics.items()})
+    # Learning rates at the end of a schedule compare nothing, and would stand first.
+    final = {k: v for k, v in result.metrics.items() if not k.startswith("lr")}
+    tracker.log_metrics({f"final/{name}": value for name, value in final.items()})
     grids = sorted((folder / "images").glob("epoch-*.jpg"))
     images = {"predictions": grids[-1]} if grids else {}
     shown = {k: round(v, 4) for k, v in result.metrics.items() if k.startswith("val/")}
@@ -445,10 +445,23 @@ def _register(
             artifacts={pyfunc_model.ARTIFACT: folder},
             signature=pyfunc_model.signature(),
             code_paths=[Path(ml.__file__).parent],
-            # Shapes are all it is for; an image of the dataset would outlive its removal.
-            input_example=np.zeros((1, *2 * (config.loader.image_size,), 3), np.uint8),
-            pip_requirements=["torch", "numpy", "pandas", "opencv-python-headless", "safetensors"],
+            # An image of the dataset would outlive its removal.
+            input_example=pyfunc_model.input_example(config.loader.image_size),
+            pip_requirements=[
+                "torch",
+                "numpy",
+                "pandas",
+                "opencv-python-headless",
+                "pillow",
+                "safetensors",
+                "pydantic",
+                "pyyaml",
+                "tqdm",
+            ],
             tags={**tags, "supervision": config.supervision, "size": config.size},
             description=card,
+            summary="Finds every head of an image: box, score and the 413 parameters of its FLAME "
+            "mesh. The newest version is the candidate; the job model_promotion_job makes one the "
+            "champion. Each version's description is its model card.",
         )
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import os
 import sqlite3
@@ -30,6 +31,10 @@ _LOGGER = logging.getLogger(__name__)
 
 #: MLflow refuses parameter values beyond this length (SqlAlchemy store).
 MAX_PARAM_CHARS = 6000
+#: What makes MLflow's pages show trainings, and not conversations with language models.
+EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
+#: Alias of the version that was registered last, until somebody makes one the champion.
+CANDIDATE = "candidate"
 #: MLflow takes at most this many parameters in one call.
 MAX_PARAMS_PER_CALL = 100
 #: Tag of a training's run: sha256 of the weights that it wrote, by which scores find their run.
@@ -51,7 +56,8 @@ class ModelPackage:
         input_example: an input the signature accepts, stored beside the model.
         pip_requirements: what a serving environment must install.
         tags: tags of the registered version (licences, parents, profile).
-        description: one paragraph for the registry page.
+        description: of this version, on the registry's page.
+        summary: of the model whatever its version.
     """
 
     name: str
@@ -63,6 +69,7 @@ class ModelPackage:
     pip_requirements: Sequence[str] = ()
     tags: Mapping[str, str] = field(default_factory=dict)
     description: str = ""
+    summary: str = ""
 
 
 @runtime_checkable
@@ -115,6 +122,16 @@ class Tracker(Protocol):
 
         Args:
             tags: name to value.
+        """
+        ...
+
+    def log_dataset(self, name: str, split: str, counts: Mapping[str, int]) -> None:
+        """Say what data the run used.
+
+        Args:
+            name: the stage that made the data.
+            split: which part of it, such as `train`.
+            counts: what is in it: images, heads.
         """
         ...
 
@@ -179,6 +196,15 @@ class NullTracker:
 
         Args:
             tags: ignored.
+        """
+
+    def log_dataset(self, name: str, split: str, counts: Mapping[str, int]) -> None:
+        """Drop the dataset.
+
+        Args:
+            name: ignored.
+            split: ignored.
+            counts: ignored.
         """
 
     def lightning_logger(self) -> Logger | None:
@@ -283,6 +309,31 @@ class MLflowTracker:
         for key, value in tags.items():
             self._client.set_tag(self.run_id, key, value)
 
+    def log_dataset(self, name: str, split: str, counts: Mapping[str, int]) -> None:
+        """Name data in the run's column of datasets.
+
+        Its digest is the one that the run's tags give the stage's folder, `dvc.data/<name>`: what
+        DVC knows the data by.
+
+        Args:
+            name: the stage that made the data.
+            split: which part of it.
+            counts: what is in it.
+        """
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        folder = f"data/{name}"
+        tags = self._client.get_run(self.run_id).data.tags
+        dataset = Dataset(
+            name=name,
+            digest=tags.get(f"dvc.{folder}", "not recorded"),
+            source_type="dvc",
+            source=json.dumps({"path": folder}),
+            profile=json.dumps(dict(counts)),
+        )
+        used = DatasetInput(dataset, [InputTag("mlflow.data.context", split)])
+        self._client.log_inputs(self.run_id, [used])
+
     def lightning_logger(self) -> Logger | None:
         """Lightning's MLflow logger bound to this run.
 
@@ -323,6 +374,9 @@ class MLflowTracker:
             self._client.set_model_version_tag(package.name, version, key, value)
         if package.description:
             self._client.update_model_version(package.name, version, package.description)
+        if package.summary:
+            self._client.update_registered_model(package.name, package.summary)
+        self._client.set_registered_model_alias(package.name, CANDIDATE, version)
         _LOGGER.info("registered model %s version %s", package.name, version)
         return f"models:/{package.name}/{version}"
 
@@ -458,8 +512,12 @@ def open_store(folder: Path, experiment: str) -> tuple[str, str]:
         if found is not None:
             if found.artifact_location != artifacts:
                 _relocate(database, str(found.artifact_location), artifacts)
+            for key, value in EXPERIMENT_TAGS.items():
+                if found.tags.get(key) != value:
+                    mlflow.MlflowClient(uri).set_experiment_tag(found.experiment_id, key, value)
             return uri, str(found.experiment_id)
-        return uri, str(mlflow.create_experiment(experiment, artifact_location=artifacts))
+        made = mlflow.create_experiment(experiment, artifacts, EXPERIMENT_TAGS)
+        return uri, str(made)
 
 
 @contextlib.contextmanager

@@ -159,6 +159,10 @@ def test_models_that_were_not_trained_have_no_column(
     (ws.stage_dir("trained_model_exact") / "config.json").write_text("{}")
     report = benchmark.run(ws, BenchmarkConfig(**SHORT))
     assert "exact labels + flip" in report.tables["results"].columns
+    headline = json.loads((ws.stage_dir(STAGE) / "headline.json").read_text())
+    names = ("ap50", "nme_bbox", "rotation_deg")
+    assert set(headline) == {f"{m}.{n}" for m in ("pseudo_labels", "exact_labels") for n in names}
+    assert headline.items() <= metrics_of(ws).items()
 
 
 def test_the_report_says_what_was_compared_with(ws: Workspace, knowing: Knowing) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import shutil
 from pathlib import Path
@@ -13,6 +14,7 @@ import torch
 from safetensors.torch import save_file
 
 from ml.detector_training.initialisation import build_network, start_encoder
+from ml.imaging.io import decode_image, encode_png
 from ml.inference.loading import load_detector
 from ml.model.building import build_detector, model_config
 from ml.model.losses import LossConfig
@@ -109,6 +111,10 @@ def test_only_truth_supervision_reads_the_truth(trained: Workspace, tmp_path: Pa
         trained_model_exact.run(blind, TrainedModelExactConfig(**once), NullTracker())
 
 
+def _split_of(used) -> str:
+    return next(tag.value for tag in used.tags if tag.key == "mlflow.data.context")
+
+
 def test_exact_labels_and_registered_model(world: Workspace, mlflow_folder: Path) -> None:
     mlflow = pytest.importorskip("mlflow")
     (world.stage_dir("filtered_dataset") / "CARD.md").write_text(
@@ -134,15 +140,29 @@ def test_exact_labels_and_registered_model(world: Workspace, mlflow_folder: Path
     version = client.get_model_version("vggheads", "1")
     assert version.tags["licence"] == "cc-by-4.0"
     assert version.tags["stage"] == trained_model_exact.STAGE
+    assert "candidate" in client.get_registered_model("vggheads").description
     assert version.description == (folder / "CARD.md").read_text()
     assert "license: cc-by-4.0" in version.description
     loaded = mlflow.pyfunc.load_model("models:/vggheads/1")
     assert [c.name for c in loaded.metadata.signature.outputs.inputs] == list(COLUMNS)
     example = loaded.input_example
-    assert example.shape == (1, 96, 96, 3)
+    stored_image = example["image"][0]
+    if isinstance(stored_image, str):
+        stored_image = base64.b64decode(stored_image)
+    assert not decode_image(stored_image).any(), "the example shows something"
     rng = np.random.default_rng(0)
     image = rng.integers(0, 256, (2, 96, 96, 3), dtype=np.uint8)
-    table = loaded.predict(image)
+    encoded = pd.DataFrame({"image": [encode_png(one) for one in image]})
+    table = loaded.predict(encoded, {"score_threshold": 1e-3})
+    assert len(loaded.predict(encoded)) < len(table), "the default is the operating score"
+    with pytest.raises(ValueError, match="image 1: "):
+        loaded.predict(pd.DataFrame({"image": [encoded["image"][0], b"no image"]}))
+    assert version.aliases == ["candidate"]
+    (train, val) = sorted(client.get_run(tracker.run_id).inputs.dataset_inputs, key=_split_of)
+    assert (train.dataset.name, train.dataset.digest) == ("filtered_dataset", "not recorded")
+    assert json.loads(train.dataset.profile)["images"] == 5
+    assert _split_of(val) == "val"
+    assert not [name for name in stored.metrics if name.startswith("final/lr")]
     heads = load_detector(folder).predict(list(image))
     assert list(table.columns) == list(COLUMNS)
     assert table["image"].tolist() == [i for i in (0, 1) for _ in range(len(heads[i]))]

@@ -325,7 +325,8 @@ class MLflowTracker:
         folder = f"data/{name}"
         tags = self._client.get_run(self.run_id).data.tags
         dataset = Dataset(
-            name=name,
+            # MLflow keeps one entry for a name and a digest, whatever the part.
+            name=f"{name}/{split}",
             digest=tags.get(f"dvc.{folder}", "not recorded"),
             source_type="dvc",
             source=json.dumps({"path": folder}),

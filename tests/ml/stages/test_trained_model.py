@@ -159,7 +159,7 @@ def test_exact_labels_and_registered_model(world: Workspace, mlflow_folder: Path
         loaded.predict(pd.DataFrame({"image": [encoded["image"][0], b"no image"]}))
     assert version.aliases == ["candidate"]
     (train, val) = sorted(client.get_run(tracker.run_id).inputs.dataset_inputs, key=_split_of)
-    assert (train.dataset.name, train.dataset.digest) == ("filtered_dataset", "not recorded")
+    assert (train.dataset.name, train.dataset.digest) == ("filtered_dataset/train", "not recorded")
     assert json.loads(train.dataset.profile)["images"] == 5
     assert _split_of(val) == "val"
     assert not [name for name in stored.metrics if name.startswith("final/lr")]

@@ -19,12 +19,6 @@ from ml.records.files import is_environment
 
 HOME: Final = Path(__file__).resolve().parents[1]
 """The checkout, or the folder that packages are installed into."""
-PROJECT_COMMANDS: Final = (
-    "demo", "materialize", "check", "status", "lineage", "sync", "config", "profile", "compare",
-    "ui", "doctor", "bench", "export-dataset", "import-official", "licences", "label-export",
-    "label-import", "identity-index", "takedown", "accept-statistics", "plan",
-)  # fmt: skip
-"""Commands that work on a project; they are in a checkout alone."""
 _EXTRAS: Final = {
     "gradio": "app",
     "av": "video",
@@ -62,7 +56,7 @@ def library_main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="vggheads",
         description="Find heads in images; score detectors.",
-        epilog=f"In a checkout of the project there are also: {', '.join(PROJECT_COMMANDS)}.",
+        epilog="A checkout of the project has more: demo, status, materialize, ui and others.",
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
@@ -75,8 +69,8 @@ def library_main(arguments: Sequence[str] | None = None) -> int:
 
     add_library_commands(add)
     given = list(sys.argv[1:] if arguments is None else arguments)
-    if given and given[0] in PROJECT_COMMANDS:
-        return run(lambda: _refuse(given[0]))
+    if given and not given[0].startswith("-") and given[0] not in commands.choices:
+        return run(lambda: _refuse(given[0], list(commands.choices)))
     options = parser.parse_args(given)
     return run(lambda: options.command(options))
 
@@ -132,22 +126,20 @@ def _how_to_install(module: str) -> str:
     return f"this command needs the package {module}: pip install 'vggheads[{extra}]'"
 
 
-def _refuse(command: str) -> int:
+def _refuse(command: str, known: Sequence[str]) -> int:
     """Say where a command of the project is to be had.
 
     Raises:
         ValueError: always.
     """
+    where = f"and {Path.cwd()} lies in none; get a checkout of vggheads, run `make install` in it"
     for folder in (Path.cwd(), *Path.cwd().parents):
         if (folder / "dvc.yaml").is_file() and (folder / "params.yaml").is_file():
-            raise ValueError(
-                f"{command} works on a project, and this is the library alone; in {folder} run "
-                f"`make install`, then .venv/bin/vggheads {command}"
-            )
+            where = f"such as {folder}; run `make install` there"
+            break
     raise ValueError(
-        f"{command} works on a project, a folder with dvc.yaml and params.yaml, and {Path.cwd()} "
-        "lies in none; get a checkout of vggheads, run `make install` in it, then "
-        f".venv/bin/vggheads {command}"
+        f"{command} is none of the library's commands ({', '.join(known)}); those of a project "
+        f"work on a folder with dvc.yaml and params.yaml, {where}, then .venv/bin/vggheads {command}"
     )
 
 

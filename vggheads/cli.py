@@ -139,7 +139,8 @@ def _refuse(command: str, known: Sequence[str]) -> int:
             break
     raise ValueError(
         f"{command} is none of the library's commands ({', '.join(known)}); those of a project "
-        f"work on a folder with dvc.yaml and params.yaml, {where}, then .venv/bin/vggheads {command}"
+        f"work on a folder with dvc.yaml and params.yaml, {where}, then .venv/bin/vggheads "
+        f"{command}"
     )
 
 

@@ -79,7 +79,7 @@ class BenchmarkScoresConfig(StageConfig):
     """Name -> model, besides those that the pipeline trains."""
     score_files: dict[str, ScoreFiles] = Field(default_factory=dict)
     """Name in the tables -> scores that were made elsewhere."""
-    generated_images: Index = 10
+    generated_images: Index = 6
     """Images of each set that is generated from held-out renders, 0 for none."""
     generated_scans: Index = 2
     """The same of the sets of scans, whose protocols take seconds an image."""

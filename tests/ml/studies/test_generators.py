@@ -12,10 +12,10 @@ from ml.studies import generators
 from ml.studies.generators import Generator, Reference, compare_generators
 from ml.training.tracking import mlflow_run, sqlite_uri
 from tests.ml.benchmarks.test_generation_quality import TinyNetwork, images, write_folder
-from tests.ml.stages.conftest import head_model, make_look, make_person
+from tests.ml.stages.conftest import head_model
 from tests.ml.stages.test_images import workspace
 
-__all__ = ["head_model", "make_look", "make_person", "workspace"]
+__all__ = ["head_model", "workspace"]
 GENERATORS = (
     Generator("Renderer, small heads", {"renderer": {"heads": {"shape_std": 0.1}}}, "pose"),
     Generator("Renderer", {}, "none"),

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ml.benchmarks.feng import QUALITIES
 from ml.benchmarks.generated.images import write_image
 from ml.benchmarks.now import LISTS
 from ml.records.atomic import write_bytes, write_text
@@ -87,6 +88,8 @@ def write_feng(root: Path, images: Iterable[ScanImage], scans: Mapping[str, Scan
     Returns:
         `root`.
     """
+    for quality in QUALITIES:
+        (root / "Subset_2D_FG2018" / quality).mkdir(parents=True, exist_ok=True)
     for image in images:
         write_image(root / "Subset_2D_FG2018" / image.name, image.image_rgb)
     for subject, scan in scans.items():

@@ -143,7 +143,10 @@ _WORDS: dict[str, tuple[object, ...]] = {
 
 def _of_the_vocabularies(scene: Scene) -> Scene:
     """The scene, when all its words are known."""
-    said = [("place", scene.place, PLACES), ("light", scene.light, LIGHTS)]
+    said: list[tuple[str, object, tuple[object, ...]]] = [
+        ("place", scene.place, PLACES),
+        ("light", scene.light, LIGHTS),
+    ]
     for number, look in enumerate(scene.people):
         said += [
             (f"people[{number}].{field}", getattr(look, field), words)

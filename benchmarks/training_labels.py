@@ -36,7 +36,8 @@ def main() -> int:
     print("|---|---|---|---|---|", flush=True)
     for heads in options.heads:
         command = [sys.executable, "-m", "benchmarks.training_labels", "--one", str(heads)]
-        subprocess.run(command, check=True)
+        done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+        print(done.stdout, end="", flush=True)
     return 0
 
 
@@ -62,11 +63,11 @@ def one(heads: int) -> None:
 def parts(heads: int) -> Iterator[LabelRows]:
     """Random heads, piece by piece, as the tables give them."""
     rng = np.random.default_rng(0)
-    for start in range(0, heads, PART):
-        count = min(PART, heads - start)
+    for first in range(0, heads, PART):
+        count = min(PART, heads - first)
         low = rng.uniform(0, 400, (count, 2)).astype(np.float32)
         boxes = np.concatenate([low, low + rng.uniform(20, 80, (count, 2)).astype(np.float32)], 1)
-        numbers = (np.arange(start, start + count) / HEADS_PER_IMAGE).astype(int)
+        numbers = (np.arange(first, first + count) / HEADS_PER_IMAGE).astype(int)
         ids = np.array([f"image-{i // 1000:05d}-{i % 1000:05d}" for i in numbers], object)
         flame = rng.random((count, 413), np.float32)
         true = np.ones(count, bool)

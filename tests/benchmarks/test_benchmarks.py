@@ -16,6 +16,7 @@ SMALLEST = {
     "scan_metrics": "--points 200 --repeats 1",
     "throughput": "--device cpu --threads 1 --sizes nano --batches 2 --seconds 0 "
     "--runtimes torch onnxruntime",
+    "training_labels": "64",
     "training_step": "--threads 1 --steps 1 --image-size 64 --batch 1 --heads 1",
 }
 

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from ml.inference.loading import load_detector
 from ml.records.heads import Heads
 from ml.records.tables import DATASET_HEADS, IMAGES, VERDICTS, read_table
 from ml.stages.annotations import AnnotationsConfig
 from ml.studies import wider_dataset
 from ml.studies.running import read_generators, run_study
-from ml.studies.variants import ABLATION, Variant, run_variants
+from ml.studies.variants import Variant, run_variants
 from ml.training.tracking import mlflow_run
 from tests.benchmark_sets.boxes import write_wider
 from tests.fixtures.tiny_world import make_world
@@ -32,7 +30,6 @@ VALUES = {
     "benchmark": {"resamples": 2, "num_images": 1},
     "benchmark_scores": {"resamples": 2},
 }
-VARIANTS = (ABLATION[0], ABLATION[1])
 
 
 @pytest.fixture(scope="module")
@@ -51,39 +48,6 @@ def opener(ws, opened):
         return mlflow_run(ws.root / "mlruns", "vggheads", title, tags)
 
     return open_run
-
-
-def test_every_variant_is_trained_measured_and_resumed(world):
-    opened = []
-    folder = run_variants("ablation", world, VALUES, VARIANTS, opener(world, opened))
-    assert opened == ["ablation: all losses", "ablation: without rotation loss"]
-    with (folder / "table_07.csv").open() as file:
-        rows = {row["Model"]: row for row in csv.DictReader(file) if row["Origin"] == "ours"}
-    assert list(rows) == ["all losses", "without rotation loss"]
-    assert all(float(row["VGGHeads val FR ↓"]) >= 0 for row in rows.values())
-    states = [load_detector(folder / v.slug / "data" / "trained_model") for v in VARIANTS]
-    full, without = (state.config if hasattr(state, "config") else state for state in states)
-    assert full is not without
-    told = [
-        json.loads((folder / v.slug / "data/trained_model/config.json").read_text())
-        for v in VARIANTS
-    ]
-    assert '"rotation_weight": 0.0' not in json.dumps(told[0])
-    assert '"rotation_weight": 0.0' in json.dumps(told[1])
-
-    from mlflow import MlflowClient
-
-    from ml.training.tracking import sqlite_uri
-
-    client = MlflowClient(sqlite_uri(world.root / "mlruns" / "mlflow.db"))
-    runs = client.search_runs([one.experiment_id for one in client.search_experiments()])
-    assert {run.data.tags["variant"] for run in runs} == {v.name for v in VARIANTS}
-    assert all(run.data.metrics["test/num_images"] == 2 for run in runs)
-
-    run_variants("ablation", world, VALUES, VARIANTS, opener(world, opened))
-    assert len(opened) == 2, "what is finished is not made again"
-    run_variants("ablation", replace(world, seed=6), VALUES, VARIANTS[:1], opener(world, opened))
-    assert len(opened) == 3, "another seed is another result"
 
 
 def test_a_missing_input_is_named(world):

@@ -1,0 +1,89 @@
+"""The stage `released_dataset`: switched off, refused, imported, and what counts as lost."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from ml.records.exclusions import TooManyExcluded
+from ml.records.tables import IMAGES, VERDICTS, read_stage, read_table
+from ml.records.workspace import Workspace
+from ml.stages import released_benchmark, released_dataset
+from ml.stages.released_benchmark import ReleasedBenchmarkConfig
+from ml.stages.released_dataset import ReleasedDatasetConfig, released_view, run
+from ml.stages.released_model import ReleasedModelConfig
+from tests.fixtures.release import pack, release_files
+from tests.fixtures.tiny_world import ball_model
+
+GIVEN = {
+    "enabled": True,
+    "sources": ("release.tar",),
+    "source_asset": "vggheads-release",
+    "any_head_model": True,
+    "max_drop_rate": 0.3,
+}
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    return release_files(tmp_path_factory.mktemp("drawn"))
+
+
+@pytest.fixture
+def ws(tmp_path: Path) -> Workspace:
+    ws = Workspace(tmp_path, seed=1, num_shards=1, shard_size=1, threads=1)
+    ball_model().save(ws.stage_dir("head_model") / "head_model.npz")
+    return ws
+
+
+def test_off_there_is_a_note_and_nothing_else(ws: Workspace) -> None:
+    for stage, config in (
+        (released_dataset, ReleasedDatasetConfig()),
+        (released_benchmark, ReleasedBenchmarkConfig()),
+    ):
+        assert config.switched_off
+        report = stage.run(ws, config)
+        assert (report.num_in, report.num_out) == (0, 0)
+        assert json.loads((ws.stage_dir(stage.STAGE) / "metrics.json").read_text()) == {}
+    assert released_view(ws).shards == []
+
+
+def test_parameters_of_another_head_model_are_refused(ws: Workspace, files) -> None:
+    pack(files, ws.root / "release.tar")
+    config = ReleasedDatasetConfig(**{**GIVEN, "any_head_model": False})
+    with pytest.raises(ValueError, match=r"coefficients of FLAME 2020, and the head model is 'a"):
+        run(ws, config)
+
+
+def test_what_the_release_itself_removed_is_not_lost(ws: Workspace, files) -> None:
+    listed = dict(files)
+    stems = [Path(n).stem for n in files if n.startswith("large/split_00002/images")]
+    stems = [stem for stem in stems if not stem.endswith("s1")][:3]
+    listed["large/split_00002/files.txt"] = "".join(f"{stem}.jpg\n" for stem in stems).encode()
+    pack(listed, ws.root / "release.tar")
+    with pytest.raises(TooManyExcluded, match=r"2 of 16 images .*lacks\.csv says what lacks"):
+        run(ws, ReleasedDatasetConfig(**{**GIVEN, "max_drop_rate": 0.01}))
+    # One image and one annotation lack of 15; four were removed by lists.
+    report = run(ws, ReleasedDatasetConfig(**{**GIVEN, "max_drop_rate": 0.15}))
+    assert report.num_excluded > 0.25 * report.num_in
+    view = released_view(ws)
+    images = read_stage(view, "images", IMAGES)
+    assert not set(images["sample_id"]) & set(stems)
+    verdicts = read_table(view.stage_dir("filtered_dataset") / "verdicts.parquet", VERDICTS)
+    assert verdicts["keep"].all()
+    assert len(verdicts) == len(images) == report.num_out
+    assert (ws.stage_dir("released_dataset") / "CARD.md").read_text().count("VGGHeads") > 1
+    assert all(path.is_file() for path in report.images.values())
+
+
+def test_configurations_that_make_no_sense_are_refused() -> None:
+    with pytest.raises(ValueError, match="enabled needs source_asset: vggheads-release"):
+        ReleasedDatasetConfig(enabled=True)
+    with pytest.raises(ValueError, match="enabled needs sources"):
+        ReleasedDatasetConfig(**{**GIVEN, "sources": ()})
+    with pytest.raises(ValueError, match="no split in common"):
+        ReleasedDatasetConfig(val_splits=(0, 1), test_splits=(1,))
+    with pytest.raises(ValueError, match="initial_encoder"):
+        ReleasedModelConfig(initial_encoder="flame_regressor")  # type: ignore[arg-type]

@@ -156,6 +156,14 @@ def add_project_commands(add: Add) -> None:
         "show where an image comes from and what was decided about it",
     )
     trace.add_argument("sample", metavar="SAMPLE", help="an image's id, such as image-00003-00012")
+    ahead = add(
+        "preflight", f"{_COMMANDS}:preflight", "look at every model, file and source before a run"
+    )
+    ahead.add_argument("stages", nargs="*", metavar="STAGE", help="all by default")
+    ahead.add_argument("--json", action="store_true", help="print a report that `plan` reads")
+    ahead.add_argument(
+        "--table", action="store_true", help="only print what research and open need, in Markdown"
+    )
     add("sync", f"{_COMMANDS}:sync", "report to Dagster the data that dvc.lock records")
     values = "dagster_project.config_commands"
     config = add("config", f"{values}:config", "show all values and where each comes from")
@@ -308,7 +316,10 @@ def _add_dataset_commands(add: Add) -> None:
     costs.add_argument("--images", type=int, required=True)
     costs.add_argument("--hour-price", type=float, default=0.0)
     costs.add_argument(
-        "--measured", type=Path, help="JSON: stage -> seconds_per_image, device, batch"
+        "--measured",
+        type=Path,
+        help="what `preflight --json` printed, or JSON: stage -> seconds_per_image, device, batch; "
+        "then stages that were never made are planned too",
     )
 
 

@@ -14,13 +14,18 @@ from ml.records.cost import StageMeasurement
 _MADE = "made in this run"
 
 
-def measure(pipeline: Pipeline, given: Mapping[str, Any]) -> list[StageMeasurement]:
+def measure(
+    pipeline: Pipeline, given: Mapping[str, Any], planned: int = 0
+) -> list[StageMeasurement]:
     """Seconds and bytes of every stage that has been made, latest run first.
 
     Args:
         pipeline: the project.
         given: stage -> `seconds_per_image`, `device`, `batch`: measured elsewhere, such as on a
-            GPU; takes the place of what was measured here.
+            GPU or by a preflight; takes the place of what was measured here.
+        planned: images that go through a given stage that was never made; then stages that are
+            neither made nor given are left out. 0: every stage must be made or given, and a given
+            one made.
 
     Returns:
         A measurement for each stage, in order.
@@ -35,13 +40,17 @@ def measure(pipeline: Pipeline, given: Mapping[str, Any]) -> list[StageMeasureme
     found = []
     with open_instance(prepare(pipeline.root)) as instance:
         for stage in pipeline.graph:
-            images, size = _made(pipeline, stage)
             if stage in given:
                 value = given[stage]
+                unmade = (planned, planned * int(value.get("bytes_per_image", 0)))
+                images, size = _made(pipeline, stage, unmade if planned else None)
                 seconds = float(value["seconds_per_image"]) * images
                 device, batch = str(value.get("device", "given")), int(value.get("batch", 0))
                 found.append(StageMeasurement(stage, seconds, images, size, device, batch))
                 continue
+            if planned and not pipeline.markers(stage, pipeline.units(stage)):
+                continue
+            images, size = _made(pipeline, stage)
             seconds = _seconds(instance, stage, len(pipeline.units(stage)))
             found.append(StageMeasurement(stage, seconds, images, size, "this machine"))
     return found
@@ -63,9 +72,11 @@ def kept_images(pipeline: Pipeline) -> int:
     return kept
 
 
-def _made(pipeline: Pipeline, stage: str) -> tuple[int, int]:
-    """Images a stage went through, and bytes it wrote."""
+def _made(pipeline: Pipeline, stage: str, unmade: tuple[int, int] | None = None) -> tuple[int, int]:
+    """Images a stage went through, and bytes it wrote; `unmade` when it was never made."""
     markers = pipeline.markers(stage, pipeline.units(stage))
+    if not markers and unmade is not None:
+        return unmade
     if not markers:
         raise ValueError(
             f"plan: stage {stage} has not been made here; make it, or give its seconds_per_image "

@@ -335,9 +335,17 @@ def plan(pipeline: Pipeline, options: argparse.Namespace) -> int:
     from ml.records.cost import PAPER_GPU_HOURS, PAPER_IMAGES, paper_hours, plan_costs
 
     given = json.loads(options.measured.read_text()) if options.measured else {}
-    table = plan_costs(
-        measure(pipeline, given), options.images, kept_images(pipeline), options.hour_price
-    )
+    made = bool(pipeline.markers("filtered_dataset", pipeline.units("filtered_dataset")))
+    if "measured" in given and not made:
+        # A preflight, and nothing to tell how many images the filters keep.
+        run = pipeline.params.run
+        kept = run.num_shards * run.shard_size
+        measured = measure(pipeline, given["measured"], kept)
+        missing = sorted(set(pipeline.graph) - {m.stage for m in measured})
+        print(f"assumed: every image is kept; not measured, so not counted: {', '.join(missing)}\n")
+    else:
+        measured, kept = measure(pipeline, given.get("measured", given)), kept_images(pipeline)
+    table = plan_costs(measured, options.images, kept, options.hour_price)
     shown = table.round({"seconds_per_image": 4, "hours": 2, "gigabytes": 2, "cost": 2})
     print(shown.to_string(index=False))
     print(

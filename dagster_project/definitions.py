@@ -17,6 +17,7 @@ from dagster_project.resources import (
     MLFLOW_ADDRESS,
     MLFLOW_PORT,
     MLflowResource,
+    PreflightResource,
     ProjectResource,
     ShardEngine,
     TakedownResource,
@@ -27,6 +28,7 @@ from dagster_project.sync import DvcSync, DvcSyncResource, build_sensor
 from ops.dataset import export_dataset_job, label_export_job, takedown_job
 from ops.dvc_sync import dvc_sync_job
 from ops.model_promotion import model_promotion_job
+from ops.preflight import preflight_job
 from ops.recheck import audit_schedule, recheck_job
 from ops.studies import STUDY_JOBS
 
@@ -47,6 +49,7 @@ def build_definitions(pipeline: Pipeline) -> dg.Definitions:
             ),
             dvc_sync_job,
             recheck_job,
+            preflight_job,
             model_promotion_job,
             export_dataset_job,
             label_export_job,
@@ -122,6 +125,7 @@ def build_resources(pipeline: Pipeline) -> dict[str, dg.ConfigurableResource]:
         "recorded": DvcSyncResource(project=this),
         "takedown": TakedownResource(project=this),
         "judge": CheckerResource(project=this),
+        "preflight": PreflightResource(project=this),
     }
 
 

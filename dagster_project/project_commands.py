@@ -19,6 +19,7 @@ from dagster_project.pipeline import Pipeline
 def demo(pipeline: Pipeline, options: argparse.Namespace) -> int:
     """Make every stage that is not up to date, then show the results."""
     from dagster_project.launch import launch, open_instance
+    from dagster_project.preflight import ensure
     from dagster_project.schedule import Schedule
 
     started = time.monotonic()
@@ -26,6 +27,9 @@ def demo(pipeline: Pipeline, options: argparse.Namespace) -> int:
     if stale:
         wanted = descendants(pipeline.graph, stale)
         stages = [stage for stage in pipeline.graph if stage in wanted]
+        if problems := ensure(pipeline, stages):
+            print(f"{len(problems)} problems of the preflight: nothing was started")
+            return 1
         with open_instance(prepare(pipeline.root)) as instance:
             _print_plan(pipeline, stages)
             schedule = Schedule(
@@ -54,6 +58,30 @@ def _materialize_command(
     force = ["--force"] if options.force else []
     # The same interpreter on the project's own code; its folder is the current one.
     return [sys.executable, *program, *verbose, "materialize", stage, *force]
+
+
+def preflight(pipeline: Pipeline, options: argparse.Namespace) -> int:
+    """Look at every model, file and source of the active profile, and try each model once."""
+    from dagster_project.preflight import look, table
+
+    if options.table:
+        print(table(pipeline.root), end="")
+        return 0
+    report = look(pipeline, options.stages)
+    if options.json:
+        print(json.dumps(report.as_dict(), indent=1))
+        return 1 if report.problems else 0
+    for tried in report.tried:
+        print(f"{tried.stage}: {tried.place}: {tried.seconds:.3f} s on {tried.device}")
+    if report.disk is not None:
+        disk = report.disk
+        needed = "" if disk.needed_bytes is None else f", {disk.needed_bytes / 1e9:.1f} GB needed"
+        print(f"disk: {disk.images:,} images planned{needed}, {disk.free_bytes / 1e9:.1f} GB free")
+    for problem in report.problems:
+        print(problem)
+    count = len(report.problems)
+    print(f"{len(report.found)} models, files and sources are there, {count} problems")
+    return 1 if report.problems else 0
 
 
 def materialize(pipeline: Pipeline, options: argparse.Namespace) -> int:

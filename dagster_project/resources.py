@@ -19,9 +19,10 @@ from dagster_project.pipeline import Pipeline
 from dagster_project.placement import WorkerConfig
 from dagster_project.profiles import NOT_SET, edits
 from dagster_project.stage import Stage, load
+from ml.preflight.report import Report
 from ml.records.report import StageReport
 from ml.records.workspace import Workspace
-from ops.resources import Dataset, ModelStore, Removed, Takedown
+from ops.resources import Dataset, ModelStore, Preflight, Removed, Takedown
 
 #: Addresses of the pages that `vggheads ui` serves beside Dagster's, for links to them.
 MLFLOW_ADDRESS = "VGGHEADS_MLFLOW_ADDRESS"
@@ -69,6 +70,19 @@ class TakedownResource(Takedown):
 
         report = run_takedown(self.project.pipeline, samples, sources)
         return Removed(report.samples, report.stale, report.left)
+
+
+class PreflightResource(Preflight):
+    """Looks at what a project's profile needs from outside."""
+
+    project: ProjectResource
+    """The project."""
+
+    def look(self, stages: Sequence[str]) -> Report:
+        """Return all problems, and what the models' forwards took."""
+        from dagster_project.preflight import look
+
+        return look(self.project.pipeline, stages)
 
 
 class ShardEngine(dg.ConfigurableResource):

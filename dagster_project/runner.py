@@ -185,6 +185,7 @@ class StageRun:
         units = self.pipeline.units(self.stage)
         if self.asset.partitioned:
             units = self._partitions()
+        self._look_ahead()
         self._prepare(units)
         lock = StageLock(self.pipeline.root, self.stage)
         with lock.shared():
@@ -205,6 +206,20 @@ class StageRun:
             markers = self.pipeline.markers(self.stage, units)
             yield self._result(markers, versions)
         self._say(markers, outcomes, versions is not None, time.monotonic() - started)
+
+    def _look_ahead(self) -> None:
+        """Refuse to start with a model that is not there, whatever door the run came through.
+
+        Raises:
+            dg.Failure: each problem of the stage is a line of it.
+        """
+        from dagster_project.preflight import ensure
+
+        if problems := ensure(self.pipeline, [self.stage]):
+            raise dg.Failure(
+                "\n".join(["preflight:", *(f"  - {problem}" for problem in problems)]),
+                allow_retries=False,
+            )
 
     def _partitions(self) -> list[str]:
         """The shards that this run is for."""

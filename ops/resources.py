@@ -9,6 +9,7 @@ from typing import Any
 
 import dagster as dg
 
+from ml.preflight.report import Report
 from ml.records.workspace import Workspace
 
 
@@ -32,6 +33,18 @@ class Judge(dg.ConfigurableResource):
 
         Args:
             stages: which; none given: all that have finished data.
+        """
+        raise NotImplementedError
+
+
+class Preflight(dg.ConfigurableResource):
+    """Looks at what the active profile needs from outside."""
+
+    def look(self, stages: Sequence[str]) -> Report:
+        """Return all problems, and what the models' forwards took.
+
+        Args:
+            stages: which; none given: all.
         """
         raise NotImplementedError
 

@@ -25,6 +25,7 @@ FLOORS = (
     {"annotation", "benchmarks", "filtering", "quality"},
     {"stages"},
     {"studies"},
+    {"preflight"},
 )
 HEAVY = {"transformers", "lightning", "mlflow", "diffusers", "onnxruntime", "matplotlib"}
 

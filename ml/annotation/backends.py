@@ -14,7 +14,7 @@ from ml.annotation.regressor import FlameRegressor, MirroredRegressor, load_regr
 from ml.flame.frames import extract_crops, square_frames
 from ml.flame.head_model import HeadModel
 from ml.records.config import StageConfig
-from ml.records.models import ModelFile
+from ml.records.models import ModelFile, require
 from ml.records.workspace import Workspace
 
 
@@ -73,10 +73,28 @@ def load_flame_regressor(
         ModelError: the user's file is missing or not the one meant.
         DadError: the file is not DAD-3DNet.
     """
-    if config.backend == "dad" and config.model is not None:
-        file = Path(config.model.resolve(ws.root).location)
-        return DadRegressor.load(file, config.batch_size, device)
+    if config.backend == "dad":
+        return load_dad(ws.root, config, device)
     return MirroredRegressor(load_regressor(ws.stage_dir("flame_regressor")), head_model)
+
+
+def load_dad(root: Path, config: RegressorConfig, device: str = "cpu") -> DadRegressor:
+    """Load DAD-3DNet.
+
+    Args:
+        root: the project folder, to which the file's path is relative.
+        config: which file.
+        device: where it computes.
+
+    Returns:
+        The regressor.
+
+    Raises:
+        ModelError: the user's file is not named, missing or not the one meant.
+        DadError: the file is not DAD-3DNet.
+    """
+    model = require(config.model, "annotations.regressor.model", "dad", root)
+    return DadRegressor.load(Path(model.location), config.batch_size, device)
 
 
 def cut_crops(

@@ -6,7 +6,7 @@ None of this is legal advice; it is what the licences were found to say.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -20,6 +20,8 @@ class RegisteredAsset:
         sha256: of the file, empty when the user brings it.
         commercial: whether results may be used commercially.
         redistributable: whether results may be given to others.
+        files: which files of what is published there are needed; empty: all.
+        size_bytes: of them, 0 where it is not known.
     """
 
     name: str
@@ -28,6 +30,8 @@ class RegisteredAsset:
     sha256: str = ""
     commercial: bool = True
     redistributable: bool = True
+    files: str = ""
+    size_bytes: int = 0
 
 
 class LicenceError(ValueError):
@@ -131,7 +135,47 @@ _ASSETS = (
     _research("yolo-nas-coco", "YOLO-NAS licence, non-commercial",
               "https://github.com/Deci-AI/super-gradients", redistributable=False),
 )  # fmt: skip
-REGISTER: dict[str, RegisteredAsset] = {asset.name: asset for asset in _ASSETS}
+_FILES: dict[str, tuple[str, int]] = {
+    "flame-2020": ("generic_model.pkl", 53_023_716),
+    "flame-2023": ("flame2023.pkl", 53_023_716),
+    "flame-2023-open": ("flame2023_Open.pkl", 0),
+    "yolo-nas-pose": ("a checkpoint such as yolo_nas_pose_l.pth; its hosts no longer answer", 0),
+    "vitpose": ("config.json, model.safetensors, preprocessor_config.json", 0),
+    "rt-detr": ("config.json, model.safetensors, preprocessor_config.json", 0),
+    "blip-vqa": ("config.json, model.safetensors, preprocessor_config.json, tokenizer files", 0),
+    "gliner-large-v2": ("gliner_config.json, pytorch_model.bin", 0),
+    "deberta-v3-large": ("config.json, spm.model, tokenizer_config.json", 0),
+    "sdxl-base": ("the folder of diffusers, weights of variant fp16", 0),
+    "realvisxl-v4": ("the folder of diffusers, weights of variant fp16", 0),
+    "sd-1.5": ("the folder of diffusers", 0),
+    "t2i-adapter-openpose-sdxl": ("config.json, diffusion_pytorch_model.safetensors", 0),
+    "controlnet-openpose-sdxl": ("config.json, diffusion_pytorch_model.safetensors", 0),
+    "controlnet-openpose-sd15": ("config.json, diffusion_pytorch_model.safetensors", 0),
+    "clip-safety-checker": ("config.json, preprocessor_config.json and the weights", 0),
+    "nsfw-image-detection": ("config.json, model.safetensors, preprocessor_config.json", 0),
+    "yunet": ("models/face_detection_yunet/face_detection_yunet_2023mar.onnx", 232_589),
+    "sface": ("models/face_recognition_sface/face_recognition_sface_2021dec.onnx", 38_696_353),
+    "scrfd-insightface": (
+        "det_10g.onnx of the pack buffalo_l, the same as scrfd_10g_bnkps.onnx of antelopev2",
+        16_923_827,
+    ),
+    "arcface-insightface": (
+        "glintr100.onnx of the pack antelopev2 (or w600k_r50.onnx of buffalo_l)", 260_665_334
+    ),
+    "dad-3dnet": (
+        "dad_3dheads.trcd from https://media.pinatafarm.com/public/research/dad-3dheads",
+        132_711_657,
+    ),
+    "vggheads-release": ("vgg_heads.pth or vgg_heads_l.trcd of the hub's okupyn/vgg_heads", 0),
+    "yolo-nas-coco": ("yolo_nas_l_coco.pth or the like; its hosts no longer answer", 0),
+}  # fmt: skip
+"""Asset -> its files and their bytes, as the publishers' pages and several public projects give
+them."""
+REGISTER: dict[str, RegisteredAsset] = {
+    asset.name: replace(asset, files=files, size_bytes=size)
+    for asset in _ASSETS
+    for files, size in [_FILES.get(asset.name, ("", 0))]
+}
 
 
 @dataclass(frozen=True)
@@ -185,6 +229,24 @@ def lookup(name: str) -> RegisteredAsset:
     if name not in REGISTER:
         raise KeyError(f"asset register: {name!r} is unknown, expected one of {sorted(REGISTER)}")
     return REGISTER[name]
+
+
+def where_to_get(name: str) -> str:
+    """Say where a registered asset comes from: page or hub repository, files, size, licence.
+
+    Args:
+        name: of the asset.
+
+    Returns:
+        A clause for the end of a sentence; empty for what this project makes itself, and for a name
+        that is not registered.
+    """
+    asset = REGISTER.get(name)
+    if asset is None or not asset.url:
+        return ""
+    files = f"{asset.files} " if asset.files else ""
+    size = f"({asset.size_bytes / 1e6:,.1f} MB) " if asset.size_bytes else ""
+    return f"get {files}{size}from {asset.url} ({asset.licence})"
 
 
 def check_export(parents: Sequence[str], commercial: bool = False) -> None:

@@ -162,7 +162,7 @@ def _train(
 ) -> FitResult:
     """Train from scratch or from a checkpoint on, and write the model."""
     if config.source == "finetune":
-        model = _checkpoint(ws, config, num_labels=1).train()
+        model = load_checkpoint(ws, config, num_labels=1).train()
     else:
         model = build_rtdetr(config.architecture)
     size = config.input_size
@@ -178,16 +178,30 @@ def _train(
 def _take_checkpoint(ws: Workspace, config: HeadDetectorConfig, out: Path) -> FitResult:
     """Write the checkpoint as it is; its curves have no epochs."""
     feeding = Feeding(**config.pretrained.model_dump(exclude={"model"}))
-    save_with_feeding(_checkpoint(ws, config), feeding, out / "model")
+    save_with_feeding(load_checkpoint(ws, config), feeding, out / "model")
     history = pd.DataFrame(columns=["epoch", "train/loss", "val/ap50", "val/ap50_95"])
     return FitResult(
         history, {}, seconds=0.0, resumed_epoch=0, resumed_step=0, checkpoint=out / "model"
     )
 
 
-def _checkpoint(
+def load_checkpoint(
     ws: Workspace, config: HeadDetectorConfig, num_labels: int | None = None
 ) -> RTDetrForObjectDetection:
+    """Load the checkpoint that is trained further or taken as it is.
+
+    Args:
+        ws: the workspace, to whose root its path is relative.
+        config: section `head_detector`.
+        num_labels: give it so many labels; its own number if left out.
+
+    Returns:
+        The network.
+
+    Raises:
+        ValueError: no checkpoint is named.
+        ModelError: it is not there, not the one meant, or of another family.
+    """
     if config.pretrained.model is None:
         raise ValueError(f"{STAGE}: source {config.source} needs pretrained.model")
     model = config.pretrained.model.resolve(ws.root)

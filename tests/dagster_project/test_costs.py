@@ -26,3 +26,11 @@ def test_what_was_measured_elsewhere_takes_its_place(toy):
 def test_a_stage_that_was_never_made_must_be_given(fresh_toy):
     with pytest.raises(ValueError, match="stage numbers has not been made here"):
         measure(fresh_toy.pipeline, {})
+
+
+def test_before_anything_is_made_a_preflight_s_times_make_a_plan(fresh_toy):
+    given = {"squares": {"seconds_per_image": 2.0, "device": "cuda", "batch": 1,
+                         "bytes_per_image": 300}}  # fmt: skip
+    (squares,) = measure(fresh_toy.pipeline, given, planned=12)
+    assert (squares.stage, squares.seconds, squares.images) == ("squares", 24.0, 12)
+    assert (squares.size_bytes, squares.device) == (3600, "cuda")

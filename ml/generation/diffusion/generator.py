@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -39,11 +40,11 @@ class _Job:
 class DiffusionGenerator:
     """Samples images, batched by size, one seeded generator an image."""
 
-    def __init__(self, head_model: HeadModel, config: ImagesConfig, root: Path) -> None:
+    def __init__(self, head_model: HeadModel | None, config: ImagesConfig, root: Path) -> None:
         """Load the pipeline.
 
         Args:
-            head_model: the heads' model; only the backend sdxl-pncc draws it.
+            head_model: the heads' model; only the backend sdxl-pncc draws it and needs it.
             config: the stage's configuration.
             root: the project folder, to which models' paths are relative.
         """
@@ -54,6 +55,20 @@ class DiffusionGenerator:
         self._texts = TextEncoder(
             self._loaded.pipe, self._loaded.device, self._loaded.backend.is_xl
         )
+
+    def with_steps(self, steps: int) -> DiffusionGenerator:
+        """The same pipeline, sampling in another number of steps.
+
+        Args:
+            steps: denoising steps.
+
+        Returns:
+            A generator that shares the loaded models.
+        """
+        diffusion = self._config.diffusion.model_copy(update={"steps": steps})
+        other = copy.copy(self)
+        other._config = self._config.model_copy(update={"diffusion": diffusion})
+        return other
 
     def batches(self, requests: Sequence[GenerationRequest]) -> list[list[GenerationRequest]]:
         """Group requests of one size, and each group into batches.
@@ -150,6 +165,8 @@ class DiffusionGenerator:
 
     def _condition(self, request: GenerationRequest) -> Condition:
         if self._loaded.backend.condition == "pncc":
+            if self._head_model is None:
+                raise ValueError(f"{self.name}: PNCC maps need a head model, got none")
             variation = self._config.renderer.heads
             return pncc_condition(request, self._head_model, variation)
         return openpose_condition(request.pose, self._loaded.backend.reverse_channels)

@@ -1,0 +1,122 @@
+"""The preflight of a project: its page in the docs, its job, and what it holds back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import dagster as dg
+import pytest
+
+from dagster_project import preflight
+from dagster_project.preflight import ensure, needs_outside, table
+from dagster_project.profiles import read_profile
+from dagster_project.stages import STAGES
+from ml.preflight.report import Problem, Report, Tried
+from ops.preflight import preflight_job
+from ops.resources import Preflight
+
+PROJECT = Path(__file__).parents[2]
+PROBLEM = Problem("poses", "poses.images.describer.model", "nothing at models/blip", "get it")
+
+
+def test_the_page_has_the_register_s_table():
+    page = (PROJECT / "docs" / "production.md").read_text()
+    start, end = "<!-- preflight table -->\n", "<!-- end of the preflight table -->"
+    shown = page.partition(start)[2].partition(end)[0]
+    assert shown == table(PROJECT), "write it again: vggheads preflight --table"
+    assert shown.count("\n") > 20
+
+
+@pytest.mark.parametrize(
+    ("profile", "stages"),
+    [
+        ("demo", []),
+        ("smoke", []),
+        (
+            "research",
+            ["head_model", "poses", "captions", "images", "labels", "head_detector",
+             "annotations", "filtered_dataset", "trained_model"],
+        ),
+    ],
+)  # fmt: skip
+def test_only_profiles_with_outside_models_are_looked_at(profile, stages):
+    values = read_profile(PROJECT, profile).values
+    found = [name for name in STAGES if needs_outside(name, values.get(name) or {})]
+    assert found == stages
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """A project of two stages, one with a model, and a preflight that finds what a test says."""
+    model = tmp_path / "model.onnx"
+    model.write_bytes(b"1")
+    values = {
+        "run": {},
+        "poses": {"images": {"model": {"path": "model.onnx", "asset": "yunet"}}},
+        "labels": {"source": "file", "file": "labels.json"},
+        "crops": {},
+    }
+    looked = []
+    found = []
+
+    def look(pipeline, stages):
+        looked.append(list(stages))
+        return [problem for problem in found if problem.stage in stages]
+
+    monkeypatch.setattr(preflight, "_in_own_process", look)
+    monkeypatch.setattr(preflight, "prepare", lambda root: tmp_path)
+    pipeline = SimpleNamespace(
+        root=tmp_path,
+        graph=dict.fromkeys(("poses", "labels", "crops")),
+        params=SimpleNamespace(values=values),
+    )
+    return SimpleNamespace(pipeline=pipeline, looked=looked, found=found, model=model)
+
+
+def test_it_is_repeated_only_for_what_has_changed(project):
+    assert ensure(project.pipeline, ["poses", "crops"]) == []
+    assert ensure(project.pipeline, ["poses"]) == []
+    assert project.looked == [["poses", "labels"]]
+    project.model.write_bytes(b"12")
+    assert ensure(project.pipeline, ["poses"]) == []
+    assert project.looked[1:] == [["poses"]]
+
+
+def test_a_stage_without_outside_models_starts_nothing(project):
+    assert ensure(project.pipeline, ["crops"]) == []
+    assert project.looked == []
+
+
+def test_problems_hold_their_stage_back_and_others_are_told_once(project):
+    label = Problem("labels", "labels.file", "no file")
+    project.found += [PROBLEM, label]
+    assert ensure(project.pipeline, ["poses"]) == [PROBLEM]
+    assert ensure(project.pipeline, ["poses"]) == [PROBLEM]
+    assert ensure(project.pipeline, ["poses", "labels"]) == [PROBLEM, label]
+    assert project.looked == [["poses", "labels"], ["poses"], ["poses", "labels"]]
+    project.found.clear()
+    assert ensure(project.pipeline, ["poses", "labels"]) == []
+
+
+class Ahead(Preflight):
+    def look(self, stages):
+        problems = [PROBLEM] if "poses" in stages else []
+        return Report(problems=problems, tried=[Tried("images", "images.diffusion", 0.5, "cpu")])
+
+
+def run_job(stages):
+    return preflight_job.execute_in_process(
+        run_config={"ops": {"look_ahead": {"config": {"stages": stages}}}},
+        resources={"preflight": Ahead()},
+        raise_on_error=False,
+    )
+
+
+def test_the_job_fails_with_every_problem_on_a_line():
+    result = run_job(["poses"])
+    assert not result.success
+    failure = result.failure_data_for_node("look_ahead").user_failure_data
+    assert failure.description == str(PROBLEM)
+    assert isinstance(result, dg.ExecuteInProcessResult)
+    assert run_job([]).success

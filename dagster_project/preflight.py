@@ -14,9 +14,7 @@ from dagster_project.console import say
 from dagster_project.env import prepare
 from dagster_project.pipeline import Pipeline
 from dagster_project.profiles import read_profile
-from ml.preflight.parts import asset_of_weights
-from ml.preflight.report import Problem
-from ml.preflight.running import Report, run_preflight
+from ml.preflight.report import Problem, Report
 from ml.records.atomic import write_json
 from ml.records.register import REGISTER
 
@@ -44,6 +42,9 @@ def look(pipeline: Pipeline, stages: Sequence[str] = ()) -> Report:
     Raises:
         ValueError: there is no such stage.
     """
+    # Imported here: `ensure` stands before every stage, and these take seconds.
+    from ml.preflight.running import run_preflight
+
     if unknown := sorted(set(stages) - set(pipeline.graph)):
         raise ValueError(f"preflight: no stages {unknown}; there are {list(pipeline.graph)}")
     # Images are tried at the size that the poses stage gives them, so its values always count.
@@ -206,6 +207,8 @@ def table(root: Path, profiles: Sequence[str] = ("research", "open")) -> str:
 
 
 def _assets(stage: str, section: Any) -> Iterator[str]:
+    from ml.preflight.parts import asset_of_weights
+
     if stage == "trained_model" and section.get("initial_weights"):
         yield asset_of_weights(str(section["initial_weights"]))
     for inner in _mappings(section):

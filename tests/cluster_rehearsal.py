@@ -15,7 +15,6 @@ import re
 import shutil
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -72,17 +71,12 @@ def run_and_kill_a_node(
 ) -> str:
     """Run the chain and kill a node meanwhile; returns what the run said."""
     process = start(project, *cli, "demo")
-
-    def kill() -> None:
-        if process.poll() is None:
-            cluster.remove_node(nodes.pop(), allow_graceful=False)
-            nodes.append(cluster.add_node(num_cpus=1))
-
-    timer = threading.Timer(moment, kill)
-    timer.start()
-    output, _ = process.communicate()
-    timer.cancel()
-    timer.join()
+    try:
+        output, _ = process.communicate(timeout=moment)
+    except subprocess.TimeoutExpired:
+        cluster.remove_node(nodes.pop(), allow_graceful=False)
+        nodes.append(cluster.add_node(num_cpus=1))
+        output, _ = process.communicate()
     # What Ray says of a killed node is a page of its own state.
     shown = [line for line in output.splitlines() if "state-dump" not in line]
     sys.stdout.write("\n".join(shown) + "\n")

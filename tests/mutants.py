@@ -25,6 +25,7 @@ from tests.rehearsal import ROOT, copy_project, environment, say
 
 FOLDER = ROOT / "build" / "mutants"
 CODE = ("ml", "assets", "ops", "dagster_project", "vggheads")
+FILES = ("params.yaml", "README.md", "Makefile", "setup.py")
 KILLED = ("killed", "timeout", "caught by type check", "segfault")
 
 
@@ -79,12 +80,12 @@ def prepare(name: str, group: Group) -> Path:
             ROOT / extra, folder / extra, dirs_exist_ok=True,
             ignore=shutil.ignore_patterns("__pycache__"),
         )  # fmt: skip
-    for extra in ("params.yaml", "README.md", "Makefile"):
+    for extra in FILES:
         shutil.copy(ROOT / extra, folder / extra)
     settings = {
         "source_paths": list(CODE),
         "only_mutate": list(group.files),
-        "also_copy": ["conf", "docs", "dvc.yaml", "params.yaml", "README.md", "Makefile"],
+        "also_copy": ["conf", "docs", *FILES, ".gitignore", ".dvcignore", "dvc.yaml"],
         "pytest_add_cli_args": ["-q", "-x", "-p", "no:cacheprovider"],
         "pytest_add_cli_args_test_selection": list(group.tests),
         "use_git_change_detection": False,

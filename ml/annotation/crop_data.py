@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import lightning.pytorch as pl
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from ml.annotation.augment import (
     NO_AUGMENTATION,
@@ -32,7 +31,8 @@ from ml.records.progress import progress
 from ml.records.shards import ShardReader
 from ml.records.tables import CROPS, read_table
 from ml.records.workspace import Workspace
-from ml.training.determinism import EpochSampler, SampleKey
+from ml.training.datamodule import EpochDataModule
+from ml.training.determinism import SampleKey
 
 STAGE = "flame_regressor"
 
@@ -180,7 +180,7 @@ class CropDataset(Dataset[CropItem]):
         )
 
 
-class CropDataModule(pl.LightningDataModule):
+class CropDataModule(EpochDataModule):
     """Batches of augmented training crops and of plain held-out crops."""
 
     def __init__(
@@ -204,39 +204,25 @@ class CropDataModule(pl.LightningDataModule):
             batch_size: crops in a batch.
             seed: the run's seed.
         """
-        super().__init__()
+        super().__init__(seed, STAGE, batch_size)
         self._train, self._val = train, val
         self._architecture, self._augment = architecture, augment
-        self._head_model, self._batch_size, self._seed = head_model, batch_size, seed
+        self._head_model = head_model
 
-    def train_dataloader(self) -> DataLoader[CropItem]:
-        """Augmented crops in a new order each epoch; the incomplete last batch is left out.
+    def sample_ids(self, training: bool) -> Sequence[str]:
+        """Return the ids of one split."""
+        return (self._train if training else self._val).crop_ids
 
-        Returns:
-            The loader; its sampler takes the epoch from Lightning.
-        """
-        return self._loader(self._train, self._augment, shuffle=True)
-
-    def val_dataloader(self) -> DataLoader[CropItem]:
-        """Held-out crops, cut as the annotation stage cuts them.
-
-        Returns:
-            The loader.
-        """
-        return self._loader(self._val, NO_AUGMENTATION, shuffle=False)
-
-    def _loader(
-        self, examples: CropExamples, augment: CropAugmentConfig, shuffle: bool
-    ) -> DataLoader[CropItem]:
-        dataset = CropDataset(examples, self._architecture, augment, self._head_model, self._seed)
-        sampler = EpochSampler(examples.crop_ids, self._seed, STAGE, shuffle)
-        return DataLoader(
-            dataset,
-            batch_size=self._batch_size,
-            sampler=sampler,
-            drop_last=shuffle and len(examples) >= self._batch_size,
-            collate_fn=collate_crops,
+    def dataset(self, training: bool) -> CropDataset:
+        """Return one split; held-out crops are cut as the annotation stage cuts them."""
+        examples, augment = (
+            (self._train, self._augment) if training else (self._val, NO_AUGMENTATION)
         )
+        return CropDataset(examples, self._architecture, augment, self._head_model, self.seed)
+
+    def collate(self, items: Sequence[CropItem]) -> CropBatch:
+        """Join crops to a batch, see `collate_crops`."""
+        return collate_crops(items)
 
 
 def collate_crops(items: Sequence[CropItem]) -> CropBatch:

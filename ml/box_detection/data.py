@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, overload
+from typing import overload
 
-import lightning.pytorch as pl
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from ml.box_detection.base import Boxes, Image
 from ml.box_detection.rtdetr import images_to_tensor
@@ -22,7 +21,8 @@ from ml.records.config import Fraction, NonNegative, StageConfig
 from ml.records.exclusions import Exclusions
 from ml.records.ids import sample_rng
 from ml.records.workspace import Workspace
-from ml.training.determinism import EpochSampler, SampleKey
+from ml.training.datamodule import EpochDataModule
+from ml.training.determinism import SampleKey
 from ml.training_data.augmentation import (
     AugmentConfig,
     change_look,
@@ -303,8 +303,10 @@ def collate(items: Sequence[Item], input_size: int) -> BoxBatch:
     return BoxBatch(images, labels, [sample_id for sample_id, _, _ in items])
 
 
-class BoxDataModule(pl.LightningDataModule):
+class BoxDataModule(EpochDataModule):
     """Augmented training batches, and the held-out images in order."""
+
+    val_in_every_process = True
 
     def __init__(
         self,
@@ -329,43 +331,26 @@ class BoxDataModule(pl.LightningDataModule):
             seed: the run's seed.
             stage: name of the training.
         """
-        super().__init__()
+        super().__init__(seed, stage, batch_size)
         self._train, self._val = train, val
-        self._input_size, self._batch_size = input_size, batch_size
+        self._input_size = input_size
         self._augment, self._limits = augment, limits
-        self._seed, self._stage = seed, stage
 
-    def train_dataloader(self) -> DataLoader[Any]:
-        """Shuffled, augmented batches; an incomplete last batch is dropped.
+    def sample_ids(self, training: bool) -> Sequence[str]:
+        """Return the ids of one split."""
+        return (self._train if training else self._val).sample_ids
 
-        Returns:
-            The loader.
-        """
-        return self._loader(self._train, self._augment)
-
-    def val_dataloader(self) -> DataLoader[Any]:
-        """Letterboxed batches in order; every process sees all of them.
-
-        Returns:
-            The loader.
-        """
-        return self._loader(self._val, None)
-
-    def _loader(self, samples: LabelledImages, augment: AugmentConfig | None) -> DataLoader[Any]:
-        training = augment is not None
-        dataset = BoxDataset(
-            samples, self._input_size, self._limits, self._seed, self._stage, augment
+    def dataset(self, training: bool) -> BoxDataset:
+        """Return one split in network px; held-out images are letterboxed only."""
+        return BoxDataset(
+            self._train if training else self._val,
+            self._input_size,
+            self._limits,
+            self.seed,
+            self.stage,
+            self._augment if training else None,
         )
-        rank, world = (
-            (self.trainer.global_rank, self.trainer.world_size)
-            if self.trainer and training
-            else (0, 1)
-        )
-        sampler = EpochSampler(samples.sample_ids, self._seed, self._stage, training, rank, world)
-        return DataLoader(
-            dataset,
-            batch_size=self._batch_size,
-            sampler=sampler,
-            drop_last=training and len(sampler) >= self._batch_size,
-            collate_fn=lambda items: collate(items, self._input_size),
-        )
+
+    def collate(self, items: Sequence[Item]) -> BoxBatch:
+        """Join images to a batch, see `collate`."""
+        return collate(items, self._input_size)

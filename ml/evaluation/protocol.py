@@ -25,6 +25,7 @@ from ml.evaluation.metrics import (
 )
 from ml.flame.geometry import HeadGeometry
 from ml.flame.params import EXPRESSION, SHAPE
+from ml.imaging.boxes import box_area
 from ml.imaging.matching import match_heads
 from ml.records.heads import OPERATING_SCORE, Heads
 
@@ -223,8 +224,7 @@ def _measure(
     for axis, name in enumerate(ANGLES):
         columns[f"{name}_deg"] = angle_error_deg(predicted_angles[:, axis], true_angles[:, axis])
         columns[f"true_{name}_deg"] = true_angles[:, axis]
-    size = true.boxes_xyxy[:, 2:] - true.boxes_xyxy[:, :2]
-    columns["size_px"] = np.sqrt(size.prod(axis=1))
+    columns["size_px"] = np.sqrt(box_area(true.boxes_xyxy))
     frame = pd.DataFrame(columns, index=range(len(shown)))
     attributes = sample.attributes.iloc[shown[:, 1]].reset_index(drop=True)
     return pd.concat([frame, attributes], axis=1)

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from ml.evaluation.protocol import EvaluationSample
+from ml.imaging.boxes import box_area
 from ml.records.exclusions import Exclusions
 from ml.records.heads import Heads
 from ml.records.tables import (
@@ -41,8 +42,7 @@ def ignored_heads(labels: HeadLabels, limits: LabelLimits) -> np.ndarray:
     Returns:
         (N,) bool.
     """
-    sides = labels.boxes_xyxy[:, 2:] - labels.boxes_xyxy[:, :2]
-    return labels.ignore | (np.sqrt(sides.prod(axis=1)) < limits.min_side_px)
+    return labels.ignore | (np.sqrt(box_area(labels.boxes_xyxy)) < limits.min_side_px)
 
 
 def has_truth(ws: Workspace) -> bool:

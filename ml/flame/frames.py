@@ -58,28 +58,6 @@ def network_to_image(flame: ArrayT, letterbox: Letterbox) -> ArrayT:
     return image_to_network(flame, letterbox.inverse())
 
 
-def extended_boxes(boxes_xyxy: Array, margin: float = BOX_MARGIN) -> Array:
-    """Grow boxes by a fraction of their width and height on every side.
-
-    The official annotator truncates to integers and clamps the corner before it adds the width,
-    so a head at the left or top edge gets a crop shifted towards the middle. Here nothing is
-    clamped or rounded: what lies outside the image is padding of the crop.
-
-    Args:
-        boxes_xyxy: (N, 4) image frame, px.
-        margin: fraction of the width (left, right) and height (top, bottom), >= 0.
-
-    Returns:
-        (N, 4) float32, image frame, px; may reach outside the image.
-
-    Raises:
-        ValueError: the boxes are not (N, 4).
-
-    Source: paper 3.2.
-    """
-    return expand_boxes(_checked_boxes(boxes_xyxy), margin).astype(np.float32)
-
-
 def square_frames(boxes_xyxy: Array, margin: float = BOX_MARGIN) -> Array:
     """Squares that hold the extended boxes, with the same centre.
 
@@ -135,25 +113,6 @@ def extract_crops(image_rgb: NDArray[np.uint8], frames: Array, size: int) -> NDA
         )
         crop[:] = cv2.resize(warped, (size, size), interpolation=cv2.INTER_AREA)
     return crops
-
-
-def boxes_to_crop(boxes_xyxy: Array, frames: Array, size: int) -> Array:
-    """Move boxes from the image frame to the crop frame.
-
-    Args:
-        boxes_xyxy: (N, 4) image frame, px.
-        frames: (N, 3) left x, top y, side; image frame, px.
-        size: side of the crops, px.
-
-    Returns:
-        (N, 4) float32, crop frame, px.
-
-    Raises:
-        ValueError: a shape does not fit.
-    """
-    boxes, frames = _checked_boxes(boxes_xyxy), _checked_frames(frames, len(boxes_xyxy))
-    zoom = size / frames[:, 2:]
-    return ((boxes - np.tile(frames[:, :2], 2)) * zoom).astype(np.float32)
 
 
 def image_to_crop(flame: Array, frames: Array, size: int) -> Array:

@@ -155,11 +155,6 @@ class HeadModel:
             digest.update(np.ascontiguousarray(array).tobytes())
         return digest.hexdigest()
 
-    @cached_property
-    def head_triangles(self) -> NDArray[np.int32]:
-        """(F, 3) faces with all corners in the region `head`, indices of the whole mesh."""
-        return self.faces_of("head")
-
     def faces_of(self, region: str) -> NDArray[np.int32]:
         """Faces with all corners in a region.
 

@@ -129,63 +129,6 @@ def transform_flame(flame: Tensor, factor: Tensor | float, shift_px: Tensor) -> 
     return out
 
 
-def to_letterbox(flame: Tensor, factor: float, pad_px: Tensor) -> Tensor:
-    """Original image frame to network frame, x_net = factor * x + pad.
-
-    Args:
-        flame: (..., 413) original image frame.
-        factor: network pixels per image pixel.
-        pad_px: (2,) left and top padding, network pixels.
-
-    Returns:
-        (..., 413) network frame.
-    """
-    return transform_flame(flame, factor, pad_px)
-
-
-def from_letterbox(flame: Tensor, factor: float, pad_px: Tensor) -> Tensor:
-    """Network frame to original image frame, x = (x_net - pad) / factor.
-
-    Args:
-        flame: (..., 413) network frame.
-        factor: network pixels per image pixel.
-        pad_px: (2,) left and top padding, network pixels.
-
-    Returns:
-        (..., 413) original image frame.
-    """
-    return transform_flame(flame, 1.0 / factor, -pad_px / factor)
-
-
-def crop_to_image(flame: Tensor, factor: Tensor | float, origin_px: Tensor) -> Tensor:
-    """Frame of a resized crop to the frame of its image, x = x_crop / factor + origin.
-
-    Args:
-        flame: (..., 413) crop frame.
-        factor: crop pixels per image pixel.
-        origin_px: (2,) or (..., 2) image place of the crop's upper left corner, pixels.
-
-    Returns:
-        (..., 413) image frame.
-    """
-    return transform_flame(flame, 1.0 / factor, origin_px)
-
-
-def image_to_crop(flame: Tensor, factor: Tensor | float, origin_px: Tensor) -> Tensor:
-    """Frame of an image to the frame of a resized crop, x_crop = factor * (x - origin).
-
-    Args:
-        flame: (..., 413) image frame.
-        factor: crop pixels per image pixel.
-        origin_px: (2,) or (..., 2) image place of the crop's upper left corner, pixels.
-
-    Returns:
-        (..., 413) crop frame.
-    """
-    ratio = torch.as_tensor(factor, dtype=flame.dtype, device=flame.device)
-    return transform_flame(flame, ratio, -origin_px * (ratio[..., None] if ratio.ndim else ratio))
-
-
 def mirror_flame(flame: Tensor, width_px: float, maps: MirrorMaps) -> Tensor:
     """Parameters of the head in the horizontally mirrored image, x_out = width - x.
 

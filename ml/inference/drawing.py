@@ -10,6 +10,7 @@ import numpy as np
 
 from ml.flame.geometry import HeadGeometry
 from ml.flame.params import SCALE
+from ml.imaging.boxes import box_area
 from ml.imaging.rasterizer import rasterize, vertex_normals
 from ml.records.heads import Heads
 
@@ -152,7 +153,7 @@ def _draw_axes(image: np.ndarray, head: Heads, geometry: HeadGeometry) -> None:
     rotation = geometry.rotations(head.flame)[0]
     box = head.boxes_xyxy[0]
     centre = (box[:2] + box[2:]) / 2
-    length = float(np.sqrt((box[2:] - box[:2]).prod())) * 0.6
+    length = float(np.sqrt(box_area(box))) * 0.6
     for axis, colour in enumerate(_AXES):
         tip = centre + length * rotation[:2, axis]
         start, end = (tuple(round(float(v)) for v in point) for point in (centre, tip))

@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 import torch
 
-from ml.imaging.boxes import nms
+from ml.imaging.boxes import nms, xyxy_to_xywh
 from ml.poses.config import EstimatorConfig
 from ml.poses.estimator import FoundPeople
 from ml.records.models import Model, ModelError, choose_device, require
@@ -100,7 +100,7 @@ class VitPoseEstimator:
         self, images_rgb: Sequence[np.ndarray], boxes_xyxy: Sequence[np.ndarray]
     ) -> list[np.ndarray]:
         """(P, 17, 3) x px, y px, confidence of each image's boxes."""
-        boxes = [np.concatenate([b[:, :2], b[:, 2:] - b[:, :2]], axis=1) for b in boxes_xyxy]
+        boxes = [xyxy_to_xywh(b) for b in boxes_xyxy]
         inputs = self._pose_input(list(images_rgb), boxes=boxes, return_tensors="pt")
         count = len(inputs["pixel_values"])
         expert = {"dataset_index": torch.full((count,), _EXPERT, device=self._device)}

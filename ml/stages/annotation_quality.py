@@ -16,6 +16,7 @@ from ml.evaluation.report import group_table
 from ml.evaluation.samples import EVALUATED, has_truth, read_samples
 from ml.flame.geometry import HeadGeometry
 from ml.flame.head_model import HeadModel
+from ml.imaging.boxes import xywh_to_xyxy
 from ml.imaging.grids import contact_sheet
 from ml.imaging.io import encode_jpeg
 from ml.inference.drawing import draw_heads
@@ -125,8 +126,7 @@ def annotated_heads(rows: pd.DataFrame) -> Heads:
     xywh = stack(rows["bbox_xywh"])
     nothing = np.full(NUM_FLAME_PARAMETERS, np.nan, np.float32)
     flame = np.stack([nothing if value is None else value for value in rows["flame"]])
-    xyxy = np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1)
-    return Heads(xyxy, rows["score"].to_numpy(), flame)
+    return Heads(xywh_to_xyxy(xywh), rows["score"].to_numpy(), flame)
 
 
 def _without_parameters_fail(evaluation: Evaluation, heads: list[Heads]) -> Evaluation:

@@ -20,6 +20,7 @@ from ml.flame.frames import crop_to_image
 from ml.flame.geometry import HeadGeometry
 from ml.flame.head_model import HeadModel
 from ml.flame.params import SCALE
+from ml.imaging.boxes import xyxy_to_xywh
 from ml.imaging.grids import contact_sheet
 from ml.imaging.io import encode_jpeg
 from ml.imaging.reading import read_image
@@ -353,7 +354,7 @@ def heads_table(
             "sample_id": heads.sample_id,
             "head_id": head_id,
             "split": heads.split,
-            "bbox_xywh": np.concatenate([box[:2], box[2:] - box[:2]]),
+            "bbox_xywh": xyxy_to_xywh(box),
             "score": score,
             "flame": heads.flame[head_id],
             "flame_status": heads.status[head_id],

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from ml.flame.head_model import HeadModel
 from ml.generation.config import CropsConfig
 from ml.generation.renderer.single_head import SingleHead, render_single_head
+from ml.imaging.boxes import xyxy_to_xywh
 from ml.imaging.grids import contact_sheet
 from ml.imaging.io import encode_jpeg
 from ml.records import reasons
@@ -128,7 +129,7 @@ def _row(
         "shard": shard,
         "width": config.image_px,
         "height": config.image_px,
-        "bbox_xywh": np.concatenate([box[:2], box[2:] - box[:2]]),
+        "bbox_xywh": xyxy_to_xywh(box),
         "flame": head.flame,
         "visible": head.visible,
         "seed": sample_seed(ws.seed, STAGE, crop_id),

@@ -5,23 +5,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import cv2
-import lightning.pytorch as pl
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from ml.flame.frames import image_to_network
+from ml.imaging.boxes import box_area
 from ml.imaging.letterbox import letterbox_image
 from ml.model.targets import HeadTargets
 from ml.records.config import Count, Index, StageConfig
 from ml.records.ids import sample_rng
 from ml.records.shards import DamagedSample
-from ml.training.determinism import EpochSampler, ResumableLoader, SampleKey, ShardWindows
+from ml.training.datamodule import EpochDataModule
+from ml.training.determinism import SampleKey, ShardWindows
 from ml.training_data.augmentation import (
     AugmentConfig,
     change_look,
@@ -222,7 +222,7 @@ class NetworkSamples(Dataset[Item | Damage]):
         """Clip boxes to a square, ignore heads that nearly left it, drop those that are gone."""
         low = np.array(origin * 2, np.float32)
         clipped = boxes.clip(low, low + side)
-        area, inside = _area(boxes), _area(clipped)
+        area, inside = box_area(boxes), box_area(clipped)
         ignore = (
             labels.ignore
             | (inside < self._limits.min_inside * area)
@@ -246,12 +246,6 @@ class _Heads(NamedTuple):
         """The targets of the image that has these parts."""
         fields = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
         return HeadTargets.of_image(*(torch.from_numpy(array) for array in fields))
-
-
-def _area(boxes_xyxy: Array) -> Array:
-    """Areas of boxes, px^2."""
-    sides = (boxes_xyxy[:, 2:] - boxes_xyxy[:, :2]).clip(min=0)
-    return sides[:, 0] * sides[:, 1]
 
 
 def collate(items: Sequence[Item | Damage]) -> HeadBatch:
@@ -278,12 +272,7 @@ def collate(items: Sequence[Item | Damage]) -> HeadBatch:
     return HeadBatch(pixels, HeadTargets.collate(targets), ids, damaged)
 
 
-def _start_worker(_: int) -> None:
-    """One thread in a loader process; the training owns the cores."""
-    cv2.setNumThreads(0)
-
-
-class HeadDataModule(pl.LightningDataModule):
+class HeadDataModule(EpochDataModule):
     """Training and validation loaders over labelled images."""
 
     def __init__(
@@ -314,7 +303,7 @@ class HeadDataModule(pl.LightningDataModule):
         Raises:
             ValueError: flips are asked for without a mirror.
         """
-        super().__init__()
+        super().__init__(seed, stage, config.batch_size, config.num_workers)
         if augment.flip > 0 and mirror is None:
             raise ValueError(
                 f"{stage}: augment.flip is {augment.flip} but the head model has no mirror map; "
@@ -325,11 +314,9 @@ class HeadDataModule(pl.LightningDataModule):
         self._config = config
         self._limits = limits
         self._augment = augment
-        self._seed = seed
-        self._stage = stage
         self._mirror = mirror
         self._damage = damage
-        self._windows = ShardWindows(train.shards, seed, stage, config.shuffle_shards)
+        self.windows = ShardWindows(train.shards, seed, stage, config.shuffle_shards)
 
     def on_before_batch_transfer(self, batch: HeadBatch, dataloader_idx: int) -> HeadBatch:
         """Write down what could not be read; Lightning calls this with every batch.
@@ -345,21 +332,29 @@ class HeadDataModule(pl.LightningDataModule):
             self._damage.note(batch.damaged)
         return batch
 
-    def train_dataloader(self) -> DataLoader[Any]:
-        """Shuffled, augmented batches; an incomplete last batch is dropped.
+    def sample_ids(self, training: bool) -> Sequence[str]:
+        """Return the ids of one split."""
+        return (self._train if training else self._val).sample_ids
 
-        Returns:
-            The loader.
-        """
-        return self._loader(self._train, self._augment)
+    def dataset(self, training: bool) -> NetworkSamples:
+        """Return one split in the network's frame; only training samples are augmented."""
+        config = self._config
+        return NetworkSamples(
+            self._train if training else self._val,
+            config.image_size,
+            self._limits,
+            self.seed,
+            self.stage,
+            self._augment if training else None,
+            self._mirror if training else None,
+            config.train_window,
+            self._mosaics() if training else None,
+            self._mosaic_epochs(),
+        )
 
-    def val_dataloader(self) -> DataLoader[Any]:
-        """Letterboxed batches in order.
-
-        Returns:
-            The loader.
-        """
-        return self._loader(self._val, None)
+    def collate(self, items: Sequence[Item | Damage]) -> HeadBatch:
+        """Join samples to a batch, see `collate`."""
+        return collate(items)
 
     def grid_items(self, count: int) -> list[NDArray[np.uint8]]:
         """The first validation images as the network sees them, for images.
@@ -385,44 +380,10 @@ class HeadDataModule(pl.LightningDataModule):
         if not config.mosaic.probability:
             return None
         return MosaicPlanner(
-            self._train, config.mosaic, self._augment, config.image_size, self._windows
+            self._train, config.mosaic, self._augment, config.image_size, self.windows
         )
 
     def _mosaic_epochs(self) -> int:
         """How many epochs have mosaics."""
         epochs = self.trainer.max_epochs or 0 if self.trainer else 0
         return max(epochs - self._config.mosaic.whole_epochs, 0)
-
-    def _loader(self, samples: HeadSamples, augment: AugmentConfig | None) -> DataLoader[Any]:
-        config, training = self._config, augment is not None
-        dataset = NetworkSamples(
-            samples,
-            config.image_size,
-            self._limits,
-            self._seed,
-            self._stage,
-            augment,
-            self._mirror if training else None,
-            config.train_window,
-            self._mosaics() if training else None,
-            self._mosaic_epochs(),
-        )
-        trainer = self.trainer
-        rank, world_size = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
-        windows = self._windows if training else None
-        sampler = EpochSampler(
-            samples.sample_ids, self._seed, self._stage, training, rank, world_size, windows
-        )
-        workers = config.num_workers if training else 0
-        return ResumableLoader(
-            dataset,
-            batch_size=config.batch_size,
-            sampler=sampler,
-            num_workers=workers,
-            collate_fn=collate,
-            drop_last=training and len(sampler) >= config.batch_size,
-            persistent_workers=workers > 0,
-            prefetch_factor=4 if workers else None,
-            worker_init_fn=_start_worker,
-            pin_memory=torch.cuda.is_available(),
-        )

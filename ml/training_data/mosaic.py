@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from ml.imaging.boxes import box_area
 from ml.records.config import Count, Fraction, StageConfig
 from ml.training.determinism import SampleKey, ShardWindows
 from ml.training_data.augmentation import AugmentConfig
@@ -142,7 +143,7 @@ class MosaicPlanner:
         angle, share, dx, dy = rng.uniform(-1, 1, 4)
         low, high = np.log(self._config.head_fraction)
         wanted = side * np.exp((low + high) / 2 + share * (high - low) / 2)
-        zoom = float(wanted / np.sqrt(np.prod(box[2:] - box[:2])))
+        zoom = float(wanted / np.sqrt(box_area(box)))
         angle_rad = (
             float(np.deg2rad(augment.rotation_deg) * angle) if turn < augment.rotate else 0.0
         )

@@ -51,6 +51,21 @@ def test_more_shards_keep_those_that_exist(toy):
     assert not (toy.root / "data/numbers/shard-00003.parquet").exists()
 
 
+def test_a_changed_default_reruns_its_stage_through_dvc(toy):
+    """params.yaml leaves the value out, so only the code that states it can tell DVC."""
+    total = toy.root / "data/total/metrics.json"
+    before = json.loads(total.read_text())["total"]
+    assert "offset" not in (toy.root / "params.yaml").read_text()
+    code = toy.root / "toy_total.py"
+    code.write_text(code.read_text().replace("offset: int = 0", "offset: int = 5"))
+    status = toy.dvc("status")
+    assert "total:" in status
+    assert "squares:" not in status
+    toy.dvc("repro")
+    assert toy.made() == ["total stage"]
+    assert json.loads(total.read_text())["total"] == before + 5
+
+
 def test_equal_results_of_changed_code_change_nothing_after_it(toy):
     (toy.root / "code" / "numbers.py").write_text("# another comment\n")
     assert toy.run("demo") == 0

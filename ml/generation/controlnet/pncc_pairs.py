@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Literal
 
 import cv2
-import lightning.pytorch as pl
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from ml.flame.head_model import HeadModel
 from ml.flame.pncc import pncc_map
@@ -34,7 +33,8 @@ from ml.records.tables import (
     stack,
 )
 from ml.records.workspace import Workspace
-from ml.training.determinism import EpochSampler, SampleKey
+from ml.training.datamodule import EpochDataModule
+from ml.training.determinism import SampleKey
 
 HeadSource = Literal["truth", "annotations"]
 
@@ -160,6 +160,11 @@ class PairDataset(Dataset[PairItem]):
     def __len__(self) -> int:
         return len(self._pairs)
 
+    @property
+    def sample_ids(self) -> list[str]:
+        """Ids in order."""
+        return [pair.sample_id for pair in self._pairs]
+
     def __getitem__(self, key: SampleKey) -> PairItem:
         pair = self._pairs[key.index]
         epoch = 0 if self._fixed_noise else key.epoch
@@ -198,7 +203,7 @@ class PairDataset(Dataset[PairItem]):
         return _middle(image, self._size), _middle(condition, self._size)
 
 
-class PairDataModule(pl.LightningDataModule):
+class PairDataModule(EpochDataModule):
     """Batches of pairs; validation always draws the same noise and timesteps."""
 
     def __init__(
@@ -213,34 +218,20 @@ class PairDataModule(pl.LightningDataModule):
             seed: the run's seed.
             stage: name of the training.
         """
-        super().__init__()
+        super().__init__(seed, stage, batch_size)
         self._train, self._val = train, val
-        self._batch_size, self._seed, self._stage = batch_size, seed, stage
 
-    def train_dataloader(self) -> DataLoader[PairItem]:
-        """Pairs in a new order each epoch.
+    def sample_ids(self, training: bool) -> Sequence[str]:
+        """Return the ids of one split."""
+        return self.dataset(training).sample_ids
 
-        Returns:
-            The loader; its sampler takes the epoch from Lightning.
-        """
-        return self._loader(self._train, shuffle=True)
+    def dataset(self, training: bool) -> PairDataset:
+        """Return one split."""
+        return self._train if training else self._val
 
-    def val_dataloader(self) -> DataLoader[PairItem]:
-        """Pairs in their order.
-
-        Returns:
-            The loader.
-        """
-        return self._loader(self._val, shuffle=False)
-
-    def _loader(self, dataset: PairDataset, shuffle: bool) -> DataLoader[PairItem]:
-        ids = [pair.sample_id for pair in dataset._pairs]
-        return DataLoader(
-            dataset,
-            batch_size=self._batch_size,
-            sampler=EpochSampler(ids, self._seed, self._stage, shuffle),
-            collate_fn=collate_pairs,
-        )
+    def collate(self, items: Sequence[PairItem]) -> PairBatch:
+        """Join pairs to a batch, see `collate_pairs`."""
+        return collate_pairs(items)
 
 
 def collate_pairs(items: Sequence[PairItem]) -> PairBatch:

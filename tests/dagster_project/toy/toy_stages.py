@@ -33,10 +33,6 @@ class SquaresConfig(StageConfig):
     """The exponent."""
 
 
-class TotalConfig(StageConfig):
-    """Nothing to choose."""
-
-
 def read(ws, stage, shards):
     frames = []
     for shard in shards:
@@ -93,7 +89,9 @@ def make_squares(ws, config, shard):
 def make_total(ws, config):
     """Their sum."""
     frame = read(ws, "squares", ws.shards)
-    write_json(ws.stage_dir("total") / "metrics.json", {"total": int(frame["value"].sum())})
+    write_json(
+        ws.stage_dir("total") / "metrics.json", {"total": int(frame["value"].sum()) + config.offset}
+    )
     with (ws.root / "made.log").open("a") as log:
         log.write(f"total stage {os.getpid()}\n")
     return StageReport(len(frame), len(frame), tables={"sum": frame.groupby("shard").sum()})
@@ -124,7 +122,7 @@ def stage(name, config, **options):
 STAGES = {
     "numbers": stage("numbers", "NumbersConfig", sharded=True),
     "squares": stage("squares", "SquaresConfig", sharded=True),
-    "total": stage("total", "TotalConfig"),
+    "total": Stage("total", "toy_total:TotalConfig", "toy_stages:make_total", "toy_stages"),
 }
 
 

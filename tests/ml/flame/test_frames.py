@@ -14,12 +14,6 @@ def random_flame(rng: np.random.Generator, num_heads: int) -> np.ndarray:
     return flame
 
 
-def test_extended_box_by_hand_and_no_clamp_at_the_corner() -> None:
-    boxes = np.array([[10, 20, 50, 100], [0, 0, 8, 4]], np.float32)
-    expected = [[0, 0, 60, 120], [-2, -1, 10, 5]]
-    np.testing.assert_array_equal(frames.extended_boxes(boxes, 0.25), expected)
-
-
 def test_square_holds_the_extended_box_and_keeps_its_centre() -> None:
     boxes = np.array([[10, 20, 50, 100]], np.float32)
     np.testing.assert_array_equal(frames.square_frames(boxes), [[-30, 0, 120]])
@@ -65,11 +59,6 @@ def test_points_move_with_the_parameters() -> None:
     moved = (project(flame) - squares[:, None, :2]) * 128 / squares[:, None, 2:]
     in_crop = project(frames.image_to_crop(flame, squares, 128))
     np.testing.assert_allclose(in_crop, moved, rtol=1e-4, atol=1e-2)
-    boxes = np.concatenate([project(flame).min(1), project(flame).max(1)], axis=1).astype(
-        np.float32
-    )
-    crop_boxes = frames.boxes_to_crop(boxes, squares, 128)
-    np.testing.assert_allclose(crop_boxes[:, :2], moved.min(1), rtol=1e-4, atol=1e-2)
 
 
 def test_dad_convention_by_its_own_projection() -> None:
@@ -132,7 +121,7 @@ def test_errors_name_the_shape_and_the_row() -> None:
     with pytest.raises(ValueError, match=r"flame: last dimension must be 413 .* got \(2, 412\)"):
         frames.crop_to_image(np.zeros((2, 412)), np.array([[0, 0, 1.0]] * 2), 128)
     with pytest.raises(ValueError, match=r"boxes: expected \(N, 4\)"):
-        frames.extended_boxes(np.zeros((2, 5)))
+        frames.square_frames(np.zeros((2, 5)))
     with pytest.raises(ValueError, match=r"frames\[1\]: expected numbers and a side > 0"):
         frames.extract_crops(np.zeros((4, 4, 3), np.uint8), np.array([[0, 0, 1.0], [0, 0, 0]]), 8)
     with pytest.raises(ValueError, match=r"image_rgb: expected \(H, W, 3\), got \(4, 4\)"):

@@ -27,7 +27,7 @@ def test_the_hash_sees_one_changed_number(head_model):
 
 
 def test_head_triangles_stay_in_the_head(head_model):
-    triangles = head_model.head_triangles
+    triangles = head_model.faces_of("head")
     assert np.isin(triangles, head_model.regions["head"]).all()
     outside = len(head_model.faces) - len(triangles)
     assert outside == (~np.isin(head_model.faces, head_model.regions["head"]).all(axis=1)).sum()

@@ -147,7 +147,7 @@ def test_vertices_in_image_and_landmarks(head_model, layer):
 def test_faces_are_numbered_within_the_subset(head_model):
     layer = FlameLayer(head_model, "head")
     original = layer.vertex_indices[layer.faces].numpy()
-    assert np.array_equal(original, head_model.head_triangles)
+    assert np.array_equal(original, head_model.faces_of("head"))
 
 
 def test_nothing_is_learned_or_saved(layer):

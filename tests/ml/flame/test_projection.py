@@ -3,16 +3,12 @@ import pytest
 import torch
 
 from ml.flame.layer import FlameLayer
-from ml.flame.params import SCALE, TRANSLATION, split
+from ml.flame.params import split
 from ml.flame.projection import (
-    crop_to_image,
-    from_letterbox,
-    image_to_crop,
     mirror_flame,
     project,
     project_flame,
     project_xy,
-    to_letterbox,
     transform_flame,
 )
 from ml.flame.rotation import matrix_from_6d, matrix_from_euler_deg, sixd_from_matrix
@@ -90,27 +86,6 @@ def test_change_of_frame_moves_every_vertex_alike(layer):
         after[..., :2], 1.7 * before[..., :2] + torch.tensor([-20.0, 31.0]), atol=1e-2, rtol=1e-5
     )
     assert torch.equal(moved[:, :409], flame[:, :409])
-
-
-def test_letterbox_by_hand_and_back():
-    flame = torch.zeros(1, 413)
-    flame[:, TRANSLATION] = torch.tensor([100.0, 40.0, 0.0])
-    flame[:, SCALE] = 200.0
-    net = to_letterbox(flame, 0.5, torch.tensor([10.0, 20.0]))
-    assert net[0, TRANSLATION].tolist() == [60.0, 40.0, 0.0]
-    assert net[0, 412] == 100.0
-    torch.testing.assert_close(from_letterbox(net, 0.5, torch.tensor([10.0, 20.0])), flame)
-
-
-def test_crop_by_hand_and_back_with_one_factor_a_head():
-    flame = torch.zeros(2, 413)
-    flame[:, TRANSLATION] = torch.tensor([[30.0, 10.0, 0.0], [64.0, 64.0, 0.0]])
-    flame[:, SCALE] = 100.0
-    factor, origin = torch.tensor([2.0, 0.5]), torch.tensor([[5.0, 6.0], [-8.0, 3.0]])
-    image = crop_to_image(flame, factor, origin)
-    assert image[:, TRANSLATION].tolist() == [[20.0, 11.0, 0.0], [120.0, 131.0, 0.0]]
-    assert image[:, 412].tolist() == [50.0, 200.0]
-    torch.testing.assert_close(image_to_crop(image, factor, origin), flame)
 
 
 def test_shift_must_be_two_numbers():

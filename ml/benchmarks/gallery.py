@@ -22,6 +22,7 @@ from ml.imaging.io import UnreadableImage, encode_jpeg
 from ml.imaging.matching import match_heads
 from ml.records.atomic import write_bytes, write_text
 from ml.records.heads import OPERATING_SCORE
+from ml.records.templates import template_environment
 
 TEMPLATES = Path(__file__).parent / "templates"
 #: Kind -> what it means, in the order of the page.
@@ -243,21 +244,13 @@ def write_gallery(
     Returns:
         The page.
     """
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
-
     sections = sections_of(outcomes, per_section)
     images: dict[str, str] = {}
     for section in sections:
         for outcome in section.outcomes:
             if outcome.sample_id not in images:
                 images[outcome.sample_id] = _save(folder, outcome.sample_id, draw)
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        undefined=StrictUndefined,
-        autoescape=select_autoescape(["html.jinja"]),
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = template_environment(TEMPLATES)
     page = environment.get_template("gallery.html.jinja").render(
         title=title, sections=sections, images=images, notes=list(notes)
     )

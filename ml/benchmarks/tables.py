@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from ml.benchmarks.paper import PAPER_TABLES, Column, PaperTable
 from ml.records.atomic import write_text
+from ml.records.templates import template_environment
 
 NOT_MEASURED = "not measured"
 NOT_GIVEN = "not given"
@@ -353,8 +354,6 @@ def write_tables(
     Raises:
         ValueError: two models have one name and origin.
     """
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
-
     names = [(result.origin, result.model) for result in results]
     if len(set(names)) != len(names):
         raise ValueError(f"tables: models must have different names, got {names}")
@@ -368,6 +367,8 @@ def write_tables(
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    grids = [paper_grid(table, results) for table in PAPER_TABLES.values()] + set_grids(results)
+    environment = template_environment(TEMPLATES)
     environment.filters["in_table"] = _in_table
     values = {
         "grids": [_numbered(grid) for grid in grids],

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from ml.records.atomic import write_text
+from ml.records.templates import template_environment
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -162,16 +163,7 @@ def write_report(
     Returns:
         Kind (`markdown`, `html`) -> path.
     """
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
-
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        undefined=StrictUndefined,
-        autoescape=select_autoescape(["html.jinja"]),
-        keep_trailing_newline=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = template_environment(TEMPLATES)
     values = {
         "metadata": dict(metadata),
         "truth": GROUND_TRUTHS[str(metadata["ground_truth"])],

@@ -36,43 +36,50 @@ class _Skin(Function):
     @staticmethod
     def forward(ctx, shape, expression, jaw, mesh):  # type: ignore[no-untyped-def]
         batch, weight, moving = len(jaw), mesh.jaw_weight, mesh.moving
-        turn, jacobian = rodrigues(jaw)
-        ones = turn.new_ones(batch, 1)
-        coefficients = torch.cat([ones, turn.flatten(1), shape, expression], dim=1).T
+        delta, jacobian = rodrigues(jaw)  # (B, 3, 3) R - I, and its derivative by the axis-angle
+        ones = delta.new_ones(batch, 1)
+        # (1 + 9 + K, B): the template's 1, the pose correctives' R - I, shape, expression
+        coefficients = torch.cat([ones, delta.flatten(1), shape, expression], dim=1).T
         rows = _rows(shape.shape[1], expression.shape[1])
         # heads last: BLAS writes a result of 15,000 rows faster than one of 15,000 columns; which
         # layout of the table it reads faster differs for one head, a few and many
         by_vertex = mesh.basis.T if batch == 1 else mesh.basis_by_vertex
-        flat = by_vertex[:, rows[0]] @ coefficients[: rows[0].stop]
+        flat = by_vertex[:, rows[0]] @ coefficients[: rows[0].stop]  # (3 V + 3, B)
         for more in rows[1:]:
             flat.addmm_(by_vertex[:, more], coefficients[rows[0].stop :])
-        # turned round in pieces that fit the processor's cache
+        # transposed in pieces that fit the processor's cache
         pieces = [piece.T for piece in flat[:-3].split(2048)]
         points = torch.cat(pieces, dim=1).view(batch, 3, len(flat) // 3 - 1)
-        arm = points.gather(2, moving.expand(batch, 3, -1)).sub_(flat[-3:].T[:, :, None])
-        points.index_add_(2, moving, (turn @ arm).mul_(weight))
+        # Skinning, of the vertices that the jaw moves alone: v += w (R - I) (v - joint), where the
+        # joint is the table's last three rows.
+        from_joint = points.gather(2, moving.expand(batch, 3, -1)).sub_(flat[-3:].T[:, :, None])
+        points.index_add_(2, moving, (delta @ from_joint).mul_(weight))
         ctx.num_shape = shape.shape[1]
         tables = (mesh.basis[part] for part in rows)
-        ctx.save_for_backward(arm, turn, jacobian, weight, moving, *tables)
+        ctx.save_for_backward(from_joint, delta, jacobian, weight, moving, *tables)
         return points
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad):  # type: ignore[no-untyped-def]
-        arm, turn, jacobian, weight, moving, *tables = ctx.saved_tensors
+        from_joint, delta, jacobian, weight, moving, *tables = ctx.saved_tensors
         batch, _, num_vertices = grad.shape
+        # The gradient by the table's columns, all vertices and the joint, before one product with
+        # the table gives that of every coefficient.
         flat = grad.new_empty(batch, 3 * num_vertices + 3)
         points = flat[:, :-3].view(batch, 3, num_vertices)
         points.copy_(grad)
-        pulled = points.gather(2, moving.expand(batch, 3, -1)).mul_(weight)
-        back = turn.transpose(1, 2) @ pulled
-        points.index_add_(2, moving, back)
-        flat[:, -3:] = -back.sum(2)
+        grad_moving = points.gather(2, moving.expand(batch, 3, -1)).mul_(weight)
+        # A moving vertex passes its gradient on through w (R - I); the joint gets the opposite.
+        grad_from_joint = delta.transpose(1, 2) @ grad_moving  # (B, 3, M)
+        points.index_add_(2, moving, grad_from_joint)
+        flat[:, -3:] = -grad_from_joint.sum(2)
         coefficients = torch.cat([table @ flat.T for table in tables]).T
         pose = coefficients[:, 1:_NUM_LEADING].reshape(batch, 3, 3)
-        grad_turn = torch.baddbmm(pose, pulled, arm.transpose(1, 2))
+        # R - I acts twice: through the pose correctives and through the skinning.
+        grad_delta = torch.baddbmm(pose, grad_moving, from_joint.transpose(1, 2))
         shape, expression = coefficients[:, _NUM_LEADING:].tensor_split([ctx.num_shape], dim=1)
-        grad_jaw = rodrigues_gradient(grad_turn, turn, jacobian)
+        grad_jaw = rodrigues_gradient(grad_delta, delta, jacobian)
         return shape, expression, grad_jaw, None
 
 

@@ -109,11 +109,13 @@ class KeptHeadsNetwork(nn.Module):
         """
         dense = self.dense(images.to(next(self.parameters()).dtype) / 255)
         anchors = self.anchors(images.shape[2], images.shape[3], images.device)
+        # Suppression first, on the few boxes that can become heads: (B, K) of A anchors.
         scores, indices = candidates(dense.score_logits, config)
         rows = indices[..., None, None].expand(-1, -1, *dense.box_logits.shape[2:])
         sides = dense.box_logits.gather(1, rows)
         boxes = decode_boxes(sides, anchors.centres_px[indices], anchors.strides[indices])
         kept = suppress(boxes, scores, config)
+        # From here on the heads of all images are one list, (N,), as every branch runs once.
         image_index = torch.cat([torch.full_like(rows, i) for i, rows in enumerate(kept)])
         chosen = indices[image_index, torch.cat(kept)]
         raw = self.flame_at(dense.pose_maps, image_index, chosen)
@@ -134,6 +136,7 @@ class KeptHeadsNetwork(nn.Module):
 
 def _branches_at(head: ScaleHead, features: Tensor, cells: Cells) -> Tensor:
     """A scale's raw FLAME values at some cells, (N, K)."""
+    # All branches have the same blocks, so one window, (N, C, S, S), serves the six of them.
     reach = sum(_margin(block) for block in list(head.flame_shape_pred)[:-1])
     windows, inside = cell_windows(features, cells, reach)
     return head.assemble(
@@ -147,8 +150,11 @@ def _run(branch: nn.Sequential, windows: Tensor, inside: Tensor) -> Tensor:
     margin = 0
     for block in blocks[:-1]:
         conv = _fused_conv(block)
+        # No padding: each 3x3 block takes one cell off every side, down to the anchor's own.
         windows = functional.relu(functional.conv2d(windows, conv.weight, conv.bias))
         margin += _margin(block)
+        # The whole map is padded with zeros before every block, so what lies outside of it must
+        # be zero again here; a bias has just made it something else.
         end = inside.shape[-1] - margin
         windows = windows * inside[:, :, margin:end, margin:end]
     return blocks[-1](windows)[:, :, 0, 0]

@@ -133,10 +133,11 @@ class HeadLoss(nn.Module):
         logits = outputs.score_logits.float()
         with torch.no_grad():
             scores, boxes = logits.sigmoid(), decode_all_boxes(outputs)
+            # Which anchors learn depends on what they predict now; no gradient flows through it.
             found = assign(scores, boxes, outputs.anchors, targets, config.assigner)
         total_score = self._mean_over_processes(found.score.sum(), least=1.0)
         terms = {"classification": classification_loss(logits, found, config) / total_score}
-        image, anchor = (found.target >= 0).nonzero(as_tuple=True)
+        image, anchor = (found.target >= 0).nonzero(as_tuple=True)  # (P,) positives
         rows, weight = found.target[image, anchor], found.score[image, anchor]
         matched = targets.boxes_xyxy[rows]
         sides = outputs.box_logits[image, anchor].float()
@@ -162,10 +163,11 @@ class HeadLoss(nn.Module):
         learns &= targets.flame_valid[found.target.clamp(min=0)] if len(targets) else learns
         learning = spread(learns.nonzero(), config.max_positives)
         image, anchor = learning.unbind(dim=1)
-        raw = outputs.flame_at(image, anchor)
+        raw = outputs.flame_at(image, anchor)  # (P, K)
         weight = found.score[image, anchor] if config.weigh_by_score else torch.ones_like(anchor)
         weight = weight / self._mean_over_processes(weight.sum(), least=1e-9)
         if len(image) == 0:
+            # A zero on the graph: processes that train together all need a gradient.
             nothing = raw.float().sum() * 0.0
             return dict.fromkeys(("vertices", "rotation", "reprojection"), nothing)
         rows = found.target[image, anchor]
@@ -189,7 +191,7 @@ class HeadLoss(nn.Module):
             )
         vertices = self.layer(predicted.shape, predicted.expression, predicted.jaw)
         rotation = matrix_from_6d(predicted.rotation)
-        points = project_xy(vertices, rotation, predicted.translation, predicted.scale)
+        points = project_xy(vertices, rotation, predicted.translation, predicted.scale)  # (P, V, 2)
         boxes = targets.boxes_xyxy[rows]
         per_anchor = {
             "vertices": vertices_loss(unit_cube(vertices), true_unit, config.vertices),
@@ -255,6 +257,7 @@ def distribution_focal_loss(
     last = box_logits.shape[-1] - 1
     distances = torch.cat([centres_px - boxes_xyxy[:, :2], boxes_xyxy[:, 2:] - centres_px], dim=1)
     distances = (distances / strides[:, None]).clamp(0, last - 0.01)
+    # A distance of 2.3 strides is 0.7 of bin 2 and 0.3 of bin 3; the last bin keeps a right one.
     left = distances.floor()
     fraction_right = distances - left
     log_fraction = box_logits.log_softmax(dim=-1)
@@ -323,6 +326,7 @@ def reprojection_loss(
     area = size[:, 0] * size[:, 1]
     if form == "l1":
         return (points - true_points).abs().mean(dim=(1, 2)) / area.sqrt()
+    # A keypoint similarity as COCO's, with the head region for the object's area.
     squared = (points - true_points).square().sum(dim=-1)
     spread_px2 = (2 * OKS_SIGMA) ** 2 * (OKS_AREA_FRACTION * area + 1e-9) * 2
     return (1 - torch.exp(-squared / spread_px2[:, None])).mean(dim=1)

@@ -9,8 +9,10 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import Final
+from types import TracebackType
+from typing import Final, Self
 
 from ml.records.limits import LimitExceeded, check_limit
 
@@ -33,6 +35,25 @@ _KINDS: Final = (
     (stat.S_ISCHR, "a device"),
     (stat.S_ISBLK, "a device"),
 )
+
+
+class Closing(ABC):
+    """Something that a `with` block closes at its end, whatever happened in it."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Give back what is held."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
 
 
 class UnreadableFile(ValueError):

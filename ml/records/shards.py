@@ -15,10 +15,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from ml.records.atomic import atomic_write
+from ml.records.files import Closing
 from ml.records.tars import DamagedTar, TarMember, TarReader
 
 
@@ -91,7 +91,7 @@ def shard_writer(path: Path) -> Iterator[ShardWriter]:
             writer.close()
 
 
-class ShardReader:
+class ShardReader(Closing):
     """Random access to the samples of a shard.
 
     The index is made by walking the tar once. A tar that breaks in the middle keeps what came
@@ -185,17 +185,6 @@ class ShardReader:
     def close(self) -> None:
         """Close the file."""
         self._file.close()
-
-    def __enter__(self) -> ShardReader:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 class OpenShards:

@@ -11,10 +11,9 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Final, Literal, Self
 
-from ml.records.files import UnreadableFile, check_regular, is_environment
+from ml.records.files import Closing, UnreadableFile, check_regular, is_environment
 from ml.records.limits import MAX_IMAGE_FILE_BYTES, MAX_TAR_HEADER_BYTES
 
 _CHUNK: Final = 1 << 20
@@ -98,7 +97,7 @@ class TarMember:
     problem: str = ""
 
 
-class TarReader:
+class TarReader(Closing):
     """Iterates over a tar's members; `read` and `chunks` give the content of the present one."""
 
     def __init__(
@@ -177,17 +176,6 @@ class TarReader:
         """Close the file."""
         self._tar.close()
         self._file.close()
-
-    def __enter__(self) -> TarReader:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _next(self) -> tarfile.TarInfo | None:
         try:

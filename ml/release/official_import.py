@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
+from ml.imaging.boxes import xyxy_to_xywh
 from ml.records import reasons
 from ml.records.atomic import remove, write_json
 from ml.records.exclusions import Exclusions
@@ -280,7 +280,7 @@ class _ImportedShard:
 def _head_rows(labels: ImageLabels) -> list[dict[str, object]]:
     return [
         {
-            "bbox_xywh": np.concatenate([box[:2], box[2:] - box[:2]]),
+            "bbox_xywh": xyxy_to_xywh(box),
             "score": 1.0,
             "flame": flame if valid else None,
             "flame_status": "ok" if valid else "small",

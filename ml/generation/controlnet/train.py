@@ -1,6 +1,6 @@
 """Train a PNCC-conditioned ControlNet for SDXL (appendix F of the paper).
 
-    python -m ml.generation.controlnet.train conf/controlnet.yaml --out data/controlnet
+    python -m ml.generation.controlnet.train conf/training/controlnet.yaml --out data/controlnet
 
 Reads the images, prompts and heads that the pipeline has made in `data/`, reports to MLflow, and
 resumes from its last finished epoch after a kill. The result is a folder that

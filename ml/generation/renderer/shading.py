@@ -300,6 +300,7 @@ def _shade(  # type: ignore[no-untyped-def]
             f = face_index[row, column]
             if f < 0:
                 continue
+            # Everything that a vertex carries is interpolated over its triangle.
             a, b, c = faces[f, 0], faces[f, 1], faces[f, 2]
             wa = barycentric[row, column, 0]
             wb = barycentric[row, column, 1]
@@ -307,6 +308,7 @@ def _shade(  # type: ignore[no-untyped-def]
             m = materials[face_materials[f]]
             kind = int(m[KIND])
             if kind == CLOTH:
+                # Weave and folds cost most: the samples of a pixel that show one cloth share them.
                 first_row = row - row % supersampling
                 first_column = column - column % supersampling
                 first = face_index[first_row, first_column]
@@ -331,6 +333,7 @@ def _shade(  # type: ignore[no-untyped-def]
                 extra[k] = wa * extras[a, k] + wb * extras[b, k] + wc * extras[c, k]
             length = np.sqrt(nx * nx + ny * ny + nz * nz) + 1e-9
             nx, ny, nz = nx / length, ny / length, nz / length
+            # Sheets (hair, collars) have two sides; a normal that points away is the other side's.
             if nz > 0.12:
                 nx, ny, nz = -nx, -ny, -nz
             # Geometric normal for shadows; the folded one for light.
@@ -342,6 +345,7 @@ def _shade(  # type: ignore[no-untyped-def]
                 if m[BUMP] > 0.0:
                     step = 0.004
                     seed = m[SEED]
+                    # The slope of the folds, by differences, tilts the normal: a bump map.
                     here = _fold(m, u, v, seed)
                     du = (_fold(m, u + step, v, seed) - here) / step
                     dv = (_fold(m, u, v + step, seed) - here) / step
@@ -357,6 +361,7 @@ def _shade(  # type: ignore[no-untyped-def]
             elif kind == SKIN:
                 red, green, blue, lip, beard = _skin(m, u, v, w, extra, fine)
                 if m[BUMP] > 0.0 and fine > 0.4:
+                    # Pores, where a pixel is small enough to show them.
                     p0 = value_noise(u * 800.0, v * 800.0, w * 800.0) - 0.5
                     p1 = value_noise(v * 800.0 + 31.0, u * 800.0, w * 800.0) - 0.5
                     nx += m[BUMP] * fine * p0
@@ -397,18 +402,21 @@ def _shade(  # type: ignore[no-untyped-def]
             else:
                 red, green, blue = m[RED], m[RED + 1], m[RED + 2]
 
+            # Start off the surface, or it shadows itself where the depth map is coarse.
             lit = _shadow_at(
                 shadow_depth, basis, bias, softness,
                 px + 1.5 * bias * sx, py + 1.5 * bias * sy, pz + 1.5 * bias * sz,
             )  # fmt: skip
             open_sky = occlusion[row, column]
             cosine = nx * lx + ny * ly + nz * lz
+            # Wrapped diffuse: soft materials are lit a little beyond the terminator.
             key_r = max(0.0, (cosine + wrap_r) / (1.0 + wrap_r))
             key_g = max(0.0, (cosine + wrap_g) / (1.0 + wrap_g))
             key_b = max(0.0, (cosine + wrap_b) / (1.0 + wrap_b))
             up = 0.5 - 0.5 * ny
             fill = max(0.0, 0.4 + 0.6 * (nx * fx + ny * fy + nz * fz))
             rim = max(0.0, nx * rx + ny * ry + nz * rz)
+            # Ground (4) and sky (3) blend, fill (7), key (1) and rim (5) add.
             light_r = rig[4, 0] + up * (rig[3, 0] - rig[4, 0]) + fill * rig[7, 0]
             light_g = rig[4, 1] + up * (rig[3, 1] - rig[4, 1]) + fill * rig[7, 1]
             light_b = rig[4, 2] + up * (rig[3, 2] - rig[4, 2]) + fill * rig[7, 2]
@@ -425,6 +433,7 @@ def _shade(  # type: ignore[no-untyped-def]
             length = np.sqrt(hx * hx + hy * hy + hz * hz) + 1e-9
             hx, hy, hz = hx / length, hy / length, hz / length
             if kind == HAIR:
+                # Strands shine across their direction (Kajiya and Kay, 1989), in their own colour.
                 along = tx * hx + ty * hy + tz * hz
                 shift = 0.12 * (strand - 0.5)
                 sine = np.sqrt(max(0.0, 1.0 - (along + shift) ** 2))

@@ -359,15 +359,6 @@ def write_tables(
         raise ValueError(f"tables: models must have different names, got {names}")
     papers = [paper_grid(table, results) for table in PAPER_TABLES.values()]
     grids = [*summary_grids(results), *papers, *set_grids(results)]
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        undefined=StrictUndefined,
-        autoescape=select_autoescape(["html.jinja"]),
-        keep_trailing_newline=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    grids = [paper_grid(table, results) for table in PAPER_TABLES.values()] + set_grids(results)
     environment = template_environment(TEMPLATES)
     environment.filters["in_table"] = _in_table
     values = {

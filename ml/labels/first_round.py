@@ -140,9 +140,8 @@ def heads_from_faces(faces_xyxy: NDArray[np.floating]) -> NDArray[np.float32]:
     """
     faces = np.asarray(faces_xyxy, np.float32).reshape(-1, 4)
     sides = np.tile(faces[:, 2:] - faces[:, :2], 2)
-    return (faces + sides * np.float32([-1, -1, 1, 1]) * np.float32(_FACE_GROWTH)).astype(
-        np.float32
-    )
+    outwards = np.array([-1, -1, 1, 1], np.float32) * np.array(_FACE_GROWTH, np.float32)
+    return (faces + sides * outwards).astype(np.float32)
 
 
 def choose_first(
@@ -212,7 +211,7 @@ def _people(number: int) -> str:
 
 
 def _sizes(images: pd.DataFrame, boxes: Mapping[str, NDArray[np.float32]]) -> NDArray[np.float64]:
-    sizes = np.sqrt(images["width"].astype(float) * images["height"].astype(float)).to_numpy()
+    sizes = np.sqrt((images["width"].astype(float) * images["height"].astype(float)).to_numpy())
     if not boxes:
         return sizes
     none = np.zeros((0, 4), np.float32)

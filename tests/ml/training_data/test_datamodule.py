@@ -111,7 +111,7 @@ def test_mosaics_read_shards_of_their_window_alone(tmp_path: Path) -> None:
     data = windowed(tmp_path, 6, window=2)
     planner = data._mosaics()
     assert planner is not None
-    windows = data._windows.of_epoch(5)
+    windows = data.windows.of_epoch(5)
     rng = np.random.default_rng(0)
     for index in (0, 9, 23):
         cells = [c for _ in range(8) for c in planner.draw(rng, SampleKey(index, 5))]

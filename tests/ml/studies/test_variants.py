@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from ml.flame.head_model import HeadModel
+from ml.inference.loading import save_detector
 from ml.records.heads import Heads
 from ml.records.tables import DATASET_HEADS, IMAGES, VERDICTS, read_table
 from ml.stages.annotations import AnnotationsConfig
 from ml.studies import wider_dataset
 from ml.studies.running import read_generators, run_study
-from ml.studies.variants import Variant, run_variants
+from ml.studies.variants import ABLATION, Variant, run_variants
 from ml.training.tracking import mlflow_run
 from tests.benchmark_sets.boxes import write_wider
 from tests.fixtures.tiny_world import make_world
+from tests.ml.inference.conftest import LOOSE, network
+
+__all__ = ["network"]
 
 SPLITS = ("train", "train", "train", "train", "val", "test", "test")
 VALUES = {
@@ -30,6 +36,7 @@ VALUES = {
     "benchmark": {"resamples": 2, "num_images": 1},
     "benchmark_scores": {"resamples": 2},
 }
+VARIANTS = (ABLATION[0], ABLATION[1])
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +55,46 @@ def opener(ws, opened):
         return mlflow_run(ws.root / "mlruns", "vggheads", title, tags)
 
     return open_run
+
+
+@pytest.fixture
+def without_training(monkeypatch, network):
+    """Writes an untrained detector and the values it was asked for in place of a training."""
+
+    def run(ws, config, tracker):
+        head_model = HeadModel.load(ws.stage_dir("head_model") / "head_model.npz")
+        told = config.model_dump(mode="json")
+        save_detector(ws.stage_dir("trained_model"), network, 96, LOOSE, head_model.sha256, told)
+
+    monkeypatch.setattr("ml.studies.variants.trained_model.run", run)
+
+
+def test_every_variant_is_measured_once_and_stands_in_the_table(world, without_training):
+    opened = []
+    folder = run_variants("ablation", world, VALUES, VARIANTS, opener(world, opened))
+    assert opened == ["ablation: all losses", "ablation: without rotation loss"]
+    with (folder / "table_07.csv").open() as file:
+        rows = {row["Model"]: row for row in csv.DictReader(file) if row["Origin"] == "ours"}
+    assert list(rows) == ["all losses", "without rotation loss"]
+    assert all(float(row["VGGHeads val FR ↓"]) >= 0 for row in rows.values())
+    told = [
+        (folder / v.slug / "data" / "trained_model" / "config.json").read_text() for v in VARIANTS
+    ]
+    assert ['"rotation_weight": 0.0' in text for text in told] == [False, True]
+
+    from mlflow import MlflowClient
+
+    from ml.training.tracking import sqlite_uri
+
+    client = MlflowClient(sqlite_uri(world.root / "mlruns" / "mlflow.db"))
+    runs = client.search_runs([one.experiment_id for one in client.search_experiments()])
+    assert {run.data.tags["variant"] for run in runs} == {v.name for v in VARIANTS}
+    assert all(run.data.metrics["test/num_images"] == 2 for run in runs)
+
+    run_variants("ablation", world, VALUES, VARIANTS, opener(world, opened))
+    assert len(opened) == 2, "what is finished is not made again"
+    run_variants("ablation", replace(world, seed=6), VALUES, VARIANTS[:1], opener(world, opened))
+    assert len(opened) == 3, "another seed is another result"
 
 
 def test_a_missing_input_is_named(world):

@@ -97,7 +97,11 @@ def compare_generators(
             for shard in progress(ws.shards, generator.name):
                 if not (place.stage_dir("truth") / f"{shard}.parquet").is_file():
                     images.run_shard(place, config, shard)
-            sources = [(generator.name, place.stage_dir("images"))]
+            # the stage's folder holds previews as well
+            tars = place.root / "tars"
+            for shard in ws.shards:
+                link(tars / f"{shard}.tar", place.stage_dir("images") / f"{shard}.tar")
+            sources = [(generator.name, tars)]
             found = compare_sets(sources, reference.images, measuring, reference.limit)
             scores = found[generator.name]
             finite = {k: v for k, v in scores.as_dict().items() if math.isfinite(v)}

@@ -98,7 +98,7 @@ def completed(
         **attributes: those of `dg.AssetSpec`.
     """
     (spec,) = asset.specs
-    function = asset.op.compute_fn.decorated_fn
+    function = asset.op.compute_fn.decorated_fn  # type: ignore[union-attr]
     spec = spec.replace_attributes(**attributes)
     return _define(function, spec, list(asset.check_specs), {"dagster/priority": str(priority)})
 

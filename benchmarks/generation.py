@@ -64,7 +64,7 @@ def tiny_row(backend: str, folder: Path, size: int, batch: int, steps: int, repe
             "device": "cpu",
         },
     )
-    generator = DiffusionGenerator(None, config, folder)  # type: ignore[arg-type]
+    generator = DiffusionGenerator(None, config, folder)
     pose = sample_pose("pose-0", 0, PosesConfig(width=256, height=256))
     requests = [
         GenerationRequest(
@@ -92,7 +92,7 @@ def sdxl_pipeline(compiled: bool) -> Any:
 
     with torch.device("cuda"):
         unet = sdxl_unet().to(torch.bfloat16)
-        vae = AutoencoderKL(
+        vae: Any = AutoencoderKL(
             block_out_channels=(128, 256, 512, 512),
             down_block_types=("DownEncoderBlock2D",) * 4,
             up_block_types=("UpDecoderBlock2D",) * 4,
@@ -100,14 +100,16 @@ def sdxl_pipeline(compiled: bool) -> Any:
             layers_per_block=2,
             sample_size=1024,
             scaling_factor=0.13025,
-        ).to(torch.bfloat16)
-        adapter = T2IAdapter(
+        )
+        vae.to(torch.bfloat16)
+        adapter: Any = T2IAdapter(
             in_channels=3,
             channels=[320, 640, 1280, 1280],
             num_res_blocks=2,
             downscale_factor=16,
             adapter_type="full_adapter_xl",
-        ).to(torch.bfloat16)
+        )
+        adapter.to(torch.bfloat16)
     scheduler = DPMSolverMultistepScheduler(
         beta_start=0.00085,
         beta_end=0.012,
@@ -115,7 +117,7 @@ def sdxl_pipeline(compiled: bool) -> Any:
         algorithm_type="sde-dpmsolver++",
         use_karras_sigmas=True,
     )
-    pipe = StableDiffusionXLAdapterPipeline(
+    pipe = StableDiffusionXLAdapterPipeline(  # type: ignore[attr-defined]
         vae=vae,
         text_encoder=None,
         text_encoder_2=None,
@@ -154,7 +156,7 @@ def sdxl_unet() -> Any:
 
 def sdxl_row(pipe: Any, size: int, batch: int, steps: int, repeats: int) -> float:
     """Images per second of a pipeline of SDXL's size."""
-    half = {"device": "cuda", "dtype": torch.bfloat16}
+    half: dict[str, Any] = {"device": "cuda", "dtype": torch.bfloat16}
     tokens = [torch.randn(batch, 77, 2048, **half) for _ in range(2)]
     pooled = [torch.randn(batch, 1280, **half) for _ in range(2)]
     image = torch.rand(batch, 3, size, size, **half)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import importlib.util
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -91,7 +92,7 @@ def main() -> None:
         if protocol == "now_metrical":
             mesh = MeshPrediction(100 * mesh.vertices, faces, 100 * mesh.seven)
         time_s, errors = seconds(
-            lambda mesh=mesh, protocol=protocol: scan_errors(scan, seven, mesh, protocol),
+            partial(scan_errors, scan, seven, mesh, protocol),
             arguments.repeats,
         )
         median = float(np.median(errors.distances_mm))

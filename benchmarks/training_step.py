@@ -60,7 +60,8 @@ def main() -> None:
     start(arguments.threads)
     config = model_config(arguments.size)
     side = arguments.image_size or config.image_size
-    model = build_detector(config).to(device, memory_format=torch.channels_last)
+    model = build_detector(config).to(device)
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     loss = HeadLoss(loss_config(arguments.form), build_procedural_head(0)).to(device)
     optim = OptimConfig(kind=arguments.optimiser)
     optimiser, _ = build_optimizer(model, optim, total_steps=1000)

@@ -222,10 +222,10 @@ def label_import(pipeline: Pipeline, options: argparse.Namespace) -> int:
     target = folder / (options.name or options.file.name)
     earlier = [import_labels(folder / name, images, exclusions) for name in options.onto]
     with atomic_write(target) as copy:
-        data = read_file(options.file, MAX_JSON_BYTES)
+        encoded = read_file(options.file, MAX_JSON_BYTES)
         if options.label or options.ignore:
-            data = map_labels(data, ["head", *options.label], options.ignore)
-        copy.write_bytes(data)
+            encoded = map_labels(encoded, ["head", *options.label], options.ignore)
+        copy.write_bytes(encoded)
         found = import_labels(copy, images, exclusions)
         if earlier:
             write_coco(copy, join_rounds([*earlier, found]))

@@ -13,6 +13,7 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -116,7 +117,7 @@ def restore_lock(pipeline: Pipeline) -> list[str]:
     Returns:
         The stages that were recorded.
     """
-    recorded = []
+    recorded: list[str] = []
     for stage in pipeline.graph:
         units = pipeline.units(stage)
         if set(pipeline.graph[stage].upstream) - set(recorded):
@@ -187,7 +188,11 @@ def _database_findings(root: Path, home: Path) -> Iterator[Finding]:
         if problem:
             lost = "the list of trainings" if path.name == "mlflow.db" else "the history of runs"
             remedy = f"move it aside; {lost} begins again, the data stay"
-            yield Finding(path, problem, remedy, lambda path=path: _move_aside(path, home))
+            yield Finding(path, problem, remedy, partial(_move_aside, path, home))
+
+
+def _remove_leftovers(folder: Path) -> None:
+    remove_temporaries(folder)
 
 
 def _leftovers(pipeline: Pipeline) -> Iterator[Finding]:
@@ -204,7 +209,7 @@ def _leftovers(pipeline: Pipeline) -> Iterator[Finding]:
             found[0],
             f"left by a killed writer, with {len(found) - 1} more",
             "remove them",
-            lambda folder=folder: remove_temporaries(folder) and None,
+            partial(_remove_leftovers, folder),
         )
 
 

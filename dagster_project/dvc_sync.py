@@ -126,7 +126,7 @@ class DvcBridge:
                 path = self.root / name
                 if path.exists():
                     _, info = hash_file(str(path), localfs, "md5", state=repo.state)
-                    found[name] = info.value
+                    found[name] = str(info.value)
         return found
 
     def record(self, stage: str) -> Versions:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import socket
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Generator, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -135,7 +135,7 @@ class _Attempt:
 
 def make_shards(
     tasks: Iterable[ShardTask], workers: Workers | None, num_workers: int
-) -> Iterator[tuple[str, StageReport]]:
+) -> Generator[tuple[str, StageReport], None, None]:
     """Make shards and yield each one's report as it is finished.
 
     A task is taken from `tasks` only when a worker is there for it. A shard whose worker is lost

@@ -74,7 +74,8 @@ def launch(
     )
     for event in result.all_events:
         if event.is_step_failure:
-            if event.step_failure_data.error.cls_name == _INTERRUPTED:
+            error = event.step_failure_data.error
+            if error is not None and error.cls_name == _INTERRUPTED:
                 raise KeyboardInterrupt
             say(_failure(event))
     return result.success
@@ -94,6 +95,8 @@ def _failure(event: dg.DagsterEvent) -> str:
     if data.user_failure_data is not None:
         return str(data.user_failure_data.description)
     error = data.error
+    if error is None:
+        return f"{event.step_key} failed: {data.error_display_string}"
     # Dagster wraps what a stage raises.
     while error.cause is not None and str(error.cls_name).startswith("Dagster"):
         error = error.cause

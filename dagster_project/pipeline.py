@@ -248,7 +248,8 @@ class Pipeline:
             remove_temporaries(folder)
             if self.assets[stage].sharded:
                 for path in list(folder.rglob("*-[0-9][0-9][0-9][0-9][0-9][.-_]*")):
-                    if _SHARD_NAME.match(path.name)[0] not in wanted:
+                    shard = _SHARD_NAME.match(path.name)
+                    if shard is not None and shard[0] not in wanted:
                         remove(path)
 
     def drop_work(self, stage: str) -> None:

@@ -196,12 +196,12 @@ def table(root: Path, profiles: Sequence[str] = ("research", "open")) -> str:
         "| asset | needed by | files | MB | published at | licence |",
         "|---|---|---|---|---|---|",
     ]
-    for asset in (asset for asset in REGISTER.values() if asset.name in users and asset.url):
-        needed = "; ".join(f"{name}: {', '.join(st)}" for name, st in users[asset.name].items())
-        size = f"{asset.size_bytes / 1e6:,.1f}" if asset.size_bytes else "not known"
+    for entry in (entry for entry in REGISTER.values() if entry.name in users and entry.url):
+        needed = "; ".join(f"{name}: {', '.join(st)}" for name, st in users[entry.name].items())
+        size = f"{entry.size_bytes / 1e6:,.1f}" if entry.size_bytes else "not known"
         lines.append(
-            f"| `{asset.name}` | {needed} | {asset.files or 'all'} | {size} | {asset.url} | "
-            f"{asset.licence} |"
+            f"| `{entry.name}` | {needed} | {entry.files or 'all'} | {size} | {entry.url} | "
+            f"{entry.licence} |"
         )
     return "\n".join(lines) + "\n"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import subprocess
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -93,7 +93,7 @@ class ShardEngine(dg.ConfigurableResource):
 
     def make(
         self, tasks: Iterable[ShardTask], num_tasks: int, pipeline: Pipeline, stage: str
-    ) -> Iterator[tuple[str, StageReport]]:
+    ) -> Generator[tuple[str, StageReport], None, None]:
         """Make shards and yield reports as they are finished; close the iterator when done.
 
         Args:

@@ -1,6 +1,7 @@
 """Jobs on studies of the paper: what is trained or generated several times and compared."""
 
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 
@@ -28,7 +29,7 @@ class GeneratorsConfig(dg.Config):
 
 
 def _run(
-    context: dg.OpExecutionContext, dataset: Dataset, mlflow: ModelStore, name: str, **given: object
+    context: dg.OpExecutionContext, dataset: Dataset, mlflow: ModelStore, name: str, **given: Any
 ) -> str:
     from ml.studies.running import run_study
 

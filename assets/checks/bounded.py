@@ -254,7 +254,7 @@ def columns_of(shelf: Shelf, group: str, shards: Sequence[str]) -> tuple[dist.Co
             columns[name] = rows[name].to_numpy(np.float64)
     if group == "crops":
         return columns, {}
-    columns["heads_per_image"] = rows.groupby("sample_id").size().to_numpy(np.float64)
+    columns["heads_per_image"] = rows.groupby("sample_id").size().to_numpy().astype(np.float64)
     return columns, {}
 
 
@@ -264,7 +264,8 @@ def drift_rule(group: str) -> Rule:
     def find(shelf: Shelf, shards: Sequence[str]) -> pd.DataFrame:
         bounds = bounds_of(shelf)
         columns, words = columns_of(shelf, group, shards)
-        number = max([len(v) for v in (*columns.values(), *words.values())], default=0)
+        sizes = [len(v) for v in columns.values()] + [len(v) for v in words.values()]
+        number = max(sizes, default=0)
         if few(shelf, number):
             return findings([], [])
         profile = active_profile(shelf.ws.root)

@@ -26,7 +26,9 @@ def _bytes(shelf: Shelf, shard: str) -> pd.DataFrame:
 
 def _differ(shelf: Shelf, shard: str) -> pd.DataFrame:
     crops = shelf.table("crops", shard)
-    return head_invariants.distinct(crops["flame"], crops["crop_id"].tolist(), "parameters")
+    return head_invariants.distinct(
+        crops["flame"].tolist(), crops["crop_id"].tolist(), "parameters"
+    )
 
 
 CROP_RULES = rules_suite(

@@ -191,7 +191,9 @@ def _exact(shelf: Shelf, shard: str) -> pd.DataFrame:
 
 def _flame_differs(shelf: Shelf, shard: str) -> pd.DataFrame:
     truth = shelf.table("truth", shard)
-    return head_invariants.distinct(truth["flame"], head_invariants.head_names(truth), "parameters")
+    return head_invariants.distinct(
+        truth["flame"].tolist(), head_invariants.head_names(truth), "parameters"
+    )
 
 
 IMAGE_RULES = rules_suite(

@@ -29,7 +29,11 @@ def image_statistics(ws: Workspace, shards: Sequence[str]) -> pd.DataFrame:
                 "distinct_images": images["sha256"].nunique() / max(len(images), 1),
                 "heads_per_image": len(truth) / max(len(images), 1),
                 "mean_visible": float(truth["visible"].mean()),
-                "median_head_px": float(np.sqrt(truth["box_width"] * truth["box_height"]).median()),
+                "median_head_px": float(
+                    np.median(np.sqrt(truth["box_width"] * truth["box_height"]))
+                )
+                if len(truth)
+                else float("nan"),
                 "skin_tones": truth["skin_tone"].nunique(),
             }
         )

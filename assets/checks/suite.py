@@ -86,5 +86,6 @@ def _check(
     arguments: dict[str, Any],
 ) -> Check:
     # Great Expectations sorts its results: `meta` tells which check one belongs to.
-    made = expectation(**arguments, severity=severity, notes=why, meta={"check": name})
+    tags: dict[str, Any] = {"notes": why, "meta": {"check": name}, "severity": severity}
+    made = expectation(**arguments, **tags)
     return Check(name, made, why, severity)

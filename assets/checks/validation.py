@@ -115,7 +115,11 @@ def _run(suite: Suite, frame: pd.DataFrame) -> list[Any]:
     if set(ROW) <= set(frame.columns):
         result_format["unexpected_index_column_names"] = ROW
     result = definition.run(batch_parameters={"dataframe": frame}, result_format=result_format)
-    by_name = {r.expectation_config.meta["check"]: r for r in result.results}
+    by_name = {
+        r.expectation_config.meta["check"]: r
+        for r in result.results
+        if r.expectation_config is not None and r.expectation_config.meta is not None
+    }
     return [by_name[check.name] for check in suite.checks]
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -102,8 +103,9 @@ class CropRegressor(nn.Module):
         norm = Norm(encoder.bn_eps, encoder.bn_momentum)
         self.backbone = build_encoder(encoder)
         squeezed = architecture.num_squeezed
+        num_channels: Sequence[int] = self.backbone.channels  # type: ignore[assignment]
         self.squeeze = nn.ModuleList(
-            ConvBNAct(channels, squeezed, 1, norm) for channels in self.backbone.channels[2:]
+            ConvBNAct(channels, squeezed, 1, norm) for channels in num_channels[2:]
         )
         num_cells = (size // 16) ** 2 + (size // 32) ** 2
         self.neck = nn.Sequential(

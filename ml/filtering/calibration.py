@@ -229,7 +229,7 @@ def plot(similarities: Similarities, calibration: Calibration, path: Path) -> No
     FigureCanvasAgg(figure)
     axes = figure.subplots()
     everything = np.concatenate([similarities.own, similarities.strangers])
-    edges = np.linspace(float(everything.min()), max(float(everything.max()), -0.99), 60)
+    edges = np.linspace(float(everything.min()), max(float(everything.max()), -0.99), 60).tolist()
     for values, label, colour in (
         (similarities.strangers, "best among other persons", "#4477aa"),
         (similarities.own, "best among own other images", "#ee6677"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -64,9 +65,7 @@ def head_model_part(ws: Workspace, config: HeadModelConfig) -> list[Part]:
         needs.append(_need("masks_file", masks, lambda: read_masks(masks), _SITE))
     for number, path in enumerate(lists):
         needs.append(
-            _need(
-                f"index_files[{number}]", path, lambda path=path: read_index_files([path]), _LISTS
-            )
+            _need(f"index_files[{number}]", path, partial(read_index_files, [path]), _LISTS)
         )
 
     def forward() -> Forward:

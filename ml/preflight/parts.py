@@ -153,7 +153,7 @@ def head_detector(ws: Workspace, config: HeadDetectorConfig) -> list[Part]:
     return [Part("head_detector", place, needs, forward), *_accelerator("head_detector", config)]
 
 
-def annotations(ws: Workspace, config: AnnotationsConfig) -> list[Part]:
+def annotating(ws: Workspace, config: AnnotationsConfig) -> list[Part]:
     """The regressor that somebody else trained."""
     regressor: RegressorConfig = config.regressor
     if regressor.backend != "dad":
@@ -317,7 +317,7 @@ def parts_of(ws: Workspace, configs: Mapping[str, StageConfig]) -> list[Part]:
         "images": lambda ws, config: images(ws, config, configs),
         "labels": labels,
         "head_detector": head_detector,
-        "annotations": annotations,
+        "annotations": annotating,
         "filtered_dataset": filtered_dataset,
         "trained_model": trained_model,
         "released_model": lambda ws, config: trained_model(ws, config, "released_model"),

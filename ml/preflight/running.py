@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ml.preflight.images import TABLE_BYTES
-from ml.preflight.needs import Forward, Part
+from ml.preflight.needs import Forward, Need, Part
 from ml.preflight.parts import parts_of
 from ml.preflight.report import Disk, Problem, Report, Tried, one_line
 from ml.records.config import StageConfig
@@ -59,7 +60,7 @@ def _look_at(part: Part, report: Report) -> None:
             # Its memory cannot be asked for; the files are looked at once the device is right.
             continue
         found: list[Mapping[str, str]] = []
-        problem = _problem(lambda need=need, found=found: found.append(need.check()))
+        problem = _problem(partial(_check_into, found, need))
         if problem:
             report.problems.append(Problem(part.stage, need.place, problem, need.get))
         else:
@@ -81,6 +82,10 @@ def _look_at(part: Part, report: Report) -> None:
 
 def _is_device(problem: Problem) -> bool:
     return problem.place.endswith(".device")
+
+
+def _check_into(found: list[Mapping[str, str]], need: Need) -> None:
+    found.append(need.check())
 
 
 def _problem(call: Callable[[], Any]) -> str:

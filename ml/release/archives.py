@@ -39,7 +39,7 @@ TAR_SUFFIXES: Final = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 _KINDS: Final = ("images", "annotations")
 _LISTS: Final = (METRICS_NAME, EXCLUSIONS_NAME, *KEEP_NAMES)
 _CHUNK: Final = 1 << 20
-_OPENERS: Final[dict[bytes, Callable[..., IO[bytes]]]] = {
+_OPENERS: Final[dict[bytes, Callable[..., Any]]] = {
     b"\x1f\x8b": gzip.open,
     b"BZh": bz2.open,
     b"\xfd7zXZ": lzma.open,

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -277,6 +277,7 @@ def _read_labels(
     file: Path,
 ) -> LabelTable:
     """The labels of some images, piece by piece into a file of the stage's unfinished work."""
+    pieces: Iterator[pd.DataFrame]
     if config.supervision == "truth":
         pieces = (
             piece

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -188,7 +188,7 @@ def calibrate(faces: Faces, false_match_rate: float) -> Calibration:
 
 
 def reidentify(
-    generated: Sequence[NDArray[np.float32]], faces: Faces, threshold: float
+    generated: Iterable[NDArray[np.float32]], faces: Faces, threshold: float
 ) -> pd.DataFrame:
     """Look for generated faces among those that a model was trained on.
 
@@ -275,7 +275,7 @@ def run_memorisation(
     for title, seen in (("many", faces), ("one", faces.of(single))):
         for mode in MODES:
             name = f"{title}-{mode}"
-            tuning = replace(options.tuning, mode=mode)
+            tuning = replace(options.tuning, mode=mode)  # type: ignore[arg-type]
             with open_run(
                 f"memorisation: {name}", {"study": "memorisation", "variant": name}
             ) as run:
@@ -341,7 +341,7 @@ def _draw_pairs(folder: Path, found: pd.DataFrame, seen: Faces) -> None:
     with_face = found[found["face"]].sort_values("similarity", ascending=False)
     for row in with_face.head(_SHOWN_PAIRS).itertuples():
         image = folder / "images" / f"{row.image}.png"
-        cells += [decode_image(image), decode_image(seen.paths[int(row.nearest)])]
+        cells += [decode_image(image), decode_image(seen.paths[int(str(row.nearest))])]
     if cells:
         write_bytes(folder / "nearest.jpg", encode_jpeg(contact_sheet(cells, 4, 256)))
 

@@ -357,7 +357,7 @@ def select_rows(
     """
     wanted = pd.Index(sample_ids)
     for table in tables:
-        yield table[wanted.get_indexer(table["sample_id"]) >= 0]
+        yield table[wanted.get_indexer(pd.Index(table["sample_id"])) >= 0]
 
 
 def _collected(

@@ -50,6 +50,11 @@ def read_lock(path: Path) -> dict[str, Versions]:
             for name, stage in content["stages"].items()
         }
         for stage in content["stages"].values():
+            # A cut file can be whole YAML: DVC writes outs last, and every stage has some.
+            if not stage["outs"] or not all("md5" in out for out in stage["outs"]):
+                raise ValueError("a stage is cut")
+            if not all(isinstance(values, dict) for values in stage.get("params", {}).values()):
+                raise ValueError("values are cut")
             for item in (*stage.get("deps", ()), *stage.get("outs", ())):
                 if "md5" in item and not _MD5.fullmatch(item["md5"]):
                     raise ValueError("a hash is cut")

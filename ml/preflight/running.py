@@ -39,10 +39,10 @@ def run_preflight(ws: Workspace, configs: Mapping[str, StageConfig]) -> Report:
     if disk.needed_bytes is not None and disk.needed_bytes > disk.free_bytes:
         report.problems.append(
             Problem(
-                "images",
-                "run.num_shards",
-                f"{disk.images:,} images need about {disk.needed_bytes / 1e9:.1f} GB, the disk has "
-                f"{disk.free_bytes / 1e9:.1f} GB free; make fewer shards, or make room",
+                stage="images",
+                place="run.num_shards",
+                problem=f"{disk.images:,} images need about {disk.needed_bytes / 1e9:.1f} GB, the "
+                f"disk has {disk.free_bytes / 1e9:.1f} GB free; make fewer shards, or make room",
             )
         )
     return report

@@ -226,11 +226,11 @@ class Release:
             for kind in _KINDS:
                 for path in progress(sorted((folder / kind).glob("*")), f"{place[0]}/{kind}"):
                     if not path.name.startswith(PREFIX):
-                        lists.add(place[0], kind, StoredFile(path.name, path))
+                        lists.append(place[0], kind, StoredFile(path.name, path))
                         found = True
             for name in _LISTS:
                 if (folder / name).is_file():
-                    lists.add(place[0], "lists", StoredFile(name, folder / name))
+                    lists.append(place[0], "lists", StoredFile(name, folder / name))
                     found = True
             if not found:
                 lists.touch(place[0])
@@ -264,7 +264,9 @@ class Release:
                         raise DamagedTar(f"{path.name} ends within {member.name}", size)
                     else:
                         name = PurePosixPath(member.name).name
-                        lists.add(part, kind, StoredFile(name, plain, member.offset, member.size))
+                        lists.append(
+                            part, kind, StoredFile(name, plain, member.offset, member.size)
+                        )
         except DamagedTar as error:
             if not seen:
                 raise NotARelease(f"{path}: not a readable tar: {error}") from error
@@ -307,7 +309,7 @@ class _Lists:
         self._stack = ExitStack()
         self._open: dict[str, IO[str]] = {}
 
-    def add(self, part: str, kind: str, file: StoredFile) -> None:
+    def append(self, part: str, kind: str, file: StoredFile) -> None:
         """Append a file to its part's list."""
         row = (kind, file.name, str(file.source), file.offset, file.size)
         csv.writer(self._file(part)).writerow(row)

@@ -60,9 +60,11 @@ def test_the_log_of_a_run_that_just_starts_is_no_damage(toy):
 def test_a_restored_lock_is_the_one_that_was_lost(toy):
     path = toy.root / "dvc.lock"
     lost = path.read_text()
-    path.write_text(lost[: len(lost) // 2])
-    assert toy.run("doctor", "--repair") == 0
-    assert path.read_text() == lost
+    # Some of these cuts leave YAML that can be read.
+    for end in range(len(lost) // 2, len(lost) // 2 + 60, 7):
+        path.write_text(lost[:end])
+        assert toy.run("doctor", "--repair") == 0
+        assert path.read_text() == lost
 
 
 def test_altered_files_are_not_vouched_for(toy, capsys):

@@ -79,11 +79,11 @@ def test_one_command_imports_trains_and_measures(
     folder = project.stage_dir("released_dataset")
     assert json.loads((folder / "metrics.json").read_text()) == {
         "num_images": 17,
-        "num_train": 8,
+        "num_train": 7,
         "num_val": 5,
-        "num_test": 4,
+        "num_test": 5,
         "num_excluded": 3,
-        "num_lacks": 5,
+        "num_lacks": 4,
     }
     lacks = pd.read_csv(folder / "lacks.csv")
     missing = lacks.set_index(["what", "where"])["detail"]
@@ -101,7 +101,7 @@ def test_one_command_imports_trains_and_measures(
     card = (project.stage_dir("released_model") / "CARD.md").read_text()
     assert "not stated" in card, "the licence is that of the release"
     metrics = json.loads((project.stage_dir("released_benchmark") / "metrics.json").read_text())
-    assert metrics["num_images"] == 4
+    assert metrics["num_images"] == 5
     assert metrics["has_ground_truth"] == 0
     report = (project.stage_dir("released_benchmark") / "report.md").read_text()
     assert "held-out pseudo-labels" in report

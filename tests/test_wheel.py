@@ -83,7 +83,7 @@ def test_what_is_asked_for_has_no_orchestrator(wheel):
     wanted = {"": set(), "predict": set(), "pipeline": set()}
     for line in metadata.get_all("Requires-Dist"):
         package = re.match(r"[\w-]+", line)[0].lower()
-        extra = re.search(r'extra == "(\w+)"', line)
+        extra = re.search(r'extra == "([\w-]+)"', line)
         if (key := extra[1] if extra else "") in wanted:
             wanted[key].add(package)
     assert wanted[""] == LIGHT

@@ -125,8 +125,7 @@ class TrainingModule(pl.LightningModule):
             NonFiniteTraining: the norm is NaN or infinite under a precision without loss scaling.
         """
         params = [p for group in optimizer.param_groups for p in group["params"]]
-        limit = float("inf") if gradient_clip_val is None else gradient_clip_val
-        norm = torch.nn.utils.clip_grad_norm_(params, limit)
+        norm = torch.nn.utils.get_total_norm([p.grad for p in params if p.grad is not None])
         scaled = str(self.trainer.precision).startswith("16")
         if not scaled and not bool(torch.isfinite(norm)):
             bad = [
@@ -140,6 +139,9 @@ class TrainingModule(pl.LightningModule):
                     "is not finite"
                 )
             )
+        # After the look: dividing by an infinite norm makes every parameter's gradient NaN.
+        if gradient_clip_val is not None:
+            torch.nn.utils.clip_grads_with_norm_(params, gradient_clip_val, norm)
 
     def _where(self, what: str) -> str:
         """Error text that names the step and the samples."""

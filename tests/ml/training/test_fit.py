@@ -49,7 +49,7 @@ class ToyModule(TrainingModule):
     """A convolution with dropout and batch norm: weights, buffers and random draws."""
 
     def __init__(self, poison: str | None = None) -> None:
-        super().__init__(OptimConfig(warmup_steps=2, ema_decay=0.9))
+        super().__init__(OptimConfig(kind="muon", warmup_steps=2, ema_decay=0.9))
         self.net = nn.Sequential(
             nn.Conv2d(8, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Dropout(0.3), nn.Flatten()
         )

@@ -11,6 +11,7 @@ import torch
 
 from ml.imaging.io import encode_jpeg
 from ml.records.shards import shard_writer
+from ml.training.determinism import SampleKey
 from ml.training_data.augmentation import AugmentConfig
 from ml.training_data.datamodule import HeadBatch, HeadDataModule, LoaderConfig
 from ml.training_data.labels import HeadLabels, LabelLimits
@@ -83,7 +84,7 @@ def test_windows_are_centred_on_their_heads(
     share = (0.5, 0.5)
     planner = MosaicPlanner(samples, MosaicConfig(cells=(2,), head_fraction=share), augment, 96)
     angles = set()
-    for cell in planner.draw(np.random.default_rng(0)):
+    for cell in planner.draw(np.random.default_rng(0), SampleKey(0, 0)):
         x0, y0, x1, y1 = samples.labels[IDS[cell.index]].boxes_xyxy[0]
         centre = cell.similarity.points(np.array([(x0 + x1) / 2, (y0 + y1) / 2]))
         np.testing.assert_allclose(centre, [24, 24], atol=1e-3)

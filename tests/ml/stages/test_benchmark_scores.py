@@ -183,6 +183,7 @@ def test_generated_sets_run_through_every_protocol_and_say_what_they_are(root, r
     measured = [line for line in ours if not line.startswith("this project")]
     assert all("held-out" in line or line.startswith("trained_model") for line in measured)
     assert not list((root / "data/.work").rglob("*.mat")), "generated sets are not kept"
+    run(workspace(root), configured(root))
 
 
 # ------------------------------------------------------------------ checks

@@ -123,7 +123,7 @@ def recheck(pipeline: Pipeline, options: argparse.Namespace) -> int:
     from dagster_project.checker import Checker
     from dagster_project.launch import open_instance
 
-    failed = 0
+    failed, judged = 0, dict.fromkeys(options.stages or pipeline.graph, 0)
     with open_instance(prepare(pipeline.root)) as instance:
         for evaluation, problem in Checker(pipeline).judge(options.stages):
             instance.report_runless_asset_event(evaluation)
@@ -132,7 +132,14 @@ def recheck(pipeline: Pipeline, options: argparse.Namespace) -> int:
                 stage = evaluation.asset_key.to_user_string()
                 print(f"{stage} {kind}: {evaluation.description}")
             failed += bool(problem)
-    print(f"{failed} critical checks fail" if failed else "all critical checks pass")
+            judged[evaluation.asset_key.to_user_string()] += 1
+    unfinished = [stage for stage, number in judged.items() if not number]
+    if unfinished:
+        print(f"not judged, for nothing of them is finished: {', '.join(unfinished)}")
+    if len(unfinished) == len(judged):
+        return 1
+    total = f"{sum(judged.values())} checks of {len(judged) - len(unfinished)} stages"
+    print(f"{total}: {f'{failed} critical ones fail' if failed else 'all critical ones pass'}")
     return 1 if failed else 0
 
 

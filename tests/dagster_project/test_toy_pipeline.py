@@ -257,3 +257,10 @@ def test_checks_alone_judge_what_is_on_disk(toy):
         assert "shard-00001 row 2: value = 1000" in evaluation.description
     assert result.asset_materializations_for_node("numbers") == []
     assert toy.made() == []
+
+
+def test_checks_of_nothing_do_not_pass(fresh_toy, capsys):
+    assert fresh_toy.run("check") == 1
+    said = capsys.readouterr().out
+    assert "not judged" in said
+    assert "pass" not in said

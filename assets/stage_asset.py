@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
@@ -28,16 +29,16 @@ LINEAGE = "dagster/column_lineage"
 _SUITES: dict[str, tuple[Suite, ...]] = {}
 
 
-class StageRunner(dg.ConfigurableResource):
+class StageRunner(dg.ConfigurableResource, ABC):
     """Makes and judges stages; `dagster_project.runner` provides the one that DVC records."""
 
+    @abstractmethod
     def make(self, context: dg.AssetExecutionContext) -> StageEvents:
         """Make what is missing of the stage, judge it, record it; only judge it if only checks ran.
 
         Args:
             context: Dagster's, of the stage's asset.
         """
-        raise NotImplementedError
 
 
 def stage_asset(

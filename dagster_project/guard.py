@@ -7,6 +7,7 @@ mutations by GET among them. Starlette's `TrustedHostMiddleware` refuses foreign
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from typing import Final
@@ -18,6 +19,7 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+HOST: Final = "127.0.0.1"
 ALLOWED_HOSTS: Final = ("127.0.0.1", "localhost", "[::1]")
 _READING: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _FOREIGN: Final = frozenset({"cross-site", "same-site"})
@@ -122,3 +124,27 @@ def guarded(app: ASGIApp, hosts: Sequence[str] = ALLOWED_HOSTS) -> ASGIApp:
     return TrustedHostMiddleware(
         SameOrigin(app, hosts), allowed_hosts=list(hosts), www_redirect=False
     )
+
+
+def server_options(
+    description: str | None, port: int, arguments: list[str] | None
+) -> argparse.Namespace:
+    """Parse what every server of a project is told: root, port, host.
+
+    Args:
+        description: what it serves.
+        port: its port by default.
+        arguments: those of the command line by default.
+    """
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("root", type=Path, help="the project folder")
+    parser.add_argument("--port", type=int, default=port)
+    parser.add_argument("--host", default=HOST, help="0.0.0.0 in a container (%(default)s)")
+    return parser.parse_args(arguments)
+
+
+def serve(app: ASGIApp, options: argparse.Namespace) -> None:
+    """Serve a guarded application until interrupted."""
+    import uvicorn
+
+    uvicorn.run(app, host=options.host, port=options.port, log_level="warning")

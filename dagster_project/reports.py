@@ -6,7 +6,6 @@ the data, and nothing in them can reach Dagster.
 
 from __future__ import annotations
 
-import argparse
 import html
 import os
 import sys
@@ -20,9 +19,8 @@ from starlette.responses import HTMLResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from dagster_project.guard import ProjectFiles, guarded
+from dagster_project.guard import HOST, ProjectFiles, guarded, serve, server_options
 
-HOST: Final = "127.0.0.1"
 PORT: Final = 3001
 #: Address of this server, for links to it; `vggheads ui` sets it.
 ADDRESS: Final = "VGGHEADS_REPORTS_ADDRESS"
@@ -86,16 +84,8 @@ def main(arguments: list[str] | None = None) -> int:
     Returns:
         Exit status.
     """
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("root", type=Path, help="the project folder")
-    parser.add_argument("--port", type=int, default=PORT)
-    parser.add_argument("--host", default=HOST, help="0.0.0.0 in a container (%(default)s)")
-    options = parser.parse_args(arguments)
-    import uvicorn
-
-    uvicorn.run(
-        application(options.root), host=options.host, port=options.port, log_level="warning"
-    )
+    options = server_options(__doc__, PORT, arguments)
+    serve(application(options.root), options)
     return 0
 
 

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
-from pathlib import Path
 
 import dagster as dg
 
-from dagster_project.guard import ProjectFiles, guarded
+from dagster_project.guard import ProjectFiles, guarded, serve, server_options
 from dagster_project.metadata import FILES_URL
-
-HOST = "127.0.0.1"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -23,13 +19,8 @@ def main(arguments: list[str] | None = None) -> int:
     Returns:
         Exit status.
     """
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("root", type=Path, help="the project folder")
-    parser.add_argument("--port", type=int, default=3000)
-    parser.add_argument("--host", default=HOST, help="0.0.0.0 in a container (%(default)s)")
-    options = parser.parse_args(arguments)
+    options = server_options(__doc__, 3000, arguments)
     # Dagster offers no place for a middleware in its command line; its application does.
-    import uvicorn
     from dagster._core.workspace.context import WorkspaceProcessContext
     from dagster._core.workspace.load_target import ModuleTarget
     from dagster_webserver.app import create_app_from_workspace_process_context
@@ -46,7 +37,7 @@ def main(arguments: list[str] | None = None) -> int:
     ):
         app = create_app_from_workspace_process_context(workspace)
         shown = ProjectFiles(app, options.root, FILES_URL)
-        uvicorn.run(guarded(shown), host=options.host, port=options.port, log_level="warning")
+        serve(guarded(shown), options)
     return 0
 
 

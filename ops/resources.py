@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,48 +14,48 @@ from ml.preflight.report import Report
 from ml.records.workspace import Workspace
 
 
-class Dataset(dg.ConfigurableResource):
+class Dataset(dg.ConfigurableResource, ABC):
     """The project's data and values."""
 
+    @abstractmethod
     def workspace(self) -> Workspace:
         """Return the workspace that holds the data."""
-        raise NotImplementedError
 
+    @abstractmethod
     def values(self) -> Mapping[str, Mapping[str, Any]]:
         """Return the effective values, section -> key -> value."""
-        raise NotImplementedError
 
 
-class Judge(dg.ConfigurableResource):
+class Judge(dg.ConfigurableResource, ABC):
     """Runs the checks of stages on the data on disk."""
 
+    @abstractmethod
     def judge(self, stages: Sequence[str]) -> Iterator[tuple[dg.AssetCheckEvaluation, str]]:
         """Yield a check's evaluation, and the problem in words if it failed and is critical.
 
         Args:
             stages: which; none given: all that have finished data.
         """
-        raise NotImplementedError
 
 
-class Preflight(dg.ConfigurableResource):
+class Preflight(dg.ConfigurableResource, ABC):
     """Looks at what the active profile needs from outside."""
 
+    @abstractmethod
     def look(self, stages: Sequence[str]) -> Report:
         """Return all problems, and what the models' forwards took.
 
         Args:
             stages: which; none given: all.
         """
-        raise NotImplementedError
 
 
-class RecordedData(dg.ConfigurableResource):
+class RecordedData(dg.ConfigurableResource, ABC):
     """What dvc.lock records."""
 
+    @abstractmethod
     def unknown(self, instance: dg.DagsterInstance) -> list[dg.AssetMaterialization]:
         """Return materializations of recorded data that Dagster does not know."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)
@@ -66,27 +67,27 @@ class Removed:
     left: tuple[str, ...] = ()
 
 
-class Takedown(dg.ConfigurableResource):
+class Takedown(dg.ConfigurableResource, ABC):
     """Removes samples from the whole project."""
 
+    @abstractmethod
     def remove(self, samples: Sequence[str], sources: Sequence[str]) -> Removed:
         """Remove images, and all images of sources, and search for what is left.
 
         Raises:
             ValueError: an id is unknown.
         """
-        raise NotImplementedError
 
 
-class ModelStore(dg.ConfigurableResource):
+class ModelStore(dg.ConfigurableResource, ABC):
     """MLflow's store of runs and models."""
 
     @property
+    @abstractmethod
     def tracking_uri(self) -> str:
         """Address of the store."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def runs_folder(self) -> Path:
         """Folder of the store."""
-        raise NotImplementedError

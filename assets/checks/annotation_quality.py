@@ -41,7 +41,7 @@ ANNOTATION_QUALITY_GATE = whole_suite(
         "test_images",
     ),
     bounded(
-        "figures_are_numbers",
+        "metrics_are_numbers",
         "Every metric is a number.",
         "annotation_quality",
         annotation_quality_gate,

@@ -77,6 +77,22 @@ ANNOTATION_STATISTICS = Suite(
 )
 
 
+def heads_of_images(shelf: Shelf, shard: str) -> pd.DataFrame:
+    """Return images of a shard that list another number of heads, or another split."""
+    return head_invariants.annotated_images(
+        shelf.table("annotations", shard, ".images"),
+        shelf.table("annotations", shard),
+        shelf.table("images", shard),
+    )
+
+
+def boxes_in_images(shelf: Shelf, shard: str) -> pd.DataFrame:
+    """Return labels of a shard that lie outside their image."""
+    return head_invariants.boxes_inside(
+        shelf.table("annotations", shard), shelf.table("images", shard)
+    )
+
+
 def _pseudo(shelf: Shelf, shard: str) -> pd.DataFrame:
     heads = shelf.table("annotations", shard)
     pseudo = heads[heads["source"] == "pseudo"]
@@ -112,18 +128,12 @@ ANNOTATION_RULES = rules_suite(
     Rule(
         "heads_of_images",
         "As many heads are listed as were found in each image, in its split.",
-        lambda shelf, shard: head_invariants.annotated_images(
-            shelf.table("annotations", shard, ".images"),
-            shelf.table("annotations", shard),
-            shelf.table("images", shard),
-        ),
+        heads_of_images,
     ),
     Rule(
         "boxes_in_images",
         "A label lies in its image.",
-        lambda shelf, shard: head_invariants.boxes_inside(
-            shelf.table("annotations", shard), shelf.table("images", shard)
-        ),
+        boxes_in_images,
     ),
     Rule(
         "parameters_fit_boxes",

@@ -47,7 +47,7 @@ def benchmark_suite(stage: str, gate: Statistics) -> Suite:
             "test_images",
         ),
         bounded(
-            "figures_are_numbers",
+            "metrics_are_numbers",
             "Every metric is a number.",
             "benchmark",
             gate,

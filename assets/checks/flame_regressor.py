@@ -24,7 +24,7 @@ FLAME_REGRESSOR_GATE = whole_suite(
         "val_over_train",
     ),
     bounded(
-        "figures_are_numbers",
+        "metrics_are_numbers",
         "Every metric is a number.",
         "flame_regressor",
         flame_regressor_gate,

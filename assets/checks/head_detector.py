@@ -23,7 +23,7 @@ HEAD_DETECTOR_GATE = whole_suite(
         "loss_ratio",
     ),
     bounded(
-        "figures_are_numbers",
+        "metrics_are_numbers",
         "Every metric is a number.",
         "head_detector",
         head_detector_gate,

@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 
 import pandas as pd
 
+from assets.checks.annotations import boxes_in_images, heads_of_images
 from assets.checks.rules import Rule, Shelf, whole_suite
 from assets.checks.tables import read_raw
-from ml.quality import head_invariants
 from ml.quality.findings import findings, joined
 
 STAGE = "released_dataset"
@@ -71,22 +71,12 @@ RELEASE_RULES = whole_suite(
     Rule(
         "heads_of_images",
         "As many heads are listed as each image has, in its split.",
-        _in_all(
-            lambda shelf, shard: head_invariants.annotated_images(
-                shelf.table("annotations", shard, ".images"),
-                shelf.table("annotations", shard),
-                shelf.table("images", shard),
-            )
-        ),
+        _in_all(heads_of_images),
     ),
     Rule(
         "boxes_in_images",
         "A label lies in its image.",
-        _in_all(
-            lambda shelf, shard: head_invariants.boxes_inside(
-                shelf.table("annotations", shard), shelf.table("images", shard)
-            )
-        ),
+        _in_all(boxes_in_images),
         "warning",
     ),
     Rule("nothing_lacks", "The copy is what was published.", _lacks, "warning"),

@@ -26,7 +26,7 @@ def training_suite(stage: str) -> Suite:
             "val_over_train",
         ),
         bounded(
-            "figures_are_numbers",
+            "metrics_are_numbers",
             "Every metric is a number.",
             "trained_model",
             metrics,

@@ -203,11 +203,9 @@ class OpenShards:
         self._pid = os.getpid()
         self._readers: OrderedDict[Path, ShardReader] = OrderedDict()
 
-    def __getstate__(self) -> dict[str, int]:
-        return {"_limit": self._limit}
-
-    def __setstate__(self, state: dict[str, int]) -> None:
-        self.__init__(state["_limit"])  # type: ignore[misc]
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Open files stay behind: another process opens its own.
+        return type(self), (self._limit,)
 
     def __len__(self) -> int:
         return len(self._readers)

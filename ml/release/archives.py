@@ -17,13 +17,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from types import TracebackType
 from typing import IO, Any, Final
 
 from ml.records import reasons
 from ml.records.atomic import PREFIX
 from ml.records.exclusions import Exclusions
-from ml.records.files import UnreadableFile, is_environment, read_file
+from ml.records.files import Closing, UnreadableFile, is_environment, read_file
 from ml.records.limits import MAX_IMAGE_FILE_BYTES
 from ml.records.progress import progress
 from ml.records.tars import DamagedTar, TarMember, TarReader
@@ -301,7 +300,7 @@ class Release:
         self._exclusions.add(name, reason, f"{path.name}: {member.name!r} {detail}")
 
 
-class _Lists:
+class _Lists(Closing):
     """The lists of the parts while they are written; few of them are open at once."""
 
     def __init__(self, folder: Path, paths: dict[str, Path]) -> None:
@@ -329,15 +328,8 @@ class _Lists:
             self._open[part] = self._stack.enter_context(path.open(mode, newline="", **_TEXT))
         return self._open[part]
 
-    def __enter__(self) -> _Lists:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Close the lists that are open."""
         self._stack.close()
 
 

@@ -15,6 +15,10 @@ class Store(ModelStore):
     def tracking_uri(self) -> str:
         return self.uri
 
+    @property
+    def runs_folder(self):
+        raise AssertionError("a promotion asks the store by its address")
+
 
 def promote(tracking_uri: str, **config) -> None:
     model_promotion_job.execute_in_process(

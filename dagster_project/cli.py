@@ -234,6 +234,21 @@ def _add_dataset_commands(add: Add) -> None:
         "source", type=Path, nargs="+", help="unpacked release, its tars, or folders of them"
     )
     lacking.add_argument("--no-sums", action="store_true", help="do not read what MD5SUMS names")
+    generate = add(
+        "generate",
+        "dagster_project.generating:generate",
+        "render images of many people with ground truth into a folder, without the other stages",
+    )
+    generate.add_argument("--images", type=int, required=True, metavar="N")
+    generate.add_argument("--size", default="640", metavar="PX", help="side, or WIDTHxHEIGHT; 640")
+    generate.add_argument("--out", type=Path, required=True, metavar="DIR")
+    generate.add_argument("--seed", type=int, help="run.seed of params.yaml if left out")
+    generate.add_argument("--workers", type=int, help="run.workers of params.yaml if left out")
+    for name in ("depth", "normals", "segmentation", "instances", "uv", "pncc"):
+        generate.add_argument(
+            f"--{name}", dest="dense", action="append_const", const=name, default=[],
+            help=f"write {name} of every pixel, and every head's pose and landmarks",
+        )  # fmt: skip
     add("licences", f"{data}:licences", "show what results of the active profile may be used for")
     to_label = add("label-export", f"{data}:label_export", "write images for Label Studio and CVAT")
     to_label.add_argument("target", type=Path)

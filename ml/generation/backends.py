@@ -14,7 +14,9 @@ from ml.generation.generator import (
     ImageGenerator,
     NotGenerated,
 )
-from ml.generation.renderer.renderer import render_pncc, render_sample
+from ml.generation.renderer.dense import dense_truth
+from ml.generation.renderer.renderer import RenderedSample, render_pncc, render_sample
+from ml.poses.skeleton import PoseSample
 from ml.records import reasons
 
 
@@ -33,6 +35,7 @@ class Renderer:
         """
         self._head_model = head_model
         self._config = config.renderer
+        self._dense = config.dense
 
     def batches(self, requests: Sequence[GenerationRequest]) -> list[list[GenerationRequest]]:
         """One image a batch.
@@ -82,7 +85,15 @@ class Renderer:
             sample.image_rgb,
             sample.heads,
             lambda: render_pncc(sample, request.pose, self._head_model),
+            members=self._dense_members(sample, request.pose),
         )
+
+    def _dense_members(
+        self, sample: RenderedSample, pose: PoseSample
+    ) -> dict[str, bytes | dict[str, Any]]:
+        if not self._dense:
+            return {}
+        return dense_truth(sample, pose, self._head_model, self._dense).members()
 
 
 def _diffusion(head_model: HeadModel, config: ImagesConfig, root: Path) -> ImageGenerator:

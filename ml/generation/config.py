@@ -120,6 +120,9 @@ class ImagesConfig(StageConfig):
     """Which generator makes the images, a name of `ml.generation.backends.GENERATORS`."""
     renderer: RendererConfig = RendererConfig()
     """The renderer's settings; its heads' variety also holds for sdxl-pncc."""
+    dense: tuple[Literal["depth", "normals", "segmentation", "instances", "uv", "pncc"], ...] = ()
+    """Maps of dense ground truth that the renderer writes beside each image, with the pose,
+    landmarks and visibility of every head; see docs/dense.md."""
     diffusion: DiffusionConfig = DiffusionConfig()
     """The diffusion model's settings, for the backends whose name begins with sd."""
     jpeg_quality_min: int = Field(default=72, ge=30, le=100)
@@ -137,6 +140,14 @@ class ImagesConfig(StageConfig):
             raise ValueError(
                 f"jpeg_quality_min must not exceed jpeg_quality_max, got {self.jpeg_quality_min} "
                 f"and {self.jpeg_quality_max}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _dense_is_rendered(self) -> ImagesConfig:
+        if self.dense and self.backend != "renderer":
+            raise ValueError(
+                f"dense: only the renderer knows depth and normals, got backend {self.backend}"
             )
         return self
 

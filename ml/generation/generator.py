@@ -45,12 +45,14 @@ class GeneratedSample:
         heads: its visible heads; empty when the generator has no ground truth.
         draw_condition: draws the (H, W, 3) uint8 RGB image of what it was made from.
         notes: what its lineage says beside the generator's settings, JSON-serialisable.
+        members: further members of the shard, by extension: bytes, or what becomes JSON.
     """
 
     image_rgb: np.ndarray
     heads: Sequence[TruthHead]
     draw_condition: Callable[[], np.ndarray]
     notes: Mapping[str, Any] = field(default_factory=dict)
+    members: Mapping[str, bytes | dict[str, Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

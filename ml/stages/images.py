@@ -164,7 +164,8 @@ def _keep(
             "negative_prompt": request.negative_prompt,
             "settings": {**settings, **sample.notes},
         }
-    span = writer.add(sample_id, {"jpg": encoded, "json": record})["jpg"]
+    members = {"jpg": encoded, "json": record, **sample.members}
+    span = writer.add(sample_id, members)["jpg"]
     work.images.append(
         {
             "sample_id": sample_id,

@@ -14,6 +14,8 @@ Colour = Sequence[float] | np.ndarray
 
 EYE_HEIGHT_M = 1.6
 NEAR_M = 0.6
+FOCAL_PER_WIDTH = 1.15
+"""Focal length, in widths of the image."""
 
 
 class Canvas:
@@ -36,7 +38,7 @@ class Canvas:
         self.height = height
         self.width = width
         self.horizon = horizon
-        self.focal = 1.15 * width
+        self.focal = FOCAL_PER_WIDTH * width
         self.rng = rng
         self.haze: np.ndarray = np.array([190.0, 200.0, 210.0])
         self.haze_per_m = 0.0

@@ -109,7 +109,7 @@ def head_mesh(
     trunk: np.ndarray,
     table: MaterialTable,
     rng: np.random.Generator,
-) -> Mesh:
+) -> tuple[Mesh, np.ndarray]:
     """The bare head in the template frame.
 
     Args:
@@ -122,10 +122,10 @@ def head_mesh(
         rng: draws the gaze.
 
     Returns:
-        The mesh.
+        The mesh, and the (3,) unit vector in which both eyes look, template frame.
     """
     coords = assets.template.copy()
-    _aim_eyes(assets, vertices, coords, rng)
+    gaze = _aim_eyes(assets, vertices, coords, rng)
     paint = assets.paint.copy()
     if hair_style == "buzz cut":
         inside = hairline(assets.template)
@@ -140,7 +140,7 @@ def head_mesh(
     )
     mesh.materials[assets.is_eye] = materials.eye
     mesh.parts[:] = assets.face_parts
-    return mesh
+    return mesh, gaze
 
 
 _NECK_PIVOT = np.array([0.0, -0.085, -0.02], np.float32)
@@ -198,8 +198,8 @@ def beard_mesh(
 
 def _aim_eyes(
     assets: HeadAssets, vertices: np.ndarray, coords: np.ndarray, rng: np.random.Generator
-) -> None:
-    """Give eyeball vertices unit directions with the gaze along +z; both eyes look alike."""
+) -> np.ndarray:
+    """Give eyeball vertices unit directions with the gaze along +z; return that gaze."""
     yaw, pitch = rng.normal(0.0, 0.16), rng.normal(0.0, 0.08)
     turn_y = np.array([[np.cos(yaw), 0, np.sin(yaw)], [0, 1, 0], [-np.sin(yaw), 0, np.cos(yaw)]])
     turn_x = np.array(
@@ -210,3 +210,5 @@ def _aim_eyes(
         direction = vertices[index] - centre
         direction /= np.linalg.norm(direction, axis=1, keepdims=True) + 1e-9
         coords[index] = direction @ (turn_y @ turn_x).T
+    # The iris is painted where coordinates are +z, so the gaze is what turns into +z.
+    return (turn_y @ turn_x).T @ np.array([0.0, 0.0, 1.0])

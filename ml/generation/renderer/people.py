@@ -39,10 +39,21 @@ class HeadKit:
 
 @dataclass(frozen=True)
 class PersonMeshes:
-    """A person in buffer pixels: closed surfaces, and surfaces cut at their cover value."""
+    """A person in buffer pixels.
+
+    Attributes:
+        solid: closed surfaces.
+        ragged: surfaces that are cut at their cover value.
+        head_vertices: where the head model's vertices are in `solid`.
+        head_faces: where its drawn faces are.
+        gaze: (3,) unit vector of the looking direction, image axes.
+    """
 
     solid: Mesh
     ragged: Mesh
+    head_vertices: slice
+    head_faces: slice
+    gaze: np.ndarray
 
 
 @lru_cache(maxsize=2)
@@ -153,7 +164,7 @@ def person_meshes(
     materials = head_materials(look, table, rng)
     frame = body_frame(np.asarray(person.joints_m), centre, rotation)
     trunk = rotation.T @ frame.trunk_axes()
-    head = head_mesh(kit.assets, vertices, materials, look.hair_style, trunk, table, rng)
+    head, gaze = head_mesh(kit.assets, vertices, materials, look.hair_style, trunk, table, rng)
     gravity = rotation.T @ np.array([0.0, 1.0, 0.0])
     radius = skull_radius(kit.assets, vertices)
     worn = headwear(kit.assets, radius, kit.rest_radius, look, materials, gravity, table, rng)
@@ -172,4 +183,12 @@ def person_meshes(
     cut = join([mesh.moved(rotation, centre) for mesh in ragged])
     gain = np.float32(scale * supersampling)
     origin = (np.array([*shift, depth_px]) * supersampling).astype(np.float32)
-    return PersonMeshes(*(replace(m, positions=m.positions * gain + origin) for m in (placed, cut)))
+    first_vertex = sum(len(mesh.positions) for mesh in body)
+    first_face = sum(len(mesh.faces) for mesh in body)
+    return PersonMeshes(
+        solid=replace(placed, positions=placed.positions * gain + origin),
+        ragged=replace(cut, positions=cut.positions * gain + origin),
+        head_vertices=slice(first_vertex, first_vertex + len(head.positions)),
+        head_faces=slice(first_face, first_face + len(head.faces)),
+        gaze=rotation @ gaze,
+    )

@@ -6,23 +6,20 @@ People are triangle meshes in one depth buffer (`people.py`), the place is paint
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
 import torch
-from numba import njit
 
 from ml.captions.scene import Scene
 from ml.flame.head_model import HeadModel
 from ml.flame.pncc import pncc_map
 from ml.generation.config import RendererConfig
 from ml.generation.renderer.backgrounds import paint_background
-from ml.generation.renderer.camera import develop, sample_camera
+from ml.generation.renderer.camera import Camera, develop, sample_camera
 from ml.generation.renderer.lighting import LightRig, ambient_occlusion, cast_shadows, make_rig
-from ml.generation.renderer.materials import MaterialTable
-from ml.generation.renderer.meshes import Mesh, join
-from ml.generation.renderer.noise import value_noise_2d
+from ml.generation.renderer.materials import KIND, MaterialTable
 from ml.generation.renderer.parts import in_head_box
 from ml.generation.renderer.people import (
     PersonMeshes,
@@ -31,14 +28,38 @@ from ml.generation.renderer.people import (
     head_kit,
     person_meshes,
 )
-from ml.generation.renderer.shading import Visibility, shade
+from ml.generation.renderer.shading import shade
 from ml.generation.renderer.truth import TruthHead, head_extents, solo_fraction
-from ml.imaging.rasterizer import Float32Array, Int32Array, rasterize
+from ml.generation.renderer.visibility import SceneMesh, assemble, visible
+from ml.imaging.rasterizer import Float32Array, Int32Array
 from ml.poses.skeleton import PoseSample
 from ml.records.determinism import one_thread
 
-_DEPTH_GAP_M = 0.55
+DEPTH_GAP_M = 0.55
 """Distance between persons that follow one another in depth, metres of the nearer one."""
+
+
+@dataclass(frozen=True)
+class SceneGeometry:
+    """What an image was drawn of, from which dense ground truth is computed.
+
+    Attributes:
+        mesh: all people, in pixels of the buffer.
+        supersampling: buffer pixels per image pixel and side.
+        material_kinds: (M,) kind of each material row, a constant of `materials.py`.
+        depth_px: (P,) offset added to every z of a person, image pixels.
+        gazes: (P, 3) unit vectors of looking directions, image axes.
+        light: the lights.
+        camera: the camera setting.
+    """
+
+    mesh: SceneMesh
+    supersampling: int
+    material_kinds: np.ndarray
+    depth_px: np.ndarray
+    gazes: np.ndarray
+    light: LightRig
+    camera: Camera
 
 
 @dataclass(frozen=True)
@@ -51,12 +72,14 @@ class RenderedSample:
         head_ids: (H, W) int16 index of the person whose head is seen at a pixel's upper left
             sample, -1 elsewhere.
         flames: (P, 413) float32 of all persons, seen or not.
+        geometry: what was drawn.
     """
 
     image_rgb: np.ndarray
     heads: list[TruthHead]
     head_ids: np.ndarray
     flames: Float32Array
+    geometry: SceneGeometry
 
 
 def render_sample(
@@ -90,26 +113,38 @@ def render_sample(
     flames = np.stack([draw_flame(p, config.heads, rng) for p in pose.people])
     vertices = deform(kit, flames, config.heads)
     table = MaterialTable()
+    depths = _depths(pose)
     people = [
         person_meshes(
             person, look, kit, vertices[i], table, depth, pose.height, config.supersampling,
             config.prop_probability, np.random.Generator(np.random.PCG64(rng.integers(2**63))),
         )
         for i, (person, look, depth) in enumerate(
-            zip(pose.people, scene.people, _depths(pose), strict=True)
+            zip(pose.people, scene.people, depths, strict=True)
         )
     ]  # fmt: skip
     rig = make_rig(scene.light, rng)
     size = (pose.height, pose.width)
-    colour, alpha, head_ids = _draw(people, table, rig, pose, config)
+    mesh = assemble(people)
+    colour, alpha, head_ids = _draw(mesh, table, rig, pose, config)
     if backdrop is None:
         backdrop = paint_background(scene.place, scene.light, *size, _horizon(pose, rng), rng)
     _darken_ground(backdrop, pose)
     radiance = backdrop * (1.0 - alpha[..., None]) + colour
-    image = develop(radiance, sample_camera(scene.light, rng), rng)
+    camera = sample_camera(scene.light, rng)
+    image = develop(radiance, camera, rng)
     heads = _truth(pose, scene, people, flames, head_ids, config.supersampling)
     step = config.supersampling
-    return RenderedSample(image, heads, head_ids[::step, ::step].astype(np.int16), flames)
+    geometry = SceneGeometry(
+        mesh=mesh,
+        supersampling=step,
+        material_kinds=table.array()[:, KIND].astype(np.int32),
+        depth_px=np.array(depths),
+        gazes=np.stack([person.gaze for person in people]),
+        light=rig,
+        camera=camera,
+    )
+    return RenderedSample(image, heads, head_ids[::step, ::step].astype(np.int16), flames, geometry)
 
 
 def render_pncc(sample: RenderedSample, pose: PoseSample, head_model: HeadModel) -> np.ndarray:
@@ -173,7 +208,7 @@ def _depths(pose: PoseSample) -> list[float]:
     at = 0.0
     for index in order:
         offsets[index] = at
-        at += _DEPTH_GAP_M * float(pose.people[index].scale_px_per_m or 0.0)
+        at += DEPTH_GAP_M * float(pose.people[index].scale_px_per_m or 0.0)
     return offsets
 
 
@@ -206,7 +241,7 @@ def _darken_ground(backdrop: Float32Array, pose: PoseSample) -> None:
 
 
 def _draw(
-    people: list[PersonMeshes],
+    whole: SceneMesh,
     table: MaterialTable,
     rig: LightRig,
     pose: PoseSample,
@@ -215,10 +250,8 @@ def _draw(
     """Premultiplied linear colour (H, W, 3), coverage (H, W), and head ids of the buffer."""
     step = config.supersampling
     height, width = pose.height * step, pose.width * step
-    ragged = [_uncut(person.ragged) for person in people]
-    mesh = join([person.solid for person in people] + ragged)
-    num_solid = sum(len(person.solid.faces) for person in people)
-    seen = _visible(mesh, num_solid, height, width)
+    mesh = whole.mesh
+    seen = visible(whole, height, width)
     scales = np.array([float(p.scale_px_per_m or 0.0) for p in pose.people]) * step
     typical = float(np.median(scales))
     map_px = int(config.shadow_map_px * min(max(max(pose.height, pose.width) / 256.0, 1.0), 3.0))
@@ -229,66 +262,9 @@ def _draw(
     size = (pose.width, pose.height)
     colour = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.float32)
     alpha = np.asarray(cv2.resize(covered, size, interpolation=cv2.INTER_AREA), np.float32)
-    counts = [len(p.solid.faces) for p in people] + [len(part.faces) for part in ragged]
-    owners = np.repeat(np.tile(np.arange(len(people)), 2), counts)
-    is_head = in_head_box(mesh.parts)
-    face_person = np.where(is_head, owners, -1).astype(np.int32)
+    face_person = np.where(in_head_box(mesh.parts), whole.face_person, -1)
     head_ids = np.where(seen.face_index >= 0, face_person[seen.face_index], -1).astype(np.int32)
     return colour, alpha, head_ids
-
-
-def _uncut(mesh: Mesh) -> Mesh:
-    """The faces of a ragged mesh that can show anything after the cut."""
-    shown = mesh.extras[:, 0] > -_FRAY_M
-    keep = shown[mesh.faces[:, 0]] | shown[mesh.faces[:, 1]] | shown[mesh.faces[:, 2]]
-    return replace(
-        mesh, faces=mesh.faces[keep], materials=mesh.materials[keep], parts=mesh.parts[keep]
-    )
-
-
-_FRAY_M = 0.007
-"""Length of the strands by which a hair's edge is ragged, metres."""
-
-
-def _visible(mesh: Mesh, num_solid: int, height: int, width: int) -> Visibility:
-    """Draw closed surfaces, then let hair cover them where its cover value allows."""
-    solid, ragged = mesh.faces[:num_solid], mesh.faces[num_solid:]
-    face_index, barycentric, depth = rasterize(mesh.positions, solid, height, width)
-    if len(ragged):
-        over_index, over_barycentric, over_depth = rasterize(mesh.positions, ragged, height, width)
-        _merge(
-            face_index, barycentric, depth, over_index, over_barycentric, over_depth,
-            ragged, mesh.extras, mesh.coords, num_solid, np.float32(_FRAY_M),
-        )  # fmt: skip
-    return Visibility(face_index, barycentric, depth)
-
-
-@njit(cache=True, fastmath=False)
-def _merge(  # type: ignore[no-untyped-def]
-    face_index, barycentric, depth, over_index, over_barycentric, over_depth,
-    faces, extras, coords, offset, fray,
-):  # fmt: skip
-    for row in range(face_index.shape[0]):
-        for column in range(face_index.shape[1]):
-            f = over_index[row, column]
-            if f < 0 or over_depth[row, column] > depth[row, column]:
-                continue
-            cover = np.float32(0.0)
-            u = np.float32(0.0)
-            v = np.float32(0.0)
-            for k in range(3):
-                w = over_barycentric[row, column, k]
-                corner = faces[f, k]
-                cover += w * extras[corner, 0]
-                u += w * coords[corner, 0]
-                v += w * coords[corner, 1]
-            strand = value_noise_2d(u * 620.0, v * 25.0, 3.0) - 0.5
-            lock = value_noise_2d(u * 120.0, v * 10.0, 5.0) - 0.5
-            if cover + fray * (1.1 * strand + 0.9 * lock) > 0.0:
-                face_index[row, column] = f + offset
-                depth[row, column] = over_depth[row, column]
-                for k in range(3):
-                    barycentric[row, column, k] = over_barycentric[row, column, k]
 
 
 def _truth(

@@ -1,0 +1,216 @@
+"""`vggheads generate`: images of many people with ground truth, without the rest of the chain.
+
+A folder of its own, which any other run may fill further: shards that are finished stay.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import hashlib
+import json
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from dagster_project.engine import ShardTask, make_shards
+from dagster_project.local_workers import open_local
+from dagster_project.markers import Marker, complete, read_marker, unit_files, write_marker
+from dagster_project.pipeline import Pipeline
+from dagster_project.placement import WorkerConfig
+from ml.captions.config import CaptionsConfig
+from ml.generation.config import ImagesConfig
+from ml.poses.config import PosesConfig
+from ml.records.atomic import remove_temporaries, write_text
+from ml.records.config import StageConfig, read_config
+from ml.records.ids import shard_name
+from ml.records.report import StageReport
+from ml.records.workspace import Workspace
+from ml.stages import captions, head_model, images, poses
+from ml.stages.head_model import HeadModelConfig
+
+SHARD_SIZE = 100
+"""Images in a shard; the last one has what is left."""
+_STAGES = ("head_model", "poses", "captions", "images", "truth")
+_OUTS = tuple(f"data/{stage}" for stage in _STAGES[1:])
+
+_README = """# Rendered images of many people
+
+Made by `vggheads generate`: {images} images of {width} x {height} px, seed {seed}.
+
+* `data/images/shard-*.tar`: `ID.jpg`, `ID.json`{dense}; WebDataset reads them as they are.
+* `data/truth/shard-*.parquet`: a row a visible head: box, 413 FLAME parameters, visibility.
+* `data/images/shard-*.parquet`, `data/poses`, `data/captions`: where each image comes from.
+* `data/*/shard-*.exclusions.parquet`: what could not be made, and why.
+* `data/head_model/head_model.npz`: the head model that the parameters belong to.
+"""
+_README_DENSE = ", `ID.dense.npz` ({maps}) and `ID.heads.json`"
+
+
+class GenerateConfig(StageConfig):
+    """What the three stages of `vggheads generate` do."""
+
+    poses: PosesConfig
+    captions: CaptionsConfig
+    images: ImagesConfig
+
+
+def make_shard(ws: Workspace, config: GenerateConfig, shard: str) -> StageReport:
+    """Draw poses, compose scenes and render the images of one shard.
+
+    Args:
+        ws: the folder; its head model must be there.
+        config: what to make.
+        shard: name of the shard.
+
+    Returns:
+        The report of the images, with the poses that were asked for as its input.
+    """
+    drawn = poses.run_shard(ws, config.poses, shard)
+    captions.run_shard(ws, config.captions, shard)
+    report = images.run_shard(ws, config.images, shard)
+    return dataclasses.replace(
+        report, num_in=drawn.num_in, num_excluded=drawn.num_in - report.num_out
+    )
+
+
+def generate(pipeline: Pipeline, options: argparse.Namespace) -> int:
+    """Make a dataset of rendered images, or go on with it."""
+    config = _config(pipeline, options)
+    seed = pipeline.params.run.seed if options.seed is None else options.seed
+    size = min(SHARD_SIZE, options.images)
+    shards = -(-options.images // size)
+    ws = Workspace(options.out.absolute(), seed, shards, size)
+    head = pipeline.params.read(HeadModelConfig, "head_model")
+    _claim(ws, config, head, options.images)
+    workers = options.workers or pipeline.params.run.workers
+    started, made, excluded = time.monotonic(), 0, 0
+    for shard, report in _missing(ws, config, options.images, workers):
+        made, excluded = made + report.num_out, excluded + report.num_excluded
+        rate = made / (time.monotonic() - started)
+        print(f"{shard} {report.num_out:5d} images, {rate:.2f} images/s", flush=True)
+    total = sum(marker.num_out for marker in _markers(ws).values())
+    print(f"{total} images in {options.out}, {made} of them made now, {excluded} left out")
+    return 0
+
+
+def _config(pipeline: Pipeline, options: argparse.Namespace) -> GenerateConfig:
+    """The profile's settings, at the size and with the maps that were asked for.
+
+    Raises:
+        ValueError: a number is not possible, or the profile's images are not rendered.
+    """
+    if options.images < 1:
+        raise ValueError(f"--images: expected at least 1, got {options.images}")
+    read = pipeline.params.read
+    image_config = read(ImagesConfig, "images")
+    if image_config.backend != "renderer":
+        raise ValueError(
+            f"generate renders; the active profile's images come from {image_config.backend}. "
+            "`vggheads profile demo` renders"
+        )
+    width, _, height = options.size.partition("x")
+    if not (width.isdigit() and (height or width).isdigit()):
+        raise ValueError(f"--size: expected S or WIDTHxHEIGHT in pixels, got {options.size!r}")
+    sampled = {"source": "sampled", "width": int(width), "height": int(height or width)}
+    return GenerateConfig(
+        poses=read_config(
+            PosesConfig, "--size", {**read(PosesConfig, "poses").model_dump(), **sampled}
+        ),
+        # Names are planted to be found and removed, which nobody wants here.
+        captions=read(CaptionsConfig, "captions").model_copy(update={"name_probability": 0.0}),
+        images=ImagesConfig.model_validate(
+            {**image_config.model_dump(), "dense": tuple(options.dense)}
+        ),
+    )
+
+
+def _claim(ws: Workspace, config: GenerateConfig, head: HeadModelConfig, count: int) -> None:
+    """Make the head model, and state what the folder holds.
+
+    Raises:
+        ValueError: the folder holds images of other settings, or something else.
+    """
+    made = {
+        "seed": ws.seed,
+        "shard_size": ws.shard_size,
+        "head_model": head.model_dump(mode="json"),
+        **config.model_dump(mode="json"),
+    }
+    path = ws.root / "generated.json"
+    if path.is_file():
+        known = json.loads(path.read_text(encoding="utf-8"))
+        if differing := _differing(known, made):
+            raise ValueError(
+                f"{ws.root} holds images made with other values of {', '.join(differing)}; "
+                "name another folder, or remove this one"
+            )
+    elif ws.root.exists() and any(ws.root.iterdir()):
+        raise ValueError(f"{ws.root} is there already and not made by `vggheads generate`")
+    remove_temporaries(ws.root)
+    if not (ws.stage_dir("head_model") / head_model.MODEL_FILE).is_file():
+        head_model.run(ws, head)
+    maps = config.images.dense
+    text = _README.format(
+        images=count,
+        width=config.poses.width,
+        height=config.poses.height,
+        seed=ws.seed,
+        dense=_README_DENSE.format(maps=", ".join(maps)) if maps else "",
+    )
+    write_text(ws.root / "README.md", text)
+    write_text(path, json.dumps(made, indent=1, sort_keys=True) + "\n")
+
+
+def _differing(known: Any, made: Any, name: str = "") -> list[str]:
+    """Names of the values that differ, dotted."""
+    if not (isinstance(known, dict) and isinstance(made, dict)):
+        return [] if known == made else [name]
+    keys = sorted({*known, *made})
+    parts = [_differing(known.get(key), made.get(key), f"{name}.{key}".strip(".")) for key in keys]
+    return [found for part in parts for found in part]
+
+
+def _missing(
+    ws: Workspace, config: GenerateConfig, count: int, num_workers: int
+) -> Iterator[tuple[str, StageReport]]:
+    """Make the shards that are not finished, and mark each one when it is."""
+    finished = _markers(ws)
+    tasks = []
+    for index in range(ws.num_shards):
+        size = min(ws.shard_size, count - index * ws.shard_size)
+        if _fingerprint(size) != getattr(finished.get(shard_name(index)), "fingerprint", ""):
+            function = f"{__name__}:{make_shard.__name__}"
+            own = dataclasses.replace(ws, shard_size=size)
+            tasks.append(ShardTask(function, own, config, shard_name(index)))
+    if not tasks:
+        return
+    sizes = {task.shard: task.ws.shard_size for task in tasks}
+    workers, number = None, 1
+    if num_workers > 1 and len(tasks) > 1:
+        workers, number = open_local(WorkerConfig(), min(num_workers, len(tasks)))
+    for shard, report in make_shards(tasks, workers, number):
+        marker = Marker(
+            fingerprint=_fingerprint(sizes[shard]),
+            files=unit_files(ws.root, _OUTS, shard),
+            num_in=report.num_in,
+            num_out=report.num_out,
+            num_excluded=report.num_excluded,
+        )
+        write_marker(ws.stage_dir("generated"), shard, marker)
+        yield shard, report
+
+
+def _markers(ws: Workspace) -> dict[str, Marker]:
+    """The finished shards, of those asked for."""
+    found = {shard: read_marker(ws.stage_dir("generated"), shard) for shard in ws.shards}
+    return {
+        shard: marker
+        for shard, marker in found.items()
+        if marker is not None and complete(ws.root, marker)
+    }
+
+
+def _fingerprint(shard_size: int) -> str:
+    """What tells a shard from the same one of another length; `_claim` compares the rest."""
+    return hashlib.sha256(f"{shard_size} images".encode()).hexdigest()

@@ -13,7 +13,6 @@ from pydantic import Field
 from dagster_project.placement import Engine, RayConfig, WorkerConfig
 from dagster_project.profiles import Profile, params_text, read_profile
 from dagster_project.stage import Stage
-from ml.records.atomic import write_text
 from ml.records.config import (
     ConfigError,
     StageConfig,
@@ -205,13 +204,6 @@ def with_name(profile: Profile) -> Profile:
     """The profile with its name among its values, as params.yaml holds it."""
     run = {"profile": profile.name, **(profile.values.get(RUN) or {})}
     return Profile(profile.name, {**profile.values, RUN: run}, profile.origins, profile.files)
-
-
-def write_profile(root: Path, name: str, stages: Iterable[Stage]) -> Path:
-    """Write params.yaml for a profile; returns its path."""
-    params = profile_params(root, name, stages)
-    write_text(root / NAME, params.text)
-    return root / NAME
 
 
 def _check_sections(

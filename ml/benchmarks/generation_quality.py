@@ -29,8 +29,6 @@ from ml.records.tars import DamagedTar, TarReader
 STAGE = "generation_quality"
 #: Size of the features of the paper's own FID and of everyone else's.
 PAPER_SIZE, USUAL_SIZE = 64, 2048
-#: The paper's reference: the first 1,500 images of one folder of LAION.
-PAPER_REFERENCE_IMAGES = 1500
 
 
 @dataclass

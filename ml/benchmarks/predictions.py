@@ -130,11 +130,6 @@ NOTHING = HeadPredictions()
 """What is said about an image of which a file says nothing."""
 
 
-def predictions_of(predictions: Mapping[str, HeadPredictions], image: str) -> HeadPredictions:
-    """What is said about an image; nothing if it is not mentioned."""
-    return predictions.get(image, NOTHING)
-
-
 def _array(name: str, value: object, shape: tuple[int | None, ...]) -> np.ndarray:
     try:
         array = np.asarray(value, np.float64)

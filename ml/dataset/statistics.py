@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -295,17 +294,3 @@ def _save(figure: Figure, path: Path) -> Path:
     with atomic_write(path) as temporary:
         figure.savefig(temporary, format="png", metadata=_PNG_METADATA)
     return path
-
-
-def statistics_from_json(path: Path) -> pd.DataFrame:
-    """Reads `statistics.json` back into the tidy table.
-
-    Args:
-        path: Written by `write_statistics`.
-
-    Returns:
-        Columns `section`, `name`, `value`; order of the file.
-    """
-    nested = json.loads(path.read_text(encoding="utf-8"))
-    rows = [(part, name, value) for part, items in nested.items() for name, value in items.items()]
-    return pd.DataFrame(rows, columns=list(COLUMNS)).astype({"value": "float64"})

@@ -112,28 +112,6 @@ def read_flame_file(path: Path, asset: str | None = None, sha256: str = "") -> F
     return FlameFile(_model_arrays(raw, path), release, found)
 
 
-def read_flame_pickle(path: Path) -> dict[str, NDArray]:
-    """Read the arrays of a FLAME model file without importing or running what it names.
-
-    chumpy arrays and scipy sparse matrices are taken apart by hand; every other class but plain
-    numpy arrays is refused.
-
-    Args:
-        path: `generic_model.pkl` or `flame2023.pkl`, from the FLAME site (its licence applies) or
-            from :func:`write_flame_pickle`.
-
-    Returns:
-        float64 and int64 arrays under FLAME's keys: v_template, f, shapedirs, posedirs,
-        J_regressor, kintree_table, weights.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        FlameFileError: it is no pickle, truncated, names other classes, lacks a key or has an array
-            of another shape.
-    """
-    return _model_arrays(_read_raw(Path(path)), Path(path))
-
-
 def _read_raw(path: Path) -> dict[Any, Any]:
     if not path.is_file():
         raise FileNotFoundError(

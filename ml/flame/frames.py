@@ -115,27 +115,8 @@ def extract_crops(image_rgb: NDArray[np.uint8], frames: Array, size: int) -> NDA
     return crops
 
 
-def image_to_crop(flame: Array, frames: Array, size: int) -> Array:
-    """Move FLAME parameters from the image frame to the crop frame.
-
-    Args:
-        flame: (N, 413) image frame: translation px, scale px per metre.
-        frames: (N, 3) left x, top y, side; image frame, px.
-        size: side of the crops, px.
-
-    Returns:
-        (N, 413) float32, crop frame.
-
-    Raises:
-        ValueError: a shape does not fit.
-    """
-    frames = _checked_frames(frames, len(flame))
-    zoom = size / frames[:, 2]
-    return _transformed(flame, zoom, -frames[:, :2] * zoom[:, None])
-
-
 def crop_to_image(flame: Array, frames: Array, size: int) -> Array:
-    """Move FLAME parameters from the crop frame to the image frame, the inverse of `image_to_crop`.
+    """Move FLAME parameters from the crop frame to the image frame.
 
     Args:
         flame: (N, 413) crop frame: translation px, scale px per metre.

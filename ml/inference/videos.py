@@ -42,13 +42,11 @@ class Frame:
     Attributes:
         number: position in the film, from 0; frames that are lost are counted where that is known.
         time_s: when it is shown, seconds after the first.
-        duration_s: how long, seconds.
         image_rgb: (H, W, 3) uint8 RGB, upright.
     """
 
     number: int
     time_s: float
-    duration_s: float
     image_rgb: np.ndarray
 
 
@@ -97,7 +95,7 @@ def read_frames(path: Path, report: Callable[[str], None]) -> Iterator[Frame]:
                 report(f"{lost} frames are missing before {time:.3f} s")
                 number += lost
             duration = float((decoded.duration or 0) * (decoded.time_base or 0)) or step
-            yield Frame(number, time, duration, _upright(decoded))
+            yield Frame(number, time, _upright(decoded))
             number, expected = number + 1, time + duration
         if first is None:
             raise UnreadableImage("video has no frame that can be decoded")

@@ -362,7 +362,6 @@ _BY_HEAD: Final = {
     "phone": ((0.15, -0.08, 0.03), 0.012, (1.0, -1.0, 0.0)),
     "forehead": ((0.13, 0.07, 0.13), 0.015, (1.0, -0.5, 0.3)),
 }
-ARM_ACTIONS: Final = (*_BY_SHOULDER, *_BY_HEAD, "hip", "lap", "hug")
 
 
 def _arm_target(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Final
 
 import numpy as np
@@ -86,26 +86,6 @@ def scene_words(captions: pd.DataFrame) -> Words:
         "glasses": [person.glasses for person in people],
         "hat": [person.hat for person in people],
     }
-
-
-def joined_columns(parts: Sequence[Columns]) -> Columns:
-    """Columns of several shards, one after the other.
-
-    Args:
-        parts: of each shard; all with the same names.
-    """
-    names = parts[0] if parts else {}
-    return {name: np.concatenate([part[name] for part in parts]) for name in names}
-
-
-def joined_words(parts: Sequence[Words]) -> Words:
-    """Words of several shards, one after the other.
-
-    Args:
-        parts: of each shard; all with the same names.
-    """
-    names = parts[0] if parts else {}
-    return {name: [word for part in parts for word in part[name]] for name in names}
 
 
 def head_statistics(columns: Columns) -> dict[str, float]:

@@ -33,15 +33,6 @@ def findings(items: Iterable[object], problems: Iterable[str]) -> pd.DataFrame:
     )
 
 
-def problems_of(found: pd.DataFrame) -> list[str]:
-    """The problems alone.
-
-    Args:
-        found: from `findings`.
-    """
-    return [problem for problem in found["problem"] if problem]
-
-
 def joined(parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
     """Findings of several rules about the same things, one after the other.
 

@@ -290,19 +290,6 @@ CROPS = TableSpec(
 DATASET_HEADS = HEADS.extended(
     "filtered_dataset", Column("shard", "str", "the tar shard of the image")
 )
-ALL_TABLES = (
-    POSES,
-    POSE_SOURCES,
-    CAPTIONS,
-    IMAGES,
-    TRUTH,
-    HEADS,
-    ANNOTATED_IMAGES,
-    VERDICTS,
-    EXCLUSIONS,
-    CROPS,
-    DATASET_HEADS,
-)
 
 
 def write_table(path: Path, frame: pd.DataFrame, spec: TableSpec) -> None:

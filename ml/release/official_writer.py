@@ -12,7 +12,6 @@ from ml.release.official_reader import NUM_VAL_SPLITS
 from ml.release.source import DatasetItem
 
 IMAGES_PER_SPLIT = 10_000
-_HELD_OUT = {"val": range(NUM_VAL_SPLITS)}
 
 
 class OfficialWriter:

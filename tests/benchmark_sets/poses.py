@@ -44,7 +44,9 @@ BIWI_CENTRE_MM = (40.0, -30.0, 900.0)
 
 
 def biwi_centre_px() -> np.ndarray:
-    return generated.biwi_centre_px(np.array(BIWI_CENTRE_MM))
+    """Where the depth camera's point appears in the colour image."""
+    x, y, z = generated.BIWI_MATRIX @ (np.array(BIWI_CENTRE_MM) + generated.BIWI_SHIFT_MM)
+    return np.array([x / z, y / z])
 
 
 def write_biwi(root: Path) -> Path:

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 from dvc.utils.hydra import apply_overrides
 
-from dagster_project.params import Params, profile_params, read_params, with_name, write_profile
+from dagster_project.params import Params, profile_params, read_params, with_name
 from dagster_project.profiles import NOT_SET, edits, read_profile
 from dagster_project.stages import ROOT, STAGES
 from ml.records.config import StageConfig, parse_yaml
@@ -49,6 +49,12 @@ def root(tmp_path):
 
 def write(root, name, text):
     (root / "conf" / f"{name}.yaml").write_text(text)
+
+
+def write_profile(root, name, stages):
+    path = root / "params.yaml"
+    path.write_text(profile_params(root, name, stages).text)
+    return path
 
 
 def params_of(text, root):

@@ -97,12 +97,6 @@ class BiwiFrame:
     centre_mm: np.ndarray
 
 
-def biwi_centre_px(centre_mm: np.ndarray) -> np.ndarray:
-    """Return where a point of the depth camera appears in the colour image; (2,) px."""
-    x, y, z = BIWI_MATRIX @ (np.asarray(centre_mm) + BIWI_SHIFT_MM)
-    return np.array([x / z, y / z])
-
-
 def biwi_centre_mm(centre_px: np.ndarray, depth_mm: float = 900.0) -> np.ndarray:
     """Return the point at a depth that appears at a place of the colour image; (3,) mm."""
     ray = np.linalg.inv(BIWI_MATRIX) @ np.array([*centre_px, 1.0])

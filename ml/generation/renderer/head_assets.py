@@ -38,7 +38,6 @@ class HeadAssets:
         grid_weight: their weights.
         beard_faces: (B, 3) int32 faces that a full beard covers.
         eyes: (2, 3) centres of the left and right eye on the template.
-        nose_bridge: (3,) landmark where glasses rest.
         ears: (2, 3) upper roots of the left and right ear.
         mouth: (3,) middle of the mouth.
     """
@@ -54,7 +53,6 @@ class HeadAssets:
     grid_weight: np.ndarray
     beard_faces: Int32Array
     eyes: np.ndarray
-    nose_bridge: np.ndarray
     ears: np.ndarray
     mouth: np.ndarray
 
@@ -125,7 +123,6 @@ def prepare_head(
         grid_weight=weight,
         beard_faces=drawn[beard],
         eyes=np.stack([points[left].mean(axis=0), points[right].mean(axis=0)]),
-        nose_bridge=landmarks[27],
         ears=ears,
         mouth=landmarks[[48, 54]].mean(axis=0),
     )

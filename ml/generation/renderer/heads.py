@@ -18,13 +18,11 @@ from ml.imaging.rasterizer import vertex_normals
 
 @dataclass(frozen=True)
 class HeadMaterials:
-    """Material rows of one person's head, and the linear colours that others need."""
+    """Material rows of one person's head."""
 
     skin: int
     eye: int
     hair: int
-    hair_rgb: np.ndarray
-    skin_rgb: np.ndarray
 
 
 def head_materials(
@@ -98,7 +96,7 @@ def head_materials(
         seed=float(rng.integers(9999)),
         amounts=(rng.uniform(0.75, 1.15) * (1.0 - 0.4 * curl), curl, 0.0),
     )
-    return HeadMaterials(skin_row, eye_row, hair_row, hair, skin)
+    return HeadMaterials(skin_row, eye_row, hair_row)
 
 
 def head_mesh(

@@ -4,7 +4,7 @@ import pytest
 
 from ml.annotation import augment
 from ml.annotation.augment import NO_AUGMENTATION, CropAugmentConfig
-from ml.flame.frames import extract_crops, image_to_crop
+from ml.flame.frames import crop_to_image, extract_crops
 
 FRAME = np.array([40.0, 30.0, 100.0])
 
@@ -17,8 +17,8 @@ def test_no_augmentation_is_the_annotation_stages_crop() -> None:
     crop = augment.degraded(augment.cut_crop(image, similarity, 128), NO_AUGMENTATION, rng)
     np.testing.assert_allclose(crop, extract_crops(image, FRAME[None], 128)[0], atol=1)
     flame = rng.normal(size=(1, 413)).astype(np.float32)
-    expected = image_to_crop(flame, FRAME[None], 128)
-    np.testing.assert_allclose(similarity.flame(flame), expected, rtol=1e-4, atol=1e-4)
+    back = crop_to_image(similarity.flame(flame), FRAME[None], 128)
+    np.testing.assert_allclose(back, flame, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("seed", range(8))

@@ -15,7 +15,6 @@ from ml.benchmarks.predictors import faces_of
 from ml.flame.flame_file import (
     head_model_from_flame,
     read_flame_file,
-    read_flame_pickle,
     read_masks,
     write_flame_pickle,
     write_landmark_embedding,
@@ -66,6 +65,10 @@ def chumpy(monkeypatch):
     return Ch
 
 
+def read_arrays(path):
+    return read_flame_file(path).arrays
+
+
 def save(content, path, protocol=2):
     path.write_bytes(pickle.dumps(content, protocol=protocol))
     return path
@@ -100,7 +103,7 @@ def test_writing_is_deterministic(head_model, pickle_path, tmp_path):
 
 
 def test_round_trip(head_model, pickle_path):
-    arrays = read_flame_pickle(pickle_path)
+    arrays = read_arrays(pickle_path)
     np.testing.assert_array_equal(arrays["f"], head_model.faces)
     np.testing.assert_array_equal(arrays["shapedirs"].astype(np.float32), head_model.shapedirs)
     assert arrays["kintree_table"].tolist() == [[-1, 0, 1, 1, 1], [0, 1, 2, 3, 4]]
@@ -117,7 +120,7 @@ def test_chumpy_and_sparse_are_read_without_either(
     path = save(content, tmp_path / "licensed.pkl", protocol)
     monkeypatch.delitem(sys.modules, "chumpy.ch")
     monkeypatch.delitem(sys.modules, "chumpy")
-    arrays = read_flame_pickle(path)
+    arrays = read_arrays(path)
     np.testing.assert_allclose(arrays["posedirs"], head_model.posedirs)
     np.testing.assert_allclose(arrays["J_regressor"], head_model.J_regressor)
     np.testing.assert_allclose(arrays["v_template"], head_model.v_template)
@@ -125,7 +128,7 @@ def test_chumpy_and_sparse_are_read_without_either(
 
 def test_big_endian_arrays(head_model, licensed_like, tmp_path):
     content = {**licensed_like, "weights": licensed_like["weights"].astype(">f4")}
-    arrays = read_flame_pickle(save(content, tmp_path / "model.pkl"))
+    arrays = read_arrays(save(content, tmp_path / "model.pkl"))
     np.testing.assert_array_equal(arrays["weights"].astype(np.float32), head_model.weights)
 
 
@@ -157,7 +160,7 @@ def test_malicious_pickles_run_nothing(tmp_path, protocol, function, name):
     with pytest.raises(
         FlameFileError, match=f"evil.pkl: it asks for {name}.*refused, nothing was executed"
     ):
-        read_flame_pickle(path)
+        read_arrays(path)
     assert not witness.exists()
 
 
@@ -171,13 +174,13 @@ def test_names_below_allowed_modules_are_refused_too(tmp_path):
         path = tmp_path / "evil.pkl"
         path.write_bytes(b"c" + module.encode() + b"\n" + name.encode() + b"\n.")
         with pytest.raises(FlameFileError, match=r"refused"):
-            read_flame_pickle(path)
+            read_arrays(path)
 
 
 def test_arrays_of_objects_are_refused(licensed_like, tmp_path):
     content = {**licensed_like, "weights": np.empty((5023, 5), dtype=object)}
     with pytest.raises(FlameFileError, match="weights"):
-        read_flame_pickle(save(content, tmp_path / "model.pkl"))
+        read_arrays(save(content, tmp_path / "model.pkl"))
 
 
 @pytest.mark.parametrize("share", [0.0, 0.001, 0.5, 0.999])
@@ -187,25 +190,25 @@ def test_truncated_file(pickle_path, share):
     with pytest.raises(
         FlameFileError, match=r"generic_model.pkl: damaged or not a pickle.*download it again"
     ):
-        read_flame_pickle(pickle_path)
+        read_arrays(pickle_path)
 
 
 def test_text_is_no_pickle(tmp_path):
     path = tmp_path / "page.pkl"
     path.write_bytes(b"<html>please sign in</html>")
     with pytest.raises(FlameFileError, match=r"page.pkl: damaged or not a pickle"):
-        read_flame_pickle(path)
+        read_arrays(path)
 
 
 def test_not_a_dictionary(tmp_path):
     with pytest.raises(FlameFileError, match="expected a dictionary, got list"):
-        read_flame_pickle(save([1, 2], tmp_path / "list.pkl"))
+        read_arrays(save([1, 2], tmp_path / "list.pkl"))
 
 
 def test_missing_key_is_named(licensed_like, tmp_path):
     del licensed_like["weights"], licensed_like["f"]
     with pytest.raises(FlameFileError, match=r"missing f, weights; found J_regressor, bs_style"):
-        read_flame_pickle(save(licensed_like, tmp_path / "model.pkl"))
+        read_arrays(save(licensed_like, tmp_path / "model.pkl"))
 
 
 @pytest.mark.parametrize(
@@ -229,12 +232,12 @@ def test_missing_key_is_named(licensed_like, tmp_path):
 )
 def test_wrong_content_is_named(licensed_like, tmp_path, key, value, text):
     with pytest.raises(FlameFileError, match=text):
-        read_flame_pickle(save({**licensed_like, key: value}, tmp_path / "model.pkl"))
+        read_arrays(save({**licensed_like, key: value}, tmp_path / "model.pkl"))
 
 
 def test_missing_file_says_where_to_get_it(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"flame.is.tue.mpg.de, or set head_model.source"):
-        read_flame_pickle(tmp_path / "none.pkl")
+        read_arrays(tmp_path / "none.pkl")
 
 
 def write_landmarks(head_model, path, dynamic=False):

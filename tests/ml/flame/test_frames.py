@@ -41,13 +41,15 @@ def test_any_number_of_heads(num_heads: int) -> None:
 def test_round_trip_is_exact(left: float, top: float, side: float, seed: int) -> None:
     flame = random_flame(np.random.default_rng(seed), 4)
     squares = np.tile(np.array([[left, top, side]], np.float32), (4, 1))
-    back = frames.crop_to_image(frames.image_to_crop(flame, squares, 128), squares, 128)
+    zoom = 128 / side
+    inverse = np.tile([[-left * zoom, -top * zoom, 128 * zoom]], (4, 1))
+    back = frames.crop_to_image(frames.crop_to_image(flame, inverse, 128), squares, 128)
     np.testing.assert_allclose(back, flame, rtol=2e-6, atol=1e-3)
     np.testing.assert_array_equal(back[:, :409], flame[:, :409])
 
 
 def test_points_move_with_the_parameters() -> None:
-    """Projecting in the crop equals moving the points projected in the image."""
+    """Projecting in the image equals moving the points projected in the crop."""
     rng = np.random.default_rng(3)
     flame = random_flame(rng, 5)
     squares = np.array([[7.5, -3, 41]], np.float32).repeat(5, axis=0)
@@ -56,9 +58,9 @@ def test_points_move_with_the_parameters() -> None:
     def project(params: np.ndarray) -> np.ndarray:
         return params[:, None, 412:413] * points_m[None] + params[:, None, 409:411]
 
-    moved = (project(flame) - squares[:, None, :2]) * 128 / squares[:, None, 2:]
-    in_crop = project(frames.image_to_crop(flame, squares, 128))
-    np.testing.assert_allclose(in_crop, moved, rtol=1e-4, atol=1e-2)
+    moved = project(flame) * squares[:, None, 2:] / 128 + squares[:, None, :2]
+    in_image = project(frames.crop_to_image(flame, squares, 128))
+    np.testing.assert_allclose(in_image, moved, rtol=1e-4, atol=1e-2)
 
 
 def test_dad_convention_by_its_own_projection() -> None:

@@ -3,7 +3,7 @@
 import pytest
 
 from ml.quality.accounting import account, belong, marked, variants
-from ml.quality.findings import problems_of
+from tests.fixtures.findings import problems_of
 
 GIVEN = ["image-00001-00000", "image-00001-00001", "image-00001-00002"]
 A, B, C = GIVEN

@@ -18,7 +18,7 @@ from ml.quality.drift import (
     summarise,
     write_reference,
 )
-from ml.quality.findings import problems_of
+from tests.fixtures.findings import problems_of
 
 ROOT = Path(__file__).parents[3]
 LIMITS = DriftBounds(max_ks=0.2, max_psi=0.25, max_p=0.001)

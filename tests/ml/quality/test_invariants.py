@@ -9,9 +9,10 @@ import pytest
 
 from ml.captions.scene import NO_SCENE, PersonLook, Scene
 from ml.quality import head_invariants, invariants
-from ml.quality.findings import agree, problems_of
+from ml.quality.findings import agree
 from ml.records.ids import sample_seed, stable_fraction
 from ml.records.shards import ShardReader, shard_writer
+from tests.fixtures.findings import problems_of
 
 SIZE = 64
 

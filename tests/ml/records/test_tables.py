@@ -2,11 +2,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from ml.records import tables
 from ml.records.tables import (
-    ALL_TABLES,
     HEADS,
     POSES,
     TableError,
+    TableSpec,
     empty_table,
     read_stage,
     read_table,
@@ -35,6 +36,13 @@ def heads(count=3):
             for i in range(count)
         ]
     )
+
+
+ALL_TABLES = [value for value in vars(tables).values() if isinstance(value, TableSpec)]
+
+
+def test_the_tables_were_found():
+    assert len({spec.name for spec in ALL_TABLES}) >= 10
 
 
 @pytest.mark.parametrize("spec", ALL_TABLES, ids=lambda s: s.name)

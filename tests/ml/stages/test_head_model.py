@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from ml.flame.flame_file import read_flame_pickle
+from ml.flame.flame_file import read_flame_file
 from ml.flame.head_model import HeadModel
 from ml.imaging.io import decode_image
 from ml.records.workspace import Workspace
@@ -21,7 +21,7 @@ def test_the_stage_writes_a_model_that_loads(finished):
     assert report.num_in == report.num_out == 1
     assert report.metadata["sha256"] == model.sha256
     assert report.metadata["vertices"] == 5023
-    arrays = read_flame_pickle(ws.stage_dir("head_model") / "generic_model.pkl")
+    arrays = read_flame_file(ws.stage_dir("head_model") / "generic_model.pkl").arrays
     np.testing.assert_array_equal(arrays["f"], model.faces)
 
 

@@ -13,6 +13,8 @@ from ml.records.config import overlay, parse_yaml
 Place = tuple[str, ...]
 """Keys from the section down to a value."""
 NOT_SET: Final = "not set"
+_ON_ONE_LINE: Final = 3
+"""Most values of a part of a section that stands on one line."""
 _HEADER: Final = """\
 # Profile {profile}: what differs from the defaults of the stages' configuration classes. Edit it: a
 # changed value reruns its stage and what depends on it. `vggheads config [STAGE]` prints every
@@ -119,20 +121,21 @@ def params_text(profile: Profile, sections: list[str]) -> str:
     out.seek(0, 2)
     yaml = YAML()
     yaml.default_flow_style = False
-    yaml.dump(_arranged(values), out)
+    yaml.dump({name: _arranged(section) for name, section in values.items()}, out)
     return out.getvalue()
 
 
-def _arranged(value: Any) -> Any:
-    """The same values, with model references on one line; DVC keeps no list on one."""
+def _arranged(value: Any, top: bool = True) -> Any:
+    """Copy values with model references and short parts on one line; DVC keeps no list on one."""
     from ruamel.yaml.comments import CommentedMap
 
-    if isinstance(value, Mapping):
-        arranged = CommentedMap({key: _arranged(inner) for key, inner in value.items()})
-        if "asset" in value and not any(isinstance(v, Mapping | list) for v in value.values()):
-            arranged.fa.set_flow_style()
-        return arranged
-    return value
+    if not isinstance(value, Mapping):
+        return value
+    arranged = CommentedMap({key: _arranged(inner, top=False) for key, inner in value.items()})
+    flat = not any(isinstance(inner, Mapping | list) for inner in value.values())
+    if flat and ("asset" in value or (not top and len(value) <= _ON_ONE_LINE)):
+        arranged.fa.set_flow_style()
+    return arranged
 
 
 def _lineage(root: Path, name: str, below: Place) -> Iterator[tuple[str, dict[str, Any]]]:

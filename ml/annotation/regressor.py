@@ -61,8 +61,8 @@ class FlameRegressor(Protocol):
 class RegressorArchitecture(StageConfig):
     """Size of the network, and the crops it takes."""
 
-    crop_size: Count = 96
-    """Side of a crop, px; a multiple of the coarsest stride."""
+    crop_size: Count = 256
+    """Side of a crop, px; a multiple of the coarsest stride. DAD-3DNet takes 256."""
     box_margin: NonNegative = BOX_MARGIN
     """Fraction of the box added on each of its sides to get the crop (paper: 0.25)."""
     encoder: ModelSize = "nano"

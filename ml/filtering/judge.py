@@ -42,8 +42,8 @@ class DetectionLimits(StageConfig):
 
     threshold: float = Field(default=0.5, gt=0, lt=1)
     """Lowest score of a head."""
-    nms_iou: float = Field(default=0.6, gt=0, le=1)
-    """Of two boxes that overlap more than this, the weaker goes."""
+    nms_iou: float = Field(default=0.5, gt=0, le=1)
+    """Of two boxes that overlap more than this, the weaker is dropped."""
     max_heads: int = Field(default=100, ge=1, le=10**9)
     """Most heads of an image."""
 

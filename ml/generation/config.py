@@ -191,7 +191,7 @@ class CropsConfig(StageConfig):
     """Heads to render."""
     crops_per_shard: int = Field(default=200, ge=1, le=10**9)
     """Heads in a shard."""
-    image_px: int = Field(default=144, ge=64, le=10**9)
+    image_px: int = Field(default=384, ge=64, le=10**9)
     """Side of a rendered image. The head's crop with its margin takes two thirds of it; the rest
     is what shifts, zooms and rotations of the crop bring into view."""
     min_visible: Fraction = 0.2

@@ -57,13 +57,13 @@ class AnnotationsConfig(StageConfig):
 
     threshold: Fraction = 0.5
     """Detector's lowest score of a head."""
-    nms_iou: Fraction = 0.6
-    """Of two boxes that overlap more than this, the weaker one goes."""
+    nms_iou: Fraction = 0.5
+    """Of two boxes that overlap more than this, the weaker one is dropped (published: 0.5)."""
     max_heads: Count = 100
     """Most heads of an image, best scores first."""
-    min_side_px: NonNegative = 14.0
-    """Heads whose longer box side is smaller get no FLAME parameters (paper 3.2: small heads are
-    not labelled), and say so."""
+    min_side_px: NonNegative = 3.0
+    """Heads whose longer box side is smaller get no FLAME parameters, and say so. The published
+    annotator has no such limit; no regressor sees a face in 3 px."""
     images_per_batch: Count = 50
     """Images decoded and detected together; bounds the memory, never changes a result."""
     preview_images: Count = 12

@@ -49,7 +49,11 @@ logger = logging.getLogger(__name__)
 
 
 class FlameRegressorConfig(StageConfig):
-    """Network, data and training of the crop regressor."""
+    """Network, data and training of the crop regressor.
+
+    The network is ours, and so is its recipe: nothing is published. The defaults are AdamW's; a
+    profile that trains it states its own.
+    """
 
     architecture: RegressorArchitecture = RegressorArchitecture()
     """Size of the network and its crops."""
@@ -57,17 +61,9 @@ class FlameRegressorConfig(StageConfig):
     """Random changes of the training crops."""
     loss: CropLossConfig = CropLossConfig()
     """Weights of the loss terms."""
-    optim: OptimConfig = OptimConfig(
-        kind="muon",
-        muon_lr=0.03,
-        lr=3e-3,
-        betas=(0.9, 0.99),
-        weight_decay=1e-4,
-        warmup_steps=60,
-        ema_decay=0.998,
-    )
+    optim: OptimConfig = OptimConfig()
     """Optimiser and schedule."""
-    fit: FitConfig = FitConfig(epochs=40, validate_every_epochs=10, gradient_clip=10.0)
+    fit: FitConfig = FitConfig(epochs=40)
     """The training loop."""
     batch_size: Count = 64
     """Crops in a batch."""

@@ -68,7 +68,7 @@ def test_params_yaml_holds_what_differs_from_the_defaults(root):
     text = path.read_text()
     assert text.splitlines()[0].startswith("# Profile bright:")
     assert text.endswith(
-        "lamp:\n  watts: 1e-06\n  inner:\n    depth: 5\n  names:\n  - no\nspare: {}\n"
+        "lamp:\n  watts: 1e-06\n  inner: {depth: 5}\n  names:\n  - no\nspare: {}\n"
     )
     params = read_params(root, ["lamp", "spare"])
     assert params.config(LAMP) == LampConfig(

@@ -7,8 +7,13 @@ import pytest
 from dagster_project.params import profile_params
 from dagster_project.profiles import leaves, read_profile
 from dagster_project.stages import ROOT, STAGES
+from ml.filtering.judge import DetectionLimits
 from ml.model.losses import loss_config
+from ml.stages.annotations import AnnotationsConfig
+from ml.stages.flame_regressor import FlameRegressorConfig
+from ml.stages.head_detector import HeadDetectorConfig
 from ml.stages.trained_model import TrainedModelConfig
+from ml.training.config import OptimConfig
 from tests.fixtures.profiles import NAMES, effective
 
 COLUMNS = {
@@ -64,19 +69,97 @@ def test_the_recipe_is_that_of_the_table(profile, stage):
         )
 
 
+BOX_COLUMNS = {
+    "source": "source",
+    "optimiser": "optim.kind",
+    "learning rate": "optim.lr",
+    "warm-up": "optim.warmup_steps",
+    "final rate": "optim.final_lr_fraction",
+    "weight decay": "optim.weight_decay",
+    "weight average": "optim.ema_decay",
+    "gradient norm": "fit.gradient_clip",
+    "batch": "batch_size",
+    "epochs": "fit.epochs",
+    "augmentation": "augment.recipe",
+    "image size": "architecture.input_size",
+}
+RTDETR = ("scratch", "adamw", 1e-4, 2000, 1.0, 1e-4, 0.9999, 0.1, 16, 72, "own", 640)
+TUNED = ("finetune", *RTDETR[1:3], 500, 0.01, *RTDETR[5:9], 24, *RTDETR[10:])
+SMALL_RTDETR = ("scratch", "muon", 2e-3, 40, 0.01, 1e-2, 0.99, 10.0, 8, 10, "own", 160)
+BOX_RECIPES = dict.fromkeys(NAMES, RTDETR) | {
+    "demo": SMALL_RTDETR,
+    "smoke": (*SMALL_RTDETR[:8], 4, 16, *SMALL_RTDETR[10:]),
+    "research": TUNED,
+    "open": TUNED,
+    "research_tiny": (*TUNED[:8], 4, 2, *TUNED[10:]),
+}
+CROP_COLUMNS = {
+    "optimiser": "optim.kind",
+    "learning rate": "optim.lr",
+    "warm-up": "optim.warmup_steps",
+    "batch": "batch_size",
+    "epochs": "fit.epochs",
+    "crop size": "architecture.crop_size",
+}
+REGRESSOR = ("adamw", 1e-3, 0, 64, 40, 256)
+CROP_RECIPES = dict.fromkeys(NAMES, REGRESSOR) | {
+    "demo": ("muon", 3e-3, 60, 64, 20, 96),
+    "smoke": ("muon", 3e-3, 60, 64, 2, 96),
+    "open": ("adamw", 1e-3, 1000, 64, 40, 256),
+    "research_tiny": ("adamw", 1e-3, 0, 64, 1, 64),
+}
+
+
+@pytest.mark.parametrize("profile", NAMES)
+@pytest.mark.parametrize(
+    ("stage", "columns", "recipes"),
+    [
+        ("head_detector", BOX_COLUMNS, BOX_RECIPES),
+        ("flame_regressor", CROP_COLUMNS, CROP_RECIPES),
+    ],
+)
+def test_the_recipes_of_the_annotators_are_those_of_the_tables(profile, stage, columns, recipes):
+    values = {".".join(place): v for place, v in leaves(effective(profile)[stage])}
+    origins = read_profile(ROOT, profile).origins
+    for (what, key), wanted in zip(columns.items(), recipes[profile], strict=True):
+        said_by = origins.get((stage, *key.split(".")), "the class default")
+        assert values[key] == wanted, (
+            f"{profile}: {what} ({stage}.{key}) is {values[key]!r} by {said_by}, not {wanted!r}"
+        )
+
+
+SHARED_WITH_DEMO = {
+    "run.threads": "one is the least there is",
+    "trained_model_exact.enabled": "off is off",
+    "head_detector.optim.muon_lr": "Muon's published rate; AdamW does not read it",
+    "head_detector.optim.final_lr_fraction": "a cosine's usual end",
+}
+PAPERS_LOSS = ("box_weight", "dfl_weight", "vertices", "reprojection")
+SHARED_BY_PROFILE = {
+    "paper_losses": {f"trained_model.loss.{name}" for name in PAPERS_LOSS},
+    "research_tiny": {"run.seed", "trained_model.size"},
+}
+
+
 @pytest.mark.parametrize("profile", PRODUCTION)
 def test_no_value_of_the_demo_shows_up_in_production(profile):
-    """Whatever the demo chose for its minutes is nobody else's, unless a file of theirs says so."""
+    """Whatever the demo chose for its minutes is nobody else's, by a file or by a class default."""
     composed = read_profile(ROOT, profile)
     assert not set(composed.files) & set(SMALL), f"{profile} extends a small profile"
-    demo, found = read_profile(ROOT, "demo").values["trained_model"], effective(profile)
-    found_values = dict(leaves(found["trained_model"]))
+    found = dict(leaves(effective(profile)))
+    allowed = set(SHARED_WITH_DEMO) | SHARED_BY_PROFILE.get(profile, set())
     leaked = [
-        f"conf/demo.yaml's trained_model.{'.'.join(place)}: {value!r}"
-        for place, value in leaves(demo)
-        if found_values.get(place) == value and ("trained_model", *place) not in composed.origins
+        f"{'.'.join(place)}: {value!r} of conf/demo.yaml, by "
+        f"{composed.origins.get(place, 'the class default')}"
+        for place, value in leaves(read_profile(ROOT, "demo").values)
+        if found.get(place) == value and ".".join(place) not in allowed
     ]
     assert not leaked, f"{profile}: {leaked}"
+
+
+def test_the_exceptions_are_values_of_the_demo():
+    stated = {".".join(place) for place, _ in leaves(read_profile(ROOT, "demo").values)}
+    assert set(SHARED_WITH_DEMO).union(*SHARED_BY_PROFILE.values()) <= stated | {"run.seed"}
 
 
 def test_the_class_defaults_are_the_published_recipe():
@@ -91,14 +174,18 @@ def test_the_class_defaults_are_the_published_recipe():
     assert {f"trained_model.{key}" for key in small} <= stated
 
 
-@pytest.mark.parametrize("profile", ["research", "open"])
-def test_the_box_detector_is_fine_tuned_as_published(profile):
-    found = effective(profile)["head_detector"]
-    optim, demo = found["optim"], effective("demo")["head_detector"]["optim"]
-    assert (found["source"], optim["kind"], optim["lr"]) == ("finetune", "adamw", 1e-4)
-    assert (optim["betas"], optim["weight_decay"]) == ([0.9, 0.999], 1e-4)
-    assert (optim["ema_decay"], found["fit"]["gradient_clip"]) == (0.9999, 0.1)
-    assert (demo["kind"], demo["muon_linear"], demo["ema_decay"]) == ("muon", True, 0.99)
+def test_the_class_defaults_of_the_annotators():
+    """RT-DETR's are as published; the regressor is ours, and neutral until a profile says more."""
+    for config_class, columns, recipe in (
+        (HeadDetectorConfig, BOX_COLUMNS, RTDETR),
+        (FlameRegressorConfig, CROP_COLUMNS, REGRESSOR),
+    ):
+        values = {".".join(k): v for k, v in leaves(config_class().model_dump(mode="json"))}
+        assert tuple(values[key] for key in columns.values()) == recipe
+    assert HeadDetectorConfig().optim.betas == (0.9, 0.999)
+    assert FlameRegressorConfig().optim == OptimConfig()
+    for limits in (AnnotationsConfig(), DetectionLimits()):
+        assert (limits.threshold, limits.nms_iou) == (0.5, 0.5)
 
 
 @pytest.mark.parametrize("profile", NAMES)

@@ -86,7 +86,7 @@ def run_time_imports(path):
 
 def package_graph(root):
     """Package of `ml` -> the other packages that its modules import, lazily or not."""
-    packages = {path.name for path in (root / "ml").iterdir() if (path / "__init__.py").exists()}
+    packages = {path.relative_to(root / "ml").parts[0] for path in (root / "ml").glob("*/**/*.py")}
     graph = {}
     for package in packages:
         names = {
@@ -128,6 +128,9 @@ def test_cycles_and_lazy_imports_are_seen(tmp_path):
     assert climbs(graph, ({"b"}, {"a"})) == ["b -> a"]
     with pytest.raises(ValueError, match=r"differ.*'b'"):
         climbs(graph, ({"a"},))
+    (tmp_path / "ml/c").mkdir()
+    (tmp_path / "ml/c/code.py").write_text("import ml.a.y\n")
+    assert package_graph(tmp_path)["c"] == {"a"}, "a folder without __init__.py is a package too"
 
 
 def module_graph(root):

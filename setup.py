@@ -41,7 +41,7 @@ class BuildWheel(build_py):
 
 
 def renamed(text: str, packages: set[str]) -> str:
-    """A module's text with the library's new name.
+    """Return a module's text with the library's new name.
 
     Args:
         text: of a module that says `ml.flame`, in an import or in a name.

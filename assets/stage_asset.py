@@ -88,7 +88,7 @@ def stage_asset(
 def completed(
     asset: dg.AssetsDefinition, priority: int = 0, **attributes: Any
 ) -> dg.AssetsDefinition:
-    """The asset with attributes that its module does not state, such as `deps`.
+    """Return the asset with attributes that its module does not state, such as `deps`.
 
     Made again: `map_asset_specs` of Dagster 1.13 shows added dependencies, and runs do not follow
     them.
@@ -124,7 +124,7 @@ def _define(
 
 
 def suites_of(stage: str) -> tuple[Suite, ...]:
-    """The suites of a stage whose module has been imported.
+    """Return the suites of a stage whose module has been imported.
 
     Raises:
         KeyError: no such asset was declared.
@@ -133,7 +133,7 @@ def suites_of(stage: str) -> tuple[Suite, ...]:
 
 
 def table_schema(table: TableSpec) -> dg.TableSchema:
-    """A table's columns as Dagster shows them."""
+    """Return a table's columns as Dagster shows them."""
     return dg.TableSchema(
         [
             dg.TableColumn(

@@ -30,7 +30,7 @@ from ml.flame.procedural import build_procedural_head
 def loops(
     truth: DadTruth, vertices: np.ndarray, seven: np.ndarray, topology: DadTopology
 ) -> dict[str, float]:
-    """The four metrics, vertex by vertex."""
+    """Return the four metrics, vertex by vertex."""
     world = truth.vertices_world
     true_seven = topology.landmarks(world)[list(SEVEN)]
     scale = INNER_EYE_DISTANCE / np.linalg.norm(true_seven[1] - true_seven[2])

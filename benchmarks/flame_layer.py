@@ -43,7 +43,7 @@ class Smplx:
         self.offset = torch.tensor([0.0, 0.0, Z_OFFSET_M])
 
     def __call__(self, shape: Tensor, expression: Tensor, jaw: Tensor) -> Tensor:
-        """Vertices (B, V, 3), metres."""
+        """Return vertices (B, V, 3), metres."""
         rest = jaw.new_zeros(len(jaw), 6)
         pose = torch.cat([rest, jaw, rest], dim=1)
         vertices, _ = lbs(torch.cat([shape, expression], dim=1), pose, *self.arrays)
@@ -59,7 +59,7 @@ class Padded:
         self.model = model
 
     def __call__(self, shape: Tensor, expression: Tensor, jaw: Tensor) -> Tensor:
-        """Vertices (B, V, 3), metres."""
+        """Return vertices (B, V, 3), metres."""
         pad = torch.nn.functional.pad
         shape = pad(shape, (0, 300 - shape.shape[1]))
         return self.model(shape, pad(expression, (0, 100 - expression.shape[1])), jaw)
@@ -72,7 +72,7 @@ def measure(
     clock: Clock,
     counts: tuple[int, int] = (300, 100),
 ) -> tuple[list[float], list[float]]:
-    """Forward, and forward with backward to all inputs, in ms, of each model."""
+    """Time forward, and forward with backward to all inputs, in ms, of each model."""
     shape, expression = (torch.randn(batch, count) for count in counts)
     inputs = shape, expression, 0.2 * torch.randn(batch, 3)
     leaves = [t.clone().requires_grad_() for t in inputs]

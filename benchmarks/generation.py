@@ -36,7 +36,7 @@ BACKENDS = {
 
 
 def seconds_of(function: Callable[[], object], repeats: int) -> float:
-    """Best of some calls after one that does not count."""
+    """Return the best of some calls after one that does not count."""
     function()
     times = []
     for _ in range(repeats):
@@ -49,7 +49,7 @@ def seconds_of(function: Callable[[], object], repeats: int) -> float:
 
 
 def tiny_row(backend: str, folder: Path, size: int, batch: int, steps: int, repeats: int) -> float:
-    """Images per second of the stage's generator with a tiny model."""
+    """Return images per second of the stage's generator with a tiny model."""
     from tests.tiny_models import TinyModels
 
     tiny = TinyModels(folder)
@@ -82,7 +82,7 @@ def tiny_row(backend: str, folder: Path, size: int, batch: int, steps: int, repe
 
 
 def sdxl_pipeline(compiled: bool) -> Any:
-    """SDXL with T2I-Adapter, at full size, of random weights, without text encoders."""
+    """Return SDXL with T2I-Adapter, at full size, of random weights, without text encoders."""
     from diffusers import (
         AutoencoderKL,
         DPMSolverMultistepScheduler,
@@ -135,7 +135,7 @@ def sdxl_pipeline(compiled: bool) -> Any:
 
 
 def sdxl_unet() -> Any:
-    """SDXL's UNet: 2,567,463,684 parameters."""
+    """Return SDXL's UNet: 2,567,463,684 parameters."""
     from diffusers import UNet2DConditionModel
 
     return UNet2DConditionModel(
@@ -155,7 +155,7 @@ def sdxl_unet() -> Any:
 
 
 def sdxl_row(pipe: Any, size: int, batch: int, steps: int, repeats: int) -> float:
-    """Images per second of a pipeline of SDXL's size."""
+    """Return images per second of a pipeline of SDXL's size."""
     half: dict[str, Any] = {"device": "cuda", "dtype": torch.bfloat16}
     tokens = [torch.randn(batch, 77, 2048, **half) for _ in range(2)]
     pooled = [torch.randn(batch, 1280, **half) for _ in range(2)]

@@ -26,7 +26,7 @@ from ml.model.losses import spread
 
 
 def some_heads(count: int) -> Tensor:
-    """(count, 413) plausible parameters."""
+    """Return (count, 413) plausible parameters."""
     flame = torch.randn(count, 413)
     flame[:, 400:403] *= 0.2
     flame[:, 409:412] = 300 + 100 * torch.randn(count, 3)

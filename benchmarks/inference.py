@@ -61,7 +61,7 @@ class PlainWay:
 
     @torch.no_grad()
     def __call__(self, image: np.ndarray) -> np.ndarray:
-        """Vertices (N, 5023, 3), image px."""
+        """Return vertices (N, 5023, 3), image px."""
         square, letterbox = letterbox_image(image, self.size)
         pixels = torch.from_numpy(square).permute(2, 0, 1)[None].float() / 255
         found = decode(self.network(pixels))
@@ -72,7 +72,7 @@ class PlainWay:
         return np.stack(meshes) if meshes else np.zeros((0, 5023, 3), np.float32)
 
     def mesh(self, flame: torch.Tensor) -> np.ndarray:
-        """One head's vertices."""
+        """Return one head's vertices."""
         parts = split(flame)
         rest = torch.zeros(1, 6)
         pose = torch.cat([rest, parts.jaw, rest], dim=1)
@@ -83,7 +83,7 @@ class PlainWay:
 
 
 def greedy(boxes: torch.Tensor, scores: torch.Tensor, config: PostprocessConfig) -> torch.Tensor:
-    """Suppression as it is usually written: take the best, drop what overlaps it, repeat."""
+    """Suppress as it is usually written: take the best, drop what overlaps it, repeat."""
     left = scores.argsort(descending=True, stable=True)[: config.max_candidates]
     kept: list[int] = []
     while len(left) and len(kept) < config.max_heads:
@@ -108,13 +108,13 @@ class OurWay:
         self.shapes = shapes
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
-        """Vertices (N, 5023, 3), image px."""
+        """Return vertices (N, 5023, 3), image px."""
         (heads,) = self.predictor.predict([image])
         return DetectedHeads(heads, self.shapes).vertices_px
 
 
 def crowded(size: ModelSize, heads: int) -> tuple[HeadDetectorNetwork, PostprocessConfig]:
-    """A random network whose scores differ, and a threshold that leaves about so many heads."""
+    """Return a random network whose scores differ, and a threshold for about so many heads."""
     torch.manual_seed(0)
     network = build_detector(model_config(size))
     side = network.config.image_size
@@ -134,7 +134,7 @@ def crowded(size: ModelSize, heads: int) -> tuple[HeadDetectorNetwork, Postproce
 
 
 def leaving(network: HeadDetectorNetwork, square: torch.Tensor, heads: int) -> PostprocessConfig:
-    """A threshold that leaves about so many heads of a (1, 3, H, W) image."""
+    """Return a threshold that leaves about so many heads of a (1, 3, H, W) image."""
     with torch.no_grad():
         found = decode(network(square))
     scores, boxes = found.scores[0], found.boxes_xyxy[0]
@@ -144,7 +144,7 @@ def leaving(network: HeadDetectorNetwork, square: torch.Tensor, heads: int) -> P
 
 
 def sample_image() -> np.ndarray:
-    """(720, 1280, 3) smooth noise: the time does not depend on what is to be seen."""
+    """Return (720, 1280, 3) smooth noise: the time does not depend on what is to be seen."""
     rng = np.random.default_rng(0)
     small = torch.from_numpy(rng.uniform(0, 255, (1, 3, 45, 80)).astype(np.float32))
     large = torch.nn.functional.interpolate(small, (720, 1280), mode="bicubic")
@@ -154,7 +154,7 @@ def sample_image() -> np.ndarray:
 def times(
     rows: dict[str, Callable[[], object]], rounds: int, clock: Clock
 ) -> dict[str, list[float]]:
-    """Milliseconds of each row, taking turns."""
+    """Return milliseconds of each row, taking turns."""
     found: dict[str, list[float]] = {name: [] for name in rows}
     for function in rows.values():
         function()
@@ -167,7 +167,7 @@ def times(
 
 
 def print_table(title: str, found: dict[str, list[float]]) -> None:
-    """Medians, minima, and how many times faster than the first row."""
+    """Print medians, minima, and how many times faster than the first row."""
     print(f"\n| {title} | median ms | least ms | faster (medians) | faster (least) |")
     print("|---|---|---|---|---|")
     first = next(iter(found.values()))

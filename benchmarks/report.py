@@ -18,7 +18,7 @@ Clock = Callable[[], float]
 
 
 def parser_of(doc: str | None) -> argparse.ArgumentParser:
-    """A parser whose help is a benchmark's docstring, line by line."""
+    """Return a parser whose help is a benchmark's docstring, line by line."""
     return argparse.ArgumentParser(
         description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -40,7 +40,7 @@ def start(threads: int | None = None) -> None:
 
 
 def hardware() -> str:
-    """Processor, as the system names it, and the GPU if there is one."""
+    """Return processor, as the system names it, and the GPU if there is one."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
@@ -50,7 +50,7 @@ def hardware() -> str:
 
 
 def commit() -> str:
-    """Short hash of the checked-out commit."""
+    """Return short hash of the checked-out commit."""
     command = ["git", "rev-parse", "--short", "HEAD"]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     return result.stdout.strip() or "none"
@@ -59,7 +59,7 @@ def commit() -> str:
 def milliseconds(
     functions: Sequence[Callable[[], object]], seconds: float, clock: Clock
 ) -> list[float]:
-    """Median time of a call of each.
+    """Return the median time of a call of each.
 
     They take turns, so that other work on the machine hits all of them; the first call of a turn is
     not counted, so that none pays for what another left in the caches.

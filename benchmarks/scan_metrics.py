@@ -35,7 +35,7 @@ NOISE_MM = 1.5
 
 
 def seconds(function: Callable[[], Any], repeats: int) -> tuple[float, Any]:
-    """Shortest time of a call, and its result."""
+    """Return the shortest time of a call, and its result."""
     times = []
     for _ in range(repeats):
         began = time.perf_counter()
@@ -47,7 +47,7 @@ def seconds(function: Callable[[], Any], repeats: int) -> tuple[float, Any]:
 def trimesh_row(
     vertices: np.ndarray, faces: np.ndarray, points: np.ndarray, ours: np.ndarray
 ) -> str:
-    """The row of trimesh's distances of every hundredth point."""
+    """Return the row of trimesh's distances of every hundredth point."""
     if importlib.util.find_spec("rtree") is None:
         return "| distances, trimesh | | not measured: no rtree | |"
     import trimesh

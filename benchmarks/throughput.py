@@ -71,7 +71,7 @@ def model_of(name: str, network: HeadDetectorNetwork, config: PostprocessConfig)
 
 
 def stored(path: Path) -> Model:
-    """A detector on disk, with a threshold that leaves as many heads as in the other rows."""
+    """Write a detector with a threshold that leaves as many heads as in the other rows."""
     network = read_detector(path).network.eval()
     square, _ = letterbox_image(sample_image(), network.config.image_size)
     pixels = torch.from_numpy(square).permute(2, 0, 1)[None]
@@ -79,7 +79,7 @@ def stored(path: Path) -> Model:
 
 
 def runner(model: Model, runtime: str, precision: str, device: str) -> Callable[[int], object]:
-    """A function that finds the heads of a batch of so many images."""
+    """Return a function that finds the heads of a batch of so many images."""
     made: Runtime
     if runtime == "torch":
         made = TorchRuntime(model.network, choose_device(device))
@@ -102,14 +102,17 @@ def runner(model: Model, runtime: str, precision: str, device: str) -> Callable[
 
 
 def lacks_gpu(device: str) -> bool:
-    """Whether a GPU is asked for and there is none."""
+    """Return whether a GPU is asked for and there is none."""
     return device.startswith("cuda") and not torch.cuda.is_available()
 
 
 def measured(
     model: Model, arguments: argparse.Namespace, say: Callable[[str], None]
 ) -> dict[tuple[str, str, int], float | None]:
-    """Images per second of each runtime, precision and batch; None where nothing was measured."""
+    """Return images per second of each runtime, precision and batch.
+
+    None where nothing was measured.
+    """
     found: dict[tuple[str, str, int], float | None] = {}
     no_gpu = lacks_gpu(arguments.device)
     for runtime, precision in itertools.product(arguments.runtimes, arguments.precisions):
@@ -133,7 +136,7 @@ def measured(
 
 
 def score_file(model: Model, found: dict[tuple[str, str, int], float | None]) -> dict[str, object]:
-    """What `ml.benchmarks.tables` reads."""
+    """Return what `ml.benchmarks.tables` reads."""
     return {
         "set": "architecture",
         "protocol": "cost",

@@ -61,7 +61,7 @@ def one(heads: int) -> None:
 
 
 def parts(heads: int) -> Iterator[LabelRows]:
-    """Random heads, piece by piece, as the tables give them."""
+    """Yield random heads, piece by piece, as the tables give them."""
     rng = np.random.default_rng(0)
     for first in range(0, heads, PART):
         count = min(PART, heads - first)
@@ -75,13 +75,13 @@ def parts(heads: int) -> Iterator[LabelRows]:
 
 
 def project(flame: np.ndarray) -> np.ndarray:
-    """Meshes as large as a head's."""
+    """Return meshes as large as a head's."""
     rng = np.random.default_rng(1)
     return rng.uniform(0, 480, (len(flame), 2609, 3)).astype(np.float32)
 
 
 def resident() -> int:
-    """Bytes of this process in memory, mapped files left out."""
+    """Return bytes of this process in memory, mapped files left out."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("RssAnon"):
             return 1024 * int(line.split()[1])

@@ -28,7 +28,7 @@ DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def some_targets(images: int, heads: int, side: int) -> HeadTargets:
-    """Heads spread over the images, of a tenth to a third of their side."""
+    """Return heads spread over the images, of a tenth to a third of their side."""
     parts = []
     for _ in range(images):
         size = side * (0.1 + 0.23 * torch.rand(heads, 1))

@@ -6,7 +6,7 @@ import numpy as np
 
 
 def z_order_stated(predicted: np.ndarray, true: np.ndarray, neighbours: int = 5) -> float:
-    """Depth order of each vertex and its nearest true neighbours, vertex by vertex."""
+    """Return the depth order of each vertex and its nearest true neighbours, vertex by vertex."""
     agreed = []
     for i, vertex in enumerate(true):
         distances = np.linalg.norm(true - vertex, axis=1)
@@ -17,7 +17,7 @@ def z_order_stated(predicted: np.ndarray, true: np.ndarray, neighbours: int = 5)
 
 
 def z_order_coded(predicted: np.ndarray, true: np.ndarray, neighbours: int = 5) -> float:
-    """The same with the whole table of distances, sorted along one axis, cut along the other."""
+    """Return it with the whole table of distances, sorted along one axis, cut along the other."""
     table = np.linalg.norm(true[:, None] - true[None], axis=2)
     order = np.argsort(table, axis=0, kind="stable")[:, 1 : neighbours + 1]
     agreed = []
@@ -28,5 +28,5 @@ def z_order_coded(predicted: np.ndarray, true: np.ndarray, neighbours: int = 5) 
 
 
 def mean_squared_to_nearest(points: np.ndarray, others: np.ndarray) -> float:
-    """Mean squared distance of points from the nearest of others, point by point."""
+    """Return the mean squared distance of points from the nearest of others, point by point."""
     return float(np.mean([((others - point) ** 2).sum(axis=1).min() for point in points]))

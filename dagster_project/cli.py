@@ -89,14 +89,14 @@ def _check_place(root: Path) -> None:
 
 
 def _unknown_samples() -> type[Exception]:
-    """What a search for a sample raises; imported only when something was raised."""
+    """Return what a search for a sample raises; imported only when something was raised."""
     from ml.records.lineage import UnknownSample
 
     return UnknownSample
 
 
 def _database_errors() -> tuple[type[Exception], ...]:
-    """What Dagster's and MLflow's stores raise; imported only when something was raised."""
+    """Return what Dagster's and MLflow's stores raise; imported only when something was raised."""
     import sqlite3
 
     from sqlalchemy.exc import DatabaseError

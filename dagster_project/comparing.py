@@ -29,7 +29,7 @@ class Comparison:
     metrics: Mapping[str, tuple[str, str]]
 
     def as_json(self) -> dict[str, object]:
-        """The same as plain dictionaries and lists."""
+        """Return the same as plain dictionaries and lists."""
         return {
             "runs": list(self.names),
             "params": {name: list(pair) for name, pair in self.params.items()},
@@ -37,7 +37,7 @@ class Comparison:
         }
 
     def lines(self) -> list[str]:
-        """Two tables for a terminal."""
+        """Return two tables for a terminal."""
         params = [("", *self.names)] + [
             (name, *("-" if value is None else value for value in pair))
             for name, pair in self.params.items()
@@ -110,7 +110,7 @@ def _value(metrics: Mapping[str, float], name: str) -> str:
 
 
 def _all_runs(client: MlflowClient) -> list[Run]:
-    """Every run of the store, the newest first."""
+    """Return every run of the store, the newest first."""
     experiments = [one.experiment_id for one in client.search_experiments()]
     runs: list[Run] = []
     token: str | None = None

@@ -58,7 +58,7 @@ def profile(pipeline: Pipeline, options: argparse.Namespace) -> int:
 
 
 def edit_lines(pipeline: Pipeline) -> list[str]:
-    """What of params.yaml is not its profile's, for a person to read."""
+    """Return what of params.yaml is not its profile's, for a person to read."""
     name = pipeline.params.run.profile
     profile = profile_of(pipeline)
     if profile is None:
@@ -72,7 +72,7 @@ def edit_lines(pipeline: Pipeline) -> list[str]:
 
 
 def profile_of(pipeline: Pipeline) -> Profile | None:
-    """The profile that params.yaml names, None if there is no such file."""
+    """Return the profile that params.yaml names, None if there is no such file."""
     name = pipeline.params.run.profile
     if not (pipeline.root / "conf" / f"{name}.yaml").exists():
         return None
@@ -80,7 +80,7 @@ def profile_of(pipeline: Pipeline) -> Profile | None:
 
 
 def _lost(pipeline: Pipeline) -> list[str]:
-    """What writing another profile would overwrite."""
+    """Return what writing another profile would overwrite."""
     try:
         profile = profile_of(pipeline)
         if profile is None:
@@ -99,7 +99,7 @@ def _agreed() -> bool:
 
 
 def _explained(config: BaseModel, above: Place) -> Iterator[tuple[Place, Any, str]]:
-    """Place, value and description of every value of a configuration."""
+    """Yield place, value and description of every value of a configuration."""
     plain = config.model_dump(mode="json")
     for name, field in type(config).model_fields.items():
         value = getattr(config, name)
@@ -112,7 +112,7 @@ def _explained(config: BaseModel, above: Place) -> Iterator[tuple[Place, Any, st
 def _source(
     place: Place, written: Mapping[str, Any], profile: Profile | None, changed: Mapping[Place, Edit]
 ) -> str:
-    """Where a value comes from, in words."""
+    """Return where a value comes from, in words."""
     like = (written.get(place[0]) or {}).get(LIKE)
     for candidate in [place, *([(like, *place[1:])] if like else [])]:
         # A mapping may be replaced by a value, so a shorter place can decide as well.

@@ -14,5 +14,5 @@ def say(text: str) -> None:
 
 
 def stage_line(position: int, total: int, stage: str, text: str) -> str:
-    """One stage's line: `[ 3/14] captions            text`."""
+    """Return one stage's line: `[ 3/14] captions            text`."""
     return f"[{position:>2}/{total}] {stage:<20} {text}"

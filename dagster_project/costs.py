@@ -17,7 +17,7 @@ _MADE = "made in this run"
 def measure(
     pipeline: Pipeline, given: Mapping[str, Any], planned: int = 0
 ) -> list[StageMeasurement]:
-    """Seconds and bytes of every stage that has been made, latest run first.
+    """Return seconds and bytes of every stage that has been made, latest run first.
 
     Args:
         pipeline: the project.
@@ -57,7 +57,7 @@ def measure(
 
 
 def kept_images(pipeline: Pipeline) -> int:
-    """Images that the filters kept.
+    """Return images that the filters kept.
 
     Args:
         pipeline: the project.
@@ -73,7 +73,7 @@ def kept_images(pipeline: Pipeline) -> int:
 
 
 def _made(pipeline: Pipeline, stage: str, unmade: tuple[int, int] | None = None) -> tuple[int, int]:
-    """Images a stage went through, and bytes it wrote; `unmade` when it was never made."""
+    """Return images a stage went through, and bytes it wrote; `unmade` when it was never made."""
     markers = pipeline.markers(stage, pipeline.units(stage))
     if not markers and unmade is not None:
         return unmade
@@ -88,7 +88,7 @@ def _made(pipeline: Pipeline, stage: str, unmade: tuple[int, int] | None = None)
 
 
 def _seconds(instance: dg.DagsterInstance, stage: str, num_units: int) -> float:
-    """Wall clock of all units, scaled from those that the latest run that made some has made."""
+    """Return the wall clock of all units, scaled from those of the latest run that made some."""
     records = instance.fetch_materializations(dg.AssetKey(stage), limit=200).records
     for record in records:
         event = record.asset_materialization

@@ -182,7 +182,7 @@ def label_export(pipeline: Pipeline, options: argparse.Namespace) -> int:
 
 
 def _pre_boxes(pipeline: Pipeline, source: str | None) -> PreBoxes:
-    """Boxes to start from: those asked for, else the poses' where there are any, else faces."""
+    """Return boxes to start from: those asked for, else the poses', else faces."""
     from ml.box_detection.faces import FaceCheckConfig, build_face_detector
     from ml.labels.first_round import PreBoxes, boxes_of_poses
 
@@ -356,7 +356,7 @@ def plan(pipeline: Pipeline, options: argparse.Namespace) -> int:
 
 
 def run_parents(values: Mapping[str, Any], model: bool = True) -> tuple[str, ...]:
-    """What the active profile's results descend from: derived, and what its card names.
+    """Return what the active profile's results descend from: derived, and what its card names.
 
     Args:
         values: section -> every key -> value.

@@ -36,7 +36,7 @@ DEMO_JOB = "demo"
 
 
 def build_definitions(pipeline: Pipeline) -> dg.Definitions:
-    """Definitions of a project.
+    """Return definitions of a project.
 
     Args:
         pipeline: the project folder and its stages.
@@ -66,7 +66,7 @@ def build_definitions(pipeline: Pipeline) -> dg.Definitions:
 
 
 def stage_assets(pipeline: Pipeline) -> list[dg.AssetsDefinition]:
-    """The assets as their modules declare them, with what dvc.yaml and params.yaml say of them.
+    """Return the assets as their modules declare them, with dvc.yaml's and params.yaml's values.
 
     Raises:
         ValueError: a module holds no asset of its stage's name.
@@ -97,12 +97,12 @@ def stage_assets(pipeline: Pipeline) -> list[dg.AssetsDefinition]:
 
 
 def outside_assets(pipeline: Pipeline) -> list[dg.SourceAsset]:
-    """The public sets, in a project that has the stage which reads them."""
+    """Return the public sets, in a project that has the stage which reads them."""
     return public_sets() if READER in pipeline.assets else []
 
 
 def build_automation() -> dg.SensorDefinition:
-    """What makes stages again whose inputs have changed; off until switched on in the UI."""
+    """Return what makes stages again whose inputs have changed; off until switched on in the UI."""
     return dg.AutomationConditionSensorDefinition(
         "make_what_is_stale",
         target=dg.AssetSelection.all(),
@@ -112,7 +112,7 @@ def build_automation() -> dg.SensorDefinition:
 
 
 def build_resources(pipeline: Pipeline) -> dict[str, dg.ConfigurableResource]:
-    """What assets and ops are given."""
+    """Return what assets and ops are given."""
     this = ProjectResource(root=str(pipeline.root), registry=pipeline.registry)
     address = os.environ.get(MLFLOW_ADDRESS, f"http://127.0.0.1:{MLFLOW_PORT}")
     mlflow = MLflowResource(folder=str(pipeline.root / "mlruns"), address=address)
@@ -131,7 +131,7 @@ def build_resources(pipeline: Pipeline) -> dict[str, dg.ConfigurableResource]:
 
 @dg.definitions
 def defs() -> dg.Definitions:
-    """The definitions of this checkout."""
+    """Return the definitions of this checkout."""
     pipeline = project()
     prepare(pipeline.root)
     return build_definitions(pipeline)

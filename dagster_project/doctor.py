@@ -75,7 +75,7 @@ def check_quickly(pipeline: Pipeline, home: Path) -> None:
 
 
 def examine(pipeline: Pipeline, home: Path) -> list[Finding]:
-    """Everything that is wrong with a project's records.
+    """Return everything that is wrong with a project's records.
 
     Args:
         pipeline: the project.
@@ -137,7 +137,7 @@ def _rwlock_findings(root: Path, home: Path) -> Iterator[Finding]:
 
 
 def _json_problem(path: Path) -> str:
-    """What is wrong with a JSON file that DVC keeps; empty for nothing, or no file."""
+    """Return what is wrong with a JSON file that DVC keeps; empty for nothing, or no file."""
     if not path.exists():
         return ""
     try:
@@ -153,7 +153,7 @@ def _databases(root: Path, home: Path) -> list[Path]:
 
 
 def _is_being_created(path: Path) -> bool:
-    """Whether it may be the log of a run that another process is just starting.
+    """Return whether it may be the log of a run that another process is just starting.
 
     SQLite makes the file before it writes to it, and stages start beside each other.
     """
@@ -196,7 +196,7 @@ def _remove_leftovers(folder: Path) -> None:
 
 
 def _leftovers(pipeline: Pipeline) -> Iterator[Finding]:
-    """Unfinished things of killed writers, in stages that nobody is making now."""
+    """Yield unfinished things of killed writers, in stages that nobody is making now."""
     for stage in pipeline.graph:
         folder = pipeline.stage_dir(stage)
         found = list(folder.rglob(f"{PREFIX}*")) if folder.is_dir() else []

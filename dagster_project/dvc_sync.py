@@ -30,7 +30,7 @@ class DamagedLock(ValueError):
 
 
 def read_lock(path: Path) -> dict[str, Versions]:
-    """What a dvc.lock records.
+    """Return what a dvc.lock records.
 
     Args:
         path: the file; one that is missing records nothing.
@@ -78,7 +78,7 @@ class DvcBridge:
     root: Path
 
     def locked(self) -> dict[str, Versions]:
-        """What dvc.lock records: stage -> outs' versions. Cheap: one YAML file is read."""
+        """Return what dvc.lock records: stage -> outs' versions. Cheap: one YAML file is read."""
         path = self.root / "dvc.lock"
         if not path.exists():
             return {}
@@ -86,16 +86,19 @@ class DvcBridge:
             return read_lock(path)
 
     def lock_hash(self) -> str:
-        """sha256 of dvc.lock, empty when there is none."""
+        """Return sha256 of dvc.lock, empty when there is none."""
         path = self.root / "dvc.lock"
         return hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else ""
 
     def run_by_dvc(self, stage: str) -> bool:
-        """Whether `dvc repro` started this process to make the stage; DVC then records it."""
+        """Return whether `dvc repro` started this process to make the stage.
+
+        DVC then records it.
+        """
         return os.environ.get("DVC_STAGE") == stage
 
     def changed(self, stages: list[str]) -> set[str]:
-        """Stages whose command, params, dependencies or outs are not as dvc.lock records.
+        """Return stages whose command, params, dependencies or outs are not as dvc.lock records.
 
         Takes none of DVC's locks, so it also answers inside `dvc repro`.
         """
@@ -104,7 +107,7 @@ class DvcBridge:
             return {name for name in stages if _is_changed(loaded[name])}
 
     def on_disk(self, stages: Iterable[str]) -> dict[str, Versions]:
-        """Versions of stages' outs as they lie on disk now; absent outs are left out."""
+        """Return versions of stages' outs as they lie on disk now; absent outs are left out."""
         with self._repo() as repo:
             loaded = self._load(repo)
             return {
@@ -115,7 +118,7 @@ class DvcBridge:
             }
 
     def md5s(self, names: Iterable[str]) -> Versions:
-        """The md5 of files as they lie on disk; absent ones are left out.
+        """Return the md5 of files as they lie on disk; absent ones are left out.
 
         A file whose time, size and inode DVC has seen before is not read again.
 
@@ -152,12 +155,12 @@ class DvcBridge:
             repo.gc(workspace=True, force=True)
 
     def remotes(self) -> list[str]:
-        """Names of the remotes that DVC knows."""
+        """Return names of the remotes that DVC knows."""
         with self._repo(wait=True) as repo:
             return sorted(repo.config.get("remote", {}))
 
     def _lock_file(self) -> FileLock:
-        """Held while dvc.lock is read or written: DVC writes it in place."""
+        """Hold a lock while dvc.lock is read or written: DVC writes it in place."""
         folder = self.root / ".dagster"
         folder.mkdir(exist_ok=True)
         return FileLock(folder / "dvc.lock.lock")
@@ -172,16 +175,19 @@ class DvcBridge:
             yield repo
 
     def _load(self, repo: Any) -> dict[str, Any]:
-        """DVC's stages by name; together, because DVC reads all its files for one as well."""
+        """Return DVC's stages by name.
+
+        Together, because DVC reads all its files for one as well.
+        """
         # By its path: DVC otherwise looks in the current folder.
         return {stage.name: stage for stage in repo.stage.load_file(str(self.root / "dvc.yaml"))}
 
 
 def _is_changed(stage: Any) -> bool:
-    """Whether one of DVC's stages is not as dvc.lock records it."""
+    """Return whether one of DVC's stages is not as dvc.lock records it."""
     return stage.changed_stage() or any(item.status() for item in (*stage.deps, *stage.outs))
 
 
 def data_version(versions: Versions) -> str:
-    """Dagster's data version of a stage: the md5 of its outs, joined."""
+    """Return Dagster's data version of a stage: the md5 of its outs, joined."""
     return "+".join(versions[path] for path in sorted(versions))

@@ -65,7 +65,7 @@ class ShardTask:
 
 
 def here(node: str = "") -> str:
-    """Machine, node, process and CUDA devices of the caller."""
+    """Return machine, node, process and CUDA devices of the caller."""
     devices = os.environ.get("CUDA_VISIBLE_DEVICES")
     parts = [socket.gethostname(), *([node] if node else []), f"process {os.getpid()}"]
     return ", ".join([*parts, f"CUDA device {devices}"] if devices else parts)
@@ -202,7 +202,7 @@ class _Queue:
                 self._workers.submit(worker, attempt.task)
 
     def _next(self, node: str) -> _Attempt | None:
-        """The next task for a worker on a node: what came back first, unless it was lost there."""
+        """Return a worker's next task: what came back first, unless it was lost on its node."""
         nodes = set(self._nodes.values())
         for attempt in self._back:
             if node not in attempt.avoid or nodes <= attempt.avoid:

@@ -70,7 +70,7 @@ def read_graph(root: Path) -> dict[str, Node]:
 
 
 def descendants(graph: Mapping[str, Node], stages: Iterable[str]) -> set[str]:
-    """The given stages and all that depend on them."""
+    """Return the given stages and all that depend on them."""
     found = set(stages)
     for name, node in graph.items():  # in topological order
         if found.intersection(node.upstream):
@@ -79,7 +79,7 @@ def descendants(graph: Mapping[str, Node], stages: Iterable[str]) -> set[str]:
 
 
 def ancestors(graph: Mapping[str, Node], stages: Iterable[str]) -> set[str]:
-    """The given stages and all that they depend on."""
+    """Return the given stages and all that they depend on."""
     found = set(stages)
     for name in reversed(list(graph)):
         if name in found:
@@ -88,7 +88,7 @@ def ancestors(graph: Mapping[str, Node], stages: Iterable[str]) -> set[str]:
 
 
 def code_hash(root: Path, paths: Iterable[str]) -> str:
-    """A hash of source files; folders count with all their files except bytecode.
+    """Return a hash of source files; folders count with all their files except bytecode.
 
     Raises:
         FileNotFoundError: a path does not exist.
@@ -107,7 +107,7 @@ def code_hash(root: Path, paths: Iterable[str]) -> str:
 
 @lru_cache(maxsize=4096)
 def file_md5(path: Path, mtime_ns: int, size: int) -> str:
-    """The md5 of a file; time and size are given so that a changed file is read again."""
+    """Return the md5 of a file; time and size are given so that a changed file is read again."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "md5").hexdigest()
 
@@ -119,12 +119,12 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _outs(stage: Mapping[str, Any]) -> list[str]:
-    """Paths of a stage's outs, which may be written `path` or `{path: options}`."""
+    """Return paths of a stage's outs, which may be written `path` or `{path: options}`."""
     return [out if isinstance(out, str) else next(iter(out)) for out in stage.get("outs", ())]
 
 
 def _maker(dep: str, makers: Mapping[str, str]) -> str | None:
-    """The stage that makes a dependency: as an out of its own, or inside one."""
+    """Return the stage that makes a dependency: as an out of its own, or inside one."""
     for out, maker in makers.items():
         if dep == out or dep.startswith(f"{out}/"):
             return maker

@@ -60,7 +60,7 @@ class SameOrigin:
         return None
 
     def _is_foreign(self, headers: Headers) -> bool:
-        """Whether a page of another scheme, host or port sent a request."""
+        """Return whether a page of another scheme, host or port sent a request."""
         origin = headers.get("origin")
         if origin is None:
             return False
@@ -112,7 +112,7 @@ class ProjectFiles:
 
 
 def guarded(app: ASGIApp, hosts: Sequence[str] = ALLOWED_HOSTS) -> ASGIApp:
-    """An application behind the guard.
+    """Return an application behind the guard.
 
     Args:
         app: the application.

@@ -24,7 +24,7 @@ _PID, _HOST, _BY = "vggheads/pid", "vggheads/host", "launched_by"
 
 @contextmanager
 def open_instance(home: Path) -> Iterator[dg.DagsterInstance]:
-    """Dagster's instance in `home`, with this process's output left on the terminal."""
+    """Open Dagster's instance in `home`, with this process's output left on the terminal."""
     with dg.DagsterInstance.from_config(str(home), CLI_CONFIG) as instance:
         _close_abandoned(instance)
         yield instance
@@ -90,7 +90,7 @@ def _launched_by() -> str:
 
 
 def _failure(event: dg.DagsterEvent) -> str:
-    """A failed step in words: our own explanation, or the exception with its place."""
+    """Return a failed step in words: our own explanation, or the exception with its place."""
     data = event.step_failure_data
     if data.user_failure_data is not None:
         return str(data.user_failure_data.description)

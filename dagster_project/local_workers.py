@@ -26,7 +26,7 @@ DEVICES = "CUDA_VISIBLE_DEVICES"
 
 
 def cuda_devices() -> list[str]:
-    """Names of the CUDA devices that this process may use, as `CUDA_VISIBLE_DEVICES` takes them."""
+    """Return the CUDA devices of this process, as `CUDA_VISIBLE_DEVICES` takes them."""
     if DEVICES in os.environ:
         return [name for name in os.environ[DEVICES].split(",") if name.strip()]
     if not glob.glob("/dev/nvidia[0-9]*") and not os.path.exists("/dev/dxg"):
@@ -39,7 +39,7 @@ def cuda_devices() -> list[str]:
 def assign_devices(
     devices: Sequence[str], num_workers: int, num_gpus: float | None
 ) -> list[str | None]:
-    """The value of `CUDA_VISIBLE_DEVICES` of each worker.
+    """Return the value of `CUDA_VISIBLE_DEVICES` of each worker.
 
     Args:
         devices: names of the devices.
@@ -87,7 +87,7 @@ class LocalWorkers:
         self._events: list[Event] = []
 
     def start(self) -> None:
-        """Ready at once: the process starts with its first task."""
+        """Do nothing: the process starts with its first task."""
         if self._unused:
             self._events.append(Ready(self._unused.pop(0), socket.gethostname()))
 
@@ -192,7 +192,7 @@ atexit.register(_KEPT.close)
 
 
 def open_local(resources: WorkerConfig, num_workers: int) -> tuple[LocalWorkers, int]:
-    """Workers of this machine, and how many there are.
+    """Return workers of this machine, and how many there are.
 
     Args:
         resources: what each of them is to have.

@@ -44,12 +44,12 @@ class Marker:
 
 
 def marker_path(stage_dir: Path, unit: str) -> Path:
-    """Where the marker of a unit lies."""
+    """Return where the marker of a unit lies."""
     return stage_dir / f"{unit}.json"
 
 
 def read_marker(stage_dir: Path, unit: str) -> Marker | None:
-    """The marker of a unit, or None: not finished, or the marker is not one of ours."""
+    """Return the marker of a unit, or None: not finished, or the marker is not one of ours."""
     path = marker_path(stage_dir, unit)
     if not path.exists():
         return None
@@ -65,7 +65,7 @@ def write_marker(stage_dir: Path, unit: str, marker: Marker) -> None:
 
 
 def unit_files(root: Path, outs: tuple[str, ...], unit: str) -> dict[str, str]:
-    """The files of a unit with their md5.
+    """Return the files of a unit with their md5.
 
     Args:
         root: the project folder.
@@ -85,17 +85,17 @@ def unit_files(root: Path, outs: tuple[str, ...], unit: str) -> dict[str, str]:
 
 
 def complete(root: Path, marker: Marker) -> bool:
-    """Whether all files of a unit exist."""
+    """Return whether all files of a unit exist."""
     return all((root / name).exists() for name in marker.files)
 
 
 def content_version(markers: Mapping[str, Marker]) -> str:
-    """A hash of the content of some units, for those of a stage that is not complete."""
+    """Return a hash of the content of some units, for those of a stage that is not complete."""
     files = sorted(item for marker in markers.values() for item in marker.files.items())
     return hashlib.md5(json.dumps(files).encode(), usedforsecurity=False).hexdigest()
 
 
 def md5_of(path: Path) -> str:
-    """The md5 of a file's bytes, read now."""
+    """Return the md5 of a file's bytes, read now."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "md5").hexdigest()

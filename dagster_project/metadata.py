@@ -25,7 +25,7 @@ Metadata = dict[str, dg.MetadataValue]
 
 
 def unit_metadata(root: Path, marker: Marker) -> Metadata:
-    """What one finished unit shows: its counts, metadata and images."""
+    """Return what one finished unit shows: its counts, metadata and images."""
     values: Metadata = {
         "samples in": dg.MetadataValue.int(marker.num_in),
         "samples out": dg.MetadataValue.int(marker.num_out),
@@ -38,7 +38,7 @@ def unit_metadata(root: Path, marker: Marker) -> Metadata:
 
 
 def shard_table(markers: Mapping[str, Marker]) -> dg.TableMetadataValue:
-    """One row a shard: counts and metadata."""
+    """Return one row a shard: counts and metadata."""
     rows = [
         {
             "shard": unit,
@@ -53,7 +53,7 @@ def shard_table(markers: Mapping[str, Marker]) -> dg.TableMetadataValue:
 
 
 def table(frame: pd.DataFrame) -> dg.TableMetadataValue:
-    """A data frame as a Dagster table; its first `MAX_TABLE_ROWS` rows."""
+    """Return a data frame as a Dagster table; its first `MAX_TABLE_ROWS` rows."""
     if not isinstance(frame.index, pd.RangeIndex):
         frame = frame.reset_index()
     records = [
@@ -65,7 +65,7 @@ def table(frame: pd.DataFrame) -> dg.TableMetadataValue:
 
 
 def figure(root: Path, name: str) -> dg.MetadataValue:
-    """A reference to an image file, which `vggheads ui` shows; the event log holds no pixel.
+    """Return a reference to an image file, which `vggheads ui` shows; the event log holds no pixel.
 
     What is in the event log cannot be edited: an image that has to go would stay there.
 
@@ -79,7 +79,7 @@ def figure(root: Path, name: str) -> dg.MetadataValue:
 
 
 def check_metadata(outcome: Outcome, root: Path, docs: str) -> Metadata:
-    """What a check shows: why it is there, what was observed, which rows break it.
+    """Return what a check shows: why it is there, what was observed, which rows break it.
 
     Args:
         outcome: the check's result.
@@ -101,7 +101,7 @@ def check_metadata(outcome: Outcome, root: Path, docs: str) -> Metadata:
 
 
 def _linked(root: Path, value: object) -> dg.MetadataValue:
-    """A value; the path of a page as a link to where `vggheads ui` serves it."""
+    """Return a value; the path of a page as a link to where `vggheads ui` serves it."""
     if isinstance(value, str) and value.endswith(".html") and (root / value).is_file():
         return dg.MetadataValue.url(report_url(value))
     return _scalar(value)

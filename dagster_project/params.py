@@ -77,7 +77,7 @@ class Params:
         return self.read(RunConfig, RUN)
 
     def config(self, stage: Stage) -> StageConfig:
-        """A stage's typed configuration.
+        """Return a stage's typed configuration.
 
         Raises:
             ValueError: a key is unknown, missing or of the wrong kind; names file, line and key.
@@ -85,13 +85,16 @@ class Params:
         return self.read(stage.config_class(), stage.name)
 
     def effective(self, stages: Iterable[Stage]) -> dict[str, dict[str, Any]]:
-        """Section -> every key -> value, defaults included; imports all stages' libraries."""
+        """Return the section -> every key -> value, defaults included.
+
+        Imports all stages' libraries.
+        """
         found: dict[str, StageConfig] = {RUN: self.run}
         found.update({stage.name: self.config(stage) for stage in stages})
         return {name: config.model_dump(mode="json") for name, config in found.items()}
 
     def read(self, config_class: type[C], section: str) -> C:
-        """A section, typed.
+        """Return a section, typed.
 
         Args:
             config_class: of the section, or of its part that `section` names.
@@ -110,7 +113,7 @@ class Params:
             self._refuse(error)
 
     def subset(self, keys: Iterable[str]) -> dict[str, Any]:
-        """The values of some keys, written `section` or `section.key`, as in dvc.yaml.
+        """Return the values of some keys, written `section` or `section.key`, as in dvc.yaml.
 
         Raises:
             ValueError: a key does not exist.
@@ -177,7 +180,7 @@ def read_params(root: Path, stages: Iterable[str]) -> Params:
 
 
 def profile_params(root: Path, name: str, stages: Iterable[Stage]) -> Params:
-    """What params.yaml would hold for a profile, checked.
+    """Return what params.yaml would hold for a profile, checked.
 
     Raises:
         FileNotFoundError: there is no such profile.
@@ -201,7 +204,7 @@ def profile_params(root: Path, name: str, stages: Iterable[Stage]) -> Params:
 
 
 def with_name(profile: Profile) -> Profile:
-    """The profile with its name among its values, as params.yaml holds it."""
+    """Return the profile with its name among its values, as params.yaml holds it."""
     run = {"profile": profile.name, **(profile.values.get(RUN) or {})}
     return Profile(profile.name, {**profile.values, RUN: run}, profile.origins, profile.files)
 
@@ -229,7 +232,7 @@ def _check_sections(
 
 
 def _in_files(root: Path, profile: Profile, error: ConfigError) -> str:
-    """The text of an error with the profile's files, which state the values, and their lines."""
+    """Return an error's text with the profile's files, which state the values, and lines."""
     texts = []
     for place, problem in error.problems:
         full = (*error.section.split("."), *place)
@@ -249,5 +252,5 @@ def _in_files(root: Path, profile: Profile, error: ConfigError) -> str:
 
 @lru_cache(maxsize=8)
 def _parse(text: str) -> Any:
-    """Parsed once for each content: a run reads its values many times."""
+    """Return parsed once for each content: a run reads its values many times."""
     return parse_yaml(text, NAME) or {}

@@ -8,7 +8,7 @@ import dagster as dg
 
 
 def shard_partitions(shards: Sequence[str]) -> dg.StaticPartitionsDefinition:
-    """The shards as Dagster partitions."""
+    """Return the shards as Dagster partitions."""
     return dg.StaticPartitionsDefinition(list(shards))
 
 

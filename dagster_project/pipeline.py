@@ -87,7 +87,10 @@ class Pipeline:
         return read_params(self.root, self.assets)
 
     def effective_values(self) -> dict[str, dict[str, Any]]:
-        """Section -> every key -> value, defaults included; imports all stages' libraries."""
+        """Return the section -> every key -> value, defaults included.
+
+        Imports all stages' libraries.
+        """
         return self.params.effective(self.assets.values())
 
     @property
@@ -96,18 +99,18 @@ class Pipeline:
         return [shard_name(index) for index in range(self.params.run.num_shards)]
 
     def stage_dir(self, stage: str) -> Path:
-        """The folder of a stage's results."""
+        """Return the folder of a stage's results."""
         return self.root / "data" / stage
 
     def units(self, stage: str) -> list[str]:
-        """What a stage is made of: its shards, or itself as a whole."""
+        """Return what a stage is made of: its shards, or itself as a whole."""
         asset = self.assets[stage]
         if not asset.sharded:
             return [WHOLE]
         return asset.own_shards(self.params.values[stage]) if asset.own_shards else self.shards
 
     def workspace(self, fingerprint: str = "adhoc") -> Workspace:
-        """The workspace that a stage works in."""
+        """Return the workspace that a stage works in."""
         run = self.params.run
         return Workspace(
             root=self.root,
@@ -120,13 +123,13 @@ class Pipeline:
         )
 
     def code_version(self, stage: str) -> str:
-        """Hash of a stage's code, values and edges, as dvc.yaml lists them."""
+        """Return the hash of a stage's code, values and edges, as dvc.yaml lists them."""
         node = self.graph[stage]
         keys = [k for k in node.params if not (self.assets[stage].partitioned and k == _NUM_SHARDS)]
         return _hash(self.params.subset(keys), code_hash(self.root, node.code), sorted(node.data))
 
     def fingerprints(self, stage: str, units: Sequence[str]) -> dict[str, str]:
-        """Hash of all that each unit is made from: code version, and the versions of its inputs.
+        """Return the hash of what each unit is made from: code version and versions of inputs.
 
         A shard made from another stage's shard depends on that shard alone.
         """
@@ -155,7 +158,7 @@ class Pipeline:
             raise InputError(problem)
 
     def input_problem(self, stage: str, units: Sequence[str]) -> str | None:
-        """What is wrong with a stage's inputs, None if nothing is.
+        """Return what is wrong with a stage's inputs, None if nothing is.
 
         When only some shards are asked for, it is enough that those are finished upstream.
         """
@@ -175,19 +178,19 @@ class Pipeline:
         return None
 
     def unfinished(self, stage: str, units: Sequence[str]) -> list[str]:
-        """Those of some units that are missing, or were made from something else."""
+        """Return those of some units that are missing, or were made from something else."""
         fingerprints = self.fingerprints(stage, units)
         return [unit for unit in units if not self.is_finished(stage, unit, fingerprints[unit])]
 
     def is_finished(self, stage: str, unit: str, fingerprint: str) -> bool:
-        """Whether a unit was made from what its fingerprint says, and all its files are there."""
+        """Return whether a unit was made from what its fingerprint says, with all files there."""
         marker = read_marker(self.stage_dir(stage), unit)
         return (
             marker is not None and marker.fingerprint == fingerprint and complete(self.root, marker)
         )
 
     def altered(self, stage: str, units: Sequence[str], *, audit: bool = False) -> list[str]:
-        """Files of finished units that were changed by something else since.
+        """Return files of finished units that were changed by something else since.
 
         Args:
             stage: the stage.
@@ -228,7 +231,7 @@ class Pipeline:
         return marker
 
     def markers(self, stage: str, units: Sequence[str]) -> dict[str, Marker]:
-        """The markers of those units that have one."""
+        """Return the markers of those units that have one."""
         found = {unit: read_marker(self.stage_dir(stage), unit) for unit in units}
         return {unit: marker for unit, marker in found.items() if marker}
 
@@ -257,18 +260,18 @@ class Pipeline:
         shutil.rmtree(self.root / "data" / ".work" / stage, ignore_errors=True)
 
     def stale(self) -> list[str]:
-        """Stages that DVC finds changed, in order."""
+        """Return stages that DVC finds changed, in order."""
         changed = self.bridge.changed(list(self.graph))
         return [stage for stage in self.graph if stage in changed]
 
 
 def _out_of(path: str, outs: Sequence[str]) -> str:
-    """The out that a dependency is, or lies in."""
+    """Return the out that a dependency is, or lies in."""
     return next(out for out in outs if path == out or path.startswith(f"{out}/"))
 
 
 def _plain(value: Any) -> Any:
-    """A value as JSON can hold it: numpy's scalars as Python's, NaN and infinity as text."""
+    """Return a value as JSON can hold it: numpy's scalars as Python's, NaN and infinity as text."""
     if isinstance(value, np.generic):
         value = value.item()
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value

@@ -60,7 +60,7 @@ def look(pipeline: Pipeline, stages: Sequence[str] = ()) -> Report:
 
 
 def ensure(pipeline: Pipeline, stages: Sequence[str]) -> list[Problem]:
-    """Before a run: look at what has not been looked at since it changed, in a process of its own.
+    """Check before a run what has changed since the last look, in a process of its own.
 
     Everything of the profile is looked at and said; a profile without outside models costs the
     reading of params.yaml.
@@ -95,7 +95,7 @@ def ensure(pipeline: Pipeline, stages: Sequence[str]) -> list[Problem]:
 
 
 def needs_outside(stage: str, section: Mapping[str, Any]) -> bool:
-    """Whether a stage may need something that this project does not make.
+    """Return whether a stage may need something that this project does not make.
 
     Args:
         stage: its name.
@@ -124,7 +124,7 @@ def _mappings(value: Any) -> Iterator[Mapping[str, Any]]:
 
 
 def _in_own_process(pipeline: Pipeline, stages: Sequence[str]) -> list[Problem]:
-    """A process of its own gives the models' memory back before the run's processes need it.
+    """Return a process of its own gives the models' memory back before the run's processes need it.
 
     Raises:
         RuntimeError: it did not end with a report.
@@ -154,7 +154,7 @@ def _stamps(file: Path) -> dict[str, str]:
 
 
 def _stamp(root: Path, stage: str, values: Mapping[str, Any]) -> str:
-    """Hash of a stage's values and of the sizes and times of the files that they name."""
+    """Return hash of a stage's values and of the sizes and times of the files that they name."""
     used = {name: values.get(name) for name in (stage, "run", "poses")}
     digest = hashlib.sha256(json.dumps(used, sort_keys=True, default=str).encode())
     for text in _texts(values.get(stage)):
@@ -179,7 +179,7 @@ def _texts(value: Any) -> Iterator[str]:
 
 
 def table(root: Path, profiles: Sequence[str] = ("research", "open")) -> str:
-    """What profiles need from outside, from the asset register, in Markdown.
+    """Return what profiles need from outside, from the asset register, in Markdown.
 
     Args:
         root: the project folder, with conf/.

@@ -83,7 +83,7 @@ def read_profile(root: Path, name: str) -> Profile:
 
 
 def leaves(values: Mapping[str, Any], above: Place = ()) -> Iterator[tuple[Place, Any]]:
-    """The place and value of everything that is not a mapping with keys of its own."""
+    """Yield the place and value of everything that is not a mapping with keys of its own."""
     for key, value in values.items():
         if isinstance(value, Mapping) and value:
             yield from leaves(value, (*above, str(key)))
@@ -92,7 +92,7 @@ def leaves(values: Mapping[str, Any], above: Place = ()) -> Iterator[tuple[Place
 
 
 def edits(profile: Profile, values: Mapping[str, Any]) -> list[Edit]:
-    """Where values are not their profile's.
+    """Return where values are not their profile's.
 
     Args:
         profile: the profile that they were written from.
@@ -108,7 +108,7 @@ def edits(profile: Profile, values: Mapping[str, Any]) -> list[Edit]:
 
 
 def params_text(profile: Profile, sections: list[str]) -> str:
-    """The text of params.yaml for a profile, in the form in which DVC writes it back.
+    """Return the text of params.yaml for a profile, in the form in which DVC writes it back.
 
     Args:
         profile: the profile.
@@ -139,7 +139,7 @@ def _arranged(value: Any, top: bool = True) -> Any:
 
 
 def _lineage(root: Path, name: str, below: Place) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The files of a profile with their own values, parents first."""
+    """Yield the files of a profile with their own values, parents first."""
     if name in below:
         raise ValueError(f"conf: profiles extend each other: {' -> '.join((*below, name))}")
     path = root / "conf" / f"{name}.yaml"

@@ -53,7 +53,7 @@ def demo(pipeline: Pipeline, options: argparse.Namespace) -> int:
 def _materialize_command(
     program: Sequence[str], stage: str, options: argparse.Namespace
 ) -> list[str]:
-    """This program again, to make one stage with the same options."""
+    """Return the command of this program again, to make one stage with the same options."""
     verbose = ["--verbose"] if options.verbose else []
     force = ["--force"] if options.force else []
     # The same interpreter on the project's own code; its folder is the current one.
@@ -242,7 +242,7 @@ def _print_plan(pipeline: Pipeline, stages: Sequence[str]) -> None:
 
 
 def _print_results(pipeline: Pipeline) -> None:
-    """The report's first table, and where the report is."""
+    """Print the report's first table, and where the report is."""
     report = pipeline.stage_dir("benchmark") / "report.md"
     if not report.exists():
         return

@@ -50,7 +50,7 @@ class ShardActor:
         logging.basicConfig(level=logging.ERROR)
 
     def hello(self, root: str) -> tuple[str, dict[str, str]]:
-        """Id of the node, and what may change a byte.
+        """Return the id of the node, and what may change a byte.
 
         Args:
             root: the project folder.
@@ -63,7 +63,7 @@ class ShardActor:
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and of the libraries that may change a byte, and a hash of our code."""
+    """Return versions of Python and of libraries that may change a byte, and our code's hash."""
     found = {"python": ".".join(map(str, sys.version_info[:2]))}
     found.update({name: importlib.metadata.version(name) for name in _LIBRARIES})
     found["code"] = _code()
@@ -76,7 +76,10 @@ def _code() -> str:
 
 
 def _import_path() -> str:
-    """Where this process imports from, but for installed packages; absent folders do no harm."""
+    """Return where this process imports from, but for installed packages.
+
+    Absent folders do no harm.
+    """
     folders = [str(Path(entry).resolve()) for entry in sys.path]
     own = [folder for folder in folders if not folder.startswith((sys.prefix, sys.base_prefix))]
     return os.pathsep.join(dict.fromkeys(own))
@@ -203,7 +206,10 @@ class RayWorkers:
             )
 
     def _lost(self, actor: Any, error: Exception) -> Lost:
-        """What became of an actor that answers no more; it is killed in case it still lives."""
+        """Return what became of an actor that answers no more.
+
+        It is killed in case it still lives.
+        """
         node = self._nodes.pop(actor)
         self._ray.kill(actor)
         # Of a lost node Ray first knows only that its actors cannot be reached.
@@ -241,7 +247,7 @@ _RAY_NAMES: Final = {"num_cpus": "CPU", "num_gpus": "GPU", "memory": "memory"}
 
 
 def connect(address: str) -> Any:
-    """The ray module, connected.
+    """Return the ray module, connected.
 
     Args:
         address: as `RayConfig.address`.

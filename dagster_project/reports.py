@@ -36,7 +36,7 @@ _STYLE: Final = (
 
 
 def report_url(name: str) -> str:
-    """The address of a file of the project while `vggheads ui` is up.
+    """Return the address of a file of the project while `vggheads ui` is up.
 
     Args:
         name: its path, relative to the project folder.
@@ -45,7 +45,7 @@ def report_url(name: str) -> str:
 
 
 def application(root: Path) -> ASGIApp:
-    """What is served: a list of the pages there are, and their files.
+    """Return what is served: a list of the pages there are, and their files.
 
     Args:
         root: the project folder.

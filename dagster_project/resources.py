@@ -113,7 +113,7 @@ class ShardEngine(dg.ConfigurableResource):
 def open_workers(
     run: RunConfig, resources: WorkerConfig, wanted: int, root: Path
 ) -> tuple[Workers | None, int]:
-    """The workers of the engine that `run.engine` names, and how many there may be.
+    """Return the workers of the engine that `run.engine` names, and how many there may be.
 
     Args:
         run: section `run` of params.yaml.
@@ -189,7 +189,7 @@ class MLflowResource(ModelStore):
 
 
 def run_name(pipeline: Pipeline, stage: str) -> str:
-    """What a run is called: stage, profile, and the values that somebody changed.
+    """Return what a run is called: stage, profile, and the values that somebody changed.
 
     Args:
         pipeline: the project.
@@ -210,7 +210,7 @@ def run_name(pipeline: Pipeline, stage: str) -> str:
 
 
 def run_tags(pipeline: Pipeline, stage: str, dagster_run_id: str) -> dict[str, str]:
-    """What an MLflow run is made from: code, data, and the run that made it."""
+    """Return what an MLflow run is made from: code, data, and the run that made it."""
     locked = pipeline.bridge.locked()
     tags = {
         "dagster.run_id": dagster_run_id,
@@ -226,7 +226,7 @@ def run_tags(pipeline: Pipeline, stage: str, dagster_run_id: str) -> dict[str, s
 
 
 def git_tags(root: Path) -> dict[str, str]:
-    """The commit of the code, and whether it was changed since; empty outside of git."""
+    """Return the commit of the code, and whether it was changed since; empty outside of git."""
     commit = _git(root, "rev-parse", "HEAD")
     if commit is None:
         return {}
@@ -236,7 +236,7 @@ def git_tags(root: Path) -> dict[str, str]:
 
 
 def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as one, with dotted keys."""
+    """Return nested mappings as one, with dotted keys."""
     flat: dict[str, Any] = {}
     for key, value in values.items():
         if isinstance(value, dict):

@@ -105,7 +105,7 @@ def check_stage(
 
 
 def unaltered_outcome(altered: Sequence[str]) -> Outcome:
-    """The outcome of the check that files are as they were written."""
+    """Return the outcome of the check that files are as they were written."""
     return Outcome(
         suite="files",
         name=UNALTERED,
@@ -117,7 +117,7 @@ def unaltered_outcome(altered: Sequence[str]) -> Outcome:
 
 
 def check_result(pipeline: Pipeline, asset: str, outcome: Outcome) -> dg.AssetCheckResult:
-    """An outcome as Dagster shows it."""
+    """Return an outcome as Dagster shows it."""
     critical = outcome.severity == "critical"
     return dg.AssetCheckResult(
         asset_key=asset,
@@ -130,7 +130,7 @@ def check_result(pipeline: Pipeline, asset: str, outcome: Outcome) -> dg.AssetCh
 
 
 def failure_text(stage: str, blocking: Sequence[Outcome]) -> str:
-    """Why a stage was not recorded, and what to do."""
+    """Return why a stage was not recorded, and what to do."""
     lines = "\n".join(f"  - {outcome.sentence()}" for outcome in blocking)
     return (
         f"{stage}: {len(blocking)} critical checks fail; nothing is recorded and nothing that "
@@ -222,7 +222,7 @@ class StageRun:
             )
 
     def _partitions(self) -> list[str]:
-        """The shards that this run is for."""
+        """Return the shards that this run is for."""
         if not (self.context.has_partition_key or self.context.has_partition_key_range):
             shards = self.pipeline.shards
             raise dg.Failure(
@@ -284,7 +284,7 @@ class StageRun:
         locks: ShardLocks,
         elsewhere: list[str],
     ) -> Iterator[ShardTask]:
-        """The tasks of those units that nobody else is making, each locked as it is taken."""
+        """Yield the tasks of those units that nobody else is making, each locked as it is taken."""
         for unit in missing:
             if not locks.take(unit):
                 elsewhere.append(unit)
@@ -306,7 +306,7 @@ class StageRun:
         return self.asset.run(ws, self.config, *arguments)
 
     def _forced(self) -> bool:
-        """Whether finished work is to be made again.
+        """Return whether finished work is to be made again.
 
         DVC only starts a stage that is current when it was told to (`dvc repro --force`).
         """

@@ -66,7 +66,7 @@ class Schedule:
         return not pending & set(self.pipeline.graph[stage].upstream)
 
     def _awaited(self, ready: Sequence[str]) -> str | None:
-        """What is to end aside before the next stage starts; None if one can start now.
+        """Return what is to end aside before the next stage starts; None if one can start now.
 
         A training that started here would hold up what becomes ready when that is done.
         """
@@ -77,7 +77,7 @@ class Schedule:
         return next(iter(short or ([] if ready else self._running)), None)
 
     def _choose(self, ready: Sequence[str]) -> tuple[str, bool]:
-        """The next stage to start, and whether it runs aside."""
+        """Return the next stage to start, and whether it runs aside."""
         for stage in ready:
             if self._is_switched_off(stage):
                 return stage, False
@@ -98,12 +98,15 @@ class Schedule:
         return (shared or list(ready))[0], False
 
     def _wants_all_cores(self, stage: str) -> bool:
-        """Whether a training was given more than one core; its loop's declaration says so."""
+        """Return whether a training was given more than one core.
+
+        Its loop's declaration says so.
+        """
         fit = self.pipeline.params.values[stage].get("fit") or {}
         return read_config(FitConfig, f"{stage}.fit", fit).wants_all_cores
 
     def _is_switched_off(self, stage: str) -> bool:
-        """Whether a stage only has to say that it does nothing: no process is worth that."""
+        """Return whether a stage only has to say that it does nothing: no process is worth that."""
         return self.pipeline.params.values[stage].get("enabled") is False
 
     def _reap(self) -> bool:

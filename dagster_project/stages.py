@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def crop_shards(section: Mapping[str, Any]) -> list[str]:
-    """Names of the crop shards: crops are not divided as the dataset is.
+    """Return names of the crop shards: crops are not divided as the dataset is.
 
     Args:
         section: section `crops` of params.yaml, which states what differs from the defaults.
@@ -72,5 +72,5 @@ STAGES: dict[str, Stage] = {
 
 
 def project() -> Pipeline:
-    """The pipeline of this checkout."""
+    """Return the pipeline of this checkout."""
     return Pipeline(ROOT, STAGES)

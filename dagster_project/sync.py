@@ -23,7 +23,7 @@ class DvcSync:
     pipeline: Pipeline
 
     def unknown(self, instance: dg.DagsterInstance) -> list[dg.AssetMaterialization]:
-        """Materializations of stages whose recorded data Dagster does not know.
+        """Return materializations of stages whose recorded data Dagster does not know.
 
         Only of data that is really on disk as dvc.lock records it.
 
@@ -71,7 +71,7 @@ class DvcSyncResource(RecordedData):
 
 
 def build_sensor(sync: DvcSync) -> dg.SensorDefinition:
-    """The sensor that keeps Dagster in step with dvc.lock."""
+    """Return the sensor that keeps Dagster in step with dvc.lock."""
 
     @dg.sensor(
         name="dvc_lock_sensor",

@@ -115,7 +115,7 @@ def strip_images(database: Path) -> int:
 
 
 def _outside(root: Path) -> list[str]:
-    """Places beyond the project in which traces may be, as far as this process knows of them."""
+    """Return known places beyond the project in which traces may be."""
     home = os.environ.get("DAGSTER_HOME", "")
     places = [home] if home and root.resolve() not in Path(home).resolve().parents else []
     if tracking := os.environ.get("MLFLOW_TRACKING_URI", ""):
@@ -130,7 +130,7 @@ def _mlflow(root: Path) -> list[Path]:
 
 
 def _tracked_by_git(root: Path) -> list[str]:
-    """Code and documents: they are nobody's data, and use ids as examples."""
+    """Return code and documents: they are nobody's data, and use ids as examples."""
     command = ["git", "ls-files", "-z"]
     try:
         listed = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)
@@ -140,7 +140,10 @@ def _tracked_by_git(root: Path) -> list[str]:
 
 
 def _finished(pipeline: Pipeline) -> list[str]:
-    """Stages that are recorded and whole; trainings are not kept, they have seen the samples."""
+    """Return stages that are recorded and whole.
+
+    Trainings are not kept, they have seen the samples.
+    """
     locked = pipeline.bridge.locked()
     return [
         stage

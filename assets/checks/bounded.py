@@ -92,7 +92,7 @@ def only_told(group: str, *statistics: Statistics) -> Rule:
 def _statistics_once(
     shelf: Shelf, shards: Sequence[str], group: str, statistics: Statistics
 ) -> Values:
-    """A group's statistics, computed once for all rules of a suite."""
+    """Return a group's statistics, computed once for all rules of a suite."""
     key = f"{group}/{statistics.__name__}"
     return shelf.once(key, lambda: dict(statistics(shelf, shards)))
 
@@ -322,7 +322,7 @@ def read_history(shelf: Shelf, stage: str) -> pd.DataFrame:
 
 
 def _test_images(shelf: Shelf, stage: str) -> int:
-    """Images of the test split that the stage did not exclude."""
+    """Return images of the test split that the stage did not exclude."""
     excluded = set(read_raw(shelf.ws.table_path(stage, f"{stage}.exclusions"))["sample_id"])
     number = 0
     for shard in shelf.ws.shards:

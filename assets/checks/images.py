@@ -184,7 +184,7 @@ def _bytes(shelf: Shelf, shard: str) -> pd.DataFrame:
 
 
 def _exact(shelf: Shelf, shard: str) -> pd.DataFrame:
-    """The images whose heads are known exactly."""
+    """Return the images whose heads are known exactly."""
     images = shelf.table("images", shard)
     return images[images["generator"].str.split(":").str[0].isin(EXACT_BACKENDS)]
 

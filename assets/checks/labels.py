@@ -23,7 +23,7 @@ def _labels(shelf: Shelf) -> dict[str, CocoDataset]:
 
 
 def _of_truth(shelf: Shelf) -> bool:
-    """Whether the truth stands in for an annotator, as the stage `labels` writes it down."""
+    """Return whether the truth stands in for an annotator, as the stage `labels` writes it down."""
     return any(data.description.endswith(TRUTH_SOURCE) for data in _labels(shelf).values())
 
 

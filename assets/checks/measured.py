@@ -74,7 +74,7 @@ def measured(ws: Workspace, crop_shards: Sequence[str]) -> pd.DataFrame:
 def _values(
     ws: Workspace, bounds: CheckBounds, compute: bounded.Statistics, shards: Sequence[str]
 ) -> dict[str, float]:
-    """Statistics of however few rows; none where the stage did not run."""
+    """Return statistics of however few rows; none where the stage did not run."""
     shelf = Shelf(ws)
     shelf.once("bounds", lambda: bounds.model_copy(update={"min_rows": 1}))
     try:

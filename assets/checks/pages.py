@@ -63,7 +63,7 @@ class Summary:
 
 
 def describe(name: str) -> tuple[str, str, str]:
-    """A suite's title, kind and description.
+    """Return a suite's title, kind and description.
 
     Args:
         name: such as `crop_rules`.
@@ -136,7 +136,7 @@ def _line(check: Check, outcome: Outcome) -> dict[str, Any]:
 
 
 def _expectation(check: Check) -> str:
-    """The expectation as Great Expectations calls it, with its arguments."""
+    """Return the expectation as Great Expectations calls it, with its arguments."""
     config = check.expectation.configuration
     arguments = ", ".join(f"{name}={value!r}" for name, value in sorted(config.kwargs.items()))
     return f"{config.type}({arguments})"

@@ -17,7 +17,7 @@ FindInShard = Callable[[Shelf, str], pd.DataFrame]
 
 
 def _in_all(find: FindInShard) -> Callable[[Shelf, Sequence[str]], pd.DataFrame]:
-    """A rule about every imported shard; none where the stage is switched off."""
+    """Return a rule about every imported shard; none where the stage is switched off."""
 
     def in_all(shelf: Shelf, shards: Sequence[str]) -> pd.DataFrame:
         from ml.stages.released_dataset import released_view
@@ -49,14 +49,14 @@ def _accounted(shelf: Shelf, shards: Sequence[str]) -> pd.DataFrame:
 
 
 def _splits(shelf: Shelf, shards: Sequence[str]) -> pd.DataFrame:
-    """Whether there is something to train on and something to validate on."""
+    """Return whether there is something to train on and something to validate on."""
     metrics = json.loads((shelf.ws.stage_dir(STAGE) / "metrics.json").read_text())
     empty = [name for name in ("train", "val") if metrics and not metrics[f"num_{name}"]]
     return findings(empty, [f"no image of the split {name}" for name in empty])
 
 
 def _lacks(shelf: Shelf, shards: Sequence[str]) -> pd.DataFrame:
-    """What the copy lacks of the release that was published."""
+    """Return what the copy lacks of the release that was published."""
     path = shelf.ws.stage_dir(STAGE) / "lacks.csv"
     if not path.is_file():
         return findings([], [])

@@ -64,11 +64,11 @@ class Shelf:
         return self._tables[path]
 
     def excluded(self, stage: str, shard: str) -> list[str]:
-        """Ids that a stage excluded from a shard."""
+        """Return ids that a stage excluded from a shard."""
         return [str(item) for item in self.table(stage, shard, ".exclusions")["sample_id"]]
 
     def part(self, stage: str, name: str, shard: str) -> pd.DataFrame:
-        """Rows of one shard of a table that holds all; column `shard` names it.
+        """Return rows of one shard of a table that holds all; column `shard` names it.
 
         Args:
             stage: the stage's name.
@@ -109,7 +109,7 @@ class Rule:
 
 
 def rules_suite(name: str, *rules: Rule, shards: Sequence[str] | None = None) -> Suite:
-    """A suite with a check for every rule.
+    """Return a suite with a check for every rule.
 
     Args:
         name: the suite's name.
@@ -128,7 +128,7 @@ def rules_suite(name: str, *rules: Rule, shards: Sequence[str] | None = None) ->
 
 
 def whole_suite(name: str, *rules: Rule, sharded: bool) -> Suite:
-    """A suite with a check for every rule, each of which looks at all shards together.
+    """Return a suite with a check for every rule, each of which looks at all shards together.
 
     Args:
         name: the suite's name.
@@ -146,7 +146,7 @@ def whole_suite(name: str, *rules: Rule, sharded: bool) -> Suite:
 
 
 def _table(rules: Sequence[Rule], ws: Workspace, given: Sequence[tuple[str, Any]]) -> pd.DataFrame:
-    """One row a finding, in the column of its rule; the others are empty there."""
+    """Return one row a finding, in the column of its rule; the others are empty there."""
     columns = ["shard", "row", *(rule.name for rule in rules)]
     shelf = Shelf(ws)
     frames = [pd.DataFrame(columns=columns, dtype=object)]

@@ -13,7 +13,7 @@ from ml.records.workspace import Workspace
 
 
 def image_statistics(ws: Workspace, shards: Sequence[str]) -> pd.DataFrame:
-    """One row a shard: images, brightness, true heads and their sizes."""
+    """Return one row a shard: images, brightness, true heads and their sizes."""
     rows = []
     for shard in shards:
         images = read_raw(ws.table_path("images", shard))
@@ -41,7 +41,7 @@ def image_statistics(ws: Workspace, shards: Sequence[str]) -> pd.DataFrame:
 
 
 def annotation_statistics(ws: Workspace, shards: Sequence[str]) -> pd.DataFrame:
-    """One row a shard: heads found, share with parameters, scores."""
+    """Return one row a shard: heads found, share with parameters, scores."""
     rows = []
     for shard in shards:
         found = read_raw(ws.table_path("annotations", shard))
@@ -60,7 +60,7 @@ def annotation_statistics(ws: Workspace, shards: Sequence[str]) -> pd.DataFrame:
 
 
 def dataset_statistics(ws: Workspace, shards: Sequence[str]) -> pd.DataFrame:
-    """One row: the filtered dataset as a whole."""
+    """Return one row: the filtered dataset as a whole."""
     folder = ws.stage_dir("filtered_dataset")
     verdicts = read_raw(folder / "verdicts.parquet")
     kept = read_raw(folder / "heads.parquet")

@@ -54,7 +54,7 @@ class Suite:
     checks: tuple[Check, ...]
 
     def check_name(self, check: Check) -> str:
-        """The check's name on the asset's page; suites of one asset must not collide."""
+        """Return the check's name on the asset's page; suites of one asset must not collide."""
         return f"{self.name}__{check.name}"
 
 

@@ -24,7 +24,7 @@ SHAPE_AND_EXPRESSION = slice(0, 400)
 
 
 def shard_tables(stage: str, *derive: Derive) -> Table:
-    """A table of all given shards of a stage.
+    """Return a table of all given shards of a stage.
 
     Args:
         stage: whose `<shard>.parquet` files to read.
@@ -39,7 +39,7 @@ def shard_tables(stage: str, *derive: Derive) -> Table:
 
 
 def one_table(stage: str, name: str, *derive: Derive) -> Table:
-    """A table of a stage that is not sharded; the file's name stands for the shard.
+    """Return a table of a stage that is not sharded; the file's name stands for the shard.
 
     Args:
         stage: the stage.
@@ -54,7 +54,7 @@ def one_table(stage: str, name: str, *derive: Derive) -> Table:
 
 
 def read_raw(path: Path) -> pd.DataFrame:
-    """A Parquet file as it is; vectors are lists or None.
+    """Return a Parquet file as it is; vectors are lists or None.
 
     Raises:
         TableError: the file is missing or damaged.
@@ -129,7 +129,7 @@ def _with_place(path: Path, shard: str, derive: Sequence[Derive]) -> pd.DataFram
 
 
 def _columns(vectors: pd.Series, length: int) -> np.ndarray:
-    """(N, length) float64; a vector that is missing or of another length becomes NaN."""
+    """Return (N, length) float64; a vector that is missing or of another length becomes NaN."""
     stacked = np.full((len(vectors), length), np.nan)
     for row, vector in enumerate(vectors):
         if vector is not None and np.ndim(vector) == 1 and len(vector) == length:

@@ -52,7 +52,7 @@ class Outcome:
         return not self.passed and self.severity == "critical"
 
     def sentence(self) -> str:
-        """The failure in words: check, what was seen, and the first places."""
+        """Return the failure in words: check, what was seen, and the first places."""
         text = f"{self.name}: {self.why} Observed {self.observed}."
         if self.unexpected:
             places = "; ".join(
@@ -100,7 +100,7 @@ def _judge(ws: Workspace, suite: Suite, shards: Sequence[str]) -> list[Outcome]:
 
 
 def _run(suite: Suite, frame: pd.DataFrame) -> list[Any]:
-    """The raw results of Great Expectations, in the order of the suite's checks."""
+    """Return the raw results of Great Expectations, in the order of the suite's checks."""
     context = gx.get_context(mode="ephemeral")
     context.variables.progress_bars = ProgressBarsConfig(globally=False)
     source = context.data_sources.add_pandas("tables")
@@ -166,7 +166,7 @@ def _unexpected_rows(details: dict[str, Any], check: Check) -> list[dict[str, An
 
 
 def _exception(info: dict[str, Any]) -> str:
-    """The first error in an exception record, which is flat or keyed by metric."""
+    """Return the first error in an exception record, which is flat or keyed by metric."""
     for record in (info, *(value for value in info.values() if isinstance(value, dict))):
         if message := record.get("exception_message"):
             return str(message)

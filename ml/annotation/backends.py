@@ -100,7 +100,7 @@ def load_dad(root: Path, config: RegressorConfig, device: str = "cpu") -> DadReg
 def cut_crops(
     regressor: FlameRegressor, image_rgb: NDArray[np.uint8], boxes_xyxy: NDArray[np.float32]
 ) -> tuple[NDArray[np.uint8], NDArray[np.floating]]:
-    """Crops of an image's heads as a regressor takes them.
+    """Return crops of an image's heads as a regressor takes them.
 
     Args:
         regressor: says which crops it takes, or cuts them itself.

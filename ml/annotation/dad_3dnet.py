@@ -97,7 +97,7 @@ class DadRegressor:
     def cut(
         self, image_rgb: NDArray[np.uint8], boxes_xyxy: NDArray[np.float32]
     ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-        """Crops of the extended boxes as the network was trained on them.
+        """Return crops of the extended boxes as the network was trained on them.
 
         The official annotator shifts crops that would leave the image; here they stay centred and
         what lies outside is black.
@@ -167,7 +167,7 @@ class DadRegressor:
 
 
 def _parameters(answer: Any) -> Tensor:
-    """The parameters in the network's answer."""
+    """Return the parameters in the network's answer."""
     if not isinstance(answer, Mapping):
         raise DadError(f"dad-3dnet: expected a dict with {OUTPUT_KEY}, got {type(answer).__name__}")
     if OUTPUT_KEY in answer:
@@ -185,7 +185,7 @@ def _parameters(answer: Any) -> Tensor:
 
 
 def _patch(image_rgb: NDArray[np.uint8], box: NDArray[np.int_]) -> NDArray[np.uint8]:
-    """Part of an image, black where it reaches outside; at least one pixel."""
+    """Return the part of an image, black where it reaches outside; at least one pixel."""
     height, width = image_rgb.shape[:2]
     left, top = int(box[0]), int(box[1])
     right, bottom = max(int(box[2]), left + 1), max(int(box[3]), top + 1)

@@ -231,7 +231,7 @@ class MirroredRegressor:
 
 
 def to_network_input(crops: Tensor) -> Tensor:
-    """Bytes to the network's range and memory layout.
+    """Convert bytes to the network's range and memory layout.
 
     Args:
         crops: (N, 3, S, S) uint8 RGB.

@@ -89,7 +89,7 @@ class CropLoss(nn.Module):
         return {"loss": loss, **terms}
 
     def _mesh(self, flame: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Vertices in the unit cube, rotation matrices, projected vertices (B, V, 2) px."""
+        """Return vertices in the unit cube, rotation matrices, projected vertices (B, V, 2) px."""
         parts = split(flame)
         vertices_m = self.layer(parts.shape, parts.expression, parts.jaw)
         rotation = matrix_from_6d(parts.rotation)
@@ -120,7 +120,7 @@ class RegressorTraining(TrainingModule):
         self.criterion = CropLoss(loss, head_model)
 
     def losses(self, batch: CropBatch) -> Mapping[str, Tensor]:
-        """Loss terms of a training batch.
+        """Return the loss terms of a training batch.
 
         Args:
             batch: augmented crops.

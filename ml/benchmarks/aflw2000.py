@@ -27,7 +27,7 @@ MAX_ANGLE_DEG = 99.0
 
 
 def read_aflw2000(root: Path, exclusions: Exclusions) -> Iterator[BenchmarkSample[HeadPose]]:
-    """AFLW2000-3D as published, less the heads that every protocol leaves out.
+    """Yield AFLW2000-3D as published, less the heads that every protocol leaves out.
 
     Args:
         root: the folder `AFLW2000` of .jpg and .mat files, or the one above it.
@@ -68,7 +68,7 @@ def _truth(path: Path) -> HeadPose | None:
 
 
 def hopenet_crop(points_px: np.ndarray) -> np.ndarray:
-    """The crop that Hopenet, FSA-Net and 6DRepNet are fed with, widened one side after the other.
+    """Return the crop of Hopenet, FSA-Net and 6DRepNet, widened one side after the other.
 
     Args:
         points_px: (2, 21) `pt2d`, -1 where a point is missing.

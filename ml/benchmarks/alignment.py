@@ -34,7 +34,7 @@ class Similarity:
 def fit_similarity(
     source: np.ndarray, target: np.ndarray, *, scaled: bool = True, may_mirror: bool = False
 ) -> Similarity:
-    """The similarity that brings points nearest to their partners, by the sum of squares.
+    """Return the similarity that brings points nearest to their partners, by the sum of squares.
 
     Args:
         source: (N, 3) points.

@@ -46,13 +46,13 @@ class Calibration:
     translation: np.ndarray
 
     def project(self, point_mm: np.ndarray) -> np.ndarray:
-        """Where a point of the depth camera appears, without lens distortion; (2,) px."""
+        """Return where a point of the depth camera appears, without lens distortion; (2,) px."""
         x, y, z = self.matrix @ (self.rotation @ point_mm + self.translation)
         return np.array([x / z, y / z])
 
 
 def read_biwi(root: Path, exclusions: Exclusions) -> Iterator[BenchmarkSample[HeadPose]]:
-    """BIWI as published. Missing frame numbers are no error, the set has such gaps.
+    """Yield BIWI as published. Missing frame numbers are no error, the set has such gaps.
 
     Args:
         root: the folder `hpdb` of sequences, or the one above it.
@@ -121,7 +121,7 @@ def _truth(path: Path, camera: Calibration | None) -> HeadPose:
 
 
 def _rows(path: Path) -> list[list[float]]:
-    """The rows of numbers of a text file, blank lines left out."""
+    """Return the rows of numbers of a text file, blank lines left out."""
     try:
         return [[float(w) for w in line.split()] for line in read_lines(path) if line.strip()]
     except ValueError as error:

@@ -28,7 +28,7 @@ _PLACES = ("annotations.json", "annotations/*.json", "*.json")
 
 
 def read_coco_boxes(root: Path, exclusions: Exclusions) -> Iterator[BenchmarkSample[FaceBoxes]]:
-    """A COCO detection file whose one category is what is looked for.
+    """Yield a COCO detection file whose one category is what is looked for.
 
     Unlike `ml.labels.coco`, which guards our own labels, it takes boxes that leave the image and a
     category of any name, as other people's files have them.

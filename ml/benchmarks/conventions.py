@@ -20,7 +20,7 @@ FRONTAL = np.diag([1.0, -1.0, -1.0])
 
 
 def _from_xyz(euler_deg: np.ndarray) -> np.ndarray:
-    """The extrinsic xyz angles of scipy of BIWI's matrix, which its .bin files hold."""
+    """Return the extrinsic xyz angles of scipy of BIWI's matrix, which its .bin files hold."""
     from scipy.spatial.transform import Rotation
 
     return Rotation.from_euler("xyz", euler_deg, degrees=True).as_matrix() @ FRONTAL
@@ -50,7 +50,7 @@ ROTATION_CONVENTIONS: Mapping[str, Callable[[np.ndarray], np.ndarray]] = {
 
 
 def rotations_from_euler(angles: np.ndarray, convention: str = "pitch_yaw_roll_deg") -> np.ndarray:
-    """Rotation matrices of Euler angles.
+    """Return the rotation matrices of Euler angles.
 
     Args:
         angles: (N, 3) as the convention says.
@@ -68,7 +68,7 @@ def rotations_from_euler(angles: np.ndarray, convention: str = "pitch_yaw_roll_d
 
 
 def rotations_from_matrices(matrices: np.ndarray, convention: str = "flame_to_image") -> np.ndarray:
-    """Rotation matrices of another convention as ours.
+    """Return the rotation matrices of another convention as ours.
 
     Args:
         matrices: (N, 3, 3) as the convention says.
@@ -86,7 +86,10 @@ def rotations_from_matrices(matrices: np.ndarray, convention: str = "flame_to_im
 
 
 def euler_from_rotations(rotations: np.ndarray) -> np.ndarray:
-    """Pitch, yaw, roll in degrees of rotations from FLAME axes to image axes; (N, 3) float64."""
+    """Return pitch, yaw, roll in degrees of rotations from FLAME axes to image axes.
+
+    (N, 3) float64.
+    """
     matrices = np.ascontiguousarray(rotations, np.float64).reshape(-1, 3, 3)
     return euler_deg_from_matrix(torch.as_tensor(matrices)).numpy()
 

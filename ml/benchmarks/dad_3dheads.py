@@ -45,7 +45,7 @@ _FLIP = np.diag([1.0, -1.0, -1.0, 1.0])
 def read_dad(
     root: Path, exclusions: Exclusions, subset: str = "val"
 ) -> Iterator[BenchmarkSample[HeadMesh | None]]:
-    """DAD-3DHeads as published.
+    """Yield DAD-3DHeads as published.
 
     Args:
         root: the folder `DAD-3DHeadsDataset`, or the one above it.
@@ -84,7 +84,7 @@ def read_dad(
 
 
 def _beside(path: Path, named: object, subset: str, usual: str) -> Path:
-    """A file of an item: where the list says, or where the layout has it."""
+    """Return a file of an item: where the list says, or where the layout has it."""
     candidates = [path.parent / subset / usual, path.parent / usual]
     if isinstance(named, str):
         candidates = [path.parent / named, path.parent.parent / named, *candidates]

@@ -12,7 +12,7 @@ YAW_RULES: Mapping[str, float] = {"pi": 180.0, "half_pi": 90.0}
 
 
 def azimuth_deg(rotations: np.ndarray) -> np.ndarray:
-    """How far heads are turned away from the camera, about the vertical axis of the image.
+    """Return how far heads are turned away from the camera, about the vertical axis of the image.
 
     The yaw of the Euler angles lies within 90 degrees for every rotation and could never pass a
     right angle, so this is the direction in which the face looks.
@@ -29,7 +29,7 @@ def azimuth_deg(rotations: np.ndarray) -> np.ndarray:
 
 
 def face_boxes(vertices_px: np.ndarray, face_index: np.ndarray) -> np.ndarray:
-    """Smallest boxes around the face vertices of heads.
+    """Return the smallest boxes around the face vertices of heads.
 
     Args:
         vertices_px: (N, V, 2 or 3) px.
@@ -52,7 +52,7 @@ def face_boxes(vertices_px: np.ndarray, face_index: np.ndarray) -> np.ndarray:
 
 
 def visible_faces(rotations: np.ndarray, rule: str = "half_pi") -> np.ndarray:
-    """Which heads show their face, under one reading of the paper.
+    """Return which heads show their face, under one reading of the paper.
 
     Args:
         rotations: (N, 3, 3) FLAME axes to image axes.

@@ -31,7 +31,7 @@ _PLACES = ("{}", "FDDB-folds/{}", "*/FDDB-folds/{}")
 
 
 def read_fddb(root: Path, exclusions: Exclusions) -> Iterator[BenchmarkSample[FaceBoxes]]:
-    """FDDB as published, in the order of its folds.
+    """Yield FDDB as published, in the order of its folds.
 
     Args:
         root: the folder that holds `FDDB-folds` and `originalPics`, or the lists themselves.
@@ -66,7 +66,7 @@ def read_fddb(root: Path, exclusions: Exclusions) -> Iterator[BenchmarkSample[Fa
 
 
 def fold_lists(root: Path) -> list[tuple[int, Path]]:
-    """Number and list of each fold that is there, usually all ten.
+    """Return the number and list of each fold that is there, usually all ten.
 
     Raises:
         MissingBenchmarkFile: none is there.
@@ -83,13 +83,13 @@ def fold_lists(root: Path) -> list[tuple[int, Path]]:
 
 
 def image_path(root: Path, image: str) -> Path:
-    """Where an image lies; the path may not exist."""
+    """Return where an image lies; the path may not exist."""
     images = Path(root) / "originalPics"
     return (images if images.is_dir() else Path(root)) / f"{image}.jpg"
 
 
 def ellipse_boxes(ellipses: np.ndarray) -> np.ndarray:
-    """Boxes around ellipses, not cut at the image's border.
+    """Return boxes around ellipses, not cut at the image's border.
 
     Args:
         ellipses: (N, 5) half axes a, b (px), angle of a (rad), centre x, y (px).
@@ -105,7 +105,7 @@ def ellipse_boxes(ellipses: np.ndarray) -> np.ndarray:
 
 # ------------------------------------------------------------------ predictions
 def read_fddb_predictions(path: Path) -> dict[str, HeadPredictions]:
-    """Detections as FDDB's tool reads them: `name`, `n`, n rows `x y w h score`.
+    """Return detections as FDDB's tool reads them: `name`, `n`, n rows `x y w h score`.
 
     Args:
         path: one text file of all images, or a folder of one file a fold.

@@ -62,7 +62,7 @@ class Moments:
 
 
 def frechet_distance(first: Moments, second: Moments) -> float:
-    """Squared Fréchet distance of two Gaussians: what FID is, of features.
+    """Return the squared Fréchet distance of two Gaussians: what FID is, of features.
 
     Args:
         first: moments of at least two vectors.
@@ -112,14 +112,14 @@ class Reservoir:
             self.seen += 1
 
     def vectors(self) -> NDArray[np.float32]:
-        """What is kept, (N, size); (0, 0) if nothing was added."""
+        """Return what is kept, (N, size); (0, 0) if nothing was added."""
         return np.stack(self._kept) if self._kept else np.zeros((0, 0), np.float32)
 
 
 def kernel_distance(
     first: np.ndarray, second: np.ndarray, rng: np.random.Generator
 ) -> tuple[float, float]:
-    """KID: squared maximum mean discrepancy with the kernel (x y / size + 1)^3, of random subsets.
+    """Return KID: squared maximum mean discrepancy of subsets, kernel (x y / size + 1)^3.
 
     Args:
         first: (N, size) features.
@@ -191,7 +191,7 @@ class InceptionScore:
             self._entropies[split] += float((chance * log).sum())
 
     def result(self) -> tuple[float, float]:
-        """Mean and standard deviation over the splits that have images; NaN without any.
+        """Return the mean and standard deviation over the splits that have images; NaN without any.
 
         Source: Salimans et al. 2016, "Improved techniques for training GANs".
         """

@@ -25,7 +25,7 @@ _IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp")
 
 
 def read_feng(root: Path, exclusions: Exclusions) -> Iterator[BenchmarkSample[FaceScan]]:
-    """The set of Feng et al. The public names differ in case, so case is not looked at.
+    """Yield the set of Feng et al. The public names differ in case, so case is not looked at.
 
     Args:
         root: the folder that holds `HQ` and `LQ` images and the folders `F_3D_N` and `M_3D_N` of
@@ -65,7 +65,7 @@ def _images(root: Path) -> list[tuple[str, Path]]:
 
 
 def _by_subject(root: Path) -> dict[str, dict[str, Path]]:
-    """Lower-case subject -> ending -> file, of scans and landmarks."""
+    """Return lower-case subject -> ending -> file, of scans and landmarks."""
     found: dict[str, dict[str, Path]] = {}
     for name in SCAN_FOLDERS:
         for folder in sorted(p for p in root.rglob("*") if p.is_dir() and p.name.upper() == name):

@@ -31,7 +31,7 @@ class UnreadableBenchmarkFile(ValueError):
 
 
 def find_path(root: Path, candidates: Sequence[str], what: str) -> Path:
-    """The first of the places where a file or folder may lie.
+    """Return the first of the places where a file or folder may lie.
 
     Args:
         root: the folder that the user names.
@@ -58,12 +58,12 @@ def find_path(root: Path, candidates: Sequence[str], what: str) -> Path:
 
 
 def image_loader(path: Path) -> Callable[[], np.ndarray]:
-    """A function that reads an image as RGB when it is called."""
+    """Return a function that reads an image as RGB when it is called."""
     return lambda: decode_image(path)
 
 
 def image_size(path: Path) -> tuple[int, int]:
-    """Height and width of an image, from its header alone; px.
+    """Return the height and width of an image, from its header alone; px.
 
     Raises:
         MissingBenchmarkFile: there is no such file.
@@ -83,7 +83,7 @@ def image_size(path: Path) -> tuple[int, int]:
 
 
 def read_mat(path: Path, keys: Sequence[str]) -> dict[str, Any]:
-    """Some variables of a MATLAB file; nothing in it is executed.
+    """Return some variables of a MATLAB file; nothing in it is executed.
 
     Args:
         path: a MAT file up to version 7.
@@ -114,7 +114,7 @@ def read_mat(path: Path, keys: Sequence[str]) -> dict[str, Any]:
 
 
 def read_lines(path: Path) -> list[str]:
-    """Lines of a text file without their ends.
+    """Return lines of a text file without their ends.
 
     Raises:
         MissingBenchmarkFile: there is no such file.
@@ -127,7 +127,7 @@ def read_lines(path: Path) -> list[str]:
 
 
 def read_json(path: Path) -> Any:
-    """The content of a JSON file.
+    """Return the content of a JSON file.
 
     Raises:
         MissingBenchmarkFile: there is no such file.
@@ -141,7 +141,7 @@ def read_json(path: Path) -> Any:
 
 
 def read_bytes(path: Path, limit: int = MAX_JSON_BYTES) -> bytes:
-    """The content of a file, if it has no more bytes than a limit.
+    """Return the content of a file, if it has no more bytes than a limit.
 
     Raises:
         MissingBenchmarkFile: there is no such file.
@@ -171,7 +171,7 @@ class NumberedLines:
         return self.number < len(self._lines)
 
     def take(self, what: str) -> str:
-        """The next line.
+        """Return the next line.
 
         Raises:
             UnreadableBenchmarkFile: the file ends.
@@ -182,7 +182,7 @@ class NumberedLines:
         return self._lines[self.number - 1].strip()
 
     def count(self, what: str) -> int:
-        """The next line as a number of things.
+        """Return the next line as a number of things.
 
         Raises:
             UnreadableBenchmarkFile: it is none.
@@ -193,7 +193,7 @@ class NumberedLines:
         return int(text)
 
     def row(self, length: int, what: str) -> list[float]:
-        """The next line as numbers.
+        """Return the next line as numbers.
 
         Args:
             length: how many.
@@ -212,16 +212,16 @@ class NumberedLines:
         return values
 
     def rows(self, count: int, length: int, what: str) -> np.ndarray:
-        """The next lines as a table; (count, length) float64."""
+        """Return the next lines as a table; (count, length) float64."""
         return np.array([self.row(length, what) for _ in range(count)]).reshape(-1, length)
 
     def wrong(self, message: str) -> UnreadableBenchmarkFile:
-        """An error that names this place."""
+        """Return an error that names this place."""
         return UnreadableBenchmarkFile(f"{self.path}, line {self.number}: {message}")
 
 
 def boxes_by_image(path: Path, row: str) -> Iterator[tuple[str, np.ndarray]]:
-    """Detections as WIDER's and FDDB's tools read them: name, count, rows `x y w h score`.
+    """Yield detections as WIDER's and FDDB's tools read them: name, count, rows `x y w h score`.
 
     Args:
         path: the text file.

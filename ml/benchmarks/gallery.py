@@ -77,7 +77,7 @@ def pose_outcomes(
     sizes_px: np.ndarray | None = None,
     occluded: np.ndarray | None = None,
 ) -> list[Outcome]:
-    """Outcomes of a set with one head an image.
+    """Return outcomes of a set with one head an image.
 
     Args:
         sample_ids: ids, one a head.
@@ -120,7 +120,7 @@ def pose_outcomes(
 def box_outcome(
     sample_id: str, boxes_xyxy: np.ndarray, scores: np.ndarray, truth: FaceBoxes
 ) -> Outcome:
-    """The outcome of an image with any number of faces.
+    """Return the outcome of an image with any number of faces.
 
     Args:
         sample_id: the image's id.
@@ -152,7 +152,7 @@ def box_outcome(
 
 
 def scan_outcomes(medians_mm: Mapping[str, float]) -> list[Outcome]:
-    """Outcomes of a set of scans.
+    """Return outcomes of a set of scans.
 
     Args:
         medians_mm: image -> median distance of its scan, NaN where nothing was predicted.
@@ -271,7 +271,7 @@ def _save(folder: Path, sample_id: str, draw: Callable[[str], np.ndarray]) -> st
 
 
 def shrink(image_rgb: np.ndarray) -> np.ndarray:
-    """An image no larger than the page shows it, (H, W, 3) uint8."""
+    """Return an image no larger than the page shows it, (H, W, 3) uint8."""
     ratio = _SIDE_PX / max(image_rgb.shape[:2])
     if ratio >= 1:
         return image_rgb

@@ -86,7 +86,7 @@ class Measuring:
 
 
 def encoded_images(source: Path, exclusions: Exclusions) -> Iterator[tuple[str, bytes | Path]]:
-    """Names and bytes, or files, of the images of a folder, of a tar, or of a folder of tars.
+    """Yield names and bytes, or files, of the images of a folder, of a tar, or of a folder of tars.
 
     Args:
         source: a folder with images at any depth, a `.tar`, or a folder that holds `.tar` files.
@@ -131,7 +131,7 @@ def _members(path: Path, place: str, exclusions: Exclusions) -> Iterator[tuple[s
 def image_statistics(
     source: Path, measuring: Measuring, limit: int | None = None, name: str = "images"
 ) -> ImageSetStatistics:
-    """Statistics of a set of images, one batch in memory at a time.
+    """Return statistics of a set of images, one batch in memory at a time.
 
     Args:
         source: as in :func:`encoded_images`.
@@ -193,7 +193,7 @@ def _batches(
 def generation_scores(
     generated: ImageSetStatistics, reference: ImageSetStatistics, seed: int = 0
 ) -> Scores:
-    """FID at each feature size, KID and inception score.
+    """Return FID at each feature size, KID and inception score.
 
     Args:
         generated: statistics of the images that are judged.
@@ -244,7 +244,7 @@ def compare_sets(
     measuring: Measuring,
     reference_limit: int | None = None,
 ) -> dict[str, Scores]:
-    """Scores of several sets against one reference, whose statistics are taken once.
+    """Return scores of several sets against one reference, whose statistics are taken once.
 
     Args:
         sources: title and images of each set.

@@ -56,7 +56,7 @@ class FeatureNetwork(Protocol):
     feature_sizes: tuple[int, ...]
 
     def __call__(self, images: Tensor) -> tuple[dict[int, Tensor], Tensor]:
-        """Features of images.
+        """Return features of images.
 
         Args:
             images: (B, 3, H, W) float32 RGB, -1 to 1, as :func:`prepare` makes them.
@@ -260,7 +260,10 @@ class Inception(nn.Module):
         self.fc = nn.Linear(2048, NUM_CLASSES)
 
     def forward(self, images: Tensor) -> tuple[dict[int, Tensor], Tensor]:
-        """As :class:`FeatureNetwork` says; the scores leave the bias out, as FID's tools do."""
+        """Return what :class:`FeatureNetwork` says.
+
+        The scores leave the bias out, as FID's tools do.
+        """
         x = self.Conv2d_2b_3x3(self.Conv2d_2a_3x3(self.Conv2d_1a_3x3(images)))
         x = F.max_pool2d(x, 3, 2)
         features = {64: x}
@@ -352,5 +355,5 @@ def _read(path: Path, known: str) -> dict[str, Tensor]:
 
 
 def num_parameters(network: nn.Module) -> int:
-    """Learnable numbers of a network."""
+    """Return the number of learnable parameters of a network."""
     return sum(math.prod(p.shape) for p in network.parameters())

@@ -48,7 +48,7 @@ def check_mat(data: bytes, names: Collection[str]) -> None:
 
 
 def _element(data: bytes, position: int, order: str) -> tuple[int, bytes, int]:
-    """Type and content of the element at a position, and where the next begins."""
+    """Return the type and content of the element at a position, and where the next begins."""
     if position + 8 > len(data):
         raise ValueError("an element breaks off")
     kind, size = struct.unpack_from(f"{order}II", data, position)

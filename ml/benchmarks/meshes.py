@@ -29,7 +29,7 @@ _PLY_DAMAGE = (ValueError, IndexError, EOFError, OverflowError)
 
 
 def read_mesh(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Vertices and triangles of a .obj or .ply file, in the file's order.
+    """Return vertices and triangles of a .obj or .ply file, in the file's order.
 
     Args:
         path: the file; polygons are cut into triangles.
@@ -84,7 +84,7 @@ def _read_ply(path: Path, data: bytes) -> tuple[np.ndarray, np.ndarray]:
 
 
 def read_picked_points(path: Path) -> np.ndarray:
-    """Points of a MeshLab .pp file, in the file's order; attributes may stand in any order.
+    """Return points of a MeshLab .pp file, in the file's order; attributes may stand in any order.
 
     Args:
         path: the file.
@@ -112,7 +112,7 @@ def read_picked_points(path: Path) -> np.ndarray:
 
 
 def read_landmark_rows(path: Path) -> np.ndarray:
-    """The rows `i x y z` of a .lnd file of Feng et al.
+    """Return the rows `i x y z` of a .lnd file of Feng et al.
 
     Returns:
         (N, 3) float64 in the file's order, mm.
@@ -201,6 +201,6 @@ def write_mesh_prediction(folder: Path, image: str, prediction: MeshPrediction) 
 
 
 def without_ending(image: str) -> str:
-    """An image's id without the ending of an image file."""
+    """Return an image's id without the ending of an image file."""
     stem, dot, ending = image.rpartition(".")
     return stem if dot and ending.lower() in ("jpg", "jpeg", "png", "bmp") else image

@@ -67,7 +67,7 @@ class BoxCollector:
             )
 
     def truth(self) -> dict[str, Any]:
-        """COCO's dictionary of the images and faces."""
+        """Return COCO's dictionary of the images and faces."""
         return {
             "info": {},
             "images": [{"id": number} for number in range(1, self.num_images + 1)],
@@ -102,11 +102,11 @@ class MatchedBoxes:
         self._correct = ((matched > 0) & (ignored == 0))[:, order]
 
     def num_found(self) -> int:
-        """True faces that some detection found at the lowest threshold."""
+        """Return true faces that some detection found at the lowest threshold."""
         return int(self._correct[0].sum()) if len(self._correct) else 0
 
     def average_precision(self, weights: np.ndarray, thresholds: int) -> np.ndarray:
-        """AP at 101 levels of recall at the first so many IoU thresholds.
+        """Return AP at 101 levels of recall at the first so many IoU thresholds.
 
         Args:
             weights: (images,) how often each counts.
@@ -132,7 +132,7 @@ class MatchedBoxes:
 
 
 def score_boxes(collected: BoxCollector, seed: int = 0, resamples: int = RESAMPLES) -> Scores:
-    """AP50 and AP50-95 by pycocotools; AP50 with an interval.
+    """Return AP50 and AP50-95 by pycocotools; AP50 with an interval.
 
     Args:
         collected: all images.

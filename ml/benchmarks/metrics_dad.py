@@ -49,7 +49,10 @@ class DadTopology:
 
     @classmethod
     def of(cls, head_model: HeadModel, z5_region: str = "head_with_ears") -> DadTopology:
-        """The topology of a head model; `z5_region` is the head with its ears, as DAD's is."""
+        """Return the topology of a head model.
+
+        `z5_region` is the head with its ears, as DAD's is.
+        """
         return cls(
             z5_index=head_model.region(z5_region),
             face_index=head_model.region("face"),
@@ -58,7 +61,7 @@ class DadTopology:
         )
 
     def landmarks(self, vertices: np.ndarray) -> np.ndarray:
-        """The 68 landmarks of a mesh, (V, D) to (68, D)."""
+        """Return the 68 landmarks of a mesh, (V, D) to (68, D)."""
         return (vertices[self.landmark_corners] * self.landmark_weights[:, :, None]).sum(axis=1)
 
 
@@ -97,7 +100,7 @@ class DadPrediction:
 
 
 def nme_box(predicted_px: np.ndarray, true_px: np.ndarray, box_xyxy: np.ndarray) -> float:
-    """Mean landmark error over sqrt(w h) of the true head's box, percent.
+    """Return the mean landmark error over sqrt(w h) of the true head's box, percent.
 
     Args:
         predicted_px: (68, 2).
@@ -112,7 +115,7 @@ def nme_box(predicted_px: np.ndarray, true_px: np.ndarray, box_xyxy: np.ndarray)
 
 
 def nme_published(predicted_px: np.ndarray, true_px: np.ndarray, box_xyxy: np.ndarray) -> float:
-    """The same over sqrt(x2 y2), as VGGHeads' script has it: smaller the further right and down.
+    """Return it over sqrt(x2 y2), as VGGHeads' script: smaller the further right and down.
 
     Args:
         predicted_px: (68, 2).
@@ -126,7 +129,7 @@ def nme_published(predicted_px: np.ndarray, true_px: np.ndarray, box_xyxy: np.nd
 
 
 def z_order_stated(predicted: np.ndarray, true: np.ndarray, neighbours: int = NEIGHBOURS) -> float:
-    """Fraction of pairs of a vertex and its nearest true neighbours whose depth order agrees.
+    """Return the fraction of vertices and nearest true neighbours whose depth order agrees.
 
     Args:
         predicted: (Z, 3) vertices, z away from the viewer.
@@ -145,7 +148,7 @@ def z_order_stated(predicted: np.ndarray, true: np.ndarray, neighbours: int = NE
 
 
 def z_order_coded(predicted: np.ndarray, true: np.ndarray, neighbours: int = NEIGHBOURS) -> float:
-    """The same as the public code has it: vertex i is compared with five arbitrary ones.
+    """Return the same as the public code has it: vertex i is compared with five arbitrary ones.
 
     There the distances are sorted along one axis of their table and cut along the other: row i
     holds the i-th nearest vertex to vertex 1, to vertex 2, and so on to vertex 5.
@@ -176,7 +179,7 @@ def chamfer(
     topology: DadTopology,
     may_mirror: bool,
 ) -> float:
-    """Mean squared distance of true face vertices from the nearest predicted vertex.
+    """Return the mean squared distance of true face vertices from the nearest predicted vertex.
 
     The true mesh is scaled until its inner eye corners are 20 apart, the prediction is brought to
     it by a similarity of seven points.
@@ -205,7 +208,7 @@ def chamfer(
 def dad_errors(
     truth: DadTruth, prediction: DadPrediction | None, topology: DadTopology
 ) -> dict[str, float]:
-    """All metrics of one head.
+    """Return all metrics of one head.
 
     Args:
         truth: the annotation.
@@ -268,7 +271,7 @@ def score_dad(
     seed: int = 0,
     resamples: int = RESAMPLES,
 ) -> Scores:
-    """Metrics of the set from those of its heads, one head an image.
+    """Return metrics of the set from those of its heads, one head an image.
 
     Args:
         errors: results of :func:`dad_errors`.

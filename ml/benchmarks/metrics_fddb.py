@@ -28,7 +28,7 @@ FALSE_POSITIVES = (100, 500, 1000, 2000)
 def region_overlaps(
     boxes_xyxy: np.ndarray, ellipses: np.ndarray, size_hw: tuple[int, int] | None = None
 ) -> np.ndarray:
-    """Overlaps of rectangles with ellipses by pixel counts, as FDDB's tool draws them.
+    """Return overlaps of rectangles with ellipses by pixel counts, as FDDB's tool draws them.
 
     Args:
         boxes_xyxy: (D, 4) detections, px; both corners belong to the rectangle.
@@ -133,7 +133,7 @@ class RocCurves:
     continuous: np.ndarray
 
     def lines(self, kind: str) -> list[str]:
-        """Rows of the official tool's files: `TPR FP threshold` if discrete, else `TPR FP`."""
+        """Return rows of the official tool's files: `TPR FP threshold` if discrete or `TPR FP`."""
         if kind == "discrete":
             return [
                 f"{rate:.6f} {count:.0f} {threshold:g}"
@@ -168,7 +168,10 @@ class FddbEvaluation:
         self._last = np.flatnonzero(np.diff(self._scores, append=-np.inf))
 
     def curves(self, weights: np.ndarray | None = None) -> RocCurves:
-        """The curves, when each image counts as often as its weight says; once by default."""
+        """Return the curves, when each image counts as often as its weight says.
+
+        Once by default.
+        """
         weights = np.ones(len(self.num_faces)) if weights is None else weights
         faces = max(float(weights @ self.num_faces), 1.0)
         drawn = weights[self._image]
@@ -181,7 +184,7 @@ class FddbEvaluation:
         )
 
     def metrics(self, weights: np.ndarray | None = None) -> dict[str, float]:
-        """True positive rates at given numbers of false positives; see docs/metrics.md."""
+        """Return true positive rates at given numbers of false positives; see docs/metrics.md."""
         curves = self.curves(weights)
         metrics = {}
         for kind, rates in (("disc", curves.discrete), ("cont", curves.continuous)):
@@ -195,7 +198,7 @@ class FddbEvaluation:
 def score_fddb(
     steps: Sequence[ScoreSteps], num_faces: Sequence[int], seed: int = 0, resamples: int = RESAMPLES
 ) -> tuple[Scores, RocCurves]:
-    """FDDB's metrics of all images.
+    """Return FDDB's metrics of all images.
 
     Args:
         steps: those of each image.

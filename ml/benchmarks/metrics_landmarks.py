@@ -14,7 +14,7 @@ FAILURE_PERCENT = 10.0
 
 
 def landmark_nme(predicted_px: np.ndarray, true_px: np.ndarray) -> np.ndarray:
-    """Mean 2D error of the landmarks over the size of the true landmarks' box, percent.
+    """Return the mean 2D error of the landmarks over the size of the true landmarks' box, percent.
 
     Args:
         predicted_px: (N, 68, 2 or more) predicted landmarks, px; NaN where the head was missed.
@@ -38,7 +38,7 @@ def score_landmarks(
     seed: int = 0,
     resamples: int = RESAMPLES,
 ) -> Scores:
-    """NME of 68 landmarks: over all heads, in each bin of |yaw|, and the mean of the bins.
+    """Return NME of 68 landmarks: over all heads, in each bin of |yaw|, and the mean of the bins.
 
     The mean of the bins is what the literature prints; a bin without heads makes it NaN.
 

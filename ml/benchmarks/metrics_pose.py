@@ -64,7 +64,7 @@ class PosePairs:
         return np.isfinite(self.predicted_rotations).all(axis=(1, 2))
 
     def euler_deg(self) -> tuple[np.ndarray, np.ndarray]:
-        """Predicted and true (N, 3) pitch, yaw, roll; NaN where the head was missed."""
+        """Return predicted and true (N, 3) pitch, yaw, roll; NaN where the head was missed."""
         predicted, true = self.predicted_euler_deg, self.true_euler_deg
         predicted = (
             euler_from_rotations(self.predicted_rotations) if predicted is None else predicted
@@ -74,7 +74,7 @@ class PosePairs:
 
 
 def vggheads_error_deg(predicted_deg: np.ndarray, true_deg: np.ndarray) -> np.ndarray:
-    """Errors as the official VGGHeads script counts them.
+    """Return errors as the official VGGHeads script counts them.
 
     The least of the differences and those less and plus 360 degrees; a prediction with any angle
     over 135 degrees is taken for (0, 0, 0), which turns a gross error into a moderate one.
@@ -91,7 +91,7 @@ def vggheads_error_deg(predicted_deg: np.ndarray, true_deg: np.ndarray) -> np.nd
 
 
 def sixd_repnet_error_deg(predicted_deg: np.ndarray, true_deg: np.ndarray) -> np.ndarray:
-    """Errors as 6DRepNet's script counts them: also less and plus 180 degrees.
+    """Return errors as 6DRepNet's script counts them: also less and plus 180 degrees.
 
     An angle that is wrong by half a turn therefore has no error at all.
 
@@ -106,7 +106,7 @@ def sixd_repnet_error_deg(predicted_deg: np.ndarray, true_deg: np.ndarray) -> np
 
 
 def img2pose_error_deg(predicted_deg: np.ndarray, true_deg: np.ndarray) -> np.ndarray:
-    """Errors as img2pose's notebook counts them: plain differences, no missed head.
+    """Return errors as img2pose's notebook counts them: plain differences, no missed head.
 
     A head that was missed keeps the prediction of the head before it, which is that tool's fault;
     missed heads before the first one that was found stay out.
@@ -138,7 +138,7 @@ POSE_PROTOCOLS = (*EULER_PROTOCOLS, "ours")
 
 
 def frobenius_error(predicted: np.ndarray, true: np.ndarray) -> np.ndarray:
-    """Frobenius norm of I - R_predicted R_true^T: 2 sqrt(2) sin of half the angle between them.
+    """Return the Frobenius norm of I - R_predicted R_true^T: 2 sqrt(2) sin of half the angle.
 
     Args:
         predicted: (N, 3, 3) rotations.
@@ -154,7 +154,7 @@ def frobenius_error(predicted: np.ndarray, true: np.ndarray) -> np.ndarray:
 
 
 def frame_rotation(predicted: np.ndarray, true: np.ndarray) -> np.ndarray:
-    """The one rotation between two conventions of a head's axes: R_true is about R_predicted C.
+    """Return the rotation between two conventions of a head's axes: R_true = R_predicted C.
 
     Two head models call another pose frontal, so all rotations of the one differ from those of the
     other by one turn of the head's own axes. It is the geodesic median of the rows, which a
@@ -192,7 +192,7 @@ def frame_rotation(predicted: np.ndarray, true: np.ndarray) -> np.ndarray:
 def score_poses(
     pairs: PosePairs, protocol: str = "ours", seed: int = 0, resamples: int = RESAMPLES
 ) -> Scores:
-    """Pose errors of a benchmark.
+    """Return pose errors of a benchmark.
 
     The public protocols give `pitch_mae_deg`, `yaw_mae_deg`, `roll_mae_deg` and their mean
     `euler_mae_deg`. Ours gives these too, the short way round, and the angle between the rotations

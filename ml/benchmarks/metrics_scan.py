@@ -54,7 +54,7 @@ class ScanErrors:
 
 
 def face_radius(landmarks_mm: np.ndarray, factor: float) -> tuple[np.ndarray, float]:
-    """The ball inside which scan vertices count.
+    """Return the ball inside which scan vertices count.
 
     Args:
         landmarks_mm: (7, 3) of the scan.
@@ -72,7 +72,7 @@ def face_radius(landmarks_mm: np.ndarray, factor: float) -> tuple[np.ndarray, fl
 
 
 def crop_scan(vertices_mm: np.ndarray, landmarks_mm: np.ndarray, factor: float) -> np.ndarray:
-    """Which vertices of a scan count.
+    """Return which vertices of a scan count.
 
     Args:
         vertices_mm: (V, 3).
@@ -93,7 +93,7 @@ def scan_errors(
     protocol: str,
     loss: str = "soft_l1",
 ) -> ScanErrors:
-    """Distances of a scan from the surface of a predicted mesh.
+    """Return distances of a scan from the surface of a predicted mesh.
 
     The mesh is brought to the scan by the seven landmarks, for NoW then by the distances as well.
 
@@ -194,7 +194,7 @@ def refine(
 def _distances(
     surface: Surface, points: np.ndarray, alignment: Similarity
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Distances, nearest points, and unit vectors from these to the points, in the scan's frame.
+    """Return distances, nearest points and unit vectors from these to the points, scan frame.
 
     The points are brought to the mesh, not the mesh to the points: its tree stays as it is.
     """
@@ -207,7 +207,7 @@ def _distances(
 
 
 def _left_turn(step: np.ndarray, arm: np.ndarray, towards: np.ndarray) -> np.ndarray:
-    """Rows of how far `arm` moves along `towards` for a change of the rotation vector `step`."""
+    """Return how far `arm` moves along `towards` for a change of the rotation vector `step`."""
     import torch
 
     from ml.flame.rotation import rodrigues
@@ -257,7 +257,7 @@ def score_scans(
     seed: int = 0,
     resamples: int = RESAMPLES,
 ) -> Scores:
-    """Metrics of a set from the summaries of its scans: all distances in one pool, and by group.
+    """Return metrics of a set from the summaries of its scans, pooled and by group.
 
     Args:
         protocol: one of `SCAN_PROTOCOLS`.
@@ -328,7 +328,10 @@ def _pooled(sums: np.ndarray, histogram: np.ndarray) -> dict[str, float]:
 
 
 def _histogram_median(histogram: np.ndarray) -> float:
-    """Median of binned distances, mm, as if a bin's were spread evenly; inf beyond the last bin."""
+    """Return the median of binned distances, mm, as if a bin's were spread evenly.
+
+    Inf beyond the last bin.
+    """
     below = np.cumsum(histogram)
     half = below[-1] / 2
     bin_index = int(np.searchsorted(below, half))

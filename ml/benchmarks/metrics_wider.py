@@ -80,7 +80,7 @@ def match_image(
 
 
 def stretched(scores: np.ndarray) -> np.ndarray:
-    """Scores of a whole run brought to 0..1; all equal ones become 1 instead of 0 / 0."""
+    """Return scores of a whole run brought to 0..1; all equal ones become 1 instead of 0 / 0."""
     if not len(scores):
         return scores
     low, high = scores.min(), scores.max()
@@ -88,7 +88,7 @@ def stretched(scores: np.ndarray) -> np.ndarray:
 
 
 def voc_average_precision(recall: np.ndarray, precision: np.ndarray) -> np.ndarray:
-    """Area under precision made monotone, at every step of recall (VOC 2010 on).
+    """Return the area under precision made monotone, at every step of recall (VOC 2010 on).
 
     Args:
         recall: (..., K) rising.
@@ -131,7 +131,7 @@ class WiderEvaluation:
     def curve(
         self, difficulty: str, weights: np.ndarray | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Recall and precision at the thresholds, when each image counts as its weight says.
+        """Return recall and precision at the thresholds, when each image counts as its weight says.
 
         Args:
             difficulty: easy, medium or hard.
@@ -148,7 +148,7 @@ class WiderEvaluation:
         return hits / faces, hits / np.maximum(counted, 1.0)
 
     def metrics(self, weights: np.ndarray | None = None) -> dict[str, float]:
-        """`ap_easy`, `ap_medium`, `ap_hard`; NaN where no face is asked for."""
+        """Return `ap_easy`, `ap_medium`, `ap_hard`; NaN where no face is asked for."""
         weights = np.ones(self.num_images) if weights is None else weights
         return {
             f"ap_{name}": float(voc_average_precision(*self.curve(name, weights)))
@@ -161,7 +161,7 @@ class WiderEvaluation:
 def score_wider(
     matches: Sequence[ImageMatches], seed: int = 0, resamples: int = RESAMPLES
 ) -> Scores:
-    """Average precision of each difficulty.
+    """Return the average precision of each difficulty.
 
     Args:
         matches: those of each image.

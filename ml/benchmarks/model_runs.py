@@ -53,7 +53,7 @@ def log_scores(store: Path, model: Path, scores: Mapping[str, float]) -> str | N
 
 
 def _run_of(client: Any, weights: str) -> Any | None:
-    """The newest finished run whose weights these are."""
+    """Return the newest finished run whose weights these are."""
     experiments = [one.experiment_id for one in client.search_experiments()]
     runs = client.search_runs(
         experiments,

@@ -31,7 +31,7 @@ _FOLDERS = ("{}", "NoW_Dataset/final_release_version/{}", "final_release_version
 def read_now(
     root: Path, exclusions: Exclusions, subset: str = "val"
 ) -> Iterator[BenchmarkSample[FaceScan | None]]:
-    """NoW as published. A subject's scan is kept while its images follow each other.
+    """Yield NoW as published. A subject's scan is kept while its images follow each other.
 
     Args:
         root: the folder with the lists, `iphone_images`, `detected_face`, `scans` and

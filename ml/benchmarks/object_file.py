@@ -71,7 +71,7 @@ class _Scanner:
         self._text, self._position, self._before, self._ended = "", 0, 0, False
 
     def peek(self) -> str:
-        """The next character that is not blank, which stays."""
+        """Return the next character that is not blank, which stays."""
         while True:
             while self._text[self._position : self._position + 1] in _BLANKS:
                 self._position += 1
@@ -88,7 +88,7 @@ class _Scanner:
         self._position += 1
 
     def key(self) -> str:
-        """The next value, which must be a text."""
+        """Return the next value, which must be a text."""
         start, end = self.value()
         raw = self._text[start - self._before : end - self._before].encode("latin-1")
         try:
@@ -100,7 +100,7 @@ class _Scanner:
         return key
 
     def value(self) -> tuple[int, int]:
-        """Where the next value begins and ends in the file."""
+        """Return where the next value begins and ends in the file."""
         self.peek()
         while True:
             try:

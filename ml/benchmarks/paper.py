@@ -91,7 +91,7 @@ class PaperTable:
 def _row(
     model: str, printed: str, *labels: str, doubts: Mapping[int, str] | None = None
 ) -> PaperRow:
-    """A row from its numbers as text; `-` where the paper gives none."""
+    """Return a row from its numbers as text; `-` where the paper gives none."""
     doubts = doubts or {}
     values = tuple(
         None if text == "-" else Printed(text, doubts.get(place, ""))

@@ -52,7 +52,7 @@ def check_ply(data: bytes) -> None:
 
 
 def _property(words: list[str]) -> tuple[str, int]:
-    """A property's name and its least number of bytes."""
+    """Return a property's name and its least number of bytes."""
     if words[1:2] == ["list"] and len(words) == 5:
         if words[2] in _COUNTERS and words[3] in _TYPES:
             return words[4], _TYPES[words[2]]

@@ -118,7 +118,7 @@ class HeadPredictions:
         return np.zeros((0, 4))
 
     def __getitem__(self, index: np.ndarray | slice | list[int]) -> HeadPredictions:
-        """Some of the heads, by mask, slice or list of positions."""
+        """Return some of the heads, by mask, slice or list of positions."""
         chosen = {
             name: None if getattr(self, name) is None else getattr(self, name)[index]
             for name in self.__dataclass_fields__
@@ -326,7 +326,7 @@ def _known(found: set[str], known: set[str], where: str) -> None:
 
 
 def read_angle_table(path: Path) -> dict[str, HeadPredictions]:
-    """Angles of one head an image, from a table with the columns image, pitch, yaw, roll.
+    """Return angles of one head an image, from a table with the columns image, pitch, yaw, roll.
 
     Args:
         path: a .csv file; degrees, `pitch_yaw_roll_deg`.

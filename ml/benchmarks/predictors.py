@@ -71,7 +71,7 @@ class DetectorHeads:
         self._store = None if store is None else HeadStore(store / "heads.jsonl", digest(model))
 
     def __call__(self, sample: BenchmarkSample[Any]) -> Heads:
-        """The heads of an image, by falling score.
+        """Return the heads of an image, by falling score.
 
         Args:
             sample: the image.
@@ -159,7 +159,7 @@ class HeadStore:
 
 
 def digest(model: Path) -> str:
-    """What tells one model from another: a hash of its file, or of its folder's files."""
+    """Return what tells one model from another: a hash of its file, or of its folder's files."""
     model = Path(model)
     paths = sorted(p for p in model.iterdir() if p.is_file()) if model.is_dir() else [model]
     whole = hashlib.sha256()
@@ -174,12 +174,12 @@ Convert = Callable[[BenchmarkSample[Any], Heads], Any]
 
 
 def head_boxes() -> Convert:
-    """Boxes of heads as the detector gives them."""
+    """Return boxes of heads as the detector gives them."""
     return lambda sample, heads: HeadPredictions(heads.scores, heads.boxes_xyxy)
 
 
 def faces_of(head_model: HeadModel, rule: str | None) -> Convert:
-    """Boxes of the faces of heads, as the paper scores a head detector on faces.
+    """Return boxes of the faces of heads, as the paper scores a head detector on faces.
 
     Args:
         head_model: whose region `face` bounds the boxes.
@@ -200,7 +200,7 @@ def faces_of(head_model: HeadModel, rule: str | None) -> Convert:
 
 
 def poses_of(head_model: HeadModel, protocol: str) -> Convert:
-    """Rotation, landmarks and the box around the face of the heads that a pose protocol looks at.
+    """Return the rotation, landmarks and face box of the heads that a pose protocol judges.
 
     Args:
         head_model: the head model.
@@ -226,7 +226,7 @@ def poses_of(head_model: HeadModel, protocol: str) -> Convert:
 
 
 def scan_of(head_model: HeadModel) -> Convert:
-    """The face of the head that a scan belongs to: at rest, neutral, in millimetres.
+    """Return the face of the head that a scan belongs to: at rest, neutral, in millimetres.
 
     Scans of both sets are of neutral faces, so expression and jaw are left out.
 
@@ -271,7 +271,7 @@ def neutral_face(layer: FlameLayer, flame: np.ndarray) -> tuple[np.ndarray, np.n
 
 
 def dad_of(head_model: HeadModel) -> Convert:
-    """The one head that overlaps the true box most, as DAD-3DHeads' submission holds it.
+    """Return the one head that overlaps the true box most, as DAD-3DHeads' submission holds it.
 
     Args:
         head_model: FLAME, if the numbers are to mean anything.

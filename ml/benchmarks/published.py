@@ -79,7 +79,7 @@ class CountDifference:
 
 
 def count_differences(benchmark: str, counts: Mapping[str, int]) -> list[CountDifference]:
-    """Which counts of a copy differ from the published ones.
+    """Return which counts of a copy differ from the published ones.
 
     Args:
         benchmark: a key of `PUBLISHED_COUNTS`; any other set has no published counts.

@@ -79,7 +79,10 @@ def generation_quality(options: argparse.Namespace) -> int:
 
 
 def _titled(text: str) -> tuple[str, Path]:
-    """`TITLE=PATH` or a path, whose name then is the title; a path may hold an equals sign."""
+    """Return `TITLE=PATH` or a path, whose name then is the title.
+
+    A path may hold an equals sign.
+    """
     title, separator, rest = text.partition("=")
     if separator and not Path(text).exists():
         return title, Path(rest)

@@ -25,7 +25,7 @@ SPLIT = "test"
 def read_renders(
     root: Path, exclusions: Exclusions, split: str = SPLIT
 ) -> Iterator[BenchmarkSample[FaceBoxes]]:
-    """The rendered images of a split, shard by shard.
+    """Yield the rendered images of a split, shard by shard.
 
     Args:
         root: a project folder, whose `data/images` and `data/truth` hold the renders.

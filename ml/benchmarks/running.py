@@ -36,7 +36,7 @@ _PREDICTION_SUFFIXES = (".jsonl", ".json", ".csv", ".txt")
 
 
 def is_predictions(model: Path) -> bool:
-    """Whether a path holds predictions and not a model: by its ending, or a folder of texts."""
+    """Return whether a path holds predictions and not a model: by ending, or a folder of texts."""
     model = Path(model)
     if model.is_dir():
         return not (model / "config.json").is_file()
@@ -165,7 +165,7 @@ def benchmark_protocols(
 def converter(
     benchmark: BenchmarkSet, protocol: str, head_model: HeadModel | None, boxes: str | None = None
 ) -> Convert:
-    """What turns a detector's heads into what a set's protocol scores.
+    """Return what turns a detector's heads into what a set's protocol scores.
 
     Args:
         benchmark: the set.
@@ -204,7 +204,7 @@ def _write_form(
     convert: Convert,
     out: Path,
 ) -> None:
-    """The set's official form of predictions, from what was found and remembered."""
+    """Write the set's official form of predictions, from what was found and remembered."""
 
     def everything() -> Iterator[tuple[str, Any]]:
         sample: BenchmarkSample[Any]

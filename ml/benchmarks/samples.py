@@ -22,7 +22,7 @@ class BrokenAnnotation(ValueError):
 
 
 def checked(name: str, value: object, shape: tuple[int | None, ...]) -> np.ndarray:
-    """An array of finite numbers of a given shape.
+    """Return an array of finite numbers of a given shape.
 
     Args:
         name: what it is, for the error text.
@@ -51,7 +51,7 @@ def checked(name: str, value: object, shape: tuple[int | None, ...]) -> np.ndarr
 
 
 def checked_rotation(name: str, value: object) -> np.ndarray:
-    """A rotation matrix.
+    """Return a rotation matrix.
 
     Args:
         name: what it is, for the error text.

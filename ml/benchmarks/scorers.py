@@ -43,7 +43,7 @@ class Scorer(Protocol):
         ...
 
     def finish(self, seed: int = 0, resamples: int = RESAMPLES) -> Scores:
-        """The scores of all images taken.
+        """Return the scores of all images taken.
 
         Args:
             seed: run seed of the bootstrap.
@@ -141,21 +141,24 @@ def _best_overlap(boxes: np.ndarray, true_box: np.ndarray, least: float) -> int 
 
 
 def overlapping(truth: HeadPose, heads: HeadPredictions) -> int | None:
-    """The head that overlaps the true landmarks' box most, by at least `MIN_IOU`; ours."""
+    """Return the head that overlaps the true landmarks' box most, by at least `MIN_IOU`; ours."""
     if truth.box_xyxy is None:
         return nearest_to_head(truth, heads)
     return _best_overlap(heads.boxes, truth.box_xyxy, MIN_IOU)
 
 
 def overlapping_or_only(truth: HeadPose, heads: HeadPredictions) -> int | None:
-    """The same as the official script has it: a single head is taken wherever it is."""
+    """Return the same as the official script has it: a single head is taken wherever it is."""
     if len(heads) == 1 or truth.box_xyxy is None:
         return 0
     return _best_overlap(heads.boxes, truth.box_xyxy, 0.0)
 
 
 def overlapping_widened(truth: HeadPose, heads: HeadPredictions) -> int | None:
-    """The head that overlaps the landmarks' box, 1.1 times as large, most; AFLW2000, img2pose."""
+    """Return the head that overlaps the landmarks' box, 1.1 times as large, most.
+
+    AFLW2000, img2pose.
+    """
     if truth.box_xyxy is None:
         return nearest_to_head(truth, heads)
     widened = expand_boxes(truth.box_xyxy[None], 0.05)[0]
@@ -163,13 +166,13 @@ def overlapping_widened(truth: HeadPose, heads: HeadPredictions) -> int | None:
 
 
 def nearest_to_head(truth: HeadPose, heads: HeadPredictions) -> int | None:
-    """The head whose box's middle is nearest to the true head's centre; BIWI, ours."""
+    """Return the head whose box's middle is nearest to the true head's centre; BIWI, ours."""
     centre = np.zeros(2) if truth.centre_px is None else truth.centre_px
     return int(np.linalg.norm(_middles(heads) - centre, axis=1).argmin())
 
 
 def nearest_to(point_px: np.ndarray) -> Choice:
-    """The head whose box's middle is nearest to a fixed point, as BIWI's scripts choose.
+    """Return the head whose box's middle is nearest to a fixed point, as BIWI's scripts choose.
 
     Args:
         point_px: (2,) the point.
@@ -354,7 +357,7 @@ class SubmissionScorer:
         self._found += prediction is not None
 
     def finish(self, seed: int = 0, resamples: int = RESAMPLES) -> Scores:
-        """The counts."""
+        """Return the counts."""
         counts = {
             "num_images": self._images,
             "num_found": self._found,

@@ -34,7 +34,7 @@ class Scores:
     notes: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, float]:
-        """One flat mapping: metrics, `<name>_low` and `<name>_high`, counts."""
+        """Return one flat mapping: metrics, `<name>_low` and `<name>_high`, counts."""
         ends = {
             f"{name}_{end}": value
             for name, interval in self.intervals.items()
@@ -53,7 +53,7 @@ def score_heads(
     resamples: int = RESAMPLES,
     notes: tuple[str, ...] = (),
 ) -> Scores:
-    """Metrics of a benchmark's heads, with intervals over its images.
+    """Return metrics of a benchmark's heads, with intervals over its images.
 
     Args:
         protocol: whose rules `statistics` follows.
@@ -103,19 +103,19 @@ def score_heads(
 
 
 def mean(values: np.ndarray) -> float:
-    """Mean of what was measured, NaN rows left out; NaN if nothing was."""
+    """Return the mean of what was measured, NaN rows left out; NaN if nothing was."""
     values = values[~np.isnan(values)]
     return float(values.mean()) if len(values) else float("nan")
 
 
 def median(values: np.ndarray) -> float:
-    """Median of what was measured, NaN rows left out; NaN if nothing was."""
+    """Return the median of what was measured, NaN rows left out; NaN if nothing was."""
     values = values[~np.isnan(values)]
     return float(np.median(values)) if len(values) else float("nan")
 
 
 def failed(errors: np.ndarray, threshold: float) -> float:
-    """Fraction of errors over a threshold; NaN, a missed head, is over any.
+    """Return the fraction of errors over a threshold; NaN, a missed head, is over any.
 
     Args:
         errors: (N,) errors, NaN where a head was missed.

@@ -46,7 +46,10 @@ class BenchmarkResult:
     scorer: Scorer
 
     def as_json(self) -> dict[str, Any]:
-        """Metrics at the top level, under the names of docs/metrics.md; null where not measured."""
+        """Return metrics at the top level, under the names of docs/metrics.md.
+
+        Null where not measured.
+        """
         values = {
             name: value if math.isfinite(value) else None
             for name, value in self.scores.as_dict().items()
@@ -81,7 +84,7 @@ class SetCounter:
                 self._numbers[name] += value
 
     def totals(self, excluded: Mapping[str, int]) -> dict[str, int]:
-        """All counts, those of exclusions among them.
+        """Return all counts, those of exclusions among them.
 
         Args:
             excluded: reason -> number.

@@ -111,7 +111,7 @@ class BenchmarkSet:
 def _jsonl_or(
     other: Callable[[Path], Mapping[str, HeadPredictions]],
 ) -> Callable[[Path], Mapping[str, HeadPredictions]]:
-    """Predictions in our own form if the file's ending says so, else in the set's."""
+    """Return predictions in our own form if the file's ending says so, else in the set's."""
     return lambda path: PredictionFile(path) if path.suffix == ".jsonl" else other(path)
 
 
@@ -299,7 +299,7 @@ SETS: Mapping[str, BenchmarkSet] = {
 
 
 def benchmark_set(name: str) -> BenchmarkSet:
-    """A benchmark by name.
+    """Return a benchmark by name.
 
     Raises:
         ValueError: there is none of that name.

@@ -117,7 +117,7 @@ def _of_rotations(
 def _rotation(
     benchmark: BenchmarkSet, sample: BenchmarkSample[Any], prediction: Any
 ) -> np.ndarray | None:
-    """The predicted rotation of the head that is asked for, None if it was missed."""
+    """Return the predicted rotation of the head that is asked for, None if it was missed."""
     if prediction is None or benchmark.kind == "mesh":
         return None if prediction is None else prediction.rotation
     if not len(prediction):
@@ -127,13 +127,13 @@ def _rotation(
 
 
 def _occluded(truth: HeadPose | HeadMesh) -> bool:
-    """What DAD-3DHeads says of the head; the other sets say nothing."""
+    """Return what DAD-3DHeads says of the head; the other sets say nothing."""
     value = truth.attributes.get("occlusions") if isinstance(truth, HeadMesh) else None
     return value is True or str(value).lower() in ("true", "yes", "1")
 
 
 def _true_boxes(truth: Any) -> np.ndarray:
-    """(N, 4) px boxes of the truth, or of its landmarks; none where it has neither."""
+    """Return (N, 4) px boxes of the truth, or of its landmarks; none where it has neither."""
     if isinstance(truth, FaceBoxes):
         return truth.boxes_xyxy
     if getattr(truth, "box_xyxy", None) is not None:

@@ -43,7 +43,7 @@ class Surface:
         self._triangles, self._boxes, self._children = _build(corners)
 
     def nearest(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The nearest points of the surface.
+        """Return the nearest points of the surface.
 
         Args:
             points: (N, 3) finite numbers, unit of the vertices.
@@ -137,7 +137,7 @@ def _search(points, triangles, boxes, children, squared, closest):  # type: igno
 
 @njit(cache=True)
 def _box_distance(p, box):  # type: ignore[no-untyped-def]
-    """Squared distance of a point from an axis-parallel box; 0 inside."""
+    """Return the squared distance of a point from an axis-parallel box; 0 inside."""
     total = 0.0
     for k in range(3):
         outside = max(box[0, k] - p[k], p[k] - box[1, k], 0.0)
@@ -147,7 +147,7 @@ def _box_distance(p, box):  # type: ignore[no-untyped-def]
 
 @njit(cache=True)
 def _triangle_point(p, triangle, found):  # type: ignore[no-untyped-def]
-    """The point of a triangle nearest to p: within the face, or on the best of its three edges.
+    """Return the point of a triangle nearest to p: in the face, or on the best of its edges.
 
     Inside is told from barycentric coordinates of the foot of the perpendicular. A triangle without
     area has none, and then an edge holds the nearest point.

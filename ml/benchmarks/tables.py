@@ -61,7 +61,7 @@ class ModelResults:
     labels: Mapping[str, str]
 
     def find(self, column: Column) -> Mapping[str, Any] | None:
-        """The scores that a column takes its number from; the last of several."""
+        """Return the scores that a column takes its number from; the last of several."""
         fitting = [
             one
             for one in self.scores
@@ -149,7 +149,7 @@ def read_scores(path: Path) -> dict[str, Any]:
 
 
 def paper_grid(table: PaperTable, results: Sequence[ModelResults]) -> Grid:
-    """A table of the paper with our and outside results below.
+    """Return a table of the paper with our and outside results below.
 
     Args:
         table: one of `paper.PAPER_TABLES`.
@@ -211,7 +211,7 @@ def _cell(value: float, ends: tuple[float, float] | None, decimals: int, note: s
 
 
 def _number(scores: Mapping[str, Any] | None, name: str) -> float | None:
-    """A finite number of a score file; null and NaN stand for what was not measured."""
+    """Return a finite number of a score file; null and NaN stand for what was not measured."""
     value = None if scores is None else scores.get(name)
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         return None
@@ -223,7 +223,7 @@ def _arrow(column: Column) -> str:
 
 
 def summary_grids(results: Sequence[ModelResults]) -> list[Grid]:
-    """One table of what was measured at all: the first headline of each set and protocol.
+    """Return one table of what was measured at all: the first headline of each set and protocol.
 
     Args:
         results: of any models.
@@ -250,7 +250,7 @@ def summary_grids(results: Sequence[ModelResults]) -> list[Grid]:
 
 
 def set_grids(results: Sequence[ModelResults]) -> list[Grid]:
-    """One grid a set: every metric and count of every protocol, models side by side.
+    """Return one grid a set: every metric and count of every protocol, models side by side.
 
     Args:
         results: of any models.
@@ -316,7 +316,7 @@ def _safe(name: str) -> str:
 
 
 def to_csv(grid: Grid) -> str:
-    """A grid as CSV: names, origin, and for each column its value, interval and note."""
+    """Return a grid as CSV: names, origin, and for each column its value, interval and note."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     heads = [f"{group} {label}".strip() for group, label in grid.columns]
@@ -379,14 +379,17 @@ def write_tables(
 
 
 def _in_table(text: str) -> str:
-    """Text inside a cell of a Markdown table: no bar ends the cell, no line the row; no tags."""
+    """Return the text inside a cell of a Markdown table: no bar ends the cell, no line the row.
+
+    No tags.
+    """
     for sign, written in (("\\", "\\\\"), ("|", "\\|"), ("<", "&lt;"), (">", "&gt;")):
         text = text.replace(sign, written)
     return " ".join(text.split())
 
 
 def _numbered(grid: Grid) -> dict[str, Any]:
-    """A grid with the notes of its cells numbered, as the templates show them."""
+    """Return a grid with the notes of its cells numbered, as the templates show them."""
     footnotes: dict[str, int] = {}
     rows = []
     for row in grid.rows:

@@ -47,7 +47,7 @@ Rows = tuple[str, np.ndarray, dict[str, np.ndarray], dict[str, np.ndarray]]
 def read_wider(
     root: Path, exclusions: Exclusions, subset: str = "val"
 ) -> Iterator[BenchmarkSample[FaceBoxes]]:
-    """WIDER FACE as published.
+    """Yield WIDER FACE as published.
 
     The MAT files are taken if they are there, else the text file, which knows no difficulties. Rows
     whose width or height is not positive stay, ignored, because the difficulties count rows; each
@@ -80,7 +80,7 @@ def read_wider(
 
 
 def image_path(root: Path, image: str, subset: str = "val") -> Path:
-    """Where an image lies; the path may not exist."""
+    """Return where an image lies; the path may not exist."""
     inside = Path(root) / f"WIDER_{subset}" / "images"
     return (inside if inside.is_dir() else Path(root) / "images") / f"{image}.jpg"
 
@@ -144,7 +144,7 @@ def _mat_rows(root: Path, path: Path, with_difficulties: bool) -> Iterator[Rows]
 
 
 def _kept(indices: Any, count: int, path: Path) -> np.ndarray:
-    """1-based row numbers, stored in the smallest type that holds them, as a mask."""
+    """Return 1-based row numbers, stored in the smallest type that holds them, as a mask."""
     rows = np.asarray(indices).reshape(-1).astype(np.int64) - 1
     if len(rows) and (rows.min() < 0 or rows.max() >= count):
         raise UnreadableBenchmarkFile(

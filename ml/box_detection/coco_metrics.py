@@ -31,7 +31,7 @@ _STATISTICS = {
 def average_precision(
     truth: CocoDataset, detections: Sequence[tuple[Boxes, Scores]]
 ) -> dict[str, float]:
-    """COCO's average precision and recall.
+    """Return COCO's average precision and recall.
 
     Args:
         truth: labelled images; boxes marked ignore count neither as found nor as missed.
@@ -61,7 +61,7 @@ def operating_point(
     threshold: float,
     iou: float = 0.5,
 ) -> dict[str, float]:
-    """What is found and what is invented at one score threshold.
+    """Return what is found and what is invented at one score threshold.
 
     Greedy matching, best score first. A detection that matches no head but overlaps an ignored one
     is neither right nor wrong.
@@ -153,7 +153,7 @@ def run_coco(
 
 
 def _loaded(reference: COCO, results: Sequence[Mapping[str, object]]) -> COCO:
-    """`loadRes` refuses an empty list, although a detector may well find nothing."""
+    """Return `loadRes` refuses an empty list, although a detector may well find nothing."""
     if results:
         return reference.loadRes(list(results))
     empty = COCO()

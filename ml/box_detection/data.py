@@ -100,7 +100,7 @@ class LabelledImages:
         return [image.sample_id for image in self.truth.images]
 
     def boxes(self, index: int) -> tuple[Boxes, NDArray[np.bool_]]:
-        """Labels of one image.
+        """Return labels of one image.
 
         Args:
             index: position.
@@ -164,7 +164,7 @@ class BoxBatch:
     sample_ids: list[str]
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> BoxBatch:
-        """The same batch on another device.
+        """Return the same batch on another device.
 
         Args:
             device: where to.

@@ -50,7 +50,7 @@ class DenseSupervision(nn.Module):
         )
 
     def forward(self, maps: Sequence[Tensor], labels: Sequence[dict[str, Tensor]]) -> Tensor:
-        """Loss of the branch.
+        """Return the loss of the branch.
 
         Args:
             maps: (B, C, H, W) float32 each, finest first.
@@ -92,7 +92,7 @@ def _started(layer: nn.Conv2d) -> nn.Conv2d:
 
 
 def box_targets(labels: Sequence[dict[str, Tensor]], input_size: int) -> HeadTargets:
-    """Labels of boxes alone as the assigner takes them.
+    """Return labels of boxes alone as the assigner takes them.
 
     Args:
         labels: per image `boxes` (N, 4) cxcywh as fractions of the side.
@@ -115,7 +115,7 @@ def box_targets(labels: Sequence[dict[str, Tensor]], input_size: int) -> HeadTar
 
 
 def _box_loss(boxes: Tensor, targets: HeadTargets, found: Assignment) -> Tensor:
-    """GIoU loss of the assigned cells, weighted by the scores they learn."""
+    """Return GIoU loss of the assigned cells, weighted by the scores they learn."""
     assigned = found.target >= 0
     predicted, true = boxes[assigned], targets.boxes_xyxy[found.target[assigned]]
     hull = torch.maximum(predicted[:, 2:], true[:, 2:]) - torch.minimum(

@@ -152,7 +152,7 @@ class _FaceModel(ABC):
 
     @abstractmethod
     def _find_one(self, image: Image) -> Faces:
-        """The faces of one image."""
+        """Return the faces of one image."""
 
     def _selected(self, boxes: Array, scores: Array, landmarks: Array, image: Image) -> Faces:
         strong = np.flatnonzero(scores >= self._settings.threshold)
@@ -167,7 +167,7 @@ class _FaceModel(ABC):
         )
 
     def _resized(self, image: Image) -> tuple[Image, float]:
-        """The image at the size it is fed at, and network px per image px."""
+        """Return the image at the size it is fed at, and network px per image px."""
         zoom = self._settings.input_size / max(image.shape[:2])
         height, width = (max(1, round(side * zoom)) for side in image.shape[:2])
         how = cv2.INTER_AREA if zoom < 1 else cv2.INTER_LINEAR
@@ -219,7 +219,7 @@ class _OnnxFaces(_FaceModel):
         self._input = self._session.get_inputs()[0].name
 
     def _run(self, blob: Array, fewest: int) -> list[Array]:
-        """Outputs without their batch dimension."""
+        """Return outputs without their batch dimension."""
         feeds = {self._input: np.ascontiguousarray(blob, np.float32)}
         outputs = [np.asarray(o, np.float32) for o in self._session.run(None, feeds)]
         if len(outputs) < fewest:
@@ -230,7 +230,7 @@ class _OnnxFaces(_FaceModel):
         return [o[0] if o.ndim == 3 else o for o in outputs]
 
     def _square(self, fed: Image) -> Image:
-        """The image in the upper left corner of the square that fixed-size files ask for."""
+        """Return the image in the upper left corner of the square that fixed-size files ask for."""
         size = -(-self._settings.input_size // 32) * 32
         square = np.zeros((size, size, 3), np.uint8)
         square[: fed.shape[0], : fed.shape[1]] = fed
@@ -311,7 +311,7 @@ class RetinaFaces(_OnnxFaces):
 
 
 def retinaface_priors(size: int) -> Array:
-    """Prior boxes of a square input.
+    """Return prior boxes of a square input.
 
     Args:
         size: side of the input, px.
@@ -331,7 +331,7 @@ def retinaface_priors(size: int) -> Array:
 
 
 def open_session(file: Path) -> Any:
-    """An onnxruntime session on one thread, or on the GPU where there is one.
+    """Return an onnxruntime session on one thread, or on the GPU where there is one.
 
     Args:
         file: the ONNX file.

@@ -116,7 +116,7 @@ class HaarFaceDetector:
 def build_face_detector(
     config: FaceCheckConfig, root: Path | None = None
 ) -> FaceBoxDetector | None:
-    """The configured face detector.
+    """Return the configured face detector.
 
     Args:
         config: which one.

@@ -58,7 +58,7 @@ class BoxDetectorModule(TrainingModule):
         self._found: list[tuple[Boxes, Scores]] = []
 
     def losses(self, batch: BoxBatch) -> Mapping[str, Tensor]:
-        """Loss terms of a batch.
+        """Return the loss terms of a batch.
 
         Args:
             batch: images and labels.

@@ -125,7 +125,7 @@ class _Stretch:
 
 
 def feed(image_rgb: Image, feeding: Feeding) -> tuple[Image, Any]:
-    """The square a network sees, and the way back for its boxes.
+    """Return the square a network sees, and the way back for its boxes.
 
     Args:
         image_rgb: (H, W, 3) uint8.
@@ -240,7 +240,7 @@ def load_family_detector(folder: Path, device: str = "cpu", batch_size: int = 8)
 
 
 def is_own_format(folder: Path) -> bool:
-    """Whether a folder holds what the stage trains from scratch: an RT-DETR that is letterboxed."""
+    """Return whether a folder holds what the stage trains from scratch: a letterboxed RT-DETR."""
     config, record = folder / "config.json", folder / INPUT_FILE
     if not (config.is_file() and record.is_file()):
         return False

@@ -95,7 +95,7 @@ class RTDetrOutput:
 
 
 def build_rtdetr(architecture: RTDetrArchitecture) -> RTDetrForObjectDetection:
-    """A small RT-DETR with weights fit to be trained from scratch.
+    """Return a small RT-DETR with weights fit to be trained from scratch.
 
     The library initialises for a pretrained backbone: batch norm gains near 0.01 and linear weights
     near 0.01 leave a small network blind for thousands of steps. Here batch norms start at gain 1,
@@ -206,13 +206,13 @@ def forward(
 
 
 def _grouped_losses(total: Tensor, terms: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The sum, and the last layer's terms, which alone compare between architectures."""
+    """Return the sum, and the last layer's terms, which alone compare between architectures."""
     last = {name: terms[f"loss_{name}"] for name in ("vfl", "bbox", "giou")}
     return {"loss": total, **last}
 
 
 def decode(output: RTDetrOutput, input_size: int) -> tuple[Tensor, Tensor]:
-    """Boxes in network pixels with scores, best first.
+    """Return boxes in network pixels with scores, best first.
 
     Args:
         output: of a forward pass.

@@ -123,7 +123,7 @@ class SourceCaptioner:
         self._rows = {str(row["pose_id"]): row for row in table.to_dict("records")}
 
     def draft(self, pose: PoseSample, rng: np.random.Generator) -> Draft:
-        """The description of a pose's source.
+        """Return the description of a pose's source.
 
         Args:
             pose: the skeletons.

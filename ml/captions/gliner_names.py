@@ -77,7 +77,7 @@ def _load(model: Model, folder: Path) -> Any:
 
 @contextmanager
 def _whole_folder(model: Model, encoder: Model | None) -> Iterator[Path]:
-    """A folder of GLiNER's files whose configuration names the encoder's local folder.
+    """Build a folder of GLiNER's files whose configuration names the encoder's local folder.
 
     The library takes tokenizer and encoder configuration from the repository that the
     configuration names, at whatever commit is the newest; here it is told the folder instead.

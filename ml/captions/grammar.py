@@ -93,12 +93,12 @@ class ToneDeck:
     """Deals Monk tones evenly: each of the ten once before any comes again."""
 
     def __init__(self, rng: np.random.Generator) -> None:
-        """Starts with a shuffled deck; `rng` shuffles this and all later ones."""
+        """Shuffle the first deck; `rng` shuffles this and all later ones."""
         self._rng = rng
         self._left: list[int] = []
 
     def deal(self, count: int) -> list[int]:
-        """Takes tones off the deck.
+        """Take tones off the deck.
 
         Args:
             count: How many.
@@ -121,7 +121,7 @@ def compose(
     hat_probability: float,
     max_described: int,
 ) -> Caption:
-    """Draws a scene for the people of a pose and its caption.
+    """Draw a scene for the people of a pose and its caption.
 
     Args:
         rng: Source of randomness.
@@ -159,7 +159,7 @@ def compose(
 
 
 def describe(look: PersonLook) -> str:
-    """One person in neutral words: clothing, glasses and hat, nothing of origin or skin.
+    """Return one person in neutral words: clothing, glasses and hat, nothing of origin or skin.
 
     Args:
         look: How the person looks.
@@ -233,7 +233,7 @@ def _draw_look(
 
 
 def _draw_hair_colour(rng: np.random.Generator, is_child: bool) -> str:
-    """Any colour with any skin tone, so that a detector cannot lean on the pairing."""
+    """Return any colour with any skin tone, so that a detector cannot lean on the pairing."""
     fractions = {
         name: 0.0 if is_child and name in ("grey", "white") else _HAIR_COLOURS[name]
         for name in HAIR_COLOURS
@@ -242,7 +242,7 @@ def _draw_hair_colour(rng: np.random.Generator, is_child: bool) -> str:
 
 
 def _draw_name(rng: np.random.Generator) -> str:
-    """A first and a last name, half of the time from lists that the name rule does not know."""
+    """Return a first and a last name, half of the time from lists unknown to the name rule."""
     if rng.random() < 0.5:
         return _one_of(rng, sorted(name_list("unlisted_names.txt")))
     first = _one_of(rng, sorted(name_list("first_names.txt")))

@@ -52,7 +52,7 @@ class NameDetector(Protocol):
         ...
 
     def find(self, text: str) -> list[NameSpan]:
-        """Finds all personal names.
+        """Find all personal names.
 
         Args:
             text: A caption.
@@ -91,7 +91,7 @@ class GazetteerNameDetector:
     version = "gazetteer"
 
     def find(self, text: str) -> list[NameSpan]:
-        """Finds personal names by the rules of the class.
+        """Find personal names by the rules of the class.
 
         Args:
             text: A caption; any case, punctuation and accents.
@@ -127,7 +127,7 @@ class GazetteerNameDetector:
 
 @cache
 def name_list(file_name: str) -> frozenset[str]:
-    """A bundled list of names.
+    """Return a bundled list of names.
 
     Args:
         file_name: A file of `ml/captions/data`: one entry a line, `#` starts a comment.
@@ -148,7 +148,7 @@ def _to_word(match: re.Match[str]) -> _Word:
 
 
 def _are_neighbours(text: str, word: _Word, after: _Word) -> bool:
-    """Whether only blanks stand between two words."""
+    """Return whether only blanks stand between two words."""
     return text[word.end : after.start].isspace()
 
 

@@ -42,7 +42,7 @@ class Term:
     tones: tuple[int, int]
 
     def form(self, gender: Gender) -> str:
-        """The form that agrees with a noun.
+        """Return the form that agrees with a noun.
 
         Args:
             gender: The noun's gender.
@@ -114,7 +114,7 @@ class Prompt:
         return [item["term"] for item in self.choices["subjects"] if item["term"] is not None]
 
     def choices_json(self) -> str:
-        """The choices as JSON with sorted keys."""
+        """Return the choices as JSON with sorted keys."""
         return json.dumps(self.choices, sort_keys=True)
 
 
@@ -122,12 +122,12 @@ class TermDeck:
     """Deals terms evenly: each of the fifteen once before any comes again."""
 
     def __init__(self, rng: np.random.Generator) -> None:
-        """Starts with a shuffled deck; `rng` shuffles this and all later ones."""
+        """Shuffle the first deck; `rng` shuffles this and all later ones."""
         self._rng = rng
         self._left: list[Term] = []
 
     def deal(self) -> Term:
-        """Takes a term off the deck.
+        """Take a term off the deck.
 
         Returns:
             The term.
@@ -147,7 +147,7 @@ def rewrite(
     tones: Sequence[int] = (),
     deck: TermDeck | None = None,
 ) -> Prompt:
-    """Diversifies a caption and turns it into a prompt.
+    """Diversify a caption and turns it into a prompt.
 
     Args:
         caption: A caption without names.
@@ -207,7 +207,7 @@ def rewrite(
 
 
 def find_terms(text: str) -> list[str]:
-    """Names of the terms that a text applies to people, each once.
+    """Return names of the terms that a text applies to people, each once.
 
     A term counts directly before a noun for people: "a Black man" has one, "a man in black" none.
 
@@ -231,7 +231,7 @@ def find_terms(text: str) -> list[str]:
 
 @cache
 def term_weights() -> np.ndarray:
-    """How often each term is drawn for each skin tone.
+    """Return how often each term is drawn for each skin tone.
 
     Scaled alternately by rows and columns (Sinkhorn) until, with skin tones drawn evenly, the
     terms come evenly too and never with a tone outside their range.
@@ -268,7 +268,7 @@ def _draw_term(rng: np.random.Generator, tone: int | None, deck: TermDeck | None
 def _reason_to_keep(
     caption: str, match: re.Match[str], before: str, noun: str, seen: set[str]
 ) -> str | None:
-    """Why a mention gets no term of its own, or None when it may get one."""
+    """Return why a mention gets no term of its own, or None when it may get one."""
     preceding = _WORD_BEFORE.search(caption[: match.start()])
     word_before = preceding.group(1).lower() if preceding else ""
     if not before.strip() and word_before in _NOUNS:
@@ -282,7 +282,7 @@ def _reason_to_keep(
 
 
 def _with_term(before: str, noun: str, term: Term | None) -> list[str]:
-    """The text before a noun, the term and the noun, with the article and case put right."""
+    """Return the text before a noun, the term and the noun, with the article and case put right."""
     if term is None:
         return [before, noun]
     form = term.form(_NOUNS[noun.lower()])

@@ -142,7 +142,7 @@ _WORDS: dict[str, tuple[object, ...]] = {
 
 
 def _of_the_vocabularies(scene: Scene) -> Scene:
-    """The scene, when all its words are known."""
+    """Return the scene, when all its words are known."""
     said: list[tuple[str, object, tuple[object, ...]]] = [
         ("place", scene.place, PLACES),
         ("light", scene.light, LIGHTS),

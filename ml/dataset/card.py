@@ -70,7 +70,7 @@ class CardMetadata:
 def write_card(
     path: Path, statistics: pd.DataFrame, plots: Mapping[str, Path], metadata: CardMetadata
 ) -> None:
-    """Writes the dataset card.
+    """Write the dataset card.
 
     Args:
         path: Target, `CARD.md`; plots are linked relative to its folder.
@@ -94,7 +94,7 @@ def write_card(
 
 
 def markdown_table(frame: pd.DataFrame) -> str:
-    """A data frame as a Markdown table, without its index.
+    """Return a data frame as a Markdown table, without its index.
 
     Args:
         frame: Any columns; floats are shown with four significant digits.
@@ -110,7 +110,7 @@ def markdown_table(frame: pd.DataFrame) -> str:
 
 
 def with_front_matter(card: str, fields: Mapping[str, object]) -> str:
-    """A card with more fields in its front matter.
+    """Return a card with more fields in its front matter.
 
     Args:
         card: Text of a card.

@@ -15,7 +15,7 @@ class LeakError(ValueError):
 
 
 def check_no_leak(samples: pd.DataFrame) -> None:
-    """Refuses a table in which one source pose has samples in two splits.
+    """Refuse a table in which one source pose has samples in two splits.
 
     Args:
         samples: One row a sample with columns `sample_id`, `pose_id`, `split`.
@@ -45,7 +45,7 @@ def check_no_leak(samples: pd.DataFrame) -> None:
 
 
 def split_counts(samples: pd.DataFrame) -> Mapping[str, int]:
-    """Number of samples of each split.
+    """Return the number of samples of each split.
 
     Args:
         samples: One row a sample, with a column `split`.

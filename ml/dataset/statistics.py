@@ -50,7 +50,7 @@ def compute_statistics(
     exclusions: pd.DataFrame,
     captions: pd.DataFrame,
 ) -> pd.DataFrame:
-    """Statistics of the filtered dataset.
+    """Return statistics of the filtered dataset.
 
     Angles are computed for heads that have parameters; `num_heads_without_parameters` counts the
     others (too small to be labelled).
@@ -101,7 +101,7 @@ def compute_statistics(
 
 
 def section(statistics: pd.DataFrame, name: str) -> pd.Series:
-    """One section of the statistics.
+    """Return one section of the statistics.
 
     Args:
         statistics: From `compute_statistics`.
@@ -120,7 +120,7 @@ def section(statistics: pd.DataFrame, name: str) -> pd.Series:
 
 
 def write_statistics(statistics: pd.DataFrame, out_dir: Path) -> dict[str, Path]:
-    """Writes `statistics.csv` and `statistics.json` (sections of name and value).
+    """Write `statistics.csv` and `statistics.json` (sections of name and value).
 
     Args:
         statistics: From `compute_statistics`.
@@ -140,7 +140,7 @@ def write_statistics(statistics: pd.DataFrame, out_dir: Path) -> dict[str, Path]
 
 
 def plot_statistics(statistics: pd.DataFrame, out_dir: Path) -> dict[str, Path]:
-    """Draws every distribution as a bar chart; the same statistics give the same bytes.
+    """Draw every distribution as a bar chart; the same statistics give the same bytes.
 
     Args:
         statistics: From `compute_statistics`.
@@ -199,7 +199,7 @@ def _counts(
 
 
 def _angles(heads: pd.DataFrame) -> list[tuple[str, str, float]]:
-    """Histograms of Euler angles, and of the angle from a head that looks into the camera."""
+    """Return histograms of Euler angles, and of the angle from frontal."""
     labelled = heads.loc[heads["flame"].notna(), "flame"]
     flame = stack(labelled).reshape(-1, NUM_PARAMETERS)
     euler = HeadGeometry.euler_deg(flame) if len(flame) else np.zeros((0, 3))
@@ -217,7 +217,7 @@ def _angles(heads: pd.DataFrame) -> list[tuple[str, str, float]]:
 def _drops(
     images: pd.DataFrame, verdicts: pd.DataFrame, exclusions: pd.DataFrame
 ) -> list[tuple[str, str, float]]:
-    """Samples that entered and left each stage, counted back from the images that exist."""
+    """Return samples that entered and left each stage, counted back from the images that exist."""
     samples = exclusions[~exclusions["sample_id"].str.contains("#", regex=False).astype(bool)]
     dropped = samples.groupby("stage")["sample_id"].nunique()
     num_images = len(images)
@@ -257,7 +257,7 @@ def _value_counts(
 def _histogram(
     name: str, values: np.ndarray, edges: Sequence[float]
 ) -> list[tuple[str, str, float]]:
-    """One row a bin; values beyond the last edge count in the last bin."""
+    """Return one row a bin; values beyond the last edge count in the last bin."""
     clipped = np.clip(np.asarray(values, dtype=np.float64), edges[0], edges[-1])
     counts, _ = np.histogram(clipped, bins=np.asarray(edges, dtype=np.float64))
     return [

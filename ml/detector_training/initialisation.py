@@ -24,7 +24,7 @@ _LOGGER = logging.getLogger(__name__)
 
 
 def build_network(ws: Workspace, config: TrainedModelConfig) -> HeadDetectorNetwork:
-    """The detector with its initial weights.
+    """Return the detector with its initial weights.
 
     Args:
         ws: the workspace; paths of weights are relative to its root.
@@ -63,7 +63,7 @@ def build_network(ws: Workspace, config: TrainedModelConfig) -> HeadDetectorNetw
 
 
 def _head_detector(path: Path) -> HeadDetectorNetwork | None:
-    """The head detector at a path, None where the weights are of another task."""
+    """Return the head detector at a path, None where the weights are of another task."""
     if not path.exists():
         raise FileNotFoundError(f"initial_weights: nothing at {path}")
     if path.is_dir() or is_head_detector(path):

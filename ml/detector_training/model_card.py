@@ -24,7 +24,7 @@ _METRICS = {
 
 
 def dataset_licence(card: Path) -> str:
-    """The licence that a dataset card states.
+    """Return the licence that a dataset card states.
 
     Args:
         card: the dataset's CARD.md.
@@ -48,7 +48,7 @@ def model_card(
     head_model_sha256: str,
     metrics: Mapping[str, float],
 ) -> str:
-    """The card as Markdown with the front matter that model hubs read.
+    """Return the card as Markdown with the front matter that model hubs read.
 
     Args:
         name: size of the model.

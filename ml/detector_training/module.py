@@ -57,7 +57,7 @@ class HeadDetectorModule(TrainingModule):
         self._ignored: list[NDArray[np.bool_]] = []
 
     def losses(self, batch: HeadBatch) -> Mapping[str, Tensor]:
-        """Loss terms of a batch.
+        """Return the loss terms of a batch.
 
         Args:
             batch: images and their heads.
@@ -74,7 +74,7 @@ class HeadDetectorModule(TrainingModule):
         self._predicted, self._labelled, self._ignored = [], [], []
 
     def validation_step(self, batch: HeadBatch, batch_idx: int) -> None:
-        """Losses, and heads kept for the epoch's metrics.
+        """Log the losses and keep the heads for the epoch's metrics.
 
         Args:
             batch: images and their heads.
@@ -106,7 +106,7 @@ class HeadDetectorModule(TrainingModule):
 
 
 def _of_all_processes(own: list[T]) -> list[T]:
-    """What the processes of a training have, in the order of the images."""
+    """Return what the processes of a training have, in the order of the images."""
     if not (distributed.is_available() and distributed.is_initialized()):
         return own
     parts: list[list[T]] = [[] for _ in range(distributed.get_world_size())]
@@ -116,7 +116,10 @@ def _of_all_processes(own: list[T]) -> list[T]:
 
 
 def _heads_of_image(targets: HeadTargets, index: int) -> tuple[Heads, NDArray[np.bool_]]:
-    """One image's labelled heads; those without parameters cannot be measured and are ignored."""
+    """Return one image's labelled heads.
+
+    Those without parameters cannot be measured and are ignored.
+    """
     rows = targets.image_index == index
     boxes, flame = targets.boxes_xyxy[rows], targets.flame[rows]
     heads = Heads(boxes.cpu().numpy(), np.ones(len(boxes), np.float32), flame.cpu().numpy())

@@ -19,7 +19,7 @@ def mean_head(heads: Heads) -> Heads:
 
 
 def always_frontal(heads: Heads, geometry: HeadGeometry) -> Heads:
-    """A neutral head that faces the camera, fitted into each box by height and centre.
+    """Return a neutral head that faces the camera, fitted into each box by height and centre.
 
     Args:
         heads: detected heads, image px; only their boxes and scores are used.

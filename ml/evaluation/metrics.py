@@ -13,7 +13,7 @@ FAILURE_PERCENT = 5.0
 
 
 def average_precision(scores: np.ndarray, correct: np.ndarray, num_true: int) -> float:
-    """Area under the precision-recall curve at 101 recall levels, as pycocotools computes it.
+    """Return the area under the precision-recall curve at 101 levels, as pycocotools does.
 
     Args:
         scores: (P,) confidences of all predictions of all images that count.
@@ -37,7 +37,7 @@ def average_precision(scores: np.ndarray, correct: np.ndarray, num_true: int) ->
 
 
 def nme_bbox(predicted_px: np.ndarray, true_px: np.ndarray) -> np.ndarray:
-    """Mean vertex error over the size of the true head, percent.
+    """Return the mean vertex error over the size of the true head, percent.
 
     The size is sqrt(w * h) of the box of all the given vertices of the true head, also of those
     hidden or outside the image: the box of the visible part would make a half-hidden head look
@@ -58,7 +58,7 @@ def nme_bbox(predicted_px: np.ndarray, true_px: np.ndarray) -> np.ndarray:
 
 
 def aligned_error(predicted: np.ndarray, true: np.ndarray) -> np.ndarray:
-    """Mean vertex error that is left after the best similarity transform, percent.
+    """Return the mean vertex error that is left after the best similarity transform, percent.
 
     Rotation, scale and translation are fitted to all vertices of each head, so that only shape,
     expression and jaw remain: a detector that gives everybody the mean head cannot hide behind a
@@ -93,7 +93,7 @@ def aligned_error(predicted: np.ndarray, true: np.ndarray) -> np.ndarray:
 
 
 def component_correlation(predicted: np.ndarray, true: np.ndarray) -> float:
-    """Mean over components of the correlation between predicted and true coefficients.
+    """Return the mean over components of the correlation between predicted and true coefficients.
 
     Args:
         predicted: (N, C) coefficients of N heads.
@@ -114,7 +114,7 @@ def component_correlation(predicted: np.ndarray, true: np.ndarray) -> float:
 
 
 def geodesic_deg(predicted: np.ndarray, true: np.ndarray) -> np.ndarray:
-    """Angle of the rotation between two rotations, degrees.
+    """Return the angle of the rotation between two rotations, degrees.
 
     Args:
         predicted: (N, 3, 3) rotation matrices.
@@ -139,14 +139,14 @@ def geodesic_deg(predicted: np.ndarray, true: np.ndarray) -> np.ndarray:
 
 
 def angle_error_deg(predicted: np.ndarray, true: np.ndarray) -> np.ndarray:
-    """Absolute difference of angles, the short way round, degrees."""
+    """Return the absolute difference of angles, the short way round, degrees."""
     return np.abs((predicted - true + 180.0) % 360.0 - 180.0)
 
 
 def failure_rate(
     nme_percent: np.ndarray, num_missed: int, threshold_percent: float = FAILURE_PERCENT
 ) -> float:
-    """Fraction of true heads that were missed or whose error passes the threshold.
+    """Return the fraction of true heads that were missed or whose error passes the threshold.
 
     Args:
         nme_percent: (M,) errors of the heads that were found; NaN, for want of parameters, fails.
@@ -163,7 +163,7 @@ def failure_rate(
 
 
 def nullable(metrics: Mapping[str, float]) -> dict[str, float | None]:
-    """Metrics as metrics.json holds them: what is no finite number is null, and so seen.
+    """Return metrics as metrics.json holds them: what is no finite number is null, and so seen.
 
     Args:
         metrics: name -> value.
@@ -181,7 +181,7 @@ def bootstrap_intervals(
     resamples: int = 500,
     confidence: float = 0.95,
 ) -> dict[str, tuple[float, float]]:
-    """Percentile intervals of metrics when the images are drawn again, with replacement.
+    """Return the percentile intervals of metrics when the images are drawn again, with replacement.
 
     Images are drawn, not heads: the heads of one image are not independent.
 

@@ -109,7 +109,7 @@ class Evaluation:
         return (self.num_missed == 0) & (self.annotated == self.num_true)
 
     def metrics(self) -> dict[str, float]:
-        """All metrics of the benchmark; see docs/metrics.md for each definition."""
+        """Return all metrics of the benchmark; see docs/metrics.md for each definition."""
         metrics = _metrics(
             self.predictions, self.pairs, self.num_true, self.num_missed, self.annotated
         )
@@ -124,7 +124,7 @@ class Evaluation:
     def intervals(
         self, rng: np.random.Generator, resamples: int = 500
     ) -> dict[str, tuple[float, float]]:
-        """95 % bootstrap intervals of all metrics.
+        """Return 95 % bootstrap intervals of all metrics.
 
         Args:
             rng: seeded generator.
@@ -197,7 +197,7 @@ def evaluate(
 
 
 def _leading(heads: Heads) -> np.ndarray:
-    """First shape and expression coefficients, (N, 2 * LEADING) float64."""
+    """Return the first shape and expression coefficients, (N, 2 * LEADING) float64."""
     parts = [heads.flame[:, part][:, :LEADING] for part in (SHAPE, EXPRESSION)]
     return np.concatenate(parts, axis=1).astype(np.float64)
 

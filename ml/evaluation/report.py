@@ -79,7 +79,7 @@ _GROUPS: Mapping[str, tuple[str, tuple[float, ...]]] = {
 
 
 def group_table(pairs: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Mean errors of the found heads by yaw, size, visibility and skin tone.
+    """Return the mean errors of the found heads by yaw, size, visibility and skin tone.
 
     Args:
         pairs: the found heads of an `Evaluation`.
@@ -122,7 +122,7 @@ def _range(column: str, low: float, high: float) -> str:
 
 
 def cell(metric: Metric, metrics: Mapping[str, float]) -> str:
-    """One cell of the results table, with its interval where there is one."""
+    """Return one cell of the results table, with its interval where there is one."""
     value = metrics.get(metric.name, float("nan"))
     if not np.isfinite(value):
         return "n/a"
@@ -134,7 +134,7 @@ def cell(metric: Metric, metrics: Mapping[str, float]) -> str:
 
 
 def results_frame(metrics: Mapping[str, Mapping[str, float]]) -> pd.DataFrame:
-    """The results table: one row a metric, one column a model or baseline."""
+    """Return the results table: one row a metric, one column a model or baseline."""
     columns = {title: [cell(m, values) for m in METRICS] for title, values in metrics.items()}
     return pd.DataFrame(columns, index=pd.Index([f"{m.label} {m.arrow}" for m in METRICS]))
 

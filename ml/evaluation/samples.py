@@ -33,7 +33,7 @@ GROUP_COLUMNS = ("visible", "skin_tone", "hair_style", "glasses", "hat")
 
 
 def ignored_heads(labels: HeadLabels, limits: LabelLimits) -> np.ndarray:
-    """Which true heads are not asked for: hidden, cut off, or smaller than can be measured.
+    """Return which true heads are not asked for: hidden, cut off, or smaller than can be measured.
 
     Args:
         labels: true heads, image px.

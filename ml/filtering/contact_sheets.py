@@ -23,7 +23,7 @@ _CELL_PX = 256
 
 
 def judged_image(image: Image, judgement: Judgement) -> Image:
-    """An image with the boxes its verdict rests on.
+    """Return an image with the boxes its verdict rests on.
 
     Heads are green, those of the mirrored image orange, those of the two parts blue with the cut as
     a line, faces pink. A kept image shows its heads only.
@@ -79,7 +79,7 @@ def write_images(
 
 
 def _label(judgement: Judgement) -> str:
-    """The counts in a few characters."""
+    """Return the counts in a few characters."""
     text = f"{len(judgement.boxes)} heads"
     if judgement.keep:
         return text

@@ -129,7 +129,7 @@ class FaceReader:
     min_face_px: float = 20.0
 
     def read(self, image: Image) -> NDArray[np.float32]:
-        """Embeddings of an image's faces.
+        """Return embeddings of an image's faces.
 
         Args:
             image: (H, W, 3) uint8 RGB.
@@ -162,7 +162,7 @@ def align_face(image: Image, faces: Faces, number: int) -> Image:
 def similarity_transform(
     source: NDArray[np.floating], target: NDArray[np.floating]
 ) -> NDArray[np.float64]:
-    """The rotation, scale and shift that brings points nearest to others (least squares).
+    """Return the rotation, scale and shift that brings points nearest to others (least squares).
 
     Args:
         source: (N, 2).

@@ -99,7 +99,7 @@ class IdentityIndex:
     calibration: Calibration | None = None
 
     def best(self, queries: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Highest cosine similarity of each query with any entry.
+        """Return the highest cosine similarity of each query with any entry.
 
         Args:
             queries: (Q, D) float32 of length 1.
@@ -269,7 +269,7 @@ def threshold_of(config: IdentityConfig, index: IdentityIndex) -> float:
 
 
 def load_face_reader(config: IdentityConfig, root: Path) -> FaceReader:
-    """The configured face detector and embedder.
+    """Return the configured face detector and embedder.
 
     Args:
         config: which ones.

@@ -104,7 +104,7 @@ class Judgement:
         return stability(self.boxes, self.boxes_flipped)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values, to keep unfinished work on disk."""
+        """Return plain values, to keep unfinished work on disk."""
         return {
             "sample_id": self.sample_id,
             "reason": self.finding.reason,
@@ -120,7 +120,7 @@ class Judgement:
 
     @staticmethod
     def from_json(values: dict[str, Any]) -> Judgement:
-        """The inverse of `to_json`; float32 survives the round trip exactly.
+        """Return the inverse of `to_json`; float32 survives the round trip exactly.
 
         Args:
             values: what `to_json` gave.
@@ -253,7 +253,7 @@ class Judge:
         )
 
     def _detect(self, images: Sequence[Image]) -> list[Sightings]:
-        """One pass; heads, and what may confirm heads."""
+        """Return one pass; heads, and what may confirm heads."""
         if not images:
             return []
         limits = self.limits
@@ -269,7 +269,7 @@ class Judge:
     def _detect_parts(
         self, images: Sequence[Image], columns: Sequence[int | None]
     ) -> list[tuple[Sightings, Sightings] | None]:
-        """Heads of left and right parts in px of the whole image, in one pass."""
+        """Return heads of left and right parts in px of the whole image, in one pass."""
         to_cut = [(index, column) for index, column in enumerate(columns) if column is not None]
         found = self._detect(
             [part for i, column in to_cut for part in cut_image(images[i], column)]

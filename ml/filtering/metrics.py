@@ -10,7 +10,7 @@ from ml.filtering.rules import RULES
 
 
 def drop_table(verdicts: pd.DataFrame, reasons: Sequence[str] = RULES) -> pd.DataFrame:
-    """How many images each rule removed, in the order of the rules.
+    """Return how many images each rule removed, in the order of the rules.
 
     Args:
         verdicts: columns of `VERDICTS`.
@@ -34,7 +34,7 @@ def drop_table(verdicts: pd.DataFrame, reasons: Sequence[str] = RULES) -> pd.Dat
 def figures(
     verdicts: pd.DataFrame, heads: pd.DataFrame, num_in: int, reasons: Sequence[str]
 ) -> dict[str, float]:
-    """Flat figures of the run.
+    """Return flat figures of the run.
 
     Args:
         verdicts: columns of `VERDICTS`.

@@ -54,7 +54,7 @@ class Sightings:
 
 
 def confirmed_count(first: Sightings, second: Sightings) -> int:
-    """Heads the second view shows, when a weak sighting may confirm a strong one.
+    """Return heads the second view shows, when a weak sighting may confirm a strong one.
 
     A head whose score crosses the threshold between two views is no contradiction: both saw it.
     So a strong head of one view without strong partner counts in the other view too if that has a
@@ -75,7 +75,7 @@ def confirmed_count(first: Sightings, second: Sightings) -> int:
 
 
 def _confirmed(heads: Boxes, view: Sightings) -> int:
-    """Heads that a view has no strong sighting of, but a weak one."""
+    """Return heads that a view has no strong sighting of, but a weak one."""
     if not len(heads) or not len(view.weak):
         return 0
     weak = np.asarray(box_iou(heads, view.weak)).max(axis=1) >= CONFIRM_IOU
@@ -112,7 +112,7 @@ def flip_boxes(boxes_xyxy: Boxes, width: int) -> Boxes:
 
 
 def check_heads(num_heads: int) -> Finding | None:
-    """Rule 1: an image without any head is removed.
+    """Apply rule 1: an image without any head is removed.
 
     Args:
         num_heads: heads found.
@@ -124,7 +124,7 @@ def check_heads(num_heads: int) -> Finding | None:
 
 
 def check_flip(num_heads: int, num_heads_flipped: int) -> Finding | None:
-    """Rule 2: the mirrored image must hold as many heads.
+    """Apply rule 2: the mirrored image must hold as many heads.
 
     Args:
         num_heads: heads found.
@@ -139,7 +139,7 @@ def check_flip(num_heads: int, num_heads_flipped: int) -> Finding | None:
 
 
 def uncovered_faces(faces_xyxy: Boxes, heads_xyxy: Boxes) -> NDArray[np.bool_]:
-    """Which faces share no area with any head.
+    """Return which faces share no area with any head.
 
     Args:
         faces_xyxy: (F, 4) px.
@@ -154,7 +154,7 @@ def uncovered_faces(faces_xyxy: Boxes, heads_xyxy: Boxes) -> NDArray[np.bool_]:
 
 
 def check_faces(faces_xyxy: Boxes, heads_xyxy: Boxes) -> Finding | None:
-    """Rule 3: a face where no head was found means that a head was missed.
+    """Apply rule 3: a face where no head was found means that a head was missed.
 
     Args:
         faces_xyxy: (F, 4) px.
@@ -175,7 +175,7 @@ def check_faces(faces_xyxy: Boxes, heads_xyxy: Boxes) -> Finding | None:
 def cut_column(
     boxes_xyxy: Boxes, width: int, form: CutForm = "at_gap", min_part_px: int = 10
 ) -> int | None:
-    """Where rule 4 cuts an image in two.
+    """Return where rule 4 cuts an image in two.
 
     `half` is the paper's text: always through the middle. A head on the middle line is then cut in
     two, is found twice or not at all, and a perfectly labelled image is removed: in the demo's
@@ -211,7 +211,7 @@ def cut_column(
 
 
 def cut_image(image: Image, column: int) -> tuple[Image, Image]:
-    """The two parts of an image.
+    """Return the two parts of an image.
 
     Args:
         image: (H, W, 3) uint8 RGB.
@@ -225,7 +225,7 @@ def cut_image(image: Image, column: int) -> tuple[Image, Image]:
 
 
 def check_cut(num_heads: int, num_parts: int, num_left: int, column: int) -> Finding | None:
-    """Rule 4: the parts must hold as many heads as the whole.
+    """Apply rule 4: the parts must hold as many heads as the whole.
 
     Args:
         num_heads: heads found on the whole image.
@@ -245,7 +245,7 @@ def check_cut(num_heads: int, num_parts: int, num_left: int, column: int) -> Fin
 
 
 def first_finding(findings: Sequence[Finding | None], num_heads: int) -> Finding:
-    """The verdict: the first rule that objects, or that the image is kept.
+    """Return the verdict: the first rule that objects, or that the image is kept.
 
     Args:
         findings: of the rules, in order.
@@ -259,7 +259,7 @@ def first_finding(findings: Sequence[Finding | None], num_heads: int) -> Finding
 
 
 def stability(boxes_xyxy: Boxes, boxes_flipped_back: Boxes) -> float | None:
-    """Mean best IoU of the heads with those of the mirrored image, mirrored back.
+    """Return the mean best IoU of the heads with those of the mirrored image, mirrored back.
 
     The official metric never mirrors the image before the second detection, so it compares boxes
     with the mirror of themselves; here the second detection really sees the mirrored image.

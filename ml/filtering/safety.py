@@ -104,7 +104,7 @@ class ClipSafetyChecker:
         return found
 
     def similarities(self, images: Sequence[Image]) -> NDArray[np.float32]:
-        """How far each image's similarity to each concept is over the concept's threshold.
+        """Return how far each image's similarity to each concept is over the concept's threshold.
 
         Args:
             images: (H, W, 3) uint8 RGB each.
@@ -185,7 +185,7 @@ class UnsafeClassifier:
         return found
 
     def probabilities(self, images: Sequence[Image]) -> NDArray[np.float32]:
-        """Probabilities of the model's labels.
+        """Return probabilities of the model's labels.
 
         Args:
             images: (H, W, 3) uint8 RGB each.

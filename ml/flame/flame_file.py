@@ -237,7 +237,7 @@ def head_model_from_flame(
 
 
 def _mirror_matrix(directions: NDArray, mirror: NDArray) -> NDArray[np.float32]:
-    """(K, K): coefficients @ matrix are those of the mirrored head."""
+    """Return (K, K): coefficients @ matrix are those of the mirrored head."""
     count = directions.shape[2]
     flat = directions.reshape(-1, count)
     reflected = (directions[mirror] * np.array([-1.0, 1.0, 1.0])[:, None]).reshape(-1, count)
@@ -269,7 +269,7 @@ def _regions_from_masks(masks: dict[str, NDArray[np.int32]]) -> dict[str, NDArra
 
 
 def _regions_from_parts(arrays: dict[str, NDArray]) -> dict[str, NDArray[np.int32]]:
-    """Eyeballs move with their joints, the neck with the body: enough for `head` with ears."""
+    """Build regions from parts: eyeballs move with their joints, the neck with the body."""
     every = np.arange(NUM_VERTICES, dtype=np.int32)
     weights = arrays["weights"]
     eyeballs = np.flatnonzero(weights[:, 3:].sum(axis=1) > 0.5)

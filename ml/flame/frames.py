@@ -59,7 +59,7 @@ def network_to_image(flame: ArrayT, letterbox: Letterbox) -> ArrayT:
 
 
 def square_frames(boxes_xyxy: Array, margin: float = BOX_MARGIN) -> Array:
-    """Squares that hold the extended boxes, with the same centre.
+    """Return squares that hold the extended boxes, with the same centre.
 
     Args:
         boxes_xyxy: (N, 4) head boxes, image frame, px.

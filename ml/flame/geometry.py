@@ -34,7 +34,7 @@ class HeadGeometry:
         self._layer = FlameLayer(head_model, vertices=region)
 
     def vertices_xyz_px(self, flame: np.ndarray) -> np.ndarray:
-        """Vertices in the image.
+        """Return vertices in the image.
 
         Args:
             flame: (N, 413) parameters, image frame.
@@ -45,15 +45,15 @@ class HeadGeometry:
         return self._run(self._layer.vertices_in_image, flame, len(self._layer.vertex_indices))
 
     def vertices_px(self, flame: np.ndarray) -> np.ndarray:
-        """Vertices in the image, (N, V, 2) px."""
+        """Return vertices in the image, (N, V, 2) px."""
         return self.vertices_xyz_px(flame)[:, :, :2]
 
     def landmarks_px(self, flame: np.ndarray) -> np.ndarray:
-        """The 68 landmarks in the image, (N, 68, 2) px."""
+        """Return the 68 landmarks in the image, (N, 68, 2) px."""
         return self._run(self._layer.landmarks_in_image, flame, 68)[:, :, :2]
 
     def canonical_vertices(self, flame: np.ndarray) -> np.ndarray:
-        """Vertices of shape, expression and jaw alone: no rotation, translation or scale.
+        """Return vertices of shape, expression and jaw alone: no rotation, translation or scale.
 
         Args:
             flame: (N, 413) parameters, image frame.
@@ -69,13 +69,13 @@ class HeadGeometry:
 
     @staticmethod
     def rotations(flame: np.ndarray) -> np.ndarray:
-        """(N, 413) parameters to (N, 3, 3) rotation matrices, FLAME frame to image axes."""
+        """Return (N, 413) parameters to (N, 3, 3) rotation matrices, FLAME frame to image axes."""
         six = torch.as_tensor(np.asarray(flame, np.float32)[:, ROTATION])
         return matrix_from_6d(six).numpy()
 
     @classmethod
     def euler_deg(cls, flame: np.ndarray) -> np.ndarray:
-        """(N, 413) parameters to (N, 3) pitch, yaw, roll in degrees."""
+        """Return (N, 413) parameters to (N, 3) pitch, yaw, roll in degrees."""
         return euler_deg_from_matrix(torch.as_tensor(cls.rotations(flame))).numpy()
 
     @staticmethod
@@ -89,7 +89,7 @@ class HeadGeometry:
 
 
 def region_faces(head_model: HeadModel, region: str) -> np.ndarray:
-    """Faces with all corners in a region, numbered within the region; (F, 3) int32."""
+    """Return faces with all corners in a region, numbered within the region; (F, 3) int32."""
     indices = head_model.region(region)
     number = np.zeros(len(head_model.v_template), np.int32)
     number[indices] = np.arange(len(indices), dtype=np.int32)

@@ -156,7 +156,7 @@ class HeadModel:
         return digest.hexdigest()
 
     def faces_of(self, region: str) -> NDArray[np.int32]:
-        """Faces with all corners in a region.
+        """Return faces with all corners in a region.
 
         Args:
             region: name of the region.
@@ -172,7 +172,7 @@ class HeadModel:
         return self.faces[inside[self.faces].all(axis=1)]
 
     def region(self, name: str) -> NDArray[np.int32]:
-        """Vertex indices of a region.
+        """Return vertex indices of a region.
 
         Args:
             name: one of `regions`.
@@ -263,7 +263,7 @@ def _lines(text: str) -> tuple[str, ...]:
 
 
 def _npz_bytes(arrays: dict[str, NDArray]) -> bytes:
-    """An npz archive without time stamps, names sorted.
+    """Return an npz archive without time stamps, names sorted.
 
     Stored, not deflated: the bytes depend on no zlib version, and float32 bases hardly shrink.
     """

@@ -106,7 +106,7 @@ def _read(path: Path) -> NDArray[np.int32]:
 
 
 def _numbers(value: Any, path: Path) -> list[NDArray]:
-    """Whole numbers in an array, a list, or a dictionary of either (part -> vertices)."""
+    """Return whole numbers in an array, a list, or a dictionary of either (part -> vertices)."""
     if isinstance(value, dict):
         return [part for inner in value.values() for part in _numbers(inner, path)]
     if isinstance(value, list | tuple):

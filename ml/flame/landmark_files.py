@@ -66,7 +66,7 @@ class LandmarkEmbedding:
         return f"{text}; the 68 landmarks still need {' and '.join(lacking)}" if lacking else text
 
     def all_68(self, where: str) -> Points:
-        """The 68 landmarks, contour first.
+        """Return the 68 landmarks, contour first.
 
         Args:
             where: the files, for the message.
@@ -130,7 +130,7 @@ def read_landmarks(path: Path, *others: Path) -> Points:
 
 
 def _content(path: Path) -> Mapping[str, Any]:
-    """What a file holds under its keys; values are plain arrays or stubs of them."""
+    """Return what a file holds under its keys; values are plain arrays or stubs of them."""
     if path.suffix == ".npz":
         try:
             return read_arrays(path)
@@ -146,7 +146,7 @@ def _content(path: Path) -> Mapping[str, Any]:
 
 
 def _parts(content: Mapping[str, Any], path: Path) -> dict[str, Points]:
-    """Kind of points -> points."""
+    """Return the kind of points -> points."""
     parts: dict[str, Points] = {}
     for kind, names in _NAMES.items():
         for faces_name, weights_name, _ in names:
@@ -164,7 +164,7 @@ def _parts(content: Mapping[str, Any], path: Path) -> dict[str, Points]:
 
 
 def _sorted_out(kind: str, faces: NDArray, weights: NDArray, path: Path) -> dict[str, Points]:
-    """Points of one pair of keys, by their number: many turns of 17, 51, 68 or 105."""
+    """Return points of one pair of keys, by their number: many turns of 17, 51, 68 or 105."""
     turns = faces.ndim == 2 and faces.shape[1] == 17 and faces.shape[0] > 1
     if turns and weights.shape == (*faces.shape, 3):
         # at rest the contour is that of the frontal head, the first row

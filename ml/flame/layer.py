@@ -84,7 +84,7 @@ class _Skin(Function):
 
 
 def _rows(num_shape: int, num_expression: int) -> list[slice]:
-    """The basis' rows of so many leading coefficients, in as few slices as can be."""
+    """Return the basis' rows of so many leading coefficients, in as few slices as can be."""
     behind = _NUM_LEADING + NUM_SHAPE
     if num_shape == NUM_SHAPE:
         return [slice(0, behind + num_expression)]
@@ -188,7 +188,7 @@ class FlameLayer(nn.Module):
         return len(self.vertex_indices)
 
     def forward(self, shape: Tensor, expression: Tensor, jaw: Tensor) -> Tensor:
-        """Vertices of heads at rest pose but for the jaw.
+        """Return vertices of heads at rest pose but for the jaw.
 
         Always computed in the layer's own precision, float32, autocast or not.
 
@@ -212,7 +212,7 @@ class FlameLayer(nn.Module):
             return mesh(shape, expression, jaw)
 
     def vertices(self, flame: Tensor) -> Tensor:
-        """Vertices of 413 parameters, not yet rotated or projected.
+        """Return vertices of 413 parameters, not yet rotated or projected.
 
         Args:
             flame: (B, 413).
@@ -227,7 +227,7 @@ class FlameLayer(nn.Module):
         return self(parts.shape, parts.expression, parts.jaw)
 
     def vertices_in_image(self, flame: Tensor) -> Tensor:
-        """Vertices of 413 parameters in the image.
+        """Return vertices of 413 parameters in the image.
 
         Args:
             flame: (B, 413) image frame.
@@ -241,7 +241,7 @@ class FlameLayer(nn.Module):
         return project_flame(self.vertices(flame), flame)
 
     def landmarks(self, flame: Tensor) -> Tensor:
-        """The 68 landmarks of 413 parameters, not yet rotated or projected.
+        """Return the 68 landmarks of 413 parameters, not yet rotated or projected.
 
         Args:
             flame: (B, 413).
@@ -257,7 +257,7 @@ class FlameLayer(nn.Module):
         return (vertices[:, self.landmark_corners] * self.landmark_barycentric).sum(2)
 
     def landmarks_in_image(self, flame: Tensor) -> Tensor:
-        """The 68 landmarks of 413 parameters in the image.
+        """Return the 68 landmarks of 413 parameters in the image.
 
         Args:
             flame: (B, 413) image frame.

@@ -65,7 +65,7 @@ def check_flame(flame: Tensor | np.ndarray, name: str = "flame") -> None:
 
 
 def split(flame: Tensor | np.ndarray) -> FlameParameters:
-    """Views of the parts of 413 vectors.
+    """Return views of the parts of 413 vectors.
 
     Args:
         flame: (..., 413) image frame.

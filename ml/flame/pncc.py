@@ -11,7 +11,7 @@ from ml.imaging.rasterizer import Float32Array, Int32Array, rasterize
 
 
 def pncc_colours(v_template: np.ndarray) -> Float32Array:
-    """Normalised template coordinates: x, y, z of the template's box become red, green, blue.
+    """Return normalised template coordinates: x, y, z of the template's box as RGB.
 
     Args:
         v_template: (V, 3) metres.
@@ -46,7 +46,7 @@ def pncc_map(
 
 
 def drawn_faces(head_model: HeadModel) -> np.ndarray:
-    """The faces of a head that a PNCC map shows: its region with ears where the model has one.
+    """Return the faces of a head that a PNCC map shows: its region with ears where it has one.
 
     Args:
         head_model: the model.

@@ -26,7 +26,7 @@ class MirrorMaps(Protocol):
 
 
 def project(vertices_m: Tensor, rotation: Tensor, translation_px: Tensor, scale: Tensor) -> Tensor:
-    """Weak-perspective projection of head vertices, P = s R v + t.
+    """Project head vertices by weak perspective, P = s R v + t.
 
     Args:
         vertices_m: (..., V, 3) FLAME frame, metres.
@@ -49,7 +49,7 @@ def project(vertices_m: Tensor, rotation: Tensor, translation_px: Tensor, scale:
 def project_xy(
     vertices_m: Tensor, rotation: Tensor, translation_px: Tensor, scale: Tensor
 ) -> Tensor:
-    """What :func:`project` gives, without depth; for losses.
+    """Return what :func:`project` gives, without depth; for losses.
 
     Args:
         vertices_m: (..., V, 3) FLAME frame, metres.
@@ -130,7 +130,7 @@ def transform_flame(flame: Tensor, factor: Tensor | float, shift_px: Tensor) -> 
 
 
 def mirror_flame(flame: Tensor, width_px: float, maps: MirrorMaps) -> Tensor:
-    """Parameters of the head in the horizontally mirrored image, x_out = width - x.
+    """Return parameters of the head in the horizontally mirrored image, x_out = width - x.
 
     Vertex i of the result is the mirrored vertex ``maps.mirror_vertices[i]`` of the input. With the
     procedural head this is exact, twice gives the input back bit by bit in everything but rounding
@@ -161,7 +161,9 @@ def mirror_flame(flame: Tensor, width_px: float, maps: MirrorMaps) -> Tensor:
 
 
 def mean_flame(first: Tensor, second: Tensor) -> Tensor:
-    """The mean of two estimates of the same heads; of the rotations, the nearest to their sum.
+    """Return the mean of two estimates of the same heads.
+
+    Of the rotations, the nearest to their sum.
 
     Args:
         first: (..., 413).

@@ -10,7 +10,7 @@ FRONTAL_6D = (1.0, 0.0, 0.0, 0.0, -1.0, 0.0)
 
 
 def matrix_from_6d(rotation_6d: Tensor) -> Tensor:
-    """Rotation matrices whose first two columns are the orthonormalised halves of the input.
+    """Return rotation matrices whose first two columns are the orthonormalised halves of the input.
 
     Args:
         rotation_6d: (..., 6), two vectors one after the other, neither zero nor parallel.
@@ -32,7 +32,7 @@ def matrix_from_6d(rotation_6d: Tensor) -> Tensor:
 
 
 def sixd_from_matrix(matrix: Tensor) -> Tensor:
-    """First two columns of rotation matrices; the inverse of :func:`matrix_from_6d`.
+    """Return the first two columns of rotation matrices; the inverse of :func:`matrix_from_6d`.
 
     Args:
         matrix: (..., 3, 3).
@@ -48,7 +48,7 @@ def sixd_from_matrix(matrix: Tensor) -> Tensor:
 
 
 def nearest_rotation(matrix: Tensor) -> Tensor:
-    """The rotation closest to a matrix; of a sum of rotations, their chordal mean.
+    """Return the rotation closest to a matrix; of a sum of rotations, their chordal mean.
 
     Args:
         matrix: (..., 3, 3), of rank 2 at least.
@@ -69,7 +69,9 @@ def nearest_rotation(matrix: Tensor) -> Tensor:
 
 
 def rodrigues(axis_angle: Tensor) -> tuple[Tensor, Tensor]:
-    """Rotations less identity, and what their gradient needs; see :func:`rodrigues_gradient`.
+    """Return rotations less identity, and what their gradient needs.
+
+    See :func:`rodrigues_gradient`.
 
     Not for automatic differentiation, which takes thrice the time of the closed form.
 
@@ -100,7 +102,7 @@ def rodrigues(axis_angle: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def rodrigues_gradient(grad: Tensor, turn: Tensor, jacobian: Tensor) -> Tensor:
-    """The gradient at axis-angle vectors from that at their matrices.
+    """Return the gradient at axis-angle vectors from that at their matrices.
 
     Args:
         grad: (..., 3, 3) at the matrices.
@@ -115,20 +117,20 @@ def rodrigues_gradient(grad: Tensor, turn: Tensor, jacobian: Tensor) -> Tensor:
 
 
 def skew(vector: Tensor) -> Tensor:
-    """Cross-product matrices (..., 3, 3) of vectors (..., 3)."""
+    """Return cross-product matrices (..., 3, 3) of vectors (..., 3)."""
     eye = torch.eye(3, dtype=vector.dtype, device=vector.device)
     rows = vector[..., None, :].expand(*vector.shape, 3)
     return torch.linalg.cross(eye.expand_as(rows), rows)
 
 
 def _axial(matrix: Tensor) -> Tensor:
-    """The vectors (..., 3) that :func:`skew` would turn into matrix - matrix transposed."""
+    """Return the vectors (..., 3) that :func:`skew` would turn into matrix - matrix transposed."""
     eye = torch.eye(3, dtype=matrix.dtype, device=matrix.device)
     return torch.linalg.cross(eye.expand_as(matrix), matrix.transpose(-1, -2)).sum(-2)
 
 
 def geodesic_distance(a: Tensor, b: Tensor) -> Tensor:
-    """Angle of the rotation between two rotations, exact and differentiable near 0 and near pi.
+    """Return the angle between two rotations, exact and differentiable near 0 and near pi.
 
     The arc cosine of the trace loses half the digits at both ends and has no gradient there; here
     the sine comes from the antisymmetric part, and both go into atan2, in float32 at least.
@@ -158,7 +160,7 @@ def geodesic_distance(a: Tensor, b: Tensor) -> Tensor:
 
 
 def euler_deg_from_matrix(matrix: Tensor) -> Tensor:
-    """Pitch, yaw and roll of a head.
+    """Return pitch, yaw and roll of a head.
 
     A frontal head, diag(1, -1, -1), has (0, 0, 0). Pitch < 0 looks down, yaw < 0 turns the nose to
     the right of the image, roll < 0 is the image turned anticlockwise.
@@ -187,7 +189,7 @@ def euler_deg_from_matrix(matrix: Tensor) -> Tensor:
 
 
 def matrix_from_euler_deg(euler_deg: Tensor) -> Tensor:
-    """Rotation matrices from pitch, yaw, roll; the inverse of :func:`euler_deg_from_matrix`.
+    """Return rotation matrices from pitch, yaw, roll; the inverse of :func:`euler_deg_from_matrix`.
 
     Args:
         euler_deg: (..., 3) pitch, yaw, roll in degrees.
@@ -211,7 +213,7 @@ def matrix_from_euler_deg(euler_deg: Tensor) -> Tensor:
 
 
 def wrap_deg(angle_deg: Tensor) -> Tensor:
-    """Angles brought into [-180, 180), degrees."""
+    """Return angles brought into [-180, 180), degrees."""
     return torch.remainder(angle_deg + 180.0, 360.0) - 180.0
 
 

@@ -74,19 +74,19 @@ _NUMERIC = ("numpy.core.numeric", "numpy._core.numeric")
 
 
 def _reconstruct_array(*_: Any) -> _Array:
-    """What pickled arrays start from."""
+    """Return what pickled arrays start from."""
     return _Array()
 
 
 def _array_of_buffer(data: Any, dtype: Any, shape: Any, order: Any) -> _Array:
-    """How protocol 5 carries arrays: bytes first."""
+    """Return how protocol 5 carries arrays: bytes first."""
     array = _Array()
     array.state = (1, shape, dtype, order == "F", data)
     return array
 
 
 def _encode(text: str, encoding: str) -> bytes:
-    """What protocol 2 uses to carry bytes; only with the one encoding that it uses."""
+    """Return what protocol 2 uses to carry bytes; only with the one encoding that it uses."""
     if encoding != "latin1":
         raise FlameFileError(f"unexpected text encoding {brief(encoding)}")
     return text.encode("latin1")
@@ -177,7 +177,7 @@ def _unpickled(data: bytes) -> Any:
 
 
 def _object_in_npy(data: bytes) -> Any:
-    """What an object array in a .npy file holds: one object, or numbers as they are."""
+    """Return what an object array in a .npy file holds: one object, or numbers as they are."""
     stream = io.BytesIO(data)
     version = np.lib.format.read_magic(stream)
     readers = {
@@ -196,7 +196,7 @@ def _object_in_npy(data: bytes) -> Any:
 
 
 def objects(value: Any) -> Any:
-    """The object that an array of one object holds; anything else as it is.
+    """Return the object that an array of one object holds; anything else as it is.
 
     Args:
         value: what a pickle held.
@@ -213,7 +213,7 @@ def objects(value: Any) -> Any:
 
 
 def plain_array(value: Any, what: str, depth: int = 0) -> NDArray:
-    """A plain array of what the file holds: numpy, chumpy or sparse stub, or a list of numbers.
+    """Return a plain array of a file's numpy, chumpy or sparse stub, or list of numbers.
 
     Args:
         value: an object of :func:`load_pickle`.

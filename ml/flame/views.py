@@ -57,7 +57,7 @@ class HeadPainter:
         euler_deg: tuple[float, float, float] = (0.0, 0.0, 0.0),
         zoom: float = 1.0,
     ) -> Image:
-        """One head.
+        """Return one head.
 
         Args:
             shape: (<= 300,) shape coefficients, None for the template.
@@ -103,7 +103,7 @@ class HeadPainter:
 
 
 def vertex_colours(head_model: HeadModel) -> NDArray[np.float32]:
-    """Neutral colours of the vertices from their attributes.
+    """Return neutral colours of the vertices from their attributes.
 
     Args:
         head_model: the head model.
@@ -126,14 +126,14 @@ def vertex_colours(head_model: HeadModel) -> NDArray[np.float32]:
 
 
 def turntable(head_model: HeadModel) -> Image:
-    """The template from eight sides, uint8 RGB."""
+    """Return the template from eight sides, uint8 RGB."""
     painter = HeadPainter(head_model)
     images = [painter.draw(euler_deg=(0.0, float(-yaw), 0.0)) for yaw in _TURNS_DEG]
     return contact_sheet(images, 4, 224, [f"yaw {yaw}" for yaw in _TURNS_DEG])
 
 
 def random_shapes(head_model: HeadModel, seed: int, count: int = 12) -> Image:
-    """Heads with N(0, 1) shape coefficients, each from the front and from the side, uint8 RGB."""
+    """Draw heads with N(0, 1) shape coefficients, from the front and the side, uint8 RGB."""
     painter = HeadPainter(head_model)
     images, labels = [], []
     for i in range(count):
@@ -145,7 +145,7 @@ def random_shapes(head_model: HeadModel, seed: int, count: int = 12) -> Image:
 
 
 def random_expressions(head_model: HeadModel, seed: int, count: int = 12) -> Image:
-    """Heads with N(0, 1) shape and expression coefficients and a jaw somewhat open, uint8 RGB."""
+    """Draw heads with N(0, 1) shape and expression coefficients, jaw somewhat open, uint8 RGB."""
     painter = HeadPainter(head_model)
     images = []
     for i in range(count):
@@ -162,7 +162,7 @@ def random_expressions(head_model: HeadModel, seed: int, count: int = 12) -> Ima
 
 
 def components(head_model: HeadModel, count: int = 12, size: float = 3.0) -> Image:
-    """The first expression components one by one, and the jaw opening, uint8 RGB."""
+    """Return the first expression components one by one, and the jaw opening, uint8 RGB."""
     painter = HeadPainter(head_model)
     images, labels = [], []
     for k in range(count):

@@ -38,7 +38,7 @@ class Renderer:
         self._dense = config.dense
 
     def batches(self, requests: Sequence[GenerationRequest]) -> list[list[GenerationRequest]]:
-        """One image a batch.
+        """Return one image a batch.
 
         Args:
             requests: all images of a shard.
@@ -60,7 +60,7 @@ class Renderer:
         return [self._render(request) for request in batch]
 
     def settings(self) -> dict[str, Any]:
-        """Nothing beside the stage's parameters.
+        """Return nothing beside the stage's parameters.
 
         Returns:
             An empty dictionary.

@@ -91,7 +91,7 @@ class ImageGenerator(Protocol):
         ...
 
     def settings(self) -> dict[str, Any]:
-        """What the images were made with beside prompt and seed, for their lineage.
+        """Return what the images were made with beside prompt and seed, for their lineage.
 
         Returns:
             JSON-serialisable; empty when the stage's parameters say it all.

@@ -52,7 +52,7 @@ def _two_arrays(
 
 @_one_array
 def xyxy_to_xywh(boxes_xyxy: Tensor) -> Tensor:
-    """Corners to corner and size.
+    """Convert corners to corner and size.
 
     Args:
         boxes_xyxy: (..., 4).
@@ -66,7 +66,7 @@ def xyxy_to_xywh(boxes_xyxy: Tensor) -> Tensor:
 
 @_one_array
 def xywh_to_xyxy(boxes_xywh: Tensor) -> Tensor:
-    """Corner and size to corners.
+    """Convert corner and size to corners.
 
     Args:
         boxes_xywh: (..., 4).
@@ -80,7 +80,7 @@ def xywh_to_xyxy(boxes_xywh: Tensor) -> Tensor:
 
 @_one_array
 def box_area(boxes_xyxy: Tensor) -> Tensor:
-    """Areas; 0 for a box whose sides are crossed.
+    """Return areas; 0 for a box whose sides are crossed.
 
     Args:
         boxes_xyxy: (..., 4).
@@ -93,7 +93,7 @@ def box_area(boxes_xyxy: Tensor) -> Tensor:
 
 @_two_arrays
 def box_iou(first: Tensor, second: Tensor) -> Tensor:
-    """Intersection over union of every box with every other.
+    """Return the intersection over union of every box with every other.
 
     Args:
         first: (..., N, 4) xyxy.
@@ -109,7 +109,7 @@ def box_iou(first: Tensor, second: Tensor) -> Tensor:
 
 @_two_arrays
 def box_iou_pairs(first: Tensor, second: Tensor) -> Tensor:
-    """Intersection over union of boxes with their partners.
+    """Return the intersection over union of boxes with their partners.
 
     Args:
         first: (..., 4) xyxy.
@@ -183,7 +183,7 @@ def expand_boxes(boxes_xyxy: Tensor, fraction: float) -> Tensor:
 
 
 def nms_mask(boxes_xyxy: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
-    """Greedy non-maximum suppression of many images at once.
+    """Suppress non-maxima greedily, many images at once.
 
     A box is kept if no better kept box overlaps it by more than the threshold; of equal scores the
     first is the better. That rule is iterated from "all are kept" until nothing changes, which
@@ -213,7 +213,7 @@ def nms_mask(boxes_xyxy: Tensor, scores: Tensor, iou_threshold: float) -> Tensor
 def nms(
     boxes_xyxy: Tensor, scores: Tensor, iou_threshold: float, max_output: int | None = None
 ) -> Tensor:
-    """Greedy non-maximum suppression of one image.
+    """Suppress non-maxima of one image greedily.
 
     Args:
         boxes_xyxy: (N, 4).
@@ -236,7 +236,7 @@ def _intersection(first: Tensor, second: Tensor) -> Tensor:
 
 
 def _product(size: Tensor) -> Tensor:
-    """Width times height; the gradient of `prod` has to look for zeros, this one has not."""
+    """Return width times height; the gradient of `prod` has to look for zeros, this one has not."""
     return size[..., 0] * size[..., 1]
 
 

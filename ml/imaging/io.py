@@ -137,12 +137,12 @@ def _check_size(height: int, width: int) -> None:
 
 
 def _is_transparent(image: Image.Image) -> bool:
-    """Whether an image has an alpha channel, or a colour or palette entry that stands for none."""
+    """Return whether an image has an alpha channel, or a transparent colour or palette entry."""
     return image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info
 
 
 def to_rgb(image: np.ndarray | Image.Image) -> np.ndarray:
-    """An image that is in memory already, as the reader would return it.
+    """Return an image that is in memory already, as the reader would return it.
 
     Args:
         image: (H, W), (H, W, 1), (H, W, 3) RGB or (H, W, 4) RGBA array of uint8, uint16, bool, or
@@ -170,7 +170,7 @@ def to_rgb(image: np.ndarray | Image.Image) -> np.ndarray:
 
 
 def _to_bytes(image: np.ndarray) -> np.ndarray:
-    """Samples of any supported type as uint8."""
+    """Return samples of any supported type as uint8."""
     if image.dtype == np.uint8:
         return image
     if image.dtype == np.uint16:
@@ -192,7 +192,7 @@ def _to_bytes(image: np.ndarray) -> np.ndarray:
 
 
 def _flatten(image_rgba: np.ndarray) -> np.ndarray:
-    """(H, W, 4) uint8 over grey, some rows at a time: the sums need more room than the result."""
+    """Return (H, W, 4) uint8 over grey, some rows at a time to bound the memory of the sums."""
     height, width = image_rgba.shape[:2]
     flat = np.empty((height, width, 3), np.uint8)
     rows = max(1, _STRIP_PIXELS // width)
@@ -205,7 +205,7 @@ def _flatten(image_rgba: np.ndarray) -> np.ndarray:
 
 
 def _pil_array(image: Image.Image) -> np.ndarray:
-    """A PIL image, upright, as an array that `to_rgb` understands."""
+    """Return a PIL image, upright, as an array that `to_rgb` understands."""
     from PIL import Image, ImageOps
 
     if not isinstance(image, Image.Image):
@@ -225,7 +225,7 @@ def _pil_array(image: Image.Image) -> np.ndarray:
 
 
 def _jpeg_ends(data: bytes) -> bool:
-    """Whether a JPEG's image is whole; phones append films and depth maps behind its end."""
+    """Return whether a JPEG's image is whole; phones append films and depth maps behind its end."""
     if _END_OF_IMAGE in data[-64:]:
         return True
     position = 2

@@ -37,7 +37,7 @@ class Letterbox:
 
     @staticmethod
     def fit(width: int, height: int, size: int) -> Letterbox:
-        """The similarity that centres an image in a square.
+        """Return the similarity that centres an image in a square.
 
         The image is resized to whole pixels, so for one of its sides the true zoom differs from
         `scale` by less than half a pixel over that whole side.
@@ -60,7 +60,7 @@ class Letterbox:
         return Letterbox(scale, (size - new_width) // 2, (size - new_height) // 2)
 
     def boxes_to_network(self, boxes_xyxy: ArrayT) -> ArrayT:
-        """Boxes from image to network pixels.
+        """Return boxes from image to network pixels.
 
         Args:
             boxes_xyxy: (..., 4) image pixels, xyxy.
@@ -74,7 +74,7 @@ class Letterbox:
         return boxes_xyxy * self.scale + np.asarray(pad, dtype=boxes_xyxy.dtype)
 
     def boxes_to_image(self, boxes_xyxy: ArrayT) -> ArrayT:
-        """Boxes from network to image pixels.
+        """Return boxes from network to image pixels.
 
         Args:
             boxes_xyxy: (..., 4) network pixels, xyxy.
@@ -85,7 +85,7 @@ class Letterbox:
         return self.inverse().boxes_to_network(boxes_xyxy)
 
     def inverse(self) -> Letterbox:
-        """The similarity from network pixels to image pixels."""
+        """Return the similarity from network pixels to image pixels."""
         return Letterbox(1 / self.scale, -self.pad_x / self.scale, -self.pad_y / self.scale)
 
 
@@ -125,5 +125,5 @@ def letterbox_image(image_rgb: NDArray[np.uint8], size: int) -> tuple[NDArray[np
 
 
 def _resized(width: int, height: int, scale: float) -> tuple[int, int]:
-    """Whole-pixel size of the resized image, at least one pixel each way."""
+    """Return whole-pixel size of the resized image, at least one pixel each way."""
     return max(1, round(width * scale)), max(1, round(height * scale))

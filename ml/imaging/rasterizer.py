@@ -88,7 +88,7 @@ def interpolate(
 
 
 def vertex_normals(vertices: NDArray[np.floating], faces: Int32Array) -> Float32Array:
-    """Area-weighted unit normals of the vertices, on the side from which faces turn anticlockwise.
+    """Return the area-weighted unit normals, on the side from which faces turn anticlockwise.
 
     Args:
         vertices: (V, 3) float, a right-handed frame.

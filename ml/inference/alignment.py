@@ -27,7 +27,7 @@ class AlignedHead:
 
 
 def tilt_rad(rotation: np.ndarray) -> float:
-    """How far a head leans in the image plane, clockwise as seen.
+    """Return how far a head leans in the image plane, clockwise as seen.
 
     The roll of the Euler angles is a turn about the nose and says nothing about this at high yaw;
     here it is the direction in which the top of the head points, at any yaw.

@@ -167,7 +167,7 @@ def predict(options: argparse.Namespace) -> int:
 
 
 def _may_be_live(text: str) -> bool:
-    """Whether a source may be a camera or a stream; `live_source` says so for certain."""
+    """Return whether a source may be a camera or a stream; `live_source` says so for certain."""
     return ("://" in text and not text.startswith("http")) or (
         text.isdecimal() and not Path(text).exists()
     )

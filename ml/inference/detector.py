@@ -172,7 +172,7 @@ class HeadDetector:
 
 
 def _with(config: PostprocessConfig, **changes: float | None) -> PostprocessConfig:
-    """Thresholds with some of them replaced, checked."""
+    """Return thresholds with some of them replaced, checked."""
     given = {name: value for name, value in changes.items() if value is not None}
     try:
         return PostprocessConfig.model_validate(config.model_dump() | given)
@@ -184,7 +184,7 @@ def _with(config: PostprocessConfig, **changes: float | None) -> PostprocessConf
 def _head_model(
     given: HeadModel | Path | str | None, checkpoint: Path, wanted_sha256: str | None
 ) -> HeadModel | None:
-    """The head model that a detector's parameters belong to."""
+    """Return the head model that a detector's parameters belong to."""
     if isinstance(given, HeadModel):
         model, where = given, "the given head model"
     else:

@@ -18,7 +18,10 @@ _ENDINGS: dict[str, ExportFormat] = {
 
 
 def format_of(output: Path) -> ExportFormat:
-    """The format that an output's name stands for; a name without known ending is a folder."""
+    """Return the format that an output's name stands for.
+
+    A name without known ending is a folder.
+    """
     return _ENDINGS.get(output.suffix.lower(), "safetensors")
 
 
@@ -54,7 +57,7 @@ def export_detector(checkpoint: Path, output: Path, form: ExportFormat) -> None:
 
 
 def _identity(checkpoint: Path) -> str:
-    """sha256 of the weights."""
+    """Return sha256 of the weights."""
     weights = checkpoint / WEIGHTS_NAME if checkpoint.is_dir() else checkpoint
     with weights.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

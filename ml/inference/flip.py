@@ -61,7 +61,7 @@ class FlipAveraged:
 
 
 def mirror_heads(heads: Heads, width_px: float, maps: MirrorMaps) -> Heads:
-    """The heads of the horizontally mirrored image.
+    """Return the heads of the horizontally mirrored image.
 
     Args:
         heads: heads of an image.
@@ -78,7 +78,7 @@ def mirror_heads(heads: Heads, width_px: float, maps: MirrorMaps) -> Heads:
 
 
 def merge(first: Heads, second: Heads) -> Heads:
-    """One list of heads from two of the same image.
+    """Return one list of heads from two of the same image.
 
     Args:
         first: heads of one pass, by falling score.

@@ -125,7 +125,7 @@ class DetectedHeads:
         return self.flame[:, TRANSLATION.start : TRANSLATION.start + 2]
 
     def part_boxes(self, region: str) -> Array:
-        """Boxes around a part of each head, visible or not.
+        """Return boxes around a part of each head, visible or not.
 
         Args:
             region: a region of the head model, such as face or left_ear.

@@ -52,7 +52,7 @@ class LiveFrame:
 
 
 def live_source(text: object) -> LiveSource | None:
-    """What a word of the command line means.
+    """Return what a word of the command line means.
 
     Args:
         text: `0` for the first camera, unless a file is called so; `rtsp://host/path` and such.
@@ -72,7 +72,7 @@ def live_source(text: object) -> LiveSource | None:
 
 
 def read_live(source: LiveSource, patience_s: float = _PATIENCE_S) -> Iterator[LiveFrame]:
-    """Frames as they come; those that come while the caller is busy are passed over.
+    """Yield frames as they come; those that come while the caller is busy are passed over.
 
     Args:
         source: camera or stream.
@@ -133,7 +133,7 @@ class _Newest:
             self._changed.notify_all()
 
     def after(self, number: int, patience_s: float) -> LiveFrame | None:
-        """A frame later than `number`; None at the end, or after so long a silence."""
+        """Return a frame later than `number`; None at the end, or after so long a silence."""
 
         def newer() -> bool:
             return self._frame is not None and self._frame.number > number

@@ -69,7 +69,7 @@ def describe(
     head_model_sha256: str | None,
     training: dict[str, Any],
 ) -> dict[str, Any]:
-    """What stands beside or inside a file of weights, so that it can be loaded and named.
+    """Return what stands beside or inside a file of weights, so that it can be loaded and named.
 
     Args:
         network: the network.
@@ -228,7 +228,7 @@ def _stored(description: dict[str, Any], state: dict[str, Tensor], path: Path) -
 
 
 def _configs(description: dict[str, Any], path: Path) -> tuple[ModelConfig, PostprocessConfig]:
-    """The typed parts of a description.
+    """Return the typed parts of a description.
 
     Raises:
         UnusableModel: a value is not what it must be.
@@ -264,7 +264,7 @@ def _refuse_box_detector(folder: Path) -> None:
 
 
 def _read_weight_file(path: Path) -> StoredDetector:
-    """A TorchScript or pickle file: ours if it says so, else a published one."""
+    """Return a TorchScript or pickle file: ours if it says so, else a published one."""
     if path.suffix == Path(WEIGHTS_NAME).suffix:
         raise UnusableModel(
             f"{path}: expected the folder with {CONFIG_NAME} and {WEIGHTS_NAME}, got a file; "
@@ -285,7 +285,7 @@ def _read_weight_file(path: Path) -> StoredDetector:
 
 
 def _embedded_description(path: Path) -> dict[str, Any] | None:
-    """What `export_torchscript` put into a file, None if it is not one of ours."""
+    """Return what `export_torchscript` put into a file, None if it is not one of ours."""
     if not zipfile.is_zipfile(path):
         return None
     try:

@@ -24,7 +24,7 @@ _UPRIGHT = np.array([1.0, -1.0, -1.0], np.float32)
 
 
 def upright_vertices(heads: DetectedHeads, unit: MeshUnit, image_height: int) -> np.ndarray:
-    """Vertices with y up and z to the viewer, each head turned as in the image.
+    """Return vertices with y up and z to the viewer, each head turned as in the image.
 
     Args:
         heads: heads of an image.

@@ -29,7 +29,7 @@ THRESHOLD = "score_threshold"
 
 
 def heads_table(heads: Sequence[Heads]) -> pd.DataFrame:
-    """Heads of a batch as rows.
+    """Return heads of a batch as rows.
 
     Args:
         heads: heads of each image, image px.
@@ -52,7 +52,7 @@ def heads_table(heads: Sequence[Heads]) -> pd.DataFrame:
 
 
 def signature() -> ModelSignature:
-    """Input and output of the model.
+    """Return input and output of the model.
 
     Returns:
         A column of encoded images in, JPEG, PNG or another form that `decode_image` reads; the
@@ -73,7 +73,7 @@ def signature() -> ModelSignature:
 
 
 def input_example(side: int) -> pd.DataFrame:
-    """An input that holds nobody's image: it is kept with every version of the model.
+    """Return an input that holds nobody's image: it is kept with every version of the model.
 
     Args:
         side: of the black image, px.

@@ -99,7 +99,7 @@ class PredictionResult:
         return draw_heads(self.image_rgb, self.heads.raw, geometry, _STYLES[method])
 
     def pncc(self) -> np.ndarray:
-        """The Projected Normalized Coordinate Code map: each head in the colours of its template.
+        """Return the Projected Normalized Coordinate Code map: heads in their template's colours.
 
         One depth buffer decides, also between heads: of two heads the one with more pixels per
         metre is nearer.
@@ -116,7 +116,7 @@ class PredictionResult:
         return pncc_map(vertices, model, height, width, [-float(n) for n in nearness])
 
     def aligned_heads(self, size: int | None = None, margin: float = 0.1) -> list[AlignedHead]:
-        """Each head cut out upright: turned about the centre of its skull, at any yaw.
+        """Return each head cut out upright: turned about the centre of its skull, at any yaw.
 
         Args:
             size: side of the images, px; as many pixels as in the image if left out.
@@ -157,7 +157,7 @@ class PredictionResult:
         return save_meshes(Path(folder), self.heads, self.image_rgb.shape[0], format, unit)
 
     def scene_glb(self) -> bytes:
-        """All heads in one GLB, placed as in the image; its longer side is one unit.
+        """Return all heads in one GLB, placed as in the image; its longer side is one unit.
 
         Returns:
             The file's content.
@@ -175,7 +175,7 @@ class PredictionResult:
         return mesh_bytes(list(centred), self.heads.shapes.head_model, "glb")
 
     def part_boxes(self) -> dict[str, np.ndarray]:
-        """Boxes around the parts of each head that its model names: face, ears, eyes, lips, neck.
+        """Return boxes around the parts that each head's model names: face, ears, eyes, lips, neck.
 
         Returns:
             Name to (N, 4) float32 xyxy, image px, visible or not, not cut at the border.
@@ -184,7 +184,7 @@ class PredictionResult:
         return {name: self.heads.part_boxes(name) for name in PARTS if name in known}
 
     def to_json(self) -> dict[str, Any]:
-        """Everything but pixels and vertices, as plain numbers, texts, lists and dictionaries.
+        """Return everything but pixels and vertices as numbers, texts, lists and dictionaries.
 
         Returns:
             `image` (name, width, height, of a video's frame also time_s) and `heads`: box_xyxy,
@@ -215,12 +215,12 @@ class PredictionResult:
         return found
 
     def to_coco(self) -> dict[str, Any]:
-        """A COCO detection file's content of this image alone; see `coco_of`."""
+        """Return a COCO detection file's content of this image alone; see `coco_of`."""
         return coco_of([self])
 
 
 def coco_of(results: Iterable[PredictionResult]) -> dict[str, Any]:
-    """A COCO detection file's content.
+    """Return a COCO detection file's content.
 
     Args:
         results: of images with different names; only their numbers are kept.
@@ -251,5 +251,5 @@ def coco_of(results: Iterable[PredictionResult]) -> dict[str, Any]:
 
 
 def _numbers(array: np.ndarray) -> list[float]:
-    """float32 numbers with no more digits than it takes to read them back."""
+    """Return float32 numbers with no more digits than it takes to read them back."""
     return [float(str(value)) for value in np.asarray(array, np.float32).reshape(-1)]

@@ -40,17 +40,17 @@ class NamedImage:
 
 
 def is_video(source: object) -> bool:
-    """Whether a source is the path of a video."""
+    """Return whether a source is the path of a video."""
     return isinstance(source, str | Path) and Path(source).suffix.lower() in VIDEO_SUFFIXES
 
 
 def is_live(source: object) -> bool:
-    """Whether a source is a camera or a stream, which has no end."""
+    """Return whether a source is a camera or a stream, which has no end."""
     return isinstance(source, LiveSource) or live_source(source) is not None
 
 
 def is_single(source: Source) -> bool:
-    """Whether a source is one image and not several."""
+    """Return whether a source is one image and not several."""
     if is_live(source):
         return False
     if isinstance(source, str | Path):
@@ -61,7 +61,9 @@ def is_single(source: Source) -> bool:
 def expand(
     source: Source, exclusions: Exclusions | None = None, without: Path | None = None
 ) -> list[OneImage]:
-    """What a source consists of; a folder becomes its images and videos, in order of their paths.
+    """Return what a source consists of.
+
+    A folder becomes its images and videos, in order of their paths.
 
     Args:
         source: an image, a path, or several of them.
@@ -102,7 +104,7 @@ def expand(
 
 
 def count_images(entries: Sequence[OneImage]) -> int | None:
-    """How many images there will be, for a progress bar.
+    """Return how many images there will be, for a progress bar.
 
     Args:
         entries: what `expand` returned.
@@ -158,7 +160,7 @@ def read_images(
 
 
 def _frames(path: Path, exclusions: Exclusions | None) -> Iterator[NamedImage]:
-    """A video's frames; what of it is missing is told as it happens, `path#n` each."""
+    """Yield a video's frames; what of it is missing is told as it happens, `path#n` each."""
     told = 0
 
     def report(problem: str) -> None:

@@ -51,7 +51,7 @@ class Frame:
 
 
 def count_frames(path: Path) -> int | None:
-    """How many frames a film says it has, for a progress bar.
+    """Return how many frames a film says it has, for a progress bar.
 
     Args:
         path: the film.
@@ -67,7 +67,7 @@ def count_frames(path: Path) -> int | None:
 
 
 def read_frames(path: Path, report: Callable[[str], None]) -> Iterator[Frame]:
-    """The frames that can be decoded, in order.
+    """Yield the frames that can be decoded, in order.
 
     Args:
         path: the film.
@@ -223,14 +223,14 @@ def _decoded(
 
 
 def _upright(frame: VideoFrame) -> np.ndarray:
-    """A frame's pixels, turned as the film's matrix says."""
+    """Return a frame's pixels, turned as the film's matrix says."""
     pixels = frame.to_ndarray(format="rgb24")
     turns = round(frame.rotation / _QUARTER_TURN) % 4
     return np.ascontiguousarray(np.rot90(pixels, turns)) if turns else pixels
 
 
 def _duration(container: InputContainer, stream: VideoStream) -> float | None:
-    """How long the images last, as the film states it; None when only the sound says so."""
+    """Return how long the images last, as the film states it; None when only the sound says so."""
     if stream.duration and stream.time_base:
         return float(stream.duration * stream.time_base)
     hours, _, rest = stream.metadata.get("DURATION", "").partition(":")
@@ -246,7 +246,7 @@ def _duration(container: InputContainer, stream: VideoStream) -> float | None:
 
 
 def _av() -> Any:
-    """PyAV, which logs errors and nothing less: they are captured and reported.
+    """Return PyAV, which logs errors and nothing less: they are captured and reported.
 
     Raises:
         ValueError: it is not installed.

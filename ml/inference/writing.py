@@ -54,7 +54,7 @@ class Summary:
         self.heads += len(result)
 
     def __str__(self) -> str:
-        """One line for the terminal."""
+        """Return one line for the terminal."""
         left_out = f", {self.excluded} not readable" if self.excluded else ""
         left_out += f", {self.other} files of another kind" if self.other else ""
         told = f"{left_out} (see {EXCLUDED_NAME})" if left_out else ""
@@ -132,7 +132,7 @@ class ResultWriter:
         return summary
 
     def _folders(self, sources: list[Path], exclusions: Exclusions) -> dict[Path, Path]:
-        """Every file and the folder of its results; two never share one."""
+        """Return every file and the folder of its results; two never share one."""
         folders: dict[Path, Path] = {}
         taken: set[Path] = set()
         for source in sources:
@@ -201,7 +201,7 @@ class ResultWriter:
 
     @contextmanager
     def _film(self, path: Path, rate: float) -> Iterator[Callable[[PredictionResult], None]]:
-        """What writes drawings into a film, or nothing when none are asked for."""
+        """Yield what writes drawings into a film, or nothing when none are asked for."""
         draw = self.draw
         if draw is None:
             yield lambda result: None

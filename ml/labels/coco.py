@@ -82,7 +82,7 @@ class CocoDataset:
     )
 
     def __post_init__(self) -> None:
-        """Checks ids, references and boxes, then indexes the boxes by image."""
+        """Check ids, references and boxes, then index the boxes by image."""
         problems = _problems(self.images, self.boxes)
         if problems:
             shown = "; ".join(problems[:10])
@@ -93,7 +93,7 @@ class CocoDataset:
         self._by_image.update({key: tuple(value) for key, value in grouped.items()})
 
     def boxes_of(self, image_id: int) -> tuple[CocoBox, ...]:
-        """Boxes of one image.
+        """Return boxes of one image.
 
         Args:
             image_id: Number of the image.
@@ -110,7 +110,7 @@ class CocoDataset:
 
 
 def write_coco(path: Path, dataset: CocoDataset) -> None:
-    """Writes a COCO detection file, atomically and with the same bytes for the same dataset.
+    """Write a COCO detection file, atomically and with the same bytes for the same dataset.
 
     Args:
         path: Target `.json`.
@@ -120,7 +120,7 @@ def write_coco(path: Path, dataset: CocoDataset) -> None:
 
 
 def to_coco_dict(dataset: CocoDataset) -> dict[str, Any]:
-    """COCO detection structure of a dataset, as pycocotools reads it.
+    """Return COCO detection structure of a dataset, as pycocotools reads it.
 
     Args:
         dataset: Checked images and boxes.
@@ -158,7 +158,7 @@ def to_coco_dict(dataset: CocoDataset) -> dict[str, Any]:
 
 
 def read_coco(path: Path) -> CocoDataset:
-    """Reads and checks a COCO detection file, ours or one that comes back from a labelling tool.
+    """Read and checks a COCO detection file, ours or one that comes back from a labelling tool.
 
     Args:
         path: `.json`; images without `shard`/`sample_id` get them from `file_name`
@@ -271,7 +271,7 @@ def _problems(images: tuple[CocoImage, ...], boxes: tuple[CocoBox, ...]) -> list
 
 
 def _box_problem(box: CocoBox, image: CocoImage | None) -> str:
-    """What is wrong with one box, or an empty text."""
+    """Return what is wrong with one box, or an empty text."""
     if image is None:
         return f"annotation {box.annotation_id}: no image with id {box.image_id}"
     x, y, width, height = box.bbox_xywh

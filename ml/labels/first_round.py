@@ -196,7 +196,7 @@ def choose_first(
 
 
 def _take_turns(ws: Workspace, images: pd.DataFrame, count: int) -> pd.DataFrame:
-    """One image of each group, then a second one of each, until there are enough."""
+    """Return one image of each group, then a second one of each, until there are enough."""
     seeds = [sample_seed(ws.seed, "labelling", str(item)) for item in images["sample_id"]]
     shuffled = images.assign(_seed=seeds).sort_values("_seed", kind="stable")
     turn = shuffled.groupby("reason").cumcount()

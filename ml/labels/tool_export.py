@@ -50,7 +50,7 @@ _STYLE: Final = (
 
 
 def agreement_order(verdicts: pd.DataFrame) -> pd.DataFrame:
-    """Judged images, those first on which the detector agrees least with itself.
+    """Return judged images, those first on which the detector agrees least with itself.
 
     Agreement is the mean best IoU of the heads with those of the mirrored image (an image without
     heads has none to compare, and comes after those that disagree), less one for every head by
@@ -71,7 +71,7 @@ def agreement_order(verdicts: pd.DataFrame) -> pd.DataFrame:
 def choose(
     ws: Workspace, verdicts: pd.DataFrame, count: int, fraction_worst: float
 ) -> pd.DataFrame:
-    """Images to label: partly those of worst agreement, the rest drawn by chance.
+    """Return images to label: partly those of worst agreement, the rest drawn by chance.
 
     Worst cases alone would teach a detector that every image is hard.
 
@@ -197,7 +197,7 @@ def _export(
 
 
 def gallery(rows: Sequence[dict[str, Any]], order: str = "worst agreement first") -> str:
-    """A page of images with their boxes, in the order given; it needs nothing but a browser.
+    """Return a page of images with their boxes, in the order given; it needs nothing but a browser.
 
     Args:
         rows: sample_id, width, height, boxes (xywh px), reason, detail; agreement where a
@@ -253,7 +253,7 @@ def _write_images(
 
 
 def _boxes(heads: dict[str, pd.DataFrame], row: dict[Any, Any]) -> dict[str, Any]:
-    """A sample's detected boxes, cut at the image's borders."""
+    """Return a sample's detected boxes, cut at the image's borders."""
     rows = heads.get(row["sample_id"])
     if rows is None:
         return {"boxes": [], "scores": [], "teacher": ""}
@@ -263,7 +263,7 @@ def _boxes(heads: dict[str, pd.DataFrame], row: dict[Any, Any]) -> dict[str, Any
 
 
 def _studio_task(number: int, row: dict[str, Any]) -> dict[str, Any]:
-    """A task of Label Studio; its regions are in percents of the image."""
+    """Return a task of Label Studio; its regions are in percents of the image."""
     width, height = float(row["width"]), float(row["height"])
     regions = [
         {

@@ -144,7 +144,7 @@ def join_rounds(rounds: Sequence[ImportedLabels]) -> CocoDataset:
 
 
 def map_labels(data: bytes, heads: Collection[str], ignored: Collection[str]) -> bytes:
-    """A tool's file with its classes named as we name them.
+    """Return a tool's file with its classes named as we name them.
 
     Args:
         data: the file.
@@ -184,7 +184,7 @@ def map_labels(data: bytes, heads: Collection[str], ignored: Collection[str]) ->
 
 
 def _results(raw: list[Any]) -> Iterator[list[Any]]:
-    """The lists of regions of all annotations of Label Studio's tasks."""
+    """Yield the lists of regions of all annotations of Label Studio's tasks."""
     for task in raw:
         for annotation in _list(task.get("annotations")) if isinstance(task, dict) else ():
             if isinstance(annotation, dict) and isinstance(annotation.get("result"), list):
@@ -192,7 +192,7 @@ def _results(raw: list[Any]) -> Iterator[list[Any]]:
 
 
 def _names_of(item: Any) -> set[str]:
-    """What a region is called, lower case."""
+    """Return what a region is called, lower case."""
     value = item.get("value") if isinstance(item, dict) else None
     labels = _list(value.get("rectanglelabels")) if isinstance(value, dict) else []
     return {str(label).lower() for label in labels}
@@ -303,7 +303,7 @@ def _coco_box(
 
 
 def _is_turned(item: dict[str, Any]) -> bool:
-    """Whether a COCO box has an angle, where CVAT and others write it."""
+    """Return whether a COCO box has an angle, where CVAT and others write it."""
     attributes = item.get("attributes")
     holders = (item, attributes if isinstance(attributes, dict) else {})
     angles = (holder.get(key) for holder in holders for key in ("rotation", "angle"))
@@ -339,7 +339,7 @@ def _label_studio(raw: list[Any]) -> Iterator[_Entry]:
 
 
 def _studio_box(item: Any, where: str, entry: _Entry) -> None:
-    """One region; its numbers are percents of the image."""
+    """Add one region; its numbers are percents of the image."""
     if isinstance(item, dict) and item.get("type") in _OF_THE_WHOLE_IMAGE:
         return
     name = f"region {brief(item['id'])} ({where})" if _has_id(item) else where
@@ -386,7 +386,10 @@ def _check_image(entry: _Entry, row: Mapping[Any, Any] | None, seen: set[str]) -
 
 
 def _checked_boxes(entry: _Entry, row: Mapping[Any, Any]) -> list[tuple[Box, bool]]:
-    """Boxes cut at the borders; the image is refused when one lies outside or has no area."""
+    """Return boxes cut at the borders.
+
+    The image is refused when one lies outside or has no area.
+    """
     if len(entry.boxes) > _MAX_BOXES:
         entry.refuse(reasons.DAMAGED_ENTRY, f"{len(entry.boxes)} boxes in one image")
         return []
@@ -454,7 +457,7 @@ def _box(values: Any) -> Box | None:
 
 
 def _number(value: Any) -> float | None:
-    """A finite number, not what merely looks like one."""
+    """Return a finite number, not what merely looks like one."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     try:
@@ -473,7 +476,7 @@ def _list(value: Any) -> list[Any]:
 
 
 def _name_in_url(url: str) -> str:
-    """The image's name in `/data/local-files/?d=images/x.jpg` or in a plain path."""
+    """Return the image's name in `/data/local-files/?d=images/x.jpg` or in a plain path."""
     try:
         parts = urlsplit(url)
     except ValueError:

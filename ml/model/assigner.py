@@ -100,7 +100,7 @@ def assign(
 
 
 def _rows_by_image(targets: HeadTargets, num_images: int) -> Tensor:
-    """(B, M) rows of the targets that lie in each image, -1 where an image has fewer than M."""
+    """Return (B, M) rows of the targets in each image, -1 where an image has fewer than M."""
     index = targets.image_index
     counts = torch.bincount(index, minlength=num_images)
     if len(counts) > num_images:
@@ -119,13 +119,13 @@ def _rows_by_image(targets: HeadTargets, num_images: int) -> Tensor:
 
 
 def _centres_inside(centres_px: Tensor, boxes_xyxy: Tensor) -> Tensor:
-    """(A, 2) centres strictly inside (B, M, 4) boxes: (B, M, A) bool."""
+    """Return (A, 2) centres strictly inside (B, M, 4) boxes: (B, M, A) bool."""
     x, y = centres_px.unbind(-1)
     left, top, right, bottom = boxes_xyxy[..., None].unbind(-2)
     return (x > left) & (y > top) & (x < right) & (y < bottom)
 
 
 def _top_k_mask(values: Tensor, k: int) -> Tensor:
-    """True at the k largest values of the last dimension."""
+    """Return true at the k largest values of the last dimension."""
     best = values.topk(k, dim=-1).indices
     return torch.zeros_like(values, dtype=torch.bool).scatter(-1, best, True)

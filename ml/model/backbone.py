@@ -23,7 +23,7 @@ class Encoder(Protocol):
     channels: tuple[int, int, int, int]
 
     def __call__(self, images: Tensor) -> FeatureMaps:
-        """(B, 3, H, W) float in [0, 1] -> c2, c3, c4, c5 at strides 4, 8, 16, 32."""
+        """Return (B, 3, H, W) float in [0, 1] -> c2, c3, c4, c5 at strides 4, 8, 16, 32."""
         ...
 
 
@@ -65,7 +65,7 @@ class TrunkStage(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, C', H/2, W/2)."""
+        """Return (B, C, H, W) -> (B, C', H/2, W/2)."""
         return self.blocks(self.downsample(x))
 
 
@@ -93,7 +93,7 @@ class YoloNASBackbone(nn.Module):
         self.context_module = SPP(self.channels[3], norm)
 
     def forward(self, images: Tensor) -> FeatureMaps:
-        """(B, 3, H, W) float in [0, 1], H and W multiples of 32 -> c2, c3, c4, c5."""
+        """Return (B, 3, H, W) float in [0, 1], H and W multiples of 32 -> c2, c3, c4, c5."""
         c2 = self.stage1(self.stem(images))
         c3 = self.stage2(c2)
         c4 = self.stage3(c3)

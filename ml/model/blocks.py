@@ -24,7 +24,7 @@ class Norm:
     momentum: float
 
     def build(self, channels: int) -> nn.BatchNorm2d:
-        """A batch normalisation of so many channels."""
+        """Return a batch normalisation of so many channels."""
         return nn.BatchNorm2d(channels, eps=self.eps, momentum=self.momentum)
 
 
@@ -59,7 +59,7 @@ class ConvBNAct(nn.Module):
         self.act = nn.ReLU(inplace=True) if act else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, C', H', W')."""
+        """Return (B, C, H, W) -> (B, C', H', W')."""
         return self.act(self.bn(self.conv(x)))
 
 
@@ -72,7 +72,7 @@ class SeqConvBNAct(nn.Module):
         self.seq = ConvBNAct(in_channels, out_channels, kernel, norm)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, C', H, W)."""
+        """Return (B, C, H, W) -> (B, C', H, W)."""
         return self.seq(x)
 
 
@@ -124,7 +124,7 @@ class QARepVGGBlock(nn.Module):
         self.rbr_reparam: nn.Conv2d | None = None
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, C', H', W')."""
+        """Return (B, C, H, W) -> (B, C', H', W')."""
         return functional.relu(self.post_bn(self._branches(x)), inplace=True)
 
     def _branches(self, x: Tensor) -> Tensor:
@@ -164,7 +164,7 @@ class QARepVGGBlock(nn.Module):
 
 
 def folded_norm(kernel: Tensor, bias: Tensor | None, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
-    """A convolution's weights with the batch normalisation that follows it folded in.
+    """Return a convolution's weights with the batch normalisation that follows it folded in.
 
     Args:
         kernel: (O, I, k, k) weights.
@@ -198,7 +198,7 @@ def fold_norm_into(block: ConvBNAct) -> None:
 
 
 def _conv_of(like: nn.Conv2d, kernel: Tensor, bias: Tensor) -> nn.Conv2d:
-    """A convolution of the same geometry with given weights."""
+    """Return a convolution of the same geometry with given weights."""
     conv = nn.Conv2d(
         like.in_channels,
         like.out_channels,
@@ -245,14 +245,14 @@ class Bottleneck(nn.Module):
     """alpha x + cv2(cv1(x)) with a learned scalar alpha and no activation after the sum."""
 
     def __init__(self, channels: int, kind: BlockKind, norm: Norm) -> None:
-        """Two blocks of a kind; arguments as in `build_block`."""
+        """Build two blocks of a kind; arguments as in `build_block`."""
         super().__init__()
         self.cv1 = build_block(kind, channels, channels, norm, residual=True)
         self.cv2 = build_block(kind, channels, channels, norm, residual=True)
         self.alpha = nn.Parameter(torch.ones(1))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, C, H, W)."""
+        """Return (B, C, H, W) -> (B, C, H, W)."""
         return self.alpha * x + self.cv2(self.cv1(x))
 
 
@@ -290,7 +290,7 @@ class CSPLayer(nn.Module):
         self.bottlenecks = nn.ModuleList(Bottleneck(hidden, kind, norm) for _ in range(blocks))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, C', H, W)."""
+        """Return (B, C, H, W) -> (B, C', H, W)."""
         parts = [self.conv1(x)]
         for bottleneck in self.bottlenecks:
             parts.append(bottleneck(parts[-1]))
@@ -309,7 +309,7 @@ class SPP(nn.Module):
         self.cv2 = ConvBNAct(4 * hidden, channels, 1, norm)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, C, H, W)."""
+        """Return (B, C, H, W) -> (B, C, H, W)."""
         x = self.cv1(x)
         # Two pools of 5 reach 9 pixels and three reach 13, at a third of the comparisons.
         five = functional.max_pool2d(x, 5, 1, 2)

@@ -59,7 +59,7 @@ def values_at(
     anchor_index: Tensor,
     branches: Sequence[Callable[[Tensor, Cells], Tensor]],
 ) -> Tensor:
-    """What each scale's branch says of its anchors, in the order that was asked for.
+    """Return what each scale's branch says of its anchors, in the order that was asked for.
 
     Args:
         maps: (B, C, H, W) of each scale, finest first.
@@ -79,7 +79,7 @@ def values_at(
 
 
 def cell_windows(features: Tensor, cells: Cells, reach: int) -> tuple[Tensor, Tensor]:
-    """Square windows about cells, zero outside of the map, and which of their cells are inside.
+    """Return square windows about cells, zero outside of the map, and which cells are inside.
 
     Args:
         features: (B, C, H, W).

@@ -105,7 +105,10 @@ class _Reader(pickle.Unpickler):
         self._root = root
 
     def find_class(self, module: str, name: str) -> Any:
-        """Names to the few functions and placeholders that may appear; nothing is imported."""
+        """Return names to the few functions and placeholders that may appear.
+
+        Nothing is imported.
+        """
         if (module, name) == ("collections", "OrderedDict"):
             return OrderedDict
         if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
@@ -125,7 +128,7 @@ class _Reader(pickle.Unpickler):
         )
 
     def persistent_load(self, pid: Any) -> Tensor:
-        """A storage's bytes as a flat tensor."""
+        """Return a storage's bytes as a flat tensor."""
         if not (isinstance(pid, tuple) and len(pid) >= 5 and pid[0] == "storage"):
             raise UnusableCheckpoint(f"unexpected reference {brief(pid)}")
         dtype, key = pid[1], pid[2]
@@ -161,7 +164,7 @@ def _first_argument(first: Any, *_: Any) -> Any:
 
 
 def read_checkpoint_tensors(path: Path) -> StateDict:
-    """The model's tensors in a super-gradients checkpoint, a bare state dict or a TorchScript file.
+    """Return the tensors of a super-gradients checkpoint, bare state dict or TorchScript file.
 
     Of a super-gradients checkpoint the averaged weights (`ema_net`) are taken where there are any,
     else `net`. The prefixes `module.` and `model.` are removed.
@@ -209,7 +212,7 @@ def read_checkpoint_tensors(path: Path) -> StateDict:
 
 
 def _root_folder(archive: zipfile.ZipFile) -> str:
-    """The one folder that torch puts everything in."""
+    """Return the one folder that torch puts everything in."""
     for name in archive.namelist():
         path = PurePosixPath(name)
         if path.name == "data.pkl" and len(path.parts) == 2:
@@ -229,7 +232,7 @@ def _tensors_of(content: Any) -> StateDict:
 
 
 def _module_tensors(module: _Placeholder, prefix: str) -> StateDict:
-    """Parameters and buffers of a TorchScript module and the modules in it."""
+    """Return parameters and buffers of a TorchScript module and the modules in it."""
     tensors: StateDict = {}
     if isinstance(module.state, dict):
         for name, value in module.state.items():

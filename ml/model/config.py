@@ -134,7 +134,7 @@ class ModelConfig(StageConfig):
 def _trunk(
     hidden: tuple[int, int, int, int], concat: tuple[bool, bool, bool, bool]
 ) -> BackboneConfig:
-    """A published backbone; the sizes differ in the CSP layers alone."""
+    """Return a published backbone; the sizes differ in the CSP layers alone."""
     rows = zip((96, 192, 384, 768), hidden, (2, 3, 5, 2), concat, strict=True)
     stages = [
         TrunkStageConfig(channels=c, hidden=h, blocks=b, concat_intermediates=i)
@@ -144,7 +144,7 @@ def _trunk(
 
 
 def _neck(blocks: tuple[int, int, int, int], hidden: tuple[int, int, int, int]) -> NeckConfig:
-    """A published neck."""
+    """Return a published neck."""
     rows = zip((192, 96, 192, 384), blocks, hidden, strict=True)
     up1, up2, down1, down2 = (NeckStageConfig(channels=c, blocks=b, hidden=h) for c, b, h in rows)
     return NeckConfig(up1=up1, up2=up2, down1=down1, down2=down2)

@@ -58,7 +58,7 @@ def decode(outputs: RawOutputs, indices: Tensor | None = None) -> Decoded:
 
 
 def decode_all_boxes(outputs: TrainingOutputs) -> Tensor:
-    """Boxes of all anchors.
+    """Return boxes of all anchors.
 
     Args:
         outputs: what the network returned.
@@ -71,7 +71,7 @@ def decode_all_boxes(outputs: TrainingOutputs) -> Tensor:
 
 
 def decode_boxes(box_logits: Tensor, centres_px: Tensor, strides: Tensor) -> Tensor:
-    """Boxes from distributions over the distances of their sides.
+    """Return boxes from distributions over the distances of their sides.
 
     Args:
         box_logits: (..., 4, bins) for left, top, right, bottom.
@@ -91,7 +91,7 @@ def decode_boxes(box_logits: Tensor, centres_px: Tensor, strides: Tensor) -> Ten
 def decode_flame(
     raw: Tensor, centres_px: Tensor, strides: Tensor, config: HeadConfig
 ) -> FlameParameters:
-    """FLAME parameters from the raw values of anchors.
+    """Return FLAME parameters from the raw values of anchors.
 
     Args:
         raw: (..., K) raw values in the order of `RawOutputs.flame`.

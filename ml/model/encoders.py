@@ -39,7 +39,7 @@ _FAMILIES = {"mit": "segformer", "convnextv2": "convnextv2", "swin": "swin"}
 
 
 def encoder_config(name: EncoderName) -> EncoderConfig:
-    """A published encoder, to be trained from scratch.
+    """Return a published encoder, to be trained from scratch.
 
     Args:
         name: the encoder; mit_b0 to mit_b5 are SegFormer's.
@@ -58,7 +58,7 @@ def encoder_config(name: EncoderName) -> EncoderConfig:
 
 
 def encoder_of_folder(folder: Path) -> EncoderConfig:
-    """The encoder of a model folder, as transformers' `save_pretrained` writes it.
+    """Return the encoder of a model folder, as transformers' `save_pretrained` writes it.
 
     Args:
         folder: holds config.json and the weights; a classifier's or a segmenter's will do.
@@ -110,7 +110,7 @@ class TransformersEncoder(nn.Module):
         self.channels = self._probe()
 
     def forward(self, images: Tensor) -> FeatureMaps:
-        """(B, 3, H, W) float in [0, 1], H and W multiples of 32 -> c2, c3, c4, c5."""
+        """Return (B, 3, H, W) float in [0, 1], H and W multiples of 32 -> c2, c3, c4, c5."""
         if self.config.imagenet_normalised:
             images = (images - self.mean.to(images)) / self.std.to(images)
         if self.config.architecture["model_type"] == "segformer":
@@ -122,7 +122,7 @@ class TransformersEncoder(nn.Module):
 
     @torch.no_grad()
     def _probe(self) -> tuple[int, int, int, int]:
-        """Channels of the maps, after making sure of their strides."""
+        """Return channels of the maps, after making sure of their strides."""
         training = self.model.training
         self.model.eval()
         side = 64
@@ -138,7 +138,9 @@ class TransformersEncoder(nn.Module):
 
 
 def _build(config: EncoderConfig, folder: Path | None) -> nn.Module:
-    """SegFormer's encoder, or any of the library's backbones; without weights, or with a folder's.
+    """Return SegFormer's encoder, or any of the library's backbones.
+
+    Without weights, or with a folder's.
 
     The library has no backbone class for SegFormer, whose hidden states are the maps.
     """

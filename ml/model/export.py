@@ -130,7 +130,7 @@ def onnx_model(
     postprocessing: PostprocessConfig | None = None,
     description: dict[str, Any] | None = None,
 ) -> onnx.ModelProto:
-    """The detector as ONNX graph, decoding and non-maximum suppression included.
+    """Return the detector as ONNX graph, decoding and non-maximum suppression included.
 
     In: `images` (B, 3, S, S) uint8 RGB, letterboxed; optional `score_threshold`, `iou_threshold`
     (1,) float32 and `max_heads` (1,) int64. Out, for all N heads of the batch, image by image, best
@@ -183,7 +183,7 @@ def _traced(
     outputs: Sequence[str],
     dimension: str,
 ) -> onnx.ModelProto:
-    """A module as ONNX graph whose inputs and outputs have a free first dimension."""
+    """Return a module as ONNX graph whose inputs and outputs have a free first dimension."""
     import onnx
 
     content = io.BytesIO()
@@ -226,7 +226,7 @@ def export_onnx(
 
 
 def _partially_fused(network: HeadDetectorNetwork) -> HeadDetectorNetwork:
-    """A fused copy on the CPU with the published names, in the memory layout that tracing knows."""
+    """Return a fused copy on the CPU with the published names, in a layout that tracing knows."""
     fused = fuse(network, "partial").cpu().float()
     return fused.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
 

@@ -21,7 +21,7 @@ _PREFIX = "kept/"
 def join_parts(
     first: onnx.ModelProto, second: onnx.ModelProto, config: PostprocessConfig
 ) -> onnx.ModelProto:
-    """Candidates, suppression and the parameters of what is left as one graph.
+    """Return candidates, suppression and the parameters of what is left as one graph.
 
     Args:
         first: images to `FIRST_OUTPUTS`; changed in place.

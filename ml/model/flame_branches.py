@@ -52,7 +52,7 @@ class ScaleHead(nn.Module):
         self._initialise()
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """One map's predictions.
+        """Return one map's predictions.
 
         Args:
             x: (B, C, H, W).
@@ -64,7 +64,7 @@ class ScaleHead(nn.Module):
         return score, sides, _rows(self.flame(self.pose_stem(x)))
 
     def boxes(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """One map's scores and boxes alone.
+        """Return one map's scores and boxes alone.
 
         Args:
             x: (B, C, H, W).
@@ -130,7 +130,7 @@ class ScaleHead(nn.Module):
 
 
 def _rows(maps: Tensor) -> Tensor:
-    """(B, C, H, W) -> (B, H*W, C)."""
+    """Return (B, C, H, W) -> (B, H*W, C)."""
     return maps.flatten(2).transpose(1, 2)
 
 
@@ -153,7 +153,7 @@ class DetectionHeads(nn.Module):
         return ScaleHead(in_channels, scale_index, self.config, norm)
 
     def forward(self, maps: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        """Predictions of all anchors.
+        """Return predictions of all anchors.
 
         Args:
             maps: p3, p4, p5.
@@ -171,7 +171,7 @@ class DetectionHeads(nn.Module):
         return self.head1, self.head2, self.head3
 
     def boxes(self, maps: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        """Scores and boxes of all anchors, without FLAME values.
+        """Return scores and boxes of all anchors, without FLAME values.
 
         Args:
             maps: p3, p4, p5.

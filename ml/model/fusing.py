@@ -15,7 +15,7 @@ M = TypeVar("M", bound=nn.Module)
 
 
 def fuse(model: M, level: FusionLevel = "full") -> M:
-    """A copy of a model with its blocks fused, in evaluation mode.
+    """Return a copy of a model with its blocks fused, in evaluation mode.
 
     Args:
         model: a detector or any part of one; it is not changed.
@@ -40,12 +40,12 @@ def fuse(model: M, level: FusionLevel = "full") -> M:
 
 
 def count_parameters(model: nn.Module) -> int:
-    """Number of parameters of a model."""
+    """Return the number of parameters of a model."""
     return sum(p.numel() for p in model.parameters())
 
 
 def count_conv_macs(model: nn.Module, image_size: int) -> int:
-    """Multiply-accumulates of a model's convolutions for one square image.
+    """Return multiply-accumulates of a model's convolutions for one square image.
 
     Args:
         model: a model of images, best on the meta device, where counting costs nothing.

@@ -58,7 +58,7 @@ class KeptHeadsNetwork(nn.Module):
         self.config = network.config
 
     def dense(self, images: Tensor) -> DenseOutputs:
-        """Scores, boxes and the maps that the FLAME branches read.
+        """Return scores, boxes and the maps that the FLAME branches read.
 
         Args:
             images: (B, 3, H, W) in [0, 1], H and W multiples of 32.
@@ -76,7 +76,7 @@ class KeptHeadsNetwork(nn.Module):
     def flame_at(
         self, pose_maps: Sequence[Tensor], image_index: Tensor, anchor_index: Tensor
     ) -> Tensor:
-        """Raw FLAME values of some anchors, equal to those of the whole network.
+        """Return raw FLAME values of some anchors, equal to those of the whole network.
 
         Args:
             pose_maps: as `dense` returns them.
@@ -90,14 +90,14 @@ class KeptHeadsNetwork(nn.Module):
         return values_at(pose_maps, image_index, anchor_index, branches)
 
     def anchors(self, height: int, width: int, device: torch.device) -> Anchors:
-        """Anchors of images of a size, px."""
+        """Return anchors of images of a size, px."""
         return Anchors.of_maps([(height // s, width // s) for s in STRIDES], STRIDES, device)
 
     @torch.no_grad()
     def find(
         self, images: Tensor, letterboxes: Sequence[Letterbox], config: PostprocessConfig
     ) -> list[Heads]:
-        """Heads of a batch, as `postprocess` gives them.
+        """Return heads of a batch, as `postprocess` gives them.
 
         Args:
             images: (B, 3, H, W) uint8.
@@ -135,7 +135,7 @@ class KeptHeadsNetwork(nn.Module):
 
 
 def _branches_at(head: ScaleHead, features: Tensor, cells: Cells) -> Tensor:
-    """A scale's raw FLAME values at some cells, (N, K)."""
+    """Return a scale's raw FLAME values at some cells, (N, K)."""
     # All branches have the same blocks, so one window, (N, C, S, S), serves the six of them.
     reach = sum(_margin(block) for block in list(head.flame_shape_pred)[:-1])
     windows, inside = cell_windows(features, cells, reach)
@@ -145,7 +145,7 @@ def _branches_at(head: ScaleHead, features: Tensor, cells: Cells) -> Tensor:
 
 
 def _run(branch: nn.Sequential, windows: Tensor, inside: Tensor) -> Tensor:
-    """A branch on windows that shrink to one cell, (N, channels)."""
+    """Return a branch on windows that shrink to one cell, (N, channels)."""
     blocks = list(branch)
     margin = 0
     for block in blocks[:-1]:
@@ -161,12 +161,12 @@ def _run(branch: nn.Sequential, windows: Tensor, inside: Tensor) -> Tensor:
 
 
 def _margin(block: nn.Module) -> int:
-    """Cells that a block sees on each side."""
+    """Return cells that a block sees on each side."""
     return int(_fused_conv(block).kernel_size[0]) // 2
 
 
 def _fused_conv(block: nn.Module) -> nn.Conv2d:
-    """The one convolution that a fused block is."""
+    """Return the one convolution that a fused block is."""
     conv = block.rbr_reparam if isinstance(block, QARepVGGBlock) else None
     if isinstance(block, ConvBNAct):
         conv = block.conv

@@ -61,7 +61,7 @@ class LossConfig(StageConfig):
 
 
 def loss_config(form: LossForm) -> LossConfig:
-    """A named form of the loss.
+    """Return a named form of the loss.
 
     The paper gives its reprojection no normaliser (here: the box size), calls no loss DFL and
     weighs classification by 0.5; the published training uses an OKS-like reprojection, SmoothL1
@@ -114,7 +114,7 @@ class HeadLoss(nn.Module):
         self.layer = FlameLayer(head_model, vertices=spread(region, config.num_vertices).numpy())
 
     def forward(self, outputs: TrainingOutputs, targets: HeadTargets) -> dict[str, Tensor]:
-        """The loss and its terms.
+        """Return the loss and its terms.
 
         Args:
             outputs: what the network returned for the batch.
@@ -157,7 +157,7 @@ class HeadLoss(nn.Module):
     def _flame_terms(
         self, outputs: TrainingOutputs, targets: HeadTargets, found: Assignment
     ) -> dict[str, Tensor]:
-        """Vertices, rotation and reprojection, over the anchors whose head has valid parameters."""
+        """Return vertices, rotation and reprojection over anchors of heads with parameters."""
         config = self.config
         learns = found.target >= 0
         learns &= targets.flame_valid[found.target.clamp(min=0)] if len(targets) else learns
@@ -201,7 +201,9 @@ class HeadLoss(nn.Module):
         return {name: (values * weight).sum() for name, values in per_anchor.items()}
 
     def _mean_over_processes(self, value: Tensor, least: float) -> Tensor:
-        """A normaliser of a training with several processes; every one of them must call this.
+        """Return a normaliser of a training with several processes.
+
+        Every one of them must call this.
 
         The processes' gradients are averaged, so each divides by the mean of what they count, not
         by its own: the heads of a nearly empty batch do not weigh more than others.
@@ -215,7 +217,7 @@ class HeadLoss(nn.Module):
 
 
 def classification_loss(logits: Tensor, found: Assignment, config: LossConfig) -> Tensor:
-    """Focal loss towards soft scores, summed over the anchors that are not ignored.
+    """Return the focal loss towards soft scores, summed over the anchors that are not ignored.
 
     Args:
         logits: (B, A) score logits.
@@ -241,7 +243,7 @@ def classification_loss(logits: Tensor, found: Assignment, config: LossConfig) -
 def distribution_focal_loss(
     box_logits: Tensor, centres_px: Tensor, strides: Tensor, boxes_xyxy: Tensor
 ) -> Tensor:
-    """Cross entropy of the side distances with the two bins around the true ones.
+    """Return the cross entropy of the side distances with the two bins around the true ones.
 
     Args:
         box_logits: (P, 4, bins).
@@ -285,7 +287,7 @@ def unit_cube(vertices: Tensor) -> Tensor:
 
 
 def vertices_loss(first: Tensor, second: Tensor, form: Literal["l2", "smooth_l1"]) -> Tensor:
-    """Distance of normalised meshes.
+    """Return the distance of normalised meshes.
 
     Args:
         first: (P, V, 3) in the unit cube.
@@ -309,7 +311,7 @@ OKS_AREA_FRACTION = 0.53
 def reprojection_loss(
     points: Tensor, true_points: Tensor, boxes_xyxy: Tensor, form: Literal["l1", "oks"]
 ) -> Tensor:
-    """Distance of projected vertices, relative to the head's box.
+    """Return the distance of projected vertices, relative to the head's box.
 
     Args:
         points: (P, V, 2) network pixels.
@@ -333,7 +335,7 @@ def reprojection_loss(
 
 
 def spread(items: Tensor, count: int | None) -> Tensor:
-    """At most `count` items, evenly spread over their order; the same ones every time.
+    """Return at most `count` items, evenly spread over their order; the same ones every time.
 
     Args:
         items: (N,) anything.

@@ -63,7 +63,7 @@ class DownStage(nn.Module):
         )
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
-        """(B, C, H, W) and (B, C', H/2, W/2) -> (B, C'', H/2, W/2)."""
+        """Return (B, C, H, W) and (B, C', H/2, W/2) -> (B, C'', H/2, W/2)."""
         return self.blocks(torch.cat([self.conv(x), skip], dim=1))
 
 
@@ -93,7 +93,7 @@ class PANNeckWithC2(nn.Module):
         self.neck4 = DownStage(config.down1.channels, up1.channels, config.down2, norm)
 
     def forward(self, maps: FeatureMaps) -> tuple[Tensor, Tensor, Tensor]:
-        """c2, c3, c4, c5 -> p3, p4, p5."""
+        """Map c2, c3, c4, c5 to p3, p4, p5."""
         c2, c3, c4, c5 = maps
         inner5, x = self.neck1(c5, c4, c3)
         inner4, p3 = self.neck2(x, c3, c2)

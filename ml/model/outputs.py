@@ -27,7 +27,7 @@ class Anchors:
     def of_maps(
         sizes: list[tuple[int, int]], strides: tuple[int, ...], device: torch.device
     ) -> Anchors:
-        """Anchors of feature maps.
+        """Return anchors of feature maps.
 
         Args:
             sizes: height and width of each map.
@@ -71,7 +71,7 @@ class TrainingOutputs(Protocol):
         ...
 
     def flame_at(self, image: Tensor, anchor: Tensor, /) -> Tensor:
-        """(N,) images and (N,) anchors, int64 -> (N, K) raw values as in `RawOutputs.flame`."""
+        """Return (N,) images, (N,) anchors -> (N, K) raw values as in `RawOutputs.flame`."""
         ...
 
 
@@ -95,7 +95,7 @@ class RawOutputs:
     config: HeadConfig
 
     def flame_at(self, image: Tensor, anchor: Tensor, /) -> Tensor:
-        """Raw FLAME values of some anchors.
+        """Return raw FLAME values of some anchors.
 
         Args:
             image: (N,) int64 image of each.

@@ -74,7 +74,7 @@ def postprocess(
 
 
 def candidates(score_logits: Tensor, config: PostprocessConfig) -> tuple[Tensor, Tensor]:
-    """The anchors of each image that can become heads, best first.
+    """Return the anchors of each image that can become heads, best first.
 
     Args:
         score_logits: (B, A).
@@ -93,7 +93,7 @@ def candidates(score_logits: Tensor, config: PostprocessConfig) -> tuple[Tensor,
 
 
 def suppress(boxes_xyxy: Tensor, scores: Tensor, config: PostprocessConfig) -> list[Tensor]:
-    """The candidates that become heads.
+    """Return the candidates that become heads.
 
     Args:
         boxes_xyxy: (B, K, 4), best first.
@@ -108,7 +108,7 @@ def suppress(boxes_xyxy: Tensor, scores: Tensor, config: PostprocessConfig) -> l
 
 
 def exclusive_threshold(score: float) -> np.float32:
-    """The threshold t' for which `score > t'` is `score >= t`.
+    """Return the threshold t' for which `score > t'` is `score >= t`.
 
     ONNX keeps what is above its threshold, `postprocess` what is at or above it.
 
@@ -122,7 +122,7 @@ def exclusive_threshold(score: float) -> np.float32:
 
 
 def suppression_inputs(config: PostprocessConfig) -> dict[str, np.ndarray]:
-    """The optional inputs of an exported graph.
+    """Return the optional inputs of an exported graph.
 
     Args:
         config: thresholds; `max_candidates` is fixed in the graph.

@@ -47,17 +47,17 @@ class HeadTargets:
                 )
 
     def __len__(self) -> int:
-        """Number of heads in the batch."""
+        """Return the number of heads in the batch."""
         return self.boxes_xyxy.shape[0]
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> HeadTargets:
-        """The same targets on another device."""
+        """Return the same targets on another device."""
         return HeadTargets(
             *(t.to(device, non_blocking=non_blocking) for t in self._tensors()),
         )
 
     def pin_memory(self) -> HeadTargets:
-        """The same targets in page-locked memory (called by torch's DataLoader)."""
+        """Return the same targets in page-locked memory (called by torch's DataLoader)."""
         return HeadTargets(*(t.pin_memory() for t in self._tensors()))
 
     def _tensors(self) -> tuple[Tensor, ...]:
@@ -65,7 +65,7 @@ class HeadTargets:
 
     @staticmethod
     def empty(device: torch.device | str = "cpu") -> HeadTargets:
-        """Targets of images without any head."""
+        """Return targets of images without any head."""
         return HeadTargets(
             torch.zeros(0, 4, device=device),
             torch.zeros(0, NUM_FLAME_PARAMETERS, device=device),
@@ -81,7 +81,7 @@ class HeadTargets:
         flame_valid: Tensor | None = None,
         ignore: Tensor | None = None,
     ) -> HeadTargets:
-        """Targets of one image, to be joined by `collate`.
+        """Return targets of one image, to be joined by `collate`.
 
         Args:
             boxes_xyxy: (N, 4) float32, network pixels.

@@ -51,7 +51,7 @@ class WeightReport:
     mismatched: tuple[str, ...]
 
     def __str__(self) -> str:
-        """Counts, and the first names of each kind that did not fit."""
+        """Return counts, and the first names of each kind that did not fit."""
         parts = [f"{len(self.loaded)} loaded"]
         for kind in ("missing", "unexpected", "mismatched"):
             names = getattr(self, kind)
@@ -98,7 +98,7 @@ def import_published(path: Path, config: ModelConfig | None = None) -> HeadDetec
 
 
 def is_head_detector(path: Path) -> bool:
-    """Whether a weight file holds a head detector, not a detector of another task.
+    """Return whether a weight file holds a head detector, not a detector of another task.
 
     Args:
         path: a super-gradients checkpoint, a bare state dict or a TorchScript file.

@@ -29,7 +29,7 @@ class _Blip:
         self.version = f"{model.name}@{model.version[:12]}"
 
     def _generate(self, **inputs: Any) -> list[str]:
-        """Texts for processed inputs, greedily."""
+        """Return texts for processed inputs, greedily."""
         batch = self._processor(return_tensors="pt", padding=True, **inputs).to(self._device)
         with torch.inference_mode():
             tokens = self._model.generate(

@@ -92,7 +92,7 @@ def compose(num_people: int, answers: Sequence[str], config: DescriberConfig) ->
 
 
 def subject_of(num_people: int) -> str:
-    """The people of an image in neutral words.
+    """Return the people of an image in neutral words.
 
     Args:
         num_people: at least one.

@@ -35,7 +35,7 @@ class FoundPeople:
 
     @staticmethod
     def none() -> FoundPeople:
-        """Nobody."""
+        """Return no person."""
         return FoundPeople(np.zeros((0, NUM_KEYPOINTS, 3), np.float32), np.zeros(0, np.float32))
 
 
@@ -69,7 +69,7 @@ def to_pose(
     canvas: tuple[int, int],
     config: EstimatorConfig,
 ) -> PoseSample:
-    """A pose from what was found in an image.
+    """Return a pose from what was found in an image.
 
     Args:
         pose_id: id of the pose.

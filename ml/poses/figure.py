@@ -101,7 +101,7 @@ class Figure:
 
 
 def sample_proportions(rng: np.random.Generator, is_child: bool) -> Proportions:
-    """Draws a plausible body.
+    """Draw a plausible body.
 
     Args:
         rng: Source of randomness.
@@ -130,7 +130,7 @@ def sample_proportions(rng: np.random.Generator, is_child: bool) -> Proportions:
 
 
 def looks_like_child(joints_m: np.ndarray) -> bool:
-    """Whether a figure has a child's proportions, whatever its posture.
+    """Return whether a figure has a child's proportions, whatever its posture.
 
     Args:
         joints_m: (17, 3) COCO joints, metres of FLAME's head.
@@ -149,7 +149,7 @@ def looks_like_child(joints_m: np.ndarray) -> bool:
 def two_bone(
     root: np.ndarray, target: np.ndarray, first: float, second: float, pole: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Inverse kinematics of an arm or leg of two bones.
+    """Solve the inverse kinematics of an arm or leg of two bones.
 
     Args:
         root: (3,) shoulder or hip, metres.
@@ -184,7 +184,7 @@ def sample_figure(
     posture: Posture,
     gaze: float,
 ) -> Figure:
-    """Draws a posed figure.
+    """Draw a posed figure.
 
     Args:
         rng: Source of randomness.
@@ -243,7 +243,7 @@ def sample_figure(
 
 
 def hug(figure: Figure, side: Side, target_m: np.ndarray) -> Figure:
-    """Lays one arm of a figure around somebody.
+    """Lay one arm of a figure around somebody.
 
     Args:
         figure: Whose arm moves.
@@ -271,7 +271,7 @@ def hug(figure: Figure, side: Side, target_m: np.ndarray) -> Figure:
 
 
 def _torso_rotation(rng: np.random.Generator, posture: Posture) -> np.ndarray:
-    """(3, 3) shoulders against hips: twist, lean to the front and to the side."""
+    """Return (3, 3) shoulders against hips: twist, lean to the front and to the side."""
     twist = np.clip(rng.normal(0.0, 10.0), -30, 30)
     lean = np.clip(rng.normal(8.0 if posture == "sitting" else 3.0, 6.0), -12, 30)
     side = np.clip(rng.normal(0.0, 4.0), -12, 12)
@@ -279,7 +279,7 @@ def _torso_rotation(rng: np.random.Generator, posture: Posture) -> np.ndarray:
 
 
 def _neck_rotation(rng: np.random.Generator, body_yaw_deg: float, gaze: float) -> np.ndarray:
-    """(3, 3) head against torso, within what a neck can do."""
+    """Return (3, 3) head against torso, within what a neck can do."""
     wrapped = (body_yaw_deg + 180.0) % 360.0 - 180.0
     back_to_camera = float(np.clip(wrapped, -55, 55)) if abs(wrapped) < 115 else 0.0
     yaw = gaze * back_to_camera + rng.normal(0.0, 19.0)
@@ -296,7 +296,7 @@ def _legs(
     hips: dict[str, np.ndarray],
     posture: Posture,
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Knees and ankles by side, body frame."""
+    """Return knees and ankles by side, body frame."""
     knees, ankles = {}, {}
     stance = abs(rng.normal(0.03, 0.04))
     stride = rng.uniform(0.12, 0.38) * (1.0 if rng.random() < 0.5 else -1.0)
@@ -338,7 +338,7 @@ GESTURES: Final = {
 
 
 def _sample_gesture(rng: np.random.Generator, posture: Posture) -> tuple[str, str]:
-    """What the (left, right) arm does."""
+    """Return what the (left, right) arm does."""
     pairs = list(GESTURES)
     fractions = np.array([GESTURES[pair] for pair in pairs])
     first, second = pairs[int(rng.choice(len(pairs), p=fractions / fractions.sum()))]
@@ -376,7 +376,7 @@ def _arm_target(
     head: np.ndarray,
     head_centre: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Wrist target and elbow direction of one arm, body frame."""
+    """Return wrist target and elbow direction of one arm, body frame."""
     mirror = np.array([1.0 if side == "left" else -1.0, 1.0, 1.0])
     if action in _BY_HEAD:
         offset, spread, pole = _BY_HEAD[action]

@@ -65,7 +65,7 @@ class PlacedFigure:
 
 
 def covers(person: PlacedFigure, points_px: np.ndarray) -> np.ndarray:
-    """Which image points a body covers, its limbs taken as capsules and its head as a disc.
+    """Return which image points a body covers, its limbs taken as capsules and its head as a disc.
 
     Args:
         person: The covering body.
@@ -83,7 +83,7 @@ def covers(person: PlacedFigure, points_px: np.ndarray) -> np.ndarray:
 
 
 def hidden_fraction(person: PlacedFigure, nearer: list[PlacedFigure]) -> float:
-    """Fraction of a head's disc that nearer bodies cover.
+    """Return the fraction of a head's disc that nearer bodies cover.
 
     Args:
         person: Whose head.
@@ -100,7 +100,7 @@ def hidden_fraction(person: PlacedFigure, nearer: list[PlacedFigure]) -> float:
 
 
 def inside_fraction(person: PlacedFigure, width: int, height: int) -> float:
-    """Fraction of a head's disc that lies inside the image.
+    """Return the fraction of a head's disc that lies inside the image.
 
     Args:
         person: Whose head.
@@ -117,7 +117,7 @@ def inside_fraction(person: PlacedFigure, width: int, height: int) -> float:
 def confidences(
     people: list[PlacedFigure], width: int, height: int, rng: np.random.Generator
 ) -> list[np.ndarray]:
-    """Keypoint confidences of everybody in an image.
+    """Return keypoint confidences of everybody in an image.
 
     Args:
         people: From the nearest to the farthest.
@@ -143,7 +143,7 @@ def confidences(
 
 
 def _hidden_by_self(person: PlacedFigure) -> np.ndarray:
-    """(17,) bool: behind the own body, or on the far side of the own head."""
+    """Return (17,) bool: behind the own body, or on the far side of the own head."""
     joints = person.figure.joints_m.astype(np.float64)
     hidden = np.zeros(len(joints), dtype=bool)
     turned = FACE_NORMALS @ person.figure.head_rotation.T.astype(np.float64)
@@ -162,7 +162,7 @@ def _hidden_by_self(person: PlacedFigure) -> np.ndarray:
 
 
 def _with_spine(joints: np.ndarray) -> np.ndarray:
-    """(19, D) COCO joints, then the middle of the shoulders and of the hips."""
+    """Return (19, D) COCO joints, then the middle of the shoulders and of the hips."""
     chest, pelvis = joints[[5, 6]].mean(0), joints[[11, 12]].mean(0)
     return np.concatenate([joints, chest[None], pelvis[None]])
 
@@ -170,7 +170,7 @@ def _with_spine(joints: np.ndarray) -> np.ndarray:
 def _segment_distance(
     points: np.ndarray, start: np.ndarray, end: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(N,) distance to a segment, and (N,) where on it the nearest point lies, 0 to 1."""
+    """Return (N,) distance to a segment, and (N,) where on it the nearest point lies, 0 to 1."""
     along = end - start
     length_squared = max(float(along @ along), 1e-12)
     share = np.clip((points - start) @ along / length_squared, 0.0, 1.0)
@@ -182,7 +182,7 @@ def _is_inside(points_px: np.ndarray, width: int, height: int) -> np.ndarray:
 
 
 def _disc_points() -> np.ndarray:
-    """(21, 2) points spread evenly over the unit disc (sunflower)."""
+    """Return (21, 2) points spread evenly over the unit disc (sunflower)."""
     index = np.arange(21)
     radius = np.sqrt((index + 0.5) / 21)
     angle = index * np.pi * (3 - np.sqrt(5))

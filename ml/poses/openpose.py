@@ -31,7 +31,7 @@ LIMB_BRIGHTNESS: Final = 0.6
 
 
 def to_openpose(keypoints: np.ndarray) -> np.ndarray:
-    """Reorders COCO-17 keypoints to OpenPose-18.
+    """Reorder COCO-17 keypoints to OpenPose-18.
 
     Args:
         keypoints: (..., 17, 3) x px, y px, confidence; COCO order.
@@ -54,7 +54,7 @@ def to_openpose(keypoints: np.ndarray) -> np.ndarray:
 
 
 def joint_radius(width: int, height: int) -> float:
-    """Radius of joints for an image of a given size, as large a part of it as in training.
+    """Return radius of joints for an image of a given size, as large a part of it as in training.
 
     Args:
         width: px.
@@ -74,7 +74,7 @@ def draw_openpose(
     joint_radius_px: float = JOINT_RADIUS_PX,
     reverse_channels: bool = False,
 ) -> np.ndarray:
-    """Draws the skeletons of one image as T2I-Adapter and ControlNet expect them.
+    """Draw the skeletons of one image as T2I-Adapter and ControlNet expect them.
 
     Limbs are filled ellipses at 60 % of their colour, joints full discs; a limb whose end has a
     confidence below 0.3 is left out, and so is a joint that no drawn limb uses.
@@ -117,7 +117,7 @@ def _draw_person(canvas: np.ndarray, joints: np.ndarray, radius_px: float) -> No
 
 
 def _ellipse(start: np.ndarray, end: np.ndarray, half_width: float) -> np.ndarray:
-    """(N, 2) int32 outline of the ellipse from one joint to the other."""
+    """Return (N, 2) int32 outline of the ellipse from one joint to the other."""
     middle = (start + end) / 2
     along = (end - start) / 2
     length = float(np.linalg.norm(along))

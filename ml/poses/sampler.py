@@ -49,7 +49,7 @@ class Slot:
 
 
 def sample_pose(pose_id: str, run_seed: int, config: PosesConfig) -> PoseSample:
-    """Draws the people of one image.
+    """Draw the people of one image.
 
     A draw without any head inside the frame is repeated with the next seed of the same pose, so
     the result depends on nothing but the arguments.
@@ -90,7 +90,7 @@ def sample_pose(pose_id: str, run_seed: int, config: PosesConfig) -> PoseSample:
 
 
 def split_of(pose_id: str, val_fraction: float, test_fraction: float) -> str:
-    """Split of a source pose, from a stable hash of its id alone.
+    """Return the split of a source pose, from a stable hash of its id alone.
 
     The hash ignores run seed, shard and order, so adding or remaking shards never moves a pose
     from one split to another.
@@ -124,7 +124,7 @@ _MOST_FACING_YAW_DEG = 85.0
 
 
 def sample_body_yaw_deg(rng: np.random.Generator, any_yaw_fraction: float) -> float:
-    """Turn of a body about the vertical: mostly towards the camera, at times anywhere.
+    """Return the turn of a body about the vertical: mostly towards the camera, at times anywhere.
 
     Args:
         rng: Source of randomness.
@@ -142,7 +142,7 @@ def sample_body_yaw_deg(rng: np.random.Generator, any_yaw_fraction: float) -> fl
 
 
 def _sample_people(rng: np.random.Generator, config: PosesConfig) -> list[PlacedFigure]:
-    """The people of one draw, nearest first; may be empty."""
+    """Return the people of one draw, nearest first; may be empty."""
     names = sorted(LAYOUTS)
     fractions = np.array([getattr(config, f"fraction_{name}") for name in names])
     layout = names[int(rng.choice(len(names), p=fractions / fractions.sum()))]
@@ -165,7 +165,7 @@ def _place(
     placed: list[PlacedFigure],
     partner: PlacedFigure | None,
 ) -> PlacedFigure | None:
-    """Puts one person into the image where the heads of all can still be seen, or nowhere."""
+    """Put one person into the image where the heads of all can still be seen, or nowhere."""
     figure = sample_figure(
         rng,
         body_yaw_deg=slot.body_yaw_deg,
@@ -193,7 +193,7 @@ def _position(
     config: PosesConfig,
     offset: np.ndarray,
 ) -> PlacedFigure:
-    """A figure at its slot, its head inside the frame or deliberately cut by the border."""
+    """Return a figure at its slot, its head inside the frame or deliberately cut by the border."""
     side = min(config.width, config.height)
     head_px = slot.head * side
     scale = head_px / HEAD_HEIGHT_M * figure.head_scale
@@ -212,7 +212,7 @@ def _position(
 
 
 def _keep_within(position: float, margin: float, length: float) -> float:
-    """A position at least `margin` from both ends, the middle where that is impossible."""
+    """Return a position at least `margin` from both ends, the middle where that is impossible."""
     margin = min(margin, length / 2)
     return float(np.clip(position, margin, length - margin))
 
@@ -220,7 +220,7 @@ def _keep_within(position: float, margin: float, length: float) -> float:
 def _cut_by_border(
     rng: np.random.Generator, x: float, y: float, head_px: float, config: PosesConfig
 ) -> tuple[float, float]:
-    """Moves a head over the nearest side or the top border, by up to 40 % of its height."""
+    """Move a head over the nearest side or the top border, by up to 40 % of its height."""
     overhang = head_px * rng.uniform(-0.4, 0.4)
     if rng.random() < 0.3:
         return x, overhang
@@ -228,7 +228,7 @@ def _cut_by_border(
 
 
 def _embrace(rng: np.random.Generator, person: PlacedFigure, partner: PlacedFigure) -> PlacedFigure:
-    """The person beside the partner, at the same scale, one arm over the partner's shoulders."""
+    """Return the person beside the partner, same scale, one arm over the partner's shoulders."""
     on_right = person.head_px[0] >= partner.head_px[0]
     gap_m = rng.uniform(0.27, 0.40) * (1.0 if on_right else -1.0)
     # Metres of heads differ between child and adult: the common unit is the adult's metre.
@@ -246,14 +246,14 @@ def _embrace(rng: np.random.Generator, person: PlacedFigure, partner: PlacedFigu
 def _keeps_heads_visible(
     candidate: PlacedFigure, placed: list[PlacedFigure], max_overlap: float
 ) -> bool:
-    """Whether no head, new or old, would be covered for more than the allowed fraction."""
+    """Return whether no head, new or old, would be covered for more than the allowed fraction."""
     everyone = sorted([*placed, candidate], key=lambda person: person.distance)
     fractions = (hidden_fraction(person, everyone[:index]) for index, person in enumerate(everyone))
     return all(fraction <= max_overlap for fraction in fractions)
 
 
 def _has_visible_head(people: list[PlacedFigure], config: PosesConfig) -> bool:
-    """Whether some head is in the frame and not behind others."""
+    """Return whether some head is in the frame and not behind others."""
     return any(
         inside_fraction(person, config.width, config.height) >= MIN_INSIDE
         and hidden_fraction(person, people[:index]) <= config.max_head_overlap
@@ -282,7 +282,7 @@ def _posture(rng: np.random.Generator, sitting: float, walking: float) -> Postur
 
 
 def _portrait(rng: np.random.Generator, any_yaw_fraction: float) -> list[Slot]:
-    """A close-up of one head, seldom two."""
+    """Return a close-up of one head, seldom two."""
     num_people = 1 if rng.random() < 0.9 else 2
     head = rng.uniform(0.30, 0.52) if num_people == 1 else rng.uniform(0.26, 0.36)
     centres = [0.5] if num_people == 1 else [0.29, 0.71]
@@ -301,7 +301,7 @@ def _portrait(rng: np.random.Generator, any_yaw_fraction: float) -> list[Slot]:
 
 
 def _half_body(rng: np.random.Generator, any_yaw_fraction: float) -> list[Slot]:
-    """One to three people from the waist up."""
+    """Return one to three people from the waist up."""
     num_people = int(rng.choice([1, 2, 3], p=[0.42, 0.38, 0.20]))
     head = rng.uniform(0.17, 0.30) / (1 + 0.13 * (num_people - 1))
     return [
@@ -319,7 +319,7 @@ def _half_body(rng: np.random.Generator, any_yaw_fraction: float) -> list[Slot]:
 
 
 def _full_body(rng: np.random.Generator, any_yaw_fraction: float) -> list[Slot]:
-    """One to three whole figures on the ground."""
+    """Return one to three whole figures on the ground."""
     num_people = int(rng.choice([1, 2, 3], p=[0.45, 0.35, 0.20]))
     head = rng.uniform(0.086, 0.135)
     ground = rng.uniform(0.86, 0.98)
@@ -338,7 +338,7 @@ def _full_body(rng: np.random.Generator, any_yaw_fraction: float) -> list[Slot]:
 
 
 def _group(rng: np.random.Generator, any_yaw_fraction: float) -> list[Slot]:
-    """Three to eight people close together in one to three rows, the front row lower."""
+    """Return three to eight people close together in one to three rows, the front row lower."""
     num_people = int(rng.integers(3, 9))
     num_rows = 1 if num_people <= 3 else int(rng.integers(2, 3 if num_people < 7 else 4))
     head = rng.uniform(0.13, 0.19) if num_people <= 4 else rng.uniform(0.095, 0.150)
@@ -366,7 +366,7 @@ def _group(rng: np.random.Generator, any_yaw_fraction: float) -> list[Slot]:
 
 
 def _scattered(rng: np.random.Generator, any_yaw_fraction: float) -> list[Slot]:
-    """Two to six people at very different distances, seen from about their eye level."""
+    """Return two to six people at very different distances, seen from about their eye level."""
     num_people = int(rng.integers(2, 7))
     horizon = rng.uniform(0.22, 0.45)
     heads = np.sort(np.exp(rng.uniform(np.log(0.072), np.log(0.32), num_people)))[::-1]
@@ -386,7 +386,7 @@ def _scattered(rng: np.random.Generator, any_yaw_fraction: float) -> list[Slot]:
 
 
 def _couple(rng: np.random.Generator, _any_yaw_fraction: float) -> list[Slot]:
-    """Two people side by side, one with an arm around the other."""
+    """Return two people side by side, one with an arm around the other."""
     head = rng.uniform(0.13, 0.30)
     turn = abs(rng.normal(0.0, 28.0))
     sign = 1.0 if rng.random() < 0.5 else -1.0

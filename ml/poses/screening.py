@@ -53,7 +53,7 @@ def screen(image: SourceImage, config: SourceConfig) -> np.ndarray | Problem:
 
 
 def canvas_size(width: int, height: int, config: SourceConfig) -> tuple[int, int]:
-    """Size of the image to be made of a source image.
+    """Return the size of the image to be made of a source image.
 
     The shorter side gets `min_side_px` unless the longer one would exceed `max_side_px`.
 
@@ -76,7 +76,7 @@ def canvas_size(width: int, height: int, config: SourceConfig) -> tuple[int, int
 
 
 def _stated_size(data: bytes) -> tuple[int, int] | Problem:
-    """Width and height from the header; a bomb is refused before it unpacks."""
+    """Return the width and height from the header; a bomb is refused before it unpacks."""
     from PIL import Image
 
     try:

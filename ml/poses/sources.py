@@ -58,7 +58,7 @@ class SourceImage:
 def source_images(
     config: SourceConfig, kind: str, root: Path, shard_index: int, shard_size: int
 ) -> Iterator[SourceImage]:
-    """The images of one shard, in the source's order.
+    """Yield the images of one shard, in the source's order.
 
     Args:
         config: where the source is and what is refused unread.
@@ -121,7 +121,7 @@ def _from_folder(
 
 @lru_cache(maxsize=2)
 def _image_files(folder: Path) -> tuple[list[Path], frozenset[Path]]:
-    """The images in order, and those that differ from another only in their suffix."""
+    """Return the images in order, and those that differ from another only in their suffix."""
     files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and not p.is_dir())
     count = Counter(path.with_suffix("") for path in files)
     return files, frozenset(path for path in files if count[path.with_suffix("")] > 1)
@@ -243,7 +243,7 @@ def _from_members(
 
 
 def _image(place: str, data: bytes, about: bytes | None, config: SourceConfig) -> SourceImage:
-    """An image with what its JSON says: safety label and address, nothing else."""
+    """Return an image with what its JSON says: safety label and address, nothing else."""
     try:
         values: Any = json.loads(about) if about is not None else {}
     except (ValueError, RecursionError):

@@ -74,10 +74,10 @@ class VitPoseEstimator:
         return people
 
     def close(self) -> None:
-        """Nothing to give back."""
+        """Do nothing: there is nothing to give back."""
 
     def _boxes(self, images_rgb: Sequence[np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]:
-        """(P, 4) left, top, right, bottom px and (P,) scores of each image's persons."""
+        """Return (P, 4) left, top, right, bottom px and (P,) scores of each image's persons."""
         inputs = self._detector_input(images=list(images_rgb), return_tensors="pt")
         outputs = self._detector(**inputs.to(self._device))
         sizes = [image.shape[:2] for image in images_rgb]
@@ -99,7 +99,7 @@ class VitPoseEstimator:
     def _keypoints(
         self, images_rgb: Sequence[np.ndarray], boxes_xyxy: Sequence[np.ndarray]
     ) -> list[np.ndarray]:
-        """(P, 17, 3) x px, y px, confidence of each image's boxes."""
+        """Return (P, 17, 3) x px, y px, confidence of each image's boxes."""
         boxes = [xyxy_to_xywh(b) for b in boxes_xyxy]
         inputs = self._pose_input(list(images_rgb), boxes=boxes, return_tensors="pt")
         count = len(inputs["pixel_values"])

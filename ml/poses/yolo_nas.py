@@ -139,7 +139,7 @@ class YoloNasPoseEstimator:
         return answer
 
     def _tail(self) -> str:
-        """The end of what the worker wrote for people."""
+        """Return the end of what the worker wrote for people."""
         if self._log is None:
             return "it wrote nothing"
         if self._process is not None:

@@ -35,7 +35,7 @@ def main() -> None:
 
 
 def load(architecture: str, checkpoint: str, device: str) -> Any:
-    """The model with the user's weights.
+    """Return the model with the user's weights.
 
     Args:
         architecture: such as `yolo_nas_pose_l`.
@@ -93,7 +93,7 @@ _OPERATORS: "list[Any]" = []
 
 
 def suppress(dets: Any, scores: Any, iou_threshold: float) -> Any:
-    """Greedy non-maximum suppression, as `torchvision.ops.nms`.
+    """Suppress non-maxima greedily, as `torchvision.ops.nms`.
 
     Args:
         dets: (N, 4) tensor, xyxy px.
@@ -117,7 +117,7 @@ def suppress(dets: Any, scores: Any, iou_threshold: float) -> Any:
 
 
 def read_image(stream: BinaryIO) -> "np.ndarray | None":
-    """The next image.
+    """Return the next image.
 
     Args:
         stream: the input.
@@ -140,7 +140,7 @@ def read_image(stream: BinaryIO) -> "np.ndarray | None":
 
 
 def find_people(model: Any, image: np.ndarray, threshold: float) -> "dict[str, Any]":
-    """People of one image, most certain first.
+    """Return people of one image, most certain first.
 
     Args:
         model: from `load`.

@@ -30,7 +30,7 @@ _LISTS = (
 
 
 def head_model_part(ws: Workspace, config: HeadModelConfig) -> list[Part]:
-    """What the stage head_model needs.
+    """Return what the stage head_model needs.
 
     Args:
         ws: the workspace.

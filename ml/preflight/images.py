@@ -27,7 +27,7 @@ TABLE_BYTES: Final = 10_400
 
 
 def images(ws: Workspace, config: ImagesConfig, configs: Mapping[str, StageConfig]) -> list[Part]:
-    """The diffusion pipeline.
+    """Return the diffusion pipeline.
 
     Args:
         ws: the workspace.
@@ -74,7 +74,7 @@ def _one_image(ws: Workspace, config: ImagesConfig, configs: Mapping[str, StageC
 def _request(
     ws: Workspace, config: ImagesConfig, configs: Mapping[str, StageConfig]
 ) -> GenerationRequest:
-    """One image of the configured size, as the stage would ask for it."""
+    """Return one image of the configured size, as the stage would ask for it."""
     poses = configs.get("poses")
     of_poses = poses if isinstance(poses, PosesConfig) else PosesConfig()
     if of_poses.source == "sampled":
@@ -93,7 +93,10 @@ def _request(
 def _head_model(
     ws: Workspace, config: ImagesConfig, configs: Mapping[str, StageConfig]
 ) -> HeadModel | None:
-    """Only PNCC maps are drawn of heads; then the stage's head model, or one made for this."""
+    """Return only PNCC maps are drawn of heads.
+
+    Then the stage's head model, or one made for this.
+    """
     if config.backend != "sdxl-pncc":
         return None
     from ml.flame.head_model import HeadModel

@@ -65,7 +65,7 @@ class Part:
 
 
 def model_need(place: str, ref: ModelRef | None, root: Path, device: str = "cpu") -> list[Need]:
-    """The need of a model reference: there, of the stated hash and licence, and not too large.
+    """Check a model reference: it exists, with the stated hash and licence, not too large.
 
     Args:
         place: the value in params.yaml.
@@ -113,7 +113,7 @@ def fits(model: Model, device: str) -> None:
 
 
 def memory_bytes(device: str) -> int:
-    """Memory of a device that could be used.
+    """Return the memory of a device that could be used.
 
     Args:
         device: `auto`, `cpu`, `cuda`.
@@ -125,7 +125,7 @@ def memory_bytes(device: str) -> int:
 
 
 def timed(call: Callable[[], Any]) -> Forward:
-    """Time of a call, measured on its second time; the first one warms up.
+    """Return the time of a call, measured on its second time; the first one warms up.
 
     Args:
         call: computes something.

@@ -33,7 +33,7 @@ _SIDE: Final = 256
 
 
 def image_to_look_at(side: int = _SIDE) -> np.ndarray:
-    """An image with structure: (side, side, 3) uint8 RGB, always the same.
+    """Return an image with structure: (side, side, 3) uint8 RGB, always the same.
 
     Args:
         side: its side, px.
@@ -44,7 +44,7 @@ def image_to_look_at(side: int = _SIDE) -> np.ndarray:
 
 
 def poses(ws: Workspace, config: PosesConfig) -> list[Part]:
-    """Source images, the estimator of poses and the describer."""
+    """Return the source images, the estimator of poses and the describer."""
     if config.source == "sampled":
         return []
     from ml.poses.backends import DESCRIBERS, ESTIMATORS
@@ -93,7 +93,7 @@ def poses(ws: Workspace, config: PosesConfig) -> list[Part]:
 
 
 def captions(ws: Workspace, config: CaptionsConfig) -> list[Part]:
-    """The model that finds names."""
+    """Return the model that finds names."""
     if config.name_detector != "gliner":
         return []
     from ml.stages.captions import load_name_detector
@@ -112,7 +112,7 @@ def captions(ws: Workspace, config: CaptionsConfig) -> list[Part]:
 
 
 def labels(ws: Workspace, config: LabelsConfig) -> list[Part]:
-    """The labelling tool's file."""
+    """Return the labelling tool's file."""
     if config.source != "file":
         return []
     path = ws.root / config.file
@@ -135,7 +135,7 @@ def labels(ws: Workspace, config: LabelsConfig) -> list[Part]:
 
 
 def head_detector(ws: Workspace, config: HeadDetectorConfig) -> list[Part]:
-    """The checkpoint that is trained further, or taken as it is."""
+    """Return the checkpoint that is trained further, or taken as it is."""
     if config.source == "scratch":
         return []
     from ml.stages.head_detector import load_checkpoint
@@ -154,7 +154,7 @@ def head_detector(ws: Workspace, config: HeadDetectorConfig) -> list[Part]:
 
 
 def annotating(ws: Workspace, config: AnnotationsConfig) -> list[Part]:
-    """The regressor that somebody else trained."""
+    """Return the regressor that somebody else trained."""
     regressor: RegressorConfig = config.regressor
     if regressor.backend != "dad":
         return []
@@ -171,7 +171,7 @@ def annotating(ws: Workspace, config: AnnotationsConfig) -> list[Part]:
 
 
 def filtered_dataset(ws: Workspace, config: FilteredDatasetConfig) -> list[Part]:
-    """Face detector, safety checkers and the identity index."""
+    """Return face detector, safety checkers and the identity index."""
     from ml.box_detection.faces import build_face_detector
     from ml.filtering.safety import ClipSafetyChecker, UnsafeClassifier
 
@@ -241,7 +241,7 @@ def _identity(ws: Workspace, config: IdentityConfig) -> list[Part]:
 def trained_model(
     ws: Workspace, config: TrainedModelConfig, stage: str = "trained_model"
 ) -> list[Part]:
-    """The weights that training starts from."""
+    """Return the weights that training starts from."""
     parts = _accelerator(stage, config)
     if config.initial_weights is None and config.encoder_folder is None:
         return parts
@@ -273,7 +273,7 @@ def trained_model(
 
 
 def asset_of_weights(name: str) -> str:
-    """The registered asset that first weights most likely are, by their file's name.
+    """Return the registered asset that first weights most likely are, by their file's name.
 
     Args:
         name: of the file.
@@ -282,7 +282,7 @@ def asset_of_weights(name: str) -> str:
 
 
 def _accelerator(stage: str, config: Any) -> list[Part]:
-    """The device that a training asks for, where it leaves no choice."""
+    """Return the device that a training asks for, where it leaves no choice."""
     kind = config.fit.accelerator
     if kind not in ("gpu", "cuda"):
         return []
@@ -298,7 +298,7 @@ def _accelerator(stage: str, config: Any) -> list[Part]:
 
 
 def parts_of(ws: Workspace, configs: Mapping[str, StageConfig]) -> list[Part]:
-    """The parts of all given stages that need something from outside.
+    """Return the parts of all given stages that need something from outside.
 
     Args:
         ws: the workspace.

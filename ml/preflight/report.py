@@ -25,7 +25,7 @@ class Problem:
     get: str = ""
 
     def __str__(self) -> str:
-        """The problem on one line."""
+        """Return the problem on one line."""
         text = f"{self.stage}: {self.place}: {one_line(self.problem)}"
         return f"{text}; {self.get}" if self.get else text
 
@@ -83,7 +83,7 @@ class Report:
     disk: Disk | None = None
 
     def measured(self) -> dict[str, dict[str, Any]]:
-        """Stage -> seconds of all its forwards for one image, device and batch, for a plan."""
+        """Return stage -> seconds of its forwards for one image, device and batch, for a plan."""
         stages: dict[str, dict[str, Any]] = {}
         for tried in self.tried:
             entry = stages.setdefault(
@@ -95,7 +95,7 @@ class Report:
         return stages
 
     def as_dict(self) -> dict[str, Any]:
-        """The whole report as plain values."""
+        """Return the whole report as plain values."""
         return {
             "problems": [asdict(problem) for problem in self.problems],
             "found": self.found,
@@ -106,7 +106,7 @@ class Report:
 
 
 def one_line(text: str) -> str:
-    """A text without line breaks, cut where it is very long.
+    """Return a text without line breaks, cut where it is very long.
 
     Args:
         text: such as a library's error.

@@ -89,7 +89,7 @@ def _check_into(found: list[Mapping[str, str]], need: Need) -> None:
 
 
 def _problem(call: Callable[[], Any]) -> str:
-    """What a call's error says, on one line; empty when there is none."""
+    """Return what a call's error says, on one line; empty when there is none."""
     try:
         call()
     except _WRONG as error:

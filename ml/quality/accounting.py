@@ -59,7 +59,7 @@ def account(
 
 
 def belong(ids: Iterable[str], shard: str, table: str) -> DataFrame:
-    """Whether ids carry their shard's number, so that no two shards can hold the same one.
+    """Return whether ids carry their shard's number, so that no two shards can hold the same one.
 
     Args:
         ids: of poses or images, `image-00003-00012`.
@@ -82,7 +82,7 @@ def belong(ids: Iterable[str], shard: str, table: str) -> DataFrame:
 
 
 def variants(pose_ids: Iterable[str], sample_ids: Iterable[str]) -> list[str]:
-    """Ids of all images that the poses of a shard should give.
+    """Return ids of all images that the poses of a shard should give.
 
     How many are made of a pose is one number for all: the largest that any id shows.
 
@@ -105,7 +105,7 @@ def variants(pose_ids: Iterable[str], sample_ids: Iterable[str]) -> list[str]:
 
 
 def marked(counts: dict[str, int], kept: int, excluded: int, unit: str) -> DataFrame:
-    """Whether a stage's own counts are those of its files.
+    """Return whether a stage's own counts are those of its files.
 
     Args:
         counts: `num_out` and `num_excluded`, as the stage reported them.

@@ -44,7 +44,7 @@ class CheckBounds(StageConfig):
     """Reason -> groups, or group.statistic, of which a value outside is shown and stops nothing."""
 
     def blocks(self, group: str, name: str) -> bool:
-        """Whether a statistic outside its bound stops what follows.
+        """Return whether a statistic outside its bound stops what follows.
 
         Args:
             group: whose statistic it is.
@@ -66,7 +66,7 @@ class CheckBounds(StageConfig):
 
 
 def active_profile(root: Path) -> str:
-    """The profile that params.yaml names.
+    """Return the profile that params.yaml names.
 
     Args:
         root: the project folder.

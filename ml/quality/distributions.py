@@ -23,7 +23,7 @@ Words = dict[str, list[str]]
 
 
 def head_columns(heads: pd.DataFrame) -> Columns:
-    """Numbers that describe heads.
+    """Return numbers that describe heads.
 
     Args:
         heads: columns `bbox_xywh`, `flame`; rows without finite parameters have no angles.
@@ -50,7 +50,7 @@ def head_columns(heads: pd.DataFrame) -> Columns:
 
 
 def from_frontal_deg(flame: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Angles between heads and one that looks straight into the camera.
+    """Return angles between heads and one that looks straight into the camera.
 
     Args:
         flame: (N, 413).
@@ -68,7 +68,7 @@ def from_frontal_deg(flame: NDArray[np.floating]) -> NDArray[np.float64]:
 
 
 def scene_words(captions: pd.DataFrame) -> Words:
-    """Words of the scenes: one a caption for place and light, one a person for the look.
+    """Return words of the scenes: one a caption for place and light, one a person for the look.
 
     Args:
         captions: rows of CAPTIONS; those without a scene have none.
@@ -89,7 +89,7 @@ def scene_words(captions: pd.DataFrame) -> Words:
 
 
 def head_statistics(columns: Columns) -> dict[str, float]:
-    """Spread, tails and sizes of heads.
+    """Return spread, tails and sizes of heads.
 
     Args:
         columns: from `head_columns`.
@@ -117,7 +117,7 @@ def head_statistics(columns: Columns) -> dict[str, float]:
 
 
 def word_statistics(words: Words) -> dict[str, float]:
-    """How evenly words are used.
+    """Return how evenly words are used.
 
     Args:
         words: name -> words.
@@ -135,7 +135,7 @@ def word_statistics(words: Words) -> dict[str, float]:
 
 
 def per_image(rows: pd.DataFrame, num_images: int) -> dict[str, float]:
-    """Heads per image.
+    """Return heads per image.
 
     Args:
         rows: column `sample_id`, one row a head.
@@ -154,7 +154,7 @@ def per_image(rows: pd.DataFrame, num_images: int) -> dict[str, float]:
 
 
 def spread(values: Mapping[str, NDArray[np.float64]]) -> dict[str, float]:
-    """Mean and standard deviation of columns.
+    """Return the mean and standard deviation of columns.
 
     Args:
         values: name -> (N,) numbers; a NaN among them shows in both.

@@ -34,7 +34,7 @@ class ReferenceError(ValueError):
 
 
 def summarise(columns: Columns, words: Words) -> dict[str, Any]:
-    """What is stored of columns.
+    """Return what is stored of columns.
 
     Args:
         columns: name -> (N,) numbers; those that are not finite are left out.
@@ -90,7 +90,7 @@ def drift(
 
 
 def population_stability(first: Mapping[str, int], second: Mapping[str, int]) -> float:
-    """Population stability index of two counts of words.
+    """Return the population stability index of two counts of words.
 
     Args:
         first: word -> count.
@@ -108,7 +108,7 @@ def population_stability(first: Mapping[str, int], second: Mapping[str, int]) ->
 
 
 def read_reference(root: Path, profile: str) -> dict[str, Any] | None:
-    """The stored reference of a profile; None when none was accepted.
+    """Return the stored reference of a profile; None when none was accepted.
 
     Args:
         root: the project folder.

@@ -23,7 +23,7 @@ MIN_SIDE_PX = 12.0
 def face_colours(
     truth: pd.DataFrame, read: Callable[[str], NDArray[np.uint8]]
 ) -> NDArray[np.float64]:
-    """Colours of faces beside the tone they are said to have.
+    """Return colours of faces beside the tone they are said to have.
 
     Args:
         truth: rows of TRUTH of some images.
@@ -54,7 +54,7 @@ def face_colours(
 
 
 def colour_statistics(colours: NDArray[np.float64]) -> dict[str, float]:
-    """How well faces show.
+    """Return how well faces show.
 
     Args:
         colours: from `face_colours`.

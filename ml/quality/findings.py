@@ -34,7 +34,7 @@ def findings(items: Iterable[object], problems: Iterable[str]) -> pd.DataFrame:
 
 
 def joined(parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    """Findings of several rules about the same things, one after the other.
+    """Return findings of several rules about the same things, one after the other.
 
     Args:
         parts: from `findings`.
@@ -51,7 +51,7 @@ def agree(
     there: str,
     tolerance: float = 0.0,
 ) -> pd.DataFrame:
-    """Whether what a table repeats of another is what the other says.
+    """Return whether what a table repeats of another is what the other says.
 
     Args:
         rows: the table that repeats; columns `on` and `columns`.

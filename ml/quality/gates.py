@@ -19,7 +19,7 @@ _NO_MODEL = ("mean_head", "always_frontal")
 
 
 def number(metrics: Metrics, name: str) -> float:
-    """A metric; NaN where it is missing or null.
+    """Return a metric; NaN where it is missing or null.
 
     Args:
         metrics: as read from metrics.json.
@@ -30,7 +30,7 @@ def number(metrics: Metrics, name: str) -> float:
 
 
 def nan_fraction(metrics: Metrics) -> float:
-    """Fraction of metrics that are no finite numbers; 1 without any.
+    """Return the fraction of metrics that are no finite numbers; 1 without any.
 
     Args:
         metrics: as read from metrics.json.
@@ -40,7 +40,7 @@ def nan_fraction(metrics: Metrics) -> float:
 
 
 def gain(error: float, baseline: float) -> float:
-    """Fraction of a baseline's error that is gone.
+    """Return the fraction of a baseline's error that is gone.
 
     Args:
         error: of the model.
@@ -53,7 +53,7 @@ def gain(error: float, baseline: float) -> float:
 
 
 def curve(history: pd.DataFrame) -> dict[str, float]:
-    """What the curves of a training say.
+    """Return what the curves of a training say.
 
     Args:
         history: one row an epoch; `train/loss`, and `val/loss` where it was measured.
@@ -150,7 +150,7 @@ def trained_model(metrics: Metrics, history: pd.DataFrame) -> dict[str, float]:
 
 
 def models(metrics: Metrics) -> list[str]:
-    """Titles of the models in a benchmark, without their mirrored twins and the baselines.
+    """Return titles of the models in a benchmark, without their mirrored twins and the baselines.
 
     Args:
         metrics: `<title>.<metric>` -> value.
@@ -201,12 +201,12 @@ def _differing(metrics: Metrics, title: str) -> float:
 
 
 def _worst(values: Sequence[float]) -> float:
-    """The smallest; NaN when one is NaN, or there is none."""
+    """Return the smallest; NaN when one is NaN, or there is none."""
     return float(np.min(values)) if values else float("nan")
 
 
 def label_bias(heads: pd.DataFrame, truth: pd.DataFrame, min_iou: float = 0.4) -> dict[str, float]:
-    """What labels err by on average: chance cancels, a wrong convention stays.
+    """Return what labels err by on average: chance cancels, a wrong convention stays.
 
     Args:
         heads: rows of HEADS.

@@ -29,7 +29,7 @@ SAME_BOX_PX: Final = 1e-3
 
 
 def vectors(column: pd.Series, length: int) -> NDArray[np.float64]:
-    """A vector column as one array; what is missing or of another length becomes NaN.
+    """Return a vector column as one array; what is missing or of another length becomes NaN.
 
     Args:
         column: arrays, lists or None.
@@ -46,7 +46,7 @@ def vectors(column: pd.Series, length: int) -> NDArray[np.float64]:
 
 
 def head_names(rows: pd.DataFrame) -> list[str]:
-    """Names of heads, `image#head`.
+    """Return names of heads, `image#head`.
 
     Args:
         rows: columns `sample_id` and `head_id`.
@@ -55,7 +55,7 @@ def head_names(rows: pd.DataFrame) -> list[str]:
 
 
 def heads_sound(heads: pd.DataFrame, whole: NDArray[np.bool_] | None = None) -> pd.DataFrame:
-    """Whether parameters fit their box: orthonormal rotation, place and scale of a head.
+    """Return whether parameters fit their box: orthonormal rotation, place and scale of a head.
 
     The head's origin lies within half a box of the box's centre and the box is as high as a head
     of 15 to 60 cm at that scale. Boxes of half hidden heads are smaller, so only their rotation
@@ -96,7 +96,7 @@ def heads_sound(heads: pd.DataFrame, whole: NDArray[np.bool_] | None = None) -> 
 
 
 def whole_heads(truth: pd.DataFrame) -> NDArray[np.bool_]:
-    """Which true heads are seen and inside the image as a whole.
+    """Return which true heads are seen and inside the image as a whole.
 
     Args:
         truth: rows of TRUTH.
@@ -105,7 +105,7 @@ def whole_heads(truth: pd.DataFrame) -> NDArray[np.bool_]:
 
 
 def boxes_inside(heads: pd.DataFrame, images: pd.DataFrame) -> pd.DataFrame:
-    """Whether boxes lie in their image, with a pixel of tolerance.
+    """Return whether boxes lie in their image, with a pixel of tolerance.
 
     Args:
         heads: columns `sample_id`, `head_id`, `bbox_xywh`.
@@ -129,7 +129,7 @@ def boxes_inside(heads: pd.DataFrame, images: pd.DataFrame) -> pd.DataFrame:
 
 
 def scores_sound(heads: pd.DataFrame) -> pd.DataFrame:
-    """Whether scores are finite, at the threshold at least, and fall with the head's number.
+    """Return whether scores are finite, at the threshold at least, and fall with the head's number.
 
     Args:
         heads: rows of HEADS.
@@ -156,7 +156,7 @@ def scores_sound(heads: pd.DataFrame) -> pd.DataFrame:
 
 
 def parameters_where_told(heads: pd.DataFrame) -> pd.DataFrame:
-    """Whether heads have parameters exactly where their status is ok, and none is small above one.
+    """Check that heads have parameters exactly where their status is ok, none small above one.
 
     Args:
         heads: rows of HEADS, made with one smallest size.
@@ -182,7 +182,7 @@ def parameters_where_told(heads: pd.DataFrame) -> pd.DataFrame:
 
 
 def one_provenance(heads: pd.DataFrame, head_model: str) -> pd.DataFrame:
-    """Whether all heads of a shard come from the same models, and the run's head model.
+    """Return whether all heads of a shard come from the same models, and the run's head model.
 
     Args:
         heads: rows of HEADS.
@@ -203,7 +203,7 @@ def one_provenance(heads: pd.DataFrame, head_model: str) -> pd.DataFrame:
 
 
 def not_the_truth(heads: pd.DataFrame, truth: pd.DataFrame) -> pd.DataFrame:
-    """Whether no pseudo-label is the ground truth: then the truth leaked into it.
+    """Return whether no pseudo-label is the ground truth: then the truth leaked into it.
 
     Args:
         heads: rows of HEADS whose source is pseudo.
@@ -232,7 +232,7 @@ def not_the_truth(heads: pd.DataFrame, truth: pd.DataFrame) -> pd.DataFrame:
 def annotated_images(
     listed: pd.DataFrame, heads: pd.DataFrame, images: pd.DataFrame
 ) -> pd.DataFrame:
-    """Whether every annotated image has as many heads as were found in it, and its split.
+    """Return whether every annotated image has as many heads as were found in it, and its split.
 
     Args:
         listed: rows of ANNOTATED_IMAGES.
@@ -257,7 +257,7 @@ def annotated_images(
 
 
 def crops_sound(crops: pd.DataFrame, val_fraction: float | None = None) -> pd.DataFrame:
-    """Whether crops hold their head, and are split by the hash of their id.
+    """Return whether crops hold their head, and are split by the hash of their id.
 
     Args:
         crops: rows of CROPS.
@@ -283,7 +283,7 @@ def crops_sound(crops: pd.DataFrame, val_fraction: float | None = None) -> pd.Da
 
 
 def distinct(values: Sequence[object], items: Sequence[str], what: str) -> pd.DataFrame:
-    """Whether vectors differ from item to item: one that is there twice was copied.
+    """Return whether vectors differ from item to item: one that is there twice was copied.
 
     Args:
         values: arrays, or None for what has none.
@@ -308,7 +308,7 @@ def distinct(values: Sequence[object], items: Sequence[str], what: str) -> pd.Da
 def labels_follow_truth(
     boxes: pd.DataFrame, truth: pd.DataFrame, tolerance_px: float = 0.1
 ) -> pd.DataFrame:
-    """Whether labels that stand for an annotator's are the truth's boxes, cut at the border.
+    """Return whether labels that stand for an annotator's are the truth's boxes, cut at the border.
 
     Args:
         boxes: columns `sample_id`, `box_id`, `bbox_xywh`, `width`, `height` (of the image).

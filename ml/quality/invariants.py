@@ -32,7 +32,7 @@ _KEEP: Final = "keep"
 
 
 def seeds_derived(rows: pd.DataFrame, run_seed: int, stage: str, key: str) -> pd.DataFrame:
-    """Whether seeds are those that the run's seed gives: a shard of another run shows here.
+    """Return whether seeds are those that the run's seed gives: a shard of another run shows here.
 
     Args:
         rows: column `key` and `seed`.
@@ -51,7 +51,7 @@ def seeds_derived(rows: pd.DataFrame, run_seed: int, stage: str, key: str) -> pd
 
 
 def captions_follow_poses(captions: pd.DataFrame, poses: pd.DataFrame) -> pd.DataFrame:
-    """Whether a caption has its pose's split and number of people, and a scene of so many.
+    """Return whether a caption has its pose's split and number of people, and a scene of so many.
 
     Args:
         captions: rows of CAPTIONS.
@@ -78,7 +78,7 @@ def captions_follow_poses(captions: pd.DataFrame, poses: pd.DataFrame) -> pd.Dat
 
 
 def images_follow_captions(images: pd.DataFrame, captions: pd.DataFrame) -> pd.DataFrame:
-    """Whether an image has the pose, split, number of people and seed of its caption.
+    """Return whether an image has the pose, split, number of people and seed of its caption.
 
     Args:
         images: rows of IMAGES.
@@ -92,7 +92,7 @@ def images_follow_captions(images: pd.DataFrame, captions: pd.DataFrame) -> pd.D
 
 
 def image_files(images: pd.DataFrame, reader: ShardReader) -> pd.DataFrame:
-    """Whether the shard's bytes are those of the table: hash, size, brightness, as far as told.
+    """Check that the shard's bytes are those of the table: hash, size, brightness.
 
     Args:
         images: rows of IMAGES; of other tables of images without hash and brightness, the size.
@@ -130,7 +130,7 @@ def image_files(images: pd.DataFrame, reader: ShardReader) -> pd.DataFrame:
 def truth_follows_poses(
     truth: pd.DataFrame, images: pd.DataFrame, poses: pd.DataFrame
 ) -> pd.DataFrame:
-    """Whether true rotation, scale and place of a head are those of its person's skeleton.
+    """Return whether true rotation, scale and place of a head are those of its person's skeleton.
 
     Args:
         truth: rows of TRUTH.
@@ -176,7 +176,7 @@ def truth_follows_poses(
 
 
 def truth_follows_scenes(truth: pd.DataFrame, captions: pd.DataFrame) -> pd.DataFrame:
-    """Whether true tone, hair, glasses and hat of a head are those of its person in the scene.
+    """Check that true tone, hair, glasses and hat are those of the person in the scene.
 
     Args:
         truth: rows of TRUTH.
@@ -199,7 +199,7 @@ def truth_follows_scenes(truth: pd.DataFrame, captions: pd.DataFrame) -> pd.Data
 
 
 def truth_of_images(truth: pd.DataFrame, images: pd.DataFrame) -> pd.DataFrame:
-    """Whether truth is of images that exist, in their split, each person once, heads numbered on.
+    """Check that truth is of images that exist, each person once, heads numbered on.
 
     Args:
         truth: rows of TRUTH.
@@ -223,7 +223,7 @@ def truth_of_images(truth: pd.DataFrame, images: pd.DataFrame) -> pd.DataFrame:
 
 
 def people_without_heads(truth: pd.DataFrame, images: pd.DataFrame) -> tuple[float, list[str]]:
-    """Persons whose head is in no truth: wholly hidden, or lost.
+    """Return persons whose head is in no truth: wholly hidden, or lost.
 
     Args:
         truth: rows of TRUTH.
@@ -239,7 +239,7 @@ def people_without_heads(truth: pd.DataFrame, images: pd.DataFrame) -> tuple[flo
 
 
 def verdicts_follow_heads(verdicts: pd.DataFrame, heads: pd.DataFrame) -> pd.DataFrame:
-    """Whether a verdict counts the heads that were annotated, and follows from its own counts.
+    """Check that a verdict counts the annotated heads and follows from its own counts.
 
     Args:
         verdicts: rows of VERDICTS.
@@ -272,7 +272,7 @@ def verdicts_follow_heads(verdicts: pd.DataFrame, heads: pd.DataFrame) -> pd.Dat
 def dataset_follows(
     dataset: pd.DataFrame, verdicts: pd.DataFrame, heads: pd.DataFrame
 ) -> pd.DataFrame:
-    """Whether the dataset holds exactly the annotated heads of kept images, value by value.
+    """Return whether the dataset holds exactly the annotated heads of kept images, value by value.
 
     Args:
         dataset: rows of DATASET_HEADS of one shard.
@@ -295,7 +295,7 @@ def dataset_follows(
 
 
 def one_split_a_pose(rows: pd.DataFrame, images: pd.DataFrame) -> pd.DataFrame:
-    """Whether rows have their image's split and shard, and no pose is in two splits.
+    """Return whether rows have their image's split and shard, and no pose is in two splits.
 
     Args:
         rows: columns `sample_id`, `split`, `shard`.

@@ -129,7 +129,7 @@ def _read(
 
 
 def _array(raw: bytearray, name: str) -> NDArray[Any]:
-    """An array of its file's bytes, after the header's claims were compared with them."""
+    """Return an array of its file's bytes, after the header's claims were compared with them."""
     stream = io.BytesIO(raw[: 1 << 16])
     version = np.lib.format.read_magic(stream)
     if version not in ((1, 0), (2, 0), (3, 0)):

@@ -23,7 +23,7 @@ PREFIX: Final = ".tmp-"
 
 
 def temporary_path(path: Path) -> Path:
-    """The name under which this process writes something until it is whole.
+    """Return the name under which this process writes something until it is whole.
 
     Args:
         path: what it will be called; the suffix is kept, for some writers choose by it.
@@ -36,7 +36,10 @@ def temporary_path(path: Path) -> Path:
 
 
 def _writer() -> str:
-    """Name of this process among all machines that share the folder; containers count from 1."""
+    """Return the name of this process among all machines that share the folder.
+
+    Containers count from 1.
+    """
     host = hashlib.blake2s(socket.gethostname().encode(), digest_size=4).hexdigest()
     return f"{host}-{os.getpid()}"
 

@@ -106,7 +106,7 @@ for _tag, _pattern, _first in (
 
 
 def parse_yaml(text: str, name: str = "YAML") -> Any:
-    """The plain values of a YAML document: nothing in it is executed.
+    """Return the plain values of a YAML document: nothing in it is executed.
 
     Args:
         text: the document.
@@ -130,7 +130,7 @@ def parse_yaml(text: str, name: str = "YAML") -> Any:
 
 
 def line_of(text: str, path: Sequence[str]) -> int | None:
-    """The line on which a value stands, counted from 1.
+    """Return the line on which a value stands, counted from 1.
 
     Args:
         text: a YAML document.
@@ -176,7 +176,7 @@ def read_config(config_class: type[C], section: str, values: Mapping[str, Any]) 
 
 
 def overlay(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """Values laid over others, nested mappings key by key.
+    """Return values laid over others, nested mappings key by key.
 
     Args:
         base: what is below.
@@ -190,7 +190,7 @@ def overlay(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def defaults_of(config_class: type[BaseModel]) -> dict[str, Any]:
-    """The default of every field that has one, nested configurations as mappings."""
+    """Return the default of every field that has one, nested configurations as mappings."""
     found = {}
     for name, field in config_class.model_fields.items():
         if not field.is_required():
@@ -202,7 +202,7 @@ def defaults_of(config_class: type[BaseModel]) -> dict[str, Any]:
 def _problem(
     config_class: type[BaseModel], place: Sequence[str | int], message: str, given: Any
 ) -> str:
-    """What is wrong, what was given, and for an unknown key which there are."""
+    """Return what is wrong, what was given, and for an unknown key which there are."""
     if not message.startswith("Extra inputs"):
         message = message.removeprefix("Value error, ")
         shown = "" if isinstance(given, Mapping) else f", got {reprlib.repr(given)}"
@@ -215,7 +215,7 @@ def _problem(
 
 
 def _model_in(annotation: Any) -> type[BaseModel] | None:
-    """The configuration class in `X` or `X | None`."""
+    """Return the configuration class in `X` or `X | None`."""
     return next((kind for kind in (annotation, *get_args(annotation)) if _is_model(kind)), None)
 
 

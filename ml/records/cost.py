@@ -47,7 +47,7 @@ class StageMeasurement:
 def plan_costs(
     measurements: Sequence[StageMeasurement], images: int, kept: int, hour_price: float = 0
 ) -> pd.DataFrame:
-    """Hours and storage of every stage for a dataset of some size.
+    """Return hours and storage of every stage for a dataset of some size.
 
     Work that grows with the data is scaled from what was measured: as many images are generated,
     labelled, dropped, trained on and held out for each that stays. On one device; more of them
@@ -95,7 +95,7 @@ def plan_costs(
 
 
 def paper_hours(images: int) -> float:
-    """The paper's GPU hours for as many images.
+    """Return the paper's GPU hours for as many images.
 
     Args:
         images: images of the dataset.

@@ -61,7 +61,7 @@ class Exclusions:
             self._keep(row)
 
     def rows(self) -> list[dict[str, str]]:
-        """The rows as dictionaries, to be stored with unfinished work."""
+        """Return the rows as dictionaries, to be stored with unfinished work."""
         return list(self._rows)
 
     @property
@@ -109,7 +109,7 @@ class Exclusions:
         return len(self._rows)
 
     def to_frame(self) -> pd.DataFrame:
-        """The rows, as declared by `EXCLUSIONS`."""
+        """Return the rows, as declared by `EXCLUSIONS`."""
         import pandas as pd
 
         from ml.records.tables import EXCLUSIONS, empty_table
@@ -124,7 +124,10 @@ class Exclusions:
 
 
 def read_exclusions(ws: Workspace, stages: list[str]) -> pd.DataFrame:
-    """All exclusions of some stages, in order of stage and shard; absent files count as none."""
+    """Return all exclusions of some stages, in order of stage and shard.
+
+    Absent files count as none.
+    """
     import pandas as pd
 
     from ml.records.tables import EXCLUSIONS, empty_table, read_table
@@ -148,5 +151,5 @@ def _append(path: Path, row: dict[str, str]) -> None:
 
 
 def _writable(text: str) -> str:
-    """Text that a file can hold: what damaged inputs are called need not be valid Unicode."""
+    """Return the text that a file can hold; damaged inputs may have names that are not Unicode."""
     return text.encode("utf-8", "backslashreplace").decode()

@@ -61,7 +61,7 @@ class UnreadableFile(ValueError):
 
 
 def is_environment(error: BaseException) -> bool:
-    """Whether an error is the machine's (space, permission, quota, memory) and not the data's.
+    """Return whether an error is the machine's (space, permission, memory), not the data's.
 
     Decoders raise OSError without a number for what they cannot decode; the operating system gives
     one.
@@ -80,7 +80,7 @@ def is_environment(error: BaseException) -> bool:
 
 
 def check_regular(path: Path) -> os.stat_result:
-    """What the system says of a file that can be read from its beginning to an end.
+    """Return what the system says of a file that can be read from its beginning to an end.
 
     Args:
         path: the file.
@@ -99,7 +99,7 @@ def check_regular(path: Path) -> os.stat_result:
 
 
 def read_file(path: Path, limit: int) -> bytes:
-    """The bytes of a regular file, if they are not more than a limit.
+    """Return the bytes of a regular file, if they are not more than a limit.
 
     Args:
         path: the file.

@@ -38,11 +38,11 @@ class Heads:
         return len(self.scores)
 
     def __getitem__(self, index: np.ndarray | slice | list[int]) -> Heads:
-        """Some of the heads, by mask, slice or list of positions."""
+        """Return some of the heads, by mask, slice or list of positions."""
         return Heads(self.boxes_xyxy[index], self.scores[index], self.flame[index])
 
     @staticmethod
     def empty() -> Heads:
-        """No heads."""
+        """Return a result without heads."""
         zeros = np.zeros
         return Heads(zeros((0, 4)), zeros(0), zeros((0, NUM_FLAME_PARAMETERS)))

@@ -93,7 +93,7 @@ def listed(hub_id: str, revision: str) -> str:
 
 
 def _failures() -> tuple[type[Exception], ...]:
-    """What its client raises when the hub says no or cannot be reached.
+    """Return what its client raises when the hub says no or cannot be reached.
 
     The errors of its HTTP library are named through its own: which library it is has changed.
     """

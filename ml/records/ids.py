@@ -8,12 +8,12 @@ import numpy as np
 
 
 def shard_name(index: int, prefix: str = "shard") -> str:
-    """The name of a shard, sorted as text in the order of its number: `shard-00007`."""
+    """Return the name of a shard, sorted as text in the order of its number: `shard-00007`."""
     return f"{prefix}-{index:05d}"
 
 
 def sample_seed(run_seed: int, stage: str, sample_id: str) -> int:
-    """A 63-bit seed that depends on nothing but its three arguments.
+    """Return a 63-bit seed that depends on nothing but its three arguments.
 
     No worker, order or retry can change it, which is what makes shards reproducible.
 
@@ -27,11 +27,11 @@ def sample_seed(run_seed: int, stage: str, sample_id: str) -> int:
 
 
 def sample_rng(run_seed: int, stage: str, sample_id: str) -> np.random.Generator:
-    """A generator seeded by `sample_seed`."""
+    """Return a generator seeded by `sample_seed`."""
     return np.random.Generator(np.random.PCG64(sample_seed(run_seed, stage, sample_id)))
 
 
 def stable_fraction(key: str) -> float:
-    """A number in [0, 1), uniform over keys and the same for a key for ever (splits use it)."""
+    """Return a number in [0, 1), uniform over keys, always the same for a key."""
     digest = hashlib.sha256(key.encode()).digest()
     return int.from_bytes(digest[:8], "big") / 2**64

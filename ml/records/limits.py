@@ -103,7 +103,7 @@ class _Brief(reprlib.Repr):
         self.maxstring, self.maxlong, self.maxother = 80, 40, 80
 
     def repr_int(self, value: int, level: int) -> str:
-        """Whole numbers by their size where Python would refuse to write them out."""
+        """Return whole numbers by their size where Python would refuse to write them out."""
         if value.bit_length() > 512:
             return f"<whole number of {value.bit_length()} bits>"
         return super().repr_int(value, level)
@@ -113,7 +113,7 @@ _BRIEF: Final = _Brief()
 
 
 def brief(value: Any) -> str:
-    """How a value from outside is named in a message: never long, however deep or shared it is.
+    """Return the name of an outside value in a message, short however deep the value is.
 
     Args:
         value: anything; a value that refers to itself or doubles at each level included.
@@ -125,7 +125,7 @@ def brief(value: Any) -> str:
 
 
 def short(text: str) -> str:
-    """A text from outside as it stands in a message.
+    """Return a text from outside as it stands in a message.
 
     Args:
         text: of any length.
@@ -137,7 +137,7 @@ def short(text: str) -> str:
 
 
 def short_names(names: Iterable[Any]) -> str:
-    """The first names of something from outside, for a message that says what was found.
+    """Return the first names of something from outside, for a message that says what was found.
 
     Args:
         names: such as a mapping's keys; of any kind.

@@ -28,7 +28,7 @@ class UnknownSample(LookupError):
 
 
 def sample_lineage(ws: Workspace, sample_id: str) -> dict[str, Any]:
-    """Everything recorded about one image.
+    """Return everything recorded about one image.
 
     Args:
         ws: the workspace.
@@ -76,7 +76,7 @@ def sample_lineage(ws: Workspace, sample_id: str) -> dict[str, Any]:
 
 
 def _source(ws: Workspace, pose_id: str) -> dict[str, Any]:
-    """What a pose was estimated in, and with what; empty for a sampled pose."""
+    """Return what a pose was estimated in, and with what; empty for a sampled pose."""
     for shard in ws.shards:
         path = ws.table_path("poses", f"{shard}.sources")
         if path.exists():
@@ -88,7 +88,7 @@ def _source(ws: Workspace, pose_id: str) -> dict[str, Any]:
 
 
 def _settings(ws: Workspace, shard: str, sample_id: str) -> dict[str, Any]:
-    """What the shard says an image was generated with; empty for renders."""
+    """Return what the shard says an image was generated with; empty for renders."""
     path = ws.stage_dir("images") / f"{shard}.tar"
     if not path.exists():
         return {}

@@ -194,7 +194,7 @@ class Model:
         return self.ref.asset
 
     def arguments(self) -> dict[str, Any]:
-        """Keyword arguments for a `from_pretrained` call, beside the location.
+        """Return keyword arguments for a `from_pretrained` call, beside the location.
 
         Returns:
             The commit for the hub; for a folder that nothing may be downloaded.
@@ -282,7 +282,7 @@ class Model:
         return f"its files are {', '.join(names)}" if names else "it has no files"
 
     def record(self) -> dict[str, str]:
-        """What the lineage keeps.
+        """Return what the lineage keeps.
 
         Returns:
             Register name, source as configured, version (sha256 or commit) and licence; the
@@ -322,7 +322,7 @@ def require(ref: ModelRef | None, where: str, needed_by: str, root: Path) -> Mod
 
 
 def choose_device(name: str) -> torch.device:
-    """The device a configuration asks for.
+    """Return the device a configuration asks for.
 
     Args:
         name: `auto`, or a name torch knows.
@@ -347,7 +347,7 @@ def choose_device(name: str) -> torch.device:
 
 
 def hash_model(location: Path) -> str:
-    """Hash of a model's file, or of all files of its folder with their relative names.
+    """Return the hash of a model's file, or of all files of its folder with their relative names.
 
     Hidden files and folders (caches of download tools) do not count. A folder is hashed once in a
     process as long as its files keep their sizes and times.
@@ -386,7 +386,7 @@ def _hash_file(path: Path) -> str:
 
 
 def _weights_by_part(folder: Path) -> dict[str, list[str]]:
-    """Part of a pipeline ("" for a model that has none) -> names of its files of weights."""
+    """Return part of a pipeline ("" for a model that has none) -> names of its files of weights."""
     index = folder / _INDEX
     parts = [""]
     if index.is_file():

@@ -26,7 +26,7 @@ class UnknownParent(ValueError):
 
 
 def derive_parents(values: Mapping[str, Any]) -> tuple[str, ...]:
-    """Names in the asset register of everything that a run with these parameters descends from.
+    """Return the registered names of everything that a run with these parameters descends from.
 
     Every model reference (`asset`, with `path` or `hub_id`) and every `source_asset` counts, and
     so do the embedded backends that are chosen.
@@ -77,7 +77,7 @@ def dataset_parents(values: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _references(value: Any) -> Iterator[str]:
-    """Names of model files and sources anywhere in a section."""
+    """Yield names of model files and sources anywhere in a section."""
     if isinstance(value, Mapping):
         if value.get("asset") and (value.get("path") or value.get("hub_id")):
             yield str(value["asset"])

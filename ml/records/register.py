@@ -47,14 +47,14 @@ _FLAME = "https://flame.is.tue.mpg.de"
 
 
 def _own(name: str) -> RegisteredAsset:
-    """What this project makes itself."""
+    """Return what this project makes itself."""
     return RegisteredAsset(name, _OWN)
 
 
 def _research(
     name: str, licence: str, url: str, redistributable: bool = True, sha256: str = ""
 ) -> RegisteredAsset:
-    """What may not be used commercially."""
+    """Return what may not be used commercially."""
     return RegisteredAsset(name, licence, url, sha256, False, redistributable)
 
 
@@ -204,7 +204,7 @@ class Permission:
 
 
 def permission(parents: Iterable[str]) -> Permission:
-    """What results with these parents may be used for.
+    """Return what results with these parents may be used for.
 
     Args:
         parents: names of everything they descend from.
@@ -221,7 +221,7 @@ def permission(parents: Iterable[str]) -> Permission:
 
 
 def lookup(name: str) -> RegisteredAsset:
-    """The registered asset of a name.
+    """Return the registered asset of a name.
 
     Raises:
         KeyError: nothing of that name is registered.

@@ -82,7 +82,7 @@ class ShardWriter:
 
 @contextmanager
 def shard_writer(path: Path) -> Iterator[ShardWriter]:
-    """A `ShardWriter` whose file appears at `path` only when the block ends without error."""
+    """Open a `ShardWriter` whose file appears at `path` only when the block ends without error."""
     with atomic_write(path) as temporary:
         writer = ShardWriter(temporary)
         try:
@@ -142,11 +142,11 @@ class ShardReader(Closing):
             self._spans[sample_id][extension] = Span(member.offset, member.size)
 
     def keys(self) -> list[str]:
-        """Ids of the samples that the index holds, in order."""
+        """Return ids of the samples that the index holds, in order."""
         return list(self._spans)
 
     def read(self, sample_id: str, extension: str = "jpg") -> bytes:
-        """The bytes of one member.
+        """Return the bytes of one member.
 
         Raises:
             DamagedSample: the shard has no such member, or its bytes are cut off.
@@ -167,7 +167,7 @@ class ShardReader(Closing):
         return data
 
     def read_json(self, sample_id: str) -> dict[str, Any]:
-        """The sample's JSON.
+        """Return the sample's JSON.
 
         Raises:
             DamagedSample: it is missing, cut off or not JSON.
@@ -211,7 +211,7 @@ class OpenShards:
         return len(self._readers)
 
     def get(self, path: Path) -> ShardReader:
-        """The reader of a shard, indexed.
+        """Return the reader of a shard, indexed.
 
         Raises:
             FileNotFoundError: there is no such file.

@@ -77,7 +77,7 @@ class TableSpec:
         return pa.schema([pa.field(c.name, c.arrow_type, c.nullable) for c in self.columns])
 
     def extended(self, name: str, *columns: Column) -> TableSpec:
-        """This table with more columns, under another name."""
+        """Return this table with more columns, under another name."""
         return TableSpec(name, self.columns + columns, self.key)
 
 
@@ -342,7 +342,10 @@ class TableWriter:
 
 @contextmanager
 def table_writer(path: Path, spec: TableSpec) -> Iterator[TableWriter]:
-    """A table written piece by piece, for tables larger than memory; atomic as `write_table`."""
+    """Open a table written piece by piece, for tables larger than memory.
+
+    Atomic as `write_table`.
+    """
     with (
         atomic_write(path) as temporary,
         pq.ParquetWriter(temporary, spec.schema, compression="zstd", store_schema=False) as writer,
@@ -425,7 +428,7 @@ def read_stage(
 
 
 def empty_table(spec: TableSpec) -> pd.DataFrame:
-    """A table without rows, with the declared columns."""
+    """Return a table without rows, with the declared columns."""
     table = spec.schema.empty_table()
     return pd.DataFrame({c.name: _from_arrow(table.column(c.name), c) for c in spec.columns})
 
@@ -454,7 +457,7 @@ def _open_table(path: Path, spec: TableSpec) -> pq.ParquetFile:
 
 
 def _count_values(about: pq.FileMetaData) -> int:
-    """How many values a file claims to have: repeated ones take no room in it, but do in memory."""
+    """Return how many values a file claims to have: in memory repeated ones take room too."""
     return sum(
         about.row_group(group).column(column).num_values
         for group in range(about.num_row_groups)

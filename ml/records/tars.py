@@ -130,7 +130,7 @@ class TarReader(Closing):
             raise self._damaged(error) from error
 
     def __iter__(self) -> Iterator[TarMember]:
-        """The members in order.
+        """Yield the members in order.
 
         Raises:
             DamagedTar: it breaks after the members that were given.
@@ -145,7 +145,7 @@ class TarReader(Closing):
             self.end = info.offset_data + info.size
 
     def read(self) -> bytes:
-        """The content of the member that the iteration gave last.
+        """Return the content of the member that the iteration gave last.
 
         Raises:
             DamagedTar: it is cut.
@@ -153,7 +153,7 @@ class TarReader(Closing):
         return b"".join(self.chunks())
 
     def chunks(self) -> Iterator[bytes]:
-        """The same content in pieces of at most a mebibyte.
+        """Yield the same content in pieces of at most a mebibyte.
 
         Raises:
             DamagedTar: it is cut.
@@ -197,7 +197,7 @@ class TarReader(Closing):
         return ""
 
     def _damaged(self, error: BaseException) -> BaseException:
-        """The error to raise: the machine's own, or what is wrong with the tar."""
+        """Return the error to raise: the machine's own, or what is wrong with the tar."""
         if is_environment(error):
             return error
         text = f"{self._path.name} breaks after byte {self.end}: {error}"

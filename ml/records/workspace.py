@@ -41,15 +41,18 @@ class Workspace:
         return [shard_name(index) for index in range(self.num_shards)]
 
     def stage_dir(self, stage: str) -> Path:
-        """The folder of a stage's results."""
+        """Return the folder of a stage's results."""
         return self.root / "data" / self.folders.get(stage, stage)
 
     def table_path(self, stage: str, shard: str) -> Path:
-        """The Parquet file of one shard of a stage."""
+        """Return the Parquet file of one shard of a stage."""
         return self.stage_dir(stage) / f"{shard}.parquet"
 
     def work_dir(self, stage: str) -> Path:
-        """A folder for unfinished work (checkpoints) that survives a kill; made if missing."""
+        """Return a folder for unfinished work (checkpoints) that survives a kill.
+
+        Made if missing.
+        """
         path = self.root / "data" / ".work" / stage / self.fingerprint
         path.mkdir(parents=True, exist_ok=True)
         return path

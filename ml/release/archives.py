@@ -274,7 +274,7 @@ class Release:
             self._exclusions.add(path.stem, reasons.DAMAGED_TAR, str(error))
 
     def _plain(self, path: Path) -> Path:
-        """The tar itself, or what a compressed one holds, as far as it can be decompressed."""
+        """Return the tar itself, or what can be decompressed of a compressed one."""
         if not path.is_file():
             return path
         with path.open("rb") as file:
@@ -334,7 +334,7 @@ class _Lists(Closing):
 
 
 def _part_folders(root: Path) -> Iterator[Path]:
-    """Folders of parts in an unpacked release, or in its `large` or `small` itself."""
+    """Yield folders of parts in an unpacked release, or in its `large` or `small` itself."""
     large = _splits_in(root / LARGE) or _splits_in(root)
     yield from large
     for small in (root / SMALL, *((root,) if root.name == SMALL else ())):

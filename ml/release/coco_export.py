@@ -56,7 +56,7 @@ def write_coco_export(items: Iterable[DatasetItem], root: Path) -> int:
 
 
 def _parameters(item: DatasetItem) -> TableSpec:
-    """The table of parameters, with the derived columns that the samples carry, flat."""
+    """Return the table of parameters, with the derived columns that the samples carry, flat."""
     columns = (
         Column(name, "float32", "see ml.release.derived", length=int(np.prod(values.shape[1:])))
         for name, values in item.derived.items()

@@ -111,7 +111,7 @@ def _check_request(request: ExportRequest) -> None:
 
 
 def _write_card(ws: Workspace, request: ExportRequest, folder: Path) -> None:
-    """The dataset's card with its plots; the hub's front matter where the hub reads it."""
+    """Write the dataset's card with its plots; the hub's front matter where the hub reads it."""
     dataset = ws.stage_dir(STAGE)
     card = dataset / "CARD.md"
     if not card.exists():

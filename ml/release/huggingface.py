@@ -86,7 +86,7 @@ def write_huggingface(
 
 
 def card_front_matter(splits: Sequence[str]) -> dict[str, Any]:
-    """What the card's front matter must say so that the hub finds the files.
+    """Return what the card's front matter must say so that the hub finds the files.
 
     Args:
         splits: the splits written.

@@ -76,7 +76,7 @@ def _cut_tars(release: Release) -> Iterator[tuple[str, str, str]]:
 
 
 def _pairs(files: PartFiles) -> tuple[int, list[tuple[str, str, str]]]:
-    """Number of images with annotation that are not listed as removed, and what lacks."""
+    """Return number of images with annotation that are not listed as removed, and what lacks."""
     rows: list[tuple[str, str, str]] = []
     try:
         removed = read_list(files, EXCLUSIONS_NAME)
@@ -129,7 +129,7 @@ def _md5(path: Path) -> str:
 
 
 def _spans(numbers: Sequence[int]) -> list[str]:
-    """Runs of numbers: 3, 5 to 9."""
+    """Run of numbers: 3, 5 to 9."""
     spans: list[list[int]] = []
     for number in numbers:
         if spans and spans[-1][1] == number - 1:

@@ -101,7 +101,7 @@ class ImageLabels:
 
 
 def to_official(labels: ImageLabels, width: int, height: int) -> OfficialHeads:
-    """Our labels as the release writes them.
+    """Convert our labels to those that the release writes.
 
     Boxes become whole pixels. The extended box is cut at the image's borders on each side alone;
     the official code shifts it there instead, which readers do not notice, for they use its origin
@@ -130,7 +130,7 @@ def to_official(labels: ImageLabels, width: int, height: int) -> OfficialHeads:
 
 
 def from_official(heads: OfficialHeads) -> ImageLabels:
-    """The release's labels in our convention; ignored boxes come last, without parameters.
+    """Return the release's labels in our convention; ignored boxes come last, without parameters.
 
     Args:
         heads: the arrays of one file.
@@ -149,7 +149,7 @@ def from_official(heads: OfficialHeads) -> ImageLabels:
 def encode_annotation(
     heads: OfficialHeads, derived: Mapping[str, NDArray[np.float32]] | None = None
 ) -> bytes:
-    """The `.npz` file; the same arrays give the same bytes.
+    """Return the `.npz` file; the same arrays give the same bytes.
 
     Args:
         heads: the arrays.
@@ -199,7 +199,10 @@ def decode_annotation(data: bytes | Path) -> OfficialHeads:
 
 
 def _whole(array: NDArray[np.generic], key: str) -> NDArray[np.int32]:
-    """Boxes as int32; an empty one-dimensional array, as numpy writes no heads, has no rows."""
+    """Return boxes as int32.
+
+    An empty one-dimensional array, as numpy writes no heads, has no rows.
+    """
     if array.dtype.kind not in "biuf":
         raise BadAnnotation(f"{key}: expected numbers, got dtype {array.dtype}")
     values = np.asarray(array, np.float64)
@@ -219,7 +222,7 @@ def _floats(array: NDArray[np.generic]) -> NDArray[np.float32]:
 
 
 def _whole_boxes(boxes_xyxy: NDArray[np.float32], width: int, height: int) -> NDArray[np.float32]:
-    """Boxes rounded to pixels inside the image, at least one pixel wide and high."""
+    """Return boxes rounded to pixels inside the image, at least one pixel wide and high."""
     whole = clip_boxes(np.round(boxes_xyxy), width, height)
     low = np.minimum(whole[:, :2], np.array([width - 1, height - 1], np.float32))
     return np.concatenate([low, np.maximum(whole[:, 2:], low + 1)], axis=1)

@@ -178,7 +178,7 @@ def _import_part(
 
 
 def _join(ws: Workspace, shards: Sequence[str], work: Path) -> None:
-    """The dataset's own tables: heads and verdicts of all shards, written piece by piece."""
+    """Write the dataset's own tables: heads and verdicts of all shards, piece by piece."""
     dataset = ws.stage_dir("filtered_dataset")
     with table_writer(dataset / "heads.parquet", DATASET_HEADS) as heads:
         for shard in shards:

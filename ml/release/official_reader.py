@@ -124,7 +124,7 @@ class SplitRule:
 
 
 def comparable(name: str) -> str:
-    """What a name is compared by: file systems and archives differ in case and in Unicode's forms.
+    """Return the form in which names are compared: file systems differ in case and Unicode.
 
     Args:
         name: an image's name without suffix.
@@ -138,7 +138,7 @@ def comparable(name: str) -> str:
 def pair_files(
     files: PartFiles, exclusions: Exclusions
 ) -> list[tuple[str, StoredFile, StoredFile]]:
-    """Images and annotations that belong together beyond doubt; all others are excluded.
+    """Return images and annotations that belong together beyond doubt; all others are excluded.
 
     Args:
         files: of one part.
@@ -248,7 +248,7 @@ def iter_release(
 
 
 def read_list(files: PartFiles, name: str) -> frozenset[str]:
-    """Names in one of a part's lists, without suffix and as `comparable` has them.
+    """Return names in one of a part's lists, without suffix and as `comparable` has them.
 
     Args:
         files: of the part.
@@ -272,7 +272,7 @@ def read_list(files: PartFiles, name: str) -> frozenset[str]:
 
 
 def _stabilities(files: PartFiles) -> dict[str, float]:
-    """Stability by image; a damaged `metrics.json` costs nothing but its numbers."""
+    """Return the stability by image; a damaged `metrics.json` costs nothing but its numbers."""
     if METRICS_NAME not in files.lists:
         return {}
     try:

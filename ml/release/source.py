@@ -128,7 +128,7 @@ def iter_dataset(
 
 
 def count_kept(ws: Workspace, splits: Sequence[str]) -> int:
-    """How many images `iter_dataset` would give if none were damaged."""
+    """Return how many images `iter_dataset` would give if none were damaged."""
     verdicts = read_table(ws.stage_dir(STAGE) / "verdicts.parquet", VERDICTS)
     return int((verdicts["keep"] & verdicts["split"].isin(list(splits))).sum())
 
@@ -136,7 +136,7 @@ def count_kept(ws: Workspace, splits: Sequence[str]) -> int:
 def head_arrays(
     rows: pd.DataFrame,
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_]]:
-    """Rows of one image as arrays.
+    """Return rows of one image as arrays.
 
     Args:
         rows: columns of `HEADS`.
@@ -159,7 +159,7 @@ def head_arrays(
 
 
 def _checked_image(reader: ShardReader, sample_id: str, images: pd.DataFrame) -> bytes:
-    """The encoded image, compared with the images table."""
+    """Return the encoded image, compared with the images table."""
     if sample_id not in images.index:
         raise DamagedSample(reader.path, sample_id, "not in the images table")
     jpeg = reader.read(sample_id)
@@ -189,7 +189,7 @@ class _HeadStream:
         self._start = 0
 
     def take(self, sample_id: str) -> pd.DataFrame:
-        """The next rows, as far as they are this image's."""
+        """Return the next rows, as far as they are this image's."""
         parts = []
         while self._fill():
             ids = self._rows["sample_id"].to_numpy()[self._start :]

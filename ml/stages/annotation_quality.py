@@ -103,7 +103,7 @@ def run(ws: Workspace, config: AnnotationQualityConfig) -> StageReport:
 
 
 def _measured(ws: Workspace, evaluation: Evaluation, resamples: int) -> dict[str, float]:
-    """All metrics with their intervals; every call draws the same images again."""
+    """Return all metrics with their intervals; every call draws the same images again."""
     metrics = evaluation.metrics()
     rng = sample_rng(ws.seed, STAGE, "bootstrap")
     for name, (low, high) in evaluation.intervals(rng, resamples).items():
@@ -120,7 +120,7 @@ def _without_truth(ws: Workspace) -> StageReport:
 
 
 def annotated_heads(rows: pd.DataFrame) -> Heads:
-    """Rows of the HEADS table as heads; those without parameters carry NaN."""
+    """Return rows of the HEADS table as heads; those without parameters carry NaN."""
     if not len(rows):
         return Heads.empty()
     xywh = stack(rows["bbox_xywh"])
@@ -130,7 +130,7 @@ def annotated_heads(rows: pd.DataFrame) -> Heads:
 
 
 def _without_parameters_fail(evaluation: Evaluation, heads: list[Heads]) -> Evaluation:
-    """The same, with no number for the vertex error of labels without parameters: a failure."""
+    """Return them without the vertex error of labels without parameters, which is a failure."""
     nme = np.where(_finite(evaluation, heads), evaluation.pairs["nme_bbox"], np.nan)
     return replace(evaluation, pairs=evaluation.pairs.assign(nme_bbox=nme))
 
@@ -146,7 +146,7 @@ def _with_parameters(evaluation: Evaluation, heads: list[Heads]) -> Evaluation:
 
 
 def _finite(evaluation: Evaluation, heads: list[Heads]) -> np.ndarray:
-    """(pairs,) bool: whether the found head was given parameters."""
+    """Return (pairs,) bool: whether the found head was given parameters."""
     pairs = evaluation.pairs
     return np.array(
         [

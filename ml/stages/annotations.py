@@ -211,7 +211,7 @@ def annotate_shard(
 
 
 def _images_table(found: list[ImageHeads]) -> pd.DataFrame:
-    """One row an image that was looked at, with the number of its heads."""
+    """Return one row an image that was looked at, with the number of its heads."""
     rows = [
         {"sample_id": heads.sample_id, "split": heads.split, "num_heads": len(heads.scores)}
         for heads in found
@@ -300,7 +300,7 @@ def regress_heads(
 
 
 def is_valid_flame(flame: NDArray[np.floating]) -> bool:
-    """Whether parameters are finite and their scale is positive.
+    """Return whether parameters are finite and their scale is positive.
 
     Args:
         flame: (413,).
@@ -309,7 +309,7 @@ def is_valid_flame(flame: NDArray[np.floating]) -> bool:
 
 
 def describe_invalid(flame: NDArray[np.floating]) -> str:
-    """What is wrong with parameters that `is_valid_flame` refuses.
+    """Return what is wrong with parameters that `is_valid_flame` refuses.
 
     Args:
         flame: (413,).

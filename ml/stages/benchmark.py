@@ -156,7 +156,7 @@ HEADLINE_NAME = "headline.json"
 def _headline(
     metrics: Mapping[str, Mapping[str, float]], trained: Iterable[str]
 ) -> dict[str, float]:
-    """The first metrics of the trained models, without their variants and the baselines."""
+    """Return the first metrics of the trained models, without their variants and the baselines."""
     return {
         f"{_key(title)}.{name}": metrics[title][name]
         for title in trained

@@ -85,7 +85,7 @@ def run(ws: Workspace, config: BenchmarkScoresConfig) -> StageReport:
 
 
 def _own_models(ws: Workspace) -> list[Model]:
-    """The models that the pipeline has trained."""
+    """Return the models that the pipeline has trained."""
     head_model = ws.stage_dir("head_model") / "head_model.npz"
     return [
         Model(stage, ws.stage_dir(stage), head_model, {"Dataset": f"this run, {title}"})
@@ -147,7 +147,7 @@ def _everything(gathered: Gathered) -> list[dict[str, Any]]:
 
 
 def _headlines(gathered: Gathered) -> dict[str, float | None]:
-    """What DVC compares: a number a set, protocol and model."""
+    """Return what DVC compares: a number a set, protocol and model."""
     return {
         f"{one['set']}.{one['protocol'].partition('/')[0]}.{result.model}.{name}": one[name]
         for result in gathered.results
@@ -158,7 +158,7 @@ def _headlines(gathered: Gathered) -> dict[str, float | None]:
 
 
 def headline_table(results: list[ModelResults]) -> pd.DataFrame:
-    """One row a set, protocol and model, with its first headline.
+    """Return one row a set, protocol and model, with its first headline.
 
     Args:
         results: of any models.
@@ -182,7 +182,7 @@ def headline_table(results: list[ModelResults]) -> pd.DataFrame:
 
 
 def _log(ws: Workspace, gathered: Gathered, model: Model) -> str | None:
-    """All scores of a model into the run that made it."""
+    """Return all scores of a model into the run that made it."""
     found: dict[str, float] = {}
     for result in gathered.results:
         if result.origin != "ours" or result.model.removesuffix(FLIPPED) != model.name:
@@ -193,7 +193,7 @@ def _log(ws: Workspace, gathered: Gathered, model: Model) -> str | None:
 
 
 def _prefix(scores: Mapping[str, Any], flipped: bool) -> str:
-    """`test` for the own held-out images, else set and protocol."""
+    """Return `test` for the own held-out images, else set and protocol."""
     if scores["set"] == BENCHMARK:
         return f"test{FLIPPED if flipped else ''}"
     return f"{scores['set']}.{scores['protocol']}"

@@ -42,7 +42,7 @@ class _Work:
 
 
 def sample_ids(pose_id: str, variants: int) -> list[str]:
-    """Ids of the images made of a pose.
+    """Return ids of the images made of a pose.
 
     Args:
         pose_id: Such as `pose-00003-00012`.
@@ -56,7 +56,7 @@ def sample_ids(pose_id: str, variants: int) -> list[str]:
 
 
 def run_shard(ws: Workspace, config: CaptionsConfig, shard: str) -> StageReport:
-    """Captions the poses of one shard, drops captions that name a person, and writes prompts.
+    """Caption the poses of one shard, drop captions that name a person, and write prompts.
 
     Args:
         ws: The workspace; reads `data/poses/<shard>.parquet`.
@@ -115,7 +115,7 @@ def run_shard(ws: Workspace, config: CaptionsConfig, shard: str) -> StageReport:
 
 
 def origin_table(captions: list[str], prompts: list[Prompt]) -> pd.DataFrame:
-    """Words of origin in captions and in the prompts made of them.
+    """Return words of origin in captions and in the prompts made of them.
 
     Args:
         captions: Before the rewriting.
@@ -142,7 +142,7 @@ def origin_table(captions: list[str], prompts: list[Prompt]) -> pd.DataFrame:
 
 
 def load_name_detector(config: CaptionsConfig, root: Path) -> NameDetector:
-    """The configured detector of personal names.
+    """Return the configured detector of personal names.
 
     Args:
         config: Which one, and its model.
@@ -173,7 +173,7 @@ def _caption_sample(
     detector: NameDetector,
     work: _Work,
 ) -> None:
-    """Captions one image; appends its row or its exclusion to `work`."""
+    """Caption one image; append its row or its exclusion to `work`."""
     rng = sample_rng(ws.seed, STAGE, sample_id)
     try:
         draft = captioner.draft(pose, rng)

@@ -27,7 +27,7 @@ SHARD_PREFIX = "crops"
 
 
 def crop_shards(config: CropsConfig) -> list[str]:
-    """Names of the crop shards.
+    """Return names of the crop shards.
 
     Args:
         config: number of crops, and of crops in a shard.

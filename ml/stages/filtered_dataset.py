@@ -212,7 +212,7 @@ def can_reuse(
     limits: DetectionLimits,
     rules: RulesConfig,
 ) -> bool:
-    """Whether the annotations hold all that the rules need of the first detector pass.
+    """Return whether the annotations hold all that the rules need of the first detector pass.
 
     Args:
         heads: the annotations.
@@ -241,7 +241,7 @@ def can_reuse(
 
 
 def _annotated(ws: Workspace, shard: str, images: pd.DataFrame) -> pd.DataFrame:
-    """Images of a shard that the annotation stage did not exclude."""
+    """Return images of a shard that the annotation stage did not exclude."""
     excluded = read_table(ws.table_path("annotations", f"{shard}.exclusions"), EXCLUSIONS)
     return images[~images["sample_id"].isin(excluded["sample_id"])]
 
@@ -249,7 +249,7 @@ def _annotated(ws: Workspace, shard: str, images: pd.DataFrame) -> pd.DataFrame:
 def _known_boxes(
     heads: pd.DataFrame, images: pd.DataFrame, reusable: bool
 ) -> dict[str, Boxes] | None:
-    """Annotated boxes xyxy by image, best first; images without heads have none."""
+    """Return annotated boxes xyxy by image, best first; images without heads have none."""
     if not reusable:
         return None
     known = {sample_id: np.zeros((0, 4), np.float32) for sample_id in images["sample_id"]}
@@ -268,7 +268,7 @@ def _judge_shard(
     images: pd.DataFrame,
     known: Mapping[str, Boxes] | None,
 ) -> tuple[list[Judgement], list[dict[str, str]]]:
-    """Judgements of one shard, from the work folder when they were made before a kill."""
+    """Return judgements of one shard, from the work folder when they were made before a kill."""
     path = ws.work_dir(STAGE) / f"{shard}.json"
     if path.is_file():
         stored = json.loads(path.read_text(encoding="utf-8"))
@@ -297,7 +297,7 @@ def _batches(
     batch_size: int,
     damaged: Exclusions,
 ) -> Iterator[tuple[list[str], list[Image]]]:
-    """Decoded images of a shard; what cannot be read is noted."""
+    """Yield decoded images of a shard; what cannot be read is noted."""
     with ShardReader(ws.stage_dir("images") / f"{shard}.tar") as reader:
         for start in range(0, len(images), batch_size):
             sample_ids, decoded = [], []
@@ -311,7 +311,7 @@ def _batches(
 
 
 def _verdicts(images: pd.DataFrame, judgements: Mapping[str, Judgement]) -> pd.DataFrame:
-    """The verdicts table, in the order of the images."""
+    """Return the verdicts table, in the order of the images."""
     rows = [
         {
             "sample_id": sample_id,
@@ -346,7 +346,7 @@ def _describe(
     verdicts: pd.DataFrame,
     exclusions: Exclusions,
 ) -> tuple[pd.DataFrame, dict[str, Path]]:
-    """Statistics, plots and card."""
+    """Return statistics, plots and card."""
     out = ws.stage_dir(STAGE)
     earlier = read_exclusions(ws, list(_STAGES_BEFORE))
     statistics = compute_statistics(
@@ -380,7 +380,7 @@ def _describe(
 
 
 def _safety_text(config: FilteredDatasetConfig) -> str:
-    """The screens by their models' names in the asset register."""
+    """Return the screens by their models' names in the asset register."""
     models = [config.safety.clip.model, config.safety.classifier.model]
     if config.identity.index:
         models.append(config.identity.embedder_model)
@@ -388,7 +388,7 @@ def _safety_text(config: FilteredDatasetConfig) -> str:
 
 
 def _label_quality(ws: Workspace) -> dict[str, float]:
-    """What `annotation_quality` measured; empty where there is no truth to compare with."""
+    """Return what `annotation_quality` measured; empty where there is no truth to compare with."""
     path = ws.stage_dir("annotation_quality") / "metrics.json"
     if not path.exists():
         return {}
@@ -403,7 +403,7 @@ def _write_images(
     verdicts: pd.DataFrame,
     judgements: Mapping[str, Judgement],
 ) -> dict[str, Path]:
-    """A sheet of kept images, and one of removed images for each reason."""
+    """Return a sheet of kept images, and one of removed images for each reason."""
     sheets: dict[str, Sequence[str]] = {}
     for reason in (KEEP, *RULES):
         rows = verdicts[verdicts["reason"] == reason].head(config.preview_images)
@@ -422,7 +422,7 @@ def _write_images(
 
 
 def _remove_work(ws: Workspace) -> None:
-    """Everything is written: the unfinished work is not needed any more."""
+    """Remove the unfinished work, once everything is written."""
     folder = ws.work_dir(STAGE)
     for path in folder.glob("*.json"):
         path.unlink()

@@ -127,7 +127,7 @@ def run(ws: Workspace, config: FlameRegressorConfig, tracker: Tracker) -> StageR
 def held_out_batch(
     val: CropExamples, architecture: RegressorArchitecture, head_model: HeadModel, seed: int
 ) -> CropBatch:
-    """All held-out crops, cut as the annotation stage cuts them.
+    """Return all held-out crops, cut as the annotation stage cuts them.
 
     Args:
         val: the held-out images.
@@ -163,7 +163,7 @@ def _write_images(
     geometry: HeadGeometry,
     num_crops: int,
 ) -> dict[str, Path]:
-    """Held-out crops with predicted mesh points: the first ones, and the worst ones."""
+    """Return held-out crops with predicted mesh points: the first ones, and the worst ones."""
     choices = {
         "held_out": np.arange(min(num_crops, len(predicted))),
         "worst": np.argsort(-errors.rotation_deg, kind="stable")[:num_crops],

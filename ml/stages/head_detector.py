@@ -237,7 +237,7 @@ def _measure(
     val: LabelledImages,
     found: Sequence[tuple[Boxes, Scores]],
 ) -> dict[str, float]:
-    """All metrics of the run; flat, and floats only."""
+    """Return all metrics of the run; flat, and floats only."""
     values = average_precision(val.truth, found)
     values |= operating_point(val.truth, found, config.threshold)
     values["threshold"] = config.threshold
@@ -251,7 +251,7 @@ def _measure(
 def prediction_grid(
     samples: LabelledImages, found: Sequence[tuple[Boxes, Scores]], config: HeadDetectorConfig
 ) -> np.ndarray:
-    """Held-out images with labels (green, ignored ones grey) and predictions (orange).
+    """Return held-out images with labels (green, ignored ones grey) and predictions (orange).
 
     Args:
         samples: labelled images.
@@ -304,7 +304,7 @@ def _report(
 
 
 def _flat(prefix: str, values: dict[str, object]) -> dict[str, object]:
-    """Nested configuration as dotted names."""
+    """Return nested configuration as dotted names."""
     flat: dict[str, object] = {}
     for name, value in values.items():
         if isinstance(value, dict):

@@ -99,7 +99,7 @@ def run_shard(ws: Workspace, config: ImagesConfig, shard: str) -> StageReport:
 def _requests(
     ws: Workspace, poses: pd.DataFrame, captions: pd.DataFrame, exclusions: Exclusions
 ) -> list[GenerationRequest]:
-    """What the captions ask for; those with a broken pose or scene are excluded."""
+    """Return what the captions ask for; those with a broken pose or scene are excluded."""
     rows_of_pose = {str(key): rows for key, rows in poses.groupby("pose_id", sort=False)}
     requests = []
     for caption in captions.to_dict("records"):
@@ -239,7 +239,7 @@ def _metadata(images: pd.DataFrame, truth: pd.DataFrame) -> dict[str, Scalar]:
 
 
 def _said(work: _Work) -> dict[str, Scalar]:
-    """What text encoders did not read; nothing for a generator that reads no prompt."""
+    """Return what text encoders did not read; nothing for a generator that reads no prompt."""
     return {"prompts_cut": work.num_prompts_cut} if work.num_prompts_cut else {}
 
 

@@ -79,7 +79,7 @@ class _SplitLabels:
 
 
 def run(ws: Workspace, config: LabelsConfig) -> StageReport:
-    """Labels a seeded sample of the train and val images.
+    """Return labels a seeded sample of the train and val images.
 
     Args:
         ws: The workspace; reads `data/images` and `data/truth`.
@@ -112,7 +112,7 @@ def run(ws: Workspace, config: LabelsConfig) -> StageReport:
 
 
 def _run_file(ws: Workspace, config: LabelsConfig, images: pd.DataFrame) -> StageReport:
-    """Labels from a labelling tool's file."""
+    """Return labels from a labelling tool's file."""
     exclusions = Exclusions(STAGE)
     imported = import_labels(ws.root / config.file, images, exclusions)
     if config.file_sha256 and imported.sha256 != config.file_sha256:
@@ -161,7 +161,7 @@ def _write(
 
 
 def draw_order(images: pd.DataFrame, run_seed: int) -> pd.DataFrame:
-    """Images in the seeded order in which they are drawn for labelling.
+    """Return images in the seeded order in which they are drawn for labelling.
 
     The place of an image depends on its id alone: more shards add images, they do not reshuffle.
 
@@ -182,7 +182,7 @@ def draw_order(images: pd.DataFrame, run_seed: int) -> pd.DataFrame:
 def to_coco_boxes(
     rows: pd.DataFrame, image: CocoImage, first_id: int, config: LabelsConfig
 ) -> list[CocoBox]:
-    """Boxes of one image's heads.
+    """Return boxes of one image's heads.
 
     Args:
         rows: Rows of `TRUTH` of this image; may be empty.
@@ -211,7 +211,7 @@ def to_coco_boxes(
 
 
 def draw_boxes(image_rgb: np.ndarray, boxes: list[CocoBox]) -> np.ndarray:
-    """A copy of an image with its boxes: green, grey when ignored.
+    """Return a copy of an image with its boxes: green, grey when ignored.
 
     Args:
         image_rgb: (H, W, 3) uint8 RGB.
@@ -237,7 +237,7 @@ def _label_split(
     heads: dict[str, pd.DataFrame],
     exclusions: Exclusions,
 ) -> _SplitLabels:
-    """Labels the first `wanted` readable candidates; unreadable ones become exclusions."""
+    """Return labels the first `wanted` readable candidates; unreadable ones become exclusions."""
     part = _SplitLabels([], [], [])
     no_heads = pd.DataFrame(columns=[column.name for column in TRUTH.columns])
     readers: dict[str, ShardReader] = {}
@@ -285,7 +285,7 @@ def _has_size(image_rgb: np.ndarray, row: dict[Any, Any], exclusions: Exclusions
 
 
 def _write_preview(ws: Workspace, part: _SplitLabels) -> Path:
-    """Contact sheet of labelled images."""
+    """Return contact sheet of labelled images."""
     cells = []
     for image, image_rgb in zip(part.images, part.images_rgb, strict=False):
         boxes = [box for box in part.boxes if box.image_id == image.image_id]

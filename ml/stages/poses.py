@@ -27,7 +27,7 @@ _PREVIEW_CELL_PX: Final = 192
 
 
 def pose_ids(ws: Workspace, shard: str) -> list[str]:
-    """Ids of a shard's poses, in order.
+    """Return ids of a shard's poses, in order.
 
     Args:
         ws: The workspace; its `shard_size` says how many.
@@ -41,7 +41,7 @@ def pose_ids(ws: Workspace, shard: str) -> list[str]:
 
 
 def run_shard(ws: Workspace, config: PosesConfig, shard: str) -> StageReport:
-    """Makes the poses of one shard and writes `<shard>.parquet`, exclusions and a preview.
+    """Make the poses of one shard and writes `<shard>.parquet`, exclusions and a preview.
 
     Poses that were estimated also get `<shard>.sources.parquet`.
 
@@ -91,7 +91,7 @@ def run_shard(ws: Workspace, config: PosesConfig, shard: str) -> StageReport:
 def _sample(
     ws: Workspace, config: PosesConfig, shard: str, exclusions: Exclusions
 ) -> list[PoseSample]:
-    """Poses drawn from the articulated figure."""
+    """Draw poses from the articulated figure."""
     samples: list[PoseSample] = []
     for pose_id in progress(pose_ids(ws, shard), f"poses {shard}"):
         try:
@@ -102,7 +102,7 @@ def _sample(
 
 
 def preview(samples: list[PoseSample]) -> np.ndarray:
-    """Contact sheet of drawn skeletons, each head with a circle and its facing direction.
+    """Return contact sheet of drawn skeletons, each head with a circle and its facing direction.
 
     Args:
         samples: Poses to draw; may be empty.
@@ -114,7 +114,7 @@ def preview(samples: list[PoseSample]) -> np.ndarray:
 
 
 def _draw_sample(sample: PoseSample) -> np.ndarray:
-    """(H, W, 3) uint8 RGB skeletons at twice the image's size."""
+    """Return (H, W, 3) uint8 RGB skeletons at twice the image's size."""
     zoom = 2
     width, height = zoom * sample.width, zoom * sample.height
     far_to_near = sorted(sample.people, key=lambda person: -person.depth)
@@ -155,7 +155,7 @@ def _metadata(samples: list[PoseSample]) -> dict[str, int | float | str | bool]:
 
 
 def angle_from_frontal_deg(head_rotation: np.ndarray) -> float:
-    """Angle between a head and one that looks straight into the camera.
+    """Return the angle between a head and one that looks straight into the camera.
 
     Args:
         head_rotation: (3, 3) FLAME head frame to image axes.

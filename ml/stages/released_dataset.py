@@ -214,7 +214,7 @@ def _check_head_model(head_model: HeadModel, config: ReleasedDatasetConfig) -> N
 
 
 def _split_rule(release: Release, config: ReleasedDatasetConfig) -> tuple[SplitRule, list[str]]:
-    """Which images are for what, and what had to be decided otherwise than configured."""
+    """Return which images are for what, and what was decided otherwise than configured."""
     there = {int(match[1]) for part in release.parts if (match := SPLIT_NAME.fullmatch(part))}
     has_test = any(part.startswith("test/") for part in release.parts)
     notes, fractions = [], {}
@@ -234,7 +234,7 @@ def _split_rule(release: Release, config: ReleasedDatasetConfig) -> tuple[SplitR
 def _describe(
     view: Workspace, config: ReleasedDatasetConfig, exclusions: Exclusions
 ) -> tuple[pd.DataFrame, Path]:
-    """Statistics, plots and card."""
+    """Return statistics, plots and card."""
     out = view.stage_dir("filtered_dataset")
     images = read_stage(view, "images", IMAGES)
     statistics = compute_statistics(
@@ -260,7 +260,7 @@ def _describe(
 
 
 def _preview(view: Workspace, config: ReleasedDatasetConfig, head_model: HeadModel) -> Path:
-    """Images with their boxes and meshes: whether parameters fit is seen at a glance."""
+    """Return images with their boxes and meshes: whether parameters fit is seen at a glance."""
     shard, geometry = view.shards[0], HeadGeometry(head_model)
     images = read_stage(view, "images", IMAGES, [shard]).head(config.preview_images)
     heads = read_stage(view, "annotations", HEADS, [shard])

@@ -233,7 +233,7 @@ def read_samples(
     exclusions: Exclusions,
     stage: str = STAGE,
 ) -> HeadSamples:
-    """The filtered dataset's images of a split, with the configured labels.
+    """Return the filtered dataset's images of a split, with the configured labels.
 
     Args:
         ws: the workspace.
@@ -276,7 +276,7 @@ def _read_labels(
     geometry: HeadGeometry,
     file: Path,
 ) -> LabelTable:
-    """The labels of some images, piece by piece into a file of the stage's unfinished work."""
+    """Write the labels of some images piece by piece into the stage's unfinished work."""
     pieces: Iterator[pd.DataFrame]
     if config.supervision == "truth":
         pieces = (
@@ -404,7 +404,7 @@ def _log_data(tracker: Tracker, dataset: str, splits: Mapping[str, HeadSamples])
 def _write_report(
     folder: Path, result: FitResult, num_used: int, exclusions: Exclusions, tracker: Tracker
 ) -> StageReport:
-    """Metrics, curves and the stage's report."""
+    """Return metrics, curves and the stage's report."""
     write_history(folder / HISTORY_NAME, result.history)
     write_json(folder / "metrics.json", result.metrics)
     curves = folder / "images" / "curves.png"

@@ -179,7 +179,7 @@ def _noise_scheduler(pipe: Any) -> Any:
 
 
 def _pixels(path: Path, size: int) -> Tensor:
-    """The middle square of a photograph, (3, S, S) in [-1, 1]."""
+    """Return the middle square of a photograph, (3, S, S) in [-1, 1]."""
     image = decode_image(path)
     height, width = image.shape[:2]
     side = min(height, width)
@@ -217,7 +217,7 @@ def _loss(
 def _encoded(
     pipe: Any, prompts: list[str], options: TuningOptions
 ) -> tuple[Tensor, dict[str, Any]]:
-    """Texts as the network takes them, and what XL wants beside them."""
+    """Return texts as the network takes them, and what XL wants beside them."""
     encoded = pipe.encode_prompt(
         prompts, device=options.device, num_images_per_prompt=1, do_classifier_free_guidance=False
     )

@@ -77,7 +77,7 @@ class Faces:
     prompts: tuple[str, ...]
 
     def of(self, identity: str) -> Faces:
-        """The faces of one person."""
+        """Return the faces of one person."""
         chosen = np.flatnonzero(self.identities == identity)
         return Faces(
             self.embeddings[chosen],
@@ -336,7 +336,7 @@ def _identity(
 
 
 def _draw_pairs(folder: Path, found: pd.DataFrame, seen: Faces) -> None:
-    """Generated images beside their nearest photographs, the most alike first."""
+    """Draw generated images beside their nearest photographs, the most alike first."""
     cells = []
     with_face = found[found["face"]].sort_values("similarity", ascending=False)
     for row in with_face.head(_SHOWN_PAIRS).itertuples():
@@ -396,6 +396,6 @@ def _report(rates: pd.DataFrame, used: Calibration, table: pd.DataFrame) -> str:
 
 
 def _rows_of(table: pd.DataFrame) -> list[str]:
-    """A table's lines in Markdown."""
+    """Return a table's lines in Markdown."""
     lines = [table.columns, ["---"] * len(table.columns), *table.round(4).astype(str).to_numpy()]
     return [f"| {' | '.join(line)} |" for line in lines]

@@ -93,7 +93,7 @@ def run_study(
 
 
 def _wider_dataset(ws: Workspace, values: Values, wider: Path) -> Path:
-    """WIDER FACE with pseudo-labels, made once for a content and a regressor."""
+    """Return WIDER FACE with pseudo-labels, made once for a content and a regressor."""
     from ml.records.atomic import atomic_folder
     from ml.records.models import hash_model
     from ml.stages.annotations import AnnotationsConfig

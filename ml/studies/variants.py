@@ -163,7 +163,7 @@ def _evaluate(
     scores: BenchmarkScoresConfig,
     gathered: Gathered,
 ) -> list[dict[str, Any]]:
-    """The own benchmark and the configured public sets, as score files."""
+    """Return the own benchmark and the configured public sets, as score files."""
     measured = replace(ws, root=place.root / "evaluation")
     for name in MEASURED_STAGES:
         link(measured.stage_dir(name), ws.stage_dir(name))
@@ -180,7 +180,7 @@ def _evaluate(
 
 
 def _named(scores: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Scores under the names that those of the pipeline's own models have in MLflow."""
+    """Return scores under the names that those of the pipeline's own models have in MLflow."""
     named: dict[str, float] = {}
     for one in scores:
         own = one["set"] == "benchmark"
@@ -189,7 +189,7 @@ def _named(scores: Sequence[Mapping[str, Any]]) -> dict[str, float]:
 
 
 def _identity(place: Workspace, config: Any, values: Mapping[str, Any]) -> str:
-    """Everything that a variant's results follow from, but the code."""
+    """Return everything that a variant's results follow from, but the code."""
     parts = [
         config.model_dump_json(),
         json.dumps([values["benchmark"], values["benchmark_scores"]], sort_keys=True, default=str),

@@ -26,7 +26,7 @@ Signature = NDArray[np.float32]
 
 
 def signature(image_rgb: NDArray[np.uint8]) -> Signature | None:
-    """What an image is compared by.
+    """Return what an image is compared by.
 
     Args:
         image_rgb: (H, W, 3) uint8 RGB.
@@ -43,7 +43,7 @@ def signature(image_rgb: NDArray[np.uint8]) -> Signature | None:
 
 
 def resembles(data: bytes, signatures: list[Signature]) -> bool:
-    """Whether encoded bytes show one of some images.
+    """Return whether encoded bytes show one of some images.
 
     Args:
         data: of any kind; what does not decode resembles nothing.
@@ -57,7 +57,7 @@ def resembles(data: bytes, signatures: list[Signature]) -> bool:
 
 
 def embedded_images(data: bytes) -> Iterator[bytes]:
-    """Images that stand in a text as base64, as in pages and event logs.
+    """Yield images that stand in a text as base64, as in pages and event logs.
 
     Args:
         data: the text, or a database's file.

@@ -74,7 +74,7 @@ class Target:
         return self.samples | self.sources
 
     def pattern(self) -> re.Pattern[str]:
-        """Matches an id where it is not part of a longer one."""
+        """Match an id where it is not part of a longer one."""
         longest_first = sorted(self.names, key=lambda name: (-len(name), name))
         joined = "|".join(re.escape(name) for name in longest_first)
         return re.compile(rf"(?<![\w-])(?:{joined})(?![\w-])")
@@ -132,7 +132,7 @@ def find_target(ws: Workspace, samples: Iterable[str], sources: Iterable[str]) -
 
 
 def _signatures(ws: Workspace, wanted: set[str]) -> list[Signature]:
-    """What the images show, as far as they can still be read."""
+    """Return what the images show, as far as they can still be read."""
     found = []
     for shard in ws.shards:
         path = ws.stage_dir("images") / f"{shard}.tar"
@@ -190,7 +190,7 @@ def remember(root: Path, target: Target) -> None:
 
 
 def taken_down(root: Path) -> frozenset[str]:
-    """Hashes of ids that were taken down; see `hash_id`.
+    """Return hashes of ids that were taken down; see `hash_id`.
 
     Args:
         root: the project folder.
@@ -208,7 +208,7 @@ def taken_down(root: Path) -> frozenset[str]:
 
 
 def hash_id(name: str) -> str:
-    """How an id is remembered: the list of what was taken down must not name it."""
+    """Return how an id is remembered: the list of what was taken down must not name it."""
     return hashlib.sha256(name.encode()).hexdigest()
 
 
@@ -233,7 +233,7 @@ def search(root: Path, target: Target, skipped: Sequence[str] = (REGISTER_NAME,)
 
 
 def found_in(path: Path, target: Target) -> str:
-    """What of the target a file holds; empty for nothing.
+    """Return what of the target a file holds; empty for nothing.
 
     Args:
         path: a file of any kind; its kind is told by its first bytes.
@@ -255,7 +255,7 @@ def found_in(path: Path, target: Target) -> str:
 
 
 def _shown_in(data: bytes, target: Target) -> str:
-    """Whether bytes are, or hold as text, an image that shows what was removed."""
+    """Return whether bytes are, or hold as text, an image that shows what was removed."""
     if not target.signatures:
         return ""
     if resembles(data, target.signatures):
@@ -266,7 +266,7 @@ def _shown_in(data: bytes, target: Target) -> str:
 
 
 def unsearched(root: Path) -> list[str]:
-    """Files whose content cannot be looked into: packed or encrypted archives.
+    """Return files whose content cannot be looked into: packed or encrypted archives.
 
     Args:
         root: the project folder.
@@ -284,7 +284,7 @@ def unsearched(root: Path) -> list[str]:
 
 
 def _is_plain_zip(path: Path) -> bool:
-    """Whether a zip's members stand in it as they are, like those of npz files and checkpoints."""
+    """Return whether a zip's members are stored, like those of npz files and checkpoints."""
     try:
         with zipfile.ZipFile(path) as archive:
             infos = archive.infolist()
@@ -340,7 +340,7 @@ def _image_found(data: bytes, target: Target) -> str:
 
 
 def _binaries(batch: pa.RecordBatch) -> Iterator[pa.Array]:
-    """Columns of bytes, those in structures too: images in Hugging Face's layout."""
+    """Yield columns of bytes, those in structures too: images in Hugging Face's layout."""
     columns = list(batch.columns)
     while columns:
         column = columns.pop()
@@ -462,7 +462,7 @@ def _edit_json(path: Path, target: Target) -> None:
 
 
 def _pruned(value: Any, pattern: re.Pattern[str]) -> Any:
-    """A JSON value without the parts that name a sample."""
+    """Return a JSON value without the parts that name a sample."""
     if isinstance(value, dict):
         return {
             key: _pruned(inner, pattern)
@@ -483,7 +483,7 @@ def _is_match(value: Any, pattern: re.Pattern[str]) -> bool:
 
 
 def _names(value: Any, pattern: re.Pattern[str]) -> bool:
-    """Whether a record is a sample's own: one of its values is the id."""
+    """Return whether a record is a sample's own: one of its values is the id."""
     values = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
     return any(_is_match(inner, pattern) for inner in values)
 

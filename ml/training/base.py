@@ -43,7 +43,7 @@ class TrainingModule(pl.LightningModule):
 
     @abstractmethod
     def losses(self, batch: Any) -> Mapping[str, Tensor]:
-        """Loss terms of a training batch.
+        """Return the loss terms of a training batch.
 
         Args:
             batch: what the data module's collate returned.
@@ -53,7 +53,7 @@ class TrainingModule(pl.LightningModule):
         """
 
     def sample_ids(self, batch: Any) -> Sequence[str]:
-        """Ids of a batch's samples, for error messages.
+        """Return ids of a batch's samples, for error messages.
 
         Args:
             batch: what the data module's collate returned.
@@ -66,7 +66,7 @@ class TrainingModule(pl.LightningModule):
         return list(getattr(batch, "sample_ids", ()))
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-        """One step: losses, the finite check, logging.
+        """Return one step: losses, the finite check, logging.
 
         Args:
             batch: what the data module's collate returned.
@@ -95,7 +95,7 @@ class TrainingModule(pl.LightningModule):
         return loss
 
     def configure_optimizers(self) -> Any:
-        """Optimiser and per-step schedule for Lightning.
+        """Return the optimiser and the per-step schedule for Lightning.
 
         Returns:
             Lightning's dictionary form.
@@ -144,7 +144,7 @@ class TrainingModule(pl.LightningModule):
             torch.nn.utils.clip_grads_with_norm_(params, gradient_clip_val, norm)
 
     def _where(self, what: str) -> str:
-        """Error text that names the step and the samples."""
+        """Return the error text that names the step and the samples."""
         ids = ", ".join(self._current_ids) or "unknown"
         return (
             f"{type(self).__name__}: {what} at epoch {self.trainer.current_epoch}, step "

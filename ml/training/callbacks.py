@@ -69,7 +69,7 @@ class EpochMeans(pl.Callback):
         self._sums, self._count = {}, 0
 
     def state_dict(self) -> dict[str, Any]:
-        """Sums for the checkpoint.
+        """Return sums for the checkpoint.
 
         Returns:
             The state.
@@ -77,7 +77,7 @@ class EpochMeans(pl.Callback):
         return {"sums": dict(self._sums), "count": self._count}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Sums of the epoch's batches before the resume.
+        """Restore the sums of the epoch's batches before the resume.
 
         Args:
             state_dict: what `state_dict` returned.
@@ -86,7 +86,10 @@ class EpochMeans(pl.Callback):
 
 
 def _epoch_values(trainer: pl.Trainer) -> dict[str, float]:
-    """What was logged in this epoch, by name; Lightning would repeat an older validation's."""
+    """Return what was logged in this epoch, by name.
+
+    Lightning would repeat an older validation's.
+    """
     validated = (trainer.current_epoch + 1) % (trainer.check_val_every_n_epoch or 1) == 0
     return {
         name.removesuffix("_epoch"): float(value)
@@ -117,7 +120,7 @@ class History(pl.Callback):
         self.rows.append({**row, **_epoch_values(trainer)})
 
     def frame(self) -> pd.DataFrame:
-        """The rows so far.
+        """Return the rows so far.
 
         Returns:
             Epoch rows; `epoch` first.
@@ -126,7 +129,7 @@ class History(pl.Callback):
         return frame.astype({"epoch": int}) if len(frame) else frame
 
     def state_dict(self) -> dict[str, Any]:
-        """Rows for the checkpoint.
+        """Return rows for the checkpoint.
 
         Returns:
             The state.
@@ -134,7 +137,7 @@ class History(pl.Callback):
         return {"rows": [dict(row) for row in self.rows]}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Rows of the epochs before the resume.
+        """Restore the rows of the epochs before the resume.
 
         Args:
             state_dict: what `state_dict` returned.
@@ -255,7 +258,7 @@ class EpochProgress(pl.Callback):
 
 
 def _clock(seconds: float) -> str:
-    """Minutes and seconds."""
+    """Return minutes and seconds."""
     whole = math.ceil(seconds)
     return f"{whole // 60}:{whole % 60:02d}"
 

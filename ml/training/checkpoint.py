@@ -126,7 +126,7 @@ class TrainingCheckpoint(pl.Callback):
             trainer.save_checkpoint(self.path)
 
     def resumable(self) -> Path | None:
-        """The checkpoint a training may go on from.
+        """Return the checkpoint a training may go on from.
 
         Returns:
             Its path, or None when there is none or it belongs to another training.
@@ -139,7 +139,7 @@ class TrainingCheckpoint(pl.Callback):
         return self.path
 
     def read(self) -> dict[str, Any]:
-        """The checkpoint's content.
+        """Return the checkpoint's content.
 
         Returns:
             What Lightning stored; tensors are read from the file when they are used.

@@ -41,7 +41,7 @@ class FitConfig(StageConfig):
     training resumes from its last epoch."""
 
     def precision_here(self) -> Literal["32-true", "bf16-mixed", "16-mixed"]:
-        """The number format that `precision` means on this machine."""
+        """Return the number format that `precision` means on this machine."""
         if self.precision != "auto":
             return self.precision
         import torch

@@ -15,7 +15,7 @@ from ml.training.determinism import EpochSampler, ResumableLoader, ShardWindows
 
 
 def _start_worker(_: int) -> None:
-    """One thread in a loader process; the training owns the cores."""
+    """Keep a loader process to one thread; the training owns the cores."""
     cv2.setNumThreads(0)
 
 

@@ -40,7 +40,7 @@ class ShardWindows:
     def __init__(
         self, shards: Sequence[Hashable], seed: int, stage: str, window_shards: int
     ) -> None:
-        """Number the shards.
+        """Assign numbers to the shards.
 
         Args:
             shards: the shard of each sample, in dataset order.
@@ -60,7 +60,7 @@ class ShardWindows:
         return len(self._names) <= self._size
 
     def of_epoch(self, epoch: int) -> NDArray[np.int32]:
-        """The window of each sample.
+        """Return the window of each sample.
 
         Args:
             epoch: counted from 0.
@@ -187,7 +187,7 @@ class ResumableLoader(DataLoader[Any]):
             yield batch
 
     def state_dict(self) -> dict[str, int]:
-        """Where in which epoch the loader is.
+        """Return where in which epoch the loader is.
 
         Returns:
             `epoch` and the number of `batches` it gave.

@@ -148,7 +148,7 @@ def fit(
 def _trainer(
     config: FitConfig, tracker: Tracker, work: Path, callbacks: list[pl.Callback]
 ) -> pl.Trainer:
-    """Lightning's trainer of a configuration."""
+    """Return Lightning's trainer of a configuration."""
     return pl.Trainer(
         max_epochs=config.epochs,
         accelerator=config.accelerator,
@@ -185,7 +185,7 @@ def finish_work(ws: Workspace, stage: str) -> None:
 def _fit_key(
     module: TrainingModule, ws: Workspace, stage: str, config: FitConfig, threads: int
 ) -> str:
-    """Digest of what decides a training, beside its data (which the work folder's name covers)."""
+    """Return a digest of what decides a training, beside its data (in the folder's name)."""
     parts = {
         "stage": stage,
         "seed": ws.seed,
@@ -199,6 +199,6 @@ def _fit_key(
 
 
 def _done_in(checkpoint: TrainingCheckpoint) -> tuple[int, int]:
-    """Epochs and optimiser steps that a checkpoint has behind it."""
+    """Return epochs and optimiser steps that a checkpoint has behind it."""
     stored = checkpoint.read()
     return int(stored["epoch"]) + bool(stored["epoch_is_over"]), int(stored["global_step"])

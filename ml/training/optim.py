@@ -60,7 +60,7 @@ def orthogonalize(matrices: Tensor) -> Tensor:
 
 
 def _polynomial_of_gram(x: Tensor) -> Tensor:
-    """The matrices by which all steps together multiply x from the left.
+    """Return the matrices by which all steps together multiply x from the left.
 
     They are polynomials of G = x x^T, so a wide x is multiplied once and not in every step: with
     Q = a I + b G + c G^2, a step takes x to Q x and G to Q G Q. Three steps are few enough for the
@@ -82,7 +82,7 @@ def _polynomial_of_gram(x: Tensor) -> Tensor:
 
 
 def _step_of_gram(gram: Tensor, a: float, b: float, c: float) -> Tensor:
-    """What a step multiplies by: a I + b G + c G^2 of a (B, M, M) G."""
+    """Return what a step multiplies by: a I + b G + c G^2 of a (B, M, M) G."""
     factor = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
     factor.diagonal(dim1=-2, dim2=-1).add_(a)
     return factor
@@ -156,7 +156,7 @@ class MuonAdamW(torch.optim.Optimizer):
         return loss
 
     def _muon_step(self, group: dict[str, Any], params: Sequence[Tensor]) -> None:
-        """Orthogonalised Nesterov momentum, equal shapes in one batched iteration."""
+        """Take a step of orthogonalised Nesterov momentum, equal shapes in one batch."""
         if not params:
             return
         for param in params:
@@ -180,7 +180,7 @@ class MuonAdamW(torch.optim.Optimizer):
                 _matrix_view(param).add_(matrix.view_as(_matrix_view(param)), alpha=-step_size)
 
     def _adamw_step(self, group: dict[str, Any], params: Sequence[Tensor]) -> None:
-        """Decoupled AdamW through torch's own fused kernel."""
+        """Take a step of decoupled AdamW through torch's own fused kernel."""
         for param in params:
             state = self.state[param]
             if not state:
@@ -208,7 +208,7 @@ class MuonAdamW(torch.optim.Optimizer):
 
 
 def _matrix_view(weight: Tensor) -> Tensor:
-    """A weight with its inputs last in memory order: channels-last convolutions need no copy.
+    """Return a weight with its inputs last in memory order, as channels-last convolutions want.
 
     The order of a matrix's columns does not matter to its orthogonalisation.
     """
@@ -218,7 +218,7 @@ def _matrix_view(weight: Tensor) -> Tensor:
 
 
 def _as_matrix(weight: Tensor) -> Tensor:
-    """(out, in, kh, kw) -> (out, in * kh * kw), columns in memory order."""
+    """Return (out, in, kh, kw) -> (out, in * kh * kw), columns in memory order."""
     return _matrix_view(weight).flatten(1)
 
 
@@ -267,7 +267,7 @@ def parameter_groups(module: nn.Module, config: OptimConfig) -> list[dict[str, A
 
 
 def _hidden_matrices(module: nn.Module, linear: bool) -> Iterable[int]:
-    """Ids of weights that Muon may take."""
+    """Yield ids of weights that Muon may take."""
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d):
             if layer.groups == 1 and layer.in_channels > 4 and layer.out_channels > 1:
@@ -279,7 +279,7 @@ def _hidden_matrices(module: nn.Module, linear: bool) -> Iterable[int]:
 def lr_factor(
     step: int, total_steps: int, config: OptimConfig, steps_per_epoch: int | None = None
 ) -> float:
-    """Multiplier of the peak learning rate: linear warm-up, then cosine.
+    """Return the multiplier of the peak learning rate: linear warm-up, then cosine.
 
     Args:
         step: optimiser steps done.
@@ -320,7 +320,7 @@ def lr_factor(
 def build_optimizer(
     module: nn.Module, config: OptimConfig, total_steps: int, steps_per_epoch: int | None = None
 ) -> tuple[MuonAdamW, LambdaLR]:
-    """Optimiser and per-step schedule of a training.
+    """Return the optimiser and the per-step schedule of a training.
 
     Args:
         module: the model.
@@ -412,7 +412,7 @@ class EMA(WeightAveraging):
         self._latest_update_step = trainer.global_step
 
     def decay_after(self, count: int) -> float:
-        """The decay of the next update.
+        """Return the decay of the next update.
 
         Args:
             count: updates done.
@@ -448,14 +448,14 @@ class EMA(WeightAveraging):
 
 
 def _tensors(module: nn.Module) -> list[Tensor]:
-    """All parameters and buffers."""
+    """Return all parameters and buffers."""
     return [*module.parameters(), *module.buffers()]
 
 
 def _by_kind(
     averages: Sequence[Tensor], currents: Sequence[Tensor]
 ) -> list[tuple[list[Tensor], list[Tensor]]]:
-    """Pairs of tensors, those that can be averaged and those that cannot."""
+    """Return pairs of tensors, those that can be averaged and those that cannot."""
     kinds: dict[torch.dtype, tuple[list[Tensor], list[Tensor]]] = {}
     for average, current in zip(averages, currents, strict=True):
         firsts, seconds = kinds.setdefault(average.dtype, ([], []))

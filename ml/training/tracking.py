@@ -136,7 +136,7 @@ class Tracker(Protocol):
         ...
 
     def lightning_logger(self) -> Logger | None:
-        """A Lightning logger that writes to this same run.
+        """Return a Lightning logger that writes to this same run.
 
         Returns:
             The logger, or None when nothing is recorded.
@@ -208,7 +208,7 @@ class NullTracker:
         """
 
     def lightning_logger(self) -> Logger | None:
-        """No logger.
+        """Return None: there is no logger.
 
         Returns:
             None.
@@ -336,7 +336,7 @@ class MLflowTracker:
         self._client.log_inputs(self.run_id, [used])
 
     def lightning_logger(self) -> Logger | None:
-        """Lightning's MLflow logger bound to this run.
+        """Return Lightning's MLflow logger bound to this run.
 
         Returns:
             The logger.
@@ -399,7 +399,7 @@ def _active_run(run_id: str) -> Iterator[None]:
 
 
 def sqlite_uri(database: Path) -> str:
-    """The address of a database for MLflow, whatever characters its path holds.
+    """Return the address of a database for MLflow, whatever characters its path holds.
 
     Args:
         database: path of the file.
@@ -438,7 +438,7 @@ class TrackingUnavailable(RuntimeError):
 
 
 def remote_store() -> str | None:
-    """The store that MLFLOW_TRACKING_URI names: a server or a database server.
+    """Return the store that MLFLOW_TRACKING_URI names: a server or a database server.
 
     Addresses of local files do not count: MLflow itself sets the variable to our own store.
 
@@ -450,7 +450,7 @@ def remote_store() -> str | None:
 
 
 def _remote_experiment(uri: str, experiment: str) -> str:
-    """Id of the experiment on a server, made there if it is missing.
+    """Return the id of the experiment on a server, made there if it is missing.
 
     Raises:
         TrackingUnavailable: the server does not answer.

@@ -63,7 +63,7 @@ class AugmentConfig(StageConfig):
 
 
 def head_outlines(boxes_xyxy: Array, vertices_px: list[Array | None]) -> NDArray[np.float32]:
-    """Points whose bounds are a head's box, to bound the box tightly after a rotation.
+    """Return points whose bounds are a head's box, to bound the box tightly after a rotation.
 
     The projected vertices that lie in the box (what of the head is in sight), stretched so that
     their bounds are the box, which may hold hair too. Where there is no mesh, or it misses its
@@ -173,7 +173,7 @@ def change_look(image_rgb: Image, config: AugmentConfig, rng: np.random.Generato
 
 
 def _recoloured(image: Image, config: AugmentConfig, rng: np.random.Generator) -> Image:
-    """Brightness and contrast about the mean by a table, then hue and saturation in HSV."""
+    """Change brightness and contrast about the mean by a table, then hue and saturation in HSV."""
     contrast, gain = 1 + config.brightness * rng.uniform(-1, 1, 2)
     hue = rng.uniform(-config.hue, config.hue)
     saturation = 1 + config.saturation * rng.uniform(-1, 1)
@@ -188,5 +188,5 @@ def _recoloured(image: Image, config: AugmentConfig, rng: np.random.Generator) -
 
 
 def _recompressed(image: Image, quality: int) -> Image:
-    """Once through JPEG in memory."""
+    """Recompress an image once through JPEG in memory."""
     return decode_image(encode_jpeg(image, quality))

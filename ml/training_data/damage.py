@@ -22,7 +22,7 @@ class Damage(NamedTuple):
 
     @staticmethod
     def of(error: DamagedSample) -> Damage:
-        """What a reader's error says.
+        """Return what a reader's error says.
 
         Args:
             error: raised by `HeadSamples`.

@@ -75,7 +75,7 @@ class HeadBatch:
     damaged: tuple[Damage, ...] = ()
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> HeadBatch:
-        """The same batch on another device.
+        """Return the same batch on another device.
 
         Args:
             device: where to.
@@ -92,7 +92,7 @@ class HeadBatch:
         )
 
     def pin_memory(self) -> HeadBatch:
-        """The same batch in page-locked memory.
+        """Return the same batch in page-locked memory.
 
         Returns:
             The pinned batch.
@@ -177,7 +177,7 @@ class NetworkSamples(Dataset[Item | Damage]):
     def _augmented(
         self, sample: HeadSample, augment: AugmentConfig, rng: np.random.Generator
     ) -> tuple[NDArray[np.uint8], HeadTargets]:
-        """A whole image, or a window of it, moved and recoloured at random."""
+        """Return a whole image, or a window of it, moved and recoloured at random."""
         labels = sample.labels
         height, width = sample.image_rgb.shape[:2]
         focus = None
@@ -197,7 +197,7 @@ class NetworkSamples(Dataset[Item | Damage]):
         rng: np.random.Generator,
         key: SampleKey,
     ) -> tuple[NDArray[np.uint8], HeadTargets]:
-        """Windows around heads side by side, each moved and recoloured on its own."""
+        """Return windows around heads side by side, each moved and recoloured on its own."""
         image = np.empty((self._image_size, self._image_size, 3), np.uint8)
         parts: list[_Heads] = []
         for cell in mosaics.draw(rng, key):
@@ -212,7 +212,7 @@ class NetworkSamples(Dataset[Item | Damage]):
     def _moved(
         self, labels: HeadLabels, moved: Similarity, origin: tuple[int, int], side: int
     ) -> _Heads:
-        """An image's heads in the square at `origin` that a similarity brings it to."""
+        """Return an image's heads in the square at `origin` that a similarity brings it to."""
         boxes = moved.boxes(labels.boxes_xyxy, labels.outlines)
         return self._seen(labels, boxes, moved.flame(labels.flame, self._mirror), origin, side)
 
@@ -243,7 +243,7 @@ class _Heads(NamedTuple):
 
     @staticmethod
     def joined(parts: Sequence[_Heads]) -> HeadTargets:
-        """The targets of the image that has these parts."""
+        """Return the targets of the image that has these parts."""
         fields = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
         return HeadTargets.of_image(*(torch.from_numpy(array) for array in fields))
 
@@ -357,7 +357,7 @@ class HeadDataModule(EpochDataModule):
         return collate(items)
 
     def grid_items(self, count: int) -> list[NDArray[np.uint8]]:
-        """The first validation images as the network sees them, for images.
+        """Return the first validation images as the network sees them, for images.
 
         Args:
             count: how many at most.
@@ -384,6 +384,6 @@ class HeadDataModule(EpochDataModule):
         )
 
     def _mosaic_epochs(self) -> int:
-        """How many epochs have mosaics."""
+        """Return how many epochs have mosaics."""
         epochs = self.trainer.max_epochs or 0 if self.trainer else 0
         return max(epochs - self._config.mosaic.whole_epochs, 0)

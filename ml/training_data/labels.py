@@ -81,7 +81,7 @@ class HeadLabels:
 
     @staticmethod
     def empty() -> HeadLabels:
-        """An image without heads.
+        """Return an image without heads.
 
         Returns:
             Labels of length 0.
@@ -114,7 +114,7 @@ class LabelRows(NamedTuple):
 
 
 def pseudo_rows(heads: pd.DataFrame) -> LabelRows:
-    """Labels from rows of the annotation stage's table.
+    """Return labels from rows of the annotation stage's table.
 
     Heads the annotator flagged as too small have a box but no parameters; they are ignored.
 
@@ -126,7 +126,7 @@ def pseudo_rows(heads: pd.DataFrame) -> LabelRows:
 
 
 def exact_rows(truth: pd.DataFrame, limits: LabelLimits) -> LabelRows:
-    """Labels from rows of the renderer's truth.
+    """Return labels from rows of the renderer's truth.
 
     Args:
         truth: rows of `TRUTH`.
@@ -137,7 +137,7 @@ def exact_rows(truth: pd.DataFrame, limits: LabelLimits) -> LabelRows:
 
 
 def pseudo_labels(heads: pd.DataFrame, project: Project | None = None) -> LabelTable:
-    """Labels from the annotation stage's table, by image.
+    """Return labels from the annotation stage's table, by image.
 
     Args:
         heads: rows of `HEADS` or a table that extends it.
@@ -152,7 +152,7 @@ def pseudo_labels(heads: pd.DataFrame, project: Project | None = None) -> LabelT
 def exact_labels(
     truth: pd.DataFrame, limits: LabelLimits, project: Project | None = None
 ) -> LabelTable:
-    """Labels from the renderer's truth, by image.
+    """Return labels from the renderer's truth, by image.
 
     Args:
         truth: rows of `TRUTH`.
@@ -227,7 +227,7 @@ class LabelTable(Mapping[str, HeadLabels]):
             self._flame = _opened(self._file, len(self._boxes))
 
     def rows(self, sample_id: str) -> NDArray[np.intp]:
-        """Numbers of an image's rows.
+        """Return numbers of an image's rows.
 
         Raises:
             KeyError: the image has none.
@@ -237,7 +237,7 @@ class LabelTable(Mapping[str, HeadLabels]):
         return rows
 
     def without_outlines(self, sample_id: str) -> HeadLabels:
-        """An image's labels with outlines of zeros: quick, for counting and checking.
+        """Return an image's labels with outlines of zeros: quick, for counting and checking.
 
         Raises:
             KeyError: the image has none.
@@ -259,7 +259,7 @@ class LabelTable(Mapping[str, HeadLabels]):
         return outlines
 
     def _chunk(self, number: int) -> Array:
-        """Outlines of the heads of a chunk that have parameters."""
+        """Return outlines of the heads of a chunk that have parameters."""
         if number not in self._chunks:
             assert self._project is not None
             rows = self._valid_rows[number * _CHUNK : (number + 1) * _CHUNK]
@@ -272,7 +272,9 @@ class LabelTable(Mapping[str, HeadLabels]):
 
 
 def labels_of(labels: Mapping[str, HeadLabels], sample_id: str) -> HeadLabels | None:
-    """An image's labels for counting and checking, whose outlines may be zeros; None without any.
+    """Return an image's labels for counting and checking, whose outlines may be zeros.
+
+    None without any.
 
     Args:
         labels: by sample id.
@@ -284,7 +286,7 @@ def labels_of(labels: Mapping[str, HeadLabels], sample_id: str) -> HeadLabels | 
 
 
 def label_problem(labels: Mapping[str, HeadLabels], sample_id: str) -> str | None:
-    """What is wrong with an image's labels, None if nothing.
+    """Return what is wrong with an image's labels, None if nothing.
 
     Args:
         labels: by sample id.
@@ -311,7 +313,7 @@ def label_problem(labels: Mapping[str, HeadLabels], sample_id: str) -> str | Non
 
 
 def count_heads(labels: Mapping[str, HeadLabels], sample_ids: Sequence[str]) -> tuple[int, int]:
-    """How many heads some images have, and how many of these are ignored.
+    """Return how many heads some images have, and how many of these are ignored.
 
     Args:
         labels: by sample id.
@@ -324,7 +326,7 @@ def count_heads(labels: Mapping[str, HeadLabels], sample_ids: Sequence[str]) -> 
 def shown_heads(
     labels: Mapping[str, HeadLabels], sample_ids: Sequence[str]
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Heads that have parameters and are not ignored.
+    """Return heads that have parameters and are not ignored.
 
     Args:
         labels: by sample id.
@@ -346,7 +348,7 @@ def shown_heads(
 def select_rows(
     tables: Iterable[pd.DataFrame], sample_ids: Sequence[str]
 ) -> Iterator[pd.DataFrame]:
-    """The rows of some images.
+    """Yield the rows of some images.
 
     Args:
         tables: pieces of a table.
@@ -365,7 +367,7 @@ def _collected(
 ) -> tuple[
     NDArray[np.object_], Array, Array, NDArray[np.bool_], NDArray[np.bool_], NDArray[np.bool_]
 ]:
-    """Ids, boxes, parameters (none if they go to a file), flags, and which rows are wrong."""
+    """Return ids, boxes, parameters (none if they go to a file), flags, and wrong rows."""
     flames, rest = [np.zeros((0, NUM_FLAME_PARAMETERS), np.float32)], [_nothing()]
     if file:
         file.parent.mkdir(parents=True, exist_ok=True)

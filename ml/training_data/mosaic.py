@@ -121,7 +121,7 @@ class MosaicPlanner:
                 yield Cell(index, similarity, (column * side, row * side), side)
 
     def _near(self, key: SampleKey) -> NDArray[np.intp] | None:
-        """Heads in shards that are read together with a sample's; None for all."""
+        """Return heads in shards that are read together with a sample's; None for all."""
         if self._windows is None:
             return None
         if self._of_epoch is None or self._of_epoch[0] != key.epoch:

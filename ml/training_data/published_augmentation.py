@@ -91,7 +91,7 @@ def published_look(image_rgb: NDArray[np.uint8], rng: np.random.Generator) -> ND
 
 @lru_cache(maxsize=1)
 def _steps() -> list[tuple[float, list[Change]]]:
-    """Each step's probability and the changes of which it takes one, equally often."""
+    """Return each step's probability and the changes of which it takes one, equally often."""
     import kornia.augmentation as k
 
     blurs: list[Change] = [
@@ -117,7 +117,7 @@ def _steps() -> list[tuple[float, list[Change]]]:
 
 
 def _of(augmentation: Any) -> Change:
-    """A change by one of kornia's random modules, which draw from torch's generator."""
+    """Return a change by one of kornia's random modules, which draw from torch's generator."""
 
     def change(image: Tensor, rng: np.random.Generator) -> Tensor:
         changed: Tensor = augmentation(image)
@@ -127,7 +127,7 @@ def _of(augmentation: Any) -> Change:
 
 
 def _defocus(image: Tensor, rng: np.random.Generator) -> Tensor:
-    """A disc of 3 to 5 px radius."""
+    """Return a disc of 3 to 5 px radius."""
     from kornia.filters import filter2d
 
     radius = int(rng.integers(3, 6))
@@ -138,12 +138,12 @@ def _defocus(image: Tensor, rng: np.random.Generator) -> Tensor:
 
 
 def _gaussian_noise(image: Tensor, rng: np.random.Generator) -> Tensor:
-    """Variance 10 to 50 grey levels squared."""
+    """Add noise of variance 10 to 50 grey levels squared."""
     return image + torch.randn_like(image) * math.sqrt(rng.uniform(10, 50)) / 255
 
 
 def _sensor_noise(image: Tensor, rng: np.random.Generator) -> Tensor:
-    """Noise of hue, and of lightness in proportion to it, as sensors have at high sensitivity."""
+    """Add noise of hue, and of lightness in proportion to it, as of a sensor at high ISO."""
     from kornia.color import hls_to_rgb, rgb_to_hls
 
     hue, intensity = rng.uniform(0.01, 0.05), rng.uniform(0.1, 0.5)
@@ -155,12 +155,12 @@ def _sensor_noise(image: Tensor, rng: np.random.Generator) -> Tensor:
 
 
 def _multiplied(image: Tensor, rng: np.random.Generator) -> Tensor:
-    """All values times 0.9 to 1.1."""
+    """Return all values times 0.9 to 1.1."""
     return image * float(rng.uniform(0.9, 1.1))
 
 
 def _downscaled(image: Tensor, rng: np.random.Generator) -> Tensor:
-    """Down to 25 to 75 % by the nearest pixel, and up again."""
+    """Scale down to 25 to 75 % by the nearest pixel, and up again."""
     size = image.shape[2:]
     small = [max(1, round(side * float(rng.uniform(0.25, 0.75)))) for side in size[:1]]
     share = small[0] / size[0]
@@ -176,14 +176,17 @@ def _sepia(image: Tensor, rng: np.random.Generator) -> Tensor:
 
 
 def _brightness_contrast(image: Tensor, rng: np.random.Generator) -> Tensor:
-    """(x - m) c + m b with the channel's mean m, and b and c in 0.8 to 1.2."""
+    """Return (x - m) c + m b with the channel's mean m, and b and c in 0.8 to 1.2."""
     contrast, brightness = (float(value) for value in rng.uniform(0.8, 1.2, 2))
     mean = image.mean(dim=(2, 3), keepdim=True)
     return (image - mean) * contrast + mean * brightness
 
 
 def _hsv(image: Tensor, rng: np.random.Generator) -> Tensor:
-    """Up to 20 of 180 hue, 20 of 255 saturation and value; each kept as it is half the time."""
+    """Shift up to 20 of 180 hue, 20 of 255 saturation and value.
+
+    Each kept as it is half the time.
+    """
     from kornia.color import hsv_to_rgb, rgb_to_hsv
 
     offsets = rng.integers(-20, 21, 3) * (rng.random(3) < 0.5)

@@ -107,7 +107,7 @@ class HeadSamples:
         return self._of(kept)
 
     def reordered(self, sample_ids: Sequence[str]) -> HeadSamples:
-        """The same samples, with what is decoded of them, in another order.
+        """Return the same samples, with what is decoded of them, in another order.
 
         Args:
             sample_ids: ids in the new order.

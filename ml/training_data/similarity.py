@@ -37,7 +37,7 @@ class Similarity:
     mirror_width: float | None = None
 
     def rotation(self) -> NDArray[np.float64]:
-        """The rotation without zoom.
+        """Return the rotation without zoom.
 
         Returns:
             (2, 2).
@@ -46,7 +46,7 @@ class Similarity:
         return np.array([[cosine, -sine], [sine, cosine]])
 
     def matrix(self) -> NDArray[np.float64]:
-        """The whole change as an affine matrix of continuous pixel coordinates.
+        """Return the whole change as an affine matrix of continuous pixel coordinates.
 
         Returns:
             (2, 3).
@@ -70,7 +70,7 @@ class Similarity:
         return (points_px @ matrix[:, :2].T + matrix[:, 2]).astype(np.float32)
 
     def then(self, x: float, y: float) -> Similarity:
-        """The same change, and then a shift.
+        """Return the same change, and then a shift.
 
         Args:
             x: to the right, new px.
@@ -163,7 +163,7 @@ class Similarity:
         return np.asarray(warped, np.uint8)
 
     def _source(self, size: int, height: int, width: int) -> tuple[slice, slice]:
-        """Rows and columns of the old image that the new one shows, with some to spare."""
+        """Return rows and columns of the old image that the new one shows, with some to spare."""
         cosine, sine = math.cos(self.angle_rad), math.sin(self.angle_rad)
         x, y = ((size / 2 - shift) / self.zoom for shift in self.shift)
         x, y = cosine * x + sine * y, cosine * y - sine * x
@@ -175,6 +175,9 @@ class Similarity:
 
 
 def _span(low: float, high: float, length: int) -> slice:
-    """The indices of a length between two coordinates; the nearest index where there is none."""
+    """Return the indices of a length between two coordinates.
+
+    The nearest index where there is none.
+    """
     first = min(max(math.floor(low), 0), length - 1)
     return slice(first, min(max(math.ceil(high), first + 1), length))

@@ -166,7 +166,7 @@ def _write_mat(path: Path, content: Mapping[str, np.ndarray]) -> None:
 
 
 def _cell(items: Sequence[object]) -> np.ndarray:
-    """A column of MATLAB cells."""
+    """Return a column of MATLAB cells."""
     cell = np.empty((len(items), 1), object)
     for row, item in enumerate(items):
         cell[row, 0] = item

@@ -111,7 +111,7 @@ def write_generated_sets(
 def _choose(
     samples: Iterable[EvaluationSample], count: int
 ) -> tuple[list[EvaluationSample], list[EvaluationSample]]:
-    """The first images with one head, and the first with any, all of which are asked for."""
+    """Return the first images with one head, and the first with any, all of which are asked for."""
     single: list[EvaluationSample] = []
     clear: list[EvaluationSample] = []
     for sample in samples:
@@ -242,30 +242,30 @@ class _Writer:
         return ScanImage(name, sample.image_rgb, self._boxes(sample.heads)[0])
 
     def _scan(self, heads: Heads) -> Scan:
-        """The face of a head at rest, as its scan."""
+        """Return the face of a head at rest, as its scan."""
         vertices, landmarks = neutral_face(self._layer, heads.flame[0])
         index = self._face.vertex_indices
         faces = region_faces(self._head_model, "face").astype(np.int64)
         return Scan(vertices[index], faces, landmarks[list(SEVEN)])
 
     def _landmarks(self, heads: Heads) -> np.ndarray:
-        """(68, 3) px of the first head."""
+        """Return (68, 3) px of the first head."""
         points = np.zeros((68, 3))
         points[:, :2] = self._whole.landmarks_px(heads.flame[:1])[0]
         return points
 
     def _boxes(self, heads: Heads) -> np.ndarray:
-        """(N, 4) px around the faces."""
+        """Return (N, 4) px around the faces."""
         every = np.arange(len(self._face.vertex_indices))
         return face_boxes(self._face.vertices_px(heads.flame), every)
 
     def _seen_faces(self, heads: Heads) -> np.ndarray:
-        """(N, 4) px around the faces of the heads that show one."""
+        """Return (N, 4) px around the faces of the heads that show one."""
         return self._boxes(heads)[visible_faces(HeadGeometry.rotations(heads.flame))]
 
 
 def _wider_image(event: str, name: str, sample: EvaluationSample, faces: np.ndarray) -> WiderImage:
-    """Whole pixels, and which faces the three difficulties ask for by their height."""
+    """Return whole pixels, and which faces the three difficulties ask for by their height."""
     corners = faces.round().astype(int)
     rows = [
         (left, top, right - left, bottom - top, 0) for left, top, right, bottom in corners.tolist()

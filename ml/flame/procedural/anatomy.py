@@ -39,19 +39,19 @@ class Anatomy:
     def at(
         self, x: float, y: float, radius: float, stretch: float = 1.0, front: float = -5.0
     ) -> FloatArray:
-        """(V,) bump around frontal coordinates, on the front of the head only."""
+        """Return (V,) bump around frontal coordinates, on the front of the head only."""
         distance = np.hypot((self.x - x) / stretch, self.y - y)
         return bump(distance, radius) * smooth_step(self.z, front - 12.0, front + 12.0)
 
     def ball(self, centre: tuple[float, float, float], radius: float) -> FloatArray:
-        """(V,) bump around a place in space (mirrored to both sides)."""
+        """Return (V,) bump around a place in space (mirrored to both sides)."""
         d = np.stack([self.x, self.y, self.z], 1) - np.array(centre)
         return bump(np.linalg.norm(d, axis=1), radius)
 
     def move(
         self, weight: FloatArray, sideways: float = 0.0, up: float = 0.0, forward: float = 0.0
     ) -> FloatArray:
-        """(V, 3) displacement of a mask; sideways is away from the midline."""
+        """Return (V, 3) displacement of a mask; sideways is away from the midline."""
         # tanh keeps the midline in place
         out = np.tanh(self.v[:, 0] / 6.0) * sideways
         return weight[:, None] * np.stack(
@@ -61,7 +61,7 @@ class Anatomy:
     def shift(
         self, weight: FloatArray, x: float = 0.0, y: float = 0.0, z: float = 0.0
     ) -> FloatArray:
-        """(V, 3) displacement of a mask, the same on both sides."""
+        """Return (V, 3) displacement of a mask, the same on both sides."""
         return weight[:, None] * np.array([x, y, z])
 
     def scale(
@@ -70,7 +70,7 @@ class Anatomy:
         centre: tuple[float, float, float],
         factors: tuple[float, float, float],
     ) -> FloatArray:
-        """(V, 3) growth of a mask about a centre on both sides (its x counts outwards)."""
+        """Return (V, 3) growth of a mask about a centre on both sides (its x counts outwards)."""
         d = np.stack([self.x - centre[0], self.y - centre[1], self.z - centre[2]], 1) * np.array(
             factors
         )
@@ -78,7 +78,7 @@ class Anatomy:
         return weight[:, None] * d
 
     def still_eyes(self, field: FloatArray) -> FloatArray:
-        """A (V, 3) field that leaves the eyeballs where they are."""
+        """Return a (V, 3) field that leaves the eyeballs where they are."""
         out = field.copy()
         for name in ("eyeball_left", "eyeball_right", "eye_end"):
             out[self.mesh.names[name]] = 0.0
@@ -104,13 +104,13 @@ class Anatomy:
 
 
 def radial(a: Anatomy) -> FloatArray:
-    """(V, 3) unit vectors away from the axis of neck and head, in the horizontal plane."""
+    """Return (V, 3) unit vectors away from the axis of neck and head, in the horizontal plane."""
     d = np.stack([a.v[:, 0], np.zeros(len(a.v)), a.v[:, 2] + 62.0], 1)
     return d / np.maximum(np.linalg.norm(d, axis=1, keepdims=True), 25.0)
 
 
 def eyelid_closing(a: Anatomy) -> dict[str, FloatArray]:
-    """(V, 3) of one millimetre of lid closing, along the eyeball: 'upper' down, 'lower' up."""
+    """Return (V, 3) of one millimetre of lid closing, along the eyeball: 'upper' or 'lower'."""
     out = {}
     angle = parts.eye_angles()
     rows = ("eye_margin", "eye_rim", "eye_inner", "eye_hidden")

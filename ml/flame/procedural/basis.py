@@ -70,7 +70,7 @@ def _exact(field: FloatArray, a: Anatomy, parity: float) -> FloatArray:
 def _principal(
     fields: list[Field], count: int, keep_first: int
 ) -> list[tuple[str, FloatArray, float]]:
-    """Principal components of independent unit-variance controls, largest first.
+    """Return principal components of independent unit-variance controls, largest first.
 
     Args:
         fields: controls.
@@ -96,7 +96,7 @@ def _principal(
 
 
 def shape_basis(mesh: Mesh, rng: np.random.Generator) -> Basis:
-    """300 shape components: named controls and smooth random fields, ordered by variance.
+    """Return 300 shape components: named controls and smooth random fields, ordered by variance.
 
     Args:
         mesh: the resting head.
@@ -125,7 +125,7 @@ def shape_basis(mesh: Mesh, rng: np.random.Generator) -> Basis:
 
 
 def expression_basis(mesh: Mesh, rng: np.random.Generator) -> Basis:
-    """100 expression components: named movements both sided and one-sided, then small random ones.
+    """Return 100 expression components: named two- and one-sided movements, then random ones.
 
     The named ones stay as they are (not mixed by an eigenbasis): a coefficient means a movement.
 

@@ -9,7 +9,10 @@ from ml.flame.procedural.surface import smooth_step
 
 
 def expression_controls(a: Anatomy) -> list[Field]:
-    """Named displacements (V, 3), mm, symmetric; left and right halves are split off later."""
+    """Return named displacements (V, 3), mm, symmetric.
+
+    Left and right halves are split off later.
+    """
     x, y = a.x, a.y
     lids = eyelid_closing(a)
     mouth = a.at(0, -47, 13.0, 2.0, 15.0)

@@ -19,7 +19,7 @@ _NOSE_BASE = [(-14.0, -24.0), (-7.0, -27.0), (0.0, -28.0)]
 
 
 def landmarks(mesh: Mesh) -> tuple[IntArray, FloatArray]:
-    """The 68 landmarks in iBUG order, mirror-symmetric.
+    """Return the 68 landmarks in iBUG order, mirror-symmetric.
 
     Returns:
         (68,) face of each landmark and (68, 3) barycentric weights.
@@ -83,7 +83,7 @@ def _corner(mesh: Mesh, vertex: int) -> tuple[int, FloatArray]:
 
 
 def _barycentric(p: FloatArray, a: FloatArray, b: FloatArray, c: FloatArray) -> FloatArray:
-    """Weights (N, 3) of points p (N, k) projected into triangles (N, k)."""
+    """Return weights (N, 3) of points p (N, k) projected into triangles (N, k)."""
     e, f, g = b - a, c - a, p - a
     ee, ef, ff = (e * e).sum(-1), (e * f).sum(-1), (f * f).sum(-1)
     ge, gf = (g * e).sum(-1), (g * f).sum(-1)

@@ -11,7 +11,7 @@ IntArray = NDArray[np.int64]
 
 
 def strip(a: IntArray, b: IntArray, closed: bool) -> list[tuple[int, int, int]]:
-    """Triangles between two rows of one length; row b lies to the right of row a."""
+    """Return triangles between two rows of one length; row b lies to the right of row a."""
     n = len(a)
     out = []
     for i in range(n if closed else n - 1):
@@ -22,7 +22,7 @@ def strip(a: IntArray, b: IntArray, closed: bool) -> list[tuple[int, int, int]]:
 
 
 def turn(a: FloatArray, b: FloatArray, c: FloatArray) -> FloatArray:
-    """Twice the signed area of plane triangles (..., 2)."""
+    """Return twice the signed area of plane triangles (..., 2)."""
     u, v = b - a, c - a
     return u[..., 0] * v[..., 1] - u[..., 1] * v[..., 0]
 

@@ -36,12 +36,12 @@ NUM_BALL_COLUMNS = 32
 
 # ------------------------------------------------------------------ eyes
 def eye_angles() -> FloatArray:
-    """Angles of the ring around the eye, rad."""
+    """Return angles of the ring around the eye, rad."""
     return np.linspace(0.0, 2.0 * np.pi, NUM_EYE, endpoint=False)
 
 
 def eyelid_rings() -> dict[str, FloatArray]:
-    """Rings of the left eyelids from the skin to the hidden socket, mm."""
+    """Return rings of the left eyelids from the skin to the hidden socket, mm."""
     outline = eye_opening(eye_angles())
     centre = np.array([EYE_CENTRE[0] + 0.2, EYE_CENTRE[1]])
     away = outline - centre
@@ -59,14 +59,14 @@ def eyelid_rings() -> dict[str, FloatArray]:
 
 
 def eyelid_margin_xy(distance: float = 1.5) -> FloatArray:
-    """Frontal coordinates (n, 2) of a skin ring at a distance outside the rim, mm."""
+    """Return frontal coordinates (n, 2) of a skin ring at a distance outside the rim, mm."""
     outline = eye_opening(eye_angles())
     away = outline - np.array([EYE_CENTRE[0] + 0.2, EYE_CENTRE[1]])
     return outline + distance * away / np.linalg.norm(away, axis=1, keepdims=True)
 
 
 def brow_rows() -> dict[str, FloatArray]:
-    """Frontal coordinates (n, 2) of rows along the left eyebrow, two in it and two outside, mm."""
+    """Return frontal coordinates (n, 2) of rows along the left eyebrow, two in it, two outside."""
     t = np.linspace(0.03, 0.94, 13)
     x, y, half = brow_curve(t)
     levels = {"brow_under": -1.0, "brow_lower": -0.55, "brow_upper": 0.55, "brow_over": 1.0}
@@ -78,12 +78,12 @@ def brow_rows() -> dict[str, FloatArray]:
 
 
 def socket_centre() -> FloatArray:
-    """Point that closes the eye socket behind the eyeball, mm."""
+    """Return the point that closes the eye socket behind the eyeball, mm."""
     return EYE_CENTRE + np.array([0.0, 0.0, -EYE_RADIUS - 3.0])
 
 
 def eyeball() -> tuple[FloatArray, FloatArray, np.ndarray]:
-    """Left eyeball as rings around the optical axis, closed behind.
+    """Return the left eyeball as rings around the optical axis, closed behind.
 
     Returns:
         (545, 3) points in mm; (545,) angle from the optical axis in rad; (1086, 3) int faces.
@@ -122,13 +122,13 @@ def eyeball() -> tuple[FloatArray, FloatArray, np.ndarray]:
 
 # ------------------------------------------------------------------ mouth
 def lip_columns() -> FloatArray:
-    """X of the columns of the half mouth, from the midline (0) outwards, mm."""
+    """Return X of the columns of the half mouth, from the midline (0) outwards, mm."""
     t = np.arange(NUM_LIP) / NUM_LIP
     return MOUTH_HALF_WIDTH * (1.06 * t - 0.06 * t**3)
 
 
 def lip_xy(upper: bool, level: float) -> FloatArray:
-    """Frontal coordinates of a row of the lips, midline first, without the corner.
+    """Return frontal coordinates of a row of the lips, midline first, without the corner.
 
     Args:
         upper: upper or lower lip.
@@ -144,7 +144,7 @@ def lip_xy(upper: bool, level: float) -> FloatArray:
 
 
 def lip_surround_xy(upper: bool) -> FloatArray:
-    """Frontal coordinates (n, 2) of a row in the skin along a lip, to its corner, mm."""
+    """Return frontal coordinates (n, 2) of a row in the skin along a lip, to its corner, mm."""
     xy = lip_xy(upper, 1.0)
     xy[:, 1] += 1.5 if upper else -1.5
     end = [
@@ -155,7 +155,7 @@ def lip_surround_xy(upper: bool) -> FloatArray:
 
 
 def mouth_rings() -> dict[str, FloatArray]:
-    """Rings of the half mouth cavity, from the upper midline over the corner to the lower one.
+    """Return rings of the half mouth cavity, from the upper midline to the lower one.
 
     The first ring is the line between the lips; then inner lips, gums, edges of the teeth, palate
     and floor. Upper and lower half close the mouth at rest and part with the jaw.
@@ -201,14 +201,17 @@ _EAR_TILT = np.deg2rad(13.0)
 
 
 def _ear_plane(u: FloatArray, v: FloatArray) -> FloatArray:
-    """Side coordinates (y, z) of ear coordinates u (backwards) and v (up), mm."""
+    """Return the side coordinates (y, z) of ear coordinates u (backwards) and v (up), mm."""
     c, s = np.cos(_EAR_TILT), np.sin(_EAR_TILT)
     back, up = u * c + v * s, -u * s + v * c
     return np.column_stack([_EAR_CENTRE[0] + up, _EAR_CENTRE[1] - back])
 
 
 def ear_angles() -> FloatArray:
-    """Angles of the columns of the ear, rad; 0 behind, pi/2 up, pi in front, 3 pi/2 at the lobe."""
+    """Return angles of the columns of the ear, rad.
+
+    0 behind, pi/2 up, pi in front, 3 pi/2 at the lobe.
+    """
     return np.linspace(0.0, 2.0 * np.pi, NUM_EAR, endpoint=False)
 
 
@@ -222,7 +225,7 @@ def _periodic(knots: list[tuple[float, float]], angle: FloatArray) -> FloatArray
 
 
 def ear_rings() -> list[FloatArray]:
-    """Rings of the left ear from its foot on the head over the helix to the ear canal.
+    """Return rings of the left ear from its foot on the head over the helix to the ear canal.
 
     Returns:
         list of (NUM_EAR, 3) mm; the first ring lies on the base surface.
@@ -294,7 +297,7 @@ def ear_rings() -> list[FloatArray]:
 
 
 def _ear_ground(yz: FloatArray) -> FloatArray:
-    """X of the side of the head under the ear, smoothed: a plane through four points of it, mm."""
+    """Return x of the side of the head under the ear, mm: a plane through four points of it."""
     probe = np.array([[22.0, -46.0], [-22.0, -44.0], [0.0, -36.0], [0.0, -54.0]])
     x = side_points(probe[:, 0], probe[:, 1])[:, 0]
     design = np.column_stack([probe, np.ones(4)])
@@ -305,6 +308,6 @@ def _ear_ground(yz: FloatArray) -> FloatArray:
 
 
 def ear_canal() -> FloatArray:
-    """Innermost point of the ear, mm."""
+    """Return the innermost point of the ear, mm."""
     yz = _EAR_CENTRE[None] + np.array([[0.0, 0.0]])
     return np.array([_ear_ground(yz)[0] - 3.0, yz[0, 0], yz[0, 1]])

@@ -20,7 +20,7 @@ NUM_NECK = 264
 
 
 def regions(mesh: Mesh) -> dict[str, IntArray]:
-    """Named vertex sets, sorted. `head` has no ears, eyeballs, neck and nothing hidden."""
+    """Return named vertex sets, sorted. `head` has no ears, eyeballs, neck and nothing hidden."""
     v = mesh.vertices_mm
     eyeballs = np.concatenate([mesh.names["eyeball_left"], mesh.names["eyeball_right"]])
     skin = np.setdiff1d(np.arange(len(v)), eyeballs)
@@ -68,7 +68,7 @@ def _union(mesh: Mesh, names: list[str]) -> IntArray:
 
 
 def _lowest(mesh: Mesh, skin: IntArray, count: int) -> IntArray:
-    """The `count` lowest skin vertices along a plane tilted under the chin, in mirror pairs."""
+    """Return the `count` lowest skin vertices along a plane under the chin, in mirror pairs."""
     v = mesh.vertices_mm
     tilted = v[:, 1] + 0.35 * v[:, 2]
     chosen: set[int] = set()
@@ -82,7 +82,7 @@ def _lowest(mesh: Mesh, skin: IntArray, count: int) -> IntArray:
 
 
 def scalp_weight(mesh: Mesh) -> FloatArray:
-    """(V,) 1 where hair grows, 0 elsewhere, soft at the hairline."""
+    """Return (V,) 1 where hair grows, 0 elsewhere, soft at the hairline."""
     v = mesh.vertices_mm
     x, y, z = np.abs(v[:, 0]), v[:, 1], v[:, 2]
     # the hairline: high on the forehead, down the temple, around the ear to the nape
@@ -98,7 +98,7 @@ def scalp_weight(mesh: Mesh) -> FloatArray:
 
 
 def brow_weight(x: FloatArray, y: FloatArray) -> FloatArray:
-    """Density of the eyebrow at frontal coordinates of the resting head, mm; 0..1."""
+    """Return the density of the eyebrow at frontal coordinates of the resting head, mm; 0..1."""
     x = np.abs(x)
     t = (x - 11.0) / 41.0
     _, middle, half = brow_curve(t)
@@ -107,7 +107,7 @@ def brow_weight(x: FloatArray, y: FloatArray) -> FloatArray:
 
 
 def attributes(mesh: Mesh) -> dict[str, FloatArray]:
-    """Per-vertex weights (V,) for a renderer, 0..1, mirror-symmetric."""
+    """Return per-vertex weights (V,) for a renderer, 0..1, mirror-symmetric."""
     v = mesh.vertices_mm
     x, y, z = np.abs(v[:, 0]), v[:, 1], v[:, 2]
     zero = np.zeros(len(v))

@@ -35,7 +35,7 @@ def symmetric(values: FloatArray, mesh: Mesh) -> FloatArray:
 
 
 def mouth_side(mesh: Mesh) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Vertices of the mouth's rings that belong to the upper and to the lower jaw, both sides.
+    """Return the mouth's ring vertices of the upper and of the lower jaw, both sides.
 
     Returns:
         two (V,) masks; corners belong to neither.
@@ -51,7 +51,7 @@ def mouth_side(mesh: Mesh) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
 
 
 def jaw_weights(mesh: Mesh) -> FloatArray:
-    """Fraction of the jaw in every vertex, 0..1.
+    """Return the fraction of the jaw in every vertex, 0..1.
 
     The lips part sharply, the cheeks stretch over centimetres, the throat follows a little.
 
@@ -98,7 +98,7 @@ def jaw_weights(mesh: Mesh) -> FloatArray:
 
 
 def skinning_weights(mesh: Mesh) -> FloatArray:
-    """(V, 5) weights of global, neck, jaw, left eye and right eye; rows sum to 1."""
+    """Return (V, 5) weights of global, neck, jaw, left eye and right eye; rows sum to 1."""
     v = mesh.vertices_mm
     tilted = v[:, 1] + 0.35 * (v[:, 2] + 70.0)
     head = symmetric(smooth_step(tilted, -172.0, -96.0), mesh)
@@ -113,7 +113,7 @@ def skinning_weights(mesh: Mesh) -> FloatArray:
 
 
 def joint_regressor(mesh: Mesh) -> FloatArray:
-    """(5, V) weights whose rows sum to 1 and give the joints on the template."""
+    """Return (5, V) weights whose rows sum to 1 and give the joints on the template."""
     v = mesh.vertices_mm
     regressor = np.zeros((5, len(v)))
     for j, joint in enumerate(JOINTS_MM):
@@ -130,7 +130,7 @@ def joint_regressor(mesh: Mesh) -> FloatArray:
 
 
 def pose_correctives(mesh: Mesh, jaw: FloatArray) -> FloatArray:
-    """(V, 3, 36) mm per entry of R - I of joints 1 to 4.
+    """Return (V, 3, 36) mm per entry of R - I of joints 1 to 4.
 
     Opening the jaw draws the cheeks in, pulls the corners of the mouth together and fills the
     throat; turned sideways it takes the lips along. The neck and the eyes have none.

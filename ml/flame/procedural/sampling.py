@@ -25,23 +25,23 @@ _LLOYD_STEPS = 28
 
 
 def direction(domain: FloatArray) -> FloatArray:
-    """Unit vectors (N, 3) of places (N, 2) of the domain: where they lie on the sphere."""
+    """Return unit vectors (N, 3) of places (N, 2) of the domain: where they lie on the sphere."""
     lon, lat = domain.T
     return np.stack([np.cos(lat) * np.sin(lon), np.sin(lat), np.cos(lat) * np.cos(lon)], axis=1)
 
 
 def skin(domain: FloatArray) -> FloatArray:
-    """Finished skin (N, 3) at places (N, 2) of the domain, mm."""
+    """Return the finished skin (N, 3) at places (N, 2) of the domain, mm."""
     return sculpt(base_points(domain[:, 0], domain[:, 1]))
 
 
 def front_domain(xy: FloatArray) -> FloatArray:
-    """Places (N, 2) of the domain over frontal coordinates (N, 2), mm."""
+    """Return places (N, 2) of the domain over frontal coordinates (N, 2), mm."""
     return np.column_stack(domain_of(front_points(xy[:, 0], xy[:, 1])))
 
 
 def edge_length(points: FloatArray) -> FloatArray:
-    """Wanted length of the edges at points of the skin, mm, up to a common factor."""
+    """Return wanted length of the edges at points of the skin, mm, up to a common factor."""
     x, y, z = points.T
     x = np.abs(x)
     h = np.full(len(points), 5.2)
@@ -66,7 +66,7 @@ def edge_length(points: FloatArray) -> FloatArray:
 
 
 def in_hole(points: FloatArray) -> NDArray[np.bool_]:
-    """Places of the base surface that belong to eye opening, lips or ear foot."""
+    """Return places of the base surface that belong to eye opening, lips or ear foot."""
     x, y, z = points.T
     margin = parts.eyelid_margin_xy()
     eye = _inside(np.column_stack([x, y]), margin) & (z > 0)
@@ -76,7 +76,7 @@ def in_hole(points: FloatArray) -> NDArray[np.bool_]:
 
 
 def _inside(points: FloatArray, polygon: FloatArray) -> NDArray[np.bool_]:
-    """Even-odd test of (N, 2) points in a closed polygon."""
+    """Test (N, 2) points for a closed polygon by the even-odd rule."""
     inside = np.zeros(len(points), dtype=bool)
     a = polygon
     b = np.roll(polygon, -1, axis=0)
@@ -89,7 +89,7 @@ def _inside(points: FloatArray, polygon: FloatArray) -> NDArray[np.bool_]:
 
 
 def candidates() -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Domain places spread over the half skin, their points and the skin area of each, mm^2."""
+    """Return places of the domain over the half skin, their points and skin areas, mm^2."""
     n = 2 * _NUM_CANDIDATES
     i = np.arange(n) + 0.5
     low = np.sin(LATITUDE_END)
@@ -145,7 +145,7 @@ def relax(
 
 
 def _spaced(run: FloatArray, domain: FloatArray, factor: float, parity: int | None) -> FloatArray:
-    """Interior places (M, 2) of a fine path of the domain at the wanted spacing.
+    """Return interior places (M, 2) of a fine path of the domain at the wanted spacing.
 
     Args:
         run: (N,) increasing parameter of the path.
@@ -166,7 +166,7 @@ def _spaced(run: FloatArray, domain: FloatArray, factor: float, parity: int | No
 def midline(
     factor: float, above: float, below: float, num_others: int
 ) -> tuple[FloatArray, FloatArray]:
-    """Places on the midline over the head and under the mouth.
+    """Return places on the midline over the head and under the mouth.
 
     Args:
         factor: common factor of the edge lengths.

@@ -12,7 +12,7 @@ _LIVELINESS = 0.8
 
 
 def shape_controls(a: Anatomy) -> list[Field]:
-    """Named symmetric displacements (V, 3), mm, of one standard deviation each."""
+    """Return named symmetric displacements (V, 3), mm, of one standard deviation each."""
     v, x, y, z = a.v, a.x, a.y, a.z
     one = np.ones(len(v))
     face = smooth_step(z, -30.0, 20.0) * smooth_step(y, 70.0, 40.0) * smooth_step(y, -135.0, -100.0)
@@ -141,7 +141,7 @@ def shape_controls(a: Anatomy) -> list[Field]:
 
 
 def asymmetries(a: Anatomy) -> list[Field]:
-    """Named antisymmetric displacements (V, 3), mm: D(mirror v) = -flip D(v)."""
+    """Return named antisymmetric displacements (V, 3), mm: D(mirror v) = -flip D(v)."""
     odd = np.tanh(a.v[:, 0] / 12.0)
     lower = (
         smooth_step(a.y, 0.0, -85.0)

@@ -28,23 +28,23 @@ _END_SLOPE = np.deg2rad(-4.0)
 
 
 def smooth_max(a: FloatArray, b: FloatArray, k: FloatArray | float) -> FloatArray:
-    """Maximum with a rounded corner of size k (polynomial blend)."""
+    """Return the maximum with a rounded corner of size k (polynomial blend)."""
     h = np.clip(0.5 + 0.5 * (a - b) / k, 0.0, 1.0)
     return b + (a - b) * h + k * h * (1.0 - h)
 
 
 def smooth_min(a: FloatArray, b: FloatArray, k: FloatArray | float) -> FloatArray:
-    """Minimum with a rounded corner of size k (polynomial blend)."""
+    """Return the minimum with a rounded corner of size k (polynomial blend)."""
     return -smooth_max(-a, -b, k)
 
 
 def bump(distance: FloatArray, sigma: float) -> FloatArray:
-    """Gaussian of a distance."""
+    """Return the Gaussian of a distance."""
     return np.exp(-0.5 * (distance / sigma) ** 2)
 
 
 def smooth_step(value: FloatArray, low: float, high: float) -> FloatArray:
-    """0 below low, 1 above high, a cubic in between; low may exceed high."""
+    """Return 0 below low, 1 above high, a cubic in between; low may exceed high."""
     t = np.clip((value - low) / (high - low), 0.0, 1.0)
     return t * t * (3.0 - 2.0 * t)
 
@@ -100,13 +100,13 @@ def _curves() -> tuple[PchipInterpolator, PchipInterpolator, PchipInterpolator]:
 
 
 def _section(x: FloatArray, dz: FloatArray, wx: FloatArray, wz: FloatArray, n: FloatArray):  # type: ignore[no-untyped-def]
-    """Distance-like value of a superellipse: negative inside."""
+    """Return the distance-like value of a superellipse: negative inside."""
     norm = (np.abs(x / wx) ** n + np.abs(dz / wz) ** n + 1e-12) ** (1.0 / n)
     return (1.0 - 1.0 / norm) * np.sqrt(x * x + dz * dz + 1e-9)
 
 
 def base_distance(points: FloatArray) -> FloatArray:
-    """Implicit function of skull, face, jaw and neck without features.
+    """Return the implicit function of skull, face, jaw and neck without features.
 
     Args:
         points: (N, 3) mm.
@@ -147,7 +147,7 @@ def base_distance(points: FloatArray) -> FloatArray:
 
 
 def rays(longitude: FloatArray, latitude: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Origin and direction of the ray that belongs to a place of the spherical domain.
+    """Return origin and direction of the ray that belongs to a place of the spherical domain.
 
     Above the corner of chin and throat all rays leave one point; latitudes are counted from a plane
     that is tilted down in front, as that corner is. Further down the origin slides along the neck
@@ -198,24 +198,24 @@ def cast(
 
 
 def base_points(longitude: FloatArray, latitude: FloatArray) -> FloatArray:
-    """Points (N, 3) of the base surface at places of the domain, mm."""
+    """Return points (N, 3) of the base surface at places of the domain, mm."""
     return cast(*rays(longitude, latitude))
 
 
 def front_points(x: FloatArray, y: FloatArray) -> FloatArray:
-    """Points (N, 3) of the front of the base surface over frontal coordinates x, y in mm."""
+    """Return points (N, 3) of the front of the base surface over frontal coordinates x, y in mm."""
     origin = np.stack([x, y, np.full_like(x, -30.0)], axis=1)
     return cast(origin, np.tile([0.0, 0.0, 1.0], (len(x), 1)), 0.0, 120.0)
 
 
 def side_points(y: FloatArray, z: FloatArray) -> FloatArray:
-    """Points (N, 3) of the left side of the base surface over lateral coordinates y, z in mm."""
+    """Return points (N, 3) of the left side of the base surface over lateral y, z in mm."""
     origin = np.stack([np.zeros_like(y), y, z], axis=1)
     return cast(origin, np.tile([1.0, 0.0, 0.0], (len(y), 1)), 0.0, 120.0)
 
 
 def domain_of(points: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Longitude and latitude of points above the chin line, the inverse of :func:`base_points`."""
+    """Return longitude and latitude of points above the chin line; inverts :func:`base_points`."""
     d = points - RAY_ORIGIN
     c, s = np.cos(DOMAIN_TILT), np.sin(DOMAIN_TILT)
     d = np.column_stack([d[:, 0], c * d[:, 1] + s * d[:, 2], -s * d[:, 1] + c * d[:, 2]])
@@ -224,26 +224,26 @@ def domain_of(points: FloatArray) -> tuple[FloatArray, FloatArray]:
 
 # ------------------------------------------------------------------ features of the face
 def mouth_line(x: FloatArray) -> FloatArray:
-    """Height of the line between the lips, mm."""
+    """Return the height of the line between the lips, mm."""
     t = np.clip(np.abs(x) / MOUTH_HALF_WIDTH, 0.0, 1.3)
     return MOUTH_Y - 0.9 * bump(x, 3.5) + 0.9 * bump(np.abs(x) - 10.0, 6.0) + 0.9 * t**3
 
 
 def upper_border(x: FloatArray) -> FloatArray:
-    """Height of the upper edge of the red of the lips (Cupid's bow), mm."""
+    """Return the height of the upper edge of the red of the lips (Cupid's bow), mm."""
     t = np.clip(np.abs(x) / MOUTH_HALF_WIDTH, 0.0, 1.0)
     arch = 7.6 * (1.0 - t**1.7) + 1.0 * bump(np.abs(x) - 6.0, 3.2) - 1.3 * bump(x, 2.6)
     return mouth_line(x) + np.maximum(arch, 0.0)
 
 
 def lower_border(x: FloatArray) -> FloatArray:
-    """Height of the lower edge of the red of the lips, mm."""
+    """Return the height of the lower edge of the red of the lips, mm."""
     t = np.clip(np.abs(x) / MOUTH_HALF_WIDTH, 0.0, 1.0)
     return mouth_line(x) - 10.2 * (1.0 - t**2.2)
 
 
 def brow_curve(t: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Course of the left eyebrow.
+    """Return the course of the left eyebrow.
 
     Args:
         t: (N,) 0 at the inner end, 1 at the outer end.
@@ -257,7 +257,7 @@ def brow_curve(t: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
 
 
 def eye_opening(angle: FloatArray) -> FloatArray:
-    """Almond outline of the left eye opening.
+    """Return almond outline of the left eye opening.
 
     Args:
         angle: (N,) rad; 0 at the outer corner, pi/2 up, pi at the inner corner.
@@ -276,7 +276,7 @@ def eye_opening(angle: FloatArray) -> FloatArray:
 
 
 def eyelid_shell(x: FloatArray, y: FloatArray, thickness: FloatArray | float) -> FloatArray:
-    """Height z of a shell around the left eyeball with the corners of the eye drawn forward, mm."""
+    """Return height z of a shell around the left eyeball, the eye's corners drawn forward, mm."""
     dx, dy = x - EYE_CENTRE[0], y - EYE_CENTRE[1]
     radius = EYE_RADIUS + thickness
     height = np.sqrt(np.maximum(radius**2 - dx * dx - dy * dy, 0.0))
@@ -307,7 +307,7 @@ def _dome(
     centre: tuple[float, float, float],
     radii: tuple[float, float, float],
 ) -> FloatArray:
-    """Height z of the front of an ellipsoid, falling away steeply outside its outline."""
+    """Return height z of the front of an ellipsoid, falling away steeply outside its outline."""
     q = ((x - centre[0]) / radii[0]) ** 2 + ((y - centre[1]) / radii[1]) ** 2
     inside = np.sqrt(np.maximum(1.0 - q, 0.0))
     return centre[2] + radii[2] * inside - 1.2 * radii[2] * np.maximum(np.sqrt(q) - 1.0, 0.0)
@@ -355,7 +355,7 @@ def sculpt(points: FloatArray) -> FloatArray:
 
 
 def _soft_relief(x: FloatArray, y: FloatArray) -> FloatArray:
-    """Brows, cheeks, chin, folds: shallow relief added to the front of the face, mm."""
+    """Return brows, cheeks, chin, folds: shallow relief added to the front of the face, mm."""
     r = np.zeros_like(x)
     brow_y = 33.0 + 2.5 * bump(x - 32.0, 14.0)
     r += (

@@ -177,13 +177,13 @@ def _fixed_rows(half: HalfMesh) -> dict[str, IntArray]:
 
 
 def _ajar() -> FloatArray:
-    """Opening of each column of the lips, the corner last, while the sheet is meshed, mm."""
+    """Return opening of each column of the lips, the corner last, while the sheet is meshed, mm."""
     t = np.arange(parts.NUM_LIP + 1) / parts.NUM_LIP
     return 1.6 * np.sqrt(1.0 - t**2)
 
 
 def _connect(half: HalfMesh, rows: dict[str, IntArray], middle: IntArray) -> IntArray:
-    """Triangles of the half: the skin sheet and the strips of the explicit parts."""
+    """Return triangles of the half: the skin sheet and the strips of the explicit parts."""
     holes = [
         (rows["eye_rim"], True),
         (rows["mouth_line"], False),

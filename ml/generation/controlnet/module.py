@@ -70,7 +70,7 @@ class FrozenParts:
 
 
 def new_controlnet(frozen: FrozenParts, start: Model | None) -> nn.Module:
-    """The ControlNet to train.
+    """Return the ControlNet to train.
 
     Args:
         frozen: SDXL, whose encoder a new one copies.
@@ -128,7 +128,7 @@ class ControlNetTraining(TrainingModule):
         self._texts = TextEncoder(self.frozen.pipe, self.device, is_xl=True)
 
     def losses(self, batch: PairBatch) -> Mapping[str, Tensor]:
-        """Mean squared error of the predicted noise (or velocity, as SDXL's scheduler says).
+        """Return mean squared error of the predicted noise (or velocity, as SDXL's scheduler says).
 
         Args:
             batch: pairs.
@@ -176,7 +176,7 @@ class ControlNetTraining(TrainingModule):
 
     @torch.no_grad()
     def _encode(self, batch: PairBatch) -> Tensor:
-        """(B, 4, h, w) float32 latents, remembered: images are not augmented."""
+        """Return (B, 4, h, w) float32 latents, remembered: images are not augmented."""
         missing = [i for i, name in enumerate(batch.sample_ids) if name not in self._latents]
         if missing:
             vae = self.frozen.vae
@@ -190,7 +190,7 @@ class ControlNetTraining(TrainingModule):
         return latents
 
     def _draw(self, latents: Tensor, seeds: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Noise like the latents, and (B,) int64 timesteps."""
+        """Return noise like the latents, and (B,) int64 timesteps."""
         count = self.frozen.scheduler.config.num_train_timesteps
         noise, steps = [], []
         for seed in seeds:
@@ -201,7 +201,7 @@ class ControlNetTraining(TrainingModule):
 
     @torch.no_grad()
     def _condition(self, batch: PairBatch) -> tuple[Tensor, dict[str, Tensor]]:
-        """(B, 77, C) tokens, pooled embeddings and SDXL's six size numbers."""
+        """Return (B, 77, C) tokens, pooled embeddings and SDXL's six size numbers."""
         if self._texts is None:
             raise RuntimeError("ControlNetTraining: call setup() before losses()")
         texts = [self._texts.encode(prompt) for prompt in batch.prompts]

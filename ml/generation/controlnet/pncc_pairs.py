@@ -95,7 +95,7 @@ class PairBatch:
 
 
 def read_pairs(ws: Workspace, split: str, heads: HeadSource, exclusions: Exclusions) -> list[Pair]:
-    """The images of a split that show heads with parameters.
+    """Return the images of a split that show heads with parameters.
 
     Args:
         ws: the workspace; reads images, captions, and truth or the filtered dataset's heads.
@@ -179,7 +179,7 @@ class PairDataset(Dataset[PairItem]):
         )
 
     def draw(self, pair: Pair) -> tuple[np.ndarray, np.ndarray]:
-        """A pair at the training's size.
+        """Return a pair at the training's size.
 
         Args:
             pair: the example.
@@ -262,7 +262,7 @@ def _reader(shard: Path) -> ShardReader:
 
 
 def _middle(image: np.ndarray, size: int) -> np.ndarray:
-    """The middle square, resized."""
+    """Return the middle square, resized."""
     height, width = image.shape[:2]
     side = min(height, width)
     top, left = (height - side) // 2, (width - side) // 2

@@ -130,7 +130,7 @@ def train(ws: Workspace, config: ControlNetConfig, out: Path, tracker: Tracker) 
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command.
+    """Return the command.
 
     Args:
         arguments: those of the command line by default.

@@ -43,7 +43,7 @@ class Condition:
 
 
 def openpose_condition(pose: PoseSample, reverse_channels: bool) -> Condition:
-    """The skeletons of a pose, far ones first, joints of 8 px at a shorter side of 1024 px.
+    """Return the skeletons of a pose, far ones first, joints of 8 px at a shorter side of 1024 px.
 
     Args:
         pose: the skeletons.
@@ -67,7 +67,7 @@ def openpose_condition(pose: PoseSample, reverse_channels: bool) -> Condition:
 def pncc_condition(
     request: GenerationRequest, head_model: HeadModel, variation: HeadVariation
 ) -> Condition:
-    """Heads posed as the skeletons' and drawn as a PNCC map (appendix F of the paper).
+    """Return heads posed as the skeletons' and drawn as a PNCC map (appendix F of the paper).
 
     The map is all that the model is given, so the truth is that of the map: a head's box encloses
     its drawn pixels, what hides it is other heads, and its hair is the model's choice.

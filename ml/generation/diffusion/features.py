@@ -33,7 +33,7 @@ class FeatureCache:
         self.computed = 0
 
     def __call__(self, x: Tensor) -> list[Tensor]:
-        """Features of a batch of conditions.
+        """Return features of a batch of conditions.
 
         Args:
             x: (B, 3, H, W) conditions in [0, 1].

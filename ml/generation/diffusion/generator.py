@@ -57,7 +57,7 @@ class DiffusionGenerator:
         )
 
     def with_steps(self, steps: int) -> DiffusionGenerator:
-        """The same pipeline, sampling in another number of steps.
+        """Return the same pipeline, sampling in another number of steps.
 
         Args:
             steps: denoising steps.
@@ -116,7 +116,7 @@ class DiffusionGenerator:
         return [results[request.sample_id] for request in batch]
 
     def settings(self) -> dict[str, Any]:
-        """What decides an image beside prompt, negative prompt and seed.
+        """Return what decides an image beside prompt, negative prompt and seed.
 
         Returns:
             Scheduler, steps, guidance, scale, batch size, number format, models with versions.
@@ -172,7 +172,7 @@ class DiffusionGenerator:
         return openpose_condition(request.pose, self._loaded.backend.reverse_channels)
 
     def _sample(self, jobs: Sequence[_Job]) -> Tensor:
-        """(B, 3, H, W) float32 on the CPU, in [0, 1] where finite."""
+        """Return (B, 3, H, W) float32 on the CPU, in [0, 1] where finite."""
         config, loaded = self._config.diffusion, self._loaded
         pose = jobs[0].request.pose
         conditions = np.stack([job.condition.image_rgb for job in jobs])

@@ -81,7 +81,7 @@ class TextEncoder:
         return TextEmbedding(tokens, base.pooled + weight * (full.pooled - base.pooled))
 
     def count_tokens(self, text: str) -> int:
-        """Length of a text in tokens, with start and end marks.
+        """Return the length of a text in tokens, with start and end marks.
 
         Args:
             text: a prompt.
@@ -107,7 +107,7 @@ class TextEncoder:
 
 
 def remove_concepts(text: str, concepts: str) -> str:
-    """A negative prompt without some of its comma-separated concepts.
+    """Return a negative prompt without some of its comma-separated concepts.
 
     Args:
         text: the negative prompt.

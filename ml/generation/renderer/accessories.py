@@ -28,7 +28,7 @@ def glasses_mesh(
     table: MaterialTable,
     rng: np.random.Generator,
 ) -> list[Mesh]:
-    """Glasses on the nose of a head.
+    """Return glasses on the nose of a head.
 
     Args:
         assets: of the head model.
@@ -136,7 +136,7 @@ def glasses_mesh(
 def held_object(
     frame: BodyFrame, side: str, table: MaterialTable, rng: np.random.Generator
 ) -> list[Mesh]:
-    """A phone, cup or microphone in a hand.
+    """Return a phone, cup or microphone in a hand.
 
     Args:
         frame: the body.
@@ -193,7 +193,7 @@ def held_object(
 
 
 def _slab(centre: np.ndarray, a: np.ndarray, b: np.ndarray, c: np.ndarray, material: int) -> Mesh:
-    """A box given by its half axes, with flat shaded sides."""
+    """Return a box given by its half axes, with flat shaded sides."""
     positions, normals = [], []
     for first, second, out in ((a, b, c), (a, b, -c), (b, c, a), (b, c, -a), (c, a, b), (c, a, -b)):
         positions += [

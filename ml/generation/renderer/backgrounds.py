@@ -82,7 +82,7 @@ def paint_background(
 def _bokeh(
     image: Float32Array, amount: float, horizon: float, rng: np.random.Generator
 ) -> Float32Array:
-    """Out-of-focus lamps, added as light."""
+    """Return out-of-focus lamps, added as light."""
     height, width = image.shape[:2]
     glow = np.zeros((height, width, 3), np.uint8)
     for _ in range(int(amount * rng.integers(4, 22))):

@@ -31,7 +31,7 @@ def body_meshes(
     rng: np.random.Generator,
     border_m: float = np.inf,
 ) -> list[Mesh]:
-    """The clothed body without its head.
+    """Return the clothed body without its head.
 
     Args:
         frame: joints and axes.
@@ -67,7 +67,7 @@ def body_meshes(
 
 
 def _highest_leg_joint(frame: BodyFrame) -> float:
-    """Where the highest hip, knee or ankle is: its y, metres."""
+    """Return where the highest hip, knee or ankle is: its y, metres."""
     joints = (f"{side}_{name}" for side in ("left", "right") for name in ("hip", "knee", "ankle"))
     return min(float(frame.joint(joint)[1]) for joint in joints)
 
@@ -77,7 +77,7 @@ _LOFT_TOP, _LOFT_END = -0.15, 1.20
 
 
 def _torso_loft(frame: BodyFrame, garments: Garments) -> np.ndarray:
-    """(S, 11) stations from the base of the neck to below the hips, clothes included."""
+    """Return (S, 11) stations from the base of the neck to below the hips, clothes included."""
     shoulder = 0.5 * float(
         np.linalg.norm(frame.joint("left_shoulder") - frame.joint("right_shoulder"))
     )
@@ -128,7 +128,7 @@ def _torso_loft(frame: BodyFrame, garments: Garments) -> np.ndarray:
 def _torso(
     frame: BodyFrame, garments: Garments, loft: np.ndarray, segments: int
 ) -> tuple[Mesh, Mesh, np.ndarray]:
-    """The top, the trousers' seat, and the loft of the latter."""
+    """Return the top, the trousers' seat, and the loft of the latter."""
     ring = 2 * segments
     length = float(np.linalg.norm(frame.pelvis - frame.neck))
     along = np.linspace(_LOFT_TOP, _LOFT_END, len(loft))
@@ -155,7 +155,7 @@ def _torso(
 def _collar(
     frame: BodyFrame, garments: Garments, look: PersonLook, loft: np.ndarray, segments: int
 ) -> list[Mesh]:
-    """Ring around the neck: rib, turned-down collar or hood, by garment."""
+    """Return ring around the neck: rib, turned-down collar or hood, by garment."""
     up = unit(frame.neck_top - loft[1, 0:3])
     height, flare, thick = {
         "t-shirt": (0.012, 0.004, 0.006), "dress": (0.006, 0.004, 0.004),
@@ -212,7 +212,7 @@ _COLLAR_GAPS = {"shirt": 0.22, "jacket": 0.55, "coat": 0.5}
 
 
 def _opened(collar: Mesh, segments: int, gap: float) -> Mesh:
-    """A collar without the faces in front."""
+    """Return a collar without the faces in front."""
     if gap == 0.0:
         return collar
     column = np.arange(len(collar.positions)) % segments
@@ -365,7 +365,7 @@ def _feet(frame: BodyFrame, garments: Garments) -> list[Mesh]:
 
 
 def _skirt(frame: BodyFrame, garments: Garments, segments: int, rng: np.random.Generator) -> Mesh:
-    """Skirt of a dress or coat, from the waist to `garments.skirt` of the thighs."""
+    """Return skirt of a dress or coat, from the waist to `garments.skirt` of the thighs."""
     knees = 0.5 * (frame.joint("left_knee") + frame.joint("right_knee"))
     spread = 0.5 * float(np.linalg.norm(frame.joint("left_knee") - frame.joint("right_knee")))
     hip = 0.5 * float(np.linalg.norm(frame.joint("left_hip") - frame.joint("right_hip")))

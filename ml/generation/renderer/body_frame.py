@@ -41,20 +41,20 @@ class BodyFrame:
     size: float
 
     def trunk_axes(self) -> np.ndarray:
-        """(3, 3) columns: left, up along the neck and front, image axes."""
+        """Return (3, 3) columns: left, up along the neck and front, image axes."""
         up = unit(self.neck_top - self.neck)
         front = _across(self.chest_front, up)
         return np.stack([cross(up, front), up, front], axis=1)
 
     def joint(self, name: str) -> np.ndarray:
-        """(3,) position of a COCO joint, metres."""
+        """Return (3,) position of a COCO joint, metres."""
         return self.joints[_INDEX[name]]
 
 
 def body_frame(
     joints_m: np.ndarray, head_centre_m: np.ndarray, head_rotation: np.ndarray
 ) -> BodyFrame:
-    """Axes of the trunk from a skeleton.
+    """Return axes of the trunk from a skeleton.
 
     Args:
         joints_m: (17, 3) COCO joints, metres.
@@ -97,5 +97,5 @@ def _across(vector: np.ndarray, down: np.ndarray) -> np.ndarray:
 
 
 def unit(vector: np.ndarray) -> np.ndarray:
-    """The vector at length 1."""
+    """Return the vector at length 1."""
     return vector / (np.linalg.norm(vector) + 1e-9)

@@ -44,7 +44,10 @@ class Canvas:
         self.haze_per_m = 0.0
 
     def project(self, points: np.ndarray) -> np.ndarray:
-        """Pixels (N, 2) of world points (N, 3); what lies behind the camera is drawn at 0.6 m."""
+        """Return pixels (N, 2) of world points (N, 3).
+
+        What lies behind the camera is drawn at 0.6 m.
+        """
         depth = np.maximum(points[:, 2], NEAR_M)
         return np.stack(
             [
@@ -78,7 +81,7 @@ class Canvas:
         self.pixels[low:high] = np.clip(band, 0, 255).astype(np.uint8)
 
     def ground_texture(self, cell_m: float, amount: float) -> None:
-        """Noise on the ground plane below the horizon, in perspective."""
+        """Draw noise on the ground plane below the horizon, in perspective."""
         low = int(np.clip(self.horizon + 1, 0, self.height))
         if low >= self.height:
             return
@@ -112,7 +115,7 @@ class Canvas:
         top: float,
         colour: Colour,
     ) -> None:
-        """A vertical rectangle between ground points (x, z) `left` and `right`."""
+        """Draw a vertical rectangle between ground points (x, z) `left` and `right`."""
         points = np.array(
             [
                 (left[0], bottom, left[1]),
@@ -130,7 +133,7 @@ class Canvas:
         colour: Colour,
         shades: Sequence[float] = (1.0, 0.78, 1.12),
     ) -> None:
-        """A box standing at ground point (x, y, z): front, nearer side and top face.
+        """Draw a box standing at ground point (x, y, z): front, nearer side and top face.
 
         Args:
             centre: x, height of the underside, z of the middle.
@@ -154,7 +157,7 @@ class Canvas:
     def blob(
         self, point: Sequence[float], radius_m: float, colour: Colour, flat: float = 1.0
     ) -> None:
-        """A filled ellipse around a world point."""
+        """Draw a filled ellipse around a world point."""
         centre = self.project(np.array([point], np.float64))[0]
         radius = self.focal * radius_m / max(point[2], NEAR_M)
         self.disc(centre, radius, self.hazed(colour, point[2]), flat)
@@ -162,7 +165,7 @@ class Canvas:
     def disc(
         self, centre_px: np.ndarray, radius_px: float, colour: Colour, flat: float = 1.0
     ) -> None:
-        """A filled ellipse in pixels, `flat` times as high as wide."""
+        """Draw a filled ellipse in pixels, `flat` times as high as wide."""
         column, row = float(centre_px[0]), float(centre_px[1])
         far = 8.0 * self.width
         if not (0.3 <= radius_px <= 0.5 * far and abs(column) < far and abs(row) < far):
@@ -174,7 +177,7 @@ class Canvas:
     def line(
         self, start: Sequence[float], end: Sequence[float], width_m: float, colour: Colour
     ) -> None:
-        """A world segment as a band of constant world width."""
+        """Draw a world segment as a band of constant world width."""
         points = np.array([start, end], np.float64)
         a, b = self.project(points)
         across = np.array([a[1] - b[1], b[0] - a[0]])
@@ -187,7 +190,7 @@ class Canvas:
         self.polygon(corners, self.hazed(colour, float(points[:, 2].mean())))
 
     def hazed(self, colour: Colour, distance: float) -> np.ndarray:
-        """The colour of a thing `distance` metres away."""
+        """Return the colour of a thing `distance` metres away."""
         share = 1.0 - np.exp(-self.haze_per_m * max(distance, 0.0))
         return np.asarray(colour, np.float64) * (1.0 - share) + self.haze * share
 
@@ -199,7 +202,7 @@ class Canvas:
             )
 
     def linear(self) -> Float32Array:
-        """The image as display-linear RGB, (H, W, 3) float32 in [0, 1]."""
+        """Return the image as display-linear RGB, (H, W, 3) float32 in [0, 1]."""
         return _LINEAR[self.pixels]
 
 
@@ -207,7 +210,7 @@ _LINEAR = ((np.arange(256) / 255.0) ** 2.2).astype(np.float32)
 
 
 def _mirrored(position: np.ndarray) -> np.ndarray:
-    """Index into 256 cells that runs to and fro, so that a texture repeats without a seam."""
+    """Return the index into 256 cells that runs to and fro: a texture repeats without a seam."""
     cell = np.floor(position).astype(np.int64) % 512
     return np.minimum(cell, 511 - cell)
 

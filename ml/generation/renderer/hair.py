@@ -89,7 +89,7 @@ def headwear(
     table: MaterialTable,
     rng: np.random.Generator,
 ) -> Headwear:
-    """Hair and hat of a person.
+    """Return hair and hat of a person.
 
     Args:
         assets: of the head model.
@@ -222,7 +222,10 @@ def _hair_dome(
 
 
 def _ball(dome: _Dome, thickness: np.ndarray, size: float) -> np.ndarray:
-    """Thickness that reaches a ball around the upper head; bumps of `thickness` stay on it."""
+    """Return the thickness that reaches a ball around the upper head.
+
+    Bumps of `thickness` stay on it.
+    """
     centre = np.array([0.0, 0.035, -0.012])
     radius = 0.105 + 0.75 * size
     offset = dome.skin - centre
@@ -239,7 +242,7 @@ def _curtains(
     gravity: np.ndarray,
     rng: np.random.Generator,
 ) -> list[Mesh]:
-    """Hair that falls from the sides and the back of the skull: an outer and an inner layer."""
+    """Return hair that falls from sides and back of the skull: an outer and an inner layer."""
     assert cut.falls_to is not None
     length = -rng.uniform(*cut.falls_to)
     opening = np.deg2rad(rng.uniform(52, 78))
@@ -306,7 +309,7 @@ def _curtains(
 
 
 def _down_the_skull(radius: Float32Array, azimuth: np.ndarray, lift: float) -> np.ndarray:
-    """(7, C, 3) rows from under the crown's hair down to the widest part of the head."""
+    """Return (7, C, 3) rows from under the crown's hair down to the widest part of the head."""
     elevation = np.linspace(0.85, -0.05, 7)
     direction = np.stack(
         [
@@ -458,7 +461,7 @@ def _brim(
     width: float,
     drop: float,
 ) -> Mesh:
-    """A brim that starts at the crown's border, `half_angle` to both sides of the front."""
+    """Return a brim that starts at the crown's border, `half_angle` to both sides of the front."""
     columns, rows = 41, 6
     azimuth = np.linspace(-half_angle, half_angle, columns)
     height = base + tilt * (0.105 * np.cos(azimuth) - 0.06) + 0.008

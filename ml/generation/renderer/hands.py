@@ -13,7 +13,10 @@ from ml.generation.renderer.meshes import Mesh, cross, join, make_mesh, sweep
 
 @lru_cache(maxsize=4)
 def _hand_template(fingers: bool) -> Mesh:
-    """A left hand: x to the thumb, y to the finger tips, z out of the back; wrist at the origin."""
+    """Return a left hand: x to the thumb, y to the finger tips, z out of the back.
+
+    Wrist at the origin.
+    """
     front = np.array([0.0, 0.0, 1.0])
     steps = np.linspace(0.0, 1.0, 5)
     palm_path = np.stack([0 * steps, 0.092 * steps - 0.008, 0 * steps], -1)
@@ -45,7 +48,7 @@ def _hand_template(fingers: bool) -> Mesh:
 def hand_meshes(
     frame: BodyFrame, skin: int, scale_px: float, rng: np.random.Generator
 ) -> list[Mesh]:
-    """Both hands, thumbs forward when an arm hangs.
+    """Return both hands, thumbs forward when an arm hangs.
 
     Args:
         frame: the body.

@@ -129,7 +129,10 @@ def prepare_head(
 
 
 def grid_directions() -> np.ndarray:
-    """(rows * columns, 3) unit directions of the skull grid; pole up, column 0 to the front."""
+    """Return (rows * columns, 3) unit directions of the skull grid.
+
+    Pole up, column 0 to the front.
+    """
     theta = (np.arange(GRID_ROWS) + 0.5) / GRID_ROWS * np.pi
     phi = (np.arange(GRID_COLUMNS) + 0.5) / GRID_COLUMNS * 2.0 * np.pi
     return np.stack(
@@ -143,7 +146,7 @@ def grid_directions() -> np.ndarray:
 
 
 def skull_radius(assets: HeadAssets, vertices: np.ndarray) -> Float32Array:
-    """Distance of the skin from `SKULL_CENTRE` on the grid, ears left out.
+    """Return the distance of the skin from `SKULL_CENTRE` on the grid, ears left out.
 
     Args:
         assets: of the head model.
@@ -161,7 +164,7 @@ def skull_radius(assets: HeadAssets, vertices: np.ndarray) -> Float32Array:
 
 
 def sample_radius(radius: Float32Array, directions: np.ndarray) -> np.ndarray:
-    """Bilinear look-up of the skull's radius.
+    """Return bilinear look-up of the skull's radius.
 
     Args:
         radius: (rows, columns) from `skull_radius`.
@@ -182,7 +185,7 @@ def sample_radius(radius: Float32Array, directions: np.ndarray) -> np.ndarray:
 
 
 def hairline(points: np.ndarray) -> np.ndarray:
-    """How far inside the scalp points of the template's surface lie.
+    """Return how far inside the scalp points of the template's surface lie.
 
     Args:
         points: (N, 3) metres, template frame.
@@ -225,7 +228,7 @@ def _grid_binding(points: np.ndarray, skull: np.ndarray) -> tuple[np.ndarray, np
 
 
 def _inside_mouth(points: np.ndarray, landmarks: np.ndarray, is_head: np.ndarray) -> np.ndarray:
-    """Vertices of the oral cavity: behind the lips, within the outline of the mouth."""
+    """Return vertices of the oral cavity: behind the lips, within the outline of the mouth."""
     mouth = landmarks[48:60]
     centre, half = mouth.mean(axis=0), 0.5 * (mouth.max(axis=0) - mouth.min(axis=0))
     flat = np.abs((points - centre)[:, :2]) / np.maximum(half[:2], 1e-3)
@@ -310,7 +313,7 @@ def _beard_weight(points: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
 
 
 def _blood(points: np.ndarray, landmarks: np.ndarray, is_ear: np.ndarray) -> np.ndarray:
-    """Redness of skin: positive on cheeks, nose, ears and chin, negative in hollows."""
+    """Return redness of skin: positive on cheeks, nose, ears and chin, negative in hollows."""
     front = np.clip((points[:, 2] - 0.05) / 0.02, 0, 1)
     red = np.zeros(len(points))
 
@@ -333,7 +336,7 @@ def _blood(points: np.ndarray, landmarks: np.ndarray, is_ear: np.ndarray) -> np.
 
 
 def _polyline_distance(points: np.ndarray, line: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Distance to a polyline and the fraction of its length at the nearest point."""
+    """Return the distance to a polyline and the fraction of its length at the nearest point."""
     best = np.full(len(points), np.inf)
     share = np.zeros(len(points))
     for i in range(len(line) - 1):
@@ -347,7 +350,7 @@ def _polyline_distance(points: np.ndarray, line: np.ndarray) -> tuple[np.ndarray
 
 
 def _signed_distance(points: np.ndarray, polygon: np.ndarray) -> np.ndarray:
-    """Distance to a closed polygon, positive inside."""
+    """Return the distance to a closed polygon, positive inside."""
     closed = np.concatenate([polygon, polygon[:1]])
     distance, _ = _polyline_distance(points, closed)
     inside = np.zeros(len(points), bool)

@@ -108,7 +108,7 @@ def head_mesh(
     table: MaterialTable,
     rng: np.random.Generator,
 ) -> tuple[Mesh, np.ndarray]:
-    """The bare head in the template frame.
+    """Return the bare head in the template frame.
 
     Args:
         assets: of the head model.
@@ -163,7 +163,7 @@ def _bend_neck(assets: HeadAssets, vertices: np.ndarray, trunk: np.ndarray) -> n
 def beard_mesh(
     assets: HeadAssets, vertices: np.ndarray, materials: HeadMaterials, length_m: float
 ) -> Mesh:
-    """A full beard: the jaw's skin moved outwards, with ragged borders.
+    """Return a full beard: the jaw's skin moved outwards, with ragged borders.
 
     Args:
         assets: of the head model.

@@ -38,7 +38,7 @@ class LightRig:
     softness: float
 
     def as_array(self) -> Float32Array:
-        """(8, 3) rows in the order that the shading kernel reads."""
+        """Return (8, 3) rows in the order that the shading kernel reads."""
         return np.stack(
             [
                 _unit(self.key),
@@ -116,7 +116,7 @@ _KINDS: dict[str, _LightKind] = {
 
 
 def make_rig(light: str, rng: np.random.Generator) -> LightRig:
-    """Lights for a word of the caption's vocabulary.
+    """Return lights for a word of the caption's vocabulary.
 
     Args:
         light: one of `ml.captions.scene.LIGHTS`.
@@ -153,7 +153,7 @@ def make_rig(light: str, rng: np.random.Generator) -> LightRig:
 
 
 def cast_shadows(mesh: Mesh, rig: LightRig, size: int) -> ShadowMap:
-    """Depth of the scene seen from the key light.
+    """Return the depth of the scene seen from the key light.
 
     Args:
         mesh: the scene, positions in pixels.
@@ -186,7 +186,7 @@ def cast_shadows(mesh: Mesh, rig: LightRig, size: int) -> ShadowMap:
 
 
 def ambient_occlusion(depth: Float32Array, radius_px: float) -> Float32Array:
-    """How open each pixel is to the light around it, from the depth of its neighbours.
+    """Return how open each pixel is to the light around it, from the depth of its neighbours.
 
     Args:
         depth: (H, W) float32, px, +inf where nothing is.
@@ -240,7 +240,10 @@ def _unit(vector: np.ndarray) -> np.ndarray:
 
 
 def _direction(azimuth: float, elevation: float) -> np.ndarray:
-    """Azimuth 0 is the camera's side, positive to the image's right; elevation from the horizon."""
+    """Return azimuth 0 is the camera's side, positive to the image's right.
+
+    Elevation from the horizon.
+    """
     return np.array(
         [
             np.sin(azimuth) * np.cos(elevation),

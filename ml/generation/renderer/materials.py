@@ -51,7 +51,7 @@ MONK_TONES_SRGB: tuple[tuple[int, int, int], ...] = (
 
 
 def srgb(colour: Sequence[float] | np.ndarray) -> np.ndarray:
-    """Linear RGB in [0, 1] of a display colour in [0, 255].
+    """Return linear RGB in [0, 1] of a display colour in [0, 255].
 
     Args:
         colour: (..., 3) sRGB values, 0 to 255.
@@ -64,7 +64,7 @@ def srgb(colour: Sequence[float] | np.ndarray) -> np.ndarray:
 
 
 def skin_albedo(tone: int) -> np.ndarray:
-    """Linear albedo of a Monk tone.
+    """Return linear albedo of a Monk tone.
 
     The swatches are flat display colours: the palest are nearly white and the darkest nearly
     black, so they are warmed and drawn slightly towards the middle, as skin under light looks.
@@ -160,5 +160,5 @@ class MaterialTable:
         self._rows[row][column] = value
 
     def array(self) -> Float32Array:
-        """The table, (M, 24) float32."""
+        """Return the table, (M, 24) float32."""
         return np.stack(self._rows) if self._rows else np.zeros((0, NUM_COLUMNS), np.float32)

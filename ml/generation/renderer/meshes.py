@@ -42,7 +42,7 @@ class Mesh:
     parts: Int32Array
 
     def moved(self, rotation: np.ndarray, shift: np.ndarray) -> Mesh:
-        """The same surface after `rotation @ x + shift`."""
+        """Return the same surface after `rotation @ x + shift`."""
         turn = np.asarray(rotation, np.float32).T
         return replace(
             self,
@@ -101,7 +101,7 @@ def make_mesh(
 
 
 def join(meshes: Sequence[Mesh]) -> Mesh:
-    """One mesh of several; vertex order is the order given."""
+    """Return one mesh of several; vertex order is the order given."""
     if not meshes:
         return empty_mesh()
     offsets = np.cumsum([0] + [len(mesh.positions) for mesh in meshes[:-1]])
@@ -118,7 +118,7 @@ def join(meshes: Sequence[Mesh]) -> Mesh:
 
 
 def empty_mesh() -> Mesh:
-    """A mesh without faces."""
+    """Return a mesh without faces."""
     none3 = np.zeros((0, 3), np.float32)
     none = np.zeros(0, np.int32)
     return Mesh(
@@ -134,7 +134,7 @@ def empty_mesh() -> Mesh:
 
 
 def grid_faces(rows: int, columns: int, closed: bool) -> Int32Array:
-    """Triangles of a grid of vertices in row-major order.
+    """Return triangles of a grid of vertices in row-major order.
 
     Args:
         rows: vertices along the sweep.
@@ -154,7 +154,7 @@ def grid_faces(rows: int, columns: int, closed: bool) -> Int32Array:
 
 
 def ring_frames(path: np.ndarray, front: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Side and front directions of the rings of a swept surface, without twist.
+    """Return the side and front directions of the rings of a swept surface, without twist.
 
     Args:
         path: (N, 3) centre line.
@@ -180,7 +180,7 @@ def sweep(
     extras: np.ndarray | None = None,
     capped: bool = False,
 ) -> Mesh:
-    """A tube of elliptical cross-section along a path.
+    """Return a tube of elliptical cross-section along a path.
 
     Args:
         path: (N, 3) centre line.
@@ -234,7 +234,7 @@ def ellipsoid(
     material: int,
     part: int,
 ) -> Mesh:
-    """An ellipsoid, its coords on the unit sphere.
+    """Return an ellipsoid, its coords on the unit sphere.
 
     Args:
         centre: (3,) metres.
@@ -304,7 +304,7 @@ def smooth_path(
 
 
 def cross(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Cross product of (..., 3) arrays; many times faster than numpy's on small ones."""
+    """Return the cross product of (..., 3) arrays; many times faster than numpy's on small ones."""
     ax, ay, az = a[..., 0], a[..., 1], a[..., 2]
     bx, by, bz = b[..., 0], b[..., 1], b[..., 2]
     return np.stack([ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx], axis=-1)

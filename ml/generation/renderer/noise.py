@@ -68,7 +68,7 @@ def value_noise_2d(x, y, seed):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, fastmath=True)
 def noise_points(points, frequency, seed):  # type: ignore[no-untyped-def]
-    """Noise in [-1, 1] at each of (N, 3) points, `frequency` cells per unit, shifted by `seed`."""
+    """Return noise in [-1, 1] at (N, 3) points, `frequency` cells per unit, shifted by `seed`."""
     out = np.empty(points.shape[0], np.float32)
     for i in range(points.shape[0]):
         out[i] = (
@@ -104,7 +104,7 @@ def _fractal(height, width, cell, octaves, seed, stretch):  # type: ignore[no-un
 def fractal_image(
     height: int, width: int, cell: float, octaves: int, seed: float, stretch: float = 1.0
 ) -> Float32Array:
-    """An image of fractal noise.
+    """Return an image of fractal noise.
 
     Args:
         height: pixels.

@@ -44,7 +44,7 @@ IRIS_SRGB: tuple[tuple[int, int, int], ...] = (
 
 
 def cloth_colour(word: str, rng: np.random.Generator) -> np.ndarray:
-    """Linear RGB of a colour word, slightly different each time.
+    """Return linear RGB of a colour word, slightly different each time.
 
     Args:
         word: one of `ml.captions.scene.COLOURS`.
@@ -60,7 +60,7 @@ def cloth_colour(word: str, rng: np.random.Generator) -> np.ndarray:
 
 
 def hair_colour(word: str, rng: np.random.Generator) -> np.ndarray:
-    """Linear RGB of a hair colour word, slightly different each time.
+    """Return linear RGB of a hair colour word, slightly different each time.
 
     Args:
         word: one of `ml.captions.scene.HAIR_COLOURS`.
@@ -76,7 +76,7 @@ def hair_colour(word: str, rng: np.random.Generator) -> np.ndarray:
 
 
 def companion_colour(colour: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A second colour for a pattern that goes with `colour`: lighter, darker or near grey.
+    """Return a second colour for a pattern that goes with `colour`: lighter, darker or near grey.
 
     Args:
         colour: (3,) linear RGB.

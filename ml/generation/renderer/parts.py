@@ -17,7 +17,7 @@ PROP = 4
 
 
 def in_head_box(codes: np.ndarray) -> np.ndarray:
-    """Which faces make the head's box: the head itself and what covers it.
+    """Return which faces make the head's box: the head itself and what covers it.
 
     Args:
         codes: (F,) part codes.

@@ -78,7 +78,7 @@ def head_kit(head_model: HeadModel) -> HeadKit:
 
 
 def draw_flame(person: Person, variation: HeadVariation, rng: np.random.Generator) -> Float32Array:
-    """A head's 413 parameters: place from the skeleton, form by chance.
+    """Return a head's 413 parameters: place from the skeleton, form by chance.
 
     Args:
         person: with known third dimension.
@@ -111,7 +111,7 @@ def draw_flame(person: Person, variation: HeadVariation, rng: np.random.Generato
 
 
 def deform(kit: HeadKit, flames: Float32Array, variation: HeadVariation) -> Float32Array:
-    """Vertices of heads in the template frame.
+    """Return vertices of heads in the template frame.
 
     Args:
         kit: the head model's.
@@ -141,7 +141,7 @@ def person_meshes(
     prop_probability: float,
     rng: np.random.Generator,
 ) -> PersonMeshes:
-    """Everything of one person, placed in the buffer.
+    """Return everything of one person, placed in the buffer.
 
     Args:
         person: with known third dimension.

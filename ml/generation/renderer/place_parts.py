@@ -20,7 +20,7 @@ class Mood:
 
 
 def jitter(rng: np.random.Generator, colour: Colour, amount: float = 10.0) -> np.ndarray:
-    """A colour near `colour`, mostly lighter or darker, (3,) float64 in 0 to 255.
+    """Return a colour near `colour`, mostly lighter or darker, (3,) float64 in 0 to 255.
 
     Args:
         rng: source of chance.
@@ -42,7 +42,7 @@ def jitter(rng: np.random.Generator, colour: Colour, amount: float = 10.0) -> np
 def pick_colour(
     rng: np.random.Generator, colours: list[tuple[int, int, int]], amount: float = 8.0
 ) -> np.ndarray:
-    """One of several colours, varied.
+    """Return one of several colours, varied.
 
     Args:
         rng: source of chance.
@@ -56,7 +56,7 @@ def pick_colour(
 
 
 def paint_sky(canvas: Canvas, mood: Mood, clouds: float) -> None:
-    """Sky down to the horizon; its lower colour becomes the haze.
+    """Paint the sky down to the horizon; its lower colour becomes the haze.
 
     Args:
         canvas: what is painted on.
@@ -79,7 +79,7 @@ def paint_sky(canvas: Canvas, mood: Mood, clouds: float) -> None:
 
 
 def paint_tree(canvas: Canvas, x: float, z: float, height: float, leaf: Colour) -> None:
-    """A tree of blobs, lighter towards the top.
+    """Paint a tree of blobs, lighter towards the top.
 
     Args:
         canvas: what is painted on.
@@ -104,7 +104,7 @@ LEAVES = [(78, 104, 52), (92, 116, 60), (66, 92, 56), (110, 122, 64), (138, 118,
 
 
 def paint_trees(canvas: Canvas, count: int, near: float, far: float, spread: float) -> None:
-    """Several trees, the farthest first.
+    """Paint several trees, the farthest first.
 
     Args:
         canvas: what is painted on.

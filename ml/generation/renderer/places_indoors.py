@@ -24,7 +24,7 @@ _FLOORS = [(146, 112, 82), (168, 138, 104), (120, 94, 74), (150, 146, 140), (112
 def _room(
     canvas: Canvas, wall: np.ndarray, floor: np.ndarray, depth: float, half: float, high: float
 ) -> None:
-    """Back wall, side walls, ceiling and floor of a room that surrounds the camera."""
+    """Paint back wall, side walls, ceiling and floor of a room that surrounds the camera."""
     rng = canvas.rng
     canvas.gradient(0, canvas.height, wall * 0.9, wall * 0.9)
     ceiling = np.clip(wall * 0.55 + 105, 0, 244)
@@ -58,7 +58,7 @@ def _window_pane(
     top: float,
     side: float = 0.0,
 ) -> None:
-    """A window in the back wall, or in a side wall when `side` is its x."""
+    """Paint a window in the back wall, or in a side wall when `side` is its x."""
     top_sky, low_sky = np.asarray(mood.sky[0], float), np.asarray(mood.sky[1], float)
     glow = 1.25 if mood.lamps < 0.5 else 1.0
 
@@ -141,7 +141,7 @@ def _image(canvas: Canvas, x: float, z: float, low: float) -> None:
 
 
 def paint_office(canvas: Canvas, mood: Mood) -> None:
-    """Desks with screens, ceiling lights, a row of windows.
+    """Paint an office: desks with screens, ceiling lights, a row of windows.
 
     Args:
         canvas: what is painted on, back to front.
@@ -191,7 +191,7 @@ def paint_office(canvas: Canvas, mood: Mood) -> None:
 
 
 def paint_kitchen(canvas: Canvas, mood: Mood) -> None:
-    """Cupboards, tiles, fridge, a window.
+    """Paint a kitchen: cupboards, tiles, fridge, a window.
 
     Args:
         canvas: what is painted on, back to front.
@@ -262,7 +262,7 @@ def paint_kitchen(canvas: Canvas, mood: Mood) -> None:
 
 
 def paint_living_room(canvas: Canvas, mood: Mood) -> None:
-    """Sofa, images, shelf, lamp, a window with curtains.
+    """Paint a living room: sofa, pictures, shelf, lamp, a window with curtains.
 
     Args:
         canvas: what is painted on, back to front.
@@ -347,7 +347,7 @@ def paint_living_room(canvas: Canvas, mood: Mood) -> None:
 
 
 def paint_studio(canvas: Canvas, mood: Mood) -> None:
-    """A paper backdrop with a pool of light.
+    """Paint a studio: a paper backdrop with a pool of light.
 
     Args:
         canvas: what is painted on, back to front.
@@ -381,7 +381,7 @@ def paint_studio(canvas: Canvas, mood: Mood) -> None:
 
 
 def paint_station(canvas: Canvas, mood: Mood) -> None:
-    """A platform hall with a train, signs and columns.
+    """Paint a station: a platform hall with a train, signs and columns.
 
     Args:
         canvas: what is painted on, back to front.

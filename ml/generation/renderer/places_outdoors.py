@@ -55,7 +55,7 @@ def _windows(
 
 
 def paint_street(canvas: Canvas, mood: Mood) -> None:
-    """Houses with windows along a road, cars, lamp posts.
+    """Paint a street: houses with windows, cars, lamp posts.
 
     Args:
         canvas: what is painted on, back to front.
@@ -123,7 +123,7 @@ def paint_street(canvas: Canvas, mood: Mood) -> None:
 
 
 def paint_park(canvas: Canvas, mood: Mood) -> None:
-    """Lawn, path, trees, at times a pond and a bench.
+    """Paint a park: lawn, path, trees, at times a pond and a bench.
 
     Args:
         canvas: what is painted on, back to front.
@@ -155,7 +155,7 @@ def paint_park(canvas: Canvas, mood: Mood) -> None:
 
 
 def paint_beach(canvas: Canvas, mood: Mood) -> None:
-    """Sky, sea, foam, sand and umbrellas.
+    """Paint a beach: sky, sea, foam, sand and umbrellas.
 
     Args:
         canvas: what is painted on, back to front.
@@ -192,7 +192,7 @@ def paint_beach(canvas: Canvas, mood: Mood) -> None:
 
 
 def paint_forest(canvas: Canvas, mood: Mood) -> None:
-    """Trunks, undergrowth and light between the leaves.
+    """Paint a forest: trunks, undergrowth and light between the leaves.
 
     Args:
         canvas: what is painted on, back to front.
@@ -237,7 +237,7 @@ def paint_forest(canvas: Canvas, mood: Mood) -> None:
 
 
 def paint_stadium(canvas: Canvas, mood: Mood) -> None:
-    """Stands full of blurred colour above a pitch.
+    """Paint a stadium: stands full of blurred colour above a pitch.
 
     Args:
         canvas: what is painted on, back to front.
@@ -305,7 +305,7 @@ def paint_stadium(canvas: Canvas, mood: Mood) -> None:
 
 
 def paint_market(canvas: Canvas, mood: Mood) -> None:
-    """Stalls with striped roofs and crates in front of a house.
+    """Paint a market: stalls with striped roofs and crates in front of a house.
 
     Args:
         canvas: what is painted on, back to front.
@@ -369,7 +369,7 @@ def paint_market(canvas: Canvas, mood: Mood) -> None:
 
 
 def paint_meadow(canvas: Canvas, mood: Mood) -> None:
-    """Mountain ridges in haze behind a meadow with flowers.
+    """Paint a meadow with flowers, behind it mountain ridges in haze.
 
     Args:
         canvas: what is painted on, back to front.

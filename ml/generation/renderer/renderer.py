@@ -148,7 +148,7 @@ def render_sample(
 
 
 def render_pncc(sample: RenderedSample, pose: PoseSample, head_model: HeadModel) -> np.ndarray:
-    """The PNCC map of a rendered image.
+    """Return the PNCC map of a rendered image.
 
     Args:
         sample: from `render_sample`.
@@ -202,7 +202,7 @@ def require_posed(pose: PoseSample) -> None:
 
 
 def _depths(pose: PoseSample) -> list[float]:
-    """Z offsets in image pixels by the persons' depth order."""
+    """Return Z offsets in image pixels by the persons' depth order."""
     order = np.argsort([person.depth for person in pose.people], kind="stable")
     offsets = [0.0] * len(pose.people)
     at = 0.0
@@ -213,7 +213,7 @@ def _depths(pose: PoseSample) -> list[float]:
 
 
 def _horizon(pose: PoseSample, rng: np.random.Generator) -> float:
-    """Eye level: cameras are held about as high as the heads they look at."""
+    """Return eye level: cameras are held about as high as the heads they look at."""
     rows = [
         float(p.shift_px[1] + p.scale_px_per_m * p.head_centre_m[1])
         for p in pose.people
@@ -247,7 +247,7 @@ def _draw(
     pose: PoseSample,
     config: RendererConfig,
 ) -> tuple[Float32Array, Float32Array, Int32Array]:
-    """Premultiplied linear colour (H, W, 3), coverage (H, W), and head ids of the buffer."""
+    """Return premultiplied linear colour (H, W, 3), coverage (H, W), and head ids of the buffer."""
     step = config.supersampling
     height, width = pose.height * step, pose.width * step
     mesh = whole.mesh

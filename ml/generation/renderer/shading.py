@@ -60,7 +60,7 @@ def shade(
     metres_per_px: float,
     supersampling: int = 1,
 ) -> Float32Array:
-    """Light the visible surfaces.
+    """Return light the visible surfaces.
 
     Of the samples of an image's pixel that show one material, those of cloth are lit once: its
     patterns are wide, and it fills most of an image of people.
@@ -112,7 +112,10 @@ def _smoothstep(low: float, high: float, x: float) -> float:
 
 @njit(cache=True, fastmath=True)
 def _cloth(m, u, v, w, fine):  # type: ignore[no-untyped-def]
-    """Colour of cloth at surface coordinates (metres); w is 1 in the front region of a torso."""
+    """Return the colour of cloth at surface coordinates (metres).
+
+    W is 1 on the front of a torso.
+    """
     r, g, b = m[RED], m[RED + 1], m[RED + 2]
     pattern, scale, seed = int(m[PATTERN]), m[SCALE], m[SEED]
     mix = 0.0
@@ -172,7 +175,7 @@ def _cloth(m, u, v, w, fine):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, fastmath=True)
 def _fold(m, u, v, seed):  # type: ignore[no-untyped-def]
-    """Height of the folds of a garment, about -1 to 1."""
+    """Return the height of the folds of a garment, about -1 to 1."""
     skew = 0.35 * (value_noise_2d(u * 5.0, v * 5.0, seed + 11.0) - 0.5)
     a = value_noise_2d(u * m[FOLD_ACROSS] + skew * 3.0, v * m[FOLD_ALONG] + skew * 4.0, seed)
     b = value_noise_2d(u * m[FOLD_ACROSS] * 2.3 - v * 4.0, v * m[FOLD_ALONG] * 2.1, seed + 5.0)
@@ -182,7 +185,7 @@ def _fold(m, u, v, seed):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, fastmath=True)
 def _skin(m, x, y, z, extra, fine):  # type: ignore[no-untyped-def]
-    """Colour of skin, and how much brow, lip and beard hair cover it."""
+    """Return the colour of skin, and how much brow, lip and beard hair cover it."""
     r, g, b = m[RED], m[RED + 1], m[RED + 2]
     seed = m[SEED]
     broad = value_noise(x * 38.0 + seed, y * 38.0, z * 38.0) - 0.5
@@ -228,7 +231,7 @@ def _skin(m, x, y, z, extra, fine):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, fastmath=True)
 def _eye(m, x, y, z):  # type: ignore[no-untyped-def]
-    """Colour of an eyeball at the unit direction (x, y, z), gaze along +z."""
+    """Return the colour of an eyeball at the unit direction (x, y, z), gaze along +z."""
     off_axis = np.sqrt(x * x + y * y)
     if z < 0.0:
         off_axis = 2.0
@@ -254,7 +257,7 @@ def _eye(m, x, y, z):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, fastmath=True)
 def _shadow_at(depth_map, basis, bias, softness, px, py, pz):  # type: ignore[no-untyped-def]
-    """Fraction of the key light that reaches a point, 0 to 1, over a 3 x 3 rotated grid of taps."""
+    """Return the fraction of key light that reaches a point, over a 3 x 3 rotated grid."""
     u = basis[0, 0] * px + basis[0, 1] * py + basis[0, 2] * pz + basis[0, 3]
     v = basis[1, 0] * px + basis[1, 1] * py + basis[1, 2] * pz + basis[1, 3]
     d = basis[2, 0] * px + basis[2, 1] * py + basis[2, 2] * pz + basis[2, 3] - bias
@@ -278,7 +281,7 @@ def _shadow_at(depth_map, basis, bias, softness, px, py, pz):  # type: ignore[no
 
 @njit(cache=True, fastmath=True)
 def _tone(x):  # type: ignore[no-untyped-def]
-    """Film-like curve: linear in the shadows, rolls off before white."""
+    """Apply a film-like curve: linear in the shadows, rolls off before white."""
     return x * (1.0 + x * 0.10) / (1.0 + 0.55 * x)
 
 

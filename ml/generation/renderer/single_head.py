@@ -87,7 +87,7 @@ def render_single_head(
 def _backdrop(
     config: SingleHeadConfig, light: str, size: int, rng: np.random.Generator
 ) -> Float32Array | None:
-    """A window of a shared place, or None: paint one for this image alone."""
+    """Return a window of a shared place, or None: paint one for this image alone."""
     if not config.places_per_light:
         return None
     painted = _shared_place(light, int(rng.integers(config.places_per_light)), 2 * size)
@@ -98,7 +98,7 @@ def _backdrop(
 
 @cache
 def _shared_place(light: str, number: int, side: int) -> Float32Array:
-    """The places that the images of a light share: the same ones in every process."""
+    """Return the places that the images of a light share: the same ones in every process."""
     first = words.LIGHTS.index(light)
     place = words.PLACES[(first + number) % len(words.PLACES)]
     rng = np.random.default_rng((first, number))
@@ -127,7 +127,7 @@ def _person(config: SingleHeadConfig, rng: np.random.Generator, size: int) -> Pe
 def _neighbour(
     config: SingleHeadConfig, rng: np.random.Generator, size: int, person: Person
 ) -> Person:
-    """Somebody beside, behind or partly in front."""
+    """Return somebody beside, behind or partly in front."""
     turn = Rotation.from_euler("ZYX", rng.normal(0.0, (10.0, 50.0, 10.0)), degrees=True).as_matrix()
     side = rng.choice([-1.0, 1.0])
     scale = float(person.scale_px_per_m or 1.0) * rng.uniform(0.6, 1.1)
@@ -145,7 +145,7 @@ def _bust(
     depth: int,
     rng: np.random.Generator,
 ) -> Person:
-    """A skeleton under a head; only what an image of the head can show matters."""
+    """Return a skeleton under a head; only what an image of the head can show matters."""
     half = rng.uniform(0.155, 0.19)
     shrug, lean = rng.normal(0.0, 0.012), rng.normal(0.0, 0.03)
     body = Rotation.from_euler("y", body_yaw_deg, degrees=True).as_matrix()
@@ -192,7 +192,7 @@ def _bust(
 
 
 def _random_look(config: SingleHeadConfig, rng: np.random.Generator) -> PersonLook:
-    """Any combination of the vocabularies; bare heads and faces are the most frequent."""
+    """Return any combination of the vocabularies; bare heads and faces are the most frequent."""
     subject = str(rng.choice(["person", "man", "woman"]))
     hat = str(rng.choice(words.HATS)) if rng.random() < config.hat_probability else "none"
     glasses = str(rng.choice(words.GLASSES)) if rng.random() < 0.35 else "none"

@@ -39,7 +39,7 @@ class NanoBackbone(nn.Module):
         self.context_module = SPP(c5.channels, norm)
 
     def forward(self, images: Tensor) -> FeatureMaps:
-        """(B, 3, H, W) float in [0, 1], H and W multiples of 32 -> c2, c3, c4, c5."""
+        """Return (B, 3, H, W) float in [0, 1], H and W multiples of 32 -> c2, c3, c4, c5."""
         c2 = self.stem(images)
         c3 = self.stage2(c2)
         c4 = self.stage3(c3)
@@ -88,7 +88,7 @@ class NanoNeck(nn.Module):
         self.neck4 = DownStage(config.down1.channels, up1.channels, config.down2, norm)
 
     def forward(self, maps: FeatureMaps) -> tuple[Tensor, Tensor, Tensor]:
-        """c2, c3, c4, c5 -> p3, p4, p5."""
+        """Map c2, c3, c4, c5 to p3, p4, p5."""
         _, c3, c4, c5 = maps
         inner5, x = self.neck1(c5, c4, c3)
         inner4, p3 = self.neck2(x, c3)

@@ -95,7 +95,7 @@ def generate(pipeline: Pipeline, options: argparse.Namespace) -> int:
 
 
 def _config(pipeline: Pipeline, options: argparse.Namespace) -> GenerateConfig:
-    """The profile's settings, at the size and with the maps that were asked for.
+    """Return the profile's settings, at the size and with the maps that were asked for.
 
     Raises:
         ValueError: a number is not possible, or the profile's images are not rendered.
@@ -163,7 +163,7 @@ def _claim(ws: Workspace, config: GenerateConfig, head: HeadModelConfig, count: 
 
 
 def _differing(known: Any, made: Any, name: str = "") -> list[str]:
-    """Names of the values that differ, dotted."""
+    """Return names of the values that differ, dotted."""
     if not (isinstance(known, dict) and isinstance(made, dict)):
         return [] if known == made else [name]
     keys = sorted({*known, *made})
@@ -202,7 +202,7 @@ def _missing(
 
 
 def _markers(ws: Workspace) -> dict[str, Marker]:
-    """The finished shards, of those asked for."""
+    """Return the finished shards, of those asked for."""
     found = {shard: read_marker(ws.stage_dir("generated"), shard) for shard in ws.shards}
     return {
         shard: marker
@@ -212,5 +212,5 @@ def _markers(ws: Workspace) -> dict[str, Marker]:
 
 
 def _fingerprint(shard_size: int) -> str:
-    """What tells a shard from the same one of another length; `_claim` compares the rest."""
+    """Return what tells a shard from the same one of another length; `_claim` compares the rest."""
     return hashlib.sha256(f"{shard_size} images".encode()).hexdigest()

@@ -170,7 +170,7 @@ def uv_map(scene: SceneMesh, seen: Visibility, kit: HeadKit) -> Float32Array:
 
 
 def _instances(scene: SceneMesh, seen: Visibility) -> Int32Array:
-    """(H, W) int32 person of every pixel, -1 where nobody is."""
+    """Return (H, W) int32 person of every pixel, -1 where nobody is."""
     return np.where(seen.face_index >= 0, scene.face_person[seen.face_index], -1).astype(np.int32)
 
 
@@ -181,7 +181,7 @@ def _segmentation(
     head_model: HeadModel,
     kit: HeadKit,
 ) -> np.ndarray:
-    """(H, W) uint8 index into `CLASSES`."""
+    """Return (H, W) uint8 index into `CLASSES`."""
     code = {name: index for index, name in enumerate(CLASSES)}
     mesh = scene.mesh
     kind = geometry.material_kinds[mesh.materials]
@@ -246,7 +246,7 @@ def _describe(
 
 
 def _is_seen(points_px: np.ndarray, depth_px: Float32Array, scale: float) -> np.ndarray:
-    """Which points (N, 3), image px, lie in the image and behind nothing."""
+    """Return which points (N, 3), image px, lie in the image and behind nothing."""
     height, width = depth_px.shape
     inside = (
         (points_px[:, 0] >= 0.0)
@@ -261,7 +261,7 @@ def _is_seen(points_px: np.ndarray, depth_px: Float32Array, scale: float) -> np.
 
 
 def _origin_depths_m(pose: PoseSample) -> np.ndarray:
-    """(P,) metres from the camera to the origin of each person's joints."""
+    """Return (P,) metres from the camera to the origin of each person's joints."""
     scales = [_scale(pose, index) for index in range(len(pose.people))]
     nearest = FOCAL_PER_WIDTH * pose.width / float(np.median(scales))
     order = np.argsort([person.depth for person in pose.people], kind="stable")
@@ -271,7 +271,7 @@ def _origin_depths_m(pose: PoseSample) -> np.ndarray:
 
 
 def _scale(pose: PoseSample, person: int) -> float:
-    """Pixels of the image per metre of a person."""
+    """Return pixels of the image per metre of a person."""
     return float(pose.people[person].scale_px_per_m or 0.0)
 
 

@@ -74,7 +74,7 @@ def _shifted(part: slice, offset: int) -> slice:
 
 
 def _uncut(mesh: Mesh) -> Mesh:
-    """The faces of a ragged mesh that can show anything after the cut."""
+    """Return the faces of a ragged mesh that can show anything after the cut."""
     shown = mesh.extras[:, 0] > -_FRAY_M
     keep = shown[mesh.faces[:, 0]] | shown[mesh.faces[:, 1]] | shown[mesh.faces[:, 2]]
     return replace(

@@ -61,13 +61,11 @@ def import_official(pipeline: Pipeline, options: argparse.Namespace) -> int:
 
 def fine_tune(pipeline: Pipeline, options: argparse.Namespace) -> int:
     """Label one's own boxes with the configured teacher, then import, train and measure."""
+    from dagster_project.preflight import ensure
     from dagster_project.project_commands import materialize
     from ml.annotation.backends import load_flame_regressor
-    from ml.annotation.own_boxes import label_own_boxes
+    from ml.annotation.own_boxes import write_own_release
     from ml.flame.head_model import HeadModel
-    from ml.records.atomic import atomic_folder
-    from ml.records.exclusions import Exclusions
-    from ml.release.official_writer import write_official
     from ml.stages.annotations import AnnotationsConfig
     from ml.stages.released_dataset import ReleasedDatasetConfig
 
@@ -77,30 +75,28 @@ def fine_tune(pipeline: Pipeline, options: argparse.Namespace) -> int:
             "fine-tune: released_dataset must be enabled and name one source, the folder that the "
             "labelled images go to; `vggheads profile finetune` writes such values"
         )
+    config = pipeline.params.read(AnnotationsConfig, "annotations")
+    # Our own teacher is trained here; anybody else's is a file.
+    first = ["head_model", *(["flame_regressor"] if config.regressor.backend == "own" else [])]
+    if problems := ensure(pipeline, [*first, "annotations", "released_model"]):
+        print(f"{len(problems)} problems of the preflight: nothing was started")
+        return 1
 
     def make(stage: str, *, force: bool = False) -> int:
         asked = {"stage": stage, "shard": None, "force": force, "upstream": not force}
         return materialize(pipeline, argparse.Namespace(**asked, verbose=options.verbose))
 
-    if status := make("head_model"):
-        return status
-    ws, exclusions = pipeline.workspace(), Exclusions("fine-tune")
-    config = pipeline.params.read(AnnotationsConfig, "annotations")
+    for stage in first:
+        if status := make(stage):
+            return status
+    ws = pipeline.workspace()
     head_model = HeadModel.load(ws.stage_dir("head_model") / "head_model.npz")
     teacher = load_flame_regressor(ws, config.regressor, head_model, config.device)
-    items = label_own_boxes(
-        options.images,
-        options.boxes,
-        teacher,
-        options.label or ["head"],
-        config.min_side_px,
-        exclusions,
+    target, heads = ws.root / dataset.sources[0], options.label or ["head"]
+    count, left_out = write_own_release(
+        options.images, options.boxes, teacher, heads, config.min_side_px, target
     )
-    target = ws.root / dataset.sources[0]
-    with atomic_folder(target) as folder:
-        count = write_official(items, folder)
-        exclusions.to_frame().to_csv(folder / "exclusions.csv", index=False)
-    print(f"{count} images labelled by {teacher.name} in {target}, {len(exclusions)} left out")
+    print(f"{count} images labelled by {teacher.name} in {target}, {left_out} left out")
     # DVC does not look at sources: what was imported before need not be these images.
     return make("released_dataset", force=True) or make("released_benchmark")
 

@@ -16,6 +16,7 @@ from dagster_project.pipeline import Pipeline
 from dagster_project.resources import (
     MLFLOW_ADDRESS,
     MLFLOW_PORT,
+    FineTuningResource,
     MLflowResource,
     PreflightResource,
     ProjectResource,
@@ -25,7 +26,7 @@ from dagster_project.resources import (
 from dagster_project.runner import RecordedStageRunner
 from dagster_project.stages import project
 from dagster_project.sync import DvcSync, DvcSyncResource, build_sensor
-from ops.dataset import export_dataset_job, label_export_job, takedown_job
+from ops.dataset import export_dataset_job, fine_tune_job, label_export_job, takedown_job
 from ops.dvc_sync import dvc_sync_job
 from ops.model_promotion import model_promotion_job
 from ops.preflight import preflight_job
@@ -54,6 +55,7 @@ def build_definitions(pipeline: Pipeline) -> dg.Definitions:
             export_dataset_job,
             label_export_job,
             takedown_job,
+            fine_tune_job,
             *STUDY_JOBS,
         ],
         schedules=[audit_schedule],
@@ -124,6 +126,7 @@ def build_resources(pipeline: Pipeline) -> dict[str, dg.ConfigurableResource]:
         "dataset": this,
         "recorded": DvcSyncResource(project=this),
         "takedown": TakedownResource(project=this),
+        "fine_tuning": FineTuningResource(project=this),
         "judge": CheckerResource(project=this),
         "preflight": PreflightResource(project=this),
     }

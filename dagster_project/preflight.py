@@ -16,7 +16,7 @@ from dagster_project.pipeline import Pipeline
 from dagster_project.profiles import read_profile
 from ml.preflight.report import Problem, Report
 from ml.records.atomic import write_json
-from ml.records.register import REGISTER
+from ml.records.register import OWN_IMAGES, REGISTER
 
 STAMPS: Final = "preflight.json"
 """In DAGSTER_HOME: stage -> what was looked at when it passed or when its problems were told."""
@@ -24,6 +24,7 @@ _CHOICES: Final = {
     ("head_model", "source"): {"flame"},
     ("poses", "source"): {"folder", "webdataset"},
     ("labels", "source"): {"file"},
+    ("released_dataset", "enabled"): {True},
 }
 _FILES: Final = {
     (stage, key)
@@ -106,6 +107,9 @@ def needs_outside(stage: str, section: Mapping[str, Any]) -> bool:
             return True
     if section.get("enabled") is False:
         return False
+    if stage == "released_dataset" and section.get("source_asset") == OWN_IMAGES:
+        # `vggheads fine-tune` makes them, and is what runs this first.
+        return False
     if any(stage == name and section.get(key) for name, key in _FILES):
         return True
     return any(
@@ -178,8 +182,8 @@ def _texts(value: Any) -> Iterator[str]:
             yield from _texts(inner)
 
 
-def table(root: Path, profiles: Sequence[str] = ("research", "open")) -> str:
-    """Return what profiles need from outside, from the asset register, in Markdown.
+def table(root: Path, profiles: Sequence[str] = ("research", "open", "official")) -> str:
+    """What profiles need from outside, from the asset register, in Markdown.
 
     Args:
         root: the project folder, with conf/.

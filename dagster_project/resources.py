@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import subprocess
+import sys
+from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +14,7 @@ from typing import Any
 import dagster as dg
 
 from dagster_project.config_commands import profile_of
+from dagster_project.console import say
 from dagster_project.engine import ShardTask, Workers, make_shards
 from dagster_project.local_workers import open_local
 from dagster_project.params import RunConfig
@@ -22,7 +25,15 @@ from dagster_project.stage import Stage, load
 from ml.preflight.report import Report
 from ml.records.report import StageReport
 from ml.records.workspace import Workspace
-from ops.resources import Dataset, ModelStore, Preflight, Removed, Takedown
+from ops.resources import (
+    CommandFailed,
+    Dataset,
+    FineTuning,
+    ModelStore,
+    Preflight,
+    Removed,
+    Takedown,
+)
 
 #: Addresses of the pages that `vggheads ui` serves beside Dagster's, for links to them.
 MLFLOW_ADDRESS = "VGGHEADS_MLFLOW_ADDRESS"
@@ -30,6 +41,7 @@ MLFLOW_PORT = 5000
 #: All stages report to one experiment, so that they compare on one page.
 EXPERIMENT = "vggheads"
 _NAMED_EDITS = 3
+_LAST_LINES = 20
 
 
 class ProjectResource(Dataset):
@@ -83,6 +95,38 @@ class PreflightResource(Preflight):
         from dagster_project.preflight import look
 
         return look(self.project.pipeline, stages)
+
+
+class FineTuningResource(FineTuning):
+    """Trains a project's detector on the user's own boxes."""
+
+    project: ProjectResource
+    """The project."""
+
+    def run(self, images: Path, boxes: Path, labels: Sequence[str]) -> Path:
+        """Run the command in a process of its own, whose stages are runs of their own.
+
+        Raises:
+            CommandFailed: a step of it failed.
+        """
+        pipeline = self.project.pipeline
+        named = [argument for label in labels for argument in ("--label", label)]
+        command = [sys.executable, *pipeline.program, "fine-tune", str(images), str(boxes), *named]
+        said: deque[str] = deque(maxlen=_LAST_LINES)
+        with subprocess.Popen(
+            command,
+            cwd=pipeline.root,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+        ) as process:
+            for line in process.stdout or ():
+                said.append(line.rstrip())
+                say(line.rstrip())
+        if process.returncode:
+            raise CommandFailed("\n".join(said) or f"status {process.returncode}")
+        return pipeline.stage_dir("released_benchmark") / "report.html"
 
 
 class ShardEngine(dg.ConfigurableResource):

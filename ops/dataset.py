@@ -1,4 +1,4 @@
-"""Jobs on the dataset: a copy to give away, images to label, samples to take down."""
+"""Jobs on the dataset: a copy to give away, images to label or train on, samples to take down."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ import dagster as dg
 from pydantic import Field
 
 from ml.records.parents import dataset_parents
-from ops.resources import Dataset, Takedown
+from ops.resources import CommandFailed, Dataset, FineTuning, Takedown
 
 
 class ExportConfig(dg.Config):
@@ -18,6 +18,10 @@ class ExportConfig(dg.Config):
     """Folder to make."""
     commercial: bool = False
     """Whether the copy is for commercial use."""
+    splits: list[str] = Field(default_factory=list)
+    """Which of train, val and test; none given: all."""
+    derive: list[str] = Field(default_factory=list)
+    """What to add beside the parameters: landmarks, euler, rotation, part_boxes, vertices."""
 
 
 @dg.op
@@ -27,13 +31,20 @@ def export_dataset(context: dg.OpExecutionContext, config: ExportConfig, dataset
     Raises:
         dg.Failure: a licence forbids it, or there is nothing to write.
     """
-    from ml.release.export import ExportRequest
+    from ml.release.export import SPLITS, ExportRequest
     from ml.release.export import export_dataset as write
 
     values = dataset.values()
     card = values["filtered_dataset"]["metadata"]["parents"]
     parents = sorted({*dataset_parents(values), *card})
-    request = ExportRequest(config.format, Path(config.target), parents, config.commercial)
+    request = ExportRequest(
+        config.format,
+        Path(config.target),
+        parents,
+        config.commercial,
+        config.splits or SPLITS,
+        config.derive,
+    )
     try:
         report = write(dataset.workspace(), request)
     except (ValueError, FileNotFoundError) as error:
@@ -61,6 +72,34 @@ def export_for_labelling(config: LabelExportConfig, dataset: Dataset) -> int:
     workspace = dataset.workspace()
     report = write(workspace, Path(config.target), config.count, config.fraction_worst)
     return report.num_out
+
+
+class FineTuneConfig(dg.Config):
+    """Whose boxes."""
+
+    images: str
+    """Folder of the images."""
+    boxes: str
+    """Their boxes, a COCO detection file."""
+    labels: list[str] = Field(default_factory=list)
+    """Categories that mean a head; none given: head."""
+
+
+@dg.op
+def fine_tune_on_own_boxes(
+    context: dg.OpExecutionContext, config: FineTuneConfig, fine_tuning: FineTuning
+) -> str:
+    """Label, import, train and measure; returns the path of the report.
+
+    Raises:
+        dg.Failure: a step failed; the message is what it said.
+    """
+    try:
+        report = fine_tuning.run(Path(config.images), Path(config.boxes), config.labels)
+    except CommandFailed as error:
+        raise dg.Failure(str(error), allow_retries=False) from error
+    context.add_output_metadata({"report": dg.MetadataValue.path(str(report))})
+    return str(report)
 
 
 class TakedownConfig(dg.Config):
@@ -99,6 +138,12 @@ def export_dataset_job() -> None:
 def label_export_job() -> None:
     """The labelling export alone."""
     export_for_labelling()
+
+
+@dg.job(description="Fine-tune on your own images and boxes (profile finetune).")
+def fine_tune_job() -> None:
+    """The fine-tuning alone; the stages that it makes are runs of their own."""
+    fine_tune_on_own_boxes()
 
 
 @dg.job(description="Remove images or sources from every shard, table and lock, and prove it.")

@@ -67,6 +67,30 @@ class Removed:
     left: tuple[str, ...] = ()
 
 
+class CommandFailed(RuntimeError):
+    """A command of the project ended with an error; the message is the end of what it said."""
+
+
+class FineTuning(dg.ConfigurableResource, ABC):
+    """Trains the active profile's detector on the user's own boxes."""
+
+    @abstractmethod
+    def run(self, images: Path, boxes: Path, labels: Sequence[str]) -> Path:
+        """Label the boxes with the profile's teacher, import, train and measure.
+
+        Args:
+            images: folder of the images.
+            boxes: their boxes, a COCO detection file.
+            labels: names of the categories that mean a head; none given: head.
+
+        Returns:
+            The benchmark's report.
+
+        Raises:
+            CommandFailed: a step of it failed.
+        """
+
+
 class Takedown(dg.ConfigurableResource, ABC):
     """Removes samples from the whole project."""
 

@@ -23,11 +23,13 @@ from ml.flame.params import NUM_PARAMETERS, SCALE
 from ml.imaging.boxes import clip_boxes, xywh_to_xyxy
 from ml.imaging.io import UnreadableImage, decode_image, encode_jpeg
 from ml.records import reasons
+from ml.records.atomic import atomic_folder
 from ml.records.exclusions import Exclusions
 from ml.records.files import UnreadableFile, read_file
 from ml.records.ids import sample_seed
 from ml.records.limits import MAX_IMAGE_FILE_BYTES, MAX_JSON_BYTES, check_limit
 from ml.records.progress import progress
+from ml.release.official_writer import write_official
 from ml.release.source import DatasetItem
 
 _JPEG: Final = b"\xff\xd8\xff"
@@ -37,6 +39,42 @@ HELD_OUT: Final = (("val", 0.1), ("test", 0.1))
 
 class BoxesError(ValueError):
     """A file of boxes cannot be used at all; the message says why."""
+
+
+def write_own_release(
+    images: Path,
+    boxes: Path,
+    regressor: FlameRegressor,
+    heads: Collection[str],
+    min_side_px: float,
+    target: Path,
+) -> tuple[int, int]:
+    """Label one's own boxes and write them in the official layout, with what was left out.
+
+    Args:
+        images: as `label_own_boxes` takes it, as are the next four.
+        boxes: likewise.
+        regressor: likewise.
+        heads: likewise.
+        min_side_px: likewise.
+        target: folder that is made, or made again; `exclusions.csv` in it says what was left out.
+
+    Returns:
+        Images written, and images and heads left out.
+
+    Raises:
+        BoxesError: the file is no COCO detection file, or has none of the categories, or none of
+            its images can be used.
+    """
+    exclusions = Exclusions("fine-tune")
+    items = label_own_boxes(images, boxes, regressor, heads, min_side_px, exclusions)
+    with atomic_folder(target) as folder:
+        count = write_official(items, folder)
+        exclusions.to_frame().to_csv(folder / "exclusions.csv", index=False)
+        if not count:
+            first = next((f": {row['detail']}" for row in exclusions.rows()), "")
+            raise BoxesError(f"{boxes}: none of its images can be used{first}")
+    return count, len(exclusions)
 
 
 def label_own_boxes(

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import matplotlib as mpl
 import numpy as np
@@ -24,9 +24,15 @@ COLUMNS: Final = ("section", "name", "value")
 DROP_STAGES: Final = ("poses", "captions", "images", "annotations", "filtered_dataset")
 """Stages that can drop samples, in the order of the pipeline."""
 
-_HEAD_SIZE_EDGES_PX: Final = (0, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 1024)
-_ANGLE_EDGES_DEG: Final = tuple(range(-180, 181, 15))
-_FRONTAL_EDGES_DEG: Final = tuple(range(0, 181, 15))
+Row = tuple[str, str, float]
+"""Section, name, value."""
+_ANGLES: Final = ("yaw_deg", "pitch_deg", "roll_deg", "angle_from_frontal_deg")
+_EDGES: Final[Mapping[str, tuple[int, ...]]] = {
+    "head_height_px": (0, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 1024),
+    **dict.fromkeys(_ANGLES[:3], tuple(range(-180, 181, 15))),
+    "angle_from_frontal_deg": tuple(range(0, 181, 15)),
+}
+"""Section of a histogram -> the edges of its bins."""
 _TITLES: Final = {
     "heads_per_image": "Heads per image",
     "head_height_px": "Head box height, px",
@@ -50,54 +56,158 @@ def compute_statistics(
     exclusions: pd.DataFrame,
     captions: pd.DataFrame,
 ) -> pd.DataFrame:
-    """Return statistics of the filtered dataset.
-
-    Angles are computed for heads that have parameters; `num_heads_without_parameters` counts the
-    others (too small to be labelled).
+    """Return the statistics of a filtered dataset whose tables are in memory.
 
     Args:
-        images: All generated images, columns of `IMAGES`.
-        heads: Annotated heads, columns of `HEADS` at least; those of removed images are ignored.
-        verdicts: One row an image that reached the filters, columns of `VERDICTS`.
-        exclusions: Exclusions of all stages up to the filters, columns of `EXCLUSIONS`; a head is
-            written `sample_id#head_id` and does not count as a dropped sample.
-        captions: Columns of `CAPTIONS`; its scenes hold the skin tones.
+        images: as `StatisticsCounter.add` takes them.
+        heads: likewise.
+        verdicts: likewise.
+        exclusions: as `StatisticsCounter.table` takes them.
+        captions: as `StatisticsCounter.add` takes them.
 
     Returns:
-        Tidy table with columns `section`, `name`, `value` (float64). Sections: `count` (totals
-        and means), `split` (images kept), `heads_per_image`, `head_height_px`, `yaw_deg`,
-        `pitch_deg`, `roll_deg`, `angle_from_frontal_deg` (histograms, name = bin), `monk_tone`
-        (people in kept images), `drop_in`, `drop_out`, `drop_rate` (name = stage),
-        `exclusion_reason` (name = `stage: reason`).
+        As `StatisticsCounter.table`.
 
     Raises:
         ValueError: Verdicts name an image twice or one that does not exist.
     """
-    _check_verdicts(images, verdicts)
-    kept_ids = set(verdicts.loc[verdicts["keep"].astype(bool), "sample_id"])
-    kept_images = images[images["sample_id"].isin(kept_ids)]
-    kept_heads = heads[heads["sample_id"].isin(kept_ids)]
-    rows: list[tuple[str, str, float]] = []
-    rows += _counts(images, kept_images, kept_heads)
-    rows += _value_counts("split", kept_images["split"].tolist(), ["train", "val", "test"])
-    per_image = kept_heads.groupby("sample_id").size().reindex(sorted(kept_ids), fill_value=0)
-    most = max(int(per_image.max()) if len(per_image) else 0, 1)
-    rows += _value_counts(
-        "heads_per_image", [int(n) for n in per_image], [int(n) for n in range(most + 1)]
-    )
-    boxes = stack(kept_heads["bbox_xywh"]).reshape(-1, 4)
-    rows += _histogram("head_height_px", boxes[:, 3], _HEAD_SIZE_EDGES_PX)
-    rows += _angles(kept_heads)
-    tones = [
-        person.skin_tone
-        for text in captions.loc[captions["sample_id"].isin(kept_ids), "scene"]
-        if text != NO_SCENE
-        for person in Scene.from_json(text).people
-    ]
-    rows += _value_counts("monk_tone", tones, list(MONK_TONES))
-    rows += _drops(images, verdicts, exclusions)
-    table = pd.DataFrame(rows, columns=list(COLUMNS))
-    return table.astype({"value": "float64"})
+    counter = StatisticsCounter()
+    counter.add(images, heads, verdicts, captions)
+    return counter.table(exclusions)
+
+
+class StatisticsCounter:
+    """Counts a dataset piece by piece; keeps 12 bytes a head or image, whatever they hold.
+
+    The numbers are those of all pieces at once: nothing is averaged over pieces.
+    """
+
+    def __init__(self) -> None:
+        """Nothing is counted yet."""
+        self._num_images = self._num_verdicts = self._num_with_parameters = 0
+        self._splits: Counter[str] = Counter()
+        self._heads_per_image: Counter[int] = Counter()
+        self._tones: Counter[int] = Counter()
+        self._poses: list[np.ndarray] = []
+        self._heights: list[np.ndarray] = []
+        self._bins: dict[str, np.ndarray] = {
+            name: np.zeros(len(edges) - 1, np.int64) for name, edges in _EDGES.items()
+        }
+        self._angle_sum = 0.0
+
+    def add(
+        self,
+        images: pd.DataFrame,
+        heads: pd.DataFrame,
+        verdicts: pd.DataFrame,
+        captions: pd.DataFrame,
+    ) -> None:
+        """Count a piece: all rows of some images.
+
+        Args:
+            images: Generated images, columns of `IMAGES`.
+            heads: Their annotated heads, columns of `HEADS` at least; those of removed images are
+                ignored.
+            verdicts: One row an image that reached the filters, columns of `VERDICTS`.
+            captions: Columns of `CAPTIONS`; its scenes hold the skin tones.
+
+        Raises:
+            ValueError: Verdicts name an image twice or one that does not exist.
+        """
+        _check_verdicts(images, verdicts)
+        kept_ids = set(verdicts.loc[verdicts["keep"].astype(bool), "sample_id"])
+        kept_images = images[images["sample_id"].isin(kept_ids)]
+        kept_heads = heads[heads["sample_id"].isin(kept_ids)]
+        self._num_images += len(images)
+        self._num_verdicts += len(verdicts)
+        self._splits.update(kept_images["split"].tolist())
+        poses = pd.util.hash_array(kept_images["pose_id"].to_numpy(dtype=object))
+        self._poses.append(np.unique(poses))
+        counts = kept_heads.groupby("sample_id").size().reindex(sorted(kept_ids), fill_value=0)
+        self._heads_per_image.update(int(count) for count in counts)
+        self._tones.update(
+            person.skin_tone
+            for text in captions.loc[captions["sample_id"].isin(kept_ids), "scene"]
+            if text != NO_SCENE
+            for person in Scene.from_json(text).people
+        )
+        self._add_heads(kept_heads)
+
+    def _add_heads(self, heads: pd.DataFrame) -> None:
+        """Heights, Euler angles, and angles from a head that looks into the camera."""
+        heights = stack(heads["bbox_xywh"]).reshape(-1, 4)[:, 3]
+        self._heights.append(heights.astype(np.float32))
+        flame = stack(heads.loc[heads["flame"].notna(), "flame"]).reshape(-1, NUM_PARAMETERS)
+        self._num_with_parameters += len(flame)
+        euler = HeadGeometry.euler_deg(flame) if len(flame) else np.zeros((0, 3))
+        rotations = HeadGeometry.rotations(flame) if len(flame) else np.zeros((0, 3, 3))
+        trace = rotations[:, 0, 0] - rotations[:, 1, 1] - rotations[:, 2, 2]
+        angle = np.degrees(np.arccos(np.clip((trace - 1) / 2, -1.0, 1.0)))
+        self._angle_sum += float(angle.sum(dtype=np.float64))
+        for name, values in (
+            ("head_height_px", heights),
+            ("yaw_deg", euler[:, 1]),
+            ("pitch_deg", euler[:, 0]),
+            ("roll_deg", euler[:, 2]),
+            ("angle_from_frontal_deg", angle),
+        ):
+            self._bins[name] += _histogram(values, _EDGES[name])
+
+    def table(self, exclusions: pd.DataFrame) -> pd.DataFrame:
+        """Return the statistics of all that was added.
+
+        Angles are of heads that have parameters; `num_heads_without_parameters` counts the others
+        (too small to be labelled).
+
+        Args:
+            exclusions: Exclusions of all stages up to the filters, columns of `EXCLUSIONS`; a head
+                is written `sample_id#head_id` and does not count as a dropped sample.
+
+        Returns:
+            Tidy table with columns `section`, `name`, `value` (float64). Sections: `count` (totals
+            and means), `split` (images kept), `heads_per_image`, `head_height_px`, `yaw_deg`,
+            `pitch_deg`, `roll_deg`, `angle_from_frontal_deg` (histograms, name = bin), `monk_tone`
+            (people in kept images), `drop_in`, `drop_out`, `drop_rate` (name = stage),
+            `exclusion_reason` (name = `stage: reason`).
+        """
+        most = max(*self._heads_per_image, 1) if self._heads_per_image else 1
+        rows = [
+            *self._totals(),
+            *_value_counts("split", self._splits, ["train", "val", "test"]),
+            *_value_counts("heads_per_image", self._heads_per_image, range(most + 1)),
+            *self._binned("head_height_px"),
+            ("count", "mean_angle_from_frontal_deg", self._mean_angle()),
+            *(row for name in _ANGLES for row in self._binned(name)),
+            *_value_counts("monk_tone", self._tones, list(MONK_TONES)),
+            *_drops(self._num_images, self._num_verdicts, self._splits.total(), exclusions),
+        ]
+        table = pd.DataFrame(rows, columns=list(COLUMNS))
+        return table.astype({"value": "float64"})
+
+    def _totals(self) -> list[Row]:
+        heights = np.concatenate(self._heights) if self._heights else np.zeros(0, np.float32)
+        num_images, num_heads = self._splits.total(), len(heights)
+        poses = np.unique(np.concatenate(self._poses)) if self._poses else ()
+        return [
+            ("count", "num_images_generated", self._num_images),
+            ("count", "num_images", num_images),
+            ("count", "num_heads", num_heads),
+            ("count", "num_heads_with_parameters", self._num_with_parameters),
+            ("count", "num_heads_without_parameters", num_heads - self._num_with_parameters),
+            ("count", "mean_heads_per_image", num_heads / num_images if num_images else 0.0),
+            ("count", "median_head_height_px", float(np.median(heights)) if num_heads else 0.0),
+            ("count", "num_source_poses", len(poses)),
+        ]
+
+    def _mean_angle(self) -> float:
+        return self._angle_sum / self._num_with_parameters if self._num_with_parameters else 0.0
+
+    def _binned(self, name: str) -> list[Row]:
+        edges, counts = _EDGES[name], self._bins[name]
+        return [
+            (name, f"{low:g} to {high:g}", int(count))
+            for low, high, count in zip(edges[:-1], edges[1:], counts, strict=True)
+        ]
 
 
 def section(statistics: pd.DataFrame, name: str) -> pd.Series:
@@ -180,60 +290,25 @@ def _check_verdicts(images: pd.DataFrame, verdicts: pd.DataFrame) -> None:
         )
 
 
-def _counts(
-    images: pd.DataFrame, kept_images: pd.DataFrame, kept_heads: pd.DataFrame
-) -> list[tuple[str, str, float]]:
-    num_images, num_heads = len(kept_images), len(kept_heads)
-    with_parameters = int(kept_heads["flame"].notna().sum())
-    heights = stack(kept_heads["bbox_xywh"]).reshape(-1, 4)[:, 3]
-    return [
-        ("count", "num_images_generated", len(images)),
-        ("count", "num_images", num_images),
-        ("count", "num_heads", num_heads),
-        ("count", "num_heads_with_parameters", with_parameters),
-        ("count", "num_heads_without_parameters", num_heads - with_parameters),
-        ("count", "mean_heads_per_image", num_heads / num_images if num_images else 0.0),
-        ("count", "median_head_height_px", float(np.median(heights)) if num_heads else 0.0),
-        ("count", "num_source_poses", int(kept_images["pose_id"].nunique())),
-    ]
-
-
-def _angles(heads: pd.DataFrame) -> list[tuple[str, str, float]]:
-    """Return histograms of Euler angles, and of the angle from frontal."""
-    labelled = heads.loc[heads["flame"].notna(), "flame"]
-    flame = stack(labelled).reshape(-1, NUM_PARAMETERS)
-    euler = HeadGeometry.euler_deg(flame) if len(flame) else np.zeros((0, 3))
-    rows: list[tuple[str, str, float]] = []
-    for index, name in ((1, "yaw_deg"), (0, "pitch_deg"), (2, "roll_deg")):
-        rows += _histogram(name, euler[:, index], _ANGLE_EDGES_DEG)
-    rotations = HeadGeometry.rotations(flame) if len(flame) else np.zeros((0, 3, 3))
-    trace = rotations[:, 0, 0] - rotations[:, 1, 1] - rotations[:, 2, 2]
-    angle = np.degrees(np.arccos(np.clip((trace - 1) / 2, -1.0, 1.0)))
-    rows += _histogram("angle_from_frontal_deg", angle, _FRONTAL_EDGES_DEG)
-    mean = float(angle.mean()) if len(angle) else 0.0
-    return [("count", "mean_angle_from_frontal_deg", mean), *rows]
-
-
 def _drops(
-    images: pd.DataFrame, verdicts: pd.DataFrame, exclusions: pd.DataFrame
-) -> list[tuple[str, str, float]]:
-    """Return samples that entered and left each stage, counted back from the images that exist."""
+    num_images: int, num_verdicts: int, num_kept: int, exclusions: pd.DataFrame
+) -> list[Row]:
+    """Samples that entered and left each stage, counted back from the images that exist."""
     samples = exclusions[~exclusions["sample_id"].str.contains("#", regex=False).astype(bool)]
     dropped = samples.groupby("stage")["sample_id"].nunique()
-    num_images = len(images)
     outs = {"images": num_images}
     outs["captions"] = num_images + int(dropped.get("images", 0))
     outs["poses"] = outs["captions"] + int(dropped.get("captions", 0))
     outs["annotations"] = num_images - int(dropped.get("annotations", 0))
-    outs["filtered_dataset"] = int(verdicts["keep"].sum())
+    outs["filtered_dataset"] = num_kept
     ins = {
         "poses": outs["poses"] + int(dropped.get("poses", 0)),
         "captions": outs["poses"],
         "images": outs["captions"],
         "annotations": num_images,
-        "filtered_dataset": len(verdicts),
+        "filtered_dataset": num_verdicts,
     }
-    rows: list[tuple[str, str, float]] = []
+    rows: list[Row] = []
     for name in DROP_STAGES:
         rate = 1 - outs[name] / ins[name] if ins[name] else 0.0
         rows += [("drop_in", name, ins[name]), ("drop_out", name, outs[name])]
@@ -247,23 +322,15 @@ def _drops(
     return rows
 
 
-def _value_counts(
-    name: str, values: Sequence[object], order: Sequence[object]
-) -> list[tuple[str, str, float]]:
-    counts = Counter(values)
+def _value_counts(name: str, counts: Counter[Any], order: Iterable[Any]) -> list[Row]:
     return [(name, str(value), counts[value]) for value in order]
 
 
-def _histogram(
-    name: str, values: np.ndarray, edges: Sequence[float]
-) -> list[tuple[str, str, float]]:
-    """Return one row a bin; values beyond the last edge count in the last bin."""
+def _histogram(values: np.ndarray, edges: Sequence[float]) -> np.ndarray:
+    """Counts of a bin each; values beyond the last edge count in the last bin."""
     clipped = np.clip(np.asarray(values, dtype=np.float64), edges[0], edges[-1])
     counts, _ = np.histogram(clipped, bins=np.asarray(edges, dtype=np.float64))
-    return [
-        (name, f"{low:g} to {high:g}", int(count))
-        for low, high, count in zip(edges[:-1], edges[1:], counts, strict=True)
-    ]
+    return counts
 
 
 def _bar_chart(axis: Axes, name: str, values: pd.Series) -> None:

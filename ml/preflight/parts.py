@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -14,7 +15,7 @@ import torch
 from ml.preflight.needs import Forward, Need, Part, model_need, timed
 from ml.records.config import StageConfig
 from ml.records.models import choose_device
-from ml.records.register import where_to_get
+from ml.records.register import OWN_IMAGES, where_to_get
 from ml.records.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from ml.stages.filtered_dataset import FilteredDatasetConfig
     from ml.stages.head_detector import HeadDetectorConfig
     from ml.stages.labels import LabelsConfig
+    from ml.stages.released_dataset import ReleasedDatasetConfig
     from ml.stages.trained_model import TrainedModelConfig
 
 _SIDE: Final = 256
@@ -238,6 +240,26 @@ def _identity(ws: Workspace, config: IdentityConfig) -> list[Part]:
     return [Part("filtered_dataset", place, needs, forward)]
 
 
+def released_dataset(ws: Workspace, config: ReleasedDatasetConfig) -> list[Part]:
+    """The copy of the release: each of its folders and tars."""
+    from ml.release.archives import glance
+
+    asset = str(config.source_asset)
+
+    def check(source: str) -> Mapping[str, str]:
+        return {"asset": asset, "source": source, "first file": glance(ws.root / source)}
+
+    get = where_to_get(asset)
+    if config.source_asset == OWN_IMAGES:
+        get = "make it of your images and boxes with `vggheads fine-tune IMAGES BOXES`"
+    place = "released_dataset.sources"
+    needs = [
+        Need(f"{place}[{number}]", partial(check, source), get)
+        for number, source in enumerate(config.sources)
+    ]
+    return [Part("released_dataset", place, needs)]
+
+
 def trained_model(
     ws: Workspace, config: TrainedModelConfig, stage: str = "trained_model"
 ) -> list[Part]:
@@ -319,6 +341,7 @@ def parts_of(ws: Workspace, configs: Mapping[str, StageConfig]) -> list[Part]:
         "head_detector": head_detector,
         "annotations": annotating,
         "filtered_dataset": filtered_dataset,
+        "released_dataset": released_dataset,
         "trained_model": trained_model,
         "released_model": lambda ws, config: trained_model(ws, config, "released_model"),
     }

@@ -38,6 +38,8 @@ class LicenceError(ValueError):
     """An export is forbidden by the licence of a parent; the message names it."""
 
 
+OWN_IMAGES = "own-images"
+"""The asset that images of the user's own are."""
 _OWN = "Apache-2.0"
 _OPENRAIL = "CreativeML-OpenRAIL-M"
 _OPENRAIL_PP = "CreativeML-OpenRAIL++-M"
@@ -78,7 +80,7 @@ _ASSETS = (
                     "e75a0990728ba038c7da2a420ae4396f7ddd7781366c13026066c5b24f127623"),
     RegisteredAsset("gnm-head-3", "Apache-2.0", "https://github.com/google"),
     # Sources of poses and captions. Of their images nothing but keypoints and words is kept.
-    RegisteredAsset("own-images", "brought by the user, who has the right to use them"),
+    RegisteredAsset(OWN_IMAGES, "brought by the user, who has the right to use them"),
     _research("laion-face", "links under CC-BY-4.0; images are their owners'",
               "https://github.com/FacePerceiver/LAION-Face"),
     # Pose and person detectors.
@@ -166,7 +168,10 @@ _FILES: dict[str, tuple[str, int]] = {
         "dad_3dheads.trcd from https://media.pinatafarm.com/public/research/dad-3dheads",
         132_711_657,
     ),
-    "vggheads-release": ("vgg_heads.pth or vgg_heads_l.trcd of the hub's okupyn/vgg_heads", 0),
+    "vggheads-release": (
+        "the dataset: VGGHeads.tar (187 GB) or its mirrors' tars; weights: vgg_heads.pth or "
+        "vgg_heads_l.trcd of the hub's okupyn/vgg_heads", 0
+    ),
     "yolo-nas-coco": ("yolo_nas_l_coco.pth or the like; its hosts no longer answer", 0),
 }  # fmt: skip
 """Asset -> its files and their bytes, as the publishers' pages and several public projects give

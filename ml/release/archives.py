@@ -233,9 +233,8 @@ class Release:
                     found = True
             if not found:
                 lists.touch(place[0])
-        for path in sorted(root.iterdir()):
-            if path.name.endswith(TAR_SUFFIXES) and path.is_file():
-                self._list_tar(path, lists)
+        for path in _tars_in(root):
+            self._list_tar(path, lists)
 
     def _list_tar(self, path: Path, lists: _Lists) -> None:
         self.tars.append(path)
@@ -300,6 +299,43 @@ class Release:
         self._exclusions.add(name, reason, f"{path.name}: {member.name!r} {detail}")
 
 
+def glance(source: Path) -> str:
+    """Return a file of a part that a source holds; only the start of each of its tars is read.
+
+    Args:
+        source: a folder (of an unpacked release, or of tars) or a tar, compressed or not.
+
+    Raises:
+        NotARelease: it is missing, or it, or one of its tars, holds no file of a part.
+    """
+    if not source.exists():
+        raise NotARelease(f"{source}: no such folder or tar")
+    if not source.is_dir():
+        return _first_member(source)
+    tars = [_first_member(path) for path in _tars_in(source)]
+    if folder := next(_part_folders(source), None):
+        return f"{folder.relative_to(source)}/"
+    if not tars:
+        raise NotARelease(
+            f"{source}: no folder split_00000 in it or in its large/, no small/, and no tar"
+        )
+    return tars[0]
+
+
+def _first_member(path: Path) -> str:
+    try:
+        with TarReader(path, stream=True, max_member_bytes=MAX_IMAGE_FILE_BYTES) as tar:
+            for member in tar:
+                if member.kind == "file" and part_of(member.name):
+                    return member.name
+    except DamagedTar as error:
+        raise NotARelease(f"{path}: not a readable tar: {error}") from error
+    raise NotARelease(
+        f"{path}: no member split_00000/images/... or small/images/... in it; is it a tar of the "
+        "release?"
+    )
+
+
 class _Lists(Closing):
     """The lists of the parts while they are written; few of them are open at once."""
 
@@ -342,6 +378,10 @@ def _part_folders(root: Path) -> Iterator[Path]:
             folders = [small, *sorted(path for path in small.iterdir() if path.is_dir())]
             yield from (f for f in folders if any((f / kind).is_dir() for kind in _KINDS))
     yield from _splits_in(root / TEST_FOLDER)
+
+
+def _tars_in(folder: Path) -> list[Path]:
+    return sorted(p for p in folder.iterdir() if p.name.endswith(TAR_SUFFIXES) and p.is_file())
 
 
 def _splits_in(folder: Path) -> list[Path]:

@@ -186,7 +186,20 @@ def _join(ws: Workspace, shards: Sequence[str], work: Path) -> None:
                 heads.append(frame.assign(shard=shard))
     with table_writer(dataset / "verdicts.parquet", VERDICTS) as verdicts:
         for shard in shards:
-            verdicts.append(read_table(ws.table_path("annotations", f"{shard}.verdicts"), VERDICTS))
+            verdicts.append(read_verdicts(ws, shard))
+
+
+def read_verdicts(ws: Workspace, shard: str) -> pd.DataFrame:
+    """Return the verdicts of one imported shard.
+
+    Args:
+        ws: the workspace that was written to.
+        shard: its name.
+
+    Returns:
+        Columns of `VERDICTS`.
+    """
+    return read_table(ws.table_path("annotations", f"{shard}.verdicts"), VERDICTS)
 
 
 class _Names:

@@ -105,7 +105,7 @@ def own_scores(ws: Workspace, own: list[Model]) -> list[ModelResults]:
         own: models under the names of the stages that train them.
     """
     metrics = json.loads((ws.stage_dir(BENCHMARK) / "metrics.json").read_text(encoding="utf-8"))
-    exact = bool(metrics.get("exact_truth", 1.0))
+    exact = bool(metrics["has_ground_truth"])
     results = []
     for model in own:
         for suffix in ("", FLIPPED):

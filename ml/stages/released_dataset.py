@@ -14,7 +14,7 @@ import pandas as pd
 from pydantic import model_validator
 
 from ml.dataset.card import CardMetadata, write_card
-from ml.dataset.statistics import compute_statistics, plot_statistics, write_statistics
+from ml.dataset.statistics import StatisticsCounter, plot_statistics, write_statistics
 from ml.flame.geometry import HeadGeometry
 from ml.flame.head_model import HeadModel
 from ml.imaging.boxes import xywh_to_xyxy
@@ -26,25 +26,23 @@ from ml.records.atomic import remove, write_bytes, write_json, write_text
 from ml.records.config import Count, Fraction, Index, StageConfig
 from ml.records.exclusions import Exclusions
 from ml.records.heads import Heads
+from ml.records.progress import progress
 from ml.records.report import StageReport
 from ml.records.shards import ShardReader
 from ml.records.tables import (
     CAPTIONS,
-    DATASET_HEADS,
     HEADS,
     IMAGES,
     TRUTH,
-    VERDICTS,
     empty_table,
     read_stage,
-    read_table,
     stack,
     write_table,
 )
 from ml.records.workspace import Workspace
 from ml.release.archives import SPLIT_NAME, Release
 from ml.release.manifest import what_lacks
-from ml.release.official_import import import_release
+from ml.release.official_import import import_release, read_verdicts
 from ml.release.official_reader import SplitRule
 
 STAGE: Final = "released_dataset"
@@ -234,24 +232,26 @@ def _split_rule(release: Release, config: ReleasedDatasetConfig) -> tuple[SplitR
 def _describe(
     view: Workspace, config: ReleasedDatasetConfig, exclusions: Exclusions
 ) -> tuple[pd.DataFrame, Path]:
-    """Return statistics, plots and card."""
+    """Statistics, plots and card; a shard is in memory at a time."""
     out = view.stage_dir("filtered_dataset")
-    images = read_stage(view, "images", IMAGES)
-    statistics = compute_statistics(
-        images,
-        read_table(out / "heads.parquet", DATASET_HEADS),
-        read_table(out / "verdicts.parquet", VERDICTS),
-        exclusions.to_frame(),
-        empty_table(CAPTIONS),
-    )
+    counter, sizes = StatisticsCounter(), set[str]()
+    for shard in progress(view.shards, "statistics"):
+        images = read_stage(view, "images", IMAGES, [shard])
+        counter.add(
+            images,
+            read_stage(view, "annotations", HEADS, [shard]),
+            read_verdicts(view, shard),
+            empty_table(CAPTIONS),
+        )
+        sizes.update(images["width"].astype(str) + "x" + images["height"].astype(str))
+    statistics = counter.table(exclusions.to_frame())
     write_statistics(statistics, out)
     plots = plot_statistics(statistics, out / "plots")
-    sizes = images["width"].astype(str) + "x" + images["height"].astype(str)
     about = CardMetadata(
         name="VGGHeads, official release",
         profile="official",
         run_seed=view.seed,
-        image_size=", ".join(sorted(sizes.unique())[:3]),
+        image_size=", ".join(sorted(sizes)[:3]),
         parents=(str(config.source_asset),),
         rendered=False,
     )

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from types import SimpleNamespace
 
 import dagster as dg
 import pytest
 
-from dagster_project import preflight
+from dagster_project import cli, preflight
 from dagster_project.preflight import ensure, needs_outside, table
 from dagster_project.profiles import read_profile
 from dagster_project.stages import STAGES
@@ -38,6 +39,7 @@ def test_the_page_has_the_register_s_table():
             ["head_model", "poses", "captions", "images", "labels", "head_detector",
              "annotations", "filtered_dataset", "trained_model"],
         ),
+        ("official", ["head_model", "released_dataset", "trained_model", "released_model"]),
     ],
 )  # fmt: skip
 def test_only_profiles_with_outside_models_are_looked_at(profile, stages):
@@ -97,6 +99,22 @@ def test_problems_hold_their_stage_back_and_others_are_told_once(project):
     assert project.looked == [["poses", "labels"], ["poses"], ["poses", "labels"]]
     project.found.clear()
     assert ensure(project.pipeline, ["poses", "labels"]) == []
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_the_command_prints_a_line_for_each_problem_and_fails(monkeypatch, capsys, as_json):
+    problems = [Problem("poses", f"poses.{n}", f"gone\nor {n}", "get it") for n in range(9)]
+    report = Report(problems=problems, found=[{}])
+    monkeypatch.setattr(preflight, "look", lambda pipeline, stages: report)
+    command = ["preflight", *(["--json"] if as_json else [])]
+    assert cli.main(command, SimpleNamespace(root=PROJECT)) == 1
+    said = capsys.readouterr().out
+    if as_json:
+        assert json.loads(said)["problems"][8]["problem"] == "gone\nor 8"
+    else:
+        assert said.splitlines()[:9] == [f"poses: poses.{n}: gone or {n}; get it" for n in range(9)]
+    report.problems = []
+    assert cli.main(command, SimpleNamespace(root=PROJECT)) == 0
 
 
 class Ahead(Preflight):

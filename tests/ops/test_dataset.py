@@ -1,7 +1,8 @@
 """The dataset's jobs: what they pass on, and how they fail."""
 
-from ops.dataset import export_dataset_job, takedown_job
-from ops.resources import Dataset, Removed, Takedown
+from ml.records.report import StageReport
+from ops.dataset import export_dataset_job, fine_tune_job, takedown_job
+from ops.resources import CommandFailed, Dataset, FineTuning, Removed, Takedown
 
 
 class TakedownOf(Takedown):
@@ -51,3 +52,34 @@ def test_an_export_that_a_licence_forbids_fails_with_its_name(tmp_path):
     result = run(export_dataset_job, "dataset", Project(), "export_dataset", **config)
     assert "forbidden by flame-2020" in failure(result, "export_dataset")
     assert not (tmp_path / "out").exists()
+
+
+def test_an_export_has_the_splits_and_numbers_that_were_asked_for(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        "ml.release.export.export_dataset",
+        lambda workspace, request: asked.append(request) or StageReport(num_in=1, num_out=1),
+    )
+    config = {"format": "coco", "target": str(tmp_path / "out")}
+    for more in ({}, {"splits": ["val"], "derive": ["landmarks", "euler"]}):
+        assert run(export_dataset_job, "dataset", Project(), "export_dataset", **config, **more)
+    assert [(list(one.splits), list(one.derived)) for one in asked] == [
+        (["train", "val", "test"], []),
+        (["val"], ["landmarks", "euler"]),
+    ]
+
+
+class OwnBoxes(FineTuning):
+    def run(self, images, boxes, labels):
+        if not labels:
+            raise CommandFailed("boxes.json: none of its categories ['Kopf'] is one of ['head']")
+        return images / boxes / "_".join(labels)
+
+
+def test_fine_tuning_gives_the_report_or_what_the_command_said():
+    op, given = "fine_tune_on_own_boxes", {"images": "photos", "boxes": "boxes.json"}
+    result = run(fine_tune_job, "fine_tuning", OwnBoxes(), op, **given, labels=["Kopf"])
+    assert result.output_for_node(op) == "photos/boxes.json/Kopf"
+    result = run(fine_tune_job, "fine_tuning", OwnBoxes(), op, **given)
+    assert not result.success
+    assert failure(result, op).startswith("boxes.json: none of its categories")

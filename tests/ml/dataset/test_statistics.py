@@ -9,6 +9,7 @@ from scipy.spatial.transform import Rotation
 
 from ml.captions.scene import PersonLook, Scene
 from ml.dataset.statistics import (
+    StatisticsCounter,
     compute_statistics,
     plot_statistics,
     section,
@@ -127,6 +128,15 @@ def test_drop_rates_by_hand(statistics):
     reasons = section(statistics, "exclusion_reason")
     assert reasons["captions: name"] == 2
     assert "labels: unreadable image" not in reasons
+
+
+def test_pieces_count_as_the_whole(tables, statistics):
+    *pieces, exclusions = [*tables[:3], tables[4], tables[3]]
+    counter = StatisticsCounter()
+    for ids in (["a"], [], ["b", "c", "d"]):
+        counter.add(*(table[table["sample_id"].isin(ids)] for table in pieces))
+    # The median and the poses that two pieces share cannot be had from their numbers.
+    pd.testing.assert_frame_equal(counter.table(exclusions), statistics)
 
 
 def test_values_beyond_the_edges_are_counted(tables):

@@ -18,6 +18,7 @@ from ml.preflight.running import run_preflight
 from ml.records.config import overlay, read_config
 from ml.records.models import ModelError, ModelFile
 from ml.records.workspace import Workspace
+from tests.fixtures.release import release_files, two_archives
 from tests.tiny_models.dad import build_dad
 from tests.tiny_models.faces import build_yunet
 
@@ -165,6 +166,33 @@ def test_flame_s_files_are_each_named_with_their_page(ws):
         "head_model.index_files[2]",
     ]
     assert "generic_model.pkl (53.0 MB) from https://flame.is" in str(report.problems[0])
+
+
+def test_a_release_s_folders_and_tars_are_each_looked_into(ws, tmp_path):
+    stage = "released_dataset"
+
+    def given(profile, **changes):
+        section = read_profile(PROJECT, profile).values[stage]
+        return {stage: read_config(STAGES[stage].config_class(), stage, {**section, **changes})}
+
+    two_archives(release_files(tmp_path / "drawn"), tmp_path / "mirror")
+    (tmp_path / "other.tar").write_bytes(b"no tar" * 200)
+    (tmp_path / "empty").mkdir()
+    sources = ["mirror", "other.tar", "sources/VGGHeads", "empty"]
+    report = run_preflight(ws, given("official", sources=sources))
+    lines = [str(problem) for problem in report.problems]
+    expected = ["other.tar: not a readable tar", "sources/VGGHeads: no such folder or tar",
+                "empty: no folder split_00000 in it"]  # fmt: skip
+    assert len(lines) == 3, lines
+    for number, (line, problem) in enumerate(zip(lines, expected, strict=True), start=1):
+        assert line.startswith(f"{stage}: {stage}.sources[{number}]: "), line
+        assert problem in line, line
+        assert "VGGHeads.tar (187 GB)" in line, line
+    (found,) = report.found
+    assert found["first file"].startswith("VGGHeads/large/split_00000/images/")
+    (problem,) = run_preflight(ws, given("finetune")).problems
+    assert "vggheads fine-tune" in problem.get
+    assert parts_of(ws, given("official", enabled=False)) == []
 
 
 def test_a_profile_that_makes_everything_needs_nothing(ws):

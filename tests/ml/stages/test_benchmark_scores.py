@@ -16,12 +16,13 @@ from assets.checks.benchmark_scores import (
 from assets.checks.rules import Shelf
 from ml.benchmarks.config import BenchmarkScoresConfig
 from ml.benchmarks.content import OtherContent, content_of
+from ml.benchmarks.gathering import Model
 from ml.benchmarks.generated.from_truth import SET_NAMES
 from ml.benchmarks.sets import SETS
 from ml.inference.loading import WEIGHTS_NAME
 from ml.records.config import read_config
 from ml.records.workspace import Workspace
-from ml.stages.benchmark_scores import run
+from ml.stages.benchmark_scores import own_scores, run
 from ml.training.tracking import WEIGHTS_TAG, mlflow_run
 from tests.benchmark_sets.boxes import FDDB_FACES, fddb_boxes, write_fddb
 from tests.benchmark_sets.ours import write_renders
@@ -42,7 +43,9 @@ def root(tmp_path_factory, project):
     folder = root / "data" / "benchmark"
     folder.mkdir()
     metrics = {f"pseudo_labels{flip}.{k}": v for flip in ("", "_flip") for k, v in OWN.items()}
-    (folder / "metrics.json").write_text(json.dumps({"num_images": 2.0, **metrics}))
+    (folder / "metrics.json").write_text(
+        json.dumps({"num_images": 2.0, "has_ground_truth": 1.0, **metrics})
+    )
     weights = content_of(project / "trained_model" / WEIGHTS_NAME)
     for tag in ("other", weights):
         with mlflow_run(root / "mlruns", "vggheads", f"run-{tag[:5]}", {WEIGHTS_TAG: tag}):
@@ -120,6 +123,19 @@ def test_the_report_counts_images_and_links_the_pages(root, report):
     metrics = json.loads((root / "data/benchmark_scores/metrics.json").read_text())
     assert metrics["benchmark.held-out-renders.trained_model.ap50"] == OWN["ap50"]
     assert metrics["fddb.coco.perfect.ap50"] == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(
+    ("truth", "protocol"), [(1.0, "held-out-renders/1"), (0.0, "held-out-pseudo-labels/1")]
+)
+def test_the_benchmark_s_protocol_says_what_was_compared_with(tmp_path, truth, protocol):
+    folder = tmp_path / "data" / "benchmark"
+    folder.mkdir(parents=True)
+    metrics = {"num_images": 2.0, "has_ground_truth": truth, "pseudo_labels.ap50": 0.5}
+    (folder / "metrics.json").write_text(json.dumps(metrics))
+    own = [Model("trained_model", tmp_path, tmp_path / "head_model.npz", {"Dataset": "this run"})]
+    (result,) = own_scores(workspace(tmp_path), own)
+    assert result.scores[0]["protocol"] == protocol
 
 
 def test_scores_go_to_the_run_that_made_the_model_once(root, report):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from ml.dataset.statistics import StatisticsCounter
 from ml.records.exclusions import TooManyExcluded
 from ml.records.tables import IMAGES, VERDICTS, read_stage, read_table
 from ml.records.workspace import Workspace
@@ -57,7 +58,7 @@ def test_parameters_of_another_head_model_are_refused(ws: Workspace, files) -> N
         run(ws, config)
 
 
-def test_what_the_release_itself_removed_is_not_lost(ws: Workspace, files) -> None:
+def test_what_the_release_itself_removed_is_not_lost(ws: Workspace, files, monkeypatch) -> None:
     listed = dict(files)
     stems = [Path(n).stem for n in files if n.startswith("large/split_00002/images")]
     stems = [stem for stem in stems if not stem.endswith("s1")][:3]
@@ -65,6 +66,14 @@ def test_what_the_release_itself_removed_is_not_lost(ws: Workspace, files) -> No
     pack(listed, ws.root / "release.tar")
     with pytest.raises(TooManyExcluded, match=r"2 of 16 images .*lacks\.csv says what lacks"):
         run(ws, ReleasedDatasetConfig(**{**GIVEN, "max_drop_rate": 0.01}))
+    pieces = []
+    add = StatisticsCounter.add
+
+    def noted(self, images, heads, verdicts, captions):
+        pieces.append((len(images), len(heads), len(verdicts)))
+        add(self, images, heads, verdicts, captions)
+
+    monkeypatch.setattr(StatisticsCounter, "add", noted)
     # One image and one annotation lack of 15; four were removed by lists.
     report = run(ws, ReleasedDatasetConfig(**{**GIVEN, "max_drop_rate": 0.15}))
     assert report.num_excluded > 0.25 * report.num_in
@@ -74,6 +83,11 @@ def test_what_the_release_itself_removed_is_not_lost(ws: Workspace, files) -> No
     verdicts = read_table(view.stage_dir("filtered_dataset") / "verdicts.parquet", VERDICTS)
     assert verdicts["keep"].all()
     assert len(verdicts) == len(images) == report.num_out
+    # Of a million images the statistics must not hold all heads: a shard is counted at a time.
+    assert len(pieces) == len(view.shards) == 4
+    stated = json.loads((ws.stage_dir("released_dataset") / "statistics.json").read_text())
+    totals = [sum(numbers) for numbers in zip(*pieces, strict=True)]
+    assert totals == [len(images), stated["count"]["num_heads"], len(verdicts)]
     assert (ws.stage_dir("released_dataset") / "CARD.md").read_text().count("VGGHeads") > 1
     assert all(path.is_file() for path in report.images.values())
 

@@ -21,10 +21,12 @@ import subprocess
 import sys
 import tarfile
 import time
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from ml.filtering.identity import IdentityIndex
+from ml.flame.head_model import HeadModel
 from ml.imaging.io import decode_image
 from ml.records.tables import VERDICTS, read_table
 from tests.rehearsal import copy_project, environment, run, say
@@ -143,20 +145,26 @@ def expect(what: str, got: object, expected: object) -> None:
 
 def build_models(folder: Path) -> None:
     """Build what is not there, each where the profile research looks for it."""
-    from ml.flame.procedural import build_procedural_head
-
     for name, kind in MODELS.items():
         if not (folder / name).exists():
             BUILDERS[kind](folder / name)
     if (folder / "faces").exists():
         return
-    head_model = build_procedural_head(0)
+    head_model = own_head()
     build_flame(folder / "flame-2020", head_model)
     build_index_lists(folder / "flame-indices", head_model)
     build_dad(folder / "dad_3dheads.trcd")
     build_scrfd(folder / "antelopev2" / "scrfd_10g_bnkps.onnx")
     build_embedder(folder / "antelopev2" / "glintr100.onnx", 512)
     build_known_faces(folder / "faces")
+
+
+@cache
+def own_head() -> HeadModel:
+    """The head that FLAME's files hold here and that the sources show."""
+    from ml.flame.procedural import build_procedural_head
+
+    return build_procedural_head(0)
 
 
 def build_known_faces(folder: Path) -> None:
@@ -173,7 +181,6 @@ def build_known_faces(folder: Path) -> None:
 def build_sources(folder: Path) -> None:
     """A tar of images of people from our renderer, and three that must be refused."""
     from ml.captions.config import CaptionsConfig
-    from ml.flame.procedural import build_procedural_head
     from ml.generation.config import ImagesConfig
     from ml.poses.config import PosesConfig
     from ml.records.workspace import Workspace
@@ -186,7 +193,7 @@ def build_sources(folder: Path) -> None:
     unfinished = folder.with_name(".unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
     ws = Workspace(unfinished / "renders", seed=8, num_shards=1, shard_size=NUM_SOURCES - 3)
-    build_procedural_head(0).save(ws.stage_dir("head_model") / "head_model.npz")
+    own_head().save(ws.stage_dir("head_model") / "head_model.npz")
     (shard,) = ws.shards
     pose(ws, PosesConfig(width=128, height=128), shard)
     caption(ws, CaptionsConfig(name_probability=0.0), shard)

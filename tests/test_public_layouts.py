@@ -14,6 +14,7 @@ from dagster_project.profiles import read_profile
 from ml.generation.config import ImagesConfig
 from ml.generation.diffusion.pipelines import load_pipeline
 from ml.records.models import ModelError
+from ml.records.register import REGISTER
 
 PROJECT = Path(__file__).parents[1]
 _ONE_NETWORK = {"config.json", "diffusion_pytorch_model.safetensors"}
@@ -120,3 +121,21 @@ def test_a_base_that_names_its_own_variant_keeps_it():
     diffusion = ImagesConfig(diffusion={"base": base, "variant": "fp16"}).diffusion
     assert diffusion.base is not None
     assert diffusion.base.variant == "bf16"
+
+
+def files_named(section):
+    """(asset, path) of every file that a profile's section names."""
+    if isinstance(section, dict):
+        path, asset = section.get("path"), section.get("asset")
+        if path and asset and Path(path).suffix in (".onnx", ".pth", ".trcd"):
+            yield asset, path
+        for inner in section.values():
+            yield from files_named(inner)
+
+
+@pytest.mark.parametrize(("profile", "count"), [("research", 5), ("open", 1), ("finetune", 1)])
+def test_profiles_ask_for_files_by_their_published_names(profile, count):
+    found = list(files_named(dict(read_profile(PROJECT, profile).values)))
+    assert len(found) == count
+    for asset, path in found:
+        assert Path(path).name in REGISTER[asset].files, f"{path}: {REGISTER[asset].files}"

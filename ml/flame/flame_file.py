@@ -219,6 +219,10 @@ def head_model_from_flame(
     regions |= read_index_files(index_paths)
     others = [] if contour_path is None else [contour_path]
     landmark_faces, landmark_weights = read_landmarks(landmarks_path, *others)
+    if "ears" not in regions:
+        corners = template[faces[landmark_faces[[0, 16]]]]
+        ends = (corners * landmark_weights[[0, 16]][..., None]).sum(axis=1)
+        regions |= _ears_by_place(template, ends, regions)
     return HeadModel(
         v_template=template.astype(np.float32),
         faces=faces.astype(np.int32),
@@ -266,6 +270,32 @@ def _regions_from_masks(masks: dict[str, NDArray[np.int32]]) -> dict[str, NDArra
         **masks,
     }
     return {k: v.astype(np.int32) for k, v in regions.items() if len(v)}
+
+
+def _ears_by_place(
+    template: NDArray, contour_ends: NDArray, regions: dict[str, NDArray[np.int32]]
+) -> dict[str, NDArray[np.int32]]:
+    """Ears, for files without masks: what stands out beside and behind the ends of the contour.
+
+    FLAME 2023 Open's licence does not cover the masks, and the renderer must know where ears are.
+    On the embedded head, whose ears are known, the box has all 782 of their vertices and 114 of the
+    other 2,887; where a published list says which vertices are head without ears, it has no other.
+
+    Args:
+        template: (V, 3) metres.
+        contour_ends: (2, 3) landmarks 1 and 17, metres.
+        regions: `head` and `head_with_ears` among them.
+
+    Returns:
+        `ears`, and `head` where it was not told from them.
+    """
+    with_ears, head = regions["head_with_ears"], regions["head"]
+    width = np.ptp(contour_ends[:, 0])
+    x, y, z = ((template[with_ears] - contour_ends.mean(axis=0)) / width).T
+    placed = (np.abs(x) > 0.42) & (y > -0.33) & (y < 0.15) & (z > -0.36) & (z < -0.03)
+    if np.array_equal(head, with_ears):
+        return {"ears": with_ears[placed], "head": with_ears[~placed]}
+    return {"ears": np.setdiff1d(with_ears[placed], head).astype(np.int32)}
 
 
 def _regions_from_parts(arrays: dict[str, NDArray]) -> dict[str, NDArray[np.int32]]:

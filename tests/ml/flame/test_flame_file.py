@@ -23,7 +23,9 @@ from ml.flame.geometry import HeadGeometry
 from ml.flame.landmark_files import read_landmarks
 from ml.flame.layer import FlameLayer
 from ml.flame.safe_pickle import FlameFileError
+from ml.generation.renderer.head_assets import prepare_head
 from ml.records.heads import Heads
+from tests.tiny_models.flame import build_flame, build_index_lists
 
 
 @pytest.fixture
@@ -328,3 +330,20 @@ def test_masks_are_checked(tmp_path):
         read_masks(save({"face": np.array([6000])}, tmp_path / "m.pkl"))
     with pytest.raises(FlameFileError, match=r"refused"):
         read_masks(save({"face": _Shell(os.getcwd)}, tmp_path / "m.pkl"))
+
+
+def test_ears_are_found_without_masks(head_model, tmp_path):
+    """The profile open has no masks: their licence is not that of FLAME 2023 Open."""
+    folder = build_flame(tmp_path / "flame", head_model)
+    lists = build_index_lists(tmp_path / "lists", head_model)
+    files = (folder / "generic_model.pkl", folder / "landmark_embedding.npy")
+    true = set(head_model.regions["ears"].tolist())
+    for index_paths, most_others in (((), 120), ((lists / "head_indices.npy",), 0)):
+        model = head_model_from_flame(*files, index_paths=index_paths)
+        found = set(model.regions["ears"].tolist())
+        assert found >= true
+        assert len(found - true) <= most_others
+        assert not found & set(model.regions["head"].tolist())
+        landmarks = np.asarray(model.v_template)[model.faces[model.landmark_faces]].mean(axis=1)
+        assets = prepare_head(model.v_template, model.faces, model.regions, landmarks)
+        assert np.abs(assets.ears[:, 0]).min() > 0.05

@@ -120,8 +120,9 @@ def check(folder: Path) -> None:
     say(f"lineage of {sample}")
     _, lineage = answer(folder, "lineage", sample)
     say(json.dumps(lineage, indent=1))
-    models = {model["name"]: model for model in lineage["settings"]["models"]}
-    expect("variant of the base", models["random-weights"].get("variant"), "fp16")
+    variants = {one["source"]: one.get("variant") for one in lineage["settings"]["models"]}
+    expected = {"models/realvisxl-v4": "fp16", "models/t2i-adapter-openpose-sdxl": None}
+    expect("variants of the models", variants, expected)
 
 
 def answer(folder: Path, *command: str) -> tuple[int, Any]:

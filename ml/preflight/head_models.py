@@ -13,7 +13,7 @@ from ml.flame.flame_file import head_model_from_flame, read_flame_file, read_mas
 from ml.flame.index_files import read_index_files
 from ml.flame.landmark_files import read_embedding, read_landmarks
 from ml.flame.layer import FlameLayer
-from ml.preflight.needs import Forward, Need, Part, timed
+from ml.preflight.needs import Forward, Need, Part, stated, timed
 from ml.records.register import REGISTER, where_to_get
 from ml.records.workspace import Workspace
 from ml.stages.head_model import HeadModelConfig
@@ -50,9 +50,8 @@ def head_model_part(ws: Workspace, config: HeadModelConfig) -> list[Part]:
 
     def flame() -> Mapping[str, str]:
         file = read_flame_file(model, asset, config.flame_sha256)
-        return {"asset": str(asset), "source": config.flame_file or "", "version": file.sha256,
-                "licence": REGISTER[asset].licence if asset in REGISTER else "not stated",
-                "release": file.release}  # fmt: skip
+        return {**stated(asset, "head_model.source_asset"), "source": config.flame_file or "",
+                "version": file.sha256, "release": file.release}  # fmt: skip
 
     needs = [Need("head_model.flame_file", flame, of_release)]
     others = [] if contour is None else [contour]

@@ -12,7 +12,7 @@ import psutil
 import torch
 
 from ml.records.models import Model, ModelError, ModelRef, choose_device
-from ml.records.register import where_to_get
+from ml.records.register import REGISTER, where_to_get
 
 _WEIGHTS: Final = (".safetensors", ".bin", ".pt", ".pth", ".onnx", ".trcd")
 
@@ -85,6 +85,24 @@ def model_need(place: str, ref: ModelRef | None, root: Path, device: str = "cpu"
         return model.record()
 
     return [Need(place, check, where_to_get(ref.asset))]
+
+
+def stated(asset: str | None, place: str) -> Mapping[str, str]:
+    """Return the name and the licence of what a stage takes from outside.
+
+    Args:
+        asset: its name in the asset register.
+        place: the value in params.yaml that says so.
+
+    Raises:
+        ModelError: no name, or one that the register does not know.
+    """
+    if asset not in REGISTER:
+        raise ModelError(
+            f"{place} is {asset!r}, which the asset register does not know, so nothing says under "
+            "which licence it is; name what it is, or add it to ml/records/register.py"
+        )
+    return {"asset": str(asset), "licence": REGISTER[str(asset)].licence}
 
 
 def fits(model: Model, device: str) -> None:

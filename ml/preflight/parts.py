@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import torch
 
-from ml.preflight.needs import Forward, Need, Part, model_need, timed
+from ml.preflight.needs import Forward, Need, Part, model_need, stated, timed
 from ml.records.config import StageConfig
 from ml.records.models import choose_device
 from ml.records.register import OWN_IMAGES, where_to_get
@@ -57,7 +57,7 @@ def poses(ws: Workspace, config: PosesConfig) -> list[Part]:
     def images() -> Mapping[str, str]:
         for index in {0, ws.num_shards - 1}:
             next(source_images(source, config.source, ws.root, index, ws.shard_size), None)
-        return {"asset": source.asset, "source": source.path}
+        return {**stated(source.asset, "poses.images.asset"), "source": source.path}
 
     where = "poses.images"
     estimator, describer = source.estimator, source.describer
@@ -221,8 +221,8 @@ def _identity(ws: Workspace, config: IdentityConfig) -> list[Part]:
 
     def index() -> Mapping[str, str]:
         found = IdentityIndex.load(ws.root / config.index)
-        return {"asset": str(config.source_asset), "source": config.index,
-                "version": found.embedder}  # fmt: skip
+        known = stated(config.source_asset, "filtered_dataset.identity.source_asset")
+        return {**known, "source": config.index, "version": found.embedder}
 
     def forward() -> Forward:
         reader = load_face_reader(config, ws.root)
@@ -244,12 +244,11 @@ def released_dataset(ws: Workspace, config: ReleasedDatasetConfig) -> list[Part]
     """The copy of the release: each of its folders and tars."""
     from ml.release.archives import glance
 
-    asset = str(config.source_asset)
-
     def check(source: str) -> Mapping[str, str]:
-        return {"asset": asset, "source": source, "first file": glance(ws.root / source)}
+        known = stated(config.source_asset, "released_dataset.source_asset")
+        return {**known, "source": source, "first file": glance(ws.root / source)}
 
-    get = where_to_get(asset)
+    get = where_to_get(str(config.source_asset))
     if config.source_asset == OWN_IMAGES:
         get = "make it of your images and boxes with `vggheads fine-tune IMAGES BOXES`"
     place = "released_dataset.sources"
@@ -276,6 +275,9 @@ def trained_model(
             raise FileNotFoundError(f"nothing at {ws.root / path}")
         return {"source": str(path)}
 
+    def weights(path: Path) -> Mapping[str, str]:
+        return {**there(path), **stated(config.source_asset, f"{stage}.source_asset")}
+
     def forward() -> Forward:
         network = build_network(ws, own).eval()
         side = config.loader.image_size
@@ -287,7 +289,7 @@ def trained_model(
     if config.initial_weights is not None:
         path = config.initial_weights
         asset = asset_of_weights(path.name)
-        needs.append(Need(f"{stage}.initial_weights", lambda: there(path), where_to_get(asset)))
+        needs.append(Need(f"{stage}.initial_weights", lambda: weights(path), where_to_get(asset)))
     if config.encoder_folder is not None:
         folder = config.encoder_folder
         needs.append(Need(f"{stage}.encoder_folder", lambda: there(folder)))

@@ -17,7 +17,7 @@ BUILT_IN: Final[Mapping[tuple[str, str], Mapping[str, str | None]]] = {
 """Choices that name no model file, and what they stand for; None where a file says it."""
 
 
-_MODEL_SECTIONS: Final = frozenset({"trained_model", "trained_model_exact"})
+_MODEL_SECTIONS: Final = frozenset({"trained_model", "trained_model_exact", "released_model"})
 """Stages that are made from the dataset."""
 
 

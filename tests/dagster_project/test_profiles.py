@@ -32,6 +32,13 @@ def test_the_research_profile_has_restricted_parents():
     assert "yolo-nas-coco" not in dataset_parents(effective("research"))
 
 
+def test_weights_that_a_model_starts_from_do_not_bind_the_dataset_it_is_tuned_on():
+    values = effective("finetune")
+    assert "vggheads-release" in derive_parents(values)
+    assert {"dad-3dnet", "own-images"} <= set(dataset_parents(values))
+    assert "vggheads-release" not in dataset_parents(values)
+
+
 @pytest.mark.parametrize("profile", ["research", "open"])
 def test_large_trainings_see_whole_images(profile):
     assert effective("demo")["trained_model"]["loader"]["mosaic"]["probability"] > 0
@@ -49,7 +56,11 @@ def test_sampling_is_the_paper_s(profile):
 
 def test_the_rehearsal_uses_production_backends_only():
     values = effective("research_tiny")
-    assert values["poses"]["source"] == "folder"
+    research = effective("research")
+    for key in ("flame_file", "landmark_file", "masks_file", "index_files"):
+        assert values["head_model"][key] == research["head_model"][key] is not None
+    assert values["poses"]["source"] == research["poses"]["source"] == "webdataset"
+    assert values["poses"]["images"]["require_label"]
     assert values["poses"]["images"]["estimator"]["backend"] == "vitpose"
     assert values["poses"]["images"]["describer"]["backend"] == "blip-vqa"
     assert (values["captions"]["captioner"], values["captions"]["name_detector"]) == (
@@ -57,10 +68,12 @@ def test_the_rehearsal_uses_production_backends_only():
         "gliner",
     )
     assert values["images"]["backend"] == "sdxl-t2i"
+    assert values["images"]["diffusion"]["variant"] == "fp16"
     assert values["labels"]["source"] == "file"
     assert values["head_detector"]["source"] == "finetune"
     assert values["annotations"]["regressor"]["backend"] == "dad"
-    assert values["filtered_dataset"]["face_check"]["backend"] == "yunet"
+    assert values["filtered_dataset"]["face_check"]["backend"] == "scrfd"
+    assert values["filtered_dataset"]["identity"]["embedder"] == "arcface"
     safety = values["filtered_dataset"]["safety"]
     assert safety["clip"]["model"]
     assert safety["classifier"]["model"]

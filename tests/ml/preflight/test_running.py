@@ -195,6 +195,17 @@ def test_a_release_s_folders_and_tars_are_each_looked_into(ws, tmp_path):
     assert parts_of(ws, given("official", enabled=False)) == []
 
 
+@pytest.mark.parametrize("asset", [None, "my-heads"])
+def test_what_has_no_licence_in_the_register_is_a_problem(ws, whole, asset):
+    with pytest.raises(ModelError, match=r"head_model\.source_asset is .*nothing says under which"):
+        needs.stated(asset, "head_model.source_asset")
+    assert needs.stated("celeba", "x")["licence"].startswith("non-commercial")
+    plant(whole, "poses.images.asset", asset or "")
+    problems = run_preflight(ws, {"poses": configs(whole)["poses"]}).problems
+    assert [problem.place for problem in problems] == ["poses.images.path"]
+    assert "poses.images.asset is" in problems[0].problem
+
+
 def test_a_profile_that_makes_everything_needs_nothing(ws):
     assert parts_of(ws, configs({}, "demo")) == []
 

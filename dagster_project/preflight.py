@@ -183,7 +183,7 @@ def _texts(value: Any) -> Iterator[str]:
 
 
 def table(root: Path, profiles: Sequence[str] = ("research", "open", "official")) -> str:
-    """What profiles need from outside, from the asset register, in Markdown.
+    """Return what profiles need from outside, from the asset register, in Markdown.
 
     Args:
         root: the project folder, with conf/.

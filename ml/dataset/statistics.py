@@ -134,7 +134,7 @@ class StatisticsCounter:
         self._add_heads(kept_heads)
 
     def _add_heads(self, heads: pd.DataFrame) -> None:
-        """Heights, Euler angles, and angles from a head that looks into the camera."""
+        """Count heights, Euler angles, and angles from a head that looks into the camera."""
         heights = stack(heads["bbox_xywh"]).reshape(-1, 4)[:, 3]
         self._heights.append(heights.astype(np.float32))
         flame = stack(heads.loc[heads["flame"].notna(), "flame"]).reshape(-1, NUM_PARAMETERS)
@@ -293,7 +293,7 @@ def _check_verdicts(images: pd.DataFrame, verdicts: pd.DataFrame) -> None:
 def _drops(
     num_images: int, num_verdicts: int, num_kept: int, exclusions: pd.DataFrame
 ) -> list[Row]:
-    """Samples that entered and left each stage, counted back from the images that exist."""
+    """Return samples that entered and left each stage, counted back from the images that exist."""
     samples = exclusions[~exclusions["sample_id"].str.contains("#", regex=False).astype(bool)]
     dropped = samples.groupby("stage")["sample_id"].nunique()
     outs = {"images": num_images}
@@ -327,7 +327,7 @@ def _value_counts(name: str, counts: Counter[Any], order: Iterable[Any]) -> list
 
 
 def _histogram(values: np.ndarray, edges: Sequence[float]) -> np.ndarray:
-    """Counts of a bin each; values beyond the last edge count in the last bin."""
+    """Return counts of a bin each; values beyond the last edge count in the last bin."""
     clipped = np.clip(np.asarray(values, dtype=np.float64), edges[0], edges[-1])
     counts, _ = np.histogram(clipped, bins=np.asarray(edges, dtype=np.float64))
     return counts

@@ -275,7 +275,7 @@ def _regions_from_masks(masks: dict[str, NDArray[np.int32]]) -> dict[str, NDArra
 def _ears_by_place(
     template: NDArray, contour_ends: NDArray, regions: dict[str, NDArray[np.int32]]
 ) -> dict[str, NDArray[np.int32]]:
-    """Ears, for files without masks: what stands out beside and behind the ends of the contour.
+    """Find ears in files without masks: what stands out beside and behind the ends of the contour.
 
     FLAME 2023 Open's licence does not cover the masks, and the renderer must know where ears are.
     On the embedded head, whose ears are known, the box has all 782 of their vertices and 114 of the

@@ -241,7 +241,7 @@ def _identity(ws: Workspace, config: IdentityConfig) -> list[Part]:
 
 
 def released_dataset(ws: Workspace, config: ReleasedDatasetConfig) -> list[Part]:
-    """The copy of the release: each of its folders and tars."""
+    """Return what is looked into of the release: each of its folders and tars."""
     from ml.release.archives import glance
 
     def check(source: str) -> Mapping[str, str]:

@@ -232,7 +232,7 @@ def _split_rule(release: Release, config: ReleasedDatasetConfig) -> tuple[SplitR
 def _describe(
     view: Workspace, config: ReleasedDatasetConfig, exclusions: Exclusions
 ) -> tuple[pd.DataFrame, Path]:
-    """Statistics, plots and card; a shard is in memory at a time."""
+    """Write statistics, plots and card; a shard is in memory at a time."""
     out = view.stage_dir("filtered_dataset")
     counter, sizes = StatisticsCounter(), set[str]()
     for shard in progress(view.shards, "statistics"):

@@ -1,57 +1,44 @@
-"""The FLAME regressors to choose from, and the crops each of them takes."""
+"""The FLAME regressors to choose from."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, Protocol, runtime_checkable
+from typing import Literal
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from ml.annotation.dad_3dnet import DadRegressor
+from ml.annotation.landmark_fit import LandmarkFitConfig
+from ml.annotation.landmark_regressor import LandmarkRegressor
+from ml.annotation.landmarks import LandmarkModelConfig, LandmarkPredictor, load_landmarks
 from ml.annotation.regressor import FlameRegressor, MirroredRegressor, load_regressor
-from ml.flame.frames import extract_crops, square_frames
 from ml.flame.head_model import HeadModel
+from ml.flame.landmark_files import LandmarkEmbedding, read_embedding
 from ml.records.config import StageConfig
-from ml.records.models import ModelFile, require
+from ml.records.models import ModelFile, choose_device, require
 from ml.records.workspace import Workspace
 
 
 class RegressorConfig(StageConfig):
-    """Which network gives the FLAME parameters."""
+    """Who gives the FLAME parameters."""
 
-    backend: Literal["own", "dad"] = "own"
-    """`own`: the crop regressor of the stage flame_regressor; `dad`: DAD-3DNet, as in the paper."""
+    backend: Literal["own", "dad", "landmarks"] = "own"
+    """`own`: the crop regressor of the stage flame_regressor; `dad`: DAD-3DNet, as in the paper;
+    `landmarks`: the head model fitted to 2D landmarks that a model finds."""
     model: ModelFile | None = None
-    """DAD-3DNet's TorchScript file."""
+    """dad: DAD-3DNet's TorchScript file; landmarks: the landmark model."""
     batch_size: int = Field(default=32, ge=1, le=10**9)
-    """Crops in one pass of DAD-3DNet."""
+    """dad, landmarks: crops in one pass of the model."""
+    landmarks: LandmarkModelConfig = LandmarkModelConfig()
+    """landmarks: which kind of model that is, and where its points lie on the head."""
+    fit: LandmarkFitConfig = LandmarkFitConfig()
+    """landmarks: how the head model is fitted to them."""
 
     @model_validator(mode="after")
     def _file_named(self) -> RegressorConfig:
-        if self.backend == "dad" and self.model is None:
-            raise ValueError("backend dad needs model, {path, sha256, asset}")
+        if self.backend != "own" and self.model is None:
+            raise ValueError(f"backend {self.backend} needs model, {{path, sha256, asset}}")
         return self
-
-
-@runtime_checkable
-class CutsCrops(Protocol):
-    """A regressor whose crops are not plain squares around the extended box."""
-
-    def cut(
-        self, image_rgb: NDArray[np.uint8], boxes_xyxy: NDArray[np.float32]
-    ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-        """Cut crops.
-
-        Args:
-            image_rgb: (H, W, 3) uint8.
-            boxes_xyxy: (N, 4) head boxes, image px.
-
-        Returns:
-            (N, S, S, 3) uint8 RGB, and (N, 3) left, top and side of each crop in image px.
-        """
-        ...
 
 
 def load_flame_regressor(
@@ -63,7 +50,7 @@ def load_flame_regressor(
         ws: the workspace; our own regressor is read from `data/flame_regressor`.
         config: which one.
         head_model: says what a mirrored head's parameters are.
-        device: where DAD-3DNet computes.
+        device: where DAD-3DNet or the fit computes.
 
     Returns:
         The regressor.
@@ -71,10 +58,16 @@ def load_flame_regressor(
     Raises:
         FileNotFoundError: our own has not been trained.
         ModelError: the user's file is missing or not the one meant.
-        DadError: the file is not DAD-3DNet.
+        ValueError: the file is of another kind; the message says what it answers instead.
     """
     if config.backend == "dad":
         return load_dad(ws.root, config, device)
+    if config.backend == "landmarks":
+        predictor = load_predictor(ws.root, config, device)
+        embedding = load_embedding(ws.root, config.landmarks)
+        return LandmarkRegressor(
+            predictor, head_model, config.fit, embedding, str(choose_device(device))
+        )
     return MirroredRegressor(load_regressor(ws.stage_dir("flame_regressor")), head_model)
 
 
@@ -97,20 +90,39 @@ def load_dad(root: Path, config: RegressorConfig, device: str = "cpu") -> DadReg
     return DadRegressor.load(Path(model.location), config.batch_size, device)
 
 
-def cut_crops(
-    regressor: FlameRegressor, image_rgb: NDArray[np.uint8], boxes_xyxy: NDArray[np.float32]
-) -> tuple[NDArray[np.uint8], NDArray[np.floating]]:
-    """Return crops of an image's heads as a regressor takes them.
+def load_predictor(root: Path, config: RegressorConfig, device: str = "cpu") -> LandmarkPredictor:
+    """Load the landmark model.
 
     Args:
-        regressor: says which crops it takes, or cuts them itself.
-        image_rgb: (H, W, 3) uint8.
-        boxes_xyxy: (N, 4) head boxes, image px.
+        root: the project folder, to which the file's path is relative.
+        config: which file, and its kind.
+        device: where it computes.
 
     Returns:
-        (N, S, S, 3) uint8 RGB, and (N, 3) left, top and side of each crop in image px.
+        The predictor.
+
+    Raises:
+        ModelError: the user's file is not named, missing or not the one meant.
+        ValueError: the file is of another kind; the message says what it answers instead.
     """
-    if isinstance(regressor, CutsCrops):
-        return regressor.cut(image_rgb, boxes_xyxy)
-    frames = square_frames(boxes_xyxy, regressor.box_margin)
-    return extract_crops(image_rgb, frames, regressor.crop_size), frames
+    model = require(config.model, "annotations.regressor.model", "landmarks", root)
+    return load_landmarks(Path(model.location), config.landmarks, config.batch_size, device)
+
+
+def load_embedding(root: Path, config: LandmarkModelConfig) -> LandmarkEmbedding | None:
+    """Read where MediaPipe's points lie on the head.
+
+    Args:
+        root: the project folder, to which the file's path is relative.
+        config: which file, if any.
+
+    Returns:
+        The embedding, or None where none is named.
+
+    Raises:
+        ModelError: the file is missing or not the one meant.
+        FlameFileError: it holds no landmarks.
+    """
+    if config.embedding is None:
+        return None
+    return read_embedding([Path(config.embedding.resolve(root).location)])

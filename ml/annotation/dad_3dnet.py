@@ -25,6 +25,8 @@ from ml.records.models import choose_device
 
 OUTPUT_KEY = "OUTPUT_3DMM_PARAMS"
 """Where the network's answer holds the parameters."""
+LANDMARKS_KEY = "OUTPUT_2D_LANDMARKS"
+"""Where it holds the 68 landmarks, as fractions of the crop's side."""
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -139,12 +141,7 @@ class DadRegressor:
             ValueError: the crops have another shape or dtype.
             DadError: the network's answer is not DAD-3DNet's.
         """
-        expected = (3, DAD_CROP_SIZE, DAD_CROP_SIZE)
-        if crops.ndim != 4 or crops.shape[1:] != expected or crops.dtype != torch.uint8:
-            raise ValueError(
-                f"crops: expected uint8 (N, {', '.join(map(str, expected))}), got {crops.dtype} "
-                f"{tuple(crops.shape)}; cut them with DadRegressor.cut"
-            )
+        _check(crops)
         if not len(crops):
             return torch.zeros(0, NUM_PARAMETERS)
         raw = torch.cat([self._run(part) for part in crops.split(self._batch_size)])
@@ -154,9 +151,40 @@ class DadRegressor:
         flame[:, ROTATION] = sixd_from_matrix(matrix_from_6d(flame[:, ROTATION]))
         return flame
 
-    def _run(self, crops: Tensor) -> Tensor:
+    @torch.inference_mode()
+    def landmarks(self, crops: Tensor) -> Tensor:
+        """Find the 68 landmarks that the network sees beside its parameters.
+
+        Args:
+            crops: (N, 3, 256, 256) uint8 RGB, from `cut`.
+
+        Returns:
+            (N, 68, 2) float32 crop px, x right, y down, iBUG order.
+
+        Raises:
+            ValueError: the crops have another shape or dtype.
+            DadError: the network's answer has no landmarks.
+        """
+        _check(crops)
+        found = [torch.zeros(0, 68, 2)]
+        for part in crops.split(self._batch_size):
+            answer = self._answer(part)
+            points = answer.get(LANDMARKS_KEY) if isinstance(answer, Mapping) else None
+            if not isinstance(points, Tensor) or points.numel() != len(part) * 136:
+                shape = tuple(points.shape) if isinstance(points, Tensor) else points
+                raise DadError(
+                    f"dad-3dnet: expected {LANDMARKS_KEY} of ({len(part)}, 68, 2), got {shape}; "
+                    "a file traced for single crops needs annotations.regressor.batch_size 1"
+                )
+            found.append(points.float().cpu().reshape(-1, 68, 2) * DAD_CROP_SIZE)
+        return torch.cat(found).clone()
+
+    def _answer(self, crops: Tensor) -> Any:
         pixels = (crops.to(self._device, torch.float32) / 255 - self._mean) / self._std
-        params = _parameters(self._network(pixels))
+        return self._network(pixels)
+
+    def _run(self, crops: Tensor) -> Tensor:
+        params = _parameters(self._answer(crops))
         if params.shape != (len(crops), NUM_PARAMETERS):
             raise DadError(
                 f"dad-3dnet: expected ({len(crops)}, {NUM_PARAMETERS}) parameters for {len(crops)} "
@@ -164,6 +192,16 @@ class DadRegressor:
                 "annotations.regressor.batch_size 1"
             )
         return params.float().cpu()
+
+
+def _check(crops: Tensor) -> None:
+    """Refuse crops that are not those of `DadRegressor.cut`."""
+    expected = (3, DAD_CROP_SIZE, DAD_CROP_SIZE)
+    if crops.ndim != 4 or crops.shape[1:] != expected or crops.dtype != torch.uint8:
+        raise ValueError(
+            f"crops: expected uint8 (N, {', '.join(map(str, expected))}), got {crops.dtype} "
+            f"{tuple(crops.shape)}; cut them with DadRegressor.cut"
+        )
 
 
 def _parameters(answer: Any) -> Tensor:

@@ -13,13 +13,11 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from ml.annotation.backends import cut_crops
+from ml.annotation.estimates import cut_crops, estimate_heads
 from ml.annotation.regressor import FlameRegressor
-from ml.flame.frames import crop_to_image
-from ml.flame.params import NUM_PARAMETERS, SCALE
+from ml.flame.params import NUM_PARAMETERS
 from ml.imaging.boxes import clip_boxes, xywh_to_xyxy
 from ml.imaging.io import UnreadableImage, decode_image, encode_jpeg
 from ml.records import reasons
@@ -176,14 +174,7 @@ def _label(
         return None
     asked = sides.max(axis=1, initial=0) >= min_side_px
     asked &= np.array([not row.get("iscrowd", 0) for row in rows], bool)
-    flame = np.zeros((len(boxes), NUM_PARAMETERS), np.float32)
-    if asked.any():
-        flame[asked] = _regress(image, boxes[asked], regressor)
-    valid = asked & np.isfinite(flame).all(axis=1) & (flame[:, SCALE.start] > 0)
-    for number in np.flatnonzero(asked & ~valid):
-        detail = f"{regressor.name}: no usable parameters; head at {boxes[number].tolist()} px"
-        exclusions.add(f"{sample_id}#{number}", reasons.NON_FINITE, detail)
-    flame[~valid] = 0
+    flame, valid = _regress(sample_id, image, boxes, asked, regressor, exclusions)
     return DatasetItem(
         sample_id=sample_id,
         split=_split(sample_id),
@@ -199,11 +190,29 @@ def _label(
 
 
 def _regress(
-    image: NDArray[np.uint8], boxes: NDArray[np.float32], regressor: FlameRegressor
-) -> NDArray[np.float32]:
-    crops, frames = cut_crops(regressor, image, boxes)
-    predicted = regressor.predict(torch.from_numpy(crops).permute(0, 3, 1, 2)).numpy()
-    return crop_to_image(predicted, np.asarray(frames, np.float32), regressor.crop_size)
+    sample_id: str,
+    image: NDArray[np.uint8],
+    boxes: NDArray[np.float32],
+    asked: NDArray[np.bool_],
+    regressor: FlameRegressor,
+    exclusions: Exclusions,
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Parameters (N, 413) of the heads that are asked for, and whether they can be used."""
+    flame, valid = np.zeros((len(boxes), NUM_PARAMETERS), np.float32), asked.copy()
+    if not asked.any():
+        return flame, valid
+    crops, frames = cut_crops(regressor, image, boxes[asked])
+    found = estimate_heads(regressor, crops, frames)
+    for number, parameters, reason, detail in zip(
+        np.flatnonzero(asked), found.flame, found.reasons, found.details, strict=True
+    ):
+        if reason:
+            where = f"head at {boxes[number].tolist()} px"
+            exclusions.add(f"{sample_id}#{number}", reason, f"{detail}; {where}")
+            valid[number] = False
+        else:
+            flame[number] = parameters
+    return flame, valid
 
 
 def _split(sample_id: str) -> str:

@@ -108,7 +108,7 @@ def read_flame_file(path: Path, asset: str | None = None, sha256: str = "") -> F
             f"FLAME file {path}: it has sha256 {found}, expected {sha256}; bring the file that is "
             "meant, or correct head_model.flame_sha256"
         )
-    release = identify(path, found, map(str, raw), asset)
+    release = identify(path, found, raw, asset)
     return FlameFile(_model_arrays(raw, path), release, found)
 
 

@@ -37,6 +37,7 @@ _NAMES: dict[str, tuple[tuple[str, str, int | None], ...]] = {
     ),
 }
 _MEDIAPIPE = 105
+_NUMBERS = "landmark_indices"
 
 
 @dataclass(frozen=True)
@@ -47,11 +48,14 @@ class LandmarkEmbedding:
         contour: the 17 of the contour of the resting head, None where no file has them.
         static: the 51 of brows, nose, eyes and mouth.
         mediapipe: the 105 of MediaPipe's embedding.
+        mediapipe_numbers: (105,) which of MediaPipe's 468 or 478 points those are, None where the
+            file does not say.
     """
 
     contour: Points | None = None
     static: Points | None = None
     mediapipe: Points | None = None
+    mediapipe_numbers: NDArray[np.int64] | None = None
 
     def describe(self) -> str:
         """Say which points there are and what the 68 landmarks still lack."""
@@ -100,14 +104,18 @@ def read_embedding(paths: Sequence[Path]) -> LandmarkEmbedding:
         FlameFileError: a file is damaged, names a class, or holds no landmarks.
     """
     found: dict[str, Points] = {}
+    numbers = None
     for path in map(Path, paths):
         if not path.is_file():
             raise FileNotFoundError(
                 f"landmark embedding: no file {path}; it comes with FLAME, DECA, MICA or RingNet"
             )
-        for kind, points in _parts(_content(path), path).items():
+        content = _content(path)
+        for kind, points in _parts(content, path).items():
             found.setdefault(kind, points)
-    return LandmarkEmbedding(**found)
+        if numbers is None and _NUMBERS in content:
+            numbers = _mediapipe_numbers(content[_NUMBERS], path)
+    return LandmarkEmbedding(**found, mediapipe_numbers=numbers)
 
 
 def read_landmarks(path: Path, *others: Path) -> Points:
@@ -187,6 +195,15 @@ def _sorted_out(kind: str, faces: NDArray, weights: NDArray, path: Path) -> dict
             f"landmark embedding {path}: expected 51, 68 or 105 landmarks, got {len(flat)}"
         )
     return {"static" if len(flat) == 51 else "mediapipe": points}
+
+
+def _mediapipe_numbers(value: Any, path: Path) -> NDArray[np.int64]:
+    what = f"landmark embedding {path}: {_NUMBERS}"
+    numbers = _numbers(value, what).reshape(-1)
+    whole = np.array_equal(numbers, np.round(numbers))
+    if len(numbers) != _MEDIAPIPE or not whole or numbers.min() < 0 or numbers.max() >= 478:
+        raise FlameFileError(f"{what} must be {_MEDIAPIPE} numbers of points in 0..477")
+    return numbers.astype(np.int64)
 
 
 def _numbers(value: Any, what: str) -> NDArray:

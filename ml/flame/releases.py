@@ -4,23 +4,25 @@ Coefficients of one release mean nothing in another, and only FLAME 2023 Open ma
 the name that somebody gave a file is not believed. The hashes are those that several public
 projects state for the files they use; FLAME 2023 also exists without jaw rotation in its
 expressions, whose hash nobody states in full. A file of unknown bytes (saved again, without chumpy)
-is told by its keys: only FLAME 2023 Open describes its expressions under
-`supr_expression_metadata`; the standard releases 2020 and 2023 have the same keys and cannot be
-told apart then.
+is told by what it holds: only FLAME 2023 Open describes its expressions, the last 100 directions,
+under `supr_expression_metadata`. The standard releases 2020 and 2023 have the same keys, shapes and
+triangles and cannot be told apart then; the record says so.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from ml.flame.safe_pickle import FlameFileError
 from ml.records.register import lookup
 
 OPEN_KEY: Final = "supr_expression_metadata"
 """The key that only FLAME 2023 Open has."""
+OPEN_DESCRIPTION: Final[Mapping[str, object]] = {"n_expr": 100, "expr_components": "last_100"}
+"""What FLAME 2023 Open says there, among other things."""
 
 
 @dataclass(frozen=True)
@@ -52,17 +54,17 @@ RELEASES: Final = (
 )
 
 
-def identify(path: Path, sha256: str, keys: Iterable[str], asset: str | None) -> str:
+def identify(path: Path, sha256: str, content: Mapping[Any, Any], asset: str | None) -> str:
     """Tell which release a file is, and refuse it when it is called another.
 
     Args:
         path: the file, for the message.
         sha256: of the file.
-        keys: what it has.
+        content: what it holds, by its keys.
         asset: what the configuration calls it in the asset register; None: nothing.
 
     Returns:
-        The release, and how it was told.
+        The release, and how it was told; for unknown bytes also what cannot be told.
 
     Raises:
         FlameFileError: the file is not of the release that `asset` names.
@@ -75,17 +77,30 @@ def identify(path: Path, sha256: str, keys: Iterable[str], asset: str | None) ->
                 f"head_model.source_asset says {asset}; {_advice(known.asset)}"
             )
         return f"{known.title} (known sha256)"
-    is_open = OPEN_KEY in set(keys)
+    is_open = _describes_open_expressions(content)
     possible = [r for r in RELEASES if r.has_open_key == is_open]
     titles = " or ".join(r.title for r in possible)
     if asset in {r.asset for r in RELEASES} and asset not in {r.asset for r in possible}:
-        has = "has the key" if is_open else "lacks the key"
+        description = ", ".join(f"{key} {value}" for key, value in OPEN_DESCRIPTION.items())
         raise FlameFileError(
-            f"FLAME file {path}: it {has} {OPEN_KEY}, which only FLAME 2023 Open has, so it is "
+            f"FLAME file {path}: it {'has' if is_open else 'lacks'} the description of its "
+            f"expressions that FLAME 2023 Open alone has ({OPEN_KEY}: {description}), so it is "
             f"{titles}, but head_model.source_asset says {asset}; "
             f"{_advice(' or '.join(r.asset for r in possible))}"
         )
-    return f"{titles} by its keys; its sha256 is of no known file"
+    told = f"{titles} by its content; its sha256 is of no known file"
+    if len(possible) == 1:
+        return told
+    called = f" than that it is called {asset}" if asset else ""
+    return f"{told}, and nothing in it says which of them{called}"
+
+
+def _describes_open_expressions(content: Mapping[Any, Any]) -> bool:
+    """Whether a file describes its expressions as FLAME 2023 Open does."""
+    description = content.get(OPEN_KEY)
+    return isinstance(description, Mapping) and all(
+        description.get(key) == value for key, value in OPEN_DESCRIPTION.items()
+    )
 
 
 def _advice(asset: str) -> str:

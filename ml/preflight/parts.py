@@ -158,17 +158,28 @@ def head_detector(ws: Workspace, config: HeadDetectorConfig) -> list[Part]:
 def annotating(ws: Workspace, config: AnnotationsConfig) -> list[Part]:
     """Return the regressor that somebody else trained."""
     regressor: RegressorConfig = config.regressor
-    if regressor.backend != "dad":
+    if regressor.backend == "own":
         return []
-    from ml.annotation.backends import load_dad
+    from ml.annotation.backends import load_dad, load_embedding, load_predictor
 
     def forward() -> Forward:
-        model = load_dad(ws.root, regressor, config.device)
-        crops = image_to_look_at(model.crop_size).transpose(2, 0, 1)[None]
-        return timed(lambda: model.predict(torch.from_numpy(np.ascontiguousarray(crops))))
+        call: Callable[[torch.Tensor], torch.Tensor]
+        if regressor.backend == "dad":
+            dad = load_dad(ws.root, regressor, config.device)
+            side, call = dad.crop_size, dad.predict
+        else:
+            # The head model, and so the fit, is a stage's work that need not be done yet.
+            load_embedding(ws.root, regressor.landmarks)
+            predictor = load_predictor(ws.root, regressor, config.device)
+            side, call = predictor.crop_size, predictor.find
+        crops = torch.from_numpy(image_to_look_at(side)).permute(2, 0, 1)[None].contiguous()
+        return timed(lambda: call(crops))
 
     place = "annotations.regressor"
     needs = model_need(f"{place}.model", regressor.model, ws.root, config.device)
+    if regressor.backend == "landmarks":
+        where = f"{place}.landmarks.embedding"
+        needs += model_need(where, regressor.landmarks.embedding, ws.root)
     return [Part("annotations", place, needs, forward, config.device)]
 
 

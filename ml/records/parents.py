@@ -11,7 +11,11 @@ BUILT_IN: Final[Mapping[tuple[str, str], Mapping[str, str | None]]] = {
     ("captions", "captioner"): {"scene-grammar": "scene-grammar"},
     ("images", "backend"): {"renderer": "renderer", "sdxl-pncc": "renderer"},
     ("head_detector", "source"): {"scratch": "rt-detr-from-scratch", "pretrained": None},
-    ("annotations", "regressor.backend"): {"own": "crop-regressor", "dad": None},
+    ("annotations", "regressor.backend"): {
+        "own": "crop-regressor",
+        "dad": None,
+        "landmarks": None,
+    },
     ("filtered_dataset", "face_check.backend"): {"haar": "opencv-haar"},
 }
 """Choices that name no model file, and what they stand for; None where a file says it."""

@@ -50,6 +50,8 @@ HIDDEN = "hidden"
 # Models.
 NON_FINITE = "non_finite"
 NO_FACE = "no_face"
+BAD_FIT = "bad_fit"
+"""The head model does not fit the head's landmarks."""
 
 # Files of labelling tools.
 DAMAGED_ENTRY = "damaged_entry"

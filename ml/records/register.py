@@ -132,6 +132,10 @@ _ASSETS = (
               "https://github.com/biubug6/Pytorch_Retinaface"),
     # Regressors, datasets, weights.
     _research("dad-3dnet", "CC-BY-NC-SA-4.0", "https://github.com/PinataFarms/DAD-3DHeads"),
+    _research("landmarks-insightface", _INSIGHTFACE, "https://github.com/deepinsight/insightface"),
+    RegisteredAsset("mediapipe-face-mesh", "Apache-2.0",
+                    "https://github.com/google-ai-edge/mediapipe"),
+    _research("flame-mediapipe-embedding", "MPI academic licence", _FLAME, redistributable=False),
     _research("vggheads-release", "not stated; descends from non-commercial parents",
               "https://github.com/KupynOrest/head_detector", redistributable=False),
     _research("yolo-nas-coco", "YOLO-NAS licence, non-commercial",
@@ -168,6 +172,9 @@ _FILES: dict[str, tuple[str, int]] = {
         "dad_3dheads.trcd from https://media.pinatafarm.com/public/research/dad-3dheads",
         132_711_657,
     ),
+    "landmarks-insightface": ("1k3d68.onnx of the pack buffalo_l", 0),
+    "mediapipe-face-mesh": ("an ONNX conversion of its face landmarks, 468 or 478 points", 0),
+    "flame-mediapipe-embedding": ("mediapipe_landmark_embedding.npz", 0),
     "vggheads-release": (
         "the dataset: VGGHeads.tar (187 GB) or its mirrors' tars; weights: vgg_heads.pth or "
         "vgg_heads_l.trcd of the hub's okupyn/vgg_heads", 0

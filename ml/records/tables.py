@@ -224,8 +224,8 @@ HEADS = TableSpec(
             "flame_status",
             "str",
             "ok, or why there are no parameters: small (below the size that can be labelled), "
-            "non_finite (the regressor failed; see the exclusions)",
-            choices=("ok", "small", "non_finite"),
+            "non_finite, bad_fit (the regressor failed; see the exclusions)",
+            choices=("ok", "small", "non_finite", "bad_fit"),
         ),
         Column("head_model", "str", "sha256 of the head model"),
         Column("teacher", "str", "name and sha256 of detector and regressor"),

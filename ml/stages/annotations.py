@@ -8,18 +8,16 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
-import torch
 from numpy.typing import NDArray
 
-from ml.annotation.backends import RegressorConfig, cut_crops, load_flame_regressor
+from ml.annotation.backends import RegressorConfig, load_flame_regressor
 from ml.annotation.drawing import draw_pseudo_labels
+from ml.annotation.estimates import cut_crops, estimate_heads
 from ml.annotation.regressor import FlameRegressor
 from ml.box_detection import load_box_detector
 from ml.box_detection.base import HeadBoxDetector, select_detections
-from ml.flame.frames import crop_to_image
 from ml.flame.geometry import HeadGeometry
 from ml.flame.head_model import HeadModel
-from ml.flame.params import SCALE
 from ml.imaging.boxes import xyxy_to_xywh
 from ml.imaging.grids import contact_sheet
 from ml.imaging.io import encode_jpeg
@@ -161,8 +159,8 @@ def annotate_shard(
     """Label the heads of one shard with given models; see `run_shard`.
 
     Every image of the images table is either labelled, possibly with no head, or excluded. A head
-    whose parameters are not finite keeps its row without them, and gets an exclusion row as well:
-    dropping it would teach later stages that there is background.
+    whose parameters are not finite, or could not be found, keeps its row without them, and gets an
+    exclusion row as well: dropping it would teach later stages that there is background.
 
     Args:
         ws: the workspace.
@@ -272,7 +270,7 @@ def regress_heads(
         batch: image -> split and pixels.
         config: which heads are too small.
         annotator: the models; its detector is not used.
-        exclusions: receives heads whose parameters are not finite.
+        exclusions: receives heads whose parameters are not finite or could not be found.
     """
     regressor = annotator.regressor
     large = [_longer_sides(heads.boxes_xyxy) >= config.min_side_px for heads in found]
@@ -283,44 +281,21 @@ def regress_heads(
         for heads, mask in zip(found, large, strict=True)
     ]
     crops, frames = (np.concatenate(parts) for parts in zip(*cuts, strict=True))
-    predicted = regressor.predict(torch.from_numpy(crops).permute(0, 3, 1, 2)).numpy()
-    flame = iter(crop_to_image(predicted, frames, regressor.crop_size))
+    answers = estimate_heads(regressor, crops, frames)
+    estimates = zip(answers.flame, answers.reasons, answers.details, strict=True)
     for heads, mask in zip(found, large, strict=True):
         for head_id, is_large in enumerate(mask):
-            parameters = next(flame) if is_large else None
-            status = "ok" if is_large else "small"
-            if parameters is not None and not is_valid_flame(parameters):
-                where = f"{heads.sample_id}#{head_id}"
-                box = np.round(heads.boxes_xyxy[head_id], 1).tolist()
-                detail = f"{regressor.name}: {describe_invalid(parameters)}; head at {box} px"
-                exclusions.add(where, reasons.NON_FINITE, detail)
-                parameters, status = None, "non_finite"
+            parameters, status = None, "small"
+            if is_large:
+                parameters, reason, detail = next(estimates)
+                status = reason or "ok"
+                if reason:
+                    box = np.round(heads.boxes_xyxy[head_id], 1).tolist()
+                    where = f"{heads.sample_id}#{head_id}"
+                    exclusions.add(where, reason, f"{detail}; head at {box} px")
+                    parameters = None
             heads.flame.append(parameters)
             heads.status.append(status)
-
-
-def is_valid_flame(flame: NDArray[np.floating]) -> bool:
-    """Return whether parameters are finite and their scale is positive.
-
-    Args:
-        flame: (413,).
-    """
-    return bool(np.isfinite(flame).all() and (flame[SCALE] > 0).all())
-
-
-def describe_invalid(flame: NDArray[np.floating]) -> str:
-    """Return what is wrong with parameters that `is_valid_flame` refuses.
-
-    Args:
-        flame: (413,).
-
-    Returns:
-        The first wrong parameter and its value.
-    """
-    wrong = np.flatnonzero(~np.isfinite(flame))
-    if len(wrong):
-        return f"flame[{wrong[0]}] is {flame[wrong[0]]}, expected a finite number"
-    return f"flame[{SCALE.start}] (scale) is {flame[SCALE.start]}, expected > 0"
 
 
 def _longer_sides(boxes_xyxy: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -380,7 +355,8 @@ def _metadata(
         "num_heads": len(table),
         "num_heads_with_flame": int(counts.get("ok", 0)),
         "num_heads_small": int(counts.get("small", 0)),
-        "num_heads_non_finite": int(counts.get("non_finite", 0)),
+        "num_heads_non_finite": int(counts.get(reasons.NON_FINITE, 0)),
+        "num_heads_bad_fit": int(counts.get(reasons.BAD_FIT, 0)),
         "heads_per_image": round(len(table) / max(1, num_images), 3),
         "teacher": annotator.teacher,
     }

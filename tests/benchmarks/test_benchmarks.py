@@ -14,6 +14,7 @@ SMALLEST = {
     "flame_layer": "--threads 1 --seconds 0 --batches 2",
     "head_targets": "--threads 1 --seconds 0 --heads 2",
     "scan_metrics": "--points 200 --repeats 1",
+    "teachers": "--random 4 --iterations 5 --noise 1",
     "throughput": "--device cpu --threads 1 --sizes nano --batches 2 --seconds 0 "
     "--runtimes torch onnxruntime",
     "training_labels": "64",

@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from ml.annotation.backends import CutsCrops, RegressorConfig, cut_crops, load_flame_regressor
+from ml.annotation.backends import RegressorConfig, load_flame_regressor
 from ml.annotation.dad_3dnet import DadError, DadRegressor
+from ml.annotation.estimates import CutsCrops, cut_crops
 from ml.flame.frames import crop_to_image
 from ml.records.models import ModelError
 from ml.records.workspace import Workspace

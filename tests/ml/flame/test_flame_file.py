@@ -295,14 +295,16 @@ def test_a_file_of_another_release_or_hash_than_stated_is_refused(
 ):
     path = save(licensed_like, tmp_path / "flame2023_Open.pkl")
     landmarks = write_landmarks(head_model, tmp_path / "lmk.npz")
-    with pytest.raises(FlameFileError, match="lacks the key supr_expression_metadata"):
+    with pytest.raises(
+        FlameFileError, match=r"lacks the description .*\(supr_expression_metadata: n_expr"
+    ):
         head_model_from_flame(path, landmarks, asset="flame-2023-open")
     with pytest.raises(FlameFileError, match=r"has sha256 [0-9a-f]{64}, expected 1{64}"):
         head_model_from_flame(path, landmarks, sha256="1" * 64)
     described = {"expr_source": "x", "expr_components": "last_100", "n_expr": 100}
     save({**licensed_like, "supr_expression_metadata": described}, path)
     file = read_flame_file(path, "flame-2023-open")
-    assert file.release.startswith("FLAME 2023 Open by its keys")
+    assert file.release.startswith("FLAME 2023 Open by its content")
     assert file.arrays["f"].shape == (9976, 3)
 
 

@@ -7,6 +7,8 @@ import pandas as pd
 import pytest
 import torch
 
+from ml.annotation.landmark_fit import LandmarkFitConfig
+from ml.annotation.landmark_regressor import LandmarkRegressor
 from ml.flame.geometry import HeadGeometry
 from ml.flame.head_model import HeadModel
 from ml.imaging.io import encode_jpeg
@@ -271,6 +273,49 @@ def test_a_nan_parameter_is_named_and_its_head_stays_without_parameters(
     assert exclusions["sample_id"].tolist() == ["image-0#1"]
     assert exclusions["reason"].tolist() == ["non_finite"]
     assert "centred: flame[7] is nan, expected a finite number" in exclusions["detail"].iloc[0]
+
+
+class ExactLandmarks:
+    """The landmarks of `CentredRegressor`'s heads; crops listed in `broken` are seen wrongly."""
+
+    name, sha256, crop_size, box_margin, num_points = "exact", "f" * 64, 32, 0.25, 68
+
+    def __init__(self, head_model: HeadModel, broken: set[int]) -> None:
+        self.heads = CentredRegressor()
+        self.geometry = HeadGeometry(head_model)
+        self.broken = broken
+
+    def find(self, crops: torch.Tensor) -> torch.Tensor:
+        first = self.heads.num_seen
+        points = self.geometry.landmarks_px(self.heads.predict(crops).numpy())
+        for index in range(len(crops)):
+            if first + index in self.broken:
+                points[index] = np.random.default_rng(0).uniform(0, 32, (68, 2))
+        return torch.from_numpy(points)
+
+
+def test_heads_that_a_fit_does_not_find_stay_without_parameters_and_say_why(
+    make_shard: MakeShard, encoded: dict[str, bytes], annotator: Annotator
+) -> None:
+    ws = make_shard(encoded)
+    annotate_shard(ws, CONFIG, SHARD, annotator)
+    centred = heads_of(ws)
+    config = LandmarkFitConfig(iterations=30, num_shape=2, num_expression=1)
+    predictor = ExactLandmarks(annotator.head_model, broken={1})
+    teacher = LandmarkRegressor(predictor, annotator.head_model, config)
+    report = annotate_shard(ws, CONFIG, SHARD, replace(annotator, regressor=teacher))
+    assert report.metadata["num_heads_bad_fit"] == 1
+    heads = heads_of(ws)
+    assert heads["flame_status"].tolist() == ["ok", "bad_fit", "small", "ok", "ok"]
+    assert set(heads["teacher"]) == {f"bright_spot:{'d' * 64} + landmark_fit(exact):{'f' * 64}"}
+    exclusions = read_exclusions(ws, [STAGE])
+    assert exclusions[["sample_id", "reason"]].to_numpy().tolist() == [["image-0#1", "bad_fit"]]
+    assert "landmark_fit(exact): half of its landmarks lie" in exclusions["detail"].iloc[0]
+    assert "head at [80.0, 12.0, 104.0, 40.0] px" in exclusions["detail"].iloc[0]
+    good = heads["flame_status"] == "ok"
+    found, expected = stack(heads["flame"][good]), stack(centred["flame"][good])
+    np.testing.assert_allclose(found[:, 409:413], expected[:, 409:413], rtol=0.01, atol=0.2)
+    np.testing.assert_allclose(found[:, 403:409], expected[:, 403:409], atol=0.02)
 
 
 def test_a_nan_box_excludes_its_image(

@@ -70,8 +70,8 @@ def test_users_files_are_read_and_not_copied(finished, tmp_path):
     )
     out = run(ws, config)
     assert out.metadata["source"] == (
-        "FLAME file generic_model.pkl: FLAME 2020 or FLAME 2023 by its keys; its sha256 is of no "
-        "known file"
+        "FLAME file generic_model.pkl: FLAME 2020 or FLAME 2023 by its content; its sha256 is of "
+        "no known file, and nothing in it says which of them"
     )
     assert not (ws.stage_dir("head_model") / "generic_model.pkl").exists()
     assert set(out.images) == set(report.images)

@@ -152,7 +152,7 @@ def labelled(world, tmp_path, monkeypatch):
         )[1],
     )
     monkeypatch.setattr(
-        "ml.stages.annotations.crop_to_image", lambda predicted, frames, size: predicted
+        "ml.annotation.estimates.crop_to_image", lambda predicted, frames, size: predicted
     )
     out = tmp_path / "dataset"
     report = wider_dataset.make_wider_dataset(world, source, out, AnnotationsConfig(), ("val",))

@@ -84,7 +84,7 @@ def main() -> None:
     side = np.sqrt(np.prod(truth.boxes_xyxy[:, 2:] - truth.boxes_xyxy[:, :2], axis=1))
     print(f"heads:    {len(truth.flame)}, boxes of {side.mean():.0f} px\n")
     print("| teacher | noise | rotation, deg | NME, % | nme_aligned, % | shape | expression | "
-          "jaw | no fit | ms a head |")  # fmt: skip
+          "jaw | no fit | CPU ms a head |")  # fmt: skip
     print("|---|---|---|---|---|---|---|---|---|---|")
     rows = [("always frontal, mean head", "", mean_head(truth.flame), 0.0), *rows]
     for teacher, noise, flame, seconds in [*rows, *fits(truth, head_model, geometry, options)]:
@@ -92,7 +92,7 @@ def main() -> None:
 
 
 def random_heads(count: int) -> Truth:
-    """Heads of the priors, turned by up to 60 degrees, 160 px high."""
+    """Draw heads of the priors, turned by up to 60 degrees, 160 px high."""
     rng = np.random.default_rng(0)
     flame = np.zeros((count, 413), np.float32)
     flame[:, SHAPE] = rng.normal(size=(count, 300))
@@ -108,13 +108,13 @@ def random_heads(count: int) -> Truth:
 def held_out(
     project: Path, most: int, head_model: HeadModel
 ) -> tuple[Truth, list[tuple[str, str, np.ndarray, float]]]:
-    """The held-out crops of a project, and what its crop regressor says of them."""
+    """Read the held-out crops of a project, and ask its crop regressor about them."""
     ws = Workspace(project, seed=0, num_shards=1, shard_size=1)
     crops = load_crops(ws, "val", Exclusions("benchmark"))
     truth = Truth(crops.flame[:most], crops.boxes_xyxy[:most])
     regressor = MirroredRegressor(load_regressor(ws.stage_dir("flame_regressor")), head_model)
     images = crops.images_rgb[:most]
-    begun = time.perf_counter()
+    begun = time.process_time()
     cuts = [
         cut_crops(regressor, image, box[None])
         for image, box in zip(images, truth.boxes_xyxy, strict=True)
@@ -122,14 +122,14 @@ def held_out(
     pixels, frames = (np.concatenate(parts) for parts in zip(*cuts, strict=True))
     said = regressor.predict(torch.from_numpy(pixels).permute(0, 3, 1, 2)).numpy()
     flame = crop_to_image(said, frames, regressor.crop_size)
-    seconds = time.perf_counter() - begun
+    seconds = time.process_time() - begun
     return truth, [("crop regressor, images", "", flame, seconds)]
 
 
 def fits(
     truth: Truth, head_model: HeadModel, geometry: HeadGeometry, options: argparse.Namespace
 ) -> list[tuple[str, str, np.ndarray, float]]:
-    """The fit to 68 and 105 landmarks at each noise, and with misplaced landmarks."""
+    """Fit to 68 and 105 landmarks at each noise, and with misplaced landmarks."""
     frames = square_frames(truth.boxes_xyxy, BOX_MARGIN)
     zoom = CROP_PX / frames[:, 2] if options.frame == "crop" else np.ones(len(frames))
     places: dict[int, Callable[[], Points]] = {
@@ -163,20 +163,20 @@ def fit(
     frames: np.ndarray,
     options: argparse.Namespace,
 ) -> tuple[str, str, np.ndarray, float]:
-    """One row: the fit in the frame of the 256 px crops, as a landmark model would give them."""
+    """Return one row: the fit in the frame of the 256 px crops, as a landmark model sees them."""
     default = LandmarkFitConfig(iterations=options.iterations)
     config = default.model_copy(update={"noise_mm": max(default.noise_mm, noise_mm)})
     zoom = CROP_PX / frames[:, 2]
     crop_px = (landmarks - frames[:, None, :2]) * zoom[:, None, None]
-    begun = time.perf_counter()
+    begun = time.process_time()
     flame = fit_landmarks(torch.from_numpy(crop_px.astype(np.float32)), surface, config).flame
-    seconds = time.perf_counter() - begun
+    seconds = time.process_time() - begun
     said = f"{noise:g} px ({noise_mm:.1f} mm)"
     return name, said, crop_to_image(flame, frames, CROP_PX), seconds
 
 
 def landmarks_px(flame: np.ndarray, surface: SurfacePoints) -> np.ndarray:
-    """Exact landmarks (N, P, 2), image px."""
+    """Return exact landmarks (N, P, 2), image px."""
     heads = torch.from_numpy(np.asarray(flame, np.float64))
     parts = split(heads)
     with torch.inference_mode():
@@ -185,7 +185,7 @@ def landmarks_px(flame: np.ndarray, surface: SurfacePoints) -> np.ndarray:
 
 
 def spread_points(head_model: HeadModel, count: int) -> Points:
-    """Vertices of the face's front, each as far from those before it as can be."""
+    """Choose vertices of the face's front, each as far from those before it as can be."""
     faces = head_model.faces_of("face")
     template = head_model.v_template
     normals = np.cross(
@@ -203,7 +203,7 @@ def spread_points(head_model: HeadModel, count: int) -> Points:
 
 
 def mean_head(true: np.ndarray) -> np.ndarray:
-    """The frontal mean head where the true one is, of its size."""
+    """Put the frontal mean head where the true one is, in its size."""
     flame = np.zeros_like(true)
     flame[:, ROTATION] = FRONTAL_6D
     flame[:, SHIFT_XY], flame[:, SCALE] = true[:, SHIFT_XY], true[:, SCALE]
@@ -218,7 +218,7 @@ def row(
     geometry: HeadGeometry,
     seconds: float,
 ) -> str:
-    """A row of the table; heads without a fit count as such alone."""
+    """Return a row of the table; heads without a fit count as such alone."""
     there = np.isfinite(flame).all(axis=1)
     said, known = flame[there], true[there]
     rotation = geodesic_deg(geometry.rotations(said), geometry.rotations(known))

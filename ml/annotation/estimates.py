@@ -79,7 +79,7 @@ class Estimates:
 def cut_crops(
     model: TakesCrops, image_rgb: NDArray[np.uint8], boxes_xyxy: NDArray[np.float32]
 ) -> tuple[NDArray[np.uint8], NDArray[np.floating]]:
-    """Crops of an image's heads as a model takes them.
+    """Cut crops of an image's heads as a model takes them.
 
     Args:
         model: says which crops it takes, or cuts them itself.
@@ -123,7 +123,7 @@ def estimate_heads(
 
 
 def _describe_invalid(flame: NDArray[np.floating]) -> str:
-    """The first wrong number of parameters (413,) and its value, empty if all can be used."""
+    """Name the first wrong number of parameters (413,); empty if all can be used."""
     wrong = np.flatnonzero(~np.isfinite(flame))
     if len(wrong):
         return f"flame[{wrong[0]}] is {flame[wrong[0]]}, expected a finite number"

@@ -157,7 +157,7 @@ def fit_landmarks(landmarks_px: Tensor, surface: SurfacePoints, config: Landmark
 
 
 def _unfit(points: Tensor) -> str:
-    """Why nothing can be fitted to a head's landmarks, or nothing."""
+    """Say why nothing can be fitted to a head's landmarks; empty if it can."""
     known = points[torch.isfinite(points).all(dim=1)]
     if len(known) < _FEWEST:
         return f"{len(known)} of its {len(points)} landmarks are known, expected at least {_FEWEST}"
@@ -170,7 +170,7 @@ def _unfit(points: Tensor) -> str:
 def _fit_batch(
     points: Tensor, surface: SurfacePoints, config: LandmarkFitConfig
 ) -> tuple[Tensor, Tensor]:
-    """Parameters (B, 413) and median errors (B,) mm of heads whose landmarks can be used."""
+    """Return parameters (B, 413) and median errors (B,) mm of heads with usable landmarks."""
     known = torch.isfinite(points).all(dim=2)
     points = torch.where(known[..., None], points, 0.0)
     start = _Start.of_mean_head(points, known, surface)
@@ -240,7 +240,7 @@ class _Start:
 
 
 def _free_parameters(start: _Start, config: LandmarkFitConfig) -> dict[str, Tensor]:
-    """What is fitted, at its first values: the mean head in its pose."""
+    """Return what is fitted, at its first values: the mean head in its pose."""
     zeros = start.scale.new_zeros
     count = len(start.scale)
     first = {
@@ -255,7 +255,7 @@ def _free_parameters(start: _Start, config: LandmarkFitConfig) -> dict[str, Tens
 
 
 def _distance(free: dict[str, Tensor], target: Tensor, surface: SurfacePoints) -> Tensor:
-    """(B, P, 2) from landmarks to fitted points, in metres of the mean head's scale."""
+    """Return (B, P, 2) from landmarks to fitted points, in metres of the mean head's scale."""
     points = surface(free["shape"], free["expression"], free["jaw"])
     shift = torch.cat([free["shift"], torch.zeros_like(free["log_scale"])], dim=1)
     rotation = matrix_from_6d(free["rotation"])
@@ -265,7 +265,7 @@ def _distance(free: dict[str, Tensor], target: Tensor, surface: SurfacePoints) -
 def _penalty(
     distance: Tensor, known: Tensor, free: dict[str, Tensor], config: LandmarkFitConfig
 ) -> Tensor:
-    """(B,) negative logarithm of the posterior, but for a constant."""
+    """Return the (B,) negative logarithm of the posterior, but for a constant."""
     squared = distance.square().sum(dim=2) / (config.noise_mm / 1000.0) ** 2
     nu = config.freedom
     misfit = (nu + 2.0) / 2.0 * torch.log1p(squared / nu)

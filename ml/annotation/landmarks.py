@@ -139,7 +139,7 @@ class OnnxLandmarks:
         return torch.cat([self._run(part) for part in filled.split(size)])[: len(crops)]
 
     def _run(self, crops: Tensor) -> Tensor:
-        """Landmarks of exactly one pass, (batch, P, 2) crop px."""
+        """Return landmarks of exactly one pass, (batch, P, 2) crop px."""
         pixels = crops.float()
         if self._config.pixel_range != "0..255":
             pixels = pixels / 255
@@ -154,7 +154,7 @@ class OnnxLandmarks:
         return unit * self.crop_size
 
     def _landmarks(self, outputs: Sequence[Any], batch: int) -> NDArray[np.float32]:
-        """The output that holds landmarks, (batch, P, 2), as it says them."""
+        """Return the output that holds landmarks, (batch, P, 2), as it says them."""
         arrays = [np.asarray(output, np.float32) for output in outputs]
         for array in arrays:
             count, rest = divmod(array.size, batch)
@@ -242,7 +242,7 @@ def load_landmarks(
 def points_on_head(
     head_model: HeadModel, num_points: int, embedding: LandmarkEmbedding | None
 ) -> tuple[Points, NDArray[np.int64]]:
-    """Where a predictor's landmarks lie on the head.
+    """Say where a predictor's landmarks lie on the head.
 
     Args:
         head_model: has the 68.
@@ -277,7 +277,7 @@ def points_on_head(
 
 
 def _input_layout(file: Path, shape: Sequence[Any]) -> tuple[int, bool]:
-    """Side of the square images that a model takes, and whether channels come last."""
+    """Return the side of the square images that a model takes, and whether channels come last."""
     if len(shape) == 4:
         for channel, height, width in ((1, 2, 3), (3, 1, 2)):
             side = shape[height]

@@ -197,7 +197,7 @@ def _regress(
     regressor: FlameRegressor,
     exclusions: Exclusions,
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Parameters (N, 413) of the heads that are asked for, and whether they can be used."""
+    """Return parameters (N, 413) of the heads asked for, and whether they can be used."""
     flame, valid = np.zeros((len(boxes), NUM_PARAMETERS), np.float32), asked.copy()
     if not asked.any():
         return flame, valid

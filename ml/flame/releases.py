@@ -96,7 +96,7 @@ def identify(path: Path, sha256: str, content: Mapping[Any, Any], asset: str | N
 
 
 def _describes_open_expressions(content: Mapping[Any, Any]) -> bool:
-    """Whether a file describes its expressions as FLAME 2023 Open does."""
+    """Return whether a file describes its expressions as FLAME 2023 Open does."""
     description = content.get(OPEN_KEY)
     return isinstance(description, Mapping) and all(
         description.get(key) == value for key, value in OPEN_DESCRIPTION.items()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import logging
 from pathlib import Path
 
+import lightning.pytorch as pl
 import numpy as np
 import pytest
 import torch
@@ -18,9 +20,16 @@ from ml.model.building import build_detector
 from ml.model.checkpoint_file import UnusableCheckpoint
 from ml.model.config import ModelConfig
 from ml.model.decode import decode
+from ml.model.losses import LossConfig
 from ml.model.postprocess import PostprocessConfig
 from ml.records.workspace import Workspace
+from ml.stages import trained_model
 from ml.stages.trained_model import TrainedModelConfig
+from ml.training.fit import FitConfig
+from ml.training.optim import OptimConfig
+from ml.training.tracking import NullTracker
+from ml.training_data.datamodule import LoaderConfig
+from tests.fixtures.tiny_world import make_world
 from tests.tiny_models.detector import tiny_detector
 
 JAW = (0.3, 0.4, 0.5)
@@ -90,11 +99,6 @@ def test_training_starts_from_the_same_meaning_and_keeps_it(
     network = build_network(ws, config).eval()
     save_detector(tmp_path / "first", network, 640, PostprocessConfig(), None, {})
     assert_planted(*said(tmp_path / "first"))
-    # a resumed training builds the network in the same way and fills it from last.ckpt
-    resumed = build_network(ws, config)
-    resumed.load_state_dict(network.state_dict())
-    save_detector(tmp_path / "resumed", resumed, 640, PostprocessConfig(), None, {})
-    assert_planted(*said(tmp_path / "resumed"))
     # and from the folder of a trained model
     again = Workspace(root=tmp_path, seed=1, num_shards=1, shard_size=1)
     config = config.model_copy(update={"initial_weights": Path("first")})
@@ -102,6 +106,48 @@ def test_training_starts_from_the_same_meaning_and_keeps_it(
         tmp_path / "again", build_network(again, config).eval(), 640, PostprocessConfig(), None, {}
     )
     assert_planted(*said(tmp_path / "again"))
+
+
+class KilledOnce(pl.Callback):
+    """Stands where the prediction grids do, and kills the training in its second epoch, once."""
+
+    done = False
+
+    def __init__(self, *_: object) -> None:
+        self.paths: dict[str, Path] = {}
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.current_epoch == 1 and not KilledOnce.done:
+            KilledOnce.done = True
+            raise RuntimeError("killed")
+
+
+def test_a_training_that_is_killed_and_resumed_keeps_it(
+    published: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    ws = make_world(tmp_path)
+    (ws.root / "vgg_heads.pth").write_bytes(published.read_bytes())
+    monkeypatch.setattr(trained_model, "PredictionGrid", KilledOnce)
+    monkeypatch.setattr(KilledOnce, "done", False)
+    config = TrainedModelConfig(
+        size="S",
+        initial_weights="vgg_heads.pth",
+        # The planted biases are not to be trained away.
+        optim=OptimConfig(lr=1e-12, warmup_steps=1),
+        loader=LoaderConfig(image_size=64, batch_size=4),
+        loss=LossConfig(num_vertices=20),
+        fit=FitConfig(epochs=2, validate_every_epochs=2, precision="32-true"),
+        registered_name="",
+    )
+    with pytest.raises(RuntimeError, match="killed"):
+        trained_model.run(ws, config, NullTracker())
+    with caplog.at_level(logging.INFO):
+        trained_model.run(ws, config, NullTracker())
+    assert "trained_model: going on after step" in caplog.text
+    assert_planted(*said(ws.stage_dir("trained_model")))
 
 
 def test_another_size_is_refused_whole(published: Path) -> None:

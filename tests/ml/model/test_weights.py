@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from ml.model import weights
 from ml.model.building import build_detector, model_config
 from ml.model.checkpoint_file import UnusableCheckpoint, read_checkpoint_tensors
 from ml.model.config import ModelConfig
@@ -134,6 +135,55 @@ def test_initialisation_takes_what_fits(config, original, tmp_path):
     torch.save({"net": {"elsewhere": torch.zeros(1)}}, tmp_path / "other.pth")
     with pytest.raises(UnusableCheckpoint, match="nothing in it fits the model"):
         initialise_from(model, tmp_path / "other.pth")
+
+
+def coco_state(size: str) -> dict[str, torch.Tensor]:
+    """Names and shapes of YOLO-NAS on COCO: 80 classes, one stem, its own widths in the heads."""
+    with torch.device("meta"):
+        trunk = build_detector(model_config(size)).state_dict()
+        state = {name: t for name, t in trunk.items() if not name.startswith("heads.")}
+        multiplier = {"S": 0.5, "M": 0.75, "L": 1.0}[size]
+        for number, width in enumerate((128, 256, 512), start=1):
+            head, inner = f"heads.head{number}", int(width * multiplier)
+            neck = trunk[f"{head}.bbox_stem.seq.conv.weight"].shape[1]
+            state[f"{head}.stem.seq.conv.weight"] = torch.empty(inner, neck, 1, 1)
+            for branch in ("cls_convs.0", "reg_convs.0"):
+                state[f"{head}.{branch}.seq.conv.weight"] = torch.empty(inner, inner, 3, 3)
+                for part in ("weight", "bias", "running_mean", "running_var"):
+                    state[f"{head}.{branch}.seq.bn.{part}"] = torch.empty(inner)
+                state[f"{head}.{branch}.seq.bn.num_batches_tracked"] = torch.empty(())
+            for name, channels in (("cls_pred", 80), ("reg_pred", 68)):
+                state[f"{head}.{name}.weight"] = torch.empty(channels, inner, 1, 1)
+                state[f"{head}.{name}.bias"] = torch.empty(channels)
+        dead = [n for n in state if n.endswith("branch_3x3.conv.weight")]
+        for name in dead:
+            stem = name.removesuffix("branch_3x3.conv.weight")
+            state[stem + "rbr_reparam.weight"] = torch.empty_like(state[name])
+            state[stem + "rbr_reparam.bias"] = torch.empty(len(state[name]))
+    return state
+
+
+@pytest.mark.parametrize(("size", "scales"), [("S", ()), ("M", (2,)), ("L", (1, 2, 3))])
+def test_of_yolo_nas_on_coco_the_trunk_and_the_heads_of_equal_width_are_taken(
+    size, scales, monkeypatch, tmp_path
+):
+    """Which tensors the official training takes: all below the heads, of these what fits."""
+    state = coco_state(size)
+    monkeypatch.setattr(weights, "read_checkpoint_tensors", lambda path: state)
+    with torch.device("meta"):
+        model = build_detector(model_config(size))
+    report = initialise_from(model, tmp_path / f"yolo_nas_{size.lower()}_coco.pth")
+    own = set(model.state_dict())
+    trunk = {name for name in own if name.startswith(("backbone.", "neck."))}
+    same = {"cls_convs", "reg_convs", "reg_pred"}
+    heads = {n for n in own if n.split(".")[2:3] and n.split(".")[2] in same}
+    fitting = {n for n in heads if int(n.split(".")[1].removeprefix("head")) in scales}
+    # A bias of 68 numbers fits whatever the width.
+    fitting |= {f"heads.head{number}.reg_pred.bias" for number in (1, 2, 3)}
+    assert set(report.loaded) == trunk | fitting
+    assert {n.split(".", 2)[2] for n in report.mismatched} >= {"cls_pred.weight", "cls_pred.bias"}
+    assert set(report.unexpected) == {f"heads.head{n}.stem.seq.conv.weight" for n in (1, 2, 3)}
+    assert not [name for name in report.loaded if "rbr_reparam" in name]
 
 
 def test_a_head_detector_is_not_taken_for_another_task(config, original, tmp_path):

@@ -14,8 +14,9 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -87,7 +88,7 @@ def main() -> None:
           "jaw | no fit | CPU ms a head |")  # fmt: skip
     print("|---|---|---|---|---|---|---|---|---|---|")
     rows = [("always frontal, mean head", "", mean_head(truth.flame), 0.0), *rows]
-    for teacher, noise, flame, seconds in [*rows, *fits(truth, head_model, geometry, options)]:
+    for teacher, noise, flame, seconds in chain(rows, fits(truth, head_model, options)):
         print(row(teacher, noise, flame, truth.flame, geometry, seconds), flush=True)
 
 
@@ -127,8 +128,8 @@ def held_out(
 
 
 def fits(
-    truth: Truth, head_model: HeadModel, geometry: HeadGeometry, options: argparse.Namespace
-) -> list[tuple[str, str, np.ndarray, float]]:
+    truth: Truth, head_model: HeadModel, options: argparse.Namespace
+) -> Iterator[tuple[str, str, np.ndarray, float]]:
     """Fit to 68 and 105 landmarks at each noise, and with misplaced landmarks."""
     frames = square_frames(truth.boxes_xyxy, BOX_MARGIN)
     zoom = CROP_PX / frames[:, 2] if options.frame == "crop" else np.ones(len(frames))
@@ -136,7 +137,6 @@ def fits(
         68: lambda: (head_model.landmark_faces, head_model.landmark_barycentric),
         105: lambda: spread_points(head_model, 105),
     }
-    found = []
     for count in options.points:
         surface = SurfacePoints(head_model, places[count]())
         exact = landmarks_px(truth.flame, surface)
@@ -144,14 +144,13 @@ def fits(
             rng = np.random.default_rng(int(1000 * noise) + count)
             moved = exact + rng.normal(size=exact.shape) * (noise / zoom)[:, None, None]
             mm = 1000 * float(np.mean(noise / zoom / truth.flame[:, SCALE.start]))
-            found.append(fit(f"fit, {count} landmarks", noise, mm, moved, surface, frames, options))
+            yield fit(f"fit, {count} landmarks", noise, mm, moved, surface, frames, options)
         rng = np.random.default_rng(count)
         elsewhere = frames[:, None, :2] + rng.random(exact.shape) * frames[:, None, 2:]
         wrong = rng.random(exact.shape[:2]) < MISPLACED
         moved = np.where(wrong[..., None], elsewhere, exact)
         name = f"fit, {count} landmarks, {MISPLACED:.0%} of them anywhere"
-        found.append(fit(name, 0.0, 0.0, moved, surface, frames, options))
-    return found
+        yield fit(name, 0.0, 0.0, moved, surface, frames, options)
 
 
 def fit(

@@ -242,6 +242,9 @@ def _add_dataset_commands(add: Add) -> None:
     generate.add_argument("--images", type=int, required=True, metavar="N")
     generate.add_argument("--size", default="640", metavar="PX", help="side, or WIDTHxHEIGHT; 640")
     generate.add_argument("--out", type=Path, required=True, metavar="DIR")
+    generate.add_argument(
+        "--world", type=Path, metavar="FILE", help="YAML laid over the profile: conf/worlds"
+    )
     generate.add_argument("--seed", type=int, help="run.seed of params.yaml if left out")
     generate.add_argument("--workers", type=int, help="run.workers of params.yaml if left out")
     for name in ("depth", "normals", "segmentation", "instances", "uv", "pncc"):
@@ -249,6 +252,14 @@ def _add_dataset_commands(add: Add) -> None:
             f"--{name}", dest="dense", action="append_const", const=name, default=[],
             help=f"write {name} of every pixel, and every head's pose and landmarks",
         )  # fmt: skip
+    measure = add(
+        "evaluate",
+        "dagster_project.generating:evaluate",
+        "measure a detector on all images of a folder that `generate` made",
+    )
+    measure.add_argument("data", type=Path, metavar="DIR")
+    measure.add_argument("--model", type=Path, default=Path("data/trained_model"), metavar="DIR")
+    measure.add_argument("--name", default="evaluation", help="folder in DIR/data for the report")
     add("licences", f"{data}:licences", "show what results of the active profile may be used for")
     to_label = add("label-export", f"{data}:label_export", "write images for Label Studio and CVAT")
     to_label.add_argument("target", type=Path)

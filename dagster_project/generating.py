@@ -10,8 +10,9 @@ import dataclasses
 import hashlib
 import json
 import time
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
 
 from dagster_project.engine import ShardTask, make_shards
 from dagster_project.local_workers import open_local
@@ -19,18 +20,22 @@ from dagster_project.markers import Marker, complete, read_marker, unit_files, w
 from dagster_project.pipeline import Pipeline
 from dagster_project.placement import WorkerConfig
 from ml.captions.config import CaptionsConfig
+from ml.flame.head_model import HeadModel
 from ml.generation.config import ImagesConfig
 from ml.poses.config import PosesConfig
 from ml.records.atomic import remove_temporaries, write_text
-from ml.records.config import StageConfig, read_config
+from ml.records.config import StageConfig, overlay, parse_yaml, read_config
 from ml.records.ids import shard_name
 from ml.records.report import StageReport
 from ml.records.workspace import Workspace
-from ml.stages import captions, head_model, images, poses
+from ml.stages import benchmark, captions, head_model, images, poses
 from ml.stages.head_model import HeadModelConfig
 
+C = TypeVar("C", bound=StageConfig)
 SHARD_SIZE = 100
 """Images in a shard; the last one has what is left."""
+SETTINGS_NAME = "generated.json"
+"""What the images of a folder were made with."""
 _STAGES = ("head_model", "poses", "captions", "images", "truth")
 _OUTS = tuple(f"data/{stage}" for stage in _STAGES[1:])
 
@@ -94,6 +99,48 @@ def generate(pipeline: Pipeline, options: argparse.Namespace) -> int:
     return 0
 
 
+def evaluate(pipeline: Pipeline, options: argparse.Namespace) -> int:
+    """Measure a detector on all images of a folder that `generate` made."""
+    path = options.data.absolute() / SETTINGS_NAME
+    if not path.is_file():
+        raise ValueError(
+            f"{options.data}: no {SETTINGS_NAME}; `vggheads generate` makes such folders"
+        )
+    made = json.loads(path.read_text(encoding="utf-8"))
+    folder = options.data.absolute()
+    shards = sorted((folder / "data" / "generated").glob("shard-*.json"))
+    ws = Workspace(
+        folder, made["seed"], len(shards), made["shard_size"],
+        folders={"model": str(options.model.absolute())},
+    )  # fmt: skip
+    _same_head_model(options.model, ws)
+    config = pipeline.params.read(benchmark.BenchmarkConfig, "benchmark")
+    command = f"vggheads evaluate {options.data} --model {options.model}"
+    report = benchmark.run(
+        ws, config, options.name, {"model": "model"}, ("train", "val", "test"), command
+    )
+    print(f"{report.num_out} images; report: {folder / str(report.metadata['report'])}")
+    return 0
+
+
+def _same_head_model(model: Path, ws: Workspace) -> None:
+    """Refuse a detector whose 413 numbers mean another head than the images' do.
+
+    Raises:
+        ValueError: the head models differ, or the folder holds no detector.
+    """
+    path = model / "config.json"
+    if not path.is_file():
+        raise ValueError(f"{model}: expected a detector's folder with config.json")
+    trained = json.loads(path.read_text(encoding="utf-8")).get("head_model_sha256")
+    drawn = HeadModel.load(ws.stage_dir("head_model") / head_model.MODEL_FILE).sha256
+    if trained != drawn:
+        raise ValueError(
+            f"{model} was trained with head model {str(trained)[:12]}, the images in {ws.root} are "
+            f"drawn with {drawn[:12]}: their coefficients cannot be compared"
+        )
+
+
 def _config(pipeline: Pipeline, options: argparse.Namespace) -> GenerateConfig:
     """Return the profile's settings, at the size and with the maps that were asked for.
 
@@ -102,8 +149,16 @@ def _config(pipeline: Pipeline, options: argparse.Namespace) -> GenerateConfig:
     """
     if options.images < 1:
         raise ValueError(f"--images: expected at least 1, got {options.images}")
-    read = pipeline.params.read
-    image_config = read(ImagesConfig, "images")
+    world = _world(options.world)
+
+    def read(config_class: type[C], section: str, **asked: object) -> C:
+        active = pipeline.params.read(config_class, section).model_dump()
+        where = f"{options.world or 'params.yaml'} {section}"
+        return read_config(
+            config_class, where, {**overlay(active, world.get(section, {})), **asked}
+        )
+
+    image_config = read(ImagesConfig, "images", dense=tuple(options.dense))
     if image_config.backend != "renderer":
         raise ValueError(
             f"generate renders; the active profile's images come from {image_config.backend}. "
@@ -112,17 +167,33 @@ def _config(pipeline: Pipeline, options: argparse.Namespace) -> GenerateConfig:
     width, _, height = options.size.partition("x")
     if not (width.isdigit() and (height or width).isdigit()):
         raise ValueError(f"--size: expected S or WIDTHxHEIGHT in pixels, got {options.size!r}")
-    sampled = {"source": "sampled", "width": int(width), "height": int(height or width)}
     return GenerateConfig(
-        poses=read_config(
-            PosesConfig, "--size", {**read(PosesConfig, "poses").model_dump(), **sampled}
+        poses=read(
+            PosesConfig, "poses", source="sampled", width=int(width), height=int(height or width)
         ),
         # Names are planted to be found and removed, which nobody wants here.
-        captions=read(CaptionsConfig, "captions").model_copy(update={"name_probability": 0.0}),
-        images=ImagesConfig.model_validate(
-            {**image_config.model_dump(), "dense": tuple(options.dense)}
-        ),
+        captions=read(CaptionsConfig, "captions", name_probability=0.0),
+        images=image_config,
     )
+
+
+def _world(path: Path | None) -> Mapping[str, Mapping[str, Any]]:
+    """Read what a file changes of the active profile's people, looks and images.
+
+    Raises:
+        ValueError: the file is no YAML of such sections.
+    """
+    if path is None:
+        return {}
+    world = parse_yaml(path.read_text(encoding="utf-8"), str(path)) or {}
+    if not isinstance(world, dict):
+        raise ValueError(f"{path}: expected sections, got {type(world).__name__}")
+    known = set(GenerateConfig.model_fields)
+    if unknown := sorted(set(world) - known):
+        raise ValueError(
+            f"{path}: expected sections {', '.join(sorted(known))}, got {', '.join(unknown)}"
+        )
+    return world
 
 
 def _claim(ws: Workspace, config: GenerateConfig, head: HeadModelConfig, count: int) -> None:
@@ -137,7 +208,7 @@ def _claim(ws: Workspace, config: GenerateConfig, head: HeadModelConfig, count: 
         "head_model": head.model_dump(mode="json"),
         **config.model_dump(mode="json"),
     }
-    path = ws.root / "generated.json"
+    path = ws.root / SETTINGS_NAME
     if path.is_file():
         known = json.loads(path.read_text(encoding="utf-8"))
         if differing := _differing(known, made):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import platform
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -65,8 +65,10 @@ def run(
     config: BenchmarkConfig,
     stage: str = STAGE,
     models: Mapping[str, str] = MODELS,
+    splits: Sequence[str] = ("test",),
+    command: str = "",
 ) -> StageReport:
-    """Benchmark the models and the baselines on the test split, and write the report.
+    """Benchmark the models and the baselines on held-out images, and write the report.
 
     Args:
         ws: the workspace; models, images, truth (without rows where the generator knew none),
@@ -75,6 +77,8 @@ def run(
         stage: the stage whose folder receives the results.
         models: stage that trained a model -> its column's title; the first one's errors are shown
             by groups.
+        splits: whose images are held out.
+        command: what the report says it was made with; left out, the stage's.
 
     Returns:
         Counts of test images, the results table, and images of successes and failures.
@@ -87,7 +91,7 @@ def run(
     exclusions = Exclusions(stage)
     exact = has_truth(ws)
     read = read_samples if exact else read_labelled_samples
-    samples = read(ws, "test", config.limits, exclusions)
+    samples = [s for split in splits for s in read(ws, split, config.limits, exclusions)]
     if not samples:
         raise ValueError(
             f"{stage}: the test split has no readable image ({len(exclusions)} are damaged); raise "
@@ -126,7 +130,7 @@ def run(
             "num_heads": int(model.num_true.sum()),
             "num_ignored": model.num_ignored,
         },
-        _provenance(ws, stage),
+        _provenance(ws, command or f"vggheads materialize {stage}"),
     )
     flat = {f"{_key(t)}.{name}": v for t, row in metrics.items() for name, v in row.items()}
     known = {"has_ground_truth": float(exact), "num_images": float(len(samples))}
@@ -240,6 +244,8 @@ def _images(
 
 def _label_quality(ws: Workspace) -> Mapping[str, str]:
     path = ws.stage_dir("annotation_quality") / "metrics.json"
+    if not path.is_file():
+        return {}
     metrics = json.loads(path.read_text())
     texts = {
         "recall": ("recall", "{:.3f}", 1),
@@ -254,7 +260,7 @@ def _label_quality(ws: Workspace) -> Mapping[str, str]:
     }
 
 
-def _provenance(ws: Workspace, stage: str) -> dict[str, str]:
+def _provenance(ws: Workspace, command: str) -> dict[str, str]:
     import torch
 
     return {
@@ -262,7 +268,7 @@ def _provenance(ws: Workspace, stage: str) -> dict[str, str]:
         "torch": torch.__version__,
         "threads": str(ws.threads),
         "machine": f"{platform.machine()}, {platform.system()}",
-        "command": f"vggheads materialize {stage}",
+        "command": command,
     }
 
 

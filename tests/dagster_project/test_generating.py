@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from dagster_project import generating
@@ -14,20 +16,24 @@ from dagster_project.pipeline import Pipeline
 from ml.captions.config import CaptionsConfig
 from ml.generation.config import ImagesConfig
 from ml.poses.config import PosesConfig
+from ml.poses.sampler import sample_pose
+from ml.records.config import parse_yaml, read_config
+from ml.records.heads import Heads
 from ml.records.shards import ShardReader
 from ml.records.tables import TRUTH, read_table
+from ml.stages.benchmark import BenchmarkConfig
 from ml.stages.head_model import HeadModelConfig
 
+ROOT = Path(__file__).parents[2]
 STAGES = {
     "head_model": HeadModelConfig,
+    "benchmark": BenchmarkConfig,
     "poses": PosesConfig,
     "captions": CaptionsConfig,
     "images": ImagesConfig,
 }
 RUN = "run: {profile: test, seed: 3, num_shards: 1, shard_size: 1, workers: 1, threads: 1}\n"
-VALUES = (
-    "head_model: {}\nposes: {}\ncaptions: {name_probability: 1.0}\nimages: {max_drop_rate: 1.0}\n"
-)
+VALUES = "head_model: {}\nposes: {}\nbenchmark: {resamples: 5}\ncaptions: {name_probability: 1.0}\nimages: {max_drop_rate: 1.0}\n"
 
 
 @pytest.fixture
@@ -121,6 +127,81 @@ def test_a_folder_grows_and_is_never_mixed(pipeline, tmp_path, capsys):
     (tmp_path / "mine" / "notes.txt").write_text("mine")
     assert generate(pipeline, tmp_path / "mine", 1) == 2
     assert "not made by `vggheads generate`" in capsys.readouterr().err
+
+
+def test_a_world_is_laid_over_the_profile(pipeline, tmp_path, capsys):
+    world = tmp_path / "world.yaml"
+    world.write_text("poses: {any_yaw_fraction: 0.5}\nimages: {renderer: {supersampling: 1}}\n")
+    out = tmp_path / "made"
+    assert generate(pipeline, out, 1, "--world", str(world)) == 0
+    made = json.loads((out / "generated.json").read_text())
+    assert made["poses"]["any_yaw_fraction"] == 0.5
+    assert made["images"]["renderer"]["supersampling"] == 1
+    assert made["images"]["max_drop_rate"] == 1.0
+    for text, message in (
+        ("labels: {}", "expected sections captions, images, poses, got labels"),
+        ("poses: {any_yaw: 1}", "any_yaw"),
+        ("poses: [", "world.yaml"),
+        ("- 1", "expected sections, got list"),
+    ):
+        world.write_text(text)
+        assert generate(pipeline, tmp_path / "other", 1, "--world", str(world)) == 2
+        error = capsys.readouterr().err
+        assert message in error
+        assert "Traceback" not in error
+
+
+def test_a_detector_is_measured_on_all_images_of_a_folder(
+    pipeline, tmp_path, monkeypatch, capsys, procedural_head
+):
+    out, model = tmp_path / "made", tmp_path / "model"
+    assert main(["evaluate", str(out), "--model", str(model)], pipeline) == 2
+    assert "no generated.json" in capsys.readouterr().err
+    assert generate(pipeline, out, 3) == 0
+    assert main(["evaluate", str(out), "--model", str(model)], pipeline) == 2
+    assert "expected a detector's folder" in capsys.readouterr().err
+    model.mkdir()
+    (model / "config.json").write_text('{"head_model_sha256": "0000"}')
+    assert main(["evaluate", str(out), "--model", str(model)], pipeline) == 2
+    assert "their coefficients cannot be compared" in capsys.readouterr().err
+    (model / "config.json").write_text(json.dumps({"head_model_sha256": procedural_head.sha256}))
+
+    class SeesNothing:
+        def predict(self, images, *more):
+            return [Heads.empty() for _ in images]
+
+    asked = []
+    monkeypatch.setattr(
+        generating.benchmark, "_load", lambda folder: asked.append(folder) or SeesNothing()
+    )
+    pages = ["evaluate", str(out), "--model", str(model), "--name", "blind"]
+    assert main(pages, pipeline) == 0
+    assert "3 images; report:" in capsys.readouterr().out
+    assert asked == [model]
+    metrics = json.loads((out / "data" / "blind" / "metrics.json").read_text())
+    truth = [len(read_table(path, TRUTH)) for path in (out / "data" / "truth").glob("*.parquet")]
+    assert metrics["model.recall"] == 0.0
+    assert 0 < metrics["model.num_heads"] <= sum(truth)
+    assert "vggheads evaluate" in (out / "data" / "blind" / "report.md").read_text()
+
+
+def test_the_committed_world_shows_people_from_every_side():
+    values = parse_yaml((ROOT / "conf" / "worlds" / "any_view.yaml").read_text())
+    assert {"poses", "captions", "images"} == set(values)
+    read_config(CaptionsConfig, "captions", values["captions"])
+    read_config(ImagesConfig, "images", values["images"])
+    config = read_config(PosesConfig, "poses", values["poses"])
+    people, turned = [], []
+    for index in range(400):
+        pose = sample_pose(f"pose-00000-{index:05d}", 11, config)
+        people.append(len(pose.people))
+        forward = np.stack([np.asarray(person.head_rotation)[:, 2] for person in pose.people])
+        turned += list(np.degrees(np.arctan2(np.abs(forward[:, 0]), -forward[:, 2])))
+    assert 2.0 <= np.mean(people) <= 2.4
+    assert np.mean(np.array(turned) > 60.0) >= 0.23
+    assert np.mean(np.array(turned) > 90.0) >= 0.08
+    layouts = {name: v for name, v in config if name.startswith("fraction_")}
+    assert layouts["fraction_group"] + layouts["fraction_scattered"] >= 0.3 * sum(layouts.values())
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,7 @@ from dagster_project.pipeline import InputError, Pipeline
 from dagster_project.resources import MLflowResource, ProjectResource, ShardEngine
 from dagster_project.stage import Stage
 from ml.records.config import StageConfig
+from ml.records.determinism import one_blas_thread
 from ml.records.progress import progress
 from ml.records.report import StageReport
 from ml.records.workspace import Workspace
@@ -188,7 +189,7 @@ class StageRun:
         self._look_ahead()
         self._prepare(units)
         lock = StageLock(self.pipeline.root, self.stage)
-        with lock.shared():
+        with lock.shared(), one_blas_thread():
             self._make(units)
         # Now nobody makes shards of it.
         with lock.alone():

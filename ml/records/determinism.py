@@ -1,4 +1,4 @@
-"""Torch made repeatable: fixed threads, deterministic algorithms, seeded generators."""
+"""Results made repeatable: fixed threads, deterministic algorithms, seeded generators."""
 
 from __future__ import annotations
 
@@ -48,3 +48,15 @@ def one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+@contextmanager
+def one_blas_thread() -> Iterator[None]:
+    """Run the linear algebra of numpy and scipy on one thread, as workers do by their environment.
+
+    Long sums are divided among threads, so their last bits would tell how many cores a machine has.
+    """
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(limits=1, user_api="blas"):
+        yield

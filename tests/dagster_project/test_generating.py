@@ -33,7 +33,13 @@ STAGES = {
     "images": ImagesConfig,
 }
 RUN = "run: {profile: test, seed: 3, num_shards: 1, shard_size: 1, workers: 1, threads: 1}\n"
-VALUES = "head_model: {}\nposes: {}\nbenchmark: {resamples: 5}\ncaptions: {name_probability: 1.0}\nimages: {max_drop_rate: 1.0}\n"
+VALUES = """
+head_model: {}
+poses: {}
+captions: {name_probability: 1.0}
+images: {max_drop_rate: 1.0}
+benchmark: {resamples: 5}
+"""
 
 
 @pytest.fixture

@@ -11,12 +11,14 @@ from ml.flame.procedural.landmarks import landmarks
 from ml.flame.procedural.regions import attributes, regions
 from ml.flame.procedural.rig import joint_regressor, pose_correctives, skinning_weights
 from ml.flame.procedural.topology import Mesh, build_mesh
+from ml.records.determinism import one_blas_thread
 from ml.records.ids import sample_rng
 
 _METRE = 1000.0
 _FLIP = np.array([-1.0, 1.0, 1.0], dtype=np.float32)
 
 
+@one_blas_thread()
 def build_procedural_head(seed: int = 0) -> HeadModel:
     """Make the procedural head: FLAME's topology counts, joints and component counts.
 
@@ -27,7 +29,8 @@ def build_procedural_head(seed: int = 0) -> HeadModel:
         seed: run seed; it chooses the free vertices and the random part of the bases.
 
     Returns:
-        the model; equal seeds give equal bytes on one machine type.
+        the model; equal seeds give equal bytes on one type of processor, whatever the number of
+        its cores.
     """
     mesh = build_mesh(sample_rng(seed, "head_model", "mesh"))
     shape = shape_basis(mesh, sample_rng(seed, "head_model", "shape"))

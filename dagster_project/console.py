@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 from tqdm import tqdm
+
+_POSITION: ContextVar[str] = ContextVar("position", default="")
 
 
 def say(text: str) -> None:
@@ -13,6 +18,26 @@ def say(text: str) -> None:
     sys.stdout.flush()
 
 
-def stage_line(position: int, total: int, stage: str, text: str) -> str:
-    """Return one stage's line: `[ 3/14] captions            text`."""
-    return f"[{position:>2}/{total}] {stage:<20} {text}"
+@contextmanager
+def numbered(position: int, total: int) -> Iterator[None]:
+    """Number the line of the stage that is said within: `[ 3/14] captions ...`.
+
+    Args:
+        position: how many stages are finished with this one.
+        total: stages of this run.
+    """
+    before = _POSITION.set(f"[{position:>{len(str(total))}}/{total}] ")
+    try:
+        yield
+    finally:
+        _POSITION.reset(before)
+
+
+def stage_line(stage: str, text: str) -> str:
+    """Return one stage's line, with its number where `numbered` gives one."""
+    return f"{_POSITION.get()}{stage:<20} {text}"
+
+
+def say_of(stage: str, line: str) -> None:
+    """Write what another process said of a stage; its line of the stage gets our number."""
+    say(f"{_POSITION.get()}{line}" if line.startswith(f"{stage} ") else line)

@@ -375,7 +375,6 @@ class StageRun:
     def _say(
         self, markers: dict[str, Marker], outcomes: list[Outcome], recorded: bool, seconds: float
     ) -> None:
-        stages = list(self.pipeline.graph)
         counts = [sum(getattr(m, f"num_{key}") for m in markers.values()) for key in _COUNTS]
         passed = sum(outcome.passed for outcome in outcomes)
         text = (
@@ -386,7 +385,7 @@ class StageRun:
             text += "  (unchanged)"
         if not recorded:
             text += "  not recorded: shards are missing"
-        say(stage_line(stages.index(self.stage) + 1, len(stages), self.stage, text))
+        say(stage_line(self.stage, text))
 
 
 _COUNTS = ("in", "out", "excluded")

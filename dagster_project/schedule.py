@@ -9,14 +9,17 @@ from __future__ import annotations
 import ctypes
 import signal
 import subprocess
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from dagster_project.console import say
+from dagster_project.console import numbered, say, say_of
+from dagster_project.estimate import TimeLeft, duration, measured_run
 from dagster_project.pipeline import Pipeline
 from ml.records.config import read_config
-from ml.records.progress import waiting
+from ml.records.progress import LINE_SECONDS, waiting
 from ml.training.config import FitConfig
 
 _PR_SET_PDEATHSIG = 1
@@ -38,6 +41,14 @@ class Schedule:
     here: Callable[[str], bool]
     aside: Callable[[str], list[str]]
     _running: dict[str, subprocess.Popen[str]] = field(default_factory=dict)
+    _started: dict[str, float] = field(default_factory=dict)
+    _finished: int = 0
+
+    def __post_init__(self) -> None:
+        """Look up what the profile's stages took before."""
+        measured = measured_run(self.pipeline.root, self.pipeline.params.run.profile)
+        self._time_left = TimeLeft(measured, self.stages)
+        self._told = time.monotonic()
 
     def run(self) -> bool:
         """Make every stage; stops at the first failure, and lets what runs aside end.
@@ -47,6 +58,8 @@ class Schedule:
         """
         todo = list(self.stages)
         succeeded = True
+        if left := str(self._time_left):
+            say(left)
         while todo and (succeeded := succeeded and self._reap()):
             ready = [stage for stage in todo if self._is_ready(stage, todo)]
             if awaited := self._awaited(ready):
@@ -56,7 +69,8 @@ class Schedule:
             if is_aside:
                 self._start_aside(stage)
             else:
-                succeeded = self.here(stage)
+                with self._finishing(stage):
+                    succeeded = self.here(stage)
             todo.remove(stage)
         joined = [self._join(stage) for stage in list(self._running)]
         return succeeded and all(joined)
@@ -115,7 +129,29 @@ class Schedule:
         joined = [self._join(stage) for stage in ended]
         return all(joined)
 
+    @contextmanager
+    def _finishing(self, stage: str) -> Iterator[None]:
+        """Number the stage that ends within, and say now and then how long is left."""
+        with numbered(self._finished + 1, len(self.stages)):
+            yield
+        self._finished += 1
+        self._time_left.finish(stage)
+        if self._finished < len(self.stages) and time.monotonic() - self._told > LINE_SECONDS:
+            self._say_how_far()
+
+    def _say_how_far(self) -> None:
+        """What runs aside, since when, what it said last, and how long is left of all."""
+        self._told = time.monotonic()
+        parts = [str(self._time_left)] if str(self._time_left) else []
+        for stage, started in self._started.items():
+            told = _last_line(self._log(stage))
+            since = duration(time.monotonic() - started)
+            parts.append(f"{stage} runs for {since}" + (f" ({told})" if told else ""))
+        if parts:
+            say(f"  {'; '.join(parts)}")
+
     def _start_aside(self, stage: str) -> None:
+        self._started[stage] = time.monotonic()
         log = self._log(stage)
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("w") as errors:
@@ -130,17 +166,34 @@ class Schedule:
 
     def _join(self, stage: str) -> bool:
         process = self._running.pop(stage)
-        with waiting(stage):
-            output, _ = process.communicate()
-        for line in output.splitlines():
-            say(line)
+        with self._finishing(stage):
+            for line in self._output(stage, process).splitlines():
+                say_of(stage, line)
         if process.returncode != 0:
             tail = self._log(stage).read_text().splitlines()[-15:]
             say("\n".join(tail))
         return process.returncode == 0
 
+    def _output(self, stage: str, process: subprocess.Popen[str]) -> str:
+        """What a process wrote, once it has ended; meanwhile, a line now and then."""
+        with waiting(stage):
+            while True:
+                try:
+                    output, _ = process.communicate(timeout=LINE_SECONDS)
+                except subprocess.TimeoutExpired:
+                    self._say_how_far()
+                else:
+                    del self._started[stage]
+                    return output
+
     def _log(self, stage: str) -> Path:
         return self.pipeline.root / ".dagster" / "logs" / f"{stage}.log"
+
+
+def _last_line(log: Path) -> str:
+    """The last line of progress in a log, empty if there is none."""
+    lines = [line for line in log.read_text(errors="replace").splitlines() if line.endswith("left]")]
+    return lines[-1] if lines else ""
 
 
 def _die_with_parent() -> None:

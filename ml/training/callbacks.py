@@ -15,10 +15,10 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from tqdm import tqdm
 
 from ml.imaging.io import encode_jpeg
 from ml.records.atomic import atomic_write, write_bytes
+from ml.records.progress import Progress, open_progress
 from ml.training.base import TrainingModule
 from ml.training.tracking import Tracker
 
@@ -157,7 +157,7 @@ def write_history(path: Path, history: pd.DataFrame) -> None:
 
 
 class EpochProgress(pl.Callback):
-    """A bar over all steps on a terminal, and one line per epoch everywhere."""
+    """Progress over all steps, and one line per epoch in the log."""
 
     def __init__(self, stage: str) -> None:
         """Name the training.
@@ -166,7 +166,8 @@ class EpochProgress(pl.Callback):
             stage: shown in front.
         """
         self._stage = stage
-        self._bar: Any = None
+        self._bar: Progress | None = None
+        self._shown = 0
         self._started = 0.0
         self._first_epoch = 0
 
@@ -180,15 +181,8 @@ class EpochProgress(pl.Callback):
         self._started = time.monotonic()
         self._first_epoch = trainer.current_epoch
         total = int(trainer.estimated_stepping_batches)
-        self._bar = tqdm(
-            total=total,
-            initial=trainer.global_step,
-            desc=self._stage,
-            unit="step",
-            disable=None,
-            leave=False,
-            dynamic_ncols=True,
-        )
+        self._shown = trainer.global_step
+        self._bar = open_progress(f"{self._stage} steps", total, self._shown, "step")
 
     def on_train_batch_end(
         self,
@@ -207,7 +201,9 @@ class EpochProgress(pl.Callback):
             batch: unused.
             batch_idx: unused.
         """
-        self._bar.update(trainer.global_step - self._bar.n)
+        if self._bar is not None:
+            self._bar.update(trainer.global_step - self._shown)
+            self._shown = trainer.global_step
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Say how the epoch went and how long is left.
@@ -241,7 +237,8 @@ class EpochProgress(pl.Callback):
             trainer: unused.
             pl_module: unused.
         """
-        self._bar.close()
+        if self._bar is not None:
+            self._bar.close()
 
     def on_exception(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from dagster_project import schedule
 from dagster_project.schedule import Schedule
 
 GRAPH = {
@@ -36,7 +37,7 @@ def run(tmp_path):
                 for name in GRAPH
             },
             params=SimpleNamespace(
-                run=SimpleNamespace(workers=workers),
+                run=SimpleNamespace(workers=workers, profile="none"),
                 values={
                     name: {"enabled": name not in off, "fit": {"threads": 1 + (name in alone)}}
                     for name in GRAPH
@@ -58,6 +59,25 @@ def run(tmp_path):
         return Schedule(pipeline, list(GRAPH), make, aside).run(), here
 
     return start
+
+
+def test_stages_are_numbered_as_they_end_wherever_they_run(run, capsys):
+    run(script="open('{stage}', 'w'); print('warning: slow'); print('{stage} made')")
+    told = capsys.readouterr().out.splitlines()
+    numbers = [line for line in told if line.startswith("[")]
+    assert [line.split()[-1] for line in numbers] == ["made"] * 4
+    positions = [int(line[1:3]) for line in numbers]
+    assert positions == sorted(positions)
+    assert positions[-1] == len(GRAPH)
+    assert told.count("warning: slow") == 4, "what is no stage's line has no number"
+
+
+def test_without_a_terminal_a_long_stage_aside_is_told_of(run, capsys, monkeypatch):
+    monkeypatch.setattr(schedule, "LINE_SECONDS", 0.2)
+    steps = "print('steps: 3/9 [00:10, 00:20 left]', file=sys.stderr, flush=True)"
+    run(script="import sys, time; open('{stage}', 'w'); " + steps + "; time.sleep(0.7)")
+    told = capsys.readouterr().out
+    assert "rival runs for 10 s (steps: 3/9 [00:10, 00:20 left])" in told
 
 
 def test_trainings_wait_for_shared_work_and_then_run_side_by_side(run, tmp_path, capsys):

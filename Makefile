@@ -7,7 +7,7 @@ PROFILE ?= demo
 # One thread a process in tests: small matrices lose more to spinning threads than they gain.
 TEST_ENV := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
-.PHONY: help install demo research rehearse cluster falsify mutants test lint ui bench super-gradients clean distclean
+.PHONY: help install demo research rehearse cluster falsify mutants test lint ui figures bench super-gradients clean distclean
 
 help:  ## show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -61,6 +61,10 @@ test: $(VENV)/.cluster  ## the test suite, on all cores
 
 ui: $(STAMP)  ## Dagster, MLflow and the reports in the browser
 	$(BIN)/vggheads ui
+
+figures: $(STAMP)  ## screenshots of the pages, from a finished demo, with the Chromium of this machine
+	$(BIN)/python -m pip install --quiet --editable ".[dev,figures]"
+	$(BIN)/python -m docs.figures
 
 bench: $(STAMP)  ## speed: each benchmark prints hardware, commit and ratios
 	$(BIN)/vggheads bench

@@ -13,6 +13,7 @@ from dagster_project.config_commands import edit_lines
 from dagster_project.doctor import examine
 from dagster_project.env import prepare
 from dagster_project.graph import ancestors, descendants
+from dagster_project.pages import page_path
 from dagster_project.pipeline import Pipeline
 
 
@@ -258,9 +259,7 @@ def _print_results(pipeline: Pipeline) -> None:
     for row in rows:
         widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
         print("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip())
-    for name in ("report.html", "report.md"):
-        if (path := report.with_name(name)).exists():
-            print(f"\nreport: {path}")
-            break
+    pages = (page_path(pipeline, "benchmark"), report.with_name("report.html"), report)
+    print(f"\nreport: {next(path for path in pages if path.exists())}")
     if (tables := pipeline.stage_dir("benchmark_scores") / "tables.html").exists():
         print(f"the paper's tables, and every benchmark on generated sets: {tables}")

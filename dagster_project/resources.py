@@ -217,7 +217,7 @@ class MLflowResource(ModelStore):
         import lightning.pytorch  # sets its logger's level when it is imported
         import mlflow
 
-        from ml.training.tracking import mlflow_run, remote_store
+        from ml.training.tracking import mlflow_run, page_address, remote_store
 
         logging.getLogger(lightning.pytorch.__name__).setLevel(logging.WARNING)
         tags = run_tags(pipeline, asset.name, dagster_run_id)
@@ -228,8 +228,8 @@ class MLflowResource(ModelStore):
             info = mlflow.get_run(tracker.run_id).info
             page = f"experiments/{info.experiment_id}/runs/{info.run_id}"
             remote = remote_store() or ""
-            address = remote.rstrip("/") if remote.startswith("http") else self.address
-            yield tracker, f"{address}/#/{page}"
+            address = remote if remote.startswith("http") else self.address
+            yield tracker, page_address(address, page)
 
 
 def run_name(pipeline: Pipeline, stage: str) -> str:

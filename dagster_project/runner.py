@@ -27,6 +27,7 @@ from dagster_project.engine import EngineError, ShardTask
 from dagster_project.locks import ShardLocks, StageLock
 from dagster_project.markers import WHOLE, Marker, content_version
 from dagster_project.metadata import Metadata, check_metadata, shard_table, table, unit_metadata
+from dagster_project.pages import write_page
 from dagster_project.pipeline import InputError, Pipeline
 from dagster_project.resources import MLflowResource, ProjectResource, ShardEngine
 from dagster_project.stage import Stage
@@ -205,6 +206,8 @@ class StageRun:
                 raise dg.Failure(failure_text(self.stage, blocking), allow_retries=False)
             versions = self._record(units)
             markers = self.pipeline.markers(self.stage, units)
+            if self.reports:
+                write_page(self.pipeline, self.stage, time.monotonic() - started)
             yield self._result(markers, versions)
         self._say(markers, outcomes, versions is not None, time.monotonic() - started)
 

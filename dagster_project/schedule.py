@@ -192,7 +192,9 @@ class Schedule:
 
 def _last_line(log: Path) -> str:
     """The last line of progress in a log, empty if there is none."""
-    lines = [line for line in log.read_text(errors="replace").splitlines() if line.endswith("left]")]
+    lines = [
+        line for line in log.read_text(errors="replace").splitlines() if line.endswith("left]")
+    ]
     return lines[-1] if lines else ""
 
 

@@ -63,7 +63,7 @@ def serve(root: Path, home: Path, ports: Ports) -> int:
     # What Dagster shows links to the other two.
     os.environ[MLFLOW_ADDRESS] = f"http://{HOST}:{ports.mlflow}"
     os.environ[REPORTS_ADDRESS] = f"http://{HOST}:{ports.reports}"
-    from ml.training.tracking import open_store, remote_store
+    from ml.training.tracking import open_store, page_address, remote_store
 
     store, experiment = open_store(root / "mlruns", EXPERIMENT)
     artifacts = (root / "mlruns" / "artifacts").as_uri()
@@ -78,7 +78,7 @@ def serve(root: Path, home: Path, ports: Ports) -> int:
         "daemon": ("", daemon),
         "MLflow": (
             # Its own start page is an overview of things that are not runs.
-            f"http://{HOST}:{ports.mlflow}/#/experiments/{experiment}/runs",
+            page_address(f"http://{HOST}:{ports.mlflow}", f"experiments/{experiment}/runs"),
             [*mlflow, "--default-artifact-root", artifacts, *_address(ports.mlflow)],
         ),
         "reports": (f"http://{HOST}:{ports.reports}", reports),

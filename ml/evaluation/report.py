@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
+import html
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,8 @@ from ml.records.atomic import write_text
 from ml.records.templates import template_environment
 
 TEMPLATES = Path(__file__).parent / "templates"
+_MADE = "<!-- made -->"
+"""Where `standalone` says when and where the report was made."""
 
 
 @dataclass(frozen=True)
@@ -69,57 +73,6 @@ GROUND_TRUTHS = {
     ),
 }
 
-# The errors are grouped by these, so that a weakness of one group cannot hide in the mean.
-_GROUPS: Mapping[str, tuple[str, tuple[float, ...]]] = {
-    "yaw of the head, degrees": ("abs_yaw_deg", (0, 30, 60, 90, 180.1)),
-    "size of the head, px": ("size_px", (0, 20, 40, 80, 10_000)),
-    "visible fraction": ("visible", (0, 0.5, 0.8, 1.01)),
-    "Monk skin tone": ("skin_tone", (1, 4, 7, 11)),
-}
-
-
-def group_table(pairs: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Return the mean errors of the found heads by yaw, size, visibility and skin tone.
-
-    Args:
-        pairs: the found heads of an `Evaluation`.
-
-    Returns:
-        Title -> table with columns group, heads, NME and rotation error; no table of what is not
-        known of the heads.
-    """
-    pairs = pairs.assign(abs_yaw_deg=pairs["true_yaw_deg"].abs())
-    tables = {}
-    for title, (column, edges) in _GROUPS.items():
-        if column not in pairs:
-            continue
-        lines = []
-        for low, high in pairwise(edges):
-            chosen = pairs[(pairs[column] >= low) & (pairs[column] < high)]
-            if len(chosen):
-                lines.append(
-                    {
-                        "group": _range(column, low, high),
-                        "heads": len(chosen),
-                        "NME %": round(float(chosen["nme_bbox"].mean()), 1),
-                        "rotation deg": round(float(chosen["rotation_deg"].mean()), 1),
-                    }
-                )
-        tables[title] = pd.DataFrame(lines, columns=["group", "heads", "NME %", "rotation deg"])
-    return tables
-
-
-def _range(column: str, low: float, high: float) -> str:
-    if column == "skin_tone":
-        return f"{low:.0f} to {high - 1:.0f}"
-    if column == "size_px" and high > 1000:
-        return f"from {low:.0f}"
-    return (
-        f"{low:g} to {np.floor(high * 100) / 100:g}"
-        if column == "visible"
-        else f"{low:g} to {int(high)}"
-    )
-
 
 def cell(metric: Metric, metrics: Mapping[str, float]) -> str:
     """Return one cell of the results table, with its interval where there is one."""
@@ -147,8 +100,10 @@ def write_report(
     images: Mapping[str, Path],
     metadata: Mapping[str, object],
     provenance: Mapping[str, str],
+    charts: Mapping[str, str] | None = None,
+    remarks: Mapping[str, str] | None = None,
 ) -> dict[str, Path]:
-    """Write `report.md` and `report.html`.
+    """Write `report.md` and `report.html`, and the charts as `charts/*.svg`.
 
     Args:
         folder: where to write; images must lie below it.
@@ -158,13 +113,23 @@ def write_report(
         images: title -> path of an image.
         metadata: protocol, ground_truth (key of `GROUND_TRUTHS`), num_images, num_heads,
             num_ignored.
-        provenance: date, commit, hardware, command, threads.
+        provenance: seed, versions, command: what is the same whenever the report is made.
+        charts: title -> SVG.
+        remarks: title of a group table or image -> a sentence that belongs below it.
 
     Returns:
         Kind (`markdown`, `html`) -> path.
     """
     environment = template_environment(TEMPLATES)
+    files = {title: f"charts/{number:02}.svg" for number, title in enumerate(charts or {}, start=1)}
+    for title, name in files.items():
+        write_text(folder / name, (charts or {})[title])
     values = {
+        "charts": [
+            {"title": title, "svg": svg, "path": files[title]}
+            for title, svg in (charts or {}).items()
+        ],
+        "remarks": dict(remarks or {}),
         "metadata": dict(metadata),
         "truth": GROUND_TRUTHS[str(metadata["ground_truth"])],
         "metrics": METRICS,
@@ -189,3 +154,28 @@ def write_report(
         write_text(path, environment.get_template(f"{name}.jinja").render(**values))
         written[kind] = path
     return written
+
+
+def standalone(page: Path, made: Mapping[str, str]) -> str:
+    """Return a report as one file: its images inside, and by what it was made.
+
+    Args:
+        page: report.html, beside its images.
+        made: date, commit, machine: what differs from one making to the next.
+
+    Raises:
+        ValueError: the page has no place for it, so `write_report` did not write it.
+    """
+    text = page.read_text()
+    if text.count(_MADE) != 1:
+        raise ValueError(f"{page}: expected one line {_MADE!r}; make the stage again")
+    rows = "".join(
+        f"<tr><td>{html.escape(name)}</td><td>{html.escape(value)}</td></tr>"
+        for name, value in made.items()
+    )
+
+    def inside(match: re.Match[str]) -> str:
+        data = base64.b64encode((page.parent / html.unescape(match[1])).read_bytes()).decode()
+        return f'src="data:image/jpeg;base64,{data}"'
+
+    return re.sub(r'src="(images/[^"]+\.jpg)"', inside, text.replace(_MADE, rows))

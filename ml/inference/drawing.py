@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, get_args
 
 import cv2
 import numpy as np
@@ -14,8 +14,8 @@ from ml.imaging.boxes import box_area
 from ml.imaging.rasterizer import rasterize, vertex_normals
 from ml.records.heads import Heads
 
-Style = Literal["box", "mesh", "wireframe", "landmarks", "points", "pose"]
-STYLES: tuple[Style, ...] = ("box", "mesh", "wireframe", "landmarks", "points", "pose")
+Style = Literal["box", "mesh", "contour", "wireframe", "landmarks", "points", "pose"]
+STYLES: tuple[Style, ...] = get_args(Style)
 # One colour a head, in turn; readable on light and dark images (RGB).
 COLOURS = (
     (255, 99, 71),
@@ -28,7 +28,14 @@ COLOURS = (
     (255, 167, 90),
 )
 _AXES = ((255, 70, 70), (80, 220, 80), (90, 140, 255))
+#: First and last of the 68 landmarks on a line, and whether it is closed (iBUG's numbering from 0).
+_LANDMARK_LINES = (
+    (17, 21, False), (22, 26, False), (27, 30, False), (31, 35, False), (36, 41, True),
+    (42, 47, True), (48, 59, True),
+)  # fmt: skip
 _MESH_OPACITY = 0.6
+_SMALL_PX = 48
+"""Heads smaller than this are outlined where larger ones are shaded, which would hide the face."""
 
 
 def draw_heads(
@@ -43,7 +50,8 @@ def draw_heads(
         image_rgb: (H, W, 3) uint8 RGB.
         heads: heads in the image's pixels; those without finite parameters get their box only.
         geometry: the head model's geometry; boxes alone do without.
-        styles: what to draw, in this order; any of box, mesh, wireframe (visible edges), landmarks
+        styles: what to draw, in this order; any of box, mesh (shaded; the outline of small heads),
+            contour (the outline of each head and of its face), wireframe (visible edges), landmarks
             (the 68), points (the vertices of the face), pose (axes).
 
     Returns:
@@ -60,14 +68,18 @@ def draw_heads(
     canvas = image_rgb.copy()
     posed = np.isfinite(heads.flame).all(axis=1) & (heads.flame[:, SCALE.start] > 0)
     for style in styles:
+        small = np.sqrt(box_area(heads.boxes_xyxy)) < _SMALL_PX
         if style == "mesh" and geometry is not None:
-            canvas = _draw_meshes(canvas, heads, geometry, posed)
+            canvas = _draw_meshes(canvas, heads, geometry, posed & ~small)
         for index in range(len(heads)):
             colour = COLOURS[index % len(COLOURS)]
             if style == "box":
                 _draw_box(canvas, heads.boxes_xyxy[index], colour)
             elif posed[index] and geometry is not None:
-                _draw_posed(canvas, heads[[index]], geometry, style, colour)
+                outlined = style == "mesh" and small[index]
+                _draw_posed(
+                    canvas, heads[[index]], geometry, "contour" if outlined else style, colour
+                )
     return canvas
 
 
@@ -81,6 +93,8 @@ def _draw_posed(
     """Draw one head in a style that needs its parameters and no depth buffer."""
     if style == "landmarks":
         _draw_points(canvas, geometry.landmarks_px(head.flame)[0])
+    elif style == "contour":
+        _draw_contours(canvas, head, geometry, colour)
     elif style == "points":
         _draw_face(canvas, geometry.vertices_px(head.flame)[0], geometry, colour)
     elif style == "wireframe":
@@ -147,6 +161,21 @@ def _draw_edges(
     # OpenCV's whole numbers are the middles of pixels, ours their borders; 4 bits of fraction.
     points = np.round((corners[visible, :, :2] - 0.5) * 16).astype(np.int32)
     cv2.polylines(image, list(points), True, colour, 1, cv2.LINE_AA, shift=4)
+
+
+def _draw_contours(
+    image: np.ndarray, head: Heads, geometry: HeadGeometry, colour: tuple[int, int, int]
+) -> None:
+    """Outline a head, and its landmarks of jaw, brows, nose, eyes and mouth as lines."""
+    height, width = image.shape[:2]
+    mesh = np.ascontiguousarray(geometry.vertices_xyz_px(head.flame)[0], np.float32)
+    covered = (rasterize(mesh, geometry.faces, height, width)[0] >= 0).astype(np.uint8)
+    outlines, _ = cv2.findContours(covered, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    cv2.drawContours(image, outlines, -1, colour, _thickness(image), cv2.LINE_AA)
+    points = np.round((geometry.landmarks_px(head.flame)[0] - 0.5) * 16).astype(np.int32)
+    for first, last, closed in _LANDMARK_LINES:
+        line = points[first : last + 1]
+        cv2.polylines(image, [line], closed, colour, 1, cv2.LINE_AA, shift=4)
 
 
 def _draw_axes(image: np.ndarray, head: Heads, geometry: HeadGeometry) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
-DrawMethod = Literal["full", "bbox", "mesh", "wireframe", "landmarks", "points", "pose"]
+DrawMethod = Literal["full", "bbox", "mesh", "contour", "wireframe", "landmarks", "points", "pose"]
 DRAW_METHODS: tuple[DrawMethod, ...] = get_args(DrawMethod)
 MeshFormat = Literal["obj", "glb"]
 FORMATS: tuple[MeshFormat, ...] = get_args(MeshFormat)

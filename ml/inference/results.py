@@ -25,6 +25,7 @@ _STYLES: dict[DrawMethod, tuple[Style, ...]] = {
     "full": ("mesh", "box"),
     "bbox": ("box",),
     "mesh": ("mesh",),
+    "contour": ("contour",),
     "wireframe": ("wireframe",),
     "landmarks": ("landmarks",),
     "points": ("points",),
@@ -80,8 +81,9 @@ class PredictionResult:
         """Draw the heads on a copy of the image.
 
         Args:
-            method: full (mesh and box), bbox, mesh (shaded), wireframe, landmarks (the 68), points
-                (the vertices of the face) or pose (axes: x red, y green, z blue).
+            method: full (mesh and box), bbox, mesh (shaded, small heads outlined), contour
+                (outlines of head and face), wireframe, landmarks (the 68), points (the vertices of
+                the face) or pose (axes: x red, y green, z blue).
 
         Returns:
             (H, W, 3) uint8 RGB.

@@ -10,9 +10,9 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
+from ml.evaluation.groups import group_table
 from ml.evaluation.metrics import nullable
 from ml.evaluation.protocol import Evaluation, evaluate
-from ml.evaluation.report import group_table
 from ml.evaluation.samples import EVALUATED, has_truth, read_samples
 from ml.flame.geometry import HeadGeometry
 from ml.flame.head_model import HeadModel
@@ -91,7 +91,9 @@ def run(ws: Workspace, config: AnnotationQualityConfig) -> StageReport:
             )
         ),
     )
-    groups = {title: table for title, table in group_table(labelled.pairs).items() if len(table)}
+    rng = sample_rng(ws.seed, STAGE, "groups")
+    tables = group_table(labelled, rng, config.resamples)
+    groups = {title: table for title, table in tables.items() if len(table)}
     return StageReport(
         num_in=len(samples) + len(exclusions),
         num_out=len(samples),

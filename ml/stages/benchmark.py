@@ -10,20 +10,24 @@ import json
 import platform
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
 
 from ml.evaluation.baselines import always_frontal, mean_head
+from ml.evaluation.charts import draw_charts
+from ml.evaluation.groups import TONES, compare_skin_tones, group_table
 from ml.evaluation.metrics import nullable
+from ml.evaluation.photographs import read_photographs
 from ml.evaluation.protocol import Evaluation, EvaluationSample, Predictor, evaluate
-from ml.evaluation.report import EXACT, PSEUDO, group_table, results_frame, write_report
+from ml.evaluation.report import EXACT, PSEUDO, results_frame, write_report
 from ml.evaluation.samples import EVALUATED, has_truth, read_labelled_samples, read_samples
 from ml.flame.geometry import HeadGeometry
 from ml.flame.head_model import HeadModel
 from ml.imaging.grids import contact_sheet
 from ml.imaging.io import encode_jpeg
-from ml.inference.drawing import draw_heads
+from ml.inference.drawing import Style, draw_heads
 from ml.inference.flip import FlipAveraged
 from ml.inference.predictor import HeadPredictor
 from ml.records.atomic import write_bytes, write_json
@@ -58,6 +62,8 @@ class BenchmarkConfig(StageConfig):
     """Bootstrap draws of the images."""
     num_images: Count = 12
     """Successes and failures to show, each."""
+    photographs: bool = True
+    """Show what the first model finds in photographs that come with installed libraries."""
 
 
 def run(
@@ -100,14 +106,17 @@ def run(
         )
     head_model = HeadModel.load(ws.stage_dir("head_model") / "head_model.npz")
     geometry = HeadGeometry(head_model)
+    detectors: list[HeadPredictor] = []
     predictions: dict[str, list[Heads]] = {}
     for trained, title in models.items():
         if trained not in OPTIONAL or _is_trained(ws.stage_dir(trained)):
             detector = _load(ws.stage_dir(trained))
             flipping = FlipAveraged(detector, head_model)
+            detectors.append(detector)
             predictions[title] = predict_all(detector, samples, config.batch_size)
             predictions[f"{title} + flip"] = predict_all(flipping, samples, config.batch_size)
     first = next(iter(predictions.values()))
+    rng_of = partial(sample_rng, ws.seed, STAGE)
     predictions["mean head"] = [mean_head(heads) for heads in first]
     predictions["always frontal"] = [always_frontal(heads, geometry) for heads in first]
     evaluations = {
@@ -117,10 +126,17 @@ def run(
     metrics = {title: _metrics(ws, e, config.resamples) for title, e in evaluations.items()}
     model = evaluations[next(iter(models.values()))]
     sheets = _images(out, samples, first, model, geometry, config)
+    remarks = {}
+    if tones := compare_skin_tones(model, rng_of("tones"), config.resamples):
+        remarks[TONES] = tones
+    if config.photographs and (sheet := _photographs(out, detectors[0], geometry, config)):
+        sheets[_ANECDOTES] = sheet
+        remarks[_ANECDOTES] = _ABOUT_ANECDOTES
+    shown = {title: evaluations[title] for title in predictions if title not in _BASELINES}
     reports = write_report(
         out,
         metrics,
-        group_table(model.pairs),
+        group_table(model, rng_of("groups"), config.resamples),
         _label_quality(ws) if exact else {},
         sheets,
         {
@@ -131,6 +147,8 @@ def run(
             "num_ignored": model.num_ignored,
         },
         _provenance(ws, command or f"vggheads materialize {stage}"),
+        draw_charts(shown, samples, config.operating_score, rng_of("charts"), config.resamples),
+        remarks,
     )
     flat = {f"{_key(t)}.{name}": v for t, row in metrics.items() for name, v in row.items()}
     known = {"has_ground_truth": float(exact), "num_images": float(len(samples))}
@@ -152,6 +170,15 @@ def run(
     )
 
 
+_SHOWN: tuple[Style, ...] = ("contour", "box", "pose")
+"""Outlines: a shaded mesh would hide the faces of which one wants to see whether they fit."""
+_BASELINES = ("mean head", "always frontal")
+_ANECDOTES = "Anecdotes: real photographs"
+_ABOUT_ANECDOTES = (
+    "Photographs that come with scikit-image and matplotlib, with the first model's heads: an "
+    "anecdote each, chosen by nobody for this model, without ground truth, and no measurement. A "
+    "model that has seen nothing but renders may find nothing here, or heads where there are none."
+)
 _HEADLINES = ("ap50", "rotation_deg", "nme_bbox")
 HEADLINE_NAME = "headline.json"
 """What `dvc metrics` shows: few numbers; all of them, with intervals, are in metrics.json."""
@@ -235,11 +262,28 @@ def _images(
         cells = []
         for i in images:
             shown = heads[i][heads[i].scores >= config.operating_score]
-            cells.append(draw_heads(samples[i].image_rgb, shown, geometry, ("mesh", "box", "pose")))
+            cells.append(draw_heads(samples[i].image_rgb, shown, geometry, _SHOWN))
         path = out / "images" / f"{title.split(':')[0].lower()}.jpg"
         write_bytes(path, encode_jpeg(contact_sheet(cells, 4, 256)))
         sheets[title] = path
     return sheets
+
+
+def _photographs(
+    out: Path, detector: HeadPredictor, geometry: HeadGeometry, config: BenchmarkConfig
+) -> Path | None:
+    """A sheet of real photographs with the heads found in them; None where there are none."""
+    photographs = read_photographs()
+    if not photographs:
+        return None
+    cells, labels = [], []
+    for title, heads in zip(photographs, detector.predict(list(photographs.values())), strict=True):
+        shown = heads[heads.scores >= config.operating_score]
+        cells.append(draw_heads(photographs[title], shown, geometry, _SHOWN))
+        labels.append(f"{title}: {len(shown)} heads")
+    path = out / "images" / "photographs.jpg"
+    write_bytes(path, encode_jpeg(contact_sheet(cells, 3, 340, labels)))
+    return path
 
 
 def _label_quality(ws: Workspace) -> Mapping[str, str]:

@@ -33,6 +33,8 @@ _LOGGER = logging.getLogger(__name__)
 MAX_PARAM_CHARS = 6000
 #: What makes MLflow's pages show trainings, and not conversations with language models.
 EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
+#: The same for one page: MLflow follows the tag only where an address leads to no view.
+_AS_TRAININGS = "workflowType=machine_learning"
 #: Alias of the version that was registered last, until somebody makes one the champion.
 CANDIDATE = "candidate"
 #: MLflow takes at most this many parameters in one call.
@@ -411,6 +413,16 @@ def sqlite_uri(database: Path) -> str:
 
     address = URL.create("sqlite", database=str(Path(database).resolve()))
     return str(address.render_as_string(hide_password=False))
+
+
+def page_address(server: str, page: str) -> str:
+    """The address of a page of MLflow, which opens it as model training.
+
+    Args:
+        server: address of the server.
+        page: its path, such as `experiments/1/runs`.
+    """
+    return f"{server.rstrip('/')}/#/{page}?{_AS_TRAININGS}"
 
 
 def _relocate(database: Path, old: str, new: str) -> None:

@@ -74,7 +74,8 @@ def test_a_mistyped_record_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("seconds", "text"), [(3, "10 s"), (84, "80 s"), (100, "2 min"), (5300, "88 min"), (9000, "2.5 h")]
+    ("seconds", "text"),
+    [(3, "10 s"), (84, "80 s"), (100, "2 min"), (5300, "88 min"), (9000, "2.5 h")],
 )
 def test_times_as_a_person_says_them(seconds, text):
     assert duration(seconds) == text

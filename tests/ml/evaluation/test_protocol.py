@@ -5,7 +5,7 @@ import torch
 
 from ml.evaluation.baselines import always_frontal, mean_head
 from ml.evaluation.protocol import EvaluationSample, evaluate
-from ml.evaluation.report import METRICS, Metric, cell, group_table, results_frame, write_report
+from ml.evaluation.report import METRICS, Metric, cell, results_frame, standalone, write_report
 from ml.flame.geometry import HeadGeometry
 from ml.flame.params import ROTATION, SCALE
 from ml.flame.rotation import matrix_from_euler_deg, sixd_from_matrix
@@ -157,21 +157,7 @@ def test_baselines_keep_boxes_and_replace_what_they_say(geometry):
     assert len(always_frontal(Heads.empty(), geometry)) == 0
 
 
-def test_groups_and_cells():
-    pairs = pd.DataFrame(
-        {
-            "true_yaw_deg": [-10.0, 40.0, 45.0],
-            "size_px": [15.0, 30.0, 90.0],
-            "visible": [1.0, 0.4, 0.6],
-            "skin_tone": [1, 5, 10],
-            "nme_bbox": [2.0, 4.0, 6.0],
-            "rotation_deg": [5.0, 10.0, 20.0],
-        }
-    )
-    tables = group_table(pairs)
-    yaw = tables["yaw of the head, degrees"]
-    assert yaw.to_numpy().tolist() == [["0 to 30", 1, 2.0, 5.0], ["30 to 60", 2, 5.0, 15.0]]
-    assert [len(table) for table in tables.values()] == [2, 3, 3, 3]
+def test_cells():
     metric = Metric("ap50", "AP50", "↑", "{:.2f}")
     assert cell(metric, {"ap50": 0.5, "ap50_low": 0.4, "ap50_high": 0.6}) == "0.50 [0.40, 0.60]"
     assert cell(metric, {}) == "n/a"
@@ -193,14 +179,35 @@ def test_report_holds_the_figures_in_both_forms(tmp_path):
             "num_ignored": 1,
         },
         {"seed": "1"},
+        {"Calibration": "<svg><text>0.3</text></svg>"},
+        {"yaw": "few heads", "Successes": "chosen"},
     )
     for path in written.values():
         text = path.read_text()
-        for expected in ("pseudo-labels", "1.500", "0 to 30", "0.901", "images/good.jpg", "p/1"):
+        for expected in (
+            "pseudo-labels", "1.500", "0 to 30", "0.901", "images/good.jpg", "p/1", "Calibration",
+            "few heads", "chosen",
+        ):  # fmt: skip
             assert expected in text, (path, expected)
+    assert "<svg><text>0.3</text></svg>" in written["html"].read_text()
+    assert "![Calibration](charts/01.svg)" in written["markdown"].read_text()
+    assert (tmp_path / "charts" / "01.svg").read_text() == "<svg><text>0.3</text></svg>"
     table = [line for line in written["markdown"].read_text().splitlines() if line.startswith("|")]
     assert len(table) == 2 + len(METRICS) + 3
     assert results_frame(figures).shape == (len(METRICS), 2)
+
+
+def test_one_file_with_its_images_says_when_it_was_made(tmp_path):
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "a&b.jpg").write_bytes(b"pixels")
+    page = tmp_path / "report.html"
+    page.write_text('<img src="images/a&amp;b.jpg" alt="x"><table><!-- made --></table>')
+    text = standalone(page, {"commit": "abc<1>"})
+    assert '<img src="data:image/jpeg;base64,cGl4ZWxz" alt="x">' in text
+    assert "<tr><td>commit</td><td>abc&lt;1&gt;</td></tr>" in text
+    page.write_text("<table></table>")
+    with pytest.raises(ValueError, match="expected one line '<!-- made -->'; make the stage again"):
+        standalone(page, {})
 
 
 def test_annotated_heads_without_parameters_carry_nan():
@@ -217,7 +224,20 @@ def test_annotated_heads_without_parameters_carry_nan():
     assert len(annotated_heads(rows.iloc[:0])) == 0
 
 
-@pytest.mark.parametrize("style", ["box", "mesh", "landmarks", "pose"])
+def test_small_heads_are_outlined_and_large_ones_shaded(geometry):
+    image = np.full((160, 320, 3), 90, np.uint8)
+    heads = make_heads(geometry, [30])
+    large = draw_heads(image, heads, geometry, ("mesh",))
+    assert (large != draw_heads(image, heads, geometry, ("contour",))).any()
+    small = Heads(heads.boxes_xyxy.copy(), heads.scores, heads.flame.copy())
+    small.boxes_xyxy[:, 2:] = small.boxes_xyxy[:, :2] + 40
+    small.flame[:, 412] *= 0.3
+    drawn = draw_heads(image, small, geometry, ("mesh",))
+    assert (drawn == draw_heads(image, small, geometry, ("contour",))).all()
+    assert (drawn != image).any()
+
+
+@pytest.mark.parametrize("style", ["box", "mesh", "contour", "landmarks", "pose"])
 def test_every_style_draws_on_the_head_and_nowhere_else(geometry, style):
     image = np.full((160, 320, 3), 90, np.uint8)
     heads = make_heads(geometry, [30])

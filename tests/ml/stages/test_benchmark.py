@@ -12,9 +12,11 @@ from numpy.typing import NDArray
 
 from ml.evaluation.samples import has_truth, read_labelled_samples, read_samples
 from ml.flame.head_model import HeadModel
+from ml.imaging.io import decode_image
 from ml.inference.flip import mirror_heads
 from ml.records.exclusions import Exclusions, read_exclusions
 from ml.records.heads import Heads
+from ml.records.shards import ShardReader
 from ml.records.tables import (
     DATASET_HEADS,
     TRUTH,
@@ -34,7 +36,7 @@ YAWS_DEG = (0.0, 10.0, -10.0, 0.0, 20.0, -40.0, 60.0, 0.0)
 TESTED = ["s4", "s5", "s6"]
 """Images of the test split; s3 is damaged."""
 SHIFT_PX = 3.0
-SHORT = {"resamples": 3, "num_images": 2, "batch_size": 2}
+SHORT = {"resamples": 3, "num_images": 2, "batch_size": 2, "photographs": False}
 
 
 class Knowing:
@@ -174,6 +176,40 @@ def test_the_report_says_what_was_compared_with(ws: Workspace, knowing: Knowing)
         assert "Pseudo-labels against ground truth" in text
         assert "0.875" in text
         assert "No exact ground truth" not in text
+
+
+def test_photographs_are_shown_as_anecdotes(
+    ws: Workspace, knowing: Knowing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with ShardReader(ws.stage_dir("images") / "shard-00000.tar") as shard:
+        known = decode_image(shard.read("s4"))
+    monkeypatch.setattr(benchmark, "read_photographs", lambda: {"a known image": known})
+    report = benchmark.run(ws, BenchmarkConfig(**{**SHORT, "photographs": True}))
+    assert "Anecdotes: real photographs" in report.images
+    text = " ".join((ws.stage_dir(STAGE) / "report.html").read_text().split())
+    assert "without ground truth, and no measurement" in text
+    sheet = decode_image(ws.stage_dir(STAGE) / "images" / "photographs.jpg")
+    assert np.ptp(sheet) > 0
+
+
+def test_without_photographs_there_is_no_such_part(
+    ws: Workspace, knowing: Knowing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(benchmark, "read_photographs", dict)
+    benchmark.run(ws, BenchmarkConfig(**{**SHORT, "photographs": True}))
+    assert "Anecdotes" not in (ws.stage_dir(STAGE) / "report.html").read_text()
+
+
+def test_the_report_has_charts_and_equal_bytes_each_time(ws: Workspace, knowing: Knowing) -> None:
+    benchmark.run(ws, BenchmarkConfig(**SHORT))
+    page = ws.stage_dir(STAGE) / "report.html"
+    first = page.read_bytes()
+    assert first.count(b"<svg") == 8
+    for name in (b"Precision and recall", b"Calibration", b"Found, missed", b"by yaw", b"by size"):
+        assert name in first
+    assert len(list((ws.stage_dir(STAGE) / "charts").glob("*.svg"))) == 8
+    benchmark.run(ws, BenchmarkConfig(**SHORT))
+    assert page.read_bytes() == first
 
 
 def test_without_truth_the_labels_of_the_test_split_are_compared_with(

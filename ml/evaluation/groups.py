@@ -1,0 +1,188 @@
+"""Errors of the found heads by what the heads are like, with intervals over the images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import pairwise
+
+import numpy as np
+import pandas as pd
+
+from ml.evaluation.metrics import bootstrap_intervals
+from ml.evaluation.protocol import Evaluation
+
+TONES = "Monk skin tone"
+# The errors are grouped by these, so that a weakness of one group cannot hide in the mean.
+_GROUPS: Mapping[str, tuple[str, tuple[float, ...]]] = {
+    "yaw of the head, degrees": ("abs_yaw_deg", (0, 30, 60, 90, 180.1)),
+    "size of the head, px": ("size_px", (0, 20, 40, 80, 10_000)),
+    "visible fraction": ("visible", (0, 0.5, 0.8, 1.01)),
+    TONES: ("skin_tone", (1, 4, 7, 11)),
+}
+_ERRORS = {"NME %": "nme_bbox", "rotation deg": "rotation_deg"}
+_TONE = "skin_tone"
+_LIGHT, _DARK = (1, 4), (7, 11)
+_MIN_HEADS = 10
+"""Of each side, for a comparison to be made at all."""
+
+
+def group_table(
+    evaluation: Evaluation, rng: np.random.Generator, resamples: int
+) -> dict[str, pd.DataFrame]:
+    """Mean errors of the found heads by yaw, size, visibility and skin tone.
+
+    Args:
+        evaluation: a matched benchmark.
+        rng: seeded generator.
+        resamples: bootstrap draws of the images.
+
+    Returns:
+        Title -> table with columns group, heads, NME and rotation error, both with 95 % intervals;
+        no table of what is not known of the heads.
+    """
+    pairs = evaluation.pairs.assign(abs_yaw_deg=evaluation.pairs["true_yaw_deg"].abs())
+    tables = {}
+    for title, (column, edges) in _GROUPS.items():
+        if column not in pairs:
+            continue
+        grouped = pairs.assign(part=np.searchsorted(edges, pairs[column], side="right") - 1)
+        found = {
+            label: group_intervals(grouped, "part", name, evaluation.num_images, rng, resamples)
+            for label, name in _ERRORS.items()
+        }
+        lines = [
+            {
+                "group": _range(column, low, high),
+                "heads": int(next(iter(found.values())).loc[part, "heads"]),
+                **{label: _with_interval(means.loc[part]) for label, means in found.items()},
+            }
+            for part, (low, high) in enumerate(pairwise(edges))
+            if part in next(iter(found.values())).index
+        ]
+        tables[title] = pd.DataFrame(lines, columns=["group", "heads", *_ERRORS])
+    return tables
+
+
+def compare_skin_tones(
+    evaluation: Evaluation, rng: np.random.Generator, resamples: int
+) -> str | None:
+    """Say in a sentence by how much errors of the darkest and the lightest skin tones differ.
+
+    Args:
+        evaluation: a matched benchmark.
+        rng: seeded generator.
+        resamples: bootstrap draws of the images.
+
+    Returns:
+        None where tones are not known, or of too few heads.
+    """
+    pairs = evaluation.pairs
+    if _TONE not in pairs:
+        return None
+    sides = [pairs[_TONE].between(low, high - 1) for low, high in (_LIGHT, _DARK)]
+    if min(side.sum() for side in sides) < _MIN_HEADS:
+        return None
+    light, dark = sides
+    texts, sure = [], False
+    for label, name in (("NME", "nme_bbox"), ("rotation error", "rotation_deg")):
+        difference = float(pairs.loc[dark, name].mean() - pairs.loc[light, name].mean())
+        low, high = _difference_interval(evaluation, name, dark, light, rng, resamples)
+        unit = " degrees" if name == "rotation_deg" else " points"
+        texts.append(f"{label} by {difference:+.1f}{unit} [{low:+.1f}, {high:+.1f}]")
+        sure = sure or low > 0 or high < 0
+    verdict = (
+        "A difference of which the interval does not hold zero is one of this model on these heads."
+        if sure
+        else "Both intervals hold zero: these heads are too few to tell the groups apart."
+    )
+    groups = [
+        f"tones {low} to {high - 1} ({int(side.sum())})"
+        for (low, high), side in ((_DARK, dark), (_LIGHT, light))
+    ]
+    return (
+        f"Heads of skin {groups[0]} differ from those of {groups[1]}: {', '.join(texts)}. {verdict}"
+    )
+
+
+def _difference_interval(
+    evaluation: Evaluation,
+    name: str,
+    one: pd.Series,
+    other: pd.Series,
+    rng: np.random.Generator,
+    resamples: int,
+) -> tuple[float, float]:
+    """95 % interval of the difference of two groups' means, over images."""
+    pairs = evaluation.pairs
+    rows = [
+        pairs.loc[side].groupby("image")[name].agg(["sum", "size"])
+        .reindex(range(evaluation.num_images)).fillna(0).to_numpy()
+        for side in (one, other)
+    ]  # fmt: skip
+
+    def difference(draw: np.ndarray) -> dict[str, float]:
+        (a, b), (c, d) = (table[draw].sum(axis=0) for table in rows)
+        return {name: float(a / b - c / d) if b and d else float("nan")}
+
+    return bootstrap_intervals(difference, evaluation.num_images, rng, resamples)[name]
+
+
+def group_intervals(
+    pairs: pd.DataFrame,
+    group: str,
+    name: str,
+    num_images: int,
+    rng: np.random.Generator,
+    resamples: int,
+) -> pd.DataFrame:
+    """Return the mean of an error in each group, with a 95 % interval over images.
+
+    Args:
+        pairs: found heads, with columns image, `group` and `name`.
+        group: column of the groups.
+        name: column of the error.
+        num_images: images in the benchmark.
+        rng: seeded generator.
+        resamples: bootstrap draws.
+
+    Returns:
+        A row a group that has heads, indexed by it: heads, mean, low, high.
+    """
+    sums = pairs.pivot_table(index="image", columns=group, values=name, aggfunc="sum")
+    sums = sums.reindex(range(num_images)).fillna(0.0)
+    counts = pairs.pivot_table(index="image", columns=group, values=name, aggfunc="count")
+    counts = counts.reindex(range(num_images)).fillna(0)
+    groups = list(sums.columns)
+
+    def means(draw: np.ndarray) -> dict[str, float]:
+        total, heads = sums.to_numpy()[draw].sum(axis=0), counts.to_numpy()[draw].sum(axis=0)
+        values = np.divide(total, heads, out=np.full(len(heads), np.nan), where=heads > 0)
+        return {str(g): float(v) for g, v in zip(groups, values, strict=True)}
+
+    intervals = bootstrap_intervals(means, num_images, rng, resamples)
+    rows = [
+        {
+            "heads": int(counts[g].sum()),
+            "mean": float(sums[g].sum() / counts[g].sum()),
+            "low": intervals[str(g)][0],
+            "high": intervals[str(g)][1],
+        }
+        for g in groups
+    ]
+    return pd.DataFrame(rows, groups, ["heads", "mean", "low", "high"])
+
+
+def _with_interval(row: pd.Series) -> str:
+    return f"{row['mean']:.1f} [{row['low']:.1f}, {row['high']:.1f}]"
+
+
+def _range(column: str, low: float, high: float) -> str:
+    if column == _TONE:
+        return f"{low:.0f} to {high - 1:.0f}"
+    if column == "size_px" and high > 1000:
+        return f"from {low:.0f}"
+    return (
+        f"{low:g} to {np.floor(high * 100) / 100:g}"
+        if column == "visible"
+        else f"{low:g} to {int(high)}"
+    )

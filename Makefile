@@ -7,7 +7,7 @@ PROFILE ?= demo
 # One thread a process in tests: small matrices lose more to spinning threads than they gain.
 TEST_ENV := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
-.PHONY: help install demo research rehearse cluster falsify mutants test lint ui figures bench super-gradients clean distclean
+.PHONY: help install demo research rehearse cluster falsify mutants test lint docs notebooks ui figures bench super-gradients clean distclean
 
 help:  ## show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -61,6 +61,12 @@ test: $(VENV)/.cluster  ## the test suite, on all cores
 
 ui: $(STAMP)  ## Dagster, MLflow and the reports in the browser
 	$(BIN)/vggheads ui
+
+docs: $(STAMP)  ## the pages of docs/ and one for each stage, into build/site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+notebooks: $(STAMP)  ## execute the notebooks on what `make demo` made; output in build/notebooks
+	$(TEST_ENV) $(BIN)/python -m tests.notebooks
 
 figures: $(STAMP)  ## screenshots of the pages, from a finished demo, with the Chromium of this machine
 	$(BIN)/python -m pip install --quiet --editable ".[dev,figures]"

@@ -7,7 +7,7 @@ PROFILE ?= demo
 # One thread a process in tests: small matrices lose more to spinning threads than they gain.
 TEST_ENV := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
-.PHONY: help install demo research rehearse cluster falsify mutants test lint docs notebooks ui figures bench super-gradients clean distclean
+.PHONY: help install demo research rehearse cluster falsify mutants test lint docs notebooks lock lowest ui figures bench super-gradients clean distclean
 
 help:  ## show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -67,6 +67,17 @@ docs: $(STAMP)  ## the pages of docs/ and one for each stage, into build/site
 
 notebooks: $(STAMP)  ## execute the notebooks on what `make demo` made; output in build/notebooks
 	$(TEST_ENV) $(BIN)/python -m tests.notebooks
+
+LOCK := $(BIN)/uv pip compile pyproject.toml --python-version 3.11 --no-emit-index-url --no-header --no-annotate --quiet
+lock: $(STAMP)  ## resolve all versions again, and the lowest that are allowed
+	$(LOCK) --extra dev -o build/lock.txt --upgrade
+	$(LOCK) --extra predict --resolution lowest-direct -o build/lowest.txt --upgrade
+	for name in lock lowest; do \
+		{ grep '^#' requirements/$$name.txt; cat build/$$name.txt; } > build/$$name.new \
+			&& mv build/$$name.new requirements/$$name.txt; done
+
+lowest: $(STAMP)  ## find heads with the lowest versions that are allowed, in an environment of its own
+	$(BIN)/python -m tests.lowest
 
 figures: $(STAMP)  ## screenshots of the pages, from a finished demo, with the Chromium of this machine
 	$(BIN)/python -m pip install --quiet --editable ".[dev,figures]"

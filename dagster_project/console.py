@@ -20,7 +20,7 @@ def say(text: str) -> None:
 
 @contextmanager
 def numbered(position: int, total: int) -> Iterator[None]:
-    """Number the line of the stage that is said within: `[ 3/14] captions ...`.
+    """Give a number to the line of the stage that is said within: `[ 3/14] captions ...`.
 
     Args:
         position: how many stages are finished with this one.

@@ -131,7 +131,7 @@ class Schedule:
 
     @contextmanager
     def _finishing(self, stage: str) -> Iterator[None]:
-        """Number the stage that ends within, and say now and then how long is left."""
+        """Give a number to the stage that ends within, and say now and then how long is left."""
         with numbered(self._finished + 1, len(self.stages)):
             yield
         self._finished += 1
@@ -140,7 +140,7 @@ class Schedule:
             self._say_how_far()
 
     def _say_how_far(self) -> None:
-        """What runs aside, since when, what it said last, and how long is left of all."""
+        """Say what runs aside, since when, what it said last, and how long is left of all."""
         self._told = time.monotonic()
         parts = [str(self._time_left)] if str(self._time_left) else []
         for stage, started in self._started.items():
@@ -175,7 +175,7 @@ class Schedule:
         return process.returncode == 0
 
     def _output(self, stage: str, process: subprocess.Popen[str]) -> str:
-        """What a process wrote, once it has ended; meanwhile, a line now and then."""
+        """Return what a process wrote, once it has ended; meanwhile, say a line now and then."""
         with waiting(stage):
             while True:
                 try:
@@ -191,7 +191,7 @@ class Schedule:
 
 
 def _last_line(log: Path) -> str:
-    """The last line of progress in a log, empty if there is none."""
+    """Return the last line of progress in a log, empty if there is none."""
     lines = [
         line for line in log.read_text(errors="replace").splitlines() if line.endswith("left]")
     ]

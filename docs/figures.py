@@ -65,14 +65,14 @@ class Site:
 
 
 def lineage(page: Page, site: Site) -> None:
-    """The assets of the pipeline in Dagster, groups opened."""
+    """Show the assets of the pipeline in Dagster, groups opened."""
     page.goto(f"{site.dagster}/asset-groups")
     page.wait_for_selector("text=trained_model", timeout=60_000)
     page.keyboard.press("Escape")
 
 
 def failing_check(page: Page, site: Site) -> None:
-    """A critical check that fails, with shard, row and column."""
+    """Show a critical check that fails, with shard, row and column."""
     page.goto(
         f"{site.dagster}/assets/captions?view=checks&checkDetail=caption_rules__of_their_poses"
     )
@@ -80,13 +80,13 @@ def failing_check(page: Page, site: Site) -> None:
 
 
 def mlflow_runs(page: Page, site: Site) -> None:
-    """The first page of MLflow: the trainings, as model training."""
+    """Show the first page of MLflow: the trainings, as model training."""
     page.goto(f"{site.mlflow}/{_runs_page(site)}")
     page.wait_for_selector("text=trained_model", timeout=60_000)
 
 
 def mlflow_compare(page: Page, site: Site) -> None:
-    """Two trainings of the same model beside each other."""
+    """Show two trainings of the same model beside each other."""
     experiment, runs = _trainings(site)
     query = {"runs": runs, "experiments": [experiment]}
     chosen = "&".join(f"{name}={json.dumps(value)}" for name, value in query.items())
@@ -95,17 +95,17 @@ def mlflow_compare(page: Page, site: Site) -> None:
 
 
 def data_docs(page: Page, site: Site) -> None:
-    """Our page of Great Expectations' results."""
+    """Show our page of Great Expectations' results."""
     page.goto(f"{site.reports}/files/reports/data_docs/index.html")
 
 
 def report(page: Page, site: Site) -> None:
-    """The benchmark's report."""
+    """Show the benchmark's report."""
     page.goto(f"{site.reports}/files/data/benchmark/report.html")
 
 
 def app(page: Page, site: Site) -> None:
-    """The demo page with an image in it."""
+    """Show the demo page with an image in it."""
     page.goto(site.app)
     image: Any = {
         "name": "image.jpg",
@@ -189,7 +189,7 @@ def make(project: Path, names: Sequence[str], output: Path, browser: str) -> lis
 
 @contextmanager
 def _served(root: Path) -> Iterator[Site]:
-    """The pages of a project, on free ports."""
+    """Serve the pages of a project, on free ports."""
     ports = _free_ports(4)
     names = ("--port", "--mlflow-port", "--reports-port")
     options = [text for name, port in zip(names, ports, strict=False) for text in (name, str(port))]
@@ -237,7 +237,7 @@ def _wait_until_up(address: str, servers: Sequence[subprocess.Popen[bytes]]) -> 
 
 
 def _trainings(site: Site) -> tuple[str, list[str]]:
-    """The experiment, and the newest trainings of the detector, or of any model if it has one."""
+    """Return the experiment, and the newest trainings of the detector, or of any if it has one."""
     from mlflow import MlflowClient
 
     from dagster_project.resources import EXPERIMENT
@@ -255,7 +255,7 @@ def _runs_page(site: Site) -> str:
 
 
 def _image_of_several(root: Path) -> bytes:
-    """A held-out image of three large heads."""
+    """Return a held-out image of three large heads."""
     folder = root / "data"
     images, truth = (
         pd.concat(

@@ -62,7 +62,7 @@ def _stages() -> dict[str, Any]:
 
 
 def _stage_page(stage: str, declared: dict[str, Any]) -> str:
-    """A stage: what makes it, what it needs, what it writes, and its code's docstrings."""
+    """Write of a stage what makes it, what it needs, what it writes, and its code's docstrings."""
     lists = {
         "needs": [name for name in declared.get("deps", []) if name.startswith("data/")],
         "parameters": [str(name) for name in declared.get("params", [])],

@@ -229,7 +229,7 @@ def _errors(
 
 
 def _parts(values: pd.Series, edges: Sequence[float]) -> pd.Series:
-    """The number of the part that each value lies in."""
+    """Return the number of the part that each value lies in."""
     return pd.Series(np.searchsorted(edges, values, side="right") - 1, values.index, int)
 
 

@@ -272,7 +272,7 @@ def _images(
 def _photographs(
     out: Path, detector: HeadPredictor, geometry: HeadGeometry, config: BenchmarkConfig
 ) -> Path | None:
-    """A sheet of real photographs with the heads found in them; None where there are none."""
+    """Make a sheet of real photographs with the heads found in them; None where there are none."""
     photographs = read_photographs()
     if not photographs:
         return None

@@ -416,7 +416,7 @@ def sqlite_uri(database: Path) -> str:
 
 
 def page_address(server: str, page: str) -> str:
-    """The address of a page of MLflow, which opens it as model training.
+    """Return the address of a page of MLflow, which opens it as model training.
 
     Args:
         server: address of the server.

@@ -102,13 +102,13 @@ def needs_outside(stage: str, section: Mapping[str, Any]) -> bool:
         stage: its name.
         section: its values, as params.yaml states them.
     """
+    if stage == "released_dataset" and section.get("source_asset") == OWN_IMAGES:
+        # `vggheads fine-tune` makes them, and is what runs this first.
+        return False
     for (name, key), choices in _CHOICES.items():
         if stage == name and section.get(key) in choices:
             return True
     if section.get("enabled") is False:
-        return False
-    if stage == "released_dataset" and section.get("source_asset") == OWN_IMAGES:
-        # `vggheads fine-tune` makes them, and is what runs this first.
         return False
     if any(stage == name and section.get(key) for name, key in _FILES):
         return True

@@ -39,6 +39,10 @@ def test_the_page_has_the_register_s_table():
             ["head_model", "poses", "captions", "images", "labels", "head_detector",
              "annotations", "filtered_dataset", "trained_model"],
         ),
+        (
+            "finetune",
+            ["head_model", "annotations", "trained_model", "released_model"],
+        ),
         ("official", ["head_model", "released_dataset", "trained_model", "released_model"]),
     ],
 )  # fmt: skip

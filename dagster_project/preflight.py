@@ -88,11 +88,22 @@ def ensure(pipeline: Pipeline, stages: Sequence[str]) -> list[Problem]:
     problems = _in_own_process(pipeline, todo)
     for problem in problems:
         say(f"  {problem}")
-    bad = {problem.stage for problem in problems}
-    for name in todo:
-        stamps[_told(name) if name in bad else name] = now[name]
-    write_json(file, stamps)
+    _remember(file, {name: now[name] for name in todo}, problems)
     return [problem for problem in problems if problem.stage in stages]
+
+
+def remember(pipeline: Pipeline, stages: Sequence[str], problems: Sequence[Problem]) -> None:
+    """Note what was looked at on demand: a run that follows need not look again.
+
+    Args:
+        pipeline: the project.
+        stages: what was looked at; none given: all.
+        problems: what was found.
+    """
+    values = pipeline.params.values
+    outside = [name for name in pipeline.graph if needs_outside(name, values.get(name) or {})]
+    now = {n: _stamp(pipeline.root, n, values) for n in outside if not stages or n in stages}
+    _remember(prepare(pipeline.root) / STAMPS, now, problems)
 
 
 def needs_outside(stage: str, section: Mapping[str, Any]) -> bool:
@@ -143,6 +154,13 @@ def _in_own_process(pipeline: Pipeline, stages: Sequence[str]) -> list[Problem]:
         raise RuntimeError(
             f"preflight ended with status {done.returncode} and no report; run `vggheads preflight`"
         ) from error
+
+
+def _remember(file: Path, now: Mapping[str, str], problems: Sequence[Problem]) -> None:
+    """Note stages with the stamps that they had, those with problems apart."""
+    bad = {problem.stage for problem in problems}
+    looked = {_told(name) if name in bad else name: stamp for name, stamp in now.items()}
+    write_json(file, {**_stamps(file), **looked})
 
 
 def _told(stage: str) -> str:

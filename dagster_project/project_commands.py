@@ -63,12 +63,13 @@ def _materialize_command(
 
 def preflight(pipeline: Pipeline, options: argparse.Namespace) -> int:
     """Look at every model, file and source of the active profile, and try each model once."""
-    from dagster_project.preflight import look, table
+    from dagster_project.preflight import look, remember, table
 
     if options.table:
         print(table(pipeline.root), end="")
         return 0
     report = look(pipeline, options.stages)
+    remember(pipeline, options.stages, report.problems)
     if options.json:
         print(json.dumps(report.as_dict(), indent=1))
         return 1 if report.problems else 0

@@ -244,7 +244,7 @@ def _identity(ws: Workspace, config: IdentityConfig) -> list[Part]:
         return timed(lambda: (model.screen([image_to_look_at()]), reader.embedder.embed([aligned])))
 
     needs = [
-        Need(f"{place}.index", index, "make it with `vggheads identity-index FOLDER`"),
+        Need(f"{place}.index", index),
         *model_need(f"{place}.detector_model", config.detector_model, ws.root),
         *model_need(f"{place}.embedder_model", config.embedder_model, ws.root),
     ]

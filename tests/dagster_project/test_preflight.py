@@ -39,11 +39,9 @@ def test_the_page_has_the_register_s_table():
             ["head_model", "poses", "captions", "images", "labels", "head_detector",
              "annotations", "filtered_dataset", "trained_model"],
         ),
-        (
-            "finetune",
-            ["head_model", "annotations", "trained_model", "released_model"],
-        ),
-        ("official", ["head_model", "released_dataset", "trained_model", "released_model"]),
+        # Of `released_model`, which is `like` the other, the profile's own text names no weights.
+        ("official", ["head_model", "trained_model", "released_dataset"]),
+        ("finetune", ["head_model", "annotations", "trained_model"]),
     ],
 )  # fmt: skip
 def test_only_profiles_with_outside_models_are_looked_at(profile, stages):
@@ -89,6 +87,19 @@ def test_it_is_repeated_only_for_what_has_changed(project):
     assert project.looked[1:] == [["poses"]]
 
 
+def test_what_was_looked_at_on_demand_is_not_looked_at_again(project):
+    label = Problem("labels", "labels.file", "no file")
+    preflight.remember(project.pipeline, [], [label])
+    assert ensure(project.pipeline, ["poses"]) == []
+    assert project.looked == []
+    project.found.append(label)
+    assert ensure(project.pipeline, ["labels"]) == [label]
+    preflight.remember(project.pipeline, ["poses"], [PROBLEM])
+    project.model.write_bytes(b"12")
+    ensure(project.pipeline, ["poses"])
+    assert project.looked == [["labels"], ["poses"]]
+
+
 def test_a_stage_without_outside_models_starts_nothing(project):
     assert ensure(project.pipeline, ["crops"]) == []
     assert project.looked == []
@@ -110,6 +121,7 @@ def test_the_command_prints_a_line_for_each_problem_and_fails(monkeypatch, capsy
     problems = [Problem("poses", f"poses.{n}", f"gone\nor {n}", "get it") for n in range(9)]
     report = Report(problems=problems, found=[{}])
     monkeypatch.setattr(preflight, "look", lambda pipeline, stages: report)
+    monkeypatch.setattr(preflight, "remember", lambda *_: None)
     command = ["preflight", *(["--json"] if as_json else [])]
     assert cli.main(command, SimpleNamespace(root=PROJECT)) == 1
     said = capsys.readouterr().out

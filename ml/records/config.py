@@ -10,6 +10,8 @@ from typing import Annotated, Any, TypeVar, get_args
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from ml.records.limits import MAX_YAML_BYTES, MAX_YAML_VALUES, LimitExceeded, check_limit
+
 C = TypeVar("C", bound="StageConfig")
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -116,10 +118,22 @@ def parse_yaml(text: str, name: str = "YAML") -> Any:
         Mappings, lists, strings, numbers; None for an empty document.
 
     Raises:
-        ValueError: it is not YAML, or a key stands twice; on one line, with file and line.
+        ValueError: it is not YAML, too large, unfolds to too much by its aliases, or a key stands
+            twice; on one line, with file and line.
     """
     try:
-        return yaml.load(text, Loader=_Loader)
+        check_limit(len(text), MAX_YAML_BYTES, "characters")
+        loader = _Loader(text)
+        try:
+            node = loader.get_single_node()
+            if node is None:
+                return None
+            _check_aliases(node)
+            return loader.construct_document(node)
+        finally:
+            loader.dispose()
+    except LimitExceeded as error:
+        raise ValueError(f"{name}: {error}") from error
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = f":{mark.line + 1}" if mark else ""
@@ -127,6 +141,39 @@ def parse_yaml(text: str, name: str = "YAML") -> Any:
         raise ValueError(f"{name}{line}: {problem}") from error
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise ValueError(f"{name}: not YAML: {' '.join(str(error).split())[:200]}") from error
+
+
+def _check_aliases(document: yaml.Node) -> None:
+    """Refuse a document that is small and means a large or an endless one.
+
+    An alias costs nothing until something walks over what it names: merging does, and so does
+    every check of the values.
+
+    Raises:
+        LimitExceeded: written out, it has too many values.
+        yaml.constructor.ConstructorError: an alias stands inside what it names.
+    """
+    sizes: dict[yaml.Node, int] = {}
+    open_nodes: set[yaml.Node] = set()
+
+    def size(node: yaml.Node) -> int:
+        if isinstance(node, yaml.ScalarNode):
+            return 1
+        if node in sizes:
+            return sizes[node]
+        if node in open_nodes:
+            raise yaml.constructor.ConstructorError(
+                None, None, "an alias stands inside what it names", node.start_mark
+            )
+        open_nodes.add(node)
+        pairs = isinstance(node, yaml.MappingNode)
+        parts = [part for pair in node.value for part in pair] if pairs else node.value
+        sizes[node] = 1 + sum(map(size, parts))
+        check_limit(sizes[node], MAX_YAML_VALUES, "values, with aliases written out")
+        open_nodes.remove(node)
+        return sizes[node]
+
+    size(document)
 
 
 def line_of(text: str, path: Sequence[str]) -> int | None:

@@ -27,6 +27,8 @@ MAX_PICKLE_BYTES: Final = 256 << 20
 MAX_JSON_BYTES: Final = 100 << 20
 """Python's objects take about ten times as much."""
 MAX_YAML_BYTES: Final = 4 << 20
+MAX_YAML_VALUES: Final = 1_000_000
+"""Keys and values of a document with its aliases written out."""
 MAX_TAR_HEADER_BYTES: Final = 1 << 20
 """Long names and extended headers, which tarfile reads into memory whole."""
 MAX_TABLE_BYTES: Final = 1 << 30

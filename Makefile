@@ -7,7 +7,7 @@ PROFILE ?= demo
 # One thread a process in tests: small matrices lose more to spinning threads than they gain.
 TEST_ENV := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
-.PHONY: help install demo research rehearse cluster falsify mutants test lint docs notebooks lock lowest ui figures bench super-gradients clean distclean
+.PHONY: help install demo research rehearse rehearse-short cluster falsify mutants test lint docs notebooks lock lowest ui figures bench super-gradients clean distclean
 
 help:  ## show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -30,10 +30,13 @@ demo: $(STAMP)  ## the whole pipeline, from nothing to the benchmark report
 research: $(STAMP)  ## rehearse the research profile: tiny random models, every production backend
 	$(TEST_ENV) $(BIN)/python -m tests.research_rehearsal build/research
 
-rehearse: $(STAMP)  ## kills, numbers of workers, falsified and damaged data, on the whole chain
+rehearse: $(STAMP)  ## kills, faults of the machine, falsified and damaged data, on the whole chain
 	$(BIN)/python -m tests.chain_rehearsal build/chain
 	$(BIN)/python -m tests.chain_faults build/chain/reference build/faults
 	$(BIN)/python -m tests.doors 1000
+
+rehearse-short: $(STAMP)  ## kills, one worker, damage and a full disk on a chain of numbers: minutes
+	$(BIN)/python -m tests.chain_faults --short build/short
 
 CHAIN ?= smoke
 cluster: $(VENV)/.cluster  ## two Ray nodes on this machine: same bytes as local, nodes killed (CHAIN=toy: minutes)

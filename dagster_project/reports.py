@@ -19,7 +19,8 @@ from starlette.responses import HTMLResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from dagster_project.guard import HOST, ProjectFiles, guarded, serve, server_options
+from dagster_project.guard import HOST, ProjectFiles, serve, server_options
+from ml.inference.guard import guarded
 
 PORT: Final = 3001
 #: Address of this server, for links to it; `vggheads ui` sets it.

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from dagster_project.guard import ProjectFiles, guarded, serve, server_options
+from dagster_project.guard import ProjectFiles, serve, server_options
 from dagster_project.metadata import FILES_URL
+from ml.inference.guard import guarded
+
+if TYPE_CHECKING:
+    from dagster._core.workspace.context import WorkspaceProcessContext
+    from starlette.types import ASGIApp
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -20,10 +27,8 @@ def main(arguments: list[str] | None = None) -> int:
         Exit status.
     """
     options = server_options(__doc__, 3000, arguments)
-    # Dagster offers no place for a middleware in its command line; its application does.
     from dagster._core.workspace.context import WorkspaceProcessContext
     from dagster._core.workspace.load_target import ModuleTarget
-    from dagster_webserver.app import create_app_from_workspace_process_context
 
     target = ModuleTarget(
         module_name="dagster_project.definitions",
@@ -35,10 +40,22 @@ def main(arguments: list[str] | None = None) -> int:
         dg.DagsterInstance.get() as instance,
         WorkspaceProcessContext(instance, target) as workspace,
     ):
-        app = create_app_from_workspace_process_context(workspace)
-        shown = ProjectFiles(app, options.root, FILES_URL)
-        serve(guarded(shown), options)
+        serve(application(workspace, options.root), options)
     return 0
+
+
+def application(workspace: WorkspaceProcessContext, root: Path) -> ASGIApp:
+    """Return Dagster's application behind the guard, with the project's images beside it.
+
+    Args:
+        workspace: Dagster's, with its instance and code location.
+        root: the project folder.
+    """
+    # Dagster offers no place for a middleware in its command line; its application does.
+    from dagster_webserver.app import create_app_from_workspace_process_context
+
+    app = create_app_from_workspace_process_context(workspace)
+    return guarded(ProjectFiles(app, root, FILES_URL))
 
 
 if __name__ == "__main__":

@@ -1,12 +1,11 @@
-"""Rehearse what must never go wrong: kills, numbers of workers, damage, on the whole chain.
+"""Rehearse what must never go wrong with the data of a whole chain.
 
-    python -m tests.chain_rehearsal build/chain [workers] [kills] [sabotage] [damage]
+    python -m tests.chain_rehearsal build/chain [sabotage] [damage]
 
 Makes projects of its own in the given folder (copies of this checkout's code) and runs the smoke
-profile in them, through the command line that users type:
+profile in them, through the command line that users type. The finished one, `reference`, is what
+`tests.chain_faults` compares with.
 
-* workers: one process and two make the same bytes;
-* kills: five SIGKILLs at random moments, the last run ends in the same bytes;
 * sabotage: a row of the truth is falsified; its check names shard and row, nothing after it runs;
 * damage: a truncated and an empty image and a broken tar are excluded with reasons.
 """
@@ -17,10 +16,7 @@ import argparse
 import hashlib
 import io
 import json
-import os
-import random
 import shutil
-import signal
 import subprocess
 import sys
 import tarfile
@@ -33,9 +29,6 @@ import pandas as pd
 from tests.rehearsal import copy_project, run, say, start
 
 PROFILE = "smoke"
-NUM_KILLS = 5
-KILLED_AFTER_S = (5.0, 70.0)
-"""Each run goes on where the last was killed, so five reach through most of the chain."""
 CLI = ("-m", "dagster_project.cli")
 
 
@@ -63,38 +56,6 @@ def project(folder: Path, workers: int = 2) -> None:
     run(folder, *CLI, "profile", PROFILE)
     params = folder / "params.yaml"
     params.write_text(params.read_text().replace("workers: 2", f"workers: {workers}", 1))
-
-
-def workers(folder: Path, reference: Path) -> None:
-    """One worker makes the bytes of two."""
-    other = folder / "one-worker"
-    project(other, workers=1)
-    run(other, *CLI, "demo")
-    compare(digests(reference), digests(other))
-
-
-def kills(folder: Path, reference: Path) -> None:
-    """Killed again and again, the chain ends in the same bytes."""
-    other = folder / "killed"
-    shutil.rmtree(other, ignore_errors=True)
-    project(other)
-    chance = random.Random(20240718)
-    for number in range(NUM_KILLS):
-        process = start(other, *CLI, "demo")
-        moment = chance.uniform(*KILLED_AFTER_S)
-        try:
-            process.communicate(timeout=moment)
-        except subprocess.TimeoutExpired:
-            # Every other time the main process alone: its workers must notice.
-            if number % 2:
-                process.kill()
-            else:
-                os.killpg(process.pid, signal.SIGKILL)
-            output, _ = process.communicate()
-            done = [line for line in output.splitlines() if line.startswith("[")]
-            say(f"killed after {moment:.0f} s; last: {done[-1] if done else 'nothing finished'}")
-    run(other, *CLI, "demo")
-    compare(digests(reference), digests(other))
 
 
 def sabotage(folder: Path, reference: Path) -> None:
@@ -151,8 +112,6 @@ def vouch(folder: Path, stage: str, unit: str, path: Path) -> None:
 
 
 PARTS: dict[str, Callable[[Path, Path], None]] = {
-    "workers": workers,
-    "kills": kills,
     "sabotage": sabotage,
     "damage": damage,
 }

@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from ml.imaging.io import UnreadableImage
+from ml.imaging.io import UnreadableImage, decode_image
 from ml.inference.detector import HeadDetector
 from ml.inference.options import DRAW_METHODS, DrawMethod
 from ml.inference.results import PredictionResult
@@ -17,9 +18,15 @@ from ml.records.atomic import write_bytes
 if TYPE_CHECKING:
     import gradio
     import numpy as np
-    from PIL import Image
 
+LOOPBACK = "127.0.0.1"
+PORT = 7860
 MAX_UPLOAD = "50mb"
+MAX_WAITING = 64
+"""Requests that may wait; the next ones are told to try again."""
+KEPT_S = 3600
+"""How long what was uploaded and made for a visitor is kept."""
+_LOOK_EVERY_S = 600
 _FONTS = ["system-ui", "sans-serif"]
 _FONTS_MONO = ["ui-monospace", "monospace"]
 
@@ -44,12 +51,12 @@ class Page:
         self._folder = tempfile.TemporaryDirectory(prefix="vggheads-page-")
 
     def find(
-        self, image: Image.Image | None, method: DrawMethod, score_threshold: float
+        self, image: Path | None, method: DrawMethod, score_threshold: float
     ) -> tuple[np.ndarray | None, str | None, dict[str, Any] | None]:
         """Find heads in an uploaded image.
 
         Args:
-            image: the upload, None if there is none.
+            image: the file that was uploaded, None if there is none.
             method: how to draw.
             score_threshold: heads below are dropped.
 
@@ -61,7 +68,9 @@ class Page:
         """
         if image is None:
             return None, None, None
-        result = self._detector(image, score_threshold)
+        self._forget()
+        # Read here and not by gradio, which decodes whatever size a header claims.
+        result = self._detector(decode_image(image), score_threshold)
         assert isinstance(result, PredictionResult)
         if not len(result):
             return result.draw(method), None, result.to_json()
@@ -69,6 +78,12 @@ class Page:
         path = Path(self._folder.name) / f"{hashlib.sha256(content).hexdigest()[:16]}.glb"
         write_bytes(path, content)
         return result.draw(method), str(path), result.to_json()
+
+    def _forget(self) -> None:
+        """Remove the scenes of visitors who have long gone; gradio has copies of newer ones."""
+        for path in Path(self._folder.name).glob("*.glb"):
+            if time.time() - path.stat().st_mtime > KEPT_S:
+                path.unlink(missing_ok=True)
 
 
 def build_page(detector: HeadDetector) -> gradio.Blocks:
@@ -88,16 +103,20 @@ def build_page(detector: HeadDetector) -> gradio.Blocks:
 
     def find(image: Any, method: str, score_threshold: float) -> Any:
         try:
-            return page.find(image, cast(DrawMethod, method), score_threshold)
+            path = None if image is None else Path(image)
+            return page.find(path, cast(DrawMethod, method), score_threshold)
         except UnreadableImage as error:
             raise gr.Error(str(error)) from error
 
     threshold = detector.postprocessing.score_threshold
-    with gr.Blocks(title="vggheads", analytics_enabled=False, delete_cache=(600, 3600)) as blocks:
+    kept = (_LOOK_EVERY_S, KEPT_S)
+    with gr.Blocks(title="vggheads", analytics_enabled=False, delete_cache=kept) as blocks:
         gr.Markdown("# vggheads\nA 3D head for every person in the image.")
         with gr.Row():
             with gr.Column():
-                image = gr.Image(label="Image", type="pil", image_mode=None, sources=["upload"])
+                image = gr.Image(
+                    label="Image", type="filepath", image_mode=None, sources=["upload"]
+                )
                 method = gr.Radio(list(DRAW_METHODS), value="full", label="Drawing")
                 score = gr.Slider(0.05, 0.95, value=threshold, step=0.05, label="Least score")
                 button = gr.Button("Find heads", variant="primary")
@@ -114,14 +133,52 @@ def build_page(detector: HeadDetector) -> gradio.Blocks:
         with gr.Accordion("JSON", open=False):
             json_view = gr.JSON(show_label=False)
         inputs, outputs = [image, method, score], [drawing, scene, json_view]
-        button.click(find, inputs, outputs, api_name="find")
+        # One id for all of them: the detector works on one image at a time.
+        button.click(find, inputs, outputs, api_name="find", concurrency_id="find")
         for control in (image, method, score):
             event = control.release if control is score else control.change
-            event(find, inputs, outputs, api_visibility="private")
-    return cast("gradio.Blocks", blocks)
+            event(find, inputs, outputs, api_visibility="private", concurrency_id="find")
+    return cast("gradio.Blocks", blocks.queue(max_size=MAX_WAITING, api_open=False))
 
 
-def serve(detector: HeadDetector, host: str = "127.0.0.1", port: int = 7860) -> None:
+def open_page(
+    page: gradio.Blocks, host: str = LOOPBACK, port: int | None = None, *, wait: bool = False
+) -> str:
+    """Serve a page to its own visitors: pages of other origins and foreign host names are refused.
+
+    Args:
+        page: the page.
+        host: address to listen on; on another than the loopback, any host name is answered.
+        port: port; a free one if left out.
+        wait: whether to serve until interrupted.
+
+    Returns:
+        The page's address.
+
+    Raises:
+        OSError: the port is taken.
+    """
+    from starlette.middleware import Middleware
+    from starlette.middleware.trustedhost import TrustedHostMiddleware
+
+    from ml.inference.guard import ALLOWED_HOSTS, SameOrigin
+
+    # Fonts of the system: gradio's own themes may ask Google for theirs.
+    theme = _gradio().themes.Default(font=_FONTS, font_mono=_FONTS_MONO)
+    hosts = list(ALLOWED_HOSTS) if host in ALLOWED_HOSTS else ["*"]
+    guard = [
+        Middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False),
+        Middleware(SameOrigin, hosts=hosts),
+    ]
+    _, url, _ = page.launch(
+        server_name=host, server_port=port, share=False, theme=theme, max_file_size=MAX_UPLOAD,
+        footer_links=[], show_error=True, quiet=not wait, prevent_thread_lock=not wait,
+        app_kwargs={"middleware": guard},
+    )  # fmt: skip
+    return str(url)
+
+
+def serve(detector: HeadDetector, host: str = LOOPBACK, port: int = PORT) -> None:
     """Serve the page until interrupted; it asks no other host for anything.
 
     Args:
@@ -133,14 +190,8 @@ def serve(detector: HeadDetector, host: str = "127.0.0.1", port: int = 7860) -> 
         ValueError: gradio is not installed, the detector has no head model, or the port is taken.
     """
     page = build_page(detector)
-    gr = _gradio()
-    # Fonts of the system: gradio's own themes may ask Google for theirs.
-    theme = gr.themes.Default(font=_FONTS, font_mono=_FONTS_MONO)
     try:
-        page.launch(
-            server_name=host, server_port=port, share=False, theme=theme, max_file_size=MAX_UPLOAD,
-            footer_links=[],
-        )  # fmt: skip
+        open_page(page, host, port, wait=True)
     except OSError as error:
         raise ValueError(f"app: cannot listen on {host}:{port}: {error}") from error
 

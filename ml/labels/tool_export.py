@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import quote
 
 import numpy as np
 import pandas as pd
@@ -215,12 +216,12 @@ def gallery(rows: Sequence[dict[str, Any]], order: str = "worst agreement first"
             f'stroke-width="{lines:.1f}"/>'
             for x, y, w, h in row["boxes"]
         )
-        name = html.escape(str(row["sample_id"]))
+        name, place = html.escape(str(row["sample_id"])), quote(str(row["sample_id"]))
         text = html.escape(f"{row['reason']}: {row['detail']}")
         agreement = f" agreement {row['agreement']:.2f}" if "agreement" in row else ""
         figures.append(
             f'<figure><svg viewBox="0 0 {row["width"]} {row["height"]}">'
-            f'<image href="images/{name}.jpg" width="{row["width"]}" height="{row["height"]}"/>'
+            f'<image href="images/{place}.jpg" width="{row["width"]}" height="{row["height"]}"/>'
             f"{drawn}</svg><figcaption><b>{name}</b>{agreement}<br>{text}"
             "</figcaption></figure>"
         )

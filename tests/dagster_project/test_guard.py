@@ -8,8 +8,9 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 
-from dagster_project.guard import ProjectFiles, guarded
+from dagster_project.guard import ProjectFiles
 from ml.imaging.io import encode_jpeg
+from ml.inference.guard import guarded
 
 OWN = "http://127.0.0.1:3000"
 reached = []

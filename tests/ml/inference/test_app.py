@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import gc
+import json
+import os
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import gradio_client
+import httpx
 import numpy as np
 import pytest
 import trimesh
 from PIL import Image
 
-from ml.inference.app import Page, build_page
+from ml.inference.app import Page, build_page, open_page
 from ml.inference.detector import HeadDetector
+from tests import bombs
 from tests.fixtures.browser import CHROMIUM, browser
 from tests.ml.inference.conftest import noise_image
 
@@ -21,10 +29,29 @@ def detector(project: Path) -> HeadDetector:
     return HeadDetector(project / "trained_model", device="cpu")
 
 
-def test_an_image_gives_drawing_scene_and_json(detector: HeadDetector) -> None:
+@pytest.fixture
+def upload(tmp_path: Path):
+    """Write an image as a visitor's file."""
+
+    def write(image: np.ndarray, name: str = "image.png") -> Path:
+        Image.fromarray(image).save(tmp_path / name)
+        return tmp_path / name
+
+    return write
+
+
+@pytest.fixture
+def served(detector: HeadDetector) -> Iterator[str]:
+    """The page, served as `vggheads app` serves it."""
+    page = build_page(detector)
+    yield open_page(page)
+    page.close()
+
+
+def test_an_image_gives_drawing_scene_and_json(detector: HeadDetector, upload) -> None:
     page = Page(detector)
     image = noise_image(4, 80, 120)
-    drawing, scene, found = page.find(Image.fromarray(image), "mesh", 0.2)
+    drawing, scene, found = page.find(upload(image), "mesh", 0.2)
     expected = detector(image, 0.2)
     assert drawing is not None
     assert scene is not None
@@ -34,15 +61,30 @@ def test_an_image_gives_drawing_scene_and_json(detector: HeadDetector) -> None:
     assert Path(scene).parent.is_dir()
 
 
-def test_nothing_uploaded_and_nothing_found(detector: HeadDetector) -> None:
+def test_nothing_uploaded_and_nothing_found(detector: HeadDetector, upload) -> None:
     page = Page(detector)
     assert page.find(None, "full", 0.5) == (None, None, None)
     image = noise_image(4)
-    drawing, scene, found = page.find(Image.fromarray(image), "full", 1.0)
+    drawing, scene, found = page.find(upload(image), "full", 1.0)
     assert scene is None
     assert found is not None
     assert found["heads"] == []
     assert (drawing == image).all()
+
+
+def test_scenes_of_visitors_who_left_are_removed(detector: HeadDetector, upload) -> None:
+    page = Page(detector)
+    old, young = (page.find(upload(noise_image(n, 80, 120)), "bbox", 0.2)[1] for n in (4, 5))
+    assert old is not None
+    assert young is not None
+    os.utime(old, (0, 0))
+    page.find(upload(noise_image(6, 80, 120)), "bbox", 0.2)
+    assert not Path(old).exists()
+    assert Path(young).exists()
+    folder = Path(young).parent
+    del page
+    gc.collect()
+    assert not folder.exists()
 
 
 def test_a_page_without_head_model_is_refused(project: Path, tmp_path: Path) -> None:
@@ -63,44 +105,119 @@ def test_without_gradio_it_says_what_to_install(detector: HeadDetector, monkeypa
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium is installed")
 def test_a_browser_shows_what_was_found_and_asks_no_other_host(
-    detector: HeadDetector, tmp_path: Path
+    served: str, tmp_path: Path, upload
 ) -> None:
-    path = tmp_path / "image.png"
-    Image.fromarray(noise_image(4, 80, 120)).save(path)
-    page = build_page(detector)
-    _, url, _ = page.launch(prevent_thread_lock=True, quiet=True, share=False)
-    try:
-        with browser(tmp_path / "profile", url) as tab:
-            tab.until("!!document.querySelector('input[type=file]')")
-            assert tab.run("document.title") == "vggheads"
-            assert "A 3D head for every person" in tab.run("document.body.innerText")
-            tab.run("document.querySelector('input[type=range]').value = 0.2")
-            tab.upload("input[type=file]", path)
-            # The drawing appears beside the upload.
-            shown = "[...document.querySelectorAll('img')].filter(i => i.naturalWidth == 120)"
-            tab.until(f"{shown}.length == 2")
-            hosts = {urlsplit(asked).hostname for asked in tab.asked if asked.startswith("http")}
-            assert hosts == {"127.0.0.1"}
-    finally:
-        page.close()
+    path = upload(noise_image(4, 80, 120))
+    with browser(tmp_path / "profile", served) as tab:
+        tab.until("!!document.querySelector('input[type=file]')")
+        assert tab.run("document.title") == "vggheads"
+        assert "A 3D head for every person" in tab.run("document.body.innerText")
+        tab.run("document.querySelector('input[type=range]').value = 0.2")
+        tab.upload("input[type=file]", path)
+        # The drawing appears beside the upload.
+        shown = "[...document.querySelectorAll('img')].filter(i => i.naturalWidth == 120)"
+        tab.until(f"{shown}.length == 2")
+        hosts = {urlsplit(asked).hostname for asked in tab.asked if asked.startswith("http")}
+        assert hosts == {"127.0.0.1"}
 
 
-def test_the_served_page_answers_on_loopback(detector: HeadDetector, tmp_path: Path) -> None:
-    import gradio_client as client_module
+def test_the_served_page_answers_on_loopback(served: str, tmp_path: Path, upload) -> None:
+    assert served.startswith("http://127.0.0.1")
+    client = connect(served, tmp_path)
+    assert client.config["enable_queue"]
+    image = gradio_client.handle_file(upload(noise_image(4, 80, 120)))
+    drawing, scene, found = client.predict(image, "bbox", 0.2, api_name="/find")
+    assert np.asarray(Image.open(drawing)).shape[:2] == (80, 120)
+    assert Path(scene).suffix == ".glb"
+    assert len(found["heads"]) > 0
 
-    path = tmp_path / "image.png"
-    Image.fromarray(noise_image(4, 80, 120)).save(path)
-    page = build_page(detector)
-    assert page.analytics_enabled is False
-    _, url, share = page.launch(prevent_thread_lock=True, quiet=True, share=False)
-    try:
-        assert url.startswith("http://127.0.0.1")
-        assert share is None
-        client = client_module.Client(url, verbose=False, download_files=str(tmp_path))
-        image = client_module.handle_file(path)
-        drawing, scene, found = client.predict(image, "bbox", 0.2, api_name="/find")
-        assert np.asarray(Image.open(drawing)).shape[:2] == (80, 120)
-        assert Path(scene).suffix == ".glb"
-        assert len(found["heads"]) > 0
-    finally:
-        page.close()
+
+def connect(url: str, folder: Path) -> gradio_client.Client:
+    return gradio_client.Client(
+        url, verbose=False, download_files=str(folder), analytics_enabled=False
+    )
+
+
+def test_twenty_visitors_at_once_each_get_their_own_answer(
+    served: str, detector: HeadDetector, tmp_path: Path, upload
+) -> None:
+    images = [noise_image(n, 64 + n, 96) for n in range(20)]
+    files = [upload(image, f"{n}.png") for n, image in enumerate(images)]
+    client = connect(served, tmp_path)
+    jobs = [
+        client.submit(gradio_client.handle_file(path), "bbox", 0.2, api_name="/find")
+        for path in files
+    ]
+    for image, job in zip(images, jobs, strict=True):
+        _, _, found = job.result(timeout=120)
+        assert found == json.loads(json.dumps(detector(image, 0.2).to_json()))
+
+
+def test_uploads_of_another_kind_or_size_are_refused_with_a_sentence(
+    served: str, tmp_path: Path
+) -> None:
+    client = connect(served, tmp_path)
+    for name, content, words in (
+        ("text.png", b"no image", "cannot identify image"),
+        ("drawing.svg", b"<svg xmlns='http://www.w3.org/2000/svg'/>", "no known format"),
+        ("bomb.png", bombs.png(11_000, 10_000), "11000 x 10000 pixels, expected 1 to 100,000,000"),
+        ("bomb.jpg", bombs.jpeg(30_000, 30_000), "exceeds limit"),
+    ):
+        path = tmp_path / name
+        path.write_bytes(content)
+        with pytest.raises(gradio_client.exceptions.AppError, match=words):
+            client.predict(gradio_client.handle_file(path), "bbox", 0.2, api_name="/find")
+    with path.open("wb") as file:
+        file.truncate((50 << 20) + 1)
+    with path.open("rb") as file:
+        answer = httpx.post(f"{served}gradio_api/upload", files={"files": file}, timeout=60)
+    assert answer.status_code == 413
+
+
+def test_files_of_the_machine_are_not_given_out(served: str, tmp_path: Path) -> None:
+    secret = tmp_path / "secret.txt"
+    secret.write_text("secret")
+    ways = (
+        f"gradio_api/file={secret}", f"gradio_api/file=/tmp/../{secret}", f"file={secret}",
+        f"gradio_api/file=%2e%2e/%2e%2e{secret}", "gradio_api/file=../../../../etc/passwd",
+        "static/../../../../etc/passwd", "assets/%2e%2e/%2e%2e/%2e%2e/app.py",
+        "theme.css/../../../etc/passwd", f"gradio_api/proxy=file://{secret}",
+    )  # fmt: skip
+    for way in ways:
+        answer = httpx.get(served + way)
+        assert answer.status_code in (400, 401, 403, 404), way
+        assert "secret" not in answer.text.replace(str(secret), "")
+        assert "root:" not in answer.text
+    # By hand: gradio's own client would upload the file first.
+    for path in (str(secret), f"/proc/self/cwd/..{secret}", "../../../../etc/hostname"):
+        given = [{"path": path, "meta": {"_type": "gradio.FileData"}}, "bbox", 0.2]
+        asked = httpx.post(f"{served}gradio_api/call/find", json={"data": given}).json()
+        answer = httpx.get(f"{served}gradio_api/call/find/{asked['event_id']}").text
+        assert answer.startswith("event: error")
+        assert "InvalidPathError" in answer or "upload" in answer or "not allowed" in answer, answer
+
+
+def test_an_upload_stays_in_its_folder_and_is_no_page(served: str) -> None:
+    files = {"files": ("../../../outside.html", b"<script>alert(1)</script>", "text/html")}
+    answer = httpx.post(f"{served}gradio_api/upload", files=files)
+    (stored,) = answer.json()
+    assert Path(stored).resolve().is_relative_to(Path(tempfile.gettempdir()).resolve() / "gradio")
+    shown = httpx.get(f"{served}gradio_api/file={stored}")
+    html = "text/html" in shown.headers["content-type"]
+    assert not html or "attachment" in shown.headers["content-disposition"]
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 200),
+        ({"origin": "http://evil.example"}, 403),
+        ({"origin": "http://127.0.0.1:1"}, 403),
+        ({"sec-fetch-site": "cross-site"}, 403),
+        ({"host": "evil.example"}, 400),
+    ],
+)
+def test_pages_of_other_origins_may_not_upload(served: str, headers, status: int) -> None:
+    files = {"files": ("a.png", b"x", "image/png")}
+    answer = httpx.post(f"{served}gradio_api/upload", files=files, headers=headers)
+    assert answer.status_code == status

@@ -1,0 +1,207 @@
+"""A finished project on which kills and faults are tried, and how a case of them is told."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.chain_rehearsal import digests
+from tests.rehearsal import ROOT, environment
+
+
+@dataclass(frozen=True)
+class Chain:
+    """A project that is finished, and how it is made again.
+
+    Attributes:
+        reference: the finished project.
+        program: arguments of the interpreter that start its command line.
+        stage: a stage that is quickly made, for faults that need no more.
+        sharded: a stage whose shards processes of their own make.
+        tracked: a stage that reports to MLflow; empty where there is none.
+        kill_after_s: after how much work a run is killed, from and to, in seconds of the processor:
+            a busy machine does no less until then.
+        num_kills: how many kills.
+    """
+
+    reference: Path
+    program: tuple[str, ...]
+    stage: str
+    sharded: str
+    tracked: str
+    kill_after_s: tuple[float, float]
+    num_kills: int
+
+    def copy(self, folder: Path) -> Path:
+        """Copy the finished project into another folder.
+
+        Args:
+            folder: what is there is removed.
+        """
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.copytree(self.reference, folder, symlinks=True)
+        return folder
+
+    def start(
+        self,
+        root: Path,
+        arguments: Sequence[str],
+        variables: dict[str, str] | None = None,
+        limit: Callable[[], Any] | None = None,
+        output: Path | None = None,
+    ) -> subprocess.Popen[str]:
+        """Start a command in a copy, in a process group of its own.
+
+        Args:
+            root: the copy.
+            arguments: of the command line.
+            variables: added to the environment.
+            limit: what the process does to itself before it starts.
+            output: file for what it says; a pipe if left out.
+        """
+        env = {**environment(root), "DAGSTER_HOME": str(root / ".dagster"), **(variables or {})}
+        env["PYTHONPATH"] = f"{root}:{ROOT}" if self.program[0] != "-m" else str(root)
+        command = [sys.executable, *self.program, *arguments]
+        options: dict[str, Any] = {
+            "cwd": root, "env": env, "text": True, "stderr": subprocess.STDOUT,
+            "start_new_session": True, "preexec_fn": limit,
+        }  # fmt: skip
+        if output is None:
+            return subprocess.Popen(command, stdout=subprocess.PIPE, **options)
+        with output.open("w") as file:
+            return subprocess.Popen(command, stdout=file, **options)
+
+    def is_whole(self, root: Path) -> bool:
+        """Return whether a copy has every file of the finished project, byte for byte."""
+        return digests(root) == digests(self.reference)
+
+
+def row(name: str, what: str, outcome: str, good: bool, started: float, output: str = "") -> bool:
+    """Print a case as a row of Markdown, and what was said where it is not as it should be.
+
+    Args:
+        name: the case.
+        what: goes wrong in it.
+        outcome: in words.
+        good: whether it ended as it should.
+        started: when it began, by the monotonic clock.
+        output: what the command said.
+
+    Returns:
+        `good`.
+    """
+    seconds = time.monotonic() - started
+    verdict = "yes" if good else "NO"
+    sys.stdout.write(f"| {name} | {what} | {outcome} | {verdict} | {seconds:.0f} s |\n")
+    if not good:
+        sys.stdout.write("\n".join(f"    {line}" for line in output.splitlines()[-15:]) + "\n")
+    sys.stdout.flush()
+    return good
+
+
+def toy_chain(folder: Path) -> Chain:
+    """Make the toy project of `tests/dagster_project`, with shards that take a moment.
+
+    Args:
+        folder: to make it in.
+    """
+    from dvc.repo import Repo
+
+    root = folder / "reference"
+    shutil.rmtree(root, ignore_errors=True)
+    toy = ROOT / "tests" / "dagster_project" / "toy"
+    shutil.copytree(toy, root, ignore=shutil.ignore_patterns("__pycache__"))
+    (root / "stages.yaml").rename(root / "dvc.yaml")
+    params = root / "params.yaml"
+    text = params.read_text().replace("workers: 0", "workers: 2")
+    params.write_text(text.replace("seconds: 0.0", "seconds: 1.0"))
+    (root / "code").mkdir()
+    (root / "code" / "numbers.py").write_text("# stands for the library's code\n")
+    (root / ".gitignore").write_text("/data/\n/.dagster/\n/made.log\n/reports/\n")
+    subprocess.run(["git", "init", "-q"], cwd=root, check=True)
+    Repo.init(str(root)).close()
+    (root / ".dvcignore").write_text(".tmp-*\n")
+    chain = Chain(root, ("toy_cli.py",), "numbers", "numbers", "", (4.0, 10.0), 2)
+    output, _ = chain.start(root, ("demo",)).communicate()
+    sys.stdout.write(output)
+    return chain
+
+
+def smoke_chain(reference: Path) -> Chain:
+    """Return a finished project of the smoke profile.
+
+    Args:
+        reference: its folder.
+    """
+    program = ("-m", "dagster_project.cli")
+    return Chain(reference, program, "captions", "poses", "flame_regressor", (8.0, 45.0), 20)
+
+
+def _fields(number: int) -> list[str]:
+    """What /proc tells of a process behind its name; nothing of one that has ended."""
+    try:
+        return Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+
+
+def running(group: int) -> list[int]:
+    """Return the processes of a group that run, without those that only wait to be reaped.
+
+    Args:
+        group: the group's id.
+    """
+    numbers = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+    found = {number: fields for number in numbers if (fields := _fields(number))}
+    return [n for n, fields in found.items() if int(fields[2]) == group and fields[0] not in "ZX"]
+
+
+def processor_s(group: int) -> float:
+    """Return the time of the processor that a group's processes have taken, in seconds.
+
+    Args:
+        group: the group's id.
+    """
+    ticks = sum(
+        int(fields[11]) + int(fields[12])
+        for number in running(group)
+        if (fields := _fields(number))
+    )
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def workers_of(group: int) -> list[int]:
+    """Return the processes of a group that make shards.
+
+    Args:
+        group: the group's id.
+    """
+    found = []
+    for number in running(group):
+        try:
+            command = Path(f"/proc/{number}/cmdline").read_bytes()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if number != group and b"spawn_main" in command:
+            found.append(number)
+    return found
+
+
+def kill(number: int, word: int) -> None:
+    """Send a signal to a process that may have ended.
+
+    Args:
+        number: the process.
+        word: the signal.
+    """
+    try:
+        os.kill(number, word)
+    except ProcessLookupError:
+        return

@@ -21,7 +21,7 @@ from dagster_project.resources import EXPERIMENT, MLFLOW_ADDRESS, MLFLOW_PORT
 
 HOST = "127.0.0.1"
 DAGSTER_PORT = 3000
-_START_SECONDS = 120
+_START_SECONDS = 300  # seconds, on a machine that does something else as well
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,7 @@ SHARD: Final = "shard-00000"
 """The shard of which one caption is falsified."""
 _LEFT_OUT: Final = (".git", ".venv", ".venv-*", "cache", "tmp", "__pycache__", "build", ".tmp-*")
 _SIZE: Final = {"width": 1440, "height": 900}
-_START_SECONDS: Final = 180
+_START_SECONDS: Final = 600
 _SETTLE_MS: Final = 2500
 """Pages draw charts and images after they say that they are loaded."""
 

@@ -120,6 +120,11 @@ def _add_predict(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--frames", type=int, metavar="N", help="stop a camera or stream after so many frames"
     )
+    parser.add_argument(
+        "--tracks",
+        action="store_true",
+        help="follow heads through films: numbers, one shape a person, smooth poses",
+    )
 
 
 def _detector(options: argparse.Namespace) -> Any:
@@ -159,6 +164,7 @@ def predict(options: argparse.Namespace) -> int:
         pncc=options.pncc,
         crops=options.crops,
         frames=options.frames,
+        tracks=options.tracks,
     )
     sources = [live_source(text) or Path(text) for text in options.sources]
     summary = writer.write_all(_detector(options), sources)

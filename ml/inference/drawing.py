@@ -43,6 +43,7 @@ def draw_heads(
     heads: Heads,
     geometry: HeadGeometry | None,
     styles: Sequence[Style] = ("mesh", "box"),
+    numbers: np.ndarray | None = None,
 ) -> np.ndarray:
     """Draw heads on a copy of an image.
 
@@ -53,6 +54,8 @@ def draw_heads(
         styles: what to draw, in this order; any of box, mesh (shaded; the outline of small heads),
             contour (the outline of each head and of its face), wireframe (visible edges), landmarks
             (the 68), points (the vertices of the face), pose (axes).
+        numbers: (N,) whole numbers by which heads get their colours, such as those of tracks; their
+            positions if left out.
 
     Returns:
         (H, W, 3) uint8 RGB.
@@ -67,12 +70,14 @@ def draw_heads(
         raise ValueError(f"draw_heads: styles {styles} need a head model's geometry, got None")
     canvas = image_rgb.copy()
     posed = np.isfinite(heads.flame).all(axis=1) & (heads.flame[:, SCALE.start] > 0)
+    numbers = np.arange(len(heads)) if numbers is None else numbers
+    colours = [COLOURS[int(number) % len(COLOURS)] for number in numbers]
     for style in styles:
         small = np.sqrt(box_area(heads.boxes_xyxy)) < _SMALL_PX
         if style == "mesh" and geometry is not None:
-            canvas = _draw_meshes(canvas, heads, geometry, posed & ~small)
+            canvas = _draw_meshes(canvas, heads, geometry, posed & ~small, colours)
         for index in range(len(heads)):
-            colour = COLOURS[index % len(COLOURS)]
+            colour = colours[index]
             if style == "box":
                 _draw_box(canvas, heads.boxes_xyxy[index], colour)
             elif posed[index] and geometry is not None:
@@ -104,14 +109,18 @@ def _draw_posed(
 
 
 def _draw_meshes(
-    image: np.ndarray, heads: Heads, geometry: HeadGeometry, posed: np.ndarray
+    image: np.ndarray,
+    heads: Heads,
+    geometry: HeadGeometry,
+    posed: np.ndarray,
+    colours: Sequence[tuple[int, int, int]],
 ) -> np.ndarray:
     height, width = image.shape[:2]
     canvas = image.astype(np.float32)
     vertices = geometry.vertices_xyz_px(heads.flame[posed])
     # Larger heads are taken to be nearer: the parameters carry no depth between heads.
     order = np.argsort(heads.flame[posed][:, SCALE.start])
-    colours = np.array([COLOURS[i % len(COLOURS)] for i in np.flatnonzero(posed)], np.float32)
+    shown = np.array([colours[i] for i in np.flatnonzero(posed)], np.float32)
     for index in order:
         mesh = np.ascontiguousarray(vertices[index], np.float32)
         face_index, barycentric, _ = rasterize(mesh, geometry.faces, height, width)
@@ -119,7 +128,7 @@ def _draw_meshes(
         normals = vertex_normals(mesh, geometry.faces)[geometry.faces[face_index[covered]]]
         normal = (normals * barycentric[covered][:, :, None]).sum(axis=1)
         light = 0.35 + 0.65 * np.abs(normal[:, 2]) / (np.linalg.norm(normal, axis=1) + 1e-6)
-        shaded = colours[index] * light[:, None]
+        shaded = shown[index] * light[:, None]
         canvas[covered] = (1 - _MESH_OPACITY) * canvas[covered] + _MESH_OPACITY * shaded
     return np.clip(canvas + 0.5, 0, 255).astype(np.uint8)
 

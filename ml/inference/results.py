@@ -41,7 +41,11 @@ class PredictionResult:
         image_rgb: (H, W, 3) uint8 RGB, upright.
         time_s: of a video's frame, seconds after the first; None for images.
         heads: the heads, in the image's pixels; their boxes are cut at its border.
+        tracks: (N,) int64 number of the person that each head is in a film, -1 if of none yet;
+            None where nobody is followed.
     """
+
+    tracks: np.ndarray | None = None
 
     def __init__(
         self,
@@ -68,6 +72,18 @@ class PredictionResult:
         inside = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
         cut = Heads(boxes[inside], heads.scores[inside], heads.flame[inside])
         self.heads = DetectedHeads(cut, shapes)
+        self._shapes = shapes
+
+    def replaced(self, heads: Heads, tracks: np.ndarray) -> PredictionResult:
+        """Return the same image with other parameters of its heads, and whose they are.
+
+        Args:
+            heads: as many as there are, with the same boxes.
+            tracks: (N,) number of the person that each is.
+        """
+        result = PredictionResult(self.image_rgb, heads, self._shapes, self.name, self.time_s)
+        result.tracks = tracks
+        return result
 
     def __len__(self) -> int:
         return len(self.heads)
@@ -98,7 +114,7 @@ class PredictionResult:
         from ml.inference.drawing import draw_heads
 
         geometry = None if method == "bbox" else self.heads.shapes.drawn
-        return draw_heads(self.image_rgb, self.heads.raw, geometry, _STYLES[method])
+        return draw_heads(self.image_rgb, self.heads.raw, geometry, _STYLES[method], self.tracks)
 
     def pncc(self) -> np.ndarray:
         """Return the Projected Normalized Coordinate Code map: heads in their template's colours.
@@ -190,8 +206,8 @@ class PredictionResult:
 
         Returns:
             `image` (name, width, height, of a video's frame also time_s) and `heads`: box_xyxy,
-            score, pose_deg, flame, and with a head model landmarks_px and parts. Pixels and
-            degrees; jaw in rad; scale in px per m.
+            score, pose_deg, flame, and with a head model landmarks_px and parts, in a film that is
+            followed also track. Pixels and degrees; jaw in rad; scale in px per m.
         """
         height, width = self.image_rgb.shape[:2]
         image: dict[str, Any] = {"name": self.name, "width": width, "height": height}
@@ -210,6 +226,8 @@ class PredictionResult:
             "pose_deg": dict(zip(("pitch", "yaw", "roll"), _numbers(head.euler_deg), strict=True)),
             "flame": {name: _numbers(part) for name, part in head.parameters._asdict().items()},
         }
+        if self.tracks is not None:
+            found["track"] = int(self.tracks[index])
         if self.heads.has_model:
             found["landmarks_px"] = [_numbers(point) for point in head.landmarks_px]
             parts = self.part_boxes()

@@ -74,6 +74,7 @@ class ResultWriter:
         pncc: write PNCC maps.
         crops: write upright heads of this size, px; 0: as many pixels as found; None: none.
         frames: stop a camera or stream after so many frames; None: when it ends or by Ctrl-C.
+        tracks: follow heads through videos, cameras and streams.
     """
 
     output: Path
@@ -83,6 +84,7 @@ class ResultWriter:
     pncc: bool = False
     crops: int | None = None
     frames: int | None = None
+    tracks: bool = False
 
     def write_all(self, detector: HeadDetector, sources: Sequence[Path | LiveSource]) -> Summary:
         """Find heads in all sources and write what was found.
@@ -119,17 +121,25 @@ class ResultWriter:
             if summary.images:
                 write_json(self.output / COCO_NAME, coco)
         for video in (path for path in folders if is_video(path)):
-            results = detector.stream(video, exclusions)
+            results = self._followed(detector.stream(video, exclusions))
             output.note(folders[video])
             self._write_video(results, folders[video], summary)
         for live in (source for source in sources if isinstance(source, LiveSource)):
-            results = islice(detector.stream(live, exclusions), self.frames)
+            results = self._followed(islice(detector.stream(live, exclusions), self.frames))
             output.note(self.output / live.name)
             self._write_video(results, self.output / live.name, summary, live=True)
             if summary.stopped:
                 break
         summary.excluded = len(exclusions) - summary.other
         return summary
+
+    def _followed(self, results: Iterator[PredictionResult]) -> Iterator[PredictionResult]:
+        """Follow the heads of one film, if that is asked for."""
+        if not self.tracks:
+            return results
+        from ml.inference.tracks import HeadTracks
+
+        return HeadTracks().follow(results)
 
     def _folders(self, sources: list[Path], exclusions: Exclusions) -> dict[Path, Path]:
         """Return every file and the folder of its results; two never share one."""

@@ -7,7 +7,7 @@ A stage is made the same way from the UI, from the command line and from `dvc re
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 
 import dagster as dg
@@ -190,7 +190,7 @@ class StageRun:
         self._look_ahead()
         self._prepare(units)
         lock = StageLock(self.pipeline.root, self.stage)
-        with lock.shared(), one_blas_thread():
+        with lock.shared(), one_blas_thread(), self._telling_what_is_kept():
             self._make(units)
         # Now nobody makes shards of it.
         with lock.alone():
@@ -249,6 +249,26 @@ class StageRun:
                 self.pipeline.tidy(self.stage)
         if self._forced():
             self.pipeline.forget(self.stage, units)
+
+    @contextmanager
+    def _telling_what_is_kept(self) -> Iterator[None]:
+        """Report the finished shards of a run that fails within; Dagster shows the others as failed.
+
+        They are on disk and will not be made again; they are judged when all are there.
+        """
+        finished = False
+        try:
+            yield
+            finished = True
+        finally:
+            if not finished and self.asset.partitioned:
+                made = self.pipeline.markers(self.stage, list(self.reports))
+                for unit, marker in made.items():
+                    values = unit_metadata(self.pipeline.root, marker)
+                    values["checks"] = dg.MetadataValue.text("not run yet: the run failed")
+                    self.context.log_event(
+                        dg.AssetMaterialization(self.stage, partition=unit, metadata=values)
+                    )
 
     def _make(self, units: Sequence[str]) -> None:
         """Make those units that are missing or outdated; what another run makes is waited for."""

@@ -1,8 +1,9 @@
 """Heads through a film: who is who, one shape a person, and a pose that does not tremble.
 
 Who is who is decided by ByteTrack, from boxes and times. Of each track the shape is the mean over
-the frames so far, for a skull does not change, and what moves is smoothed over a moment. Nothing of
-a frame waits for later ones, so that cameras and streams can be followed too.
+the frames so far, for a skull does not change, and what moves is smoothed over a moment: place and
+size relative to the box, so that a head that goes by is not left behind. Nothing of a frame waits
+for later ones, so that cameras and streams can be followed too.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import numpy as np
 
 from ml.flame.geometry import HeadGeometry
 from ml.flame.params import EXPRESSION, JAW, ROTATION, SCALE, SHAPE, TRANSLATION
+from ml.imaging.boxes import box_area
 from ml.inference.results import PredictionResult
 from ml.records.heads import Heads
 
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
     from trackers import ByteTrackTracker
 
 UNKNOWN: Final = -1
-"""Number of a head that belongs to no track yet."""
+"""Number of a head that belongs to no track yet: one that is seen for the first time."""
 SMOOTHING_S: Final = 0.1
 """Time constant of the smoothing: a change has come by 63 % after so long."""
 _LOST_S: Final = 1.0
@@ -35,7 +37,7 @@ _JUMP_DEG: Final = 60.0
 
 @dataclass
 class _Track:
-    """What is known of one person."""
+    """What is known of one person; the parameters are in the frame of the box."""
 
     shape_sum: np.ndarray
     weight: float
@@ -79,9 +81,10 @@ class HeadTracks:
             flame = heads.flame.copy()
             for index, number in enumerate(numbers):
                 if number != UNKNOWN and np.isfinite(flame[index]).all():
-                    flame[index] = self._smoothed(
-                        int(number), flame[index], float(heads.scores[index]), time_s
-                    )
+                    box, score = heads.boxes_xyxy[index], float(heads.scores[index])
+                    inside = _into_box(flame[index], box)
+                    smooth = self._smoothed(int(number), inside, score, time_s)
+                    flame[index] = _out_of_box(smooth, box)
             yield result.replaced(Heads(heads.boxes_xyxy, heads.scores, flame), numbers)
 
     def _numbers(self, heads: Heads, time_s: float) -> np.ndarray:
@@ -118,6 +121,30 @@ class HeadTracks:
                 smooth[part] = new * flame[part] + (1.0 - new) * track.flame[part]
         track.flame, track.time_s = smooth, time_s
         return smooth
+
+
+def _into_box(flame: np.ndarray, box: np.ndarray) -> np.ndarray:
+    """Return parameters whose place is relative to the box's middle, in units of its size."""
+    size, middle = _frame(box)
+    moved = flame.astype(np.float64)
+    moved[TRANSLATION] = (moved[TRANSLATION] - middle) / size
+    moved[SCALE] /= size
+    return moved
+
+
+def _out_of_box(flame: np.ndarray, box: np.ndarray) -> np.ndarray:
+    """Return parameters in image px, the reverse of `_into_box`."""
+    size, middle = _frame(box)
+    moved = flame.copy()
+    moved[TRANSLATION] = moved[TRANSLATION] * size + middle
+    moved[SCALE] *= size
+    return moved
+
+
+def _frame(box: np.ndarray) -> tuple[float, np.ndarray]:
+    """Return a box's size, px, and its middle, (3,) px."""
+    size = float(np.sqrt(box_area(box[None].astype(np.float64))[0]))
+    return size, np.array([(box[0] + box[2]) / 2, (box[1] + box[3]) / 2, 0.0])
 
 
 def _jumped(before: np.ndarray, now: np.ndarray) -> bool:

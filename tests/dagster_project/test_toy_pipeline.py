@@ -8,6 +8,7 @@ import dagster as dg
 import pandas as pd
 
 from dagster_project.definitions import DEMO_JOB, build_definitions
+from dagster_project.partitions import shard_partitions
 
 ALL = [f"{stage} shard-0000{i}" for stage in ("numbers", "squares") for i in range(3)] + [
     "total stage"
@@ -101,6 +102,25 @@ def test_a_killed_worker_costs_nothing(fresh_toy):
     assert fresh_toy.run("materialize", "numbers") == 0
     assert not (fresh_toy.root / "kill-shard-00001").exists()
     assert fresh_toy.pipeline.stale() == ["squares", "total"]
+
+
+def test_the_shard_that_fails_is_shown_as_failed_and_the_others_as_made(fresh_toy, capsys):
+    (fresh_toy.root / "fail-shard-00002").touch()
+    assert fresh_toy.run("materialize", "numbers") == 1
+    assert "shard-00002 cannot be made" in capsys.readouterr().out
+    definition = shard_partitions(fresh_toy.pipeline.shards)
+    with instance_of(fresh_toy) as instance:
+        states = instance.get_status_by_partition(
+            dg.AssetKey("numbers"), fresh_toy.pipeline.shards, definition
+        )
+        names = {shard: state.name for shard, state in states.items() if state}
+        assert names.pop("shard-00002") == "FAILED"
+        assert {"shard-00000", "shard-00001"} <= set(names)
+        assert set(names.values()) == {"MATERIALIZED"}
+    (fresh_toy.root / "fail-shard-00002").unlink()
+    fresh_toy.made()
+    assert fresh_toy.run("materialize", "numbers") == 0
+    assert "numbers shard-00000" not in fresh_toy.made()
 
 
 def test_a_killed_run_goes_on_where_it_stopped(fresh_toy):

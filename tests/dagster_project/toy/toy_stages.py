@@ -74,6 +74,8 @@ def make_numbers(ws, config, shard):
     if (ws.root / f"kill-{shard}").exists():
         (ws.root / f"kill-{shard}").unlink()
         os.kill(os.getpid(), 9)
+    if (ws.root / f"fail-{shard}").exists():
+        raise ValueError(f"{shard} cannot be made")
     values = sample_rng(ws.seed, "numbers", shard).integers(0, 100, config.count)
     write(ws, "numbers", shard, pd.DataFrame({"value": values}))
     return StageReport(config.count, config.count, metadata={"largest": int(values.max())})

@@ -33,7 +33,8 @@ def test_numbers_stay_with_people_whatever_their_order():
     people = [(20, 0.5), (200, -0.5)]
     frames = [frame(n, people if n % 2 else people[::-1]) for n in range(8)]
     followed = list(HeadTracks().follow(frames))
-    for number, result in enumerate(followed):
+    assert followed[0].tracks.tolist() == [-1, -1], "nobody is known in the first frame"
+    for number, result in enumerate(followed[1:], start=1):
         by_place = dict(zip(result.heads.boxes_xyxy[:, 0] < 120, result.tracks, strict=True))
         first = dict(zip(followed[1].heads.boxes_xyxy[:, 0] < 120, followed[1].tracks, strict=True))
         assert by_place == first, number
@@ -67,6 +68,13 @@ def test_one_shape_a_person_and_less_trembling():
         for results in (followed, frames)
     ]
     assert steps[0] < 0.4 * steps[1]
+
+
+def test_who_goes_by_is_not_left_behind():
+    frames = [frame(n, [(20, 0.5)]) for n in range(30)]
+    last = list(HeadTracks(smoothing_s=0.5).follow(frames))[-1]
+    x = TRANSLATION.start
+    assert last.heads.flame[0, x] == pytest.approx(frames[-1].heads.flame[0, x], abs=0.01)
 
 
 def test_without_smoothing_poses_stay_as_they_are():

@@ -252,7 +252,7 @@ class StageRun:
 
     @contextmanager
     def _telling_what_is_kept(self) -> Iterator[None]:
-        """Report the finished shards of a run that fails within; Dagster shows the others as failed.
+        """Report the finished shards of a run that fails within; Dagster shows others as failed.
 
         They are on disk and will not be made again; they are judged when all are there.
         """

@@ -125,7 +125,8 @@ def test_unknown_landmarks_are_left_out(landmarks, surface, geometry, heads):
     some = landmarks.clone()
     some[:, 30:60:2] = torch.nan
     some[0, 3, 1] = torch.inf
-    fit = fit_landmarks(some, surface, QUICK)
+    # Least squares: any stand-in for what is unknown would pull.
+    fit = fit_landmarks(some, surface, QUICK.model_copy(update={"freedom": 1e6}))
     assert fit.problems == [""] * 5
     assert rotation_errors(geometry, fit, heads).max() < 5
 

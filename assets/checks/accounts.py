@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import pandas as pd
 
 from assets.checks.rules import Rule, Shelf
-from ml.quality.accounting import account, belong, marked, variants
+from ml.quality.accounting import account, belong, marked, people_listed, variants
 from ml.quality.findings import joined
 from ml.records.workspace import Workspace
 from ml.takedown.removal import hash_id, taken_down
@@ -44,14 +44,15 @@ def forgiven(ws: Workspace, names: Iterable[str]) -> set[str]:
 
 
 def poses_account(shelf: Shelf, shard: str) -> pd.DataFrame:
-    """Account for the poses of a shard: as many as it should hold, numbered on."""
+    """Account for the poses of a shard: as many as it should hold, with all their people."""
     number = reported(shelf.ws, "poses", shard).get("num_in", shelf.ws.shard_size)
     given = [f"pose-{shard.rsplit('-', 1)[-1]}-{index:05d}" for index in range(number)]
-    kept = shelf.table("poses", shard)["pose_id"].unique()
+    poses = shelf.table("poses", shard)
+    kept = poses["pose_id"].unique()
     excluded = shelf.excluded("poses", shard)
     gone = forgiven(shelf.ws, given)
     found = account(given, kept, excluded, "the shard", "poses", gone)
-    return joined([found, belong(kept, shard, "poses")])
+    return joined([found, belong(kept, shard, "poses"), people_listed(poses)])
 
 
 def captions_account(shelf: Shelf, shard: str) -> pd.DataFrame:
@@ -97,6 +98,16 @@ def verdicts_account(shelf: Shelf, shard: str) -> pd.DataFrame:
             account(removed, removed - unlisted, (), "removed images", "the exclusions"),
         ]
     )
+
+
+def crops_account(shelf: Shelf, shard: str) -> pd.DataFrame:
+    """Account for the crops of a shard: as many as it should hold, numbered over the shards."""
+    kept = shelf.table("crops", shard)["crop_id"]
+    number = reported(shelf.ws, "crops", shard).get("num_in", len(kept))
+    index = int(shard.rsplit("-", 1)[-1])
+    size = reported(shelf.ws, "crops", "crops-00000").get("num_in", number)
+    given = [f"crop-{place:06d}" for place in range(index * size, index * size + number)]
+    return account(given, kept, shelf.excluded("crops", shard), "the shard", "crops")
 
 
 def counts_rule(stage: str) -> Rule:

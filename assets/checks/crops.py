@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from assets.checks.accounts import counts_rule
+from assets.checks.accounts import LOST, counts_rule, crops_account
 from assets.checks.bounded import (
     bounded,
     crop_statistics,
@@ -33,6 +33,7 @@ def _differ(shelf: Shelf, shard: str) -> pd.DataFrame:
 
 CROP_RULES = rules_suite(
     "crop_rules",
+    Rule("accounted", LOST, crops_account),
     counts_rule("crops"),
     Rule(
         "seeds_of_the_run",

@@ -9,6 +9,7 @@ from assets.checks import statistics
 from assets.checks.accounts import LOST, counts_rule, images_account
 from assets.checks.bounded import (
     bounded,
+    bounds_of,
     drift_rule,
     drop_rate_rule,
     face_evidence,
@@ -22,6 +23,7 @@ from assets.checks.suite import Suite, critical, warning
 from assets.checks.tables import boxes, heads, shard_tables
 from ml.generation.config import EXACT_BACKENDS
 from ml.quality import head_invariants, invariants
+from ml.quality.findings import findings
 from ml.records.shards import ShardReader
 
 IMAGES = Suite(
@@ -189,6 +191,13 @@ def _exact(shelf: Shelf, shard: str) -> pd.DataFrame:
     return images[images["generator"].str.split(":").str[0].isin(EXACT_BACKENDS)]
 
 
+def _people(shelf: Shelf, shard: str) -> pd.DataFrame:
+    bound = bounds_of(shelf).bounds["images"]["people_without_head"]
+    if bound is None or bound[1] is None:
+        return findings([], [])
+    return invariants.heads_of_people(shelf.table("truth", shard), _exact(shelf, shard), bound[1])
+
+
 def _flame_differs(shelf: Shelf, shard: str) -> pd.DataFrame:
     truth = shelf.table("truth", shard)
     return head_invariants.distinct(
@@ -240,6 +249,7 @@ TRUTH_RULES = rules_suite(
             shelf.table("truth", shard), head_invariants.whole_heads(shelf.table("truth", shard))
         ),
     ),
+    Rule("people_have_heads", "In no shard more people lack a head than others hide.", _people),
     Rule("heads_differ", "No two heads have the same parameters.", _flame_differs),
 )
 

@@ -6,9 +6,11 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from assets.checks.accounts import reported
 from assets.checks.rules import Rule, Shelf, whole_suite
 from ml.labels.coco import CocoDataset, read_coco
 from ml.quality import head_invariants
+from ml.quality.accounting import in_order, marked
 from ml.quality.findings import agree, findings, joined
 
 SPLITS = ("train", "val")
@@ -66,6 +68,26 @@ def of_images(shelf: Shelf, shards: Sequence[str]) -> pd.DataFrame:
     return joined(parts)
 
 
+def drawn_in_order(shelf: Shelf, shards: Sequence[str]) -> pd.DataFrame:
+    """Judge whether the labelled images are the first that the stage draws, as many as it told."""
+    if not _of_truth(shelf):
+        return findings([], [])
+    from ml.stages.labels import draw_order
+
+    names = shelf.ws.shards
+    images = pd.concat([shelf.table("images", name) for name in names], ignore_index=True)
+    excluded = set(shelf.excluded("labels", "all"))
+    parts, number = [], 0
+    for split, data in _labels(shelf).items():
+        taken = {image.sample_id for image in data.images}
+        number += len(taken)
+        drawn = draw_order(images[images["split"] == split], shelf.ws.seed)["sample_id"]
+        parts.append(in_order([n for n in drawn if n not in excluded], taken, "labels"))
+    counts = reported(shelf.ws, "labels", "stage")
+    told = marked(counts, number, len(excluded), "labels") if counts else findings([], [])
+    return joined([*parts, told])
+
+
 def as_the_truth(shelf: Shelf, shards: Sequence[str]) -> pd.DataFrame:
     """Judge whether labels taken from the truth are its boxes; those of a person are not judged."""
     if not _of_truth(shelf):
@@ -96,6 +118,7 @@ def images_have_labels(shelf: Shelf, shards: Sequence[str]) -> pd.DataFrame:
 LABEL_RULES = whole_suite(
     "label_rules",
     Rule("of_images", "A labelled image exists, in its split, with its size, once.", of_images),
+    Rule("accounted", "Every image that was drawn is labelled or was excluded.", drawn_in_order),
     Rule("as_the_truth", "Labels that stand for an annotator's are the truth's.", as_the_truth),
     Rule(
         "all_heads", "No visible head of a labelled image goes without label.", images_have_labels

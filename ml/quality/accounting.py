@@ -81,6 +81,40 @@ def belong(ids: Iterable[str], shard: str, table: str) -> DataFrame:
     return findings(names, problems)
 
 
+def people_listed(poses: DataFrame) -> DataFrame:
+    """Whether a pose lists as many people as it says it has.
+
+    Args:
+        poses: rows of POSES.
+
+    Returns:
+        One finding a pose.
+    """
+    listed = poses.groupby("pose_id", sort=False)["num_people"].agg(["size", "max"])
+    problems = [
+        "" if size == told else f"{pose} lists {size} of its {told} people"
+        for pose, size, told in listed.itertuples(name=None)
+    ]
+    return findings(listed.index, problems)
+
+
+def in_order(expected: Iterable[str], taken: Collection[str], what: str) -> DataFrame:
+    """Whether what was taken from an ordered row of ids is its beginning, without a gap.
+
+    Args:
+        expected: ids in the order in which they were to be taken, without those excluded.
+        taken: ids that were taken.
+        what: what they were taken for.
+
+    Returns:
+        One finding an id that stands before the last one taken.
+    """
+    names, own = [str(name) for name in expected], {str(name) for name in taken}
+    end = max((place + 1 for place, name in enumerate(names) if name in own), default=0)
+    problems = ["" if name in own else f"{name} is lost: {what} skip it" for name in names[:end]]
+    return findings(names[:end], problems)
+
+
 def variants(pose_ids: Iterable[str], sample_ids: Iterable[str]) -> list[str]:
     """Return ids of all images that the poses of a shard should give.
 

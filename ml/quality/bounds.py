@@ -14,8 +14,8 @@ from ml.quality.findings import findings
 from ml.records.config import StageConfig, parse_yaml
 
 FOLDER: Final = Path("conf/checks")
-BASE: Final = "base"
-"""The profile whose bounds hold where another has no file of its own."""
+UNMEASURED: Final = "unmeasured"
+"""The file whose bounds a profile without one of its own takes: it only warns of guesses."""
 Bound = tuple[float | None, float | None]
 
 
@@ -87,7 +87,8 @@ def read_bounds(root: Path, profile: str | None = None) -> CheckBounds:
 
     Args:
         root: the project folder.
-        profile: its name; the active one if left out. One without a file takes `base.yaml`.
+        profile: its name; the active one if left out. One without a file takes
+            `unmeasured.yaml`.
 
     Raises:
         FileNotFoundError: there is no folder of bounds.
@@ -96,7 +97,7 @@ def read_bounds(root: Path, profile: str | None = None) -> CheckBounds:
     name = profile or active_profile(root)
     path = root / FOLDER / f"{name}.yaml"
     if not path.exists():
-        path = path.with_stem(BASE)
+        path = path.with_stem(UNMEASURED)
     values = _composed(path, ())
     try:
         return CheckBounds.model_validate(values)

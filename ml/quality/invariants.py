@@ -238,6 +238,31 @@ def people_without_heads(truth: pd.DataFrame, images: pd.DataFrame) -> tuple[flo
     return float(np.abs(missing).sum() / max(images["num_people"].sum(), 1)), concerned
 
 
+def heads_of_people(truth: pd.DataFrame, images: pd.DataFrame, most: float) -> pd.DataFrame:
+    """Whether no more persons are without a head than others hide, in one shard.
+
+    Args:
+        truth: rows of TRUTH.
+        images: rows of IMAGES whose heads are known exactly.
+        most: largest fraction of persons that is wholly hidden, over all shards; one shard may
+            have four standard deviations more.
+
+    Returns:
+        One finding an image with another number of heads than of people; none where so few are
+        hidden.
+    """
+    missing, concerned = people_without_heads(truth, images)
+    people = float(images["num_people"].sum())
+    if missing * people <= most * people + 4 * np.sqrt(most * people):
+        return findings([], [])
+    counts = truth.groupby("sample_id").size()
+    asked = dict(zip(images["sample_id"], images["num_people"], strict=True))
+    return findings(
+        concerned,
+        [f"{item}: {int(counts.get(item, 0))} heads of {asked[item]} people" for item in concerned],
+    )
+
+
 def verdicts_follow_heads(verdicts: pd.DataFrame, heads: pd.DataFrame) -> pd.DataFrame:
     """Check that a verdict counts the annotated heads and follows from its own counts.
 

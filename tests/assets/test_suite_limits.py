@@ -19,57 +19,7 @@ from assets.checks.validation import Outcome, validate
 from ml.records import tables
 from ml.records.tables import TableSpec, write_table
 from ml.records.workspace import Workspace
-
-SHARD = "shard-00000"
-ROWS = 12
-
-
-def flame(**places: float) -> np.ndarray:
-    """A frontal head of 300 px per metre."""
-    vector = np.zeros(413, np.float32)
-    vector[[403, 407, 412]] = 1, -1, 300
-    for place, value in places.items():
-        vector[int(place[1:])] = value
-    return vector
-
-
-def skeleton(confidence: float = 1.0, x: float = 5.0, seen: int = 17) -> np.ndarray:
-    """COCO-17 with some joints seen."""
-    points = np.full((17, 3), (x, 6.0, confidence), np.float32)
-    points[seen:, 2] = 0
-    return points.reshape(51)
-
-
-def box(*values: float) -> np.ndarray:
-    return np.array(values, np.float32)
-
-
-def sound(spec: TableSpec, count: int = ROWS) -> pd.DataFrame:
-    """Rows that every suite is content with."""
-    numbers = range(count)
-    values = {
-        "pose_id": [f"pose-00000-{n:05d}" for n in numbers],
-        "sample_id": [f"image-00000-{n:05d}" for n in numbers],
-        "person_id": 0, "head_id": 0, "split": ["train"] * (count - 2) + ["val", "test"],
-        "width": 64, "height": 64, "num_people": 1, "depth": 0,
-        "keypoints": [skeleton(x=n) for n in numbers], "joints_m": None, "head_rotation": None,
-        "scale_px_per_m": np.nan, "shift_px": None, "head_centre_m": None,
-        "caption": [f"a man {n}" for n in numbers], "prompt": [f"a man, {n}" for n in numbers],
-        "negative_prompt": "", "choices": "{}", "scene": "", "captioner": "scene grammar",
-        "seed": 1, "shard": SHARD, "offset": 512, "size": 900,
-        "sha256": [f"{n:064x}" for n in numbers], "generator": "sdxl-t2i", "mean_luma": 100.0,
-        "bbox_xywh": [box(1, 2, 30, 40)] * count, "score": 0.9, "flame": [flame()] * count,
-        "flame_status": "ok", "head_model": "0" * 64, "teacher": "detector", "threshold": 0.5,
-        "source": "pseudo", "keep": True, "reason": "keep", "detail": "", "num_heads": 1,
-        "num_heads_flipped": 1, "num_heads_halves": -1, "num_faces_missed": -1, "stability": 0.9,
-        "visible": 0.9, "inside": 1.0, "skin_tone": [1 + n % 10 for n in numbers],
-        "hair_style": "short", "glasses": "none", "hat": "none",
-    }  # fmt: skip
-    frame = pd.DataFrame({"row": list(numbers)})
-    for column in spec.columns:
-        frame[column.name] = values[column.name]
-    return frame.drop(columns="row")
-
+from tests.fixtures.sound_tables import ROWS, SHARD, box, flame, skeleton, sound
 
 SUITES: dict[str, tuple[Suite, TableSpec]] = {
     "poses": (poses.POSES, tables.POSES),

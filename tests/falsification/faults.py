@@ -21,7 +21,8 @@ from scipy.spatial.transform import Rotation
 
 from ml.records.workspace import Workspace
 
-S0, S1 = "shard-00000", "shard-00001"
+SHARDS = tuple(f"shard-{number:05d}" for number in range(4))
+S0, S1 = SHARDS[:2]
 _STORED = ("offset", "size", "sha256", "mean_luma")
 Frame = pd.DataFrame
 #: `critical`: a check must stop it. `statistic`: only a statistic over about 100,000 heads could.
@@ -30,10 +31,13 @@ Kind = Literal["critical", "statistic"]
 
 @dataclass(frozen=True)
 class Fault:
-    """A falsification: whose suites must see it, what it does, and who can."""
+    """A falsification: whose suites must see it, what it does, and who can.
+
+    What it loses it returns: the suites must name those ids.
+    """
 
     stage: str
-    change: Callable[[Workspace], None]
+    change: Callable[[Workspace], set[str] | None]
     kind: Kind = "critical"
 
 
@@ -238,21 +242,49 @@ def metrics(stage: str, **values: float | None) -> Fault:
     return Fault(stage, apply)
 
 
-def rising(ws: Workspace) -> None:
-    """The loss of the training rises."""
-    path = ws.stage_dir("trained_model") / "history.csv"
-    rows = path.read_text().splitlines()
-    path.unlink()
-    path.write_text("\n".join([rows[0], *rows[:0:-1]]) + "\n")
+def rising(stage: str) -> Fault:
+    """The loss of a training rises."""
+
+    def apply(ws: Workspace) -> None:
+        path = ws.stage_dir(stage) / "history.csv"
+        rows = path.read_text().splitlines()
+        path.unlink()
+        path.write_text("\n".join([rows[0], *rows[:0:-1]]) + "\n")
+
+    return Fault(stage, apply)
 
 
-def flip_copied(ws: Workspace) -> None:
+def flip_copied(stage: str) -> Fault:
     """The mirrored twin's column is the plain one's."""
-    path = ws.stage_dir("benchmark") / "metrics.json"
-    metrics = json.loads(path.read_text())
+
+    def apply(ws: Workspace) -> None:
+        path = ws.stage_dir(stage) / "metrics.json"
+        metrics = json.loads(path.read_text())
+        path.unlink()
+        copied = {k: metrics[k.replace("_flip", "")] for k in metrics if "_flip" in k}
+        path.write_text(json.dumps({**metrics, **copied}))
+
+    return Fault(stage, apply)
+
+
+def scores(change: Callable[[list[dict]], None]) -> Fault:
+    """A falsification of the benchmarks' scores."""
+
+    def apply(ws: Workspace) -> None:
+        path = ws.stage_dir("benchmark_scores") / "scores.json"
+        told = json.loads(path.read_text())
+        change(told)
+        path.unlink()
+        path.write_text(json.dumps(told))
+
+    return Fault("benchmark_scores", apply)
+
+
+def crops_missing(ws: Workspace) -> None:
+    """The tar of crops has other images than the table lists."""
+    path = ws.stage_dir("crops") / "crops-00001.tar"
     path.unlink()
-    copied = {k: metrics[k.replace("_flip", "")] for k in metrics if "_flip" in k}
-    path.write_text(json.dumps({**metrics, **copied}))
+    shutil.copy(ws.stage_dir("crops") / "crops-00000.tar", path)
 
 
 def dataset(name: str, change: Callable[[Frame], Frame | None]) -> Fault:
@@ -275,6 +307,31 @@ def labels(change: Callable[[dict], None]) -> Fault:
     return Fault("labels", apply)
 
 
+def images_without_labels(ws: Workspace) -> set[str]:
+    """The labels lose 30 % of their images, and say which."""
+    path = ws.stage_dir("labels") / "train.json"
+    coco = json.loads(path.read_text())
+    gone = set(pd.Series([i["id"] for i in coco["images"]]).sample(frac=0.3, random_state=3))
+    names = {str(i["sample_id"]) for i in coco["images"] if i["id"] in gone}
+    coco["images"] = [i for i in coco["images"] if i["id"] not in gone]
+    coco["annotations"] = [a for a in coco["annotations"] if a["image_id"] not in gone]
+    path.unlink()
+    path.write_text(json.dumps(coco))
+    return names
+
+
+CROP_SHARDS = ("crops-00000", "crops-00001")
+
+
+def crops(change: Callable[[Frame], Frame | None], shards: tuple[str, ...] = CROP_SHARDS) -> Fault:
+    """A falsification of the tables of crops."""
+    return table("crops", "crops", change, shards)
+
+
+def _first_twice(frame: Frame) -> None:
+    frame.at[1, "flame"] = frame["flame"].iloc[0]
+
+
 def _all_equal(frame: Frame) -> None:
     first = frame["flame"].iloc[0]
     vectors(frame, "flame", lambda f: np.concatenate([first[:409], f[409:]]))
@@ -283,10 +340,8 @@ def _all_equal(frame: Frame) -> None:
 ALL: tuple[str, ...] = ()
 FAULTS.update(
     {
-        "poses: 30 % of the rows lost": table("poses", "poses", fewer),
         "poses: one again under another id": table("poses", "poses", new_ids),
         "poses: tail cut off": table("poses", "poses", lambda f: f.iloc[:-4]),
-        "captions: 30 % of the rows lost": table("captions", "captions", fewer),
         "captions: a shard made twice": Fault("captions", one_made_twice),
         "captions: of another run's seed": table(
             "captions", "captions", lambda f: f.assign(seed=f["seed"] + 1)
@@ -297,7 +352,6 @@ FAULTS.update(
             lambda f: f.assign(scene=[with_place(s, "a park") for s in f["scene"]]), ALL,
         ),
         "captions: one prompt in all": table("captions", "captions", put(prompt="a man"), ALL),
-        "images: 30 % of the rows lost": table("images", "images", fewer),
         "images: test counted as train": table("images", "images", put(split="train"), ALL),
         "images: hashes exchanged": table("images", "images", exchange("sha256")),
         "images: mirrored": pixels(lambda image: image[:, ::-1]),
@@ -305,7 +359,6 @@ FAULTS.update(
         "images: shifted by 40 px": pixels(lambda image: np.roll(image, 40, axis=1)),
         "images: half the size": pixels(lambda image: image[::2, ::2]),
         "images: another file than listed": pixels(lambda image: 255 - image, honest=False),
-        "truth: 30 % of the rows lost": table("images", "truth", fewer),
         "truth: last rows lost": table("images", "truth", lambda f: f.iloc[:-4]),
         "truth: boxes exchanged": table("images", "truth", exchange("bbox_xywh")),
         "truth: all turned by 5 degrees": table("images", "truth", turn((0, 5, 0)), ALL),
@@ -321,6 +374,8 @@ FAULTS.update(
         ),
         "truth: tones exchanged": table("images", "truth", exchange("skin_tone")),
         "truth: one hair for all": table("images", "truth", put(hair_style="short"), ALL),
+        "truth: heads again in other images": table("images", "truth", exchange("flame")),
+        "truth: one head for two": table("images", "truth", _first_twice),
         "truth: no expression": table(
             "images", "truth",
             lambda f: vectors(f, "flame", unexpressive),
@@ -329,10 +384,13 @@ FAULTS.update(
         "labels: 20 px off": labels(
             lambda c: [a["bbox"].__setitem__(0, a["bbox"][0] / 2) for a in c["annotations"]]
         ),
+        "labels: 30 % of the images lost": Fault("labels", images_without_labels),
+        "labels: of images that do not exist": labels(
+            lambda c: c["images"][0].update(sample_id="image-00009-00000")
+        ),
         "labels: 30 % of the boxes lost": labels(
             lambda c: c.update(annotations=c["annotations"][: len(c["annotations"]) * 7 // 10])
         ),
-        "annotations: 30 % of the rows lost": table("annotations", "annotations", fewer),
         "annotations: boxes exchanged": table("annotations", "annotations", exchange("bbox_xywh")),
         "annotations: boxes 20 px off": table("annotations", "annotations", shift(20), ALL),
         "annotations: boxes in another frame": table(
@@ -358,6 +416,12 @@ FAULTS.update(
         "annotations: half without parameters": table(
             "annotations", "annotations", half_without, ALL
         ),
+        "annotations: parameters kept from status": table(
+            "annotations", "annotations", first_row("flame_status", "non_finite")
+        ),
+        "annotations: of another head model": table(
+            "annotations", "annotations", put(head_model="0" * 64)
+        ),
         "annotations: truth in their place": Fault("annotations", truth_as_labels),
         "annotations: left and right exchanged": table(
             "annotation_quality", "annotations",
@@ -376,23 +440,51 @@ FAULTS.update(
         ),
         "quality: half of the test images": metrics("annotation_quality", num_images=6.0),
         "filters: all are kept": dataset("verdicts.parquet", put(keep=True, reason="keep")),
-        "filters: 30 % of the verdicts lost": dataset("verdicts.parquet", fewer),
-        "filters: 30 % of the heads lost": dataset("heads.parquet", fewer),
         "filters: test counted as train": dataset("verdicts.parquet", put(split="train")),
         "filters: heads of others": dataset("heads.parquet", exchange("flame")),
         "head detector: finds nothing": metrics("head_detector", ap50=0.02),
+        "quality: a metric is no number": metrics(
+            "annotation_quality", **dict.fromkeys(("recall", "euler_mae_deg", "yaw_mae_deg"))
+        ),
+        "crops: of another run's seed": crops(lambda f: f.assign(seed=f["seed"] + 1)),
+        "crops: boxes exchanged": crops(exchange("bbox_xywh")),
+        "crops: one head for all": crops(_all_equal),
+        "crops: all frontal": crops(lambda f: vectors(f, "flame", frontal), CROP_SHARDS),
+        "crops: other images than listed": Fault("crops", crops_missing),
+        "head detector: the loss rises": rising("head_detector"),
         "head detector: mAP is no number": metrics("head_detector", ap50=None),
         "regressor: no better than frontal": metrics(
             "flame_regressor", rotation_deg=31.0
         ),
         "regressor: exact": metrics("flame_regressor", rotation_deg=0.05),
-        "training: the loss rises": Fault("trained_model", rising),
+        "regressor: the loss rises": rising("flame_regressor"),
+        "regressor: NME is no number": metrics("flame_regressor", nme_bbox=None),
+        "training: the loss rises": rising("trained_model"),
         "benchmark: better than validation": metrics("benchmark", pseudo_labels__ap50=1.0),
         "benchmark: frontal replaced": metrics("benchmark", always_frontal__rotation_deg=12.0),
-        "benchmark: mirrored column copied": Fault("benchmark", flip_copied),
+        "benchmark: mirrored column copied": flip_copied("benchmark"),
         "benchmark: on the training images": metrics("benchmark", num_images=62.0),
         "benchmark: metrics are no numbers": metrics(
             "benchmark", exact_labels__ap50=None, exact_labels__rotation_deg=None
         ),
     }
 )  # fmt: skip
+for stage in ("trained_model_exact", "released_model"):
+    FAULTS |= {
+        f"{stage}: finds nothing": metrics(stage, **{"val/ap50": 0.01}),
+        f"{stage}: the loss rises": rising(stage),
+        f"{stage}: loss is no number": metrics(stage, **{"val/loss": None}),
+    }
+FAULTS |= {
+    "training: finds nothing": metrics("trained_model", **{"val/ap50": 0.01}),
+    "training: loss is no number": metrics("trained_model", **{"val/loss": None}),
+    "release: better than validation": metrics("released_benchmark", release__ap50=1.0),
+    "release: frontal replaced": metrics("released_benchmark", always_frontal__rotation_deg=12.0),
+    "release: mirrored column copied": flip_copied("released_benchmark"),
+    "release: on the training images": metrics("released_benchmark", num_images=62.0),
+    "release: metrics are no numbers": metrics(
+        "released_benchmark", release__ap50=None, release__rotation_deg=None
+    ),
+    "scores: not a number": scores(lambda told: told[0].update(recall=float("nan"))),
+    "scores: no image": scores(lambda told: told[0].update(num_images=0)),
+}

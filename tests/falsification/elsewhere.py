@@ -1,0 +1,27 @@
+"""Checks that no falsification here sets off: the test in which each was seen to fail."""
+
+from __future__ import annotations
+
+from fnmatch import fnmatch
+
+LIMITS = "tests/assets/test_suite_limits.py"
+RELEASE = "tests/ml/stages/test_released_dataset.py"
+#: Check, or a pattern of them -> test. Checks of single rows have one row each beyond their limit.
+ELSEWHERE = {
+    "poses__*": LIMITS,
+    "captions__*": LIMITS,
+    "images__*": LIMITS,
+    "truth__*": LIMITS,
+    "annotations__*": LIMITS,
+    "verdicts__*": LIMITS,
+    "filtered_dataset__*": LIMITS,
+    "image_statistics__*": LIMITS,
+    "annotation_statistics__*": LIMITS,
+    "dataset_statistics__*": LIMITS,
+    "*__unproven_bounds": "tests/assets/test_bounded.py",
+}
+
+
+def elsewhere(check: str) -> str:
+    """The test that sees a check fail; empty when there is none."""
+    return next((test for name, test in ELSEWHERE.items() if fnmatch(check, name)), "")

@@ -59,8 +59,7 @@ def confirmed_count(first: Sightings, second: Sightings) -> int:
     A head whose score crosses the threshold between two views is no contradiction: both saw it.
     So a strong head of one view without strong partner counts in the other view too if that has a
     weak sighting in its place. When `weak` equals `strong` this is the plain count of the paper.
-    Without it, a head at 0.49 in one view and 0.51 in the other costs an image: with the demo's
-    detector half of them (36 of 92 by the mirror alone; 12 when 0.25 confirms).
+    Without it, a head at 0.49 in one view and 0.51 in the other costs an image.
 
     Args:
         first: the image.
@@ -178,11 +177,9 @@ def cut_column(
     """Return where rule 4 cuts an image in two.
 
     `half` is the paper's text: always through the middle. A head on the middle line is then cut in
-    two, is found twice or not at all, and a perfectly labelled image is removed: in the demo's
-    renders 54 % of the images have a head there. `at_gap`, the form the official code runs and our
-    default, takes the column nearest to the middle that crosses no box, and cuts only where there
-    is a head wholly on each side, which is 95 % of the images with two heads or more. It tests the
-    same thing, whether heads are found again with other surroundings, without punishing where
+    two, is found twice or not at all, and a perfectly labelled image is removed. `at_gap`, the form
+    the official code runs and our default, takes the column nearest to the middle that crosses no
+    box, and cuts only where there is a head wholly on each side. It tests the same thing, whether heads are found again with other surroundings, without punishing where
     people stand.
 
     Args:

@@ -180,7 +180,7 @@ class SingleHeadConfig(RendererConfig):
     neighbour_probability: float = Field(default=0.25, ge=0.0, le=1.0)
     """Probability that somebody stands beside."""
     places_per_light: int = Field(default=0, ge=0, le=10**9)
-    """Places painted for each light, of which images show windows: saves a third of the time.
+    """Places painted for each light, of which images show windows, which saves time.
     0 paints one for every image."""
 
 

@@ -188,9 +188,9 @@ def _traced(
 
     content = io.BytesIO()
     with _quiet(), torch.inference_mode():
-        # The exporter that traces: for nano it takes 0.6 s of processor time and the one by
-        # torch.export 15 s, too long for a detector that is to start on onnxruntime. The network
-        # has no control flow that a trace could miss.
+        # The exporter that traces: the one by torch.export takes many times as long, too long for a
+        # detector that is to start on onnxruntime. The network has no control flow that a trace
+        # could miss.
         torch.onnx.export(
             module,
             inputs,

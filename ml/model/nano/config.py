@@ -110,12 +110,11 @@ class NanoConfig(ModelConfig):
 
 
 def nano_config() -> NanoConfig:
-    """Return the sizes: about 1.75 M parameters.
+    """Return the sizes: about 1.75 M parameters (`python -m benchmarks.throughput`).
 
     Plain convolutions have a third of the passes over memory of QARepVGG's branches, nothing but
-    the stem works at stride 4, and most channels are at the coarse strides, where they cost least:
-    a training step takes a third less than with the double of blocks at stride 8, and learns no
-    slower. The FLAME branches run only at the anchors that learn a head, where width costs little.
+    the stem works at stride 4, and most channels are at the coarse strides, where they cost least
+    (`python -m benchmarks.training_step` times a step). The FLAME branches run only at the anchors that learn a head, where width costs little.
     """
     stage = NanoTrunkStageConfig
     return NanoConfig(

@@ -117,8 +117,9 @@ def _differ(shelf: Shelf, shard: str) -> pd.DataFrame:
 def _provenance(shelf: Shelf, shard: str) -> pd.DataFrame:
     from ml.flame.head_model import HeadModel
 
-    model = HeadModel.load(shelf.ws.stage_dir("head_model") / "head_model.npz")
-    return head_invariants.one_provenance(shelf.table("annotations", shard), model.sha256)
+    path = shelf.ws.stage_dir("head_model") / "head_model.npz"
+    sha256 = shelf.once("head model", lambda: HeadModel.load(path).sha256)
+    return head_invariants.one_provenance(shelf.table("annotations", shard), sha256)
 
 
 ANNOTATION_RULES = rules_suite(

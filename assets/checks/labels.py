@@ -105,7 +105,8 @@ def images_have_labels(shelf: Shelf, shards: Sequence[str]) -> pd.DataFrame:
         return findings([], [])
     items, problems = [], []
     for data in _labels(shelf).values():
-        for image in data.images:
+        # One shard after the other: the shelf keeps the tables of one.
+        for image in sorted(data.images, key=lambda image: image.shard):
             truth = shelf.table("truth", image.shard)
             own = truth[(truth["sample_id"] == image.sample_id) & (truth["visible"] > 0)]
             number = len(data.boxes_of(image.image_id))

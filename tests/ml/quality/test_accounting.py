@@ -1,8 +1,9 @@
 """Accounts: each way in which an id can go wrong is told, by id."""
 
+import pandas as pd
 import pytest
 
-from ml.quality.accounting import account, belong, marked, variants
+from ml.quality.accounting import account, belong, in_order, marked, people_listed, variants
 from tests.fixtures.findings import problems_of
 
 GIVEN = ["image-00001-00000", "image-00001-00001", "image-00001-00002"]
@@ -60,3 +61,28 @@ def test_reported_counts_are_those_of_the_files(out, excluded):
     found = problems_of(marked({"num_out": 5, "num_excluded": 1}, out, excluded, "shard-00000"))
     assert len(found) == 1
     assert found[0].startswith("shard-00000: the stage reported")
+
+
+def test_a_pose_lists_all_its_people():
+    poses = pd.DataFrame({"pose_id": ["b", "a", "b"], "num_people": [2, 1, 2]})
+    assert problems_of(people_listed(poses)) == []
+    assert problems_of(people_listed(poses.iloc[:2])) == ["b lists 1 of its 2 people"]
+    twice = pd.concat([poses, poses.iloc[1:2]])
+    assert problems_of(people_listed(twice)) == ["a lists 2 of its 1 people"]
+
+
+@pytest.mark.parametrize(
+    ("taken", "lost"),
+    [
+        ({"c", "a", "d"}, []),
+        ({"c", "a"}, []),
+        (set(), []),
+        ({"c", "d"}, ["a"]),
+        ({"b"}, ["c", "a", "d"]),
+        # Of what does not exist another rule tells.
+        ({"c", "x"}, []),
+    ],
+)
+def test_what_is_drawn_in_order_has_no_gap(taken, lost):
+    found = problems_of(in_order(["c", "a", "d", "b"], taken, "labels"))
+    assert found == [f"{item} is lost: labels skip it" for item in lost]

@@ -279,6 +279,23 @@ def test_people_whose_head_is_nowhere_are_counted(shard):
     assert invariants.people_without_heads(fewer, shard["images"]) == (0.25, ["image-00000-00001"])
 
 
+def test_in_a_shard_no_more_people_lack_a_head_than_others_hide():
+    images = pd.DataFrame(
+        {"sample_id": [f"image-{n}" for n in range(50)], "num_people": [1] * 40 + [2] * 10}
+    )
+    rows = [i for i, n in zip(images.sample_id, images.num_people, strict=True) for _ in range(n)]
+    truth = pd.DataFrame({"sample_id": rows})
+    # 2 % of 60 people, and four standard deviations: 1.2 + 4.4.
+    for number, most, told in ((5, 0.02, 0), (6, 0.02, 6), (1, 0.0, 1), (0, 0.0, 0)):
+        found = invariants.heads_of_people(truth.iloc[number:], images, most)
+        assert len(problems_of(found)) == told
+    found = problems_of(invariants.heads_of_people(truth.iloc[:-1], images, 0.0))
+    assert found == ["image-49: 1 heads of 2 people"]
+    twice = pd.concat([truth, truth.iloc[:1]])
+    found = problems_of(invariants.heads_of_people(twice, images, 0.0))
+    assert found == ["image-0: 2 heads of 1 people"]
+
+
 def written(folder, values):
     rows = []
     with shard_writer(folder / "shard-00000.tar") as writer:

@@ -4,6 +4,8 @@ import os
 import shutil
 import subprocess
 import sys
+from contextlib import chdir, redirect_stderr, redirect_stdout
+from io import StringIO
 from pathlib import Path
 
 import pytest
@@ -29,12 +31,23 @@ class Toy:
         return subprocess.Popen(command, cwd=self.root, env=toy_environment(self.root), **options)
 
     def dvc(self, *arguments: str) -> str:
+        """Run a DVC command; `repro` in a process of its own, as its stages are."""
+        if arguments[0] != "repro":
+            return self._dvc_here(arguments)
         command = [sys.executable, "-m", "dvc", *arguments]
         done = subprocess.run(
             command, cwd=self.root, env=toy_environment(self.root), capture_output=True, text=True
         )
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
+
+    def _dvc_here(self, arguments: tuple[str, ...]) -> str:
+        from dvc.cli import main
+
+        said = StringIO()
+        with chdir(self.root), redirect_stdout(said), redirect_stderr(said):
+            assert main(list(arguments)) == 0, said.getvalue()
+        return said.getvalue()
 
     def made(self) -> list[str]:
         """`stage unit` of all work done since the last call."""
@@ -78,10 +91,10 @@ def toy_template(tmp_path_factory):
 def made_template(toy_template, tmp_path_factory):
     """A toy project in which everything is made."""
     root = tmp_path_factory.mktemp("made") / "toy"
-    shutil.copytree(toy_template, root)
-    environment = toy_environment(root)
-    command = [sys.executable, "toy_cli.py", "demo"]
-    subprocess.run(command, cwd=root, env=environment, check=True, capture_output=True)
+    # In this process: the tests need the libraries anyway, another would load them once more.
+    with pytest.MonkeyPatch.context() as patch:
+        for toy in opened(toy_template, root, patch):
+            assert toy.run("demo") == 0
     return root
 
 

@@ -3,6 +3,7 @@
 import ast
 import inspect
 import subprocess
+from functools import cache
 from pathlib import Path
 from typing import get_args
 
@@ -117,6 +118,7 @@ def asset_code(name: str) -> set[Path]:
     return found
 
 
+@cache
 def module_file(module: str) -> Path | None:
     path = ROOT.joinpath(*module.split("."))
     if (path / "__init__.py").exists():
@@ -124,6 +126,7 @@ def module_file(module: str) -> Path | None:
     return path.with_suffix(".py") if path.with_suffix(".py").exists() else None
 
 
+@cache
 def imported(path: Path) -> list[str]:
     """Names of modules that a file imports at run time, anywhere in it."""
     tree = ast.parse(path.read_text())

@@ -130,6 +130,6 @@ def counts_rule(stage: str) -> Rule:
             return joined([])
         kept = shelf.table(stage, shard, part)[key].nunique()
         excluded = {item for item in shelf.excluded(stage, shard) if "#" not in item}
-        return marked(counts, kept, len(excluded), shard)
+        return marked(counts, kept, len(excluded), shard, len(taken_down(shelf.ws.root)))
 
     return Rule("counts_of_its_files", COUNTS, find)

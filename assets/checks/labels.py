@@ -12,6 +12,7 @@ from ml.labels.coco import CocoDataset, read_coco
 from ml.quality import head_invariants
 from ml.quality.accounting import in_order, marked
 from ml.quality.findings import agree, findings, joined
+from ml.takedown.removal import taken_down
 
 SPLITS = ("train", "val")
 TRUTH_SOURCE = "source: renderer's truth"
@@ -84,7 +85,8 @@ def drawn_in_order(shelf: Shelf, shards: Sequence[str]) -> pd.DataFrame:
         drawn = draw_order(images[images["split"] == split], shelf.ws.seed)["sample_id"]
         parts.append(in_order([n for n in drawn if n not in excluded], taken, "labels"))
     counts = reported(shelf.ws, "labels", "stage")
-    told = marked(counts, number, len(excluded), "labels") if counts else findings([], [])
+    gone = len(taken_down(shelf.ws.root))
+    told = marked(counts, number, len(excluded), "labels", gone) if counts else findings([], [])
     return joined([*parts, told])
 
 

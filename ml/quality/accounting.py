@@ -82,7 +82,7 @@ def belong(ids: Iterable[str], shard: str, table: str) -> DataFrame:
 
 
 def people_listed(poses: DataFrame) -> DataFrame:
-    """Whether a pose lists as many people as it says it has.
+    """Return whether a pose lists as many people as it says it has.
 
     Args:
         poses: rows of POSES.
@@ -99,7 +99,7 @@ def people_listed(poses: DataFrame) -> DataFrame:
 
 
 def in_order(expected: Iterable[str], taken: Collection[str], what: str) -> DataFrame:
-    """Whether what was taken from an ordered row of ids is its beginning, without a gap.
+    """Return whether what was taken from an ordered row of ids is its beginning, without a gap.
 
     Args:
         expected: ids in the order in which they were to be taken, without those excluded.
@@ -138,7 +138,9 @@ def variants(pose_ids: Iterable[str], sample_ids: Iterable[str]) -> list[str]:
     ]
 
 
-def marked(counts: dict[str, int], kept: int, excluded: int, unit: str) -> DataFrame:
+def marked(
+    counts: dict[str, int], kept: int, excluded: int, unit: str, taken_down: int = 0
+) -> DataFrame:
     """Return whether a stage's own counts are those of its files.
 
     Args:
@@ -146,13 +148,15 @@ def marked(counts: dict[str, int], kept: int, excluded: int, unit: str) -> DataF
         kept: items in its table.
         excluded: items in its exclusions.
         unit: the shard.
+        taken_down: ids that were taken down since, of any shard; so many may be missing.
 
     Returns:
         One finding.
     """
     problem = ""
     for name, number in (("num_out", kept), ("num_excluded", excluded)):
-        if counts.get(name) != number and not problem:
+        missing = counts.get(name, -1) - number
+        if not 0 <= missing <= taken_down and not problem:
             problem = (
                 f"{unit}: the stage reported {name} {counts.get(name)}, its files hold {number}"
             )

@@ -63,6 +63,12 @@ def test_reported_counts_are_those_of_the_files(out, excluded):
     assert found[0].startswith("shard-00000: the stage reported")
 
 
+def test_what_was_taken_down_since_may_be_missing_from_the_files():
+    counts = {"num_out": 5, "num_excluded": 0}
+    for kept, told in ((5, 0), (4, 0), (3, 1), (6, 1)):
+        assert len(problems_of(marked(counts, kept, 0, "shard-00000", taken_down=1))) == told
+
+
 def test_a_pose_lists_all_its_people():
     poses = pd.DataFrame({"pose_id": ["b", "a", "b"], "num_people": [2, 1, 2]})
     assert problems_of(people_listed(poses)) == []

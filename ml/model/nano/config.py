@@ -114,7 +114,8 @@ def nano_config() -> NanoConfig:
 
     Plain convolutions have a third of the passes over memory of QARepVGG's branches, nothing but
     the stem works at stride 4, and most channels are at the coarse strides, where they cost least
-    (`python -m benchmarks.training_step` times a step). The FLAME branches run only at the anchors that learn a head, where width costs little.
+    (`python -m benchmarks.training_step` times a step). The FLAME branches run only at the anchors
+    that learn a head, where width costs little.
     """
     stage = NanoTrunkStageConfig
     return NanoConfig(

@@ -239,7 +239,7 @@ def people_without_heads(truth: pd.DataFrame, images: pd.DataFrame) -> tuple[flo
 
 
 def heads_of_people(truth: pd.DataFrame, images: pd.DataFrame, most: float) -> pd.DataFrame:
-    """Whether no more persons are without a head than others hide, in one shard.
+    """Return whether no more persons are without a head than others hide, in one shard.
 
     Args:
         truth: rows of TRUTH.

@@ -10,6 +10,7 @@ import pandas as pd
 from assets.checks.annotations import boxes_in_images, heads_of_images
 from assets.checks.rules import Rule, Shelf, whole_suite
 from assets.checks.tables import read_raw
+from ml.quality.accounting import account
 from ml.quality.findings import findings, joined
 
 STAGE = "released_dataset"
@@ -38,14 +39,15 @@ def _accounted(shelf: Shelf, shards: Sequence[str]) -> pd.DataFrame:
     listed = [str(item) for item in read_raw(folder / "verdicts.parquet")["sample_id"]]
     tables = sorted((folder / "images").glob("shard-*.parquet"))
     stored = [str(item) for path in tables for item in read_raw(path)["sample_id"]]
-    problems = {
-        "twice": "" if len(set(listed)) == len(listed) else "an image has two verdicts",
-        "stored": "" if sorted(listed) == sorted(stored) else "verdicts and shards differ",
-        "told": ""
-        if len(listed) == metrics["num_images"]
-        else f"{len(listed)} images, {metrics['num_images']} told",
-    }
-    return findings(problems, problems.values())
+    told, problem = metrics["num_images"], ""
+    if len(listed) != told:
+        problem = f"{len(listed)} images have a verdict, the stage told of {told}"
+    return joined(
+        [
+            account(stored, listed, (), "the shards", "the verdicts"),
+            findings(["num_images"], [problem]),
+        ]
+    )
 
 
 def _splits(shelf: Shelf, shards: Sequence[str]) -> pd.DataFrame:

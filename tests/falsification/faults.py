@@ -443,8 +443,13 @@ FAULTS.update(
         "filters: test counted as train": dataset("verdicts.parquet", put(split="train")),
         "filters: heads of others": dataset("heads.parquet", exchange("flame")),
         "head detector: finds nothing": metrics("head_detector", ap50=0.02),
-        "quality: a metric is no number": metrics(
-            "annotation_quality", **dict.fromkeys(("recall", "euler_mae_deg", "yaw_mae_deg"))
+        "quality: metrics are no numbers": metrics(
+            "annotation_quality",
+            **dict.fromkeys(
+                f"{angle}_mae_deg{end}"
+                for angle in ("euler", "yaw", "roll")
+                for end in ("", "_low", "_high")
+            ),
         ),
         "crops: of another run's seed": crops(lambda f: f.assign(seed=f["seed"] + 1)),
         "crops: boxes exchanged": crops(exchange("bbox_xywh")),

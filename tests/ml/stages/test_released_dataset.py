@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
+from assets.checks.released_dataset import RELEASE_RULES
 from ml.dataset.statistics import StatisticsCounter
 from ml.records.exclusions import TooManyExcluded
 from ml.records.tables import IMAGES, VERDICTS, read_stage, read_table
@@ -101,3 +103,58 @@ def test_configurations_that_make_no_sense_are_refused() -> None:
         ReleasedDatasetConfig(val_splits=(0, 1), test_splits=(1,))
     with pytest.raises(ValueError, match="initial_encoder"):
         ReleasedModelConfig(initial_encoder="flame_regressor")  # type: ignore[arg-type]
+
+
+def found_by(ws: Workspace) -> dict[str, list[str]]:
+    """Check of the release's suite -> what it finds."""
+    table = RELEASE_RULES.table(ws, ["stage"])
+    columns = {check.name: table[check.name].dropna() for check in RELEASE_RULES.checks}
+    return {name: told for name, rows in columns.items() if (told := [t for t in rows if t])}
+
+
+def test_every_check_of_an_import_fails_where_it_should(ws: Workspace, files) -> None:
+    pack(files, ws.root / "release.tar")
+    run(ws, ReleasedDatasetConfig(**GIVEN))
+    folder, view = ws.stage_dir(released_dataset.STAGE), released_view(ws)
+    assert found_by(ws) == {}
+
+    def changed(path: Path, change) -> list[str]:
+        """Ids of the rows that a change of a table takes away; the file is put back afterwards."""
+        rows = pd.read_parquet(path)
+        left = change(rows.copy())
+        left.to_parquet(path)
+        return sorted(set(rows["sample_id"]) - set(left["sample_id"]))
+
+    for shard in view.shards:
+        for path, check in (
+            (view.table_path("images", shard), "accounted"),
+            (view.table_path("annotations", shard), "heads_of_images"),
+        ):
+            whole = path.read_bytes()
+            lost = changed(path, lambda rows: rows[rows["sample_id"] > rows["sample_id"].min()])
+            told = " ".join(found_by(ws)[check])
+            assert lost
+            assert all(item in told for item in lost)
+            path.write_bytes(whole)
+    verdicts = folder / "verdicts.parquet"
+    whole = verdicts.read_bytes()
+    lost = changed(verdicts, lambda rows: rows.sample(frac=0.7, random_state=1))
+    told = found_by(ws)["accounted"]
+    assert [any(item in text for text in told) for item in lost] == [True] * len(lost)
+    assert "the stage told of" in told[-1]
+    verdicts.write_bytes(whole)
+
+    path = view.table_path("annotations", view.shards[0])
+    whole = path.read_bytes()
+    changed(path, lambda rows: rows.assign(bbox_xywh=[box + 1000 for box in rows["bbox_xywh"]]))
+    assert "is not in its" in found_by(ws)["boxes_in_images"][0]
+    path.write_bytes(whole)
+
+    metrics = folder / "metrics.json"
+    whole = metrics.read_bytes()
+    metrics.write_text(json.dumps({**json.loads(whole), "num_val": 0}))
+    assert found_by(ws) == {"splits_filled": ["no image of the split val"]}
+    metrics.write_bytes(whole)
+
+    (folder / "lacks.csv").write_text("where,detail\nlarge/split_00001,one image\n")
+    assert found_by(ws) == {"nothing_lacks": ["large/split_00001: one image"]}

@@ -76,6 +76,30 @@ class SeqConvBNAct(nn.Module):
         return self.seq(x)
 
 
+class PointConv(nn.Conv2d):
+    """A 1x1 convolution whose stride leaves pixels out before it, with the same result.
+
+    On CPUs torch 2.13 writes beyond its memory in the weights' gradient of a strided 1x1
+    convolution with two to seven channels in channels_last, as the stem has it: the process dies
+    sooner or later, or computes with what it has overwritten.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
+        """Draw the weights.
+
+        Args:
+            in_channels: channels in.
+            out_channels: channels out.
+            stride: stride.
+        """
+        super().__init__(in_channels, out_channels, 1, stride)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C', ceil(H / stride), ceil(W / stride))."""
+        rows, columns = self.stride
+        return functional.conv2d(input[..., ::rows, ::columns], self.weight, self.bias)
+
+
 class QARepVGGBlock(nn.Module):
     """relu(post_bn(bn(conv3x3 x) + alpha conv1x1 x + x)): three branches that fuse into one.
 
@@ -118,7 +142,7 @@ class QARepVGGBlock(nn.Module):
             "conv", nn.Conv2d(in_channels, out_channels, 3, stride, 1, bias=False)
         )
         self.branch_3x3.add_module("bn", norm.build(out_channels))
-        self.branch_1x1 = nn.Conv2d(in_channels, out_channels, 1, stride)
+        self.branch_1x1 = PointConv(in_channels, out_channels, stride)
         self.alpha = nn.Parameter(1.0 + 0.01 * torch.randn(1)) if learned_alpha else None
         self.post_bn: nn.Module = norm.build(out_channels)
         self.rbr_reparam: nn.Conv2d | None = None

@@ -1,9 +1,12 @@
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional
 
-from ml.model.blocks import SPP, ConvBNAct, CSPLayer, Norm, QARepVGGBlock
+from ml.model.blocks import SPP, ConvBNAct, CSPLayer, Norm, PointConv, QARepVGGBlock
 from ml.model.fusing import fuse
 
 NORM = Norm(1e-6, 0.1)
@@ -18,6 +21,39 @@ def stirred(module: nn.Module) -> nn.Module:
             nn.init.normal_(part.running_mean)
             nn.init.uniform_(part.running_var, 0.5, 1.5)
     return module.double().eval()
+
+
+@pytest.mark.parametrize(("stride", "side"), [(1, 7), (2, 7), (2, 8), (3, 8)])
+def test_a_point_convolution_is_the_plain_one(stride, side):
+    point = PointConv(3, 5, stride).double()
+    plain = nn.Conv2d(3, 5, 1, stride).double()
+    plain.load_state_dict(point.state_dict())
+    x = torch.randn(2, 3, side, side, dtype=torch.float64, requires_grad=True)
+    gradients = []
+    for conv in (point, plain):
+        out = conv(x)
+        parts = torch.autograd.grad((out * out).sum(), [x, conv.weight, conv.bias])
+        gradients.append((out, *parts))
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+#: Trains a stem as L has it on the processor. With torch's own convolution the process dies here.
+STEM = """
+import torch
+from ml.model.blocks import Norm, QARepVGGBlock
+torch.set_num_threads(1)
+stem = QARepVGGBlock(3, 48, Norm(1e-3, 0.03), 2).to(memory_format=torch.channels_last)
+x = torch.rand(2, 3, 96, 96).contiguous(memory_format=torch.channels_last)
+for _ in range(4):
+    stem(x).sum().backward()
+    several = [torch.rand(100 + size) for size in range(100)]
+"""
+
+
+def test_the_stem_of_the_published_sizes_trains_on_a_processor_without_a_crash():
+    done = subprocess.run([sys.executable, "-c", STEM], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-500:]
 
 
 @pytest.mark.parametrize(

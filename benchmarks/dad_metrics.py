@@ -14,7 +14,7 @@ import time
 import numpy as np
 
 from benchmarks import twins
-from benchmarks.report import milliseconds, parser_of, start
+from benchmarks.report import parser_of, start
 from ml.benchmarks.alignment import fit_similarity
 from ml.benchmarks.metrics_dad import (
     INNER_EYE_DISTANCE,
@@ -24,6 +24,7 @@ from ml.benchmarks.metrics_dad import (
     DadTruth,
     dad_errors,
 )
+from ml.benchmarks.timing import milliseconds
 from ml.flame.procedural import build_procedural_head
 
 

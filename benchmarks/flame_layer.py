@@ -20,7 +20,8 @@ import torch
 from smplx.lbs import lbs
 from torch import Tensor
 
-from benchmarks.report import Clock, milliseconds, parser_of, start
+from benchmarks.report import parser_of, start
+from ml.benchmarks.timing import Clock, milliseconds
 from ml.flame.head_model import HeadModel
 from ml.flame.layer import Z_OFFSET_M, FlameLayer
 from ml.flame.procedural import build_procedural_head

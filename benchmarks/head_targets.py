@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from benchmarks.flame_layer import Smplx
-from benchmarks.report import milliseconds, parser_of, start
+from benchmarks.report import parser_of, start
+from ml.benchmarks.timing import milliseconds
 from ml.flame.layer import FlameLayer
 from ml.flame.params import split
 from ml.flame.procedural import build_procedural_head

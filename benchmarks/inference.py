@@ -19,19 +19,21 @@ import numpy as np
 import torch
 from smplx.lbs import lbs
 
-from benchmarks.report import Clock, parser_of, start
+from benchmarks.report import parser_of, start
+from ml.benchmarks.architectures import crowded, sample_image
+from ml.benchmarks.timing import Clock
 from ml.flame.frames import network_to_image
 from ml.flame.head_model import HeadModel
 from ml.flame.layer import Z_OFFSET_M
 from ml.flame.params import split
 from ml.flame.procedural import build_procedural_head
 from ml.flame.projection import project_flame
-from ml.imaging.boxes import nms, nms_mask
+from ml.imaging.boxes import nms_mask
 from ml.imaging.letterbox import letterbox_image
 from ml.inference.heads import DetectedHeads, HeadShapes
 from ml.inference.predictor import HeadPredictor
 from ml.inference.runtimes import OnnxRuntime, Runtime, TorchRuntime
-from ml.model.building import ModelSize, build_detector, model_config
+from ml.model.building import ModelSize
 from ml.model.decode import decode
 from ml.model.detector import HeadDetectorNetwork
 from ml.model.export import onnx_model
@@ -111,44 +113,6 @@ class OurWay:
         """Return vertices (N, 5023, 3), image px."""
         (heads,) = self.predictor.predict([image])
         return DetectedHeads(heads, self.shapes).vertices_px
-
-
-def crowded(size: ModelSize, heads: int) -> tuple[HeadDetectorNetwork, PostprocessConfig]:
-    """Return a random network whose scores differ, and a threshold for about so many heads."""
-    torch.manual_seed(0)
-    network = build_detector(model_config(size))
-    side = network.config.image_size
-    square = torch.from_numpy(letterbox_image(sample_image(), side)[0]).permute(2, 0, 1)[None]
-    norms = [module for module in network.modules() if isinstance(module, torch.nn.BatchNorm2d)]
-    with torch.no_grad():
-        # Normalised by the image's own statistics the layers see as much as in a trained network;
-        # else neighbouring anchors are all but equal and rounding decides between them.
-        for norm in norms:
-            norm.momentum = 1.0
-        network(square)
-        network.eval()
-        spread = float(network(square).score_logits.std())
-        for head in (network.heads.head1, network.heads.head2, network.heads.head3):
-            head.cls_pred.weight.mul_(3 / spread)
-    return network, leaving(network, square, heads)
-
-
-def leaving(network: HeadDetectorNetwork, square: torch.Tensor, heads: int) -> PostprocessConfig:
-    """Return a threshold that leaves about so many heads of a (1, 3, H, W) image."""
-    with torch.no_grad():
-        found = decode(network(square))
-    scores, boxes = found.scores[0], found.boxes_xyxy[0]
-    kept = nms(boxes, scores, 0.5, max_output=heads + 1)
-    threshold = float(scores[kept[-2:]].mean()) if len(kept) > heads else 0.0
-    return PostprocessConfig(score_threshold=threshold)
-
-
-def sample_image() -> np.ndarray:
-    """Return (720, 1280, 3) smooth noise: the time does not depend on what is to be seen."""
-    rng = np.random.default_rng(0)
-    small = torch.from_numpy(rng.uniform(0, 255, (1, 3, 45, 80)).astype(np.float32))
-    large = torch.nn.functional.interpolate(small, (720, 1280), mode="bicubic")
-    return large[0].clamp(0, 255).byte().permute(1, 2, 0).contiguous().numpy()
 
 
 def times(

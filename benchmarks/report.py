@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import platform
-import statistics
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
 
-Clock = Callable[[], float]
+from ml.benchmarks.timing import hardware
 
 
 def parser_of(doc: str | None) -> argparse.ArgumentParser:
@@ -39,38 +35,8 @@ def start(threads: int | None = None) -> None:
     print(f"command:  python -m benchmarks.{Path(sys.argv[0]).stem} {' '.join(sys.argv[1:])}")
 
 
-def hardware() -> str:
-    """Return processor, as the system names it, and the GPU if there is one."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    processor = f"{names[0] if names else platform.processor()} ({len(names) or '?'} logical cores)"
-    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
-    return f"{processor}, {gpu}"
-
-
 def commit() -> str:
     """Return short hash of the checked-out commit."""
     command = ["git", "rev-parse", "--short", "HEAD"]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     return result.stdout.strip() or "none"
-
-
-def milliseconds(
-    functions: Sequence[Callable[[], object]], seconds: float, clock: Clock
-) -> list[float]:
-    """Return the median time of a call of each.
-
-    They take turns, so that other work on the machine hits all of them; the first call of a turn is
-    not counted, so that none pays for what another left in the caches.
-    """
-    times: list[list[float]] = [[] for _ in functions]
-    end = time.perf_counter() + seconds * len(functions)
-    while time.perf_counter() < end or len(times[0]) < 5:
-        for function, found in zip(functions, times, strict=True):
-            function()
-            for _ in range(3):
-                begin = clock()
-                function()
-                found.append(clock() - begin)
-    return [1000.0 * statistics.median(found) for found in times]

@@ -84,6 +84,25 @@ def compare_generators(
     )
 
 
+class ArchitecturesConfig(dg.Config):
+    """What is timed."""
+
+    config: str = ""
+    """YAML file, such as conf/studies/architectures.yaml; empty for its defaults."""
+
+
+@dg.op
+def measure_architectures(
+    context: dg.OpExecutionContext,
+    config: ArchitecturesConfig,
+    dataset: Dataset,
+    mlflow: ModelStore,
+) -> str:
+    """Count and time detectors on this machine; returns the folder of the tables."""
+    given = Path(config.config) if config.config else None
+    return _run(context, dataset, mlflow, "architectures", config=given)
+
+
 class MemorisationConfig(dg.Config):
     """Whom to look for, and what is fine-tuned."""
 
@@ -129,6 +148,12 @@ def generator_comparison_job() -> None:
     compare_generators()
 
 
+@dg.job(description="Table 8: what the published sizes and the project's detectors cost.")
+def architectures_job() -> None:
+    """The measurement alone."""
+    measure_architectures()
+
+
 @dg.job(description="Section 3.2: are people of a diffusion model's training set given back?")
 def memorisation_job() -> None:
     """The study alone."""
@@ -140,5 +165,6 @@ STUDY_JOBS = (
     dataset_comparison_job,
     wider_finetuning_job,
     generator_comparison_job,
+    architectures_job,
     memorisation_job,
 )

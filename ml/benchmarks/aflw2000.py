@@ -36,7 +36,7 @@ def read_aflw2000(root: Path, exclusions: Exclusions) -> Iterator[BenchmarkSampl
 
     Yields:
         Heads in order of name. `euler_deg` is `Pose_Para` in degrees, `box_xyxy` goes around the 68
-        landmarks.
+        landmarks, `crop_xyxy` is Hopenet's, none where every point of `pt2d` is missing.
 
     Raises:
         MissingBenchmarkFile: there are no MAT files.
@@ -55,7 +55,7 @@ def read_aflw2000(root: Path, exclusions: Exclusions) -> Iterator[BenchmarkSampl
 
 
 def _truth(path: Path) -> HeadPose | None:
-    content = read_mat(path, ["Pose_Para", "pt3d_68"])
+    content = read_mat(path, ["Pose_Para", "pt3d_68"], ["pt2d"])
     pose = checked("Pose_Para", content["Pose_Para"], (1, 7))
     landmarks = checked("pt3d_68", content["pt3d_68"], (3, 68)).T
     euler_deg = np.degrees(pose[0, :3])
@@ -63,26 +63,30 @@ def _truth(path: Path) -> HeadPose | None:
         return None
     box = np.concatenate([landmarks[:, :2].min(axis=0), landmarks[:, :2].max(axis=0)])
     return HeadPose(
-        rotations_from_euler(euler_deg[None])[0], euler_deg, box_xyxy=box, landmarks_px=landmarks
+        rotations_from_euler(euler_deg[None])[0],
+        euler_deg,
+        box_xyxy=box,
+        landmarks_px=landmarks,
+        crop_xyxy=hopenet_crop(content["pt2d"]) if "pt2d" in content else None,
     )
 
 
-def hopenet_crop(points_px: np.ndarray) -> np.ndarray:
+def hopenet_crop(points_px: np.ndarray) -> np.ndarray | None:
     """Return the crop of Hopenet, FSA-Net and 6DRepNet, widened one side after the other.
 
     Args:
         points_px: (2, 21) `pt2d`, -1 where a point is missing.
 
     Returns:
-        (4,) xyxy px, not cut at the image's border.
+        (4,) xyxy px, not cut at the image's border; None where every point is missing.
 
     Raises:
-        BrokenAnnotation: no point is there.
+        BrokenAnnotation: these are no points.
     """
     points = checked("pt2d", points_px, (2, None))
     seen = points[:, (points >= 0).all(axis=0)]
     if not seen.shape[1]:
-        raise BrokenAnnotation("pt2d: every point is missing")
+        return None
     (left, top), (right, bottom) = seen.min(axis=1), seen.max(axis=1)
     # each side is moved with the sides as they are by then
     left -= 0.4 * (right - left)

@@ -57,7 +57,7 @@ class ScoreFiles(StageConfig):
     """Scores that were made elsewhere.
 
     By `vggheads benchmark --out`, `vggheads score`, `vggheads generation-quality` (table 6) or
-    `benchmarks.throughput --json` (table 8).
+    `vggheads study architectures` (table 8).
     """
 
     path: Path

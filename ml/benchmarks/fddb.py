@@ -14,19 +14,22 @@ from ml.benchmarks.files import (
     MissingBenchmarkFile,
     NumberedLines,
     UnreadableBenchmarkFile,
-    boxes_by_image,
+    detections_by_image,
     find_path,
     image_loader,
 )
 from ml.benchmarks.predictions import HeadPredictions, PredictionError
 from ml.benchmarks.samples import BenchmarkSample, BrokenAnnotation, FaceBoxes
-from ml.imaging.boxes import xywh_to_xyxy, xyxy_to_xywh
+from ml.imaging.boxes import ellipse_boxes, xywh_to_xyxy, xyxy_to_xywh
 from ml.records import reasons
 from ml.records.atomic import write_text
 from ml.records.exclusions import Exclusions
 
 NAME = "fddb"
 NUM_FOLDS = 10
+_ELLIPSE = ("major", "minor", "angle", "cx", "cy", "score")
+#: Numbers in a row of detections -> what they are.
+_FORMS = {5: "x y w h score", len(_ELLIPSE): " ".join(_ELLIPSE)}
 _PLACES = ("{}", "FDDB-folds/{}", "*/FDDB-folds/{}")
 
 
@@ -88,30 +91,18 @@ def image_path(root: Path, image: str) -> Path:
     return (images if images.is_dir() else Path(root)) / f"{image}.jpg"
 
 
-def ellipse_boxes(ellipses: np.ndarray) -> np.ndarray:
-    """Return boxes around ellipses, not cut at the image's border.
-
-    Args:
-        ellipses: (N, 5) half axes a, b (px), angle of a (rad), centre x, y (px).
-
-    Returns:
-        (N, 4) float64 xyxy px.
-    """
-    a, b, angle, x, y = np.asarray(ellipses, np.float64).reshape(-1, 5).T
-    half_width = np.hypot(a * np.cos(angle), b * np.sin(angle))
-    half_height = np.hypot(a * np.sin(angle), b * np.cos(angle))
-    return np.stack([x - half_width, y - half_height, x + half_width, y + half_height], axis=1)
-
-
 # ------------------------------------------------------------------ predictions
 def read_fddb_predictions(path: Path) -> dict[str, HeadPredictions]:
-    """Return detections as FDDB's tool reads them: `name`, `n`, n rows `x y w h score`.
+    """Read detections as FDDB's tool does: `name`, `n`, n rows of rectangles or of ellipses.
+
+    A rectangle is `x y w h score`, an ellipse `major minor angle cx cy score`, its half axes and
+    centre in px and its angle in rad, as in the lists of the ground truth.
 
     Args:
         path: one text file of all images, or a folder of one file a fold.
 
     Returns:
-        Image -> boxes and scores.
+        Image -> scores with boxes or ellipses.
 
     Raises:
         PredictionError: there is no file, it has another form, or an image stands there twice.
@@ -123,15 +114,22 @@ def read_fddb_predictions(path: Path) -> dict[str, HeadPredictions]:
     found: dict[str, HeadPredictions] = {}
     for file in files:
         try:
-            for image, rows in boxes_by_image(file, "x y w h score"):
+            for image, rows in detections_by_image(file, _FORMS):
                 if image in found:
                     raise PredictionError(f"{file}: image {image!r} again")
-                found[image] = HeadPredictions(
-                    scores=rows[:, 4], boxes_xyxy=xywh_to_xyxy(rows[:, :4])
-                )
+                found[image] = _detections(file, image, rows)
         except (UnreadableBenchmarkFile, MissingBenchmarkFile) as error:
             raise PredictionError(str(error)) from error
     return found
+
+
+def _detections(file: Path, image: str, rows: np.ndarray) -> HeadPredictions:
+    try:
+        if rows.shape[1] == len(_ELLIPSE):
+            return HeadPredictions(scores=rows[:, 5], ellipses=rows[:, :5])
+        return HeadPredictions(scores=rows[:, 4], boxes_xyxy=xywh_to_xyxy(rows[:, :4]))
+    except PredictionError as error:
+        raise PredictionError(f"{file}: image {image!r}: {error}") from error
 
 
 def write_fddb_text(path: Path, predictions: Iterable[tuple[str, HeadPredictions]]) -> None:
@@ -143,10 +141,12 @@ def write_fddb_text(path: Path, predictions: Iterable[tuple[str, HeadPredictions
     """
     lines = []
     for image, heads in predictions:
-        rows = xyxy_to_xywh(heads.boxes)
+        rows = xyxy_to_xywh(heads.boxes) if heads.ellipses is None else heads.ellipses
+        # radians need more digits than pixels do
+        digits = 3 if heads.ellipses is None else 6
         lines += [image, str(len(rows))]
         lines += [
-            " ".join(f"{value:.3f}" for value in row) + f" {score:.9g}"
+            " ".join(f"{value:.{digits}f}" for value in row) + f" {score:.9g}"
             for row, score in zip(rows, heads.confidences, strict=True)
         ]
     write_text(path, "\n".join(lines) + "\n")

@@ -6,7 +6,7 @@ import io
 import json
 import struct
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -82,12 +82,13 @@ def image_size(path: Path) -> tuple[int, int]:
         raise UnreadableBenchmarkFile(f"{path}: not an image: {error}") from error
 
 
-def read_mat(path: Path, keys: Sequence[str]) -> dict[str, Any]:
+def read_mat(path: Path, keys: Sequence[str], optional: Sequence[str] = ()) -> dict[str, Any]:
     """Return some variables of a MATLAB file; nothing in it is executed.
 
     Args:
         path: a MAT file up to version 7.
         keys: the variables that must be there.
+        optional: variables that are read if they are there.
 
     Returns:
         Variable -> array; cells are object arrays.
@@ -101,8 +102,8 @@ def read_mat(path: Path, keys: Sequence[str]) -> dict[str, Any]:
 
     data = read_bytes(path)
     try:
-        check_mat(data, keys)
-        content = loadmat(io.BytesIO(data), variable_names=list(keys))
+        check_mat(data, [*keys, *optional])
+        content = loadmat(io.BytesIO(data), variable_names=[*keys, *optional])
     except (MatReadError, *_MAT_DAMAGE) as error:
         raise UnreadableBenchmarkFile(
             f"{path}: not a MAT file that scipy reads ({type(error).__name__}: {short(str(error))})"
@@ -110,7 +111,7 @@ def read_mat(path: Path, keys: Sequence[str]) -> dict[str, Any]:
     missing = [key for key in keys if key not in content]
     if missing:
         raise UnreadableBenchmarkFile(f"{path}: lacks {', '.join(missing)}")
-    return {key: content[key] for key in keys}
+    return {key: content[key] for key in (*keys, *optional) if key in content}
 
 
 def read_lines(path: Path) -> list[str]:
@@ -215,20 +216,24 @@ class NumberedLines:
         """Return the next lines as a table; (count, length) float64."""
         return np.array([self.row(length, what) for _ in range(count)]).reshape(-1, length)
 
+    def width(self) -> int:
+        """Return how many words the next line has; 0 at the end."""
+        return len(self._lines[self.number].split()) if self.number < len(self._lines) else 0
+
     def wrong(self, message: str) -> UnreadableBenchmarkFile:
         """Return an error that names this place."""
         return UnreadableBenchmarkFile(f"{self.path}, line {self.number}: {message}")
 
 
-def boxes_by_image(path: Path, row: str) -> Iterator[tuple[str, np.ndarray]]:
-    """Yield detections as WIDER's and FDDB's tools read them: name, count, rows `x y w h score`.
+def detections_by_image(path: Path, forms: Mapping[int, str]) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield detections as the tools of WIDER and FDDB read them: name, count, rows of numbers.
 
     Args:
         path: the text file.
-        row: what a row holds, for the error text.
+        forms: numbers in a row -> what they are; the first row of an image tells which form it has.
 
     Yields:
-        An image's name and its (N, 5) rows.
+        An image's name and its (N, numbers in a row) rows.
 
     Raises:
         UnreadableBenchmarkFile: the file has another form.
@@ -237,4 +242,6 @@ def boxes_by_image(path: Path, row: str) -> Iterator[tuple[str, np.ndarray]]:
     while lines.skip_blank():
         name = lines.take("an image's name")
         count = lines.count("the number of its detections")
-        yield name, lines.rows(count, 5, row)
+        width = lines.width()
+        length = width if width in forms else min(forms)
+        yield name, lines.rows(count, length, forms[length])

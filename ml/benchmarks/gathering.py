@@ -7,11 +7,12 @@ those of this content; what was found in its images is kept there and not predic
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ml.benchmarks.architectures import PUBLISHED_SIZES, cost_scores, of_file, of_size
 from ml.benchmarks.config import BenchmarkScoresConfig, PublicSet
 from ml.benchmarks.content import check_content
 from ml.benchmarks.generated.from_truth import GeneratedSets
@@ -226,6 +227,25 @@ def gather_generated(
             title = f"{benchmark_set(name).title}, generated: {model.name}"
             _add_page(gathered, folder / model.name, title)
     _remove_others(gathered.root / GENERATED, set(sets.folders))
+
+
+def gather_costs(gathered: Gathered, models: Sequence[Model]) -> None:
+    """Count parameters and multiply-accumulates: of the published sizes and of models.
+
+    Speeds belong to a machine and are measured by the study `architectures`.
+
+    Args:
+        gathered: receives the scores.
+        models: detectors of ours.
+    """
+    counted = [
+        *(of_size(size, timed=False) for size in PUBLISHED_SIZES),
+        *(of_file(one.name, one.path, timed=False) for one in models),
+    ]
+    labels = {one.name: one.labels for one in models}
+    for one in counted:
+        scores = [cost_scores(one, {})]
+        gathered.add(ModelResults(one.name, "ours", scores, labels.get(one.name, {})))
 
 
 def gather_files(gathered: Gathered, config: BenchmarkScoresConfig) -> None:

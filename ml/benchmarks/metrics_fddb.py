@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
+from ml.benchmarks.predictions import PredictionError
 from ml.benchmarks.samples import BrokenAnnotation
 from ml.benchmarks.scores import RESAMPLES, Scores
 from ml.evaluation.metrics import bootstrap_intervals
@@ -22,6 +23,8 @@ from ml.records.limits import MAX_IMAGE_PIXELS
 
 PROTOCOL = "fddb"
 DISCRETE_IOU = 0.5
+#: No image is as large; drawing further would overflow.
+_FARTHEST_PX = 1_000_000
 FALSE_POSITIVES = (100, 500, 1000, 2000)
 
 
@@ -43,14 +46,7 @@ def region_overlaps(
     """
     low = np.rint(boxes_xyxy[:, :2]).clip(0)
     high = np.rint(boxes_xyxy[:, 2:])
-    reach = ellipses[:, 3:5] + ellipses[:, :1].clip(ellipses[:, 1:2]) + 2
-    height, width = size_hw or (
-        (int(reach[:, 1].max().clip(1)), int(reach[:, 0].max().clip(1)))
-        if len(ellipses)
-        else (1, 1)
-    )
-    if height * width > MAX_IMAGE_PIXELS:
-        raise BrokenAnnotation(f"an ellipse reaches to {width} x {height} px: {ellipses.tolist()}")
+    height, width = _canvas(ellipses, size_hw, BrokenAnnotation)
     if size_hw:
         high = np.minimum(high, [width - 1, height - 1])
     areas = (high - low + 1).clip(0).prod(axis=1)
@@ -59,15 +55,103 @@ def region_overlaps(
     right, bottom = np.minimum(high + 1, [width, height]).clip(0).astype(np.int64).T
     right, bottom = np.maximum(right, left), np.maximum(bottom, top)
     overlaps = np.zeros((len(boxes_xyxy), len(ellipses)))
-    for column, (a, b, angle, x, y) in enumerate(ellipses):
-        mask = np.zeros((height, width), np.uint8)
-        centre = (int(np.rint(x)), int(np.rint(y)))
-        cv2.ellipse(mask, centre, (int(a), int(b)), float(np.degrees(angle)), 0, 360, 1, -1)
-        sums = cv2.integral(mask).astype(np.int64)
+    for column, ellipse in enumerate(ellipses):
+        sums = cv2.integral(_drawn(ellipse, height, width)).astype(np.int64)
         common = sums[bottom, right] - sums[top, right] - sums[bottom, left] + sums[top, left]
         union = areas + sums[-1, -1] - common
         overlaps[:, column] = common / np.maximum(union, 1)
     return overlaps
+
+
+def ellipse_overlaps(
+    detected: np.ndarray, ellipses: np.ndarray, size_hw: tuple[int, int] | None = None
+) -> np.ndarray:
+    """Overlaps of detections that are ellipses themselves, drawn like those of the truth.
+
+    Args:
+        detected: (D, 5) half axes (px), angle (rad), centre (px).
+        ellipses: (F, 5) likewise.
+        size_hw: the image's size, where regions end; None lets them go on to the right and below.
+
+    Returns:
+        (D, F) intersection over union.
+
+    Raises:
+        BrokenAnnotation: a true ellipse reaches impossibly far.
+        PredictionError: a detected one does.
+    """
+    sizes = (
+        _canvas(ellipses, size_hw, BrokenAnnotation),
+        _canvas(detected, size_hw, PredictionError),
+    )
+    height, width = (max(side) for side in zip(*sizes, strict=True))
+    true = [_Region.of(_drawn(one, height, width)) for one in ellipses]
+    overlaps = np.zeros((len(detected), len(ellipses)))
+    for row, ellipse in enumerate(detected):
+        own = _Region.of(_drawn(ellipse, height, width))
+        for column, other in enumerate(true):
+            common = own.common(other)
+            overlaps[row, column] = common / max(own.area + other.area - common, 1)
+    return overlaps
+
+
+@dataclass(frozen=True)
+class _Region:
+    """A drawn region: its mask, cut to the rectangle that holds it, and where that lies."""
+
+    mask: np.ndarray
+    left: int
+    top: int
+    area: int
+
+    @classmethod
+    def of(cls, mask: np.ndarray) -> _Region:
+        """Cut a mask of the whole image."""
+        left, top, width, height = cv2.boundingRect(mask)
+        cut = mask[top : top + height, left : left + width].copy()
+        return cls(cut, left, top, int(cut.sum(dtype=np.int64)))
+
+    def common(self, other: _Region) -> int:
+        """How many pixels are in both."""
+        left, top = max(self.left, other.left), max(self.top, other.top)
+        right, bottom = (
+            min(self.left + self.mask.shape[1], other.left + other.mask.shape[1]),
+            min(self.top + self.mask.shape[0], other.top + other.mask.shape[0]),
+        )
+        if right <= left or bottom <= top:
+            return 0
+        own, its = (
+            one.mask[top - one.top : bottom - one.top, left - one.left : right - one.left]
+            for one in (self, other)
+        )
+        return int((own & its).sum(dtype=np.int64))
+
+
+def _drawn(ellipse: np.ndarray, height: int, width: int) -> np.ndarray:
+    """(H, W) uint8, 1 inside: whole radii, a whole centre."""
+    a, b, angle, x, y = (float(value) for value in ellipse)
+    mask = np.zeros((height, width), np.uint8)
+    centre = (round(x), round(y))
+    cv2.ellipse(mask, centre, (int(a), int(b)), float(np.degrees(angle)), 0, 360, 1, -1)
+    return mask
+
+
+def _canvas(
+    ellipses: np.ndarray, size_hw: tuple[int, int] | None, error: type[ValueError]
+) -> tuple[int, int]:
+    """Height and width to draw on: the image's, or what holds all ellipses on the right and below.
+
+    Raises:
+        ValueError: of the given type; an ellipse reaches impossibly far.
+    """
+    if not len(ellipses):
+        return size_hw or (1, 1)
+    axes = ellipses[:, :2].max(axis=1, keepdims=True)
+    far = float((np.abs(ellipses[:, 3:5]) + axes).max())
+    width, height = (int(side) for side in (ellipses[:, 3:5] + axes + 2).max(axis=0).clip(1))
+    if far > _FARTHEST_PX or (size_hw is None and height * width > MAX_IMAGE_PIXELS):
+        raise error(f"an ellipse reaches {far:.0f} px far: {ellipses.tolist()}")
+    return size_hw or (height, width)
 
 
 @dataclass(frozen=True)

@@ -132,6 +132,7 @@ def _least(predicted: np.ndarray, true: np.ndarray, turns: tuple[float, ...]) ->
 EULER_PROTOCOLS: Mapping[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
     "vggheads": vggheads_error_deg,
     "6drepnet": sixd_repnet_error_deg,
+    "hopenet_crop": sixd_repnet_error_deg,
     "img2pose": img2pose_error_deg,
 }
 POSE_PROTOCOLS = (*EULER_PROTOCOLS, "ours")
@@ -230,6 +231,9 @@ _NOTES = {
         "missed heads are left out; a prediction with an angle over 135 degrees is (0, 0, 0)",
     ),
     "6drepnet": ("missed heads are left out; an error of 180 degrees counts as none",),
+    "hopenet_crop": (
+        "heads are looked for in Hopenet's crop of the image; errors are those of 6drepnet",
+    ),
     "img2pose": ("a missed head keeps the prediction of the head before it",),
     "ours": (
         "aligned_: after the one constant rotation between the two frames, frame_rotation_deg",

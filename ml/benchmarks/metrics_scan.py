@@ -11,8 +11,11 @@ from ml.benchmarks.alignment import Similarity, fit_similarity
 from ml.benchmarks.scores import RESAMPLES, Scores, score_heads
 from ml.benchmarks.surface import Surface
 
-SCAN_PROTOCOLS = ("feng", "now", "now_metrical")
-RADIUS_FACTOR = {"feng": 1.2, "now": 1.4, "now_metrical": 1.4}
+SCAN_PROTOCOLS = ("feng", "now", "now_robust", "now_metrical")
+RADIUS_FACTOR = {"feng": 1.2, "now": 1.4, "now_robust": 1.4, "now_metrical": 1.4}
+#: What the refinement minimises: NoW's own code the sum of squared distances, which hair and other
+#: outliers of the scan draw; see `scipy.optimize.least_squares`.
+REFINEMENT_LOSS = {"now": "linear", "now_robust": "soft_l1", "now_metrical": "linear"}
 LOSS_MM = 1.0
 BIN_MM = 0.01
 LARGEST_MM = 50.0
@@ -91,7 +94,6 @@ def scan_errors(
     landmarks_mm: np.ndarray,
     prediction: MeshPrediction,
     protocol: str,
-    loss: str = "soft_l1",
 ) -> ScanErrors:
     """Return distances of a scan from the surface of a predicted mesh.
 
@@ -101,10 +103,9 @@ def scan_errors(
         vertices_mm: (V, 3) of the scan.
         landmarks_mm: (7, 3) of the scan.
         prediction: the mesh.
-        protocol: `feng` (similarity of the landmarks only), `now` (refined), or `now_metrical`
-            (refined, but without scale).
-        loss: of NoW's refinement, as in `scipy.optimize.least_squares`; `linear` minimises the sum
-            of squares, as NoW's own code does, and is drawn to hair and other outliers of the scan.
+        protocol: `feng` (similarity of the landmarks only), `now` (then refined by the squared
+            distances), `now_robust` (refined by a loss that outliers hardly move), or
+            `now_metrical` (as `now`, but without scale).
 
     Returns:
         The distances, each exact to rounding.
@@ -126,6 +127,7 @@ def scan_errors(
     mirrored = fit_similarity(*landmarks, scaled=scaled, may_mirror=True).mirrors
     surface = Surface(prediction.vertices, prediction.faces)
     if protocol != "feng":
+        loss = REFINEMENT_LOSS[protocol]
         alignment = refine(surface, points, alignment, scaled=scaled, loss=loss)
     distances, _, _ = _distances(surface, points, alignment)
     return ScanErrors(distances, alignment, mirrored)
@@ -137,7 +139,7 @@ def refine(
     start: Similarity,
     *,
     scaled: bool = True,
-    loss: str = "soft_l1",
+    loss: str = "linear",
 ) -> Similarity:
     """Move a mesh until a scan's unsigned distances from it are least.
 

@@ -34,7 +34,7 @@ def read_now(
     """Yield NoW as published. A subject's scan is kept while its images follow each other.
 
     Args:
-        root: the folder with the lists, `iphone_images`, `detected_face`, `scans` and
+        root: the folder with the lists, `iphone_pictures`, `detected_face`, `scans` and
             `scans_lmks_onlypp`, or one above.
         exclusions: receives images whose scan, landmarks or box cannot be used.
         subset: `val`, or `test`, whose scans are withheld.
@@ -50,7 +50,7 @@ def read_now(
         raise ValueError(f"now: subset must be one of {', '.join(LISTS)}, got {subset!r}")
     root = Path(root)
     lines = read_lines(find_path(root, [f.format(LISTS[subset]) for f in _FOLDERS], "NoW"))
-    images = _folder(root, "iphone_images")
+    images = _folder(root, "iphone_pictures")
     scans = _Scans(_folder(root, "scans"), _folder(root, "scans_lmks_onlypp"))
     for line in filter(None, (line.strip() for line in lines)):
         try:

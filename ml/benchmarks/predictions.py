@@ -8,9 +8,10 @@ A predictions file is JSON Lines. Its first line describes it, each further line
 
 Every field of an image is optional, and holds one entry for each head: `boxes_xyxy` (px), `scores`,
 `rotations` (3 x 3) or `euler_deg` in the conventions that the first line names (see
-`ml.benchmarks.conventions`), `landmarks_px` (68 points of 2 or 3 numbers), `vertices_px` (points of
-3 numbers), or `vertices_file`, an .npy file of the same beside the predictions. An image without a
-line counts as one in which nothing was found. The whole form is told in docs/benchmarks.
+`ml.benchmarks.conventions`), `ellipses` (regions of FDDB), `landmarks_px` (68 points of 2 or 3
+numbers), `vertices_px` (points of 3 numbers), or `vertices_file`, an .npy file of the same beside
+the predictions. An image without a line counts as one in which nothing was found. The whole form is
+told in docs/benchmarks.
 """
 
 from __future__ import annotations
@@ -30,13 +31,14 @@ from ml.benchmarks.conventions import (
     rotations_from_euler,
     rotations_from_matrices,
 )
+from ml.imaging.boxes import ellipse_boxes
 from ml.records.arrays import UnreadableArrays, read_array
 from ml.records.atomic import atomic_write
 
 FORMAT = "vggheads-predictions/1"
 _HEADER_KEYS = {"format", "model", "euler_convention", "rotation_convention", "note"}
 _FIELDS = {
-    "boxes_xyxy", "scores", "rotations", "euler_deg", "landmarks_px", "vertices_px",
+    "boxes_xyxy", "scores", "ellipses", "rotations", "euler_deg", "landmarks_px", "vertices_px",
     "vertices_file",
 }  # fmt: skip
 
@@ -54,6 +56,8 @@ class HeadPredictions:
     Attributes:
         scores: (N,) float64 confidences, higher is better; ones by default.
         boxes_xyxy: (N, 4) float64 px.
+        ellipses: (N, 5) float64 regions of FDDB: half axes a, b (px), angle of a to the x axis
+            (rad), centre x, y (px).
         rotations: (N, 3, 3) float64, FLAME axes to image axes.
         euler_deg: (N, 3) float64 pitch, yaw, roll.
         landmarks_px: (N, 68, 2) or (N, 68, 3) float64 px, iBUG order.
@@ -62,6 +66,7 @@ class HeadPredictions:
 
     scores: np.ndarray | None = None
     boxes_xyxy: np.ndarray | None = None
+    ellipses: np.ndarray | None = None
     rotations: np.ndarray | None = None
     euler_deg: np.ndarray | None = None
     landmarks_px: np.ndarray | None = None
@@ -71,6 +76,7 @@ class HeadPredictions:
         shapes: dict[str, tuple[int | None, ...]] = {
             "scores": (None,),
             "boxes_xyxy": (None, 4),
+            "ellipses": (None, 5),
             "rotations": (None, 3, 3),
             "euler_deg": (None, 3),
             "landmarks_px": (None, 68, None),
@@ -82,6 +88,8 @@ class HeadPredictions:
                 array = _array(name, getattr(self, name), shape)
                 object.__setattr__(self, name, array)
                 lengths[name] = len(array)
+        if self.ellipses is not None and (self.ellipses[:, :2] <= 0).any():
+            raise PredictionError("ellipses: expected half axes over 0 px")
         if len(set(lengths.values())) > 1:
             listed = ", ".join(f"{name} {count}" for name, count in lengths.items())
             raise PredictionError(f"expected as many entries in each field, got {listed}")
@@ -103,18 +111,20 @@ class HeadPredictions:
 
     @property
     def boxes(self) -> np.ndarray:
-        """(N, 4) px: the boxes, or those around the landmarks or else the vertices.
+        """(N, 4) px: the boxes, or those around the ellipses, landmarks or else the vertices.
 
         Raises:
             PredictionError: there are heads but nothing that tells where.
         """
         if self.boxes_xyxy is not None:
             return self.boxes_xyxy
+        if self.ellipses is not None:
+            return ellipse_boxes(self.ellipses)
         points = self.landmarks_px if self.landmarks_px is not None else self.vertices_px
         if points is not None:
             return np.concatenate([points[..., :2].min(axis=1), points[..., :2].max(axis=1)], 1)
         if len(self):
-            raise PredictionError("expected boxes_xyxy, landmarks_px or vertices_px, got none")
+            raise PredictionError("expected boxes_xyxy or what they follow from, got none")
         return np.zeros((0, 4))
 
     def __getitem__(self, index: np.ndarray | slice | list[int]) -> HeadPredictions:
@@ -292,7 +302,9 @@ class PredictionWriter:
         """
         entry: dict[str, Any] = {"image": image, "scores": predictions.confidences.tolist()}
         # Both: a yaw over 90 degrees, as some methods state it, is another triple by its matrix.
-        for name in ("boxes_xyxy", "rotations", "euler_deg", "landmarks_px", "vertices_px"):
+        for name in (
+            "boxes_xyxy", "ellipses", "rotations", "euler_deg", "landmarks_px", "vertices_px"
+        ):  # fmt: skip
             value = getattr(predictions, name)
             if value is not None and (vertices or name != "vertices_px"):
                 entry[name] = value.tolist()

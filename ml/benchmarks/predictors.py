@@ -19,11 +19,13 @@ from ml.benchmarks.face_boxes import face_boxes, visible_faces
 from ml.benchmarks.metrics_dad import SEVEN, DadPrediction
 from ml.benchmarks.metrics_scan import MeshPrediction
 from ml.benchmarks.predictions import HeadPredictions
-from ml.benchmarks.samples import BenchmarkSample
+from ml.benchmarks.samples import BenchmarkSample, HeadPose
+from ml.benchmarks.scorers import CROPPED, crop_of
 from ml.flame.geometry import HeadGeometry
 from ml.flame.head_model import HeadModel
 from ml.flame.layer import FlameLayer
 from ml.flame.params import EXPRESSION, JAW
+from ml.flame.projection import transform_flame
 from ml.imaging.boxes import box_iou
 from ml.imaging.io import to_rgb
 from ml.inference.detector import HeadDetector
@@ -88,6 +90,31 @@ class DetectorHeads:
         if self._store is not None:
             self._store.add(sample.sample_id, heads)
         return heads
+
+    def in_crop(self, sample: BenchmarkSample[HeadPose]) -> Heads:
+        """Return heads in the crop that methods of one head are shown, in px of the whole image.
+
+        Args:
+            sample: the image; what the crop reaches beyond it is black, as Hopenet's reader has it.
+
+        Raises:
+            UnreadableImage: the image cannot be read.
+            BrokenAnnotation: the set tells no crop of it.
+        """
+        left, top, right, bottom = (int(side) for side in crop_of(sample))
+
+        def cut() -> np.ndarray:
+            from PIL import Image
+
+            image = Image.fromarray(to_rgb(sample.load_image()))
+            return np.asarray(image.crop((left, top, right, bottom)))
+
+        cropped = BenchmarkSample(f"{sample.sample_id}#{CROPPED}", cut, sample.truth)
+        heads = self(cropped)
+        corner = torch.tensor([left, top], dtype=torch.float32)
+        flame = transform_flame(torch.as_tensor(heads.flame), 1.0, corner).numpy()
+        boxes = heads.boxes_xyxy + np.array([left, top, left, top], np.float32)
+        return Heads(boxes, heads.scores, flame)
 
     def close(self) -> None:
         """Close the file."""

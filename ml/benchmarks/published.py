@@ -31,7 +31,7 @@ def _quoted(**counts: int) -> dict[str, PublishedCount]:
 PUBLISHED_COUNTS: Mapping[str, Mapping[str, PublishedCount]] = {
     "aflw2000": _verified(num_annotations=2000) | _quoted(num_images=1969, num_excluded_angles=31),
     "biwi": _verified(num_sequences=24) | _quoted(num_images=15678),
-    "dad": _quoted(num_images_test=2746),
+    "dad-test": _quoted(num_images=2746),
     "fddb": _verified(
         num_folds=10,
         num_images=2845,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from ml.benchmarks.predictors import (
     scan_of,
 )
 from ml.benchmarks.samples import BenchmarkSample
-from ml.benchmarks.scorers import FddbScorer
+from ml.benchmarks.scorers import CROPPED, FddbScorer
 from ml.benchmarks.scores import RESAMPLES
 from ml.benchmarks.scoring import STAGE, BenchmarkResult, score, score_with
 from ml.benchmarks.sets import BenchmarkSet, Situation, benchmark_set
@@ -29,6 +29,7 @@ from ml.flame.head_model import HeadModel
 from ml.imaging.io import UnreadableImage
 from ml.records.atomic import write_json, write_text
 from ml.records.exclusions import Exclusions
+from ml.records.heads import Heads
 
 BOX_KINDS = ("head", "face_half_pi", "face_pi")
 _FACE_SETS = ("fddb", "wider")
@@ -134,7 +135,7 @@ def benchmark_protocols(
             score_with(
                 benchmark,
                 situation,
-                lambda sample, convert=convert: convert(sample, heads(sample)),  # type: ignore[misc]
+                _predictor(heads.in_crop if protocol == CROPPED else heads, convert),
                 heads.name,
                 protocol,
                 exclusions=Exclusions(STAGE),
@@ -160,6 +161,12 @@ def benchmark_protocols(
     finally:
         heads.close()
     return _written(results, out)
+
+
+def _predictor(
+    heads: Callable[[BenchmarkSample[Any]], Heads], convert: Convert
+) -> Callable[[BenchmarkSample[Any]], Any]:
+    return lambda sample: convert(sample, heads(sample))
 
 
 def converter(

@@ -125,6 +125,7 @@ class HeadPose:
         box_xyxy: (4,) px, where the set has one.
         landmarks_px: (68, 2) or (68, 3) px, iBUG order, where the set has them.
         centre_px: (2,) px, the head's centre or the point nearest to which it is looked for.
+        crop_xyxy: (4,) px, what methods are shown that look at one head; may leave the image.
         group: what the images are grouped by, such as BIWI's sequence.
     """
 
@@ -133,6 +134,7 @@ class HeadPose:
     box_xyxy: np.ndarray | None = None
     landmarks_px: np.ndarray | None = None
     centre_px: np.ndarray | None = None
+    crop_xyxy: np.ndarray | None = None
     group: str = ""
 
     def __post_init__(self) -> None:
@@ -140,7 +142,13 @@ class HeadPose:
         euler = euler_from_rotations(rotation)[0] if self.euler_deg is None else self.euler_deg
         object.__setattr__(self, "rotation", rotation)
         object.__setattr__(self, "euler_deg", checked("euler_deg", euler, (3,)))
-        for name, shape in (("box_xyxy", (4,)), ("landmarks_px", (68, None)), ("centre_px", (2,))):
+        shapes: Mapping[str, tuple[int | None, ...]] = {
+            "box_xyxy": (4,),
+            "landmarks_px": (68, None),
+            "centre_px": (2,),
+            "crop_xyxy": (4,),
+        }
+        for name, shape in shapes.items():
             if getattr(self, name) is not None:
                 object.__setattr__(self, name, checked(name, getattr(self, name), shape))
 

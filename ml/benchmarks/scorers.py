@@ -10,7 +10,13 @@ import numpy as np
 from ml.benchmarks.biwi import CENTRE_PX, OFFICIAL_CENTRE_PX
 from ml.benchmarks.metrics_boxes import BoxCollector, score_boxes
 from ml.benchmarks.metrics_dad import DadPrediction, DadTopology, DadTruth, dad_errors, score_dad
-from ml.benchmarks.metrics_fddb import RocCurves, region_overlaps, score_fddb, score_steps
+from ml.benchmarks.metrics_fddb import (
+    RocCurves,
+    ellipse_overlaps,
+    region_overlaps,
+    score_fddb,
+    score_steps,
+)
 from ml.benchmarks.metrics_landmarks import score_landmarks
 from ml.benchmarks.metrics_pose import PosePairs, score_poses
 from ml.benchmarks.metrics_scan import (
@@ -21,13 +27,23 @@ from ml.benchmarks.metrics_scan import (
 )
 from ml.benchmarks.metrics_wider import match_image, score_wider
 from ml.benchmarks.predictions import NOTHING, HeadPredictions, PredictionError
-from ml.benchmarks.samples import BenchmarkSample, FaceBoxes, FaceScan, HeadMesh, HeadPose
+from ml.benchmarks.samples import (
+    BenchmarkSample,
+    BrokenAnnotation,
+    FaceBoxes,
+    FaceScan,
+    HeadMesh,
+    HeadPose,
+)
 from ml.benchmarks.scores import RESAMPLES, Scores
 from ml.imaging.boxes import box_iou, expand_boxes
+from ml.records.limits import MAX_IMAGE_PIXELS
 
 MIN_IOU = 0.1
 """A head whose box overlaps that of the true landmarks by less is not the one asked for."""
 MANY_DETECTIONS = 1000
+#: The protocol that looks for heads in `HeadPose.crop_xyxy`, not in the whole image.
+CROPPED = "hopenet_crop"
 
 
 class Scorer(Protocol):
@@ -72,8 +88,12 @@ class FddbScorer:
         heads, truth = prediction or NOTHING, sample.truth
         ellipses = np.zeros((0, 5)) if truth.ellipses is None else truth.ellipses
         size = self._size(sample.sample_id)
+        overlaps = (
+            region_overlaps(heads.boxes, ellipses, size)
+            if heads.ellipses is None
+            else ellipse_overlaps(heads.ellipses, ellipses, size)
+        )
         self._unknown += size is None
-        overlaps = region_overlaps(heads.boxes, ellipses, size)
         self._steps.append(score_steps(heads.confidences, overlaps))
         self._faces.append(len(ellipses))
 
@@ -194,12 +214,31 @@ CHOICES: Mapping[tuple[str, str], Choice] = {
     ("aflw2000", "68"): overlapping,
     ("aflw2000", "vggheads"): overlapping_or_only,
     ("aflw2000", "6drepnet"): overlapping_or_only,
+    ("aflw2000", CROPPED): overlapping_or_only,
     ("aflw2000", "img2pose"): overlapping_widened,
     ("biwi", "ours"): nearest_to_head,
     ("biwi", "vggheads"): nearest_to(np.array(OFFICIAL_CENTRE_PX)),
     ("biwi", "6drepnet"): nearest_to(np.array(CENTRE_PX)),
     ("biwi", "img2pose"): nearest_to(np.array(CENTRE_PX)),
 }
+
+
+def crop_of(sample: BenchmarkSample[HeadPose]) -> np.ndarray:
+    """Return the part of an image that a protocol on crops shows, (4,) xyxy px.
+
+    Args:
+        sample: the image.
+
+    Raises:
+        BrokenAnnotation: the annotation has none, or an impossible one.
+    """
+    crop = sample.truth.crop_xyxy
+    if crop is None:
+        raise BrokenAnnotation("pt2d: no point is there from which Hopenet's crop would follow")
+    width, height = (int(side) for side in crop[2:] - crop[:2])
+    if min(width, height) < 1 or width * height > MAX_IMAGE_PIXELS:
+        raise BrokenAnnotation(f"pt2d: Hopenet's crop would have {width} x {height} px")
+    return crop
 
 
 class PoseScorer:
@@ -220,7 +259,13 @@ class PoseScorer:
         self._landmarks: list[np.ndarray] = []
 
     def add(self, sample: BenchmarkSample[HeadPose], prediction: HeadPredictions | None) -> None:
-        """Choose the head."""
+        """Choose the head.
+
+        Raises:
+            BrokenAnnotation: the protocol looks at a crop, and the annotation has none.
+        """
+        if self._protocol == CROPPED:
+            crop_of(sample)
         heads = prediction or NOTHING
         index = self._index(sample, heads) if len(heads) else None
         rotation, euler = np.full((3, 3), np.nan), np.full(3, np.nan)
@@ -304,7 +349,7 @@ class ScanScorer:
     """Distances of scans from predicted faces: Feng et al. and NoW."""
 
     def __init__(self, protocol: str) -> None:
-        """Start without scans; `protocol` is feng, now or now_metrical."""
+        """Start without scans; `protocol` is one of `SCAN_PROTOCOLS`."""
         self._protocol = protocol
         self._summaries: list[DistanceSummary | None] = []
         self._groups: list[str] = []

@@ -11,7 +11,7 @@ from typing import Any
 
 from ml.benchmarks.predictions import PredictionError
 from ml.benchmarks.published import CountDifference, count_differences
-from ml.benchmarks.samples import BenchmarkSample
+from ml.benchmarks.samples import BenchmarkSample, BrokenAnnotation
 from ml.benchmarks.scorers import Scorer
 from ml.benchmarks.scores import RESAMPLES, Scores
 from ml.benchmarks.sets import BenchmarkSet, Situation, benchmark_set
@@ -180,14 +180,16 @@ def score_with(
     fitting, first = 0, ""
     for sample in progress(benchmark.read(situation.root, exclusions), f"scoring {benchmark.name}"):
         try:
-            prediction = predict(sample)
+            scorer.add(sample, predict(sample))
         except UnreadableImage as error:
             exclusions.add(sample.sample_id, reasons.DAMAGED_IMAGE, str(error))
+            continue
+        except BrokenAnnotation as error:
+            exclusions.add(sample.sample_id, reasons.DAMAGED_ANNOTATION, str(error))
             continue
         fitting += known is not None and sample.sample_id in known
         first = first or sample.sample_id
         counter.add(sample)
-        scorer.add(sample, prediction)
     if known is not None and known and not fitting:
         raise PredictionError(
             f"{benchmark.name}: none of the {len(known)} predicted images is in the set; its first "

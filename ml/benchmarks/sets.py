@@ -27,6 +27,7 @@ from ml.benchmarks.metrics_pose import POSE_PROTOCOLS
 from ml.benchmarks.predictions import HeadPredictions, PredictionFile, read_angle_table
 from ml.benchmarks.samples import BenchmarkSample, FaceBoxes, FaceScan, HeadPose
 from ml.benchmarks.scorers import (
+    CROPPED,
     MANY_DETECTIONS,
     BoxScorer,
     DadScorer,
@@ -198,7 +199,7 @@ SETS: Mapping[str, BenchmarkSet] = {
             biwi.NAME,
             "BIWI",
             "pose",
-            ("ours", *(p for p in POSE_PROTOCOLS if p != "ours")),
+            ("ours", *(p for p in POSE_PROTOCOLS if p not in ("ours", CROPPED))),
             biwi.read_biwi,
             _count_pose,
             _jsonl_or(read_angle_table),
@@ -258,7 +259,7 @@ SETS: Mapping[str, BenchmarkSet] = {
             now.NAME,
             "NoW val",
             "scan",
-            ("now", "now_metrical"),
+            ("now", "now_robust", "now_metrical"),
             now.read_now,
             _count_now,
             MeshFolder,

@@ -20,6 +20,7 @@ from ml.records.templates import template_environment
 
 NOT_MEASURED = "not measured"
 NOT_GIVEN = "not given"
+ALL_MISSED = "every head missed"
 TEMPLATES = Path(__file__).parent / "templates"
 Origin = Literal["paper", "ours", "outside"]
 _ENDS = ("_low", "_high")
@@ -33,11 +34,13 @@ HEADLINES: Mapping[str, tuple[str, ...]] = {
     "ours": ("rotation_deg",),
     "vggheads": ("euler_mae_deg",),
     "6drepnet": ("euler_mae_deg",),
+    "hopenet_crop": ("euler_mae_deg",),
     "img2pose": ("euler_mae_deg",),
     "68": ("nme_68",),
     "dad-3dheads": ("nme_68_published", "z5_published", "chamfer_published", "rotation_frobenius"),
     "feng": ("scan_median_mm",),
     "now": ("scan_median_mm",),
+    "now_robust": ("scan_median_mm",),
     "now_metrical": ("scan_median_mm",),
     "generation_quality": ("fid_64",),
     "cost": ("images_per_second",),
@@ -184,7 +187,7 @@ def paper_grid(table: PaperTable, results: Sequence[ModelResults]) -> Grid:
 
 def _result_row(table: PaperTable, result: ModelResults) -> GridRow | None:
     cells = tuple(_measured_cell(column, result.find(column)) for column in table.columns)
-    if all(cell.value is None for cell in cells):
+    if all(cell.text == NOT_MEASURED for cell in cells):
         return None
     labels = tuple(result.labels.get(name, "") for name in table.label_columns)
     return GridRow((result.model, *labels), result.origin, cells)
@@ -193,13 +196,21 @@ def _result_row(table: PaperTable, result: ModelResults) -> GridRow | None:
 def _measured_cell(column: Column, scores: Mapping[str, Any] | None) -> Cell:
     value = _number(scores, column.metric)
     if scores is None or value is None:
-        return Cell(NOT_MEASURED)
+        return Cell(_absent(scores, column.metric))
     low, high = (_number(scores, column.metric + end) for end in _ENDS)
     ends = None if low is None or high is None else (column.factor * low, column.factor * high)
     missed = _number(scores, "num_missed")
     asked = _number(scores, "num_heads")
     note = f"{missed:,.0f} of {asked:,.0f} heads missed" if missed and asked else ""
     return _cell(column.factor * value, ends, column.decimals, note)
+
+
+def _absent(scores: Mapping[str, Any] | None, metric: str) -> str:
+    """Return what stands where no number is: nobody measured, or nothing was found."""
+    missed, asked = (_number(scores, name) for name in ("num_missed", "num_heads"))
+    if scores is not None and metric in scores and asked and missed == asked:
+        return ALL_MISSED
+    return NOT_MEASURED
 
 
 def _cell(value: float, ends: tuple[float, float] | None, decimals: int, note: str = "") -> Cell:
@@ -231,22 +242,32 @@ def summary_grids(results: Sequence[ModelResults]) -> list[Grid]:
     Returns:
         The table; none if nothing was measured.
     """
-    columns = [(one.origin, one.model) for one in results]
-    keys = dict.fromkeys(
-        (str(one["set"]), str(one["protocol"]), HEADLINES[str(one["protocol"])][0])
-        for result in results
-        for one in result.scores
-        if str(one["protocol"]) in HEADLINES
-    )
+    # sizes of which only the cost is counted have no headline, and need no column
+    found = {(one.origin, one.model): _headlines(one) for one in results}
+    shown = [one for one in results if found[one.origin, one.model]]
     rows = []
-    for name, protocol, metric in keys:
+    for name, protocol, metric in dict.fromkeys(key for keys in found.values() for key in keys):
         column = Column("", metric, None, name, protocol, metric)
-        cells = tuple(_plain_cell(metric, one.find(column)) for one in results)
+        cells = tuple(_plain_cell(metric, one.find(column)) for one in shown)
         rows.append(GridRow((name, protocol, metric), "", cells))
+    columns = [(one.origin, one.model) for one in shown]
     if not rows:
         return []
     heads = ("Set", "Protocol", "Metric")
     return [Grid("summary", "What was measured", heads, tuple(columns), tuple(rows))]
+
+
+def _headlines(result: ModelResults) -> list[tuple[str, str, str]]:
+    """Set, protocol and first headline of all scores that have one."""
+    named = [
+        (str(one["set"]), str(one["protocol"]), HEADLINES.get(str(one["protocol"]), ("",))[0], one)
+        for one in result.scores
+    ]
+    return [
+        (name, protocol, metric)
+        for name, protocol, metric, one in named
+        if metric in one and (protocol != "cost" or _number(one, metric) is not None)
+    ]
 
 
 def set_grids(results: Sequence[ModelResults]) -> list[Grid]:
@@ -305,7 +326,7 @@ def _metric_names(scores: Mapping[str, Any]) -> list[str]:
 def _plain_cell(name: str, scores: Mapping[str, Any] | None) -> Cell:
     value = _number(scores, name)
     if value is None:
-        return Cell(NOT_MEASURED)
+        return Cell(_absent(scores, name))
     low, high = (_number(scores, name + end) for end in _ENDS)
     ends = None if low is None or high is None else (low, high)
     return _cell(value, ends, 0 if name.startswith("num_") else 3)
@@ -414,6 +435,7 @@ def _numbered(grid: Grid) -> dict[str, Any]:
         "name_columns": grid.name_columns,
         "spans": spans,
         "columns": grid.columns,
+        "has_origin": any(row.origin for row in grid.rows),
         "rows": rows,
         "footnotes": [(number, text) for text, number in footnotes.items()],
         "notes": grid.notes,

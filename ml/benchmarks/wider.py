@@ -15,7 +15,7 @@ from ml.benchmarks.files import (
     MissingBenchmarkFile,
     NumberedLines,
     UnreadableBenchmarkFile,
-    boxes_by_image,
+    detections_by_image,
     find_path,
     image_loader,
     read_mat,
@@ -201,7 +201,7 @@ class WiderPredictions(Mapping[str, HeadPredictions]):
             raise KeyError(image)
         path = self.folder / f"{image}.txt"
         try:
-            entries = list(boxes_by_image(path, "x y w h score"))
+            entries = list(detections_by_image(path, {5: "x y w h score"}))
         except UnreadableBenchmarkFile as error:
             raise PredictionError(str(error)) from error
         if len(entries) > 1:

@@ -167,6 +167,22 @@ def clip_boxes(boxes_xyxy: Tensor, width: float, height: float) -> Tensor:
 
 
 @_one_array
+def ellipse_boxes(ellipses: Tensor) -> Tensor:
+    """Boxes around ellipses.
+
+    Args:
+        ellipses: (..., 5) half axes a, b, angle of a to the x axis (rad), centre x, y.
+
+    Returns:
+        (..., 4) xyxy, touched by the ellipse on all sides.
+    """
+    a, b, angle, x, y = ellipses.unbind(-1)
+    half_width = torch.hypot(a * angle.cos(), b * angle.sin())
+    half_height = torch.hypot(a * angle.sin(), b * angle.cos())
+    return torch.stack([x - half_width, y - half_height, x + half_width, y + half_height], -1)
+
+
+@_one_array
 def expand_boxes(boxes_xyxy: Tensor, fraction: float) -> Tensor:
     """Move every side outwards by a fraction of the box's width or height; nothing is clipped.
 

@@ -14,6 +14,7 @@ from ml.benchmarks.gathering import (
     Gathered,
     Model,
     configured_models,
+    gather_costs,
     gather_files,
     gather_generated,
     gather_public,
@@ -63,6 +64,7 @@ def run(ws: Workspace, config: BenchmarkScoresConfig) -> StageReport:
     with temporary_folder(ws.work_dir(STAGE)) as place:
         sets = _generate(ws, config, place, exclusions)
         gather_generated(gathered, sets, own[:1], config, ws.seed)
+    gather_costs(gathered, own)
     gather_files(gathered, config)
     write_json(folder / "scores.json", _everything(gathered))
     write_json(folder / "metrics.json", _headlines(gathered))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -12,7 +14,9 @@ from typing import Any
 from ml.benchmarks.generation_quality import Measuring, compare_sets
 from ml.benchmarks.tables import ModelResults, write_tables
 from ml.generation.config import ImagesConfig
+from ml.records.atomic import remove, write_json
 from ml.records.config import overlay, read_config
+from ml.records.models import hash_model
 from ml.records.progress import progress
 from ml.records.workspace import Workspace
 from ml.stages import images
@@ -67,7 +71,7 @@ def compare_generators(
     """Make the dataset's images with each generator and measure them.
 
     Prompts, poses and seeds of images are the project's own, so generators differ in nothing else.
-    Shards that are finished are not made again.
+    Shards that are finished are not made again, unless configuration, prompts or poses changed.
 
     Args:
         ws: the workspace; poses, captions and head model must exist.
@@ -91,6 +95,7 @@ def compare_generators(
         for name in GIVEN_STAGES:
             link(place.stage_dir(name), ws.stage_dir(name))
         config = read_config(ImagesConfig, "images", overlay(values["images"], generator.changes))
+        _forget_others(place, config)
         tags = {"study": "generators", "variant": generator.name}
         with open_run(f"generators: {generator.name}", tags) as tracker:
             tracker.log_params({"backend": config.backend, "condition": generator.condition})
@@ -118,3 +123,16 @@ def compare_generators(
     provenance = {"seed": str(ws.seed), "command": "vggheads study generators"}
     write_tables(folder, results, provenance)
     return folder
+
+
+def _forget_others(place: Workspace, config: ImagesConfig) -> None:
+    """Remove shards that another configuration, or other prompts and poses, have left."""
+    parts = [config.model_dump_json(), str(place.seed)]
+    parts += [hash_model(place.stage_dir(name)) for name in GIVEN_STAGES]
+    identity = hashlib.sha256("\0".join(parts).encode()).hexdigest()
+    begun = place.root / "begun.json"
+    if begun.is_file() and json.loads(begun.read_text(encoding="utf-8")) == identity:
+        return
+    for name in ("images", "truth"):
+        remove(place.stage_dir(name))
+    write_json(begun, identity)

@@ -24,7 +24,7 @@ from ml.filtering.embedding import FaceReader
 from ml.imaging.grids import contact_sheet
 from ml.imaging.io import UnreadableImage, decode_image, encode_jpeg, encode_png
 from ml.records import reasons
-from ml.records.atomic import write_bytes, write_json, write_text
+from ml.records.atomic import remove, write_bytes, write_json, write_text
 from ml.records.exclusions import Exclusions
 from ml.records.models import Model
 from ml.records.progress import progress
@@ -253,7 +253,8 @@ def run_memorisation(
 
     Args:
         out: receives `rates.csv`, `calibration.csv`, `report.md`, and for each model its images,
-            matches and nearest pairs; a finished model is not made again.
+            matches and nearest pairs; a finished model is not made again, and one that was stopped
+            goes on at the training step or image where it was.
         photographs: of known people.
         base: Stable Diffusion.
         reader: finds and embeds faces.
@@ -303,21 +304,37 @@ def _one_model(
     calibration: Calibration,
 ) -> pd.DataFrame:
     identity = _identity(seen, base, options, calibration)
-    done = folder / "finished.json"
+    done, begun = folder / "finished.json", folder / "begun.json"
     if done.is_file() and json.loads(done.read_text(encoding="utf-8"))["identity"] == identity:
         return pd.read_csv(folder / "matches.csv", keep_default_na=True)
+    if not (begun.is_file() and json.loads(begun.read_text(encoding="utf-8")) == identity):
+        # what another configuration has left must not be taken for this one's images
+        remove(folder)
+        write_json(begun, identity)
     tuning = options.tuning
     pipe = load_text_to_image(base, tuning.device)
     checkpoint = folder / f"checkpoint-{identity[:12]}.pt"
     losses = tune(pipe, seen.paths, seen.prompts, tuning, checkpoint)
     names = [f"image-{number:05d}" for number in range(options.images)]
     prompts = [seen.prompts[number % len(seen.prompts)] for number in range(options.images)]
-    images = generate(pipe, prompts, names, tuning, options.sampling_steps)
+    paths = {name: folder / "images" / f"{name}.png" for name in names}
+    left = [number for number, name in enumerate(names) if not paths[name].is_file()]
+    images = generate(
+        pipe,
+        [prompts[number] for number in left],
+        [names[number] for number in left],
+        tuning,
+        options.sampling_steps,
+    )
+
+    missing = set(left)
 
     def kept() -> Iterator[NDArray[np.float32]]:
-        for name, image in zip(names, images, strict=True):
-            write_bytes(folder / "images" / f"{name}.png", encode_png(image))
-            yield reader.read(image)
+        for number, name in enumerate(names):
+            # PNG gives back what was generated, so a resumed run reads the same faces
+            if number in missing:
+                write_bytes(paths[name], encode_png(next(images)))
+            yield reader.read(decode_image(paths[name]))
 
     found = reidentify(kept(), seen, calibration.threshold).assign(image=names, prompt=prompts)
     write_text(folder / "matches.csv", found.to_csv(index=False))

@@ -15,7 +15,7 @@ from ml.records.workspace import Workspace
 from ml.training.tracking import Tracker, mlflow_run
 
 EXPERIMENT = "vggheads"
-NAMES = ("ablation", "datasets", "finetuning", "generators", "memorisation")
+NAMES = ("ablation", "datasets", "finetuning", "generators", "architectures", "memorisation")
 Values = Mapping[str, Mapping[str, Any]]
 
 
@@ -46,7 +46,8 @@ def run_study(
         inception: weights of the Inception network.
         reference_limit: first so many images of the reference; all by default.
         photographs: of known people, named as RaFD names them: `memorisation` needs it.
-        config: YAML file of `MemorisationConfig`: `memorisation` needs it.
+        config: YAML file of `MemorisationConfig`, which `memorisation` needs, or of
+            `ArchitecturesConfig`, whose defaults `architectures` takes without.
 
     Returns:
         The folder with the tables or the report.
@@ -73,6 +74,8 @@ def run_study(
         return _compare_generators(
             ws, values, generators, reference, inception, reference_limit, open_run
         )
+    if name == "architectures":
+        return _architectures(ws, config, open_run)
     if name == "memorisation":
         if photographs is None or config is None:
             raise ValueError("memorisation: name the photographs and the configuration")
@@ -131,6 +134,15 @@ def _compare_generators(
         Measuring(load_inception(inception), seed=ws.seed),
         open_run,
     )
+
+
+def _architectures(ws: Workspace, config: Path | None, open_run: Any) -> Path:
+    from ml.studies.architectures import ArchitecturesConfig, measure_architectures
+
+    text = config.read_text(encoding="utf-8") if config else ""
+    content = parse_yaml(text, str(config)) if text else None
+    chosen = read_config(ArchitecturesConfig, "architectures", content or {})
+    return measure_architectures(ws, chosen, open_run)
 
 
 class MemorisationConfig(StageConfig):

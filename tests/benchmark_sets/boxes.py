@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ml.benchmarks.fddb import ellipse_boxes
 from ml.benchmarks.generated import boxes as generated
+from ml.imaging.boxes import ellipse_boxes
 from ml.imaging.io import encode_jpeg
 
 

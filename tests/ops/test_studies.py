@@ -16,6 +16,7 @@ GIVEN = {
         "compare_generators",
         {"generators": "g.yaml", "reference": "real", "inception": "i.pth", "reference_limit": 5},
     ),
+    "architectures_job": ("architectures", "measure_architectures", {"config": "a.yaml"}),
     "memorisation_job": (
         "memorisation",
         "study_memorisation",

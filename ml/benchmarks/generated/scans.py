@@ -65,7 +65,7 @@ def write_now(
     lines = []
     for image in images:
         lines.append(image.name)
-        write_image(top / "iphone_images" / image.name, image.image_rgb)
+        write_image(top / "iphone_pictures" / image.name, image.image_rgb)
         sides = zip(("left", "top", "right", "bottom"), map(float, image.box_xyxy), strict=True)
         box = (top / "detected_face" / image.name).with_suffix(".npy")
         write_bytes(box, pickled_dictionary(dict(sides)))

@@ -83,7 +83,7 @@ def results(tmp_path_factory):
 
 
 def test_every_metric_of_every_protocol_is_documented(results):
-    assert len(results) == 16
+    assert len(results) == 18
     words = set(re.findall(r"`([^`]+)`", METRICS))
     groups = ("_hq", "_lq", "_multiview_neutral", "_multiview_occlusions", "_selfie")
     missing = set()

@@ -3,15 +3,15 @@ import numpy as np
 import pytest
 
 from ml.benchmarks.fddb import (
-    ellipse_boxes,
     read_fddb,
     read_fddb_predictions,
     write_fddb_text,
 )
 from ml.benchmarks.files import MissingBenchmarkFile, UnreadableBenchmarkFile
-from ml.benchmarks.metrics_fddb import region_overlaps
+from ml.benchmarks.metrics_fddb import ellipse_overlaps, region_overlaps
 from ml.benchmarks.predictions import HeadPredictions, PredictionError
 from ml.benchmarks.scoring import score
+from ml.imaging.boxes import ellipse_boxes
 from ml.records.exclusions import Exclusions
 from tests.benchmark_sets.boxes import FDDB_FACES, fddb_boxes, write_fddb
 
@@ -76,6 +76,92 @@ def test_perfect_boxes_find_every_face_and_cover_an_ellipse_s_part_of_its_box(tm
     assert len(result.scorer.curves.lines("continuous")) == 4
 
 
+def ellipses(name, faces=FDDB_FACES):
+    return np.array(faces[name], float)
+
+
+def scored_ellipses(tmp_path, predictions, protocol=None, **layout):
+    path = tmp_path / "ellipses.txt"
+    write_fddb_text(
+        path,
+        [(n, HeadPredictions(np.array(s, float), ellipses=e)) for n, (e, s) in predictions.items()],
+    )
+    return score("fddb", write_fddb(tmp_path / "fddb", **layout), path, protocol, resamples=5)
+
+
+@pytest.mark.parametrize("images", [True, False])
+def test_ellipses_as_detections_cover_every_face_whole(tmp_path, images):
+    found = {n: (ellipses(n), np.linspace(0.9, 0.5, len(FDDB_FACES[n]))) for n in FDDB_FACES}
+    result = scored_ellipses(tmp_path, found, images=images)
+    assert set(result.scores.metrics.values()) == {1.0}
+    coco = scored_ellipses(tmp_path, found, "coco", images=images).scores.metrics
+    assert coco == {"ap50": pytest.approx(1.0), "ap50_95": pytest.approx(1.0)}
+
+
+def test_ellipses_of_a_known_error_a_missing_head_and_a_second_hit(tmp_path):
+    one, two, last = (ellipses(n) for n in FDDB_FACES)
+    moved = np.add(one, [0, 0, 0, 6, 0])
+    found = {
+        ONE: (moved, [0.9]),
+        TWO: (np.concatenate([two[:1], two[:1]]), [0.8, 0.7]),
+        LAST: (last, [0.6]),
+    }
+    result = scored_ellipses(tmp_path, found)
+    counts = result.scores.counts
+    assert (counts["num_missed"], counts["num_false_positives"]) == (1, 1)
+    masks = np.zeros((2, 160, 200), np.uint8)
+    for mask, (a, b, t, x, y) in zip(masks, (one[0], moved[0]), strict=True):
+        centre = (round(x), round(y))
+        cv2.ellipse(mask, centre, (int(a), int(b)), np.degrees(t), 0, 360, 1, -1)
+    overlap = (masks[0] & masks[1]).sum() / (masks[0] | masks[1]).sum()
+    assert 0.7 < overlap < 0.9
+    np.testing.assert_allclose(
+        result.scorer.curves.continuous, np.cumsum([overlap, 1, 0, 1]) / 4, atol=1e-9
+    )
+
+
+@pytest.mark.parametrize("size", [(160, 200), None])
+def test_an_ellipse_that_leaves_the_image_is_cut_where_the_image_ends(size):
+    # centred on the right border of a 200 px wide image: 21 of its 41 columns are inside
+    whole = np.array([[20.0, 20, 0, 199, 80]])
+    inside = np.array([[20.0, 20, 0, 189, 80]])
+    canvas = np.zeros((2, 160, 400), np.uint8)
+    cv2.ellipse(canvas[0], (199, 80), (20, 20), 0, 0, 360, 1, -1)
+    cv2.ellipse(canvas[1], (189, 80), (20, 20), 0, 0, 360, 1, -1)
+    if size:
+        canvas = canvas[:, :, :200]
+    expected = (canvas[0] & canvas[1]).sum() / (canvas[0] | canvas[1]).sum()
+    assert ellipse_overlaps(inside, whole, size)[0, 0] == pytest.approx(expected)
+    left_of_it = np.array([[10.0, 10, 0, -50, 50]])
+    assert ellipse_overlaps(left_of_it, left_of_it, size)[0, 0] == 0
+    assert ellipse_overlaps(np.zeros((0, 5)), whole, size).shape == (0, 1)
+    assert ellipse_overlaps(whole, np.zeros((0, 5)), size).shape == (1, 0)
+
+
+def test_impossible_ellipses(tmp_path):
+    root = write_fddb(tmp_path / "f", faces={ONE: FDDB_FACES[ONE], "a/b": [(9, 9, 0, 1e9, 50)]})
+    path = tmp_path / "d.txt"
+    write_fddb_text(path, [(ONE, HeadPredictions(ellipses=ellipses(ONE)))])
+    result = score("fddb", root, path, resamples=2)
+    assert result.excluded == {"damaged_annotation": 1}
+    assert "an ellipse reaches 1000000009 px far" in result.exclusions.rows()[0]["detail"]
+    assert result.scores.counts["num_faces"] == 1
+    for row, message in (
+        ("0 5 0 10 10 0.5", "half axes over 0 px"),
+        ("5 5 0 10 0.5", None),
+        ("5 5 0 10 1 1 0.5", "expected 5 numbers"),
+    ):
+        path.write_text(f"{ONE}\n1\n{row}\n")
+        if message:
+            with pytest.raises(PredictionError, match=message):
+                read_fddb_predictions(path)
+        else:
+            assert read_fddb_predictions(path)[ONE].boxes_xyxy is not None
+    path.write_text(f"{ONE}\n1\n5 5 0 2e6 10 0.5\n")
+    with pytest.raises(PredictionError, match="px far"):
+        score("fddb", root, path, resamples=2)
+
+
 def test_coco_s_precision_is_another_metric(tmp_path):
     result = scored(tmp_path, perfect(), "coco")
     assert result.scores.metrics == {"ap50": pytest.approx(1.0), "ap50_95": pytest.approx(1.0)}
@@ -92,6 +178,17 @@ def test_a_missing_head_a_second_hit_and_an_empty_image(tmp_path):
     curves = result.scorer.curves
     np.testing.assert_allclose(curves.discrete, [1 / 4, 2 / 4, 2 / 4, 3 / 4])
     np.testing.assert_allclose(curves.false_positives, [0, 0, 1, 1])
+
+
+def test_a_hit_in_an_image_without_a_face_is_wrong(tmp_path):
+    """The published lists have no such image; one's own folds may."""
+    found = {**perfect(), "2003/05/05/big/img_0": (np.array([[5.0, 5, 40, 40]]), [0.95])}
+    faces = {"2003/05/05/big/img_0": [], **FDDB_FACES}
+    result = scored(tmp_path, found, faces=faces)
+    assert (result.scores.counts["num_images"], result.scores.counts["num_faces"]) == (4, 4)
+    assert result.scores.counts["num_false_positives"] == 1
+    np.testing.assert_allclose(result.scorer.curves.false_positives, [1, 1, 1, 1, 1])
+    np.testing.assert_allclose(result.scorer.curves.discrete, [0, 1 / 4, 2 / 4, 3 / 4, 1])
 
 
 def test_equal_scores_are_one_step(tmp_path):

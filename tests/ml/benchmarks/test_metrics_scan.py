@@ -150,10 +150,27 @@ def test_a_robust_loss_is_not_drawn_to_outliers():
     points = scan_points()
     hair = np.arange(len(points)) % 8 == 0
     points = points + np.where(hair[:, None], [0, 0, 12.0], 0.0)
-    robust = scan_errors(points, SEVEN, prediction(moved()), "now")
-    squares = scan_errors(points, SEVEN, prediction(moved()), "now", loss="linear")
+    robust = scan_errors(points, SEVEN, prediction(moved()), "now_robust")
+    squares = scan_errors(points, SEVEN, prediction(moved()), "now")
     medians = [float(np.median(e.distances_mm)) for e in (robust, squares)]
     assert medians[0] < 0.3 * medians[1]
+
+
+def test_now_minimises_the_sum_of_squares_as_its_own_code_does():
+    """No small step from where it ends makes the squared distances fewer; the robust one's does."""
+    points = scan_points()
+    points = points + np.where((np.arange(len(points)) % 8 == 0)[:, None], [0, 0, 12.0], 0.0)
+
+    def squares(errors, shift):
+        moved_points = points[crop_scan(points, SEVEN, 1.4)] - shift
+        surface = Surface(errors.alignment(VERTICES), FACES)
+        return float((surface.nearest(moved_points)[0] ** 2).sum())
+
+    steps = [sign * 0.3 * axis for axis in np.eye(3) for sign in (1, -1)]
+    for protocol, ends_at_least in (("now", True), ("now_robust", False)):
+        errors = scan_errors(points, SEVEN, prediction(moved()), protocol)
+        nearby = min(squares(errors, step) for step in steps)
+        assert (nearby > squares(errors, np.zeros(3))) is ends_at_least
 
 
 def test_what_the_public_similarity_would_mirror_is_told():

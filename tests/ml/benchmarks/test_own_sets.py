@@ -61,6 +61,59 @@ def test_an_empty_set_of_predictions_finds_nothing(tmp_path):
     assert result.scores.counts["num_missed"] == 1
 
 
+def write_scored(path, predictions):
+    with open_predictions(path, "test") as writer:
+        for image, (boxes, scores) in predictions.items():
+            writer.add(image, HeadPredictions(np.array(scores, float), np.array(boxes, float)))
+    return path
+
+
+def two_faces(tmp_path):
+    """Two images, each with a face of 100 x 100 px."""
+    content = {
+        "images": [{"id": i, "file_name": f"{i}.jpg"} for i in (1, 2)],
+        "categories": [{"id": 1, "name": "head"}],
+        "annotations": [
+            {"id": i, "image_id": i, "category_id": 1, "bbox": [0, 0, 100, 100]} for i in (1, 2)
+        ],
+    }
+    (tmp_path / "annotations.json").write_text(json.dumps(content))
+    return tmp_path
+
+
+RIGHT, LOW, AWAY = [0, 0, 100, 100], [0, 0, 100, 62], [300, 300, 400, 400]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "ap50", "ap50_95"),
+    [
+        pytest.param(([RIGHT], [0.9]), ([RIGHT], [0.8]), 1, 1, id="perfect"),
+        # an overlap of 0.62 is one at 0.5, 0.55 and 0.6 only
+        pytest.param(([LOW], [0.9]), ([LOW], [0.8]), 1, 0.3, id="known error"),
+        # half of the recalls, of 0 to 1 in steps of 0.01, are reached
+        pytest.param(([RIGHT], [0.9]), ([], []), 51 / 101, 51 / 101, id="missing"),
+        # right, wrong, right: 1 up to a recall of one half, then 2/3
+        pytest.param(
+            ([RIGHT, RIGHT], [0.9, 0.8]),
+            ([RIGHT], [0.7]),
+            (51 + 50 * 2 / 3) / 101,
+            (51 + 50 * 2 / 3) / 101,
+            id="second hit",
+        ),
+        # wrong, right, right, in the order in which equals come
+        pytest.param(
+            ([AWAY, RIGHT], [0.5, 0.5]), ([RIGHT], [0.5]), 2 / 3, 2 / 3, id="equal scores"
+        ),
+    ],
+)
+def test_coco_by_hand(tmp_path, first, second, ap50, ap50_95):
+    root = two_faces(tmp_path)
+    path = write_scored(tmp_path / "p.jsonl", {"1.jpg": first, "2.jpg": second})
+    metrics = score("coco", root, path, resamples=2).scores.metrics
+    assert metrics["ap50"] == pytest.approx(ap50)
+    assert metrics["ap50_95"] == pytest.approx(ap50_95)
+
+
 def test_files_that_are_no_single_category_are_refused(tmp_path):
     content = json.loads((write_coco_file(tmp_path) / "annotations.json").read_text())
     content["annotations"][1]["category_id"] = 5

@@ -154,8 +154,34 @@ def test_hopenet_s_crop_moves_each_side_with_those_before_it():
     points = np.array([[10.0, -1, 110], [20, -1, 220]])
     # x_min 10 - 0.4 * 100, then y_min 20 - 0.4 * 200, then x_max 110 + 0.4 * 140, and so on
     np.testing.assert_allclose(hopenet_crop(points), [-30, -60, 166, 220 + 0.12 * 280])
-    with pytest.raises(BrokenAnnotation, match="every point is missing"):
-        hopenet_crop(np.full((2, 21), -1.0))
+    assert hopenet_crop(np.full((2, 21), -1.0)) is None
+    with pytest.raises(BrokenAnnotation, match="pt2d"):
+        hopenet_crop(np.zeros((3, 21)))
+
+
+def test_the_protocol_on_crops_leaves_out_heads_without_one(tmp_path):
+    folder = write_aflw2000(tmp_path) / "AFLW2000"
+    content = {
+        "Pose_Para": np.zeros((1, 7)),
+        "pt3d_68": np.random.default_rng(0).uniform(9, 99, (3, 68)),
+    }
+    savemat(folder / "image00002.mat", {**content, "pt2d": np.full((2, 21), -1.0)})
+    savemat(folder / "image00004.mat", {**content, "pt2d": np.full((2, 21), 7.0)})
+    path = write(
+        tmp_path / "p.jsonl",
+        {n: HeadPredictions(euler_deg=np.add([AFLW_HEADS[n]], [0, 0, 180.0])) for n in USED},
+    )
+    result = score("aflw2000", tmp_path, path, "hopenet_crop", resamples=2)
+    assert result.scores.counts["num_images"] == 1
+    assert result.excluded == {"angle_over_99": 1, "damaged_annotation": 2}
+    details = [row["detail"] for row in result.exclusions.rows()]
+    assert any("no point is there" in detail for detail in details)
+    assert any("crop would have 0 x 0 px" in detail for detail in details)
+    # the errors are those of 6drepnet, to which half a turn is none
+    assert result.scores.metrics["euler_mae_deg"] == pytest.approx(0, abs=1e-4)
+    # without the variable nothing else is missed
+    savemat(folder / "image00006.mat", content)
+    assert score("aflw2000", tmp_path, path, "ours", resamples=2).scores.counts["num_images"] == 3
 
 
 def test_biwi_is_read_as_published_gaps_and_all(tmp_path):

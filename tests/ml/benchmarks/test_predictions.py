@@ -26,6 +26,7 @@ def test_a_written_file_says_what_was_put_in(tmp_path):
     heads = HeadPredictions(
         scores=np.array([0.5, 0.25]),
         boxes_xyxy=np.array([[0, 0, 2, 2], [1, 1, 3, 3.5]]),
+        ellipses=np.array([[2, 1, 0.5, 1, 1], [1, 3, -1.5, 2, 2.5]]),
         euler_deg=ANGLES,
         landmarks_px=rng.uniform(size=(2, 68, 2)),
         vertices_px=rng.uniform(size=(2, 9, 3)),
@@ -70,7 +71,7 @@ def test_conventions_of_the_first_line_apply_to_every_image(tmp_path):
 def test_boxes_come_from_landmarks_where_there_are_none():
     landmarks = np.tile(np.array([[1.0, 2.0], [5.0, 9.0]]), (1, 34, 1))
     np.testing.assert_array_equal(HeadPredictions(landmarks_px=landmarks).boxes, [[1, 2, 5, 9]])
-    with pytest.raises(PredictionError, match="expected boxes_xyxy, landmarks_px or vertices_px"):
+    with pytest.raises(PredictionError, match="expected boxes_xyxy or what they follow from"):
         _ = HeadPredictions(euler_deg=ANGLES).boxes
 
 

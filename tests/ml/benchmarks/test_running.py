@@ -18,7 +18,7 @@ from ml.records.heads import Heads
 from tests.benchmark_sets.boxes import write_fddb, write_wider
 from tests.benchmark_sets.meshes import DAD_HEADS, write_dad
 from tests.benchmark_sets.poses import AFLW_HEADS, write_aflw2000
-from tests.ml.inference.conftest import heads_of, network, posed, project, shapes
+from tests.ml.inference.conftest import heads_of, network, noise_image, posed, project, shapes
 
 __all__ = ["network", "project", "shapes"]
 
@@ -125,6 +125,51 @@ def test_heads_of_the_truth_score_perfectly_on_aflw(tmp_path, procedural_head):
             value = result.scores.metrics.get(name, 0.0)
             assert value == pytest.approx(0, abs=2e-2), (protocol, name)
         assert result.scores.counts["num_missed"] == 0
+
+
+def test_heads_in_a_crop_come_back_in_pixels_of_the_image(tmp_path, procedural_head, monkeypatch):
+    from ml.benchmarks import predictors
+    from ml.benchmarks.samples import HeadPose
+
+    shown = []
+
+    class Detector:
+        """Finds a head in the middle of whatever it is shown."""
+
+        head_model = procedural_head
+
+        def __init__(self, *args, **options):
+            pass
+
+        def stream(self, image):
+            from types import SimpleNamespace
+
+            shown.append(image)
+            height, width = image.shape[:2]
+            heads = heads_of(posed((0, 20, 0), (width / 2, height / 2), 100.0))
+            yield SimpleNamespace(heads=SimpleNamespace(raw=heads))
+
+    monkeypatch.setattr(predictors, "HeadDetector", Detector)
+    model = tmp_path / "model.onnx"
+    model.write_bytes(b"x")
+    image = noise_image(3, 80, 100)
+    crop = np.array([-10.7, 20.2, 49.9, 95.0])
+    sample = BenchmarkSample("a", lambda: image, HeadPose(np.eye(3), crop_xyxy=crop))
+    found = predictors.DetectorHeads(model, None, tmp_path)
+    heads = found.in_crop(sample)
+    # cut to whole pixels towards zero, and black where there is no image
+    assert shown[0].shape == (75, 59, 3)
+    np.testing.assert_array_equal(shown[0][:60, 10:], image[20:, :49])
+    assert not shown[0][:, :10].any()
+    assert not shown[0][60:].any()
+    whole = heads_of(posed((0, 20, 0), (-10 + 59 / 2, 20 + 75 / 2), 100.0))
+    np.testing.assert_allclose(heads.flame, whole.flame, atol=1e-4)
+    np.testing.assert_allclose(heads.boxes_xyxy, whole.boxes_xyxy, atol=1e-3)
+    # remembered, and apart from what is found in the whole image
+    found.in_crop(sample)
+    assert len(shown) == 1
+    assert found(sample).flame[0, 409] == 50
+    found.close()
 
 
 def test_the_official_script_s_two_thresholds(procedural_head):

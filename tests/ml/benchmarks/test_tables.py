@@ -8,12 +8,14 @@ import pytest
 from ml.benchmarks.paper import PAPER_TABLES
 from ml.benchmarks.sets import SETS
 from ml.benchmarks.tables import (
+    ALL_MISSED,
     NOT_GIVEN,
     NOT_MEASURED,
     ModelResults,
     paper_grid,
     read_scores,
     set_grids,
+    summary_grids,
     to_csv,
     write_tables,
 )
@@ -131,6 +133,20 @@ def test_nothing_measured_is_said():
     assert paper_grid(PAPER_TABLES[4], []).rows[0].cells[1].text == NOT_GIVEN
     nan = [ModelResults("m", "ours", [scores("biwi", "vggheads", euler_mae_deg=float("nan"))], {})]
     assert paper_grid(PAPER_TABLES[10], nan).rows[-1].names == ("this project",)
+
+
+def test_a_model_that_found_nothing_was_measured_all_the_same():
+    counts = {"num_heads": 3, "num_missed": 3}
+    nothing = scores("aflw2000", "vggheads", euler_mae_deg=None, **counts)
+    found = [ModelResults("blind", "ours", [nothing], {})]
+    row = paper_grid(PAPER_TABLES[9], found).rows[-1]
+    assert row.names[0] == "blind"
+    assert [cell.text for cell in row.cells] == [ALL_MISSED, *[NOT_MEASURED] * 3]
+    assert summary_grids(found)[0].rows[0].cells[0].text == ALL_MISSED
+    some = scores("aflw2000", "vggheads", euler_mae_deg=None, num_heads=3, num_missed=2)
+    assert summary_grids([ModelResults("x", "ours", [some], {})])[0].rows[0].cells[0].text == (
+        NOT_MEASURED
+    )
 
 
 def test_a_set_has_all_metrics_of_all_protocols():

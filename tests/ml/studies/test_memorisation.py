@@ -181,6 +181,60 @@ def test_the_whole_study_tells_many_people_from_one(folder, base, tmp_path):
     pd.testing.assert_frame_equal(again, rates)
 
 
+def test_a_kill_while_images_are_generated_loses_none_of_them(folder, base, tmp_path, monkeypatch):
+    """Killed at the second image: the first stays, the rest is what an unbroken run makes."""
+    from contextlib import nullcontext
+    from dataclasses import replace
+    from unittest.mock import MagicMock
+
+    from ml.studies import memorisation
+
+    options = MemorisationOptions(
+        replace(OPTIONS, steps=1), images=3, sampling_steps=1, false_match_rate=0.0
+    )
+    photographs = read_photographs(folder, Exclusions("t"))
+    monkeypatch.setattr(memorisation, "MODES", ("lora",))
+
+    def study(out, chosen=options):
+        run_memorisation(
+            out,
+            photographs,
+            base,
+            ColourReader(),
+            describe,
+            chosen,
+            lambda title, tags: nullcontext(MagicMock()),
+            Exclusions("test"),
+        )
+        return {
+            path.relative_to(out).as_posix(): path.read_bytes()
+            for path in sorted(out.rglob("*"))
+            if path.suffix in (".png", ".csv", ".jpg")
+        }
+
+    whole = study(tmp_path / "whole")
+    made, generate = [], memorisation.generate
+
+    def killed(pipe, prompts, names, *rest):
+        for number, image in enumerate(generate(pipe, prompts, names, *rest)):
+            if number == 1 and len(made) == 1:
+                raise KeyboardInterrupt
+            made.append(names[number])
+            yield image
+
+    monkeypatch.setattr(memorisation, "generate", killed)
+    with pytest.raises(KeyboardInterrupt):
+        study(tmp_path / "cut")
+    assert made == ["image-00000"]
+    assert len(list((tmp_path / "cut").rglob("image-*.png"))) == 1
+    assert study(tmp_path / "cut") == whole
+    assert made == [*(f"image-{n:05d}" for n in (0, 1, 2)), *(f"image-{n:05d}" for n in range(3))]
+    # another configuration takes none of these images for its own
+    made.clear()
+    study(tmp_path / "cut", replace(options, sampling_steps=2))
+    assert len(made) == 6
+
+
 def test_photographs_without_a_face_are_excluded(folder):
     name = "Rafd090_07_Caucasian_male_angry_frontal.jpg"
     (folder / name).write_bytes(encode_jpeg(np.zeros((30, 30, 3), np.uint8)))

@@ -18,7 +18,7 @@ from ml.studies import wider_dataset
 from ml.studies.running import read_generators, run_study
 from ml.studies.variants import ABLATION, Variant, run_variants
 from ml.training.tracking import mlflow_run
-from tests.benchmark_sets.boxes import write_wider
+from tests.benchmark_sets.boxes import WIDER_FACES, write_wider
 from tests.fixtures.tiny_world import make_world
 from tests.ml.inference.conftest import LOOSE, network
 
@@ -134,13 +134,14 @@ class CountingRegressor:
         return flame
 
 
-@pytest.fixture
-def labelled(world, tmp_path, monkeypatch):
-    source = write_wider(tmp_path / "wider")
-    split = source / "wider_face_split"
-    text = (split / "wider_face_val_bbx_gt.txt").read_text()
-    (split / "wider_face_train_bbx_gt.txt").write_text(text)
-    (source / "WIDER_train").symlink_to(source / "WIDER_val")
+def label_wider(world, root, monkeypatch, parts=("val",)):
+    """The dataset, its report, the regressor, and the boxes that it was shown."""
+    source = write_wider(root / "wider")
+    named = {e: {f"{n}0": rows for n, rows in files.items()} for e, files in WIDER_FACES.items()}
+    train = write_wider(root / "train", named, mat=False)
+    split = "wider_face_split/wider_face_{}_bbx_gt.txt"
+    (train / split.format("val")).rename(source / split.format("train"))
+    (train / "WIDER_val").rename(source / "WIDER_train")
     regressor = CountingRegressor()
     monkeypatch.setattr(wider_dataset, "load_flame_regressor", lambda *given: regressor)
     cut = []
@@ -154,9 +155,14 @@ def labelled(world, tmp_path, monkeypatch):
     monkeypatch.setattr(
         "ml.annotation.estimates.crop_to_image", lambda predicted, frames, size: predicted
     )
-    out = tmp_path / "dataset"
-    report = wider_dataset.make_wider_dataset(world, source, out, AnnotationsConfig(), ("val",))
+    out = root / "dataset"
+    report = wider_dataset.make_wider_dataset(world, source, out, AnnotationsConfig(), parts)
     return out, report, regressor, np.concatenate(cut)
+
+
+@pytest.fixture
+def labelled(world, tmp_path, monkeypatch):
+    return label_wider(world, tmp_path, monkeypatch)
 
 
 def test_true_faces_of_wider_become_labels_by_a_quarter_larger_boxes(labelled):

@@ -74,10 +74,13 @@ PERFECT = [
     ("aflw2000", "ours", {"rotation_deg": 0.0, "euler_mae_deg": 0.0}),
     ("aflw2000", "vggheads", {"euler_mae_deg": 0.0}),
     ("aflw2000", "6drepnet", {"euler_mae_deg": 0.0}),
+    ("aflw2000", "hopenet_crop", {"euler_mae_deg": 0.0}),
     ("aflw2000", "img2pose", {"euler_mae_deg": 0.0}),
     ("aflw2000", "68", {"nme_68": 0.0}),
     ("biwi", "ours", {"rotation_deg": 0.0, "aligned_rotation_deg": 0.0}),
     ("biwi", "vggheads", {"euler_mae_deg": 0.0}),
+    ("biwi", "6drepnet", {"euler_mae_deg": 0.0}),
+    ("biwi", "img2pose", {"euler_mae_deg": 0.0}),
     ("dad", "dad-3dheads", {"nme_68_box": 0.0, "z5": 1.0, "chamfer": 0.0, "rotation_frobenius": 0}),
     ("fddb", "fddb", {"disc_tpr": 1.0}),
     ("fddb", "coco", {"ap50": 1.0}),
@@ -85,8 +88,15 @@ PERFECT = [
     ("wider", "coco", {"ap50": 1.0}),
     ("feng", "feng", {"scan_median_mm": 0.0, "scan_rmse_mm": 0.0}),
     ("now", "now", {"scan_median_mm": 0.0}),
+    ("now", "now_robust", {"scan_median_mm": 0.0}),
     ("now", "now_metrical", {"scan_median_mm": 0.0}),
 ]
+
+
+def test_every_protocol_of_every_generated_set_is_among_them():
+    assert {(name, protocol) for name, protocol, _ in PERFECT} == {
+        (name, protocol) for name in SET_NAMES for protocol in SETS[name].protocols
+    }
 
 
 @pytest.mark.parametrize(("name", "protocol", "expected"), PERFECT)

@@ -1,0 +1,112 @@
+"""What the published sizes and the project's detector cost, on this machine (paper, table 8)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import torch
+from pydantic import Field
+
+from ml.benchmarks.architectures import (
+    PRECISIONS,
+    PUBLISHED_SIZES,
+    RUNTIMES,
+    Architecture,
+    Precision,
+    RuntimeName,
+    cost_scores,
+    of_file,
+    of_size,
+    speeds,
+)
+from ml.benchmarks.tables import ModelResults, write_tables
+from ml.inference.loading import CONFIG_NAME
+from ml.model.building import ModelSize
+from ml.records.atomic import write_json
+from ml.records.config import Count, StageConfig
+from ml.records.models import choose_device
+from ml.records.progress import progress
+from ml.records.workspace import Workspace
+from ml.training.tracking import Tracker
+
+STUDY = "architectures"
+OWN_MODELS = ("trained_model", "trained_model_exact")
+OpenRun = Callable[[str, Mapping[str, str]], AbstractContextManager[Tracker]]
+
+
+class ArchitecturesConfig(StageConfig):
+    """What is timed, and how long; conf/studies/architectures.yaml is an example."""
+
+    sizes: tuple[ModelSize, ...] = PUBLISHED_SIZES
+    """Networks with random weights."""
+    models: dict[str, Path] = Field(default_factory=dict)
+    """Name -> detector, besides those that the project has trained."""
+    runtimes: tuple[RuntimeName, ...] = RUNTIMES
+    """What runs them."""
+    precisions: tuple[Precision, ...] = PRECISIONS
+    """Of the network; exports hold fp32."""
+    batches: tuple[Count, ...] = (1, 64)
+    """Images at once."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+    threads: Count | None = None
+    """Threads of torch; none: the project's."""
+    seconds: float = Field(default=5.0, ge=0, le=3600)
+    """For each combination; five calls are made even if they take longer."""
+
+
+def measure_architectures(ws: Workspace, config: ArchitecturesConfig, open_run: OpenRun) -> Path:
+    """Count and time every detector.
+
+    Args:
+        ws: the workspace; the project's own detectors are measured if there are any.
+        config: what is timed.
+        open_run: opens an MLflow run for a detector.
+
+    Returns:
+        The folder with the tables and a score file a detector.
+
+    Raises:
+        UnusableModel: a detector cannot be read.
+    """
+    folder, device = ws.stage_dir("studies") / STUDY, str(choose_device(config.device))
+    own = {n: ws.stage_dir(n) for n in OWN_MODELS if (ws.stage_dir(n) / CONFIG_NAME).is_file()}
+    makers: list[Callable[[], Architecture]] = [
+        *(lambda size=size: of_size(size) for size in config.sizes),  # type: ignore[misc]
+        *(
+            lambda name=name, path=path: of_file(name, path)  # type: ignore[misc]
+            for name, path in {**own, **config.models}.items()
+        ),
+    ]
+    before = torch.get_num_threads()
+    torch.set_num_threads(config.threads or ws.threads)
+    results = []
+    try:
+        for make in makers:
+            model = make()
+            tags = {"study": STUDY, "variant": model.name}
+            with open_run(f"{STUDY}: {model.name}", tags) as tracker:
+                scores = cost_scores(model, _timed(model, config, device), [f"device {device}"])
+                numbers = {k: v for k, v in scores.items() if isinstance(v, int | float)}
+                tracker.log_metrics({f"cost/{name}": float(v) for name, v in numbers.items()})
+            write_json(folder / f"{model.name}.json", scores)
+            results.append(ModelResults(model.name, "ours", [scores], {}))
+    finally:
+        torch.set_num_threads(before)
+    write_tables(folder, results, {"device": device, "command": f"vggheads study {STUDY}"})
+    return folder
+
+
+def _timed(
+    model: Architecture, config: ArchitecturesConfig, device: str
+) -> dict[tuple[str, str, int], float | None]:
+    combinations = speeds(
+        model, config.runtimes, config.precisions, config.batches, device, config.seconds
+    )
+    count = len(config.runtimes) * len(config.precisions) * len(config.batches)
+    return {
+        (runtime, precision, batch): value
+        for runtime, precision, batch, value in progress(combinations, model.name, total=count)
+    }

@@ -10,10 +10,13 @@ import pandas as pd
 from assets.checks.rules import Rule, Shelf
 from ml.quality.accounting import account, belong, marked, people_listed, variants
 from ml.quality.findings import joined
+from ml.records import reasons
 from ml.records.workspace import Workspace
 from ml.takedown.removal import hash_id, taken_down
 
 LOST = "Whoever went in came out or was excluded, once; nobody came from nowhere."
+UNREADABLE = (reasons.DAMAGED_IMAGE, reasons.DAMAGED_SHARD)
+"""Reasons of exclusions of images that nobody could look at."""
 COUNTS = "The counts that the stage reported are those of its files."
 
 
@@ -85,16 +88,17 @@ def verdicts_account(shelf: Shelf, shard: str) -> pd.DataFrame:
     """Account for the verdicts on a shard's annotated images, and for the images they remove."""
     verdicts = shelf.part("filtered_dataset", "verdicts.parquet", shard)
     given = [str(item) for item in shelf.table("annotations", shard, ".images")["sample_id"]]
-    excluded = shelf.table("filtered_dataset", "all", ".exclusions")["sample_id"]
-    mine = set(given) & {str(item) for item in excluded}
+    excluded = shelf.table("filtered_dataset", "all", ".exclusions")
+    mine = set(given) & {str(item) for item in excluded["sample_id"]}
+    # A removed image has a verdict and is excluded; only what cannot be read has no verdict.
+    unread = set(excluded.loc[excluded["reason"].isin(UNREADABLE), "sample_id"].astype(str))
     removed = {str(item) for item in verdicts.loc[~verdicts["keep"].astype(bool), "sample_id"]}
     kept = [str(item) for item in verdicts["sample_id"] if item not in removed]
-    # A removed image has a verdict and is excluded; a damaged one has no verdict.
     doubled = [str(item) for item in verdicts["sample_id"][verdicts["sample_id"].duplicated()]]
     unlisted = removed - mine
     return joined(
         [
-            account(given, [*kept, *doubled], mine, "annotations", "verdicts"),
+            account(given, [*kept, *doubled], removed | (mine & unread), "annotations", "verdicts"),
             account(removed, removed - unlisted, (), "removed images", "the exclusions"),
         ]
     )

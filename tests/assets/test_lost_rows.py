@@ -57,6 +57,12 @@ def rows_of(what: str, shard: str) -> pd.DataFrame:
     rows = sound(spec, NUM, shard)
     if what == "images":
         rows = rows.assign(generator="renderer:1")
+    removed = [number % 3 == 0 for number in range(NUM)]
+    if what == "verdicts":
+        rows = rows.assign(keep=[not out for out in removed])
+        rows["reason"] = ["flip_count" if out else "keep" for out in removed]
+    if what == "dataset":
+        rows = rows[[not out for out in removed]]
     if what == "crops":
         first = NUM * CROPS.index(shard)
         numbers = range(first, first + NUM)
@@ -93,9 +99,13 @@ def ws(tmp_path_factory, ball_head) -> Workspace:
     for what, (name, spec) in WHOLE.items():
         whole = pd.concat([rows_of(what, shard) for shard in SHARDS], ignore_index=True)
         write_table(ws.stage_dir("filtered_dataset") / name, whole, spec)
-    for stage in ("filtered_dataset", "labels"):
-        path = ws.table_path(stage, "all.exclusions")
-        write_table(path, empty_table(tables.EXCLUSIONS), tables.EXCLUSIONS)
+    verdicts = pd.concat([rows_of("verdicts", shard) for shard in SHARDS])
+    excluded = verdicts[~verdicts["keep"]].assign(stage="filtered_dataset")
+    for stage, rows in (
+        ("filtered_dataset", excluded[[column.name for column in tables.EXCLUSIONS.columns]]),
+        ("labels", empty_table(tables.EXCLUSIONS)),
+    ):
+        write_table(ws.table_path(stage, "all.exclusions"), rows, tables.EXCLUSIONS)
     ball_head.save(ws.stage_dir("head_model") / "head_model.npz")
     write_labels(ws)
     return ws

@@ -19,8 +19,8 @@ from ops.resources import Dataset
 GROUP = "public_sets"
 READER = "benchmark_scores"
 SWITCHED_OFF = "switched off"
-#: Sets whose truth is withheld lie in the folders of these.
 _SAME_FOLDER = {"dad-test": "dad", "now-test": "now"}
+"""Sets whose truth is withheld are in the folders of these."""
 NAMES = tuple(name for name in get_args(PublicSetName) if name not in _SAME_FOLDER)
 
 

@@ -20,11 +20,11 @@ from ml.records.tables import Column, TableSpec
 
 StageEvents = Iterator[dg.AssetCheckResult | dg.MaterializeResult]
 
-#: The check that every asset has.
 UNALTERED = "files_unaltered"
+"""The check that every asset has."""
 UNALTERED_WHY = "Finished files are as they were written."
-#: A metadata entry that names the upstream column of each column that is taken over as it is.
 LINEAGE = "dagster/column_lineage"
+"""A metadata entry that names the upstream column of each column that is taken over as it is."""
 
 _SUITES: dict[str, tuple[Suite, ...]] = {}
 

@@ -105,7 +105,7 @@ def main() -> None:
         f"\n{arguments.size} at {side} px, batch {arguments.batch}, {len(targets)} heads, "
         f"{int(positives)} anchors that learn, {arguments.precision}, {arguments.form} losses"
     )
-    print("\n| part | ms | share |\n|---|---|---|")
+    print("\n| part | ms | fraction |\n|---|---|---|")
     for name, value in zip(PARTS, medians, strict=True):
         print(f"| {name} | {value:.1f} | {100 * value / total:.0f} % |")
     print(f"| step | {total:.1f} | {1000 * arguments.batch / total:.1f} images/s |")

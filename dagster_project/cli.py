@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from dagster_project.pipeline import Pipeline
 
 _SEE_DOCTOR = "`vggheads doctor` says what is damaged"
-#: Commands that read or write what `check_quickly` looks at.
 _ON_RECORDS = frozenset({"demo", "materialize", "check", "status", "sync", "ui"})
+"""Commands that read or write what `check_quickly` looks at."""
 _COMMANDS = "dagster_project.project_commands"
 
 
@@ -316,7 +316,7 @@ def _add_dataset_commands(add: Add) -> None:
         "--target",
         type=float,
         default=0.01,
-        help="fraction of strangers that may be taken for somebody in the index",
+        help="fraction of strangers that may be taken for a person of the index",
     )
     matched = add(
         "identity-pairs",

@@ -14,8 +14,8 @@ from dagster_project.pipeline import Pipeline
 from dagster_project.profiles import NOT_SET, Edit, Place, Profile, edits, leaves, read_profile
 from ml.records.atomic import write_text
 
-#: Edits that `vggheads status` lists; `vggheads config` marks all.
 _SHOWN_EDITS = 8
+"""Edits that `vggheads status` lists; `vggheads config` marks all."""
 
 
 def config(pipeline: Pipeline, options: argparse.Namespace) -> int:

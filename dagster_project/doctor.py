@@ -1,6 +1,6 @@
 """Finds what of a project's own records is damaged, and with `repair` moves it aside.
 
-Nothing is deleted: what is moved lies in `.dagster/damaged/`. dvc.lock is written again from the
+Nothing is deleted: what is moved is in `.dagster/damaged/`. dvc.lock is written again from the
 markers, which say of every finished shard from what it was made.
 """
 
@@ -121,7 +121,7 @@ def restore_lock(pipeline: Pipeline) -> list[str]:
     for stage in pipeline.graph:
         units = pipeline.units(stage)
         if set(pipeline.graph[stage].upstream) - set(recorded):
-            # DVC would record its inputs as they lie there, altered or not.
+            # DVC would record its inputs as they are there, altered or not.
             continue
         if pipeline.unfinished(stage, units) or pipeline.altered(stage, units, audit=True):
             continue

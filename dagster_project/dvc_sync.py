@@ -107,7 +107,7 @@ class DvcBridge:
             return {name for name in stages if _is_changed(loaded[name])}
 
     def on_disk(self, stages: Iterable[str]) -> dict[str, Versions]:
-        """Return versions of stages' outs as they lie on disk now; absent outs are left out."""
+        """Return versions of stages' outs as they are on disk now; absent outs are left out."""
         with self._repo() as repo:
             loaded = self._load(repo)
             return {
@@ -118,7 +118,7 @@ class DvcBridge:
             }
 
     def md5s(self, names: Iterable[str]) -> Versions:
-        """Return the md5 of files as they lie on disk; absent ones are left out.
+        """Return the md5 of files as they are on disk; absent ones are left out.
 
         A file whose time, size and inode DVC has seen before is not read again.
 

@@ -21,10 +21,10 @@ from ml.records.config import StageConfig
 from ml.records.report import StageReport
 from ml.records.workspace import Workspace
 
-#: How often a shard may lose its worker before it is given up.
 MAX_ATTEMPTS = 3
-#: How often it may lose its worker because a whole node went: that is no fault of the shard's.
+"""How often a shard may lose its worker before it is given up."""
 MAX_LOST_NODES = 20
+"""How often it may lose its worker because a whole node went: that is no fault of the shard's."""
 
 
 class EngineError(RuntimeError):

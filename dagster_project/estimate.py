@@ -86,7 +86,7 @@ class TimeLeft:
         return sum(self._left.values()) * pace
 
     def __str__(self) -> str:
-        """In words, such as `about 7 min left`; empty where nothing is known."""
+        """Return it in words, such as `about 7 min left`; empty where nothing is known."""
         seconds = self.seconds
         if seconds is None:
             return ""

@@ -105,7 +105,7 @@ def _failure(event: dg.DagsterEvent) -> str:
 
 
 def _close_abandoned(instance: dg.DagsterInstance) -> None:
-    """Mark runs as failed whose process was killed; Dagster would show them as running for ever."""
+    """Mark runs as failed whose process was killed; Dagster would show them as running forever."""
     running = dg.RunsFilter(
         statuses=[dg.DagsterRunStatus.STARTED], tags={_HOST: socket.gethostname()}
     )

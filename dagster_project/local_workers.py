@@ -228,6 +228,6 @@ def _start_worker(lifeline: Connection) -> None:
 
 
 def _end_with(ends: Sequence[Any]) -> None:
-    """Wait for the parent's end, or its word; a worker left alone would wait for work for ever."""
+    """Wait for the parent's end, or its word; a worker left alone would wait for work forever."""
     wait_for_any(ends)
     os._exit(1)

@@ -95,7 +95,7 @@ class ShardLocks:
 
     def await_release(self, shard: str) -> None:
         """Wait until another run has finished a shard, or given it up."""
-        assert not self._held, "who holds shards and waits for others can wait for ever"
+        assert not self._held, "who holds shards and waits for others can wait forever"
         say(f"another run is making {self._stage} {shard}; waiting for it")
         with self._lock(shard):
             pass

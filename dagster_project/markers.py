@@ -1,7 +1,7 @@
 """Markers: a small JSON beside the data, written last, that says a shard is finished.
 
 A marker tells from what its shard was made (fingerprint), so a killed run resumes and a changed
-stage does not take old shards for new ones. It lies inside the stage's DVC-tracked folder: who
+stage does not take old shards for new ones. It is inside the stage's DVC-tracked folder: who
 pulls the data can go on adding shards to it.
 """
 
@@ -16,8 +16,8 @@ from typing import Any
 
 from ml.records.atomic import write_json
 
-#: The unit of a stage that is not sharded.
 WHOLE = "stage"
+"""The unit of a stage that is not sharded."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Marker:
 
 
 def marker_path(stage_dir: Path, unit: str) -> Path:
-    """Return where the marker of a unit lies."""
+    """Return where the marker of a unit is."""
     return stage_dir / f"{unit}.json"
 
 

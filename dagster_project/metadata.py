@@ -17,8 +17,8 @@ from dagster_project.reports import report_url
 
 logger = logging.getLogger(__name__)
 
-#: Where the server of `vggheads ui` gives out image files of the project.
 FILES_URL = "/project"
+"""Where the server of `vggheads ui` gives out image files of the project."""
 MAX_TABLE_ROWS = 200
 
 Metadata = dict[str, dg.MetadataValue]

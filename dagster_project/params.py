@@ -25,8 +25,8 @@ from ml.records.config import (
 C = TypeVar("C", bound=StageConfig)
 RUN: Final = "run"
 NAME: Final = "params.yaml"
-#: In a section: the section whose values hold here too, but for those stated beside it.
 LIKE: Final = "like"
+"""In a section: the section whose values hold here too, but for those stated beside it."""
 
 
 class RunConfig(StageConfig):

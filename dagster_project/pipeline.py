@@ -34,9 +34,9 @@ from ml.records.ids import shard_name
 from ml.records.report import StageReport
 from ml.records.workspace import Workspace
 
-#: Does not change a shard's bytes, so it is no part of the version of a sharded stage's code:
-#: a larger dataset keeps the shards it has.
 _NUM_SHARDS = "run.num_shards"
+"""Does not change a shard's bytes, so it is no part of the version of a sharded stage's code: a
+larger dataset keeps the shards it has."""
 _SHARD_NAME = re.compile(r".*?-\d{5}")
 
 

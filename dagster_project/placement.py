@@ -8,10 +8,10 @@ from pydantic import Field, model_validator
 
 from ml.records.config import StageConfig
 
-#: A worker computes on one thread whatever the number of workers: sums depend on it.
 ONE_THREAD: Final = dict.fromkeys(
     ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"), "1"
 )
+"""A worker computes on one thread whatever the number of workers: sums depend on it."""
 Engine = Literal["local", "ray"]
 
 

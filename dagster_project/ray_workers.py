@@ -25,7 +25,6 @@ from dagster_project.graph import code_hash
 from dagster_project.placement import ONE_THREAD, RayConfig, WorkerConfig
 from ml.records.report import StageReport
 
-#: Libraries whose version may change a byte.
 _LIBRARIES: Final = (
     "torch",
     "numpy",
@@ -35,11 +34,12 @@ _LIBRARIES: Final = (
     "scipy",
     "numba",
 )
+"""Libraries whose version may change a byte."""
 _WAIT_SECONDS: Final = 15.0
-#: How long Ray may take to notice that a node is gone whose actor cannot be reached.
 _NODE_SECONDS: Final = 20.0
-#: So many workers in a row that do not start are no accident.
+"""How long Ray may take to notice that a node is gone whose actor cannot be reached."""
 _MAX_FAILED_STARTS: Final = 3
+"""So many workers in a row that do not start are no accident."""
 
 
 class ShardActor:

@@ -23,8 +23,8 @@ from dagster_project.guard import HOST, ProjectFiles, serve, server_options
 from ml.inference.guard import guarded
 
 PORT: Final = 3001
-#: Address of this server, for links to it; `vggheads ui` sets it.
 ADDRESS: Final = "VGGHEADS_REPORTS_ADDRESS"
+"""Address of this server, for links to it; `vggheads ui` sets it."""
 _URL: Final = "/files"
 _SHOWN: Final = frozenset(
     {".html", ".css", ".md", ".csv", ".json", ".jpg", ".jpeg", ".png", ".webp", ".svg", ".pdf"}

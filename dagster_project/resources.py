@@ -35,11 +35,11 @@ from ops.resources import (
     Takedown,
 )
 
-#: Addresses of the pages that `vggheads ui` serves beside Dagster's, for links to them.
 MLFLOW_ADDRESS = "VGGHEADS_MLFLOW_ADDRESS"
+"""Addresses of the pages that `vggheads ui` serves beside Dagster's, for links to them."""
 MLFLOW_PORT = 5000
-#: All stages report to one experiment, so that they compare on one page.
 EXPERIMENT = "vggheads"
+"""All stages report to one experiment, so that they compare on one page."""
 _NAMED_EDITS = 3
 _LAST_LINES = 20
 
@@ -233,7 +233,7 @@ class MLflowResource(ModelStore):
 
 
 def run_name(pipeline: Pipeline, stage: str) -> str:
-    """Return what a run is called: stage, profile, and the values that somebody changed.
+    """Return what a run is called: stage, profile, and the values that were changed.
 
     Args:
         pipeline: the project.

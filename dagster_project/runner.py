@@ -38,8 +38,8 @@ from ml.records.report import StageReport
 from ml.records.workspace import Workspace
 from ml.training.tracking import NullTracker, TrackingUnavailable
 
-#: Run tag: make everything again, also what is finished.
 FORCE = "vggheads/force"
+"""Run tag: make everything again, also what is finished."""
 DATA_DOCS = "reports/data_docs"
 
 

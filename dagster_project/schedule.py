@@ -199,5 +199,5 @@ def _last_line(log: Path) -> str:
 
 
 def _die_with_parent() -> None:
-    """Have Linux kill this process when its parent is killed: no run goes on unseen."""
+    """Have Linux kill this process when its parent is killed: no run continues unseen."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

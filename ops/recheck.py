@@ -1,4 +1,4 @@
-"""Job: run all checks on the data as it lies on disk, without making anything."""
+"""Job: run all checks on the data as it is on disk, without making anything."""
 
 import dagster as dg
 from pydantic import Field
@@ -36,7 +36,6 @@ def recheck_job() -> None:
     judge_stages()
 
 
-#: Off until somebody switches it on in the UI: every Monday at six.
 audit_schedule = dg.ScheduleDefinition(
     name="audit",
     job=recheck_job,
@@ -44,3 +43,4 @@ audit_schedule = dg.ScheduleDefinition(
     default_status=dg.DefaultScheduleStatus.STOPPED,
     description="Checks all data on disk every Monday: files altered or lost since they were made.",
 )
+"""Off until switched on in the UI: every Monday at six."""

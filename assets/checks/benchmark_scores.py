@@ -71,8 +71,8 @@ def something_was_measured(shelf: Shelf, shards: Sequence[str]) -> pd.DataFrame:
     return findings(empty, empty)
 
 
-#: Beginnings of names of sets that are this project's own.
 _OWN = ("benchmark", "generated-")
+"""Beginnings of names of sets that are this project's own."""
 
 SUITES = (
     whole_suite(

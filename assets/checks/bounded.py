@@ -25,10 +25,10 @@ from ml.records.shards import ShardReader
 from ml.records.tables import TableError
 from ml.records.workspace import Workspace
 
-#: Stages of which the fraction that they exclude is bounded.
 WITH_DROP_RATES = ("poses", "captions", "images", "annotations", "crops")
-#: Images whose pixels are looked at for the truth's evidence.
+"""Stages of which the fraction that they exclude is bounded."""
 MAX_LOOKED_AT = 400
+"""Images whose pixels are looked at for the truth's evidence."""
 Values = Mapping[str, float]
 Statistics = Callable[[Shelf, Sequence[str]], Values]
 

@@ -15,8 +15,8 @@ from assets.checks.suite import Check, Severity, Suite, critical, warning
 from assets.checks.tables import read_raw
 from ml.records.workspace import Workspace
 
-#: What a finding says of an item that is as it should be.
 NOTHING = ""
+"""What a finding says of an item that is as it should be."""
 T = TypeVar("T")
 
 

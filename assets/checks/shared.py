@@ -16,8 +16,8 @@ SPLITS = critical(
     column="split",
     value_set=["train", "val", "test"],
 )
-#: No head of a person is wider than this many pixels in an image of any profile.
 MAX_PX = 4096
+"""No head of a person is wider than this many pixels in an image of any profile."""
 
 
 def box_checks() -> tuple[Check, ...]:

@@ -41,7 +41,7 @@ def image_statistics(ws: Workspace, shards: Sequence[str]) -> pd.DataFrame:
 
 
 def annotation_statistics(ws: Workspace, shards: Sequence[str]) -> pd.DataFrame:
-    """Return one row a shard: heads found, share with parameters, scores."""
+    """Return one row a shard: heads found, fraction with parameters, scores."""
     rows = []
     for shard in shards:
         found = read_raw(ws.table_path("annotations", shard))

@@ -15,8 +15,8 @@ from assets.checks.pages import write_pages
 from assets.checks.suite import Check, Severity, Suite
 from ml.records.workspace import Workspace
 
-#: Unexpected rows named in a result; the rest is counted.
 MAX_ROWS = 20
+"""Unexpected rows named in a result; the rest is counted."""
 ROW = ["shard", "row"]
 
 

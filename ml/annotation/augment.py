@@ -79,8 +79,8 @@ def truncated(
         return image_rgb, box_xyxy
     axis, far_side = int(rng.integers(2)), bool(rng.integers(2))
     near, far = float(box_xyxy[axis]), float(box_xyxy[axis + 2])
-    share = rng.uniform(0.05, config.truncation_fraction)
-    border = round(far - share * (far - near) if far_side else near + share * (far - near))
+    fraction = rng.uniform(0.05, config.truncation_fraction)
+    border = round(far - fraction * (far - near) if far_side else near + fraction * (far - near))
     image, box = image_rgb.copy(), box_xyxy.copy()
     beyond = slice(max(border, 0), None) if far_side else slice(0, max(border, 0))
     image[(slice(None), beyond) if axis == 0 else (beyond, slice(None))] = 0

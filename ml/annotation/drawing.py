@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from ml.box_detection.drawing import draw_boxes, enlarge
 from ml.flame.geometry import HeadGeometry
+from ml.imaging.drawing import draw_boxes, enlarge
 
 _BOX_RGB = (255, 210, 60)
 _UNLABELLED_RGB = (235, 80, 80)

@@ -167,7 +167,7 @@ def _label(
     boxes = clip_boxes(xywh_to_xyxy(given), width, height)
     sides = boxes[:, 2:] - boxes[:, :2]
     if not np.isfinite(given).all() or (sides < 1).any():
-        # A dropped box would be taught as background.
+        # A dropped box would become background.
         worst = given[int(np.argmin(np.nan_to_num(sides.min(axis=1), nan=-1.0)))].tolist()
         detail = f"{file_name}: box {worst} xywh has no area inside {width}x{height} px"
         exclusions.add(sample_id, reasons.DAMAGED_BOX, detail)

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 Run = Callable[[argparse.Namespace], int]
 Add = Callable[[str, Run, str], argparse.ArgumentParser]
-#: What the help lists; `ml.benchmarks.sets` has them all.
 SET_NAMES = (
     "aflw2000",
     "biwi",
@@ -31,6 +30,7 @@ SET_NAMES = (
     "coco",
     "renders",
 )
+"""What the help lists; `ml.benchmarks.sets` has them all."""
 DEFAULT_HEAD_MODEL = Path("data/head_model/head_model.npz")
 _SHOWN = 8
 

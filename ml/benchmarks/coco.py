@@ -34,7 +34,7 @@ def read_coco_boxes(root: Path, exclusions: Exclusions) -> Iterator[BenchmarkSam
     category of any name, as other people's files have them.
 
     Args:
-        root: the file, or a folder with `annotations.json`; images lie below the folder or its
+        root: the file, or a folder with `annotations.json`; images are below the folder or its
             `images`.
         exclusions: receives annotations without a usable box.
 

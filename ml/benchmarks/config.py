@@ -16,7 +16,7 @@ Origin = Literal["ours", "outside"]
 
 
 class OutsidePredictions(StageConfig):
-    """Predictions of somebody else's method on a set."""
+    """Predictions of another method on a set."""
 
     path: Path
     """The file or folder; docs/benchmarks tells the form."""

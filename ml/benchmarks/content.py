@@ -8,7 +8,7 @@ from ml.records.models import ModelError, hash_model
 
 
 class OtherContent(ValueError):
-    """What lies at a configured path is not what the configuration says."""
+    """What is at a configured path is not what the configuration says."""
 
 
 def content_of(path: Path) -> str:

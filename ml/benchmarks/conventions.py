@@ -14,9 +14,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import torch
 
-from ml.flame.rotation import euler_deg_from_matrix, matrix_from_euler_deg
-
-FRONTAL = np.diag([1.0, -1.0, -1.0])
+from ml.flame.rotation import FRONTAL, euler_deg_from_matrix, matrix_from_euler_deg
 
 
 def _from_xyz(euler_deg: np.ndarray) -> np.ndarray:
@@ -30,14 +28,13 @@ def _ours(euler_deg: np.ndarray) -> np.ndarray:
     return matrix_from_euler_deg(torch.as_tensor(euler_deg)).numpy()
 
 
-#: Name -> (N, 3) angles as the convention writes them to (N, 3, 3) rotations as ours.
 EULER_CONVENTIONS: Mapping[str, Callable[[np.ndarray], np.ndarray]] = {
     "pitch_yaw_roll_deg": _ours,
     "pitch_yaw_roll_rad": lambda angles: _ours(np.degrees(angles)),
     "yaw_pitch_roll_deg": lambda angles: _ours(angles[:, [1, 0, 2]]),
     "biwi_bin_deg": _from_xyz,
 }
-#: Name -> (N, 3, 3) matrices as the convention writes them to ours.
+"""Name -> (N, 3) angles as the convention writes them to (N, 3, 3) rotations as ours."""
 ROTATION_CONVENTIONS: Mapping[str, Callable[[np.ndarray], np.ndarray]] = {
     "flame_to_image": lambda matrix: matrix,
     # a frontal head is the identity: BIWI's pose files, img2pose
@@ -47,6 +44,7 @@ ROTATION_CONVENTIONS: Mapping[str, Callable[[np.ndarray], np.ndarray]] = {
     # Z(roll) Y(yaw) X(pitch)
     "6drepnet": lambda matrix: FRONTAL @ np.swapaxes(matrix, 1, 2),
 }
+"""Name -> (N, 3, 3) matrices as the convention writes them to ours."""
 
 
 def rotations_from_euler(angles: np.ndarray, convention: str = "pitch_yaw_roll_deg") -> np.ndarray:

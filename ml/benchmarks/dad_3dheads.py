@@ -32,13 +32,13 @@ from ml.records.exclusions import Exclusions
 NAME = "dad"
 TEST_NAME = "dad-test"
 SUBSETS = ("val", "test", "train")
-#: Name in the submission -> field of a prediction.
 SUBMISSION_FIELDS = {
     "68_landmarks_2d": "landmarks_px",
     "N_landmarks_3d": "vertices",
     "7_landmarks_3d": "seven",
     "rotation_matrix": "rotation",
 }
+"""Name in the submission -> field of a prediction."""
 _FLIP = np.diag([1.0, -1.0, -1.0, 1.0])
 
 

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
-#: The paper drops a face when |yaw| passes a symbol that its text leaves unreadable. Read as pi,
-#: nothing is ever dropped; read as pi / 2, what looks away from the camera is.
 YAW_RULES: Mapping[str, float] = {"pi": 180.0, "half_pi": 90.0}
+"""The paper drops a face when |yaw| passes a symbol that its text leaves unreadable. Read as pi,
+nothing is ever dropped; read as pi / 2, what looks away from the camera is."""
 
 
 def azimuth_deg(rotations: np.ndarray) -> np.ndarray:

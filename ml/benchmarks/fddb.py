@@ -86,7 +86,7 @@ def fold_lists(root: Path) -> list[tuple[int, Path]]:
 
 
 def image_path(root: Path, image: str) -> Path:
-    """Return where an image lies; the path may not exist."""
+    """Return where an image is; the path may not exist."""
     images = Path(root) / "originalPics"
     return (images if images.is_dir() else Path(root)) / f"{image}.jpg"
 

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 
-#: Features kept for KID: 5,000 of 2,048 numbers are 41 MB.
 POOL = 5000
+"""Features kept for KID: 5,000 of 2,048 numbers are 41 MB."""
 KID_SUBSETS, KID_SUBSET_SIZE = 100, 1000
 SPLITS = 10
 

@@ -31,7 +31,7 @@ class UnreadableBenchmarkFile(ValueError):
 
 
 def find_path(root: Path, candidates: Sequence[str], what: str) -> Path:
-    """Return the first of the places where a file or folder may lie.
+    """Return the first of the places where a file or folder may be.
 
     Args:
         root: the folder that the user names.

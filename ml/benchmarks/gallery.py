@@ -18,6 +18,7 @@ import numpy as np
 from ml.benchmarks.metrics_pose import PosePairs, frame_rotation
 from ml.benchmarks.samples import FaceBoxes
 from ml.evaluation.metrics import geodesic_deg
+from ml.imaging.boxes import box_area
 from ml.imaging.io import UnreadableImage, encode_jpeg
 from ml.imaging.matching import match_heads
 from ml.records.atomic import write_bytes, write_text
@@ -25,7 +26,6 @@ from ml.records.heads import OPERATING_SCORE
 from ml.records.templates import template_environment
 
 TEMPLATES = Path(__file__).parent / "templates"
-#: Kind -> what it means, in the order of the page.
 KINDS: Mapping[str, str] = {
     "missed": "A head that was asked for and not found.",
     "false": "A hit where there is no head.",
@@ -36,6 +36,7 @@ KINDS: Mapping[str, str] = {
     "profile": "A failure on a head turned away from the camera by 60 to 120 degrees.",
     "back": "A failure on a head turned away by more than 120 degrees.",
 }
+"""Kind -> what it means, in the order of the page."""
 WRONG_DEG, FRAME_DEG = 30.0, 10.0
 TINY_PX = 20.0
 PROFILE_DEG, BACK_DEG = 60.0, 120.0
@@ -135,12 +136,11 @@ def box_outcome(
     matches = match_heads(boxes_xyxy[shown], scores[shown], truth.boxes_xyxy, truth.ignored)
     missed, false = matches.missed, len(matches.false_positives)
     faces = int((~truth.ignored).sum())
-    sides = truth.boxes_xyxy[missed, 2:] - truth.boxes_xyxy[missed, :2]
     occlusion = truth.attributes.get("occlusion")
     flags = {
         "missed": len(missed) > 0,
         "false": false > 0,
-        "tiny": bool((np.sqrt(sides.clip(0).prod(axis=1)) < TINY_PX).any()),
+        "tiny": bool((np.sqrt(box_area(truth.boxes_xyxy[missed])) < TINY_PX).any()),
         "occluded": occlusion is not None and bool((np.asarray(occlusion)[missed] > 0).any()),
     }
     return Outcome(

@@ -1,6 +1,6 @@
 """Evaluates what is configured and gathers all scores for the tables.
 
-Results of a set lie under its name and the first digits of its content's hash, so that they are
+Results of a set are under its name and the first digits of its content's hash, so that they are
 those of this content; what was found in its images is kept there and not predicted again.
 """
 
@@ -200,7 +200,7 @@ def gather_generated(
 
     Args:
         gathered: receives the scores.
-        sets: where they lie.
+        sets: where they are.
         models: who predicts.
         config: device and bootstrap.
         seed: of the bootstrap.

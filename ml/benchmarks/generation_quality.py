@@ -27,8 +27,8 @@ from ml.records.progress import progress
 from ml.records.tars import DamagedTar, TarReader
 
 STAGE = "generation_quality"
-#: Size of the features of the paper's own FID and of everyone else's.
 PAPER_SIZE, USUAL_SIZE = 64, 2048
+"""Size of the features of the paper's own FID and of everyone else's."""
 
 
 @dataclass

@@ -12,9 +12,10 @@ from ml.benchmarks.metrics_pose import frobenius_error
 from ml.benchmarks.scores import RESAMPLES, Scores, failed, mean, score_heads
 from ml.evaluation.metrics import geodesic_deg
 from ml.flame.head_model import HeadModel
+from ml.imaging.boxes import box_area
 
-#: Of the 68: the corners of the eyes, the nose's lower end, the corners of the mouth.
 SEVEN = (36, 39, 42, 45, 33, 48, 54)
+"""Of the 68: the corners of the eyes, the nose's lower end, the corners of the mouth."""
 INNER_EYE_DISTANCE = 20.0
 NEIGHBOURS = 5
 FAILURE_PERCENT = 10.0
@@ -110,7 +111,7 @@ def nme_box(predicted_px: np.ndarray, true_px: np.ndarray, box_xyxy: np.ndarray)
     Returns:
         Percent.
     """
-    size = np.sqrt(np.prod(box_xyxy[2:] - box_xyxy[:2]))
+    size = np.sqrt(box_area(box_xyxy[None])[0])
     return 100.0 * float(np.linalg.norm(predicted_px - true_px, axis=1).mean() / size)
 
 

@@ -7,9 +7,9 @@ import numpy as np
 from ml.benchmarks.scores import RESAMPLES, Scores, failed, mean, score_heads
 from ml.evaluation.metrics import nme_bbox
 
-#: Lower edges of |yaw| in degrees. The last bin has no upper edge, as in the public code: the set
-#: has a few heads between 90 and 99 degrees.
 YAW_BINS = {"0_30": (-1.0, 30.0), "30_60": (30.0, 60.0), "60_90": (60.0, np.inf)}
+"""Lower edges of |yaw| in degrees. The last bin has no upper edge, as in the public code: the set
+has a few heads between 90 and 99 degrees."""
 FAILURE_PERCENT = 10.0
 
 

@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from ml.records.limits import MAX_PICKLE_BYTES, check_limit, short
 
 _FORMATS = ("ascii", "binary_little_endian", "binary_big_endian")
-#: Type -> bytes in a binary file.
 _TYPES: Mapping[str, int] = {
     "char": 1, "uchar": 1, "short": 2, "ushort": 2, "int": 4, "uint": 4, "float": 4, "double": 8,
     "int8": 1, "uint8": 1, "int16": 2, "uint16": 2, "int32": 4, "uint32": 4,
     "float32": 4, "float64": 8,
 }  # fmt: skip
+"""Type -> bytes in a binary file."""
 _COUNTERS = ("char", "uchar", "short", "ushort", "int", "uint", "int8", "uint8", "int16", "uint16",
              "int32", "uint32")  # fmt: skip
 _COORDINATES = ("x", "y", "z")

@@ -1,7 +1,7 @@
 """Our detectors, exports and the official files as predictors of every benchmark.
 
 What the network finds is kept as it is, 413 parameters a head, one line an image, in `heads.jsonl`:
-boxes, landmarks and meshes follow from it, and a run that was stopped goes on where it was.
+boxes, landmarks and meshes follow from it, and a run that was stopped resumes where it was.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ from ml.inference.detector import HeadDetector
 from ml.records.heads import Heads
 
 FORMAT = "vggheads-heads/1"
-#: Lowest confidence that is kept; each protocol takes from these what its script takes.
 LEAST_SCORE = 0.01
+"""Lowest confidence that is kept; each protocol takes from these what its script takes."""
 MAX_HEADS = 1000
 IOU_THRESHOLD = 0.5
 POSE_SCORE, POSE_RETRY_SCORE, DAD_SCORE = 0.5, 0.1, 0.2
@@ -50,7 +50,7 @@ class DetectorHeads:
         Args:
             model: a folder of ours, an export, or an official .trcd, .onnx or .pth file.
             head_model: the head model of its parameters; found beside the model by default.
-            store: folder that remembers what was found, so that a second run goes on; None for
+            store: folder that remembers what was found, so that a second run resumes; None for
                 none.
             device: auto, cpu, cuda or cuda:N.
 

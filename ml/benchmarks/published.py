@@ -27,7 +27,6 @@ def _quoted(**counts: int) -> dict[str, PublishedCount]:
     return {name: PublishedCount(value) for name, value in counts.items()}
 
 
-#: Set -> name of a count -> its value.
 PUBLISHED_COUNTS: Mapping[str, Mapping[str, PublishedCount]] = {
     "aflw2000": _verified(num_annotations=2000) | _quoted(num_images=1969, num_excluded_angles=31),
     "biwi": _verified(num_sequences=24) | _quoted(num_images=15678),
@@ -63,6 +62,7 @@ PUBLISHED_COUNTS: Mapping[str, Mapping[str, PublishedCount]] = {
     ),
     "feng": _quoted(num_images=2000, num_images_hq=656, num_images_lq=1344, num_subjects=135),
 }
+"""Set -> name of a count -> its value."""
 
 
 @dataclass(frozen=True)

@@ -178,13 +178,13 @@ def _triangle_point(p, triangle, found):  # type: ignore[no-untyped-def]
             side = end[k] - start[k]
             length += side * side
             along += side * (p[k] - start[k])
-        share = 0.0
+        fraction = 0.0
         if length > 0.0:
-            share = min(max(along / length, 0.0), 1.0)
+            fraction = min(max(along / length, 0.0), 1.0)
         distance = 0.0
         for k in range(3):
-            distance += (start[k] + share * (end[k] - start[k]) - p[k]) ** 2
+            distance += (start[k] + fraction * (end[k] - start[k]) - p[k]) ** 2
         if distance < best:
             best = distance
             for k in range(3):
-                found[k] = start[k] + share * (end[k] - start[k])
+                found[k] = start[k] + fraction * (end[k] - start[k])

@@ -24,7 +24,6 @@ ALL_MISSED = "every head missed"
 TEMPLATES = Path(__file__).parent / "templates"
 Origin = Literal["paper", "ours", "outside"]
 _ENDS = ("_low", "_high")
-#: Protocol -> the metrics that sum a set up, the first one first.
 HEADLINES: Mapping[str, tuple[str, ...]] = {
     "held-out-renders/1": ("ap50", "rotation_deg", "nme_bbox"),
     "held-out-pseudo-labels/1": ("ap50", "rotation_deg", "nme_bbox"),
@@ -45,6 +44,7 @@ HEADLINES: Mapping[str, tuple[str, ...]] = {
     "generation_quality": ("fid_64",),
     "cost": ("images_per_second",),
 }
+"""Protocol -> the metrics that sum a set up, the first one first."""
 
 
 @dataclass(frozen=True)

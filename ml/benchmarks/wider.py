@@ -80,7 +80,7 @@ def read_wider(
 
 
 def image_path(root: Path, image: str, subset: str = "val") -> Path:
-    """Return where an image lies; the path may not exist."""
+    """Return where an image is; the path may not exist."""
     inside = Path(root) / f"WIDER_{subset}" / "images"
     return (inside if inside.is_dir() else Path(root) / "images") / f"{image}.jpg"
 

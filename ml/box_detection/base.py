@@ -48,7 +48,7 @@ def select_detections(
     nms_iou: float,
     max_heads: int,
 ) -> tuple[Boxes, Scores]:
-    """Threshold, clip to the image, suppress doubles, order by score.
+    """Threshold, clip to the image, suppress duplicates, order by score.
 
     Args:
         boxes_xyxy: (N, 4) image px.

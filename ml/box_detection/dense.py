@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ml.imaging.boxes import box_iou_pairs
+from ml.imaging.boxes import box_area, box_iou_pairs
 from ml.model.assigner import AssignerConfig, Assignment, assign
 from ml.model.losses import LossConfig, classification_loss
 from ml.model.outputs import Anchors
@@ -26,8 +26,8 @@ _CELLS = 2.0
 class DenseSupervision(nn.Module):
     """A score and a box for every cell of the encoder's maps, each head assigned to many cells.
 
-    One-to-one matching teaches one query a head, so a network from scratch gets a few positive
-    examples an image and needs epochs to see anything. This branch teaches every head to a dozen
+    One-to-one matching supervises one query a head, so a network from scratch gets a few positive
+    examples an image and needs epochs to see anything. This branch assigns every head to a dozen
     cells with the detector's own task-aligned assignment, which trains backbone and encoder; the
     decoder then only has to learn which of the cells to keep.
 
@@ -118,11 +118,10 @@ def _box_loss(boxes: Tensor, targets: HeadTargets, found: Assignment) -> Tensor:
     """Return GIoU loss of the assigned cells, weighted by the scores they learn."""
     assigned = found.target >= 0
     predicted, true = boxes[assigned], targets.boxes_xyxy[found.target[assigned]]
-    hull = torch.maximum(predicted[:, 2:], true[:, 2:]) - torch.minimum(
-        predicted[:, :2], true[:, :2]
-    )
     iou = box_iou_pairs(predicted, true)
-    areas = (predicted[:, 2:] - predicted[:, :2]).prod(1) + (true[:, 2:] - true[:, :2]).prod(1)
-    union = areas / (1 + iou)
-    giou = iou - (hull.prod(1) - union) / hull.prod(1).clamp(min=1e-7)
+    # iou = common / union and union = areas - common
+    union = (box_area(predicted) + box_area(true)) / (1 + iou)
+    low, high = torch.minimum(predicted, true), torch.maximum(predicted, true)
+    hull = box_area(torch.cat([low[:, :2], high[:, 2:]], dim=1))
+    giou = iou - (hull - union) / hull.clamp(min=1e-7)
     return ((1 - giou) * found.score[assigned]).sum()

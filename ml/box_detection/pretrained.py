@@ -55,7 +55,7 @@ class Feeding(StageConfig):
 
 
 class PretrainedConfig(Feeding):
-    """A checkpoint somebody else trained."""
+    """A third-party checkpoint."""
 
     model: ModelRef | None = None
     """Its folder: config.json and model.safetensors of RT-DETR (v1, v2) or D-FINE."""
@@ -88,7 +88,7 @@ class FamilyDetector:
             images: (H, W, 3) uint8 RGB each, sizes may differ.
 
         Returns:
-            For every image (N, 4) boxes xyxy in its px, clipped to it, without doubles, and (N,)
+            For every image (N, 4) boxes xyxy in its px, clipped to it, without duplicates, and (N,)
             scores, best first.
         """
         found: list[tuple[Boxes, Scores]] = []

@@ -229,7 +229,7 @@ def decode(output: RTDetrOutput, input_size: int) -> tuple[Tensor, Tensor]:
 
 
 def keep_best(boxes_xyxy: Boxes, scores: Scores) -> tuple[Boxes, Scores]:
-    """Suppress doubles of one image.
+    """Suppress duplicates of one image.
 
     Args:
         boxes_xyxy: (Q, 4) px.
@@ -333,7 +333,7 @@ class RTDetrDetector:
             images: (H, W, 3) uint8 RGB each, sizes may differ.
 
         Returns:
-            For every image (N, 4) boxes xyxy in its px, clipped to it, without doubles, and (N,)
+            For every image (N, 4) boxes xyxy in its px, clipped to it, without duplicates, and (N,)
             scores, best first.
 
         Raises:

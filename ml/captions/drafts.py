@@ -32,7 +32,7 @@ class Draft:
         scene: the described scene as JSON, `NO_SCENE` for free text.
         tones: Monk tone of each person of the scene; empty for free text.
         subject_tones: tones of the subjects that the text describes, in order.
-        names_person: whether the captioner named somebody on purpose.
+        names_person: whether the captioner named a person on purpose.
     """
 
     text: str

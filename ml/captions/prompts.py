@@ -147,7 +147,7 @@ def rewrite(
     tones: Sequence[int] = (),
     deck: TermDeck | None = None,
 ) -> Prompt:
-    """Diversify a caption and turns it into a prompt.
+    """Diversify a caption and turn it into a prompt.
 
     Args:
         caption: A caption without names.

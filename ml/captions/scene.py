@@ -125,7 +125,6 @@ class Scene:
             ) from error
 
 
-#: Fields of a person, and the words that a renderer can draw there.
 _WORDS: dict[str, tuple[object, ...]] = {
     "skin_tone": MONK_TONES,
     "top": TOPS,
@@ -139,6 +138,7 @@ _WORDS: dict[str, tuple[object, ...]] = {
     "hat": HATS,
     "beard": BEARDS,
 }
+"""Fields of a person, and the words that a renderer can draw there."""
 
 
 def _of_the_vocabularies(scene: Scene) -> Scene:

@@ -41,7 +41,7 @@ _TITLES: Final = {
     "roll_deg": "Roll, degrees",
     "angle_from_frontal_deg": "Angle from frontal, degrees",
     "monk_tone": "Monk skin tone of the people shown",
-    "drop_rate": "Share dropped by stage",
+    "drop_rate": "Fraction dropped by stage",
     "exclusion_reason": "Reasons for dropping",
 }
 _BAR_COLOUR: Final = "#3b6ea5"

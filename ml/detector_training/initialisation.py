@@ -20,7 +20,7 @@ from ml.records.workspace import Workspace
 if TYPE_CHECKING:
     from ml.stages.trained_model import TrainedModelConfig
 
-_LOGGER = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 def build_network(ws: Workspace, config: TrainedModelConfig) -> HeadDetectorNetwork:
@@ -56,7 +56,7 @@ def build_network(ws: Workspace, config: TrainedModelConfig) -> HeadDetectorNetw
     if start is not None and donor is not None:
         _continue_from(network, donor, start)
     elif start is not None:
-        _LOGGER.info("%s: %s", start, initialise_from(network, start))
+        logger.info("%s: %s", start, initialise_from(network, start))
     if config.initial_encoder:
         start_encoder(network, ws.stage_dir(config.initial_encoder) / "regressor.safetensors")
     return network
@@ -80,7 +80,7 @@ def _continue_from(network: HeadDetectorNetwork, donor: HeadDetectorNetwork, pat
             f"on from, got size '{donor.config.name}': {report}; set trained_model.size to the "
             "weights' and leave encoder and encoder_folder as they were"
         )
-    _LOGGER.info("%s: a head detector: %s", path, report)
+    logger.info("%s: a head detector: %s", path, report)
 
 
 def start_encoder(network: nn.Module, weights: Path) -> None:

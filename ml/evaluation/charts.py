@@ -242,7 +242,7 @@ def _names(edges: Sequence[float]) -> list[str]:
 
 
 def _svg(draw: Callable[[Axes], None]) -> str:
-    """One chart as an `<svg>` element."""
+    """Return one chart as an `<svg>` element."""
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(5.2, 3.3), layout="constrained", facecolor="white")
         FigureCanvasSVG(figure)

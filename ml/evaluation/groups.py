@@ -29,7 +29,7 @@ _MIN_HEADS = 10
 def group_table(
     evaluation: Evaluation, rng: np.random.Generator, resamples: int
 ) -> dict[str, pd.DataFrame]:
-    """Mean errors of the found heads by yaw, size, visibility and skin tone.
+    """Return mean errors of the found heads by yaw, size, visibility and skin tone.
 
     Args:
         evaluation: a matched benchmark.
@@ -112,7 +112,7 @@ def _difference_interval(
     rng: np.random.Generator,
     resamples: int,
 ) -> tuple[float, float]:
-    """95 % interval of the difference of two groups' means, over images."""
+    """Return 95 % interval of the difference of two groups' means, over images."""
     pairs = evaluation.pairs
     rows = [
         pairs.loc[side].groupby("image")[name].agg(["sum", "size"])

@@ -61,7 +61,7 @@ def aligned_error(predicted: np.ndarray, true: np.ndarray) -> np.ndarray:
     """Return the mean vertex error that is left after the best similarity transform, percent.
 
     Rotation, scale and translation are fitted to all vertices of each head, so that only shape,
-    expression and jaw remain: a detector that gives everybody the mean head cannot hide behind a
+    expression and jaw remain: a detector that gives every person the mean head cannot hide behind a
     good pose.
 
     Args:

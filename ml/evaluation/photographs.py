@@ -13,7 +13,6 @@ import numpy as np
 
 from ml.imaging.io import decode_image
 
-#: Title -> package and path in it. All are free to use (public domain or CC0).
 PHOTOGRAPHS: Final[dict[str, tuple[str, str]]] = {
     "an astronaut": ("skimage", "data/astronaut.png"),
     "an officer": ("matplotlib", "mpl-data/sample_data/grace_hopper.jpg"),
@@ -22,6 +21,7 @@ PHOTOGRAPHS: Final[dict[str, tuple[str, str]]] = {
     "a cup (no person)": ("skimage", "data/coffee.png"),
     "a rocket (no person)": ("skimage", "data/rocket.jpg"),
 }
+"""Title -> package and path in it. All are free to use (public domain or CC0)."""
 
 
 def read_photographs() -> dict[str, np.ndarray]:

@@ -106,7 +106,7 @@ def write_report(
     """Write `report.md` and `report.html`, and the charts as `charts/*.svg`.
 
     Args:
-        folder: where to write; images must lie below it.
+        folder: where to write; images must be below it.
         metrics: title of a model or baseline -> its metrics.
         groups: title -> errors by group, of the first model.
         labels: quality of the pseudo-labels, as text; empty where it cannot be measured.

@@ -25,7 +25,7 @@ from ml.records.limits import MAX_JSON_BYTES
 from ml.records.progress import progress
 
 TARGET: Final = 0.01
-"""Fraction of strangers that may be taken for somebody in the index: what the filter loses."""
+"""Fraction of strangers that may be taken for a person of the index: what the filter loses."""
 _QUERIES: Final = 20_000
 _BATCH: Final = 256
 _ENOUGH: Final = 3

@@ -8,9 +8,9 @@ from pathlib import Path
 import cv2
 
 from ml.box_detection.base import Image
-from ml.box_detection.drawing import draw_boxes, enlarge
 from ml.filtering.judge import Judgement
 from ml.filtering.rules import CUT_COUNT, KEEP
+from ml.imaging.drawing import draw_boxes, enlarge
 from ml.imaging.grids import contact_sheet
 from ml.imaging.io import encode_jpeg
 from ml.records.atomic import write_bytes

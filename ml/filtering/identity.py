@@ -33,7 +33,7 @@ from ml.records.limits import MAX_INDEX_BYTES, brief
 from ml.records.models import ModelFile
 from ml.records.progress import progress
 
-_LOGGER = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 INDEX_FORMAT: Final = "vggheads-identity-index/1"
 _FAISS_FROM = 200_000
@@ -254,13 +254,13 @@ def threshold_of(config: IdentityConfig, index: IdentityIndex) -> float:
             )
         return measured.threshold
     if measured is None:
-        _LOGGER.warning(
+        logger.warning(
             "filtered_dataset.identity.threshold is %g, and nothing was measured on this index: "
             "how many strangers it removes and how many known faces it misses is unknown",
             config.threshold,
         )
     elif abs(config.threshold - measured.threshold) > 1e-6:
-        _LOGGER.warning(
+        logger.warning(
             "filtered_dataset.identity.threshold is %g; measured on this index: %s",
             config.threshold,
             measured.describe(),

@@ -176,10 +176,11 @@ class UnsafeClassifier:
         found: list[Finding | None] = []
         for probabilities in self.probabilities(images):
             best = int(np.argmax(probabilities))
-            share = float(probabilities[self._unsafe].sum())
-            rejected = self._unsafe[best] if self._threshold is None else share >= self._threshold
+            fraction = float(probabilities[self._unsafe].sum())
+            limit = self._threshold
+            rejected = self._unsafe[best] if limit is None else fraction >= limit
             detail = (
-                f"{self._labels[best]!r} {probabilities[best]:.3f}, unsafe together {share:.3f}"
+                f"{self._labels[best]!r} {probabilities[best]:.3f}, unsafe together {fraction:.3f}"
             )
             found.append(Finding(reasons.UNSAFE_CLASS, detail) if rejected else None)
         return found

@@ -196,7 +196,7 @@ def head_model_from_flame(
         model_path: FLAME's model pickle.
         landmarks_path: a file of landmarks in any public form, see `ml.flame.landmark_files`.
         masks_path: FLAME_masks.pkl; without it the regions are told from the skinning weights.
-        contour_path: the dynamic embedding, where the landmarks lie in a pair of files.
+        contour_path: the dynamic embedding, where the landmarks are in a pair of files.
         index_paths: published lists of vertices, see `ml.flame.index_files`; they replace the
             regions that the masks or weights tell.
         asset: the release that the model is said to be, by its name in the asset register.

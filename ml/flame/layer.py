@@ -21,8 +21,9 @@ from ml.flame.rotation import rodrigues, rodrigues_gradient
 Z_OFFSET_M = 0.05
 """The origin moves to the centre of the skull, so that heads turn about it."""
 _NUM_POSE = 9
-#: The template's coefficient, always 1, and the pose correctives' stand before those of the shape.
 _NUM_LEADING = 1 + _NUM_POSE
+"""The template's coefficient, always 1, and the pose correctives' stand before those of the
+shape."""
 _JAW_ROWS = slice(9, 18)
 
 

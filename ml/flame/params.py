@@ -8,30 +8,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ml.records.heads import NUM_FLAME_PARAMETERS
+from ml.records.flame_layout import EXPRESSION as EXPRESSION
+from ml.records.flame_layout import JAW as JAW
+from ml.records.flame_layout import LAYOUT as LAYOUT
+from ml.records.flame_layout import NUM_FLAME_PARAMETERS
+from ml.records.flame_layout import ROTATION as ROTATION
+from ml.records.flame_layout import SCALE as SCALE
+from ml.records.flame_layout import SHAPE as SHAPE
+from ml.records.flame_layout import SHIFT_XY as SHIFT_XY
+from ml.records.flame_layout import SHIFT_Z as SHIFT_Z
+from ml.records.flame_layout import TRANSLATION as TRANSLATION
 
 NUM_SHAPE = 300
 NUM_EXPRESSION = 100
 NUM_PARAMETERS = NUM_FLAME_PARAMETERS
-
-SHAPE = slice(0, 300)
-"""Shape coefficients, about N(0, 1)."""
-EXPRESSION = slice(300, 400)
-"""Expression coefficients, about N(0, 1)."""
-JAW = slice(400, 403)
-"""Jaw rotation, axis-angle, rad."""
-ROTATION = slice(403, 409)
-"""Head rotation: first two columns of the matrix, FLAME axes to image axes."""
-TRANSLATION = slice(409, 412)
-"""Translation, px; z carries no meaning and is 0."""
-SHIFT_XY = slice(409, 411)
-"""The translation's x and y, px."""
-SHIFT_Z = 411
-"""The translation's z."""
-SCALE = slice(412, 413)
-"""Pixels per metre."""
-
-LAYOUT = "300 shape + 100 expression + 3 jaw + 6 rotation + 3 translation + 1 scale"
 
 
 class FlameParameters(NamedTuple):

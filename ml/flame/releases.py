@@ -1,7 +1,7 @@
 """Which release of FLAME a file is, told from its bytes or else from its content.
 
 Coefficients of one release mean nothing in another, and only FLAME 2023 Open may be given away, so
-the name that somebody gave a file is not believed. The hashes are those that several public
+a file's name is not believed. The hashes are those that several public
 projects state for the files they use; FLAME 2023 also exists without jaw rotation in its
 expressions, whose hash nobody states in full. A file of unknown bytes (saved again, without chumpy)
 is told by what it holds: only FLAME 2023 Open describes its expressions, the last 100 directions,

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
+FRONTAL = np.diag([1.0, -1.0, -1.0])
+"""(3, 3) rotation of a head that faces the camera: FLAME axes to image axes."""
 FRONTAL_6D = (1.0, 0.0, 0.0, 0.0, -1.0, 0.0)
 """A head that faces the camera: the first two columns of diag(1, -1, -1)."""
 

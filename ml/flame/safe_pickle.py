@@ -37,7 +37,7 @@ class _Stub:
 
 
 class _Chumpy(_Stub):
-    """A chumpy array; its numbers lie under `x`."""
+    """A chumpy array; its numbers are under `x`."""
 
 
 class _Columns(_Stub):

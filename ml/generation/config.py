@@ -178,7 +178,7 @@ class SingleHeadConfig(RendererConfig):
     hand_probability: float = Field(default=0.14, ge=0.0, le=1.0)
     """Probability that a hand is raised to the face."""
     neighbour_probability: float = Field(default=0.25, ge=0.0, le=1.0)
-    """Probability that somebody stands beside."""
+    """Probability that another person stands beside."""
     places_per_light: int = Field(default=0, ge=0, le=10**9)
     """Places painted for each light, of which images show windows, which saves time.
     0 paints one for every image."""
@@ -195,9 +195,9 @@ class CropsConfig(StageConfig):
     """Side of a rendered image. The head's crop with its margin takes two thirds of it; the rest
     is what shifts, zooms and rotations of the crop bring into view."""
     min_visible: Fraction = 0.2
-    """Heads of which a smaller share is seen are left out: they cannot be told from the image."""
+    """Heads of which a smaller fraction is seen are left out: the image does not determine them."""
     val_fraction: Fraction = 0.1
-    """Share held out, by a hash of the crop's id."""
+    """Fraction held out, by a hash of the crop's id."""
     jpeg_quality: Count = 95
     """Quality of the stored images."""
     preview_crops: Count = 24

@@ -225,7 +225,7 @@ def _pil_array(image: Image.Image) -> np.ndarray:
 
 
 def _jpeg_ends(data: bytes) -> bool:
-    """Return whether a JPEG's image is whole; phones append films and depth maps behind its end."""
+    """Return whether a JPEG's image is whole; phones append videos and depth maps."""
     if _END_OF_IMAGE in data[-64:]:
         return True
     position = 2

@@ -28,11 +28,12 @@ COLOURS = (
     (255, 167, 90),
 )
 _AXES = ((255, 70, 70), (80, 220, 80), (90, 140, 255))
-#: First and last of the 68 landmarks on a line, and whether it is closed (iBUG's numbering from 0).
 _LANDMARK_LINES = (
     (17, 21, False), (22, 26, False), (27, 30, False), (31, 35, False), (36, 41, True),
     (42, 47, True), (48, 59, True),
 )  # fmt: skip
+"""First and last of the 68 landmarks on a line, and whether it is closed (iBUG's numbering from
+0)."""
 _MESH_OPACITY = 0.6
 _SMALL_PX = 48
 """Heads smaller than this are outlined where larger ones are shaded, which would hide the face."""

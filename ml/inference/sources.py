@@ -69,7 +69,7 @@ def expand(
         source: an image, a path, or several of them.
         exclusions: receives files of a folder that are neither, hidden ones apart, and links that
             lead nowhere.
-        without: a folder that is left out wherever it lies: what is written is not read.
+        without: a folder that is left out wherever it is: what is written is not read.
 
     Returns:
         Images and paths of files; a video stays one entry.

@@ -88,7 +88,7 @@ class HeadTracks:
             yield result.replaced(Heads(heads.boxes_xyxy, heads.scores, flame), numbers)
 
     def _numbers(self, heads: Heads, time_s: float) -> np.ndarray:
-        """(N,) the track of each head."""
+        """Return (N,) the track of each head."""
         import supervision as sv
 
         found: Any = self._tracker.update(

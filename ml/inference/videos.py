@@ -1,6 +1,6 @@
 """Videos: frames with their times, and what of them is damaged or missing; and writing one.
 
-Read by PyAV, which reports decoding errors and timestamps. OpenCV does neither: a film that breaks
+Read by PyAV, which reports decoding errors and timestamps. OpenCV does neither: a video that breaks
 off ends there as if it had been whole, and its count of frames is a guess for some containers.
 """
 
@@ -30,7 +30,7 @@ _FORMATS: Final = "mov,avi,matroska,webm,mpegts,mpeg"
 _CONSTANT_RATE: Final = ("avi",)
 """Containers in which every frame lasts as long as the next: there, a gap is a loss."""
 _TICKS: Final = 30_000
-"""Of a second, in written films: MPEG-4 counts in 16 bits."""
+"""Of a second, in written videos: MPEG-4 counts in 16 bits."""
 _DEFAULT_RATE: Final = 25.0
 _QUARTER_TURN: Final = 90
 
@@ -40,7 +40,7 @@ class Frame:
     """One frame.
 
     Attributes:
-        number: position in the film, from 0; frames that are lost are counted where that is known.
+        number: position in the video, from 0; frames that are lost are counted where that is known.
         time_s: when it is shown, seconds after the first.
         image_rgb: (H, W, 3) uint8 RGB, upright.
     """
@@ -51,10 +51,10 @@ class Frame:
 
 
 def count_frames(path: Path) -> int | None:
-    """Return how many frames a film says it has, for a progress bar.
+    """Return how many frames a video says it has, for a progress bar.
 
     Args:
-        path: the film.
+        path: the video.
 
     Returns:
         None when it does not say, or cannot be opened.
@@ -70,7 +70,7 @@ def read_frames(path: Path, report: Callable[[str], None]) -> Iterator[Frame]:
     """Yield the frames that can be decoded, in order.
 
     Args:
-        path: the film.
+        path: the video.
         report: told in words of everything that is missing: a frame that cannot be decoded, a
             gap, an end before the time.
 
@@ -106,7 +106,7 @@ def read_frames(path: Path, report: Callable[[str], None]) -> Iterator[Frame]:
 
 @contextmanager
 def video_writer(path: Path, rate: float) -> Iterator[Callable[[np.ndarray, float], None]]:
-    """Write an MPEG-4 film whose frames keep their times.
+    """Write an MPEG-4 video whose frames keep their times.
 
     Args:
         path: a .mp4 file.
@@ -196,7 +196,7 @@ def _decoded(
             report(f"it cannot be read further: {error.strerror}")
             return
         for _, name, text in said:
-            # The container's complaints; it goes on behind the damage and raises nothing.
+            # The container's complaints; it continues behind the damage and raises nothing.
             if name == container.format.name:
                 report(f"the file is damaged: {text.strip()}")
         if packet is None:
@@ -223,14 +223,14 @@ def _decoded(
 
 
 def _upright(frame: VideoFrame) -> np.ndarray:
-    """Return a frame's pixels, turned as the film's matrix says."""
+    """Return a frame's pixels, turned as the video's matrix says."""
     pixels = frame.to_ndarray(format="rgb24")
     turns = round(frame.rotation / _QUARTER_TURN) % 4
     return np.ascontiguousarray(np.rot90(pixels, turns)) if turns else pixels
 
 
 def _duration(container: InputContainer, stream: VideoStream) -> float | None:
-    """Return how long the images last, as the film states it; None when only the sound says so."""
+    """Return how long the images last, as the video states it; None when only the sound says so."""
     if stream.duration and stream.time_base:
         return float(stream.duration * stream.time_base)
     hours, _, rest = stream.metadata.get("DURATION", "").partition(":")

@@ -38,7 +38,7 @@ class Summary:
         heads: heads found in them.
         excluded: sources, and parts of videos, that could not be read; `excluded.csv` says why.
         other: files of folders that are neither images nor videos; it lists them too.
-        stopped: whether somebody ended a camera or stream.
+        stopped: whether a person ended a camera or stream.
     """
 
     output: Path
@@ -184,7 +184,7 @@ class ResultWriter:
         *,
         live: bool = False,
     ) -> None:
-        """Write a line of JSON a frame, and a film of drawings that keeps the frames' times."""
+        """Write a line of JSON a frame, and a video of drawings that keeps the frames' times."""
         opening = list(islice(results, 2))
         if not opening:  # not readable: a row of the exclusions
             return
@@ -193,7 +193,7 @@ class ResultWriter:
         with (
             atomic_write(folder / "heads.jsonl") as lines,
             lines.open("w") as text,
-            self._film(folder / "drawing.mp4", rate) as append,
+            self._video(folder / "drawing.mp4", rate) as append,
         ):
             try:
                 for result in chain(opening, results):
@@ -210,8 +210,8 @@ class ResultWriter:
                 summary.stopped = True
 
     @contextmanager
-    def _film(self, path: Path, rate: float) -> Iterator[Callable[[PredictionResult], None]]:
-        """Yield what writes drawings into a film, or nothing when none are asked for."""
+    def _video(self, path: Path, rate: float) -> Iterator[Callable[[PredictionResult], None]]:
+        """Yield what writes drawings into a video, or nothing when none are asked for."""
         draw = self.draw
         if draw is None:
             yield lambda result: None

@@ -74,7 +74,7 @@ def choose(
 ) -> pd.DataFrame:
     """Return images to label: partly those of worst agreement, the rest drawn by chance.
 
-    Worst cases alone would teach a detector that every image is hard.
+    Worst cases alone would bias a detector towards hard images.
 
     Args:
         ws: the workspace, for its seed.
@@ -206,7 +206,7 @@ def gallery(rows: Sequence[dict[str, Any]], order: str = "worst agreement first"
         order: what the title says about the order.
 
     Returns:
-        HTML whose images lie in `images/` beside it.
+        HTML whose images are in `images/` beside it.
     """
     figures = []
     for row in rows:

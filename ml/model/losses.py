@@ -262,10 +262,10 @@ def distribution_focal_loss(
     # A distance of 2.3 strides is 0.7 of bin 2 and 0.3 of bin 3; the last bin keeps a right one.
     left = distances.floor()
     fraction_right = distances - left
-    log_fraction = box_logits.log_softmax(dim=-1)
+    log_probability = box_logits.log_softmax(dim=-1)
     index = left.long()[..., None]
-    at_left = log_fraction.gather(-1, index)[..., 0]
-    at_right = log_fraction.gather(-1, index + 1)[..., 0]
+    at_left = log_probability.gather(-1, index)[..., 0]
+    at_right = log_probability.gather(-1, index + 1)[..., 0]
     return -(at_left * (1 - fraction_right) + at_right * fraction_right).mean(dim=-1)
 
 

@@ -18,7 +18,7 @@ class HeadTargets:
     Attributes:
         boxes_xyxy: (N, 4) float32, network pixels.
         flame: (N, 413) float32, network pixels (see `ml.flame.params`); zeros where not valid.
-        flame_valid: (N,) bool; False: the head teaches its box and class only.
+        flame_valid: (N,) bool; False: only the head's box and class are targets.
         ignore: (N,) bool; True: hardly visible, neither a target nor background.
         image_index: (N,) int64, position of the head's image in the batch.
     """

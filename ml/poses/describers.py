@@ -18,7 +18,7 @@ class Question(StageConfig):
     """A question about an image, and how its answer becomes part of the description."""
 
     ask: str = Field(min_length=3)
-    """The question; neutral: about doing, clothes, place and light, not about who somebody is."""
+    """The question; neutral: about doing, clothes, place and light, not about who a person is."""
     phrase: str = Field(default="{answer}", pattern=r"\{answer\}")
     """The part of the description, with `{answer}` in it."""
 

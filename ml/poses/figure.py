@@ -1,7 +1,7 @@
 """The articulated figure: body proportions, limbs, postures and the head on top.
 
 Body frame (FLAME's axes): origin between the hips, metres, x to the person's left, y up, z to the
-front. "Metres" are those of FLAME's head, whose size is the same for everybody: a child has short
+front. "Metres" are those of FLAME's head, whose size is the same for all people: a child has short
 limbs here and a smaller `head_scale` that shrinks the whole figure in the image.
 """
 
@@ -243,7 +243,7 @@ def sample_figure(
 
 
 def hug(figure: Figure, side: Side, target_m: np.ndarray) -> Figure:
-    """Lay one arm of a figure around somebody.
+    """Lay one arm of a figure around another person.
 
     Args:
         figure: Whose arm moves.

@@ -117,7 +117,7 @@ def inside_fraction(person: PlacedFigure, width: int, height: int) -> float:
 def confidences(
     people: list[PlacedFigure], width: int, height: int, rng: np.random.Generator
 ) -> list[np.ndarray]:
-    """Return keypoint confidences of everybody in an image.
+    """Return keypoint confidences of all people in an image.
 
     Args:
         people: From the nearest to the farthest.
@@ -153,8 +153,8 @@ def _hidden_by_self(person: PlacedFigure) -> np.ndarray:
     hidden[5:] |= (behind_head & (near_head < HEAD_RADIUS_M))[5:]
     ends = _with_spine(joints)
     for first, second, radius_m in _LIMBS:
-        distance, share = _segment_distance(joints[:, :2], ends[first, :2], ends[second, :2])
-        limb_z = ends[first, 2] + share * (ends[second, 2] - ends[first, 2])
+        distance, fraction = _segment_distance(joints[:, :2], ends[first, :2], ends[second, :2])
+        limb_z = ends[first, 2] + fraction * (ends[second, 2] - ends[first, 2])
         behind = (distance < radius_m) & (joints[:, 2] > limb_z + radius_m * 0.5 + _SELF_MARGIN_M)
         behind[[joint for joint in (first, second) if joint < len(joints)]] = False
         hidden |= behind
@@ -173,8 +173,8 @@ def _segment_distance(
     """Return (N,) distance to a segment, and (N,) where on it the nearest point lies, 0 to 1."""
     along = end - start
     length_squared = max(float(along @ along), 1e-12)
-    share = np.clip((points - start) @ along / length_squared, 0.0, 1.0)
-    return np.linalg.norm(points - (start + share[:, None] * along), axis=1), share
+    fraction = np.clip((points - start) @ along / length_squared, 0.0, 1.0)
+    return np.linalg.norm(points - (start + fraction[:, None] * along), axis=1), fraction
 
 
 def _is_inside(points_px: np.ndarray, width: int, height: int) -> np.ndarray:

@@ -157,7 +157,7 @@ def _from_tars(
 
 @dataclass(frozen=True)
 class Member:
-    """A file in a tar: its extension and where its bytes lie."""
+    """A file in a tar: its extension and where its bytes are."""
 
     extension: str
     offset: int

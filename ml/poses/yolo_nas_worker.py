@@ -88,8 +88,8 @@ def define_missing_operators() -> None:
     torchvision.ops.boxes._assert_has_ops = lambda: None
 
 
-#: Operators vanish with the library that defines them.
 _OPERATORS: "list[Any]" = []
+"""Operators vanish with the library that defines them."""
 
 
 def suppress(dets: Any, scores: Any, iou_threshold: float) -> Any:

@@ -13,6 +13,8 @@ from ml.flame.flame_file import head_model_from_flame, read_flame_file, read_mas
 from ml.flame.index_files import read_index_files
 from ml.flame.landmark_files import read_embedding, read_landmarks
 from ml.flame.layer import FlameLayer
+from ml.flame.params import NUM_PARAMETERS, ROTATION, SCALE
+from ml.flame.rotation import FRONTAL_6D
 from ml.preflight.needs import Forward, Need, Part, stated, timed
 from ml.records.register import REGISTER, where_to_get
 from ml.records.workspace import Workspace
@@ -72,8 +74,8 @@ def head_model_part(ws: Workspace, config: HeadModelConfig) -> list[Part]:
             model, landmarks, masks, contour, lists, asset=asset, sha256=config.flame_sha256
         )
         layer = FlameLayer(made)
-        frontal = torch.zeros(1, 413)
-        frontal[0, [403, 407, 412]] = torch.tensor([1.0, -1.0, 1000.0])
+        frontal = torch.zeros(1, NUM_PARAMETERS)
+        frontal[:, ROTATION], frontal[:, SCALE] = torch.tensor(FRONTAL_6D), 1000.0
         return timed(lambda: layer.vertices_in_image(frontal))
 
     return [Part("head_model", "head_model", needs, forward)]

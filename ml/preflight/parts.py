@@ -61,7 +61,7 @@ def poses(ws: Workspace, config: PosesConfig) -> list[Part]:
 
     where = "poses.images"
     estimator, describer = source.estimator, source.describer
-    # So low that there is somebody to look at: the pose model computes too.
+    # So low that there are people to look at: the pose model computes too.
     eager = estimator.model_copy(update={"threshold": 1e-6})
 
     def find() -> Forward:
@@ -156,7 +156,7 @@ def head_detector(ws: Workspace, config: HeadDetectorConfig) -> list[Part]:
 
 
 def annotating(ws: Workspace, config: AnnotationsConfig) -> list[Part]:
-    """Return the regressor that somebody else trained."""
+    """Return a third-party regressor."""
     regressor: RegressorConfig = config.regressor
     if regressor.backend == "own":
         return []
@@ -308,7 +308,7 @@ def trained_model(
 
 
 def asset_of_weights(name: str) -> str:
-    """Return the registered asset that first weights most likely are, by their file's name.
+    """Return the registered asset that initial weights most likely are, by their file's name.
 
     Args:
         name: of the file.

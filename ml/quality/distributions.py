@@ -11,7 +11,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ml.captions.scene import NO_SCENE, Scene
-from ml.quality.head_invariants import NUM_FLAME, vectors
+from ml.quality.head_invariants import vectors
+from ml.records.flame_layout import NUM_FLAME_PARAMETERS
 
 MAX_ROWS: Final = 100_000
 """Statistics are of so many rows at most, the first ones of every shard."""
@@ -35,7 +36,7 @@ def head_columns(heads: pd.DataFrame) -> Columns:
     from ml.flame.geometry import HeadGeometry  # loads torch, which declaring checks must not
 
     box = vectors(heads["bbox_xywh"], 4)
-    flame = vectors(heads["flame"], NUM_FLAME)
+    flame = vectors(heads["flame"], NUM_FLAME_PARAMETERS)
     flame = np.asarray(flame[np.isfinite(flame).all(axis=1)], np.float32)
     columns: Columns = {"head_px": np.sqrt(np.abs(box[:, 2] * box[:, 3]))}
     euler = HeadGeometry.euler_deg(flame) if len(flame) else np.zeros((0, 3))

@@ -12,7 +12,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ml.quality.distributions import from_frontal_deg
-from ml.quality.head_invariants import NUM_FLAME, vectors
+from ml.quality.head_invariants import vectors
+from ml.records.flame_layout import NUM_FLAME_PARAMETERS
 
 SEEN_FROM_DEG = 60.0
 """Heads turned further show less face than hair."""
@@ -33,7 +34,7 @@ def face_colours(
         (N, 5) of heads that show their face: mean red, green and blue in the middle of the box, 0
         to 255, Monk tone, and the mean luma of the whole image.
     """
-    flame = vectors(truth["flame"], NUM_FLAME).astype(np.float32)
+    flame = vectors(truth["flame"], NUM_FLAME_PARAMETERS).astype(np.float32)
     box = vectors(truth["bbox_xywh"], 4)
     shown = from_frontal_deg(flame) < SEEN_FROM_DEG
     shown &= (truth["visible"].to_numpy() >= MIN_VISIBLE) & (box[:, 2:].min(axis=1) >= MIN_SIDE_PX)

@@ -1,4 +1,4 @@
-"""Figures of trainings and evaluations as statistics to be bounded: gains, losses, leaks.
+"""Metrics of trainings and evaluations as statistics to be bounded: gains, losses, leaks.
 
 A gain is the fraction of a trivial baseline's error that is gone: 0 is no better than trivial.
 """
@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ml.quality.head_invariants import NUM_FLAME, vectors
+from ml.quality.head_invariants import vectors
+from ml.records.flame_layout import NUM_FLAME_PARAMETERS
 
 Metrics = Mapping[str, float | None]
 _FLIP = "_flip"
@@ -239,7 +240,9 @@ def label_bias(heads: pd.DataFrame, truth: pd.DataFrame, min_iou: float = 0.4) -
         return {"matched": matched, **nothing}
     box, true_box = (vectors(p["bbox_xywh"], 4) for p in pairs)
     offset = (box[:, :2] + box[:, 2:] / 2 - true_box[:, :2] - true_box[:, 2:] / 2) / true_box[:, 2:]
-    flame, true_flame = (vectors(p["flame"], NUM_FLAME).astype(np.float32) for p in pairs)
+    flame, true_flame = (
+        vectors(p["flame"], NUM_FLAME_PARAMETERS).astype(np.float32) for p in pairs
+    )
     have = np.isfinite(flame).all(axis=1)
     euler, true_euler = (HeadGeometry.euler_deg(f[have]) for f in (flame, true_flame))
     if have.sum() < 10:

@@ -14,12 +14,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ml.quality.findings import agree, findings, joined
+from ml.records.flame_layout import NUM_FLAME_PARAMETERS, SCALE, SHIFT_XY
 from ml.records.ids import stable_fraction
 
-NUM_FLAME: Final = 413
-ROTATION: Final = slice(403, 409)
-TRANSLATION: Final = slice(409, 411)
-SCALE: Final = 412
 ORTHONORMAL: Final = 0.02
 """Largest departure from length 1 and from a right angle."""
 WHOLE_VISIBLE: Final = 0.9
@@ -68,7 +65,7 @@ def heads_sound(heads: pd.DataFrame, whole: NDArray[np.bool_] | None = None) -> 
     Returns:
         One finding a head.
     """
-    flame, box = vectors(heads["flame"], NUM_FLAME), vectors(heads["bbox_xywh"], 4)
+    flame, box = vectors(heads["flame"], NUM_FLAME_PARAMETERS), vectors(heads["bbox_xywh"], 4)
     first, second = flame[:, 403:406], flame[:, 406:409]
     uneven = np.max(
         [
@@ -78,8 +75,8 @@ def heads_sound(heads: pd.DataFrame, whole: NDArray[np.bool_] | None = None) -> 
         ],
         axis=0,
     )
-    off = np.abs(flame[:, TRANSLATION] - box[:, :2] - box[:, 2:] / 2) / box[:, 2:]
-    metres = box[:, 3] / flame[:, SCALE]
+    off = np.abs(flame[:, SHIFT_XY] - box[:, :2] - box[:, 2:] / 2) / box[:, 2:]
+    metres = box[:, 3] / flame[:, SCALE.start]
     judged = np.ones(len(heads), bool) if whole is None else whole
     problems = []
     for row, name in enumerate(head_names(heads)):
@@ -213,16 +210,18 @@ def not_the_truth(heads: pd.DataFrame, truth: pd.DataFrame) -> pd.DataFrame:
         One finding a head.
     """
     boxes = {
-        item: (vectors(rows["bbox_xywh"], 4), vectors(rows["flame"], NUM_FLAME))
+        item: (vectors(rows["bbox_xywh"], 4), vectors(rows["flame"], NUM_FLAME_PARAMETERS))
         for item, rows in truth.groupby("sample_id")
     }
     names, problems = head_names(heads), []
     mine = zip(
         names, heads["sample_id"], vectors(heads["bbox_xywh"], 4),
-        vectors(heads["flame"], NUM_FLAME), strict=True,
+        vectors(heads["flame"], NUM_FLAME_PARAMETERS), strict=True,
     )  # fmt: skip
     for name, item, box, flame in mine:
-        true_boxes, true_flames = boxes.get(item, (np.zeros((0, 4)), np.zeros((0, NUM_FLAME))))
+        true_boxes, true_flames = boxes.get(
+            item, (np.zeros((0, 4)), np.zeros((0, NUM_FLAME_PARAMETERS)))
+        )
         same = (np.abs(true_boxes - box) < SAME_BOX_PX).all(axis=1).any()
         same |= (np.abs(true_flames - flame) < 1e-6).all(axis=1).any()
         problems.append(f"{name} is the ground truth, not a pseudo-label" if same else "")

@@ -16,13 +16,10 @@ from ml.captions.scene import NO_SCENE, Scene
 from ml.imaging.io import UnreadableImage, decode_image
 from ml.quality.findings import agree, findings, joined
 from ml.quality.head_invariants import (
-    NUM_FLAME,
-    ROTATION,
-    SCALE,
-    TRANSLATION,
     head_names,
     vectors,
 )
+from ml.records.flame_layout import NUM_FLAME_PARAMETERS, ROTATION, SCALE, SHIFT_XY
 from ml.records.ids import sample_seed
 from ml.records.shards import DamagedSample, ShardReader
 
@@ -148,7 +145,7 @@ def truth_follows_poses(
         how="left",
         indicator="found",
     )
-    flame = vectors(known["flame"], NUM_FLAME)
+    flame = vectors(known["flame"], NUM_FLAME_PARAMETERS)
     rotation = vectors(known["head_rotation"], 9).reshape(-1, 3, 3)
     scale = known["scale_px_per_m"].to_numpy(np.float64)
     place = scale[:, None] * vectors(known["head_centre_m"], 3)[:, :2] + vectors(
@@ -157,8 +154,8 @@ def truth_follows_poses(
     six = np.concatenate([rotation[:, :, 0], rotation[:, :, 1]], axis=1)
     differences = {
         "rotation": np.abs(flame[:, ROTATION] - six).max(axis=1, initial=0),
-        "scale": np.abs(flame[:, SCALE] / scale - 1),
-        "place": np.abs(flame[:, TRANSLATION] - place).max(axis=1, initial=0),
+        "scale": np.abs(flame[:, SCALE.start] / scale - 1),
+        "place": np.abs(flame[:, SHIFT_XY] - place).max(axis=1, initial=0),
     }
     limits = {"rotation": 1e-3, "scale": 1e-3, "place": 0.05}
     problems = []

@@ -1,4 +1,4 @@
-"""The base of every stage's configuration, and reading values that somebody wrote."""
+"""The base of every stage's configuration, and reading values that a person wrote."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ Count = Annotated[int, Field(ge=1, le=10**9)]
 Index = Annotated[int, Field(ge=0, le=10**9)]
 """A number of things or an index, from 0."""
 
-#: libyaml's parser, where PyYAML was built with it, takes an eighth of the time.
 _BASE: Any = yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader
+"""libyaml's parser, where PyYAML was built with it, takes an eighth of the time."""
 
 
 class ConfigError(ValueError):

@@ -1,4 +1,4 @@
-"""Reading files that somebody else made, and telling their faults from those of the machine.
+"""Reading third-party files, and telling their faults from those of the machine.
 
 A damaged file is the data's fault and becomes an exclusion. A full disk, a missing permission or
 an exhausted quota is the machine's: it stops the stage with the system's own words.

@@ -1,4 +1,11 @@
-"""The one container for the heads of an image."""
+"""The one container for the heads of an image.
+
+What holds heads beside it is another thing: `ml.inference.heads.DetectedHeads` computes meshes and
+angles of these for users; `ml.benchmarks.predictions.HeadPredictions` is whatever another method
+says of an image, where every part but the scores may be missing;
+`ml.release.official.OfficialHeads` are the arrays of a published file in its own convention;
+`ml.stages.annotations.ImageHeads` are heads of which some have no parameters yet.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ml.records.flame_layout import NUM_FLAME_PARAMETERS as NUM_FLAME_PARAMETERS
 from ml.records.scores import OPERATING_SCORE as OPERATING_SCORE
-
-NUM_FLAME_PARAMETERS = 413
 
 
 @dataclass(frozen=True)

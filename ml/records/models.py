@@ -1,4 +1,4 @@
-"""References to model files that somebody else made: where they lie, which bytes, what licence."""
+"""References to third-party model files: where they are, which bytes, what licence."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ class DamagedSample(ValueError):
 
 @dataclass(frozen=True)
 class Span:
-    """Where a member's bytes lie in the tar."""
+    """Where a member's bytes are in the tar."""
 
     offset: int
     size: int

@@ -14,7 +14,7 @@ class Workspace:
     """One run's folder and its global values (section `run` of params.yaml).
 
     Attributes:
-        root: the project folder; data lies in `root/data/<stage>`.
+        root: the project folder; data are in `root/data/<stage>`.
         seed: the run's seed; every random choice derives from it and a sample's id.
         num_shards: how many shards the sharded stages have.
         shard_size: poses in a shard.

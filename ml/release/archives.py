@@ -1,4 +1,4 @@
-"""The files of a release wherever they lie, folders and tars together, read in place.
+"""The files of a release wherever they are, folders and tars together, read in place.
 
 The published release is a tar of 187 GB, and its mirrors cut it into several; nothing of it is
 unpacked. One walk over the tars' headers lists on the disk what each part (a split, or the images
@@ -146,7 +146,7 @@ def part_of(path: str) -> tuple[str, str, tuple[str, ...]] | None:
 
 
 class Release:
-    """The parts of a release that lies in folders and tars."""
+    """The parts of a release in folders and tars."""
 
     def __init__(self, sources: Sequence[Path], spool: Path, exclusions: Exclusions) -> None:
         """List everything once.

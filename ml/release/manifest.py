@@ -1,7 +1,7 @@
 """What a copy of the official release lacks: splits, halves of pairs, files that were altered.
 
 Users report copies of 174 GB in place of 187, and images without annotation. Nothing is decoded
-here; what lies in a file is judged when it is imported.
+here; what is in a file is judged when it is imported.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def what_lacks(release: Release, sources: Sequence[Path], sums: bool = True) -> 
 
     Args:
         release: the listed copy.
-        sources: where it lies; a file MD5SUMS is looked for there, or beside a tar.
+        sources: where it is; a file MD5SUMS is looked for there, or beside a tar.
         sums: whether to read every file that MD5SUMS names.
 
     Returns:

@@ -35,7 +35,7 @@ from ml.release.official import (
     from_official,
 )
 
-_LOGGER = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 NUM_VAL_SPLITS = 2
 """The official training validates on split_00000 and split_00001."""
@@ -98,7 +98,7 @@ class SplitRule:
         """Return the split of an image.
 
         Args:
-            part: the part of the release it lies in.
+            part: the part of the release it is in.
             sample_id: its id.
             listed: the split of the list that names it, if one does.
         """
@@ -278,7 +278,7 @@ def _stabilities(files: PartFiles) -> dict[str, float]:
     try:
         return dict(_parse_metrics(files.lists[METRICS_NAME].read().decode("utf-8")))
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        _LOGGER.warning("%s/%s: stability is not read: %s", files.name, METRICS_NAME, error)
+        logger.warning("%s/%s: stability is not read: %s", files.name, METRICS_NAME, error)
         return {}
 
 

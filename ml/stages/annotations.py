@@ -160,7 +160,7 @@ def annotate_shard(
 
     Every image of the images table is either labelled, possibly with no head, or excluded. A head
     whose parameters are not finite, or could not be found, keeps its row without them, and gets an
-    exclusion row as well: dropping it would teach later stages that there is background.
+    exclusion row as well: dropping it would make it background for later stages.
 
     Args:
         ws: the workspace.

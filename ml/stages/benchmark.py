@@ -45,8 +45,8 @@ STAGE = "benchmark"
 PROTOCOL = "held-out-renders/1"
 PROTOCOL_OF_LABELS = "held-out-pseudo-labels/1"
 MODELS = {"trained_model": "pseudo-labels", "trained_model_exact": "exact labels"}
-#: Stages that can be switched off; the table then does without their column.
 OPTIONAL = {"trained_model_exact"}
+"""Stages that can be switched off; the table then does without their column."""
 
 
 class BenchmarkConfig(StageConfig):

@@ -34,8 +34,8 @@ from ml.stages.benchmark import PROTOCOL, PROTOCOL_OF_LABELS
 from ml.training_data.labels import LabelLimits
 
 STAGE = "benchmark_scores"
-#: Stage that trains -> how the stage `benchmark` calls its model.
 MODELS = {"trained_model": "pseudo_labels", "trained_model_exact": "exact_labels"}
+"""Stage that trains -> how the stage `benchmark` calls its model."""
 BENCHMARK, FLIPPED = "benchmark", "_flip"
 
 

@@ -22,13 +22,6 @@ from ml.box_detection.data import (
     LabelledImages,
     read_labelled_images,
 )
-from ml.box_detection.drawing import (
-    IGNORED_RGB,
-    PREDICTION_RGB,
-    TRUTH_RGB,
-    draw_boxes,
-    enlarge,
-)
 from ml.box_detection.module import BoxDetectorModule
 from ml.box_detection.pretrained import (
     Feeding,
@@ -37,6 +30,13 @@ from ml.box_detection.pretrained import (
     save_with_feeding,
 )
 from ml.box_detection.rtdetr import RTDetrArchitecture, RTDetrDetector, build_rtdetr
+from ml.imaging.drawing import (
+    IGNORED_RGB,
+    PREDICTION_RGB,
+    TRUTH_RGB,
+    draw_boxes,
+    enlarge,
+)
 from ml.imaging.grids import contact_sheet
 from ml.imaging.io import encode_jpeg
 from ml.labels.coco import read_coco
@@ -52,7 +52,7 @@ from ml.training.optim import OptimConfig
 from ml.training.tracking import Tracker
 from ml.training_data.augmentation import AugmentConfig
 
-_LOGGER = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 STAGE = "head_detector"
 _GRID_CELL_PX = 256

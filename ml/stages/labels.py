@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
-import cv2
 import numpy as np
 import pandas as pd
 from pydantic import Field, model_validator
 
+from ml.imaging.boxes import xywh_to_xyxy
+from ml.imaging.drawing import IGNORED_RGB, TRUTH_RGB, draw_boxes
 from ml.imaging.grids import contact_sheet
 from ml.imaging.io import decode_image, encode_jpeg
 from ml.imaging.reading import read_image
@@ -32,8 +33,6 @@ from ml.records.workspace import Workspace
 
 STAGE: Final = "labels"
 _PREVIEW_CELL_PX: Final = 224
-_BOX_COLOUR: Final = (60, 220, 90)
-_IGNORED_COLOUR: Final = (170, 170, 170)
 
 
 class LabelsConfig(StageConfig):
@@ -54,7 +53,7 @@ class LabelsConfig(StageConfig):
     min_visible: float = Field(0.2, ge=0, le=1)
     """Heads less visible than this are marked to be ignored."""
     min_inside: float = Field(0.35, ge=0, le=1)
-    """Heads with a smaller share inside the image are marked to be ignored."""
+    """Heads with a smaller fraction inside the image are marked to be ignored."""
     min_height_px: float = Field(10.0, ge=0, le=1e6)
     """Boxes lower than this are marked to be ignored, px."""
     preview_images: int = Field(12, ge=1, le=10**9)
@@ -210,25 +209,6 @@ def to_coco_boxes(
     return boxes
 
 
-def draw_boxes(image_rgb: np.ndarray, boxes: list[CocoBox]) -> np.ndarray:
-    """Return a copy of an image with its boxes: green, grey when ignored.
-
-    Args:
-        image_rgb: (H, W, 3) uint8 RGB.
-        boxes: Boxes in px.
-
-    Returns:
-        (H, W, 3) uint8 RGB.
-    """
-    canvas = np.ascontiguousarray(image_rgb).copy()
-    for box in boxes:
-        left, top, width, height = box.bbox_xywh
-        start = (round(left), round(top))
-        end = (round(left + width) - 1, round(top + height) - 1)
-        cv2.rectangle(canvas, start, end, _IGNORED_COLOUR if box.ignore else _BOX_COLOUR, 1)
-    return canvas
-
-
 def _label_split(
     ws: Workspace,
     config: LabelsConfig,
@@ -285,11 +265,14 @@ def _has_size(image_rgb: np.ndarray, row: dict[Any, Any], exclusions: Exclusions
 
 
 def _write_preview(ws: Workspace, part: _SplitLabels) -> Path:
-    """Return contact sheet of labelled images."""
+    """Write a contact sheet of labelled images."""
     cells = []
     for image, image_rgb in zip(part.images, part.images_rgb, strict=False):
         boxes = [box for box in part.boxes if box.image_id == image.image_id]
-        cells.append(draw_boxes(image_rgb, boxes))
+        corners = xywh_to_xyxy(np.array([box.bbox_xywh for box in boxes]).reshape(-1, 4))
+        ignored = np.array([box.ignore for box in boxes], bool)
+        cell = draw_boxes(image_rgb, corners[ignored], IGNORED_RGB)
+        cells.append(draw_boxes(cell, corners[~ignored], TRUTH_RGB))
     path = ws.stage_dir(STAGE) / "images" / "boxes.jpg"
     write_bytes(path, encode_jpeg(contact_sheet(cells, 4, _PREVIEW_CELL_PX)))
     return path

@@ -11,7 +11,7 @@ import pandas as pd
 from ml.imaging.grids import contact_sheet
 from ml.imaging.io import encode_jpeg
 from ml.poses.config import PosesConfig
-from ml.poses.figure import HEAD_RADIUS_M, looks_like_child
+from ml.poses.figure import HEAD_RADIUS_M, IMAGE_FROM_BODY, looks_like_child
 from ml.poses.openpose import draw_openpose, joint_radius
 from ml.poses.sampler import STAGE, ImplausiblePose, sample_pose
 from ml.poses.skeleton import PoseSample
@@ -41,7 +41,7 @@ def pose_ids(ws: Workspace, shard: str) -> list[str]:
 
 
 def run_shard(ws: Workspace, config: PosesConfig, shard: str) -> StageReport:
-    """Make the poses of one shard and writes `<shard>.parquet`, exclusions and a preview.
+    """Make the poses of one shard and write `<shard>.parquet`, exclusions and a preview.
 
     Poses that were estimated also get `<shard>.sources.parquet`.
 
@@ -163,8 +163,7 @@ def angle_from_frontal_deg(head_rotation: np.ndarray) -> float:
     Returns:
         Degrees, 0 to 180: the error of a guess that every head is frontal.
     """
-    frontal = np.diag([1.0, -1.0, -1.0])
-    cosine = (np.trace(frontal.T @ head_rotation.astype(np.float64)) - 1) / 2
+    cosine = (np.trace(IMAGE_FROM_BODY.T @ head_rotation.astype(np.float64)) - 1) / 2
     return float(np.degrees(np.arccos(np.clip(cosine, -1.0, 1.0))))
 
 

@@ -56,7 +56,7 @@ _FOLDERS: Final = {
 
 
 class ReleasedDatasetConfig(StageConfig):
-    """Where a copy of the official release lies, and what its parts are for."""
+    """Where a copy of the official release is, and what its parts are for."""
 
     enabled: bool = False
     """Import it. False: the stage only says that it did not."""
@@ -121,7 +121,7 @@ def run(ws: Workspace, config: ReleasedDatasetConfig) -> StageReport:
 
     Args:
         ws: the workspace; the head model must exist.
-        config: where the release lies.
+        config: where the release is.
 
     Returns:
         Counts of images, what lacks, statistics, a preview.

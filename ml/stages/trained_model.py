@@ -60,9 +60,8 @@ from ml.training_data.labels import (
 from ml.training_data.samples import HeadSamples
 
 STAGE = "trained_model"
-#: Columns that dvc.yaml plots.
 HISTORY_COLUMNS = ("epoch", "train/loss", "val/ap50", "val/rotation_deg")
-#: Predictions under this score are not drawn.
+"""Columns that dvc.yaml plots."""
 
 
 class TrainedModelConfig(StageConfig):
@@ -72,7 +71,7 @@ class TrainedModelConfig(StageConfig):
     """
 
     supervision: ClassVar[Literal["pseudo", "truth"]] = "pseudo"
-    """Which labels teach; fixed by the stage, whose dependencies in dvc.yaml are made for it."""
+    """Which labels are the targets; fixed by the stage, as are its dependencies in dvc.yaml."""
 
     size: ModelSize = "L"
     """Size of the network."""
@@ -171,7 +170,7 @@ def run(
     )
     drawing = GridDrawing(data.grid_items(config.num_grid_images), geometry)
     images = folder / "images"
-    grids = PredictionGrid(drawing, images, tracker, config.fit.validation_distance)
+    grids = PredictionGrid(drawing, images, tracker, config.fit.validation_interval)
     result = fit(module, data, ws, stage, config.fit, tracker, [grids])
     save_detector(
         folder,

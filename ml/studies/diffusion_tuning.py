@@ -21,10 +21,10 @@ from ml.records.progress import progress
 
 STAGE = "diffusion_tuning"
 Mode = Literal["lora", "full"]
-#: Adapters start at nothing and want larger steps, as diffusers' own training scripts take them.
 _ADAPTER_RATE = 10.0
-#: Layers of the attention blocks that get adapters, as in those scripts.
+"""Adapters start at nothing and want larger steps, as diffusers' own training scripts take them."""
 _ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
+"""Layers of the attention blocks that get adapters, as in those scripts."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ def tune(
     """Fine-tune the network that predicts noise; text encoder and VAE stay as they are.
 
     Which photographs, noise and timesteps a step sees follows from the seed and the step alone, so
-    a resumed training goes on as the uninterrupted one would have.
+    a resumed training continues as the uninterrupted one would have.
 
     Args:
         pipe: from `load_text_to_image`; its network is changed.

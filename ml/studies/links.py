@@ -1,4 +1,4 @@
-"""Small projects of links: a stage runs as it is, on inputs that lie elsewhere."""
+"""Small projects of links: a stage runs as it is, on inputs that are elsewhere."""
 
 from __future__ import annotations
 

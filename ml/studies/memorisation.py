@@ -32,8 +32,8 @@ from ml.studies.diffusion_tuning import TuningOptions, generate, load_text_to_im
 from ml.studies.rafd import Photograph
 from ml.training.tracking import Tracker
 
-#: Image to a text that says what it shows, without names.
 Describe = Callable[[Sequence[NDArray[np.uint8]]], list[str]]
+"""Image to a text that says what it shows, without names."""
 OpenRun = Callable[[str, Mapping[str, str]], AbstractContextManager[Tracker]]
 MODES = ("lora", "full")
 FALSE_MATCH_RATES = (1e-2, 1e-3, 1e-4)
@@ -61,7 +61,7 @@ class MemorisationOptions:
 
 
 @dataclass(frozen=True)
-class Faces:
+class PhotographedFaces:
     """Faces of photographs.
 
     Attributes:
@@ -76,10 +76,10 @@ class Faces:
     paths: tuple[Path, ...]
     prompts: tuple[str, ...]
 
-    def of(self, identity: str) -> Faces:
+    def of(self, identity: str) -> PhotographedFaces:
         """Return the faces of one person."""
         chosen = np.flatnonzero(self.identities == identity)
-        return Faces(
+        return PhotographedFaces(
             self.embeddings[chosen],
             self.identities[chosen],
             tuple(self.paths[i] for i in chosen),
@@ -112,7 +112,7 @@ def read_faces(
     describe: Describe,
     exclusions: Exclusions,
     batch_size: int = 16,
-) -> Faces:
+) -> PhotographedFaces:
     """Embed and describe the best face of every photograph.
 
     Args:
@@ -152,10 +152,12 @@ def read_faces(
             f"memorisation: faces of {len(set(identities))} people in {len(photographs)} "
             "photographs, expected at least two"
         )
-    return Faces(np.stack(rows), identities, tuple(one.path for one in kept), tuple(prompts))
+    return PhotographedFaces(
+        np.stack(rows), identities, tuple(one.path for one in kept), tuple(prompts)
+    )
 
 
-def calibrate(faces: Faces, false_match_rate: float) -> Calibration:
+def calibrate(faces: PhotographedFaces, false_match_rate: float) -> Calibration:
     """Find the threshold at which so many pairs of two people are taken for one.
 
     Args:
@@ -188,7 +190,7 @@ def calibrate(faces: Faces, false_match_rate: float) -> Calibration:
 
 
 def reidentify(
-    generated: Iterable[NDArray[np.float32]], faces: Faces, threshold: float
+    generated: Iterable[NDArray[np.float32]], faces: PhotographedFaces, threshold: float
 ) -> pd.DataFrame:
     """Look for generated faces among those that a model was trained on.
 
@@ -297,7 +299,7 @@ def run_memorisation(
 
 def _one_model(
     folder: Path,
-    seen: Faces,
+    seen: PhotographedFaces,
     base: Model,
     reader: FaceReader,
     options: MemorisationOptions,
@@ -345,14 +347,14 @@ def _one_model(
 
 
 def _identity(
-    seen: Faces, base: Model, options: MemorisationOptions, calibration: Calibration
+    seen: PhotographedFaces, base: Model, options: MemorisationOptions, calibration: Calibration
 ) -> str:
     parts = [repr(options), base.version, repr(calibration), *seen.prompts]
     parts += [hashlib.sha256(path.read_bytes()).hexdigest() for path in seen.paths]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
-def _draw_pairs(folder: Path, found: pd.DataFrame, seen: Faces) -> None:
+def _draw_pairs(folder: Path, found: pd.DataFrame, seen: PhotographedFaces) -> None:
     """Draw generated images beside their nearest photographs, the most alike first."""
     cells = []
     with_face = found[found["face"]].sort_values("similarity", ascending=False)
@@ -363,7 +365,7 @@ def _draw_pairs(folder: Path, found: pd.DataFrame, seen: Faces) -> None:
         write_bytes(folder / "nearest.jpg", encode_jpeg(contact_sheet(cells, 4, 256)))
 
 
-def _row(title: str, mode: str, seen: Faces, found: pd.DataFrame) -> dict[str, Any]:
+def _row(title: str, mode: str, seen: PhotographedFaces, found: pd.DataFrame) -> dict[str, Any]:
     with_face, matched = int(found["face"].sum()), int(found["matched"].sum())
     low, high = rate_interval(matched, with_face)
     return {

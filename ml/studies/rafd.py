@@ -44,7 +44,7 @@ def read_photographs(
     """List the photographs of a folder named as RaFD names its own.
 
     Args:
-        root: the folder; files may lie at any depth.
+        root: the folder; files may be at any depth.
         exclusions: receives images whose name says nothing of a person.
         cameras: which to take; from 000 and 180 no face can be recognised.
 

@@ -31,8 +31,8 @@ from ml.training.tracking import Tracker
 DATASET_STAGES = ("images", "truth", "filtered_dataset")
 SHARED_STAGES = ("head_model", "flame_regressor")
 MEASURED_STAGES = ("images", "truth", "filtered_dataset", "annotation_quality", "head_model")
-#: Opens the MLflow run of a variant: its name and tags.
 OpenRun = Callable[[str, Mapping[str, str]], AbstractContextManager[Tracker]]
+"""Opens the MLflow run of a variant: its name and tags."""
 
 
 @dataclass(frozen=True)
@@ -57,13 +57,13 @@ class Variant:
         return "_".join("".join(c if c.isalnum() else " " for c in self.name.lower()).split())
 
 
-#: Table 7; the third removes both, as a published configuration does that the table leaves out.
 ABLATION = (
     Variant("all losses"),
     Variant("without rotation loss", {"loss": {"rotation_weight": 0.0}}),
     Variant("without 3D vertex loss", {"loss": {"vertices_weight": 0.0}}),
     Variant("reprojection loss alone", {"loss": {"rotation_weight": 0.0, "vertices_weight": 0.0}}),
 )
+"""Table 7; the third removes both, as a published configuration does that the table leaves out."""
 
 
 def dataset_variants(wider: Path) -> tuple[Variant, ...]:

@@ -22,11 +22,11 @@ from ml.records.progress import Progress, open_progress
 from ml.training.base import TrainingModule
 from ml.training.tracking import Tracker
 
-_LOGGER = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 class EpochMeans(pl.Callback):
-    """Logs the means of the loss terms over an epoch; a resume in mid-epoch goes on summing."""
+    """Log the mean loss terms of an epoch; a resume within an epoch continues the sums."""
 
     def __init__(self) -> None:
         self._sums: dict[str, Tensor] = {}
@@ -220,7 +220,7 @@ class EpochProgress(pl.Callback):
         left = elapsed / max(done - self._first_epoch, 1) * (total - done)
         values = _epoch_values(trainer).items()
         text = "  ".join(f"{name.removeprefix('train/')} {value:.4g}" for name, value in values)
-        _LOGGER.info(
+        logger.info(
             "%s epoch %d/%d  %s  [%s, %s left]",
             self._stage,
             done,

@@ -12,7 +12,7 @@ import torch
 from ml.records.atomic import atomic_write
 from ml.training.determinism import ResumableLoader
 
-_LOGGER = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 CHECKPOINT_NAME = "last.ckpt"
 
@@ -134,7 +134,7 @@ class TrainingCheckpoint(pl.Callback):
         if not self.path.is_file():
             return None
         if self.read().get("fit_key") != self.key:
-            _LOGGER.warning("%s: written by a different configuration, starting again", self.path)
+            logger.warning("%s: written by a different configuration, starting again", self.path)
             return None
         return self.path
 

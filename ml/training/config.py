@@ -26,7 +26,7 @@ class FitConfig(StageConfig):
     validate_every_epochs: Count = 1
     """Longest interval between validations; the last epoch is always validated."""
     log_every_steps: Count = 10
-    """Distance of logged steps."""
+    """Optimiser steps between two logs."""
     accelerator: Literal["cpu", "gpu", "auto"] = "cpu"
     """Device; weights are bit-identical between runs only on the same one."""
     devices: Count = 1
@@ -54,7 +54,7 @@ class FitConfig(StageConfig):
         return "bf16-mixed" if native else "32-true"
 
     @property
-    def validation_distance(self) -> int:
+    def validation_interval(self) -> int:
         """The largest divisor of the epochs that is no larger than asked for."""
         wanted = range(min(self.validate_every_epochs, self.epochs), 0, -1)
         return next(distance for distance in wanted if self.epochs % distance == 0)

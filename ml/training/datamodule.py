@@ -24,7 +24,7 @@ class EpochDataModule(pl.LightningDataModule, ABC):
 
     Run seed, stage, epoch and sample id decide the order and, by the `SampleKey` that a dataset is
     asked with, every random change. Several processes share a batch; a training that was stopped
-    within an epoch goes on there.
+    within an epoch resumes there.
     """
 
     val_in_every_process = False

@@ -26,7 +26,7 @@ from ml.training.optim import EMA
 from ml.training.quiet import quiet_lightning
 from ml.training.tracking import Tracker
 
-_LOGGER = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 HISTORY_NAME = "history.csv"
 
@@ -81,7 +81,7 @@ def fit(
         callbacks: the stage's own, e.g. `PredictionGrid`; run before the weights are swapped back.
 
     Returns:
-        History, last metrics and where the checkpoint lies.
+        History, last metrics and where the checkpoint is.
 
     Raises:
         NonFiniteTraining: a loss term or the gradient is not finite.
@@ -99,7 +99,7 @@ def fit(
     resume_from = checkpoint.resumable()
     resumed_epoch, resumed_step = _done_in(checkpoint) if resume_from else (0, 0)
     if resume_from:
-        _LOGGER.info("%s: going on after step %d from %s", stage, resumed_step, resume_from)
+        logger.info("%s: going on after step %d from %s", stage, resumed_step, resume_from)
     started = time.monotonic()
     with quiet_lightning():
         trainer = _trainer(
@@ -158,7 +158,7 @@ def _trainer(
         precision=config.precision_here(),
         gradient_clip_val=config.gradient_clip or None,
         accumulate_grad_batches=config.accumulate_batches,
-        check_val_every_n_epoch=config.validation_distance,
+        check_val_every_n_epoch=config.validation_interval,
         log_every_n_steps=config.log_every_steps,
         logger=tracker.lightning_logger() or False,
         callbacks=callbacks,

@@ -17,17 +17,16 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from ml.training.config import OptimConfig
 
-#: Coefficients (a, b, c) of the steps x <- a x + b x x^T x + c (x x^T)^2 x that push singular
-#: values towards 1. Each keeps the largest distance from 1 as small as a quintic can, over the
-#: interval that the steps before it leave of [0.01, 1] (Amsel et al., "The Polar Express", 2025):
-#: after the last, all of it lies in [0.73, 1.27]. Five equal steps, which is how Muon was
-#: published (K. Jordan et al., 2024), end in [0.68, 1.13] and cost two products of wide matrices
-#: more.
 NEWTON_SCHULZ_STEPS = (
     (8.0934, -23.6204, 17.4462),
     (3.6366, -2.7219, 0.5365),
     (2.6613, -1.9772, 0.4526),
 )
+"""Coefficients (a, b, c) of the steps x <- a x + b x x^T x + c (x x^T)^2 x that push singular
+values towards 1. Each keeps the largest distance from 1 as small as a quintic can, over the
+interval that the steps before it leave of [0.01, 1] (Amsel et al., "The Polar Express", 2025):
+after the last, all of it lies in [0.73, 1.27]. Five equal steps, which is how Muon was published
+(K. Jordan et al., 2024), end in [0.68, 1.13] and cost two products of wide matrices more."""
 
 
 def orthogonalize(matrices: Tensor) -> Tensor:

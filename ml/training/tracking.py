@@ -27,22 +27,22 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
     from mlflow.models import ModelSignature
 
-_LOGGER = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
-#: MLflow refuses parameter values beyond this length (SqlAlchemy store).
 MAX_PARAM_CHARS = 6000
-#: What makes MLflow's pages show trainings, and not conversations with language models.
+"""MLflow refuses parameter values beyond this length (SqlAlchemy store)."""
 EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
-#: The same for one page: MLflow follows the tag only where an address leads to no view.
+"""What makes MLflow's pages show trainings, and not conversations with language models."""
 _AS_TRAININGS = "workflowType=machine_learning"
-#: Alias of the version that was registered last, until somebody makes one the champion.
+"""The same for one page: MLflow follows the tag only where an address leads to no view."""
 CANDIDATE = "candidate"
-#: MLflow takes at most this many parameters in one call.
+"""Alias of the version that was registered last, until one is made the champion."""
 MAX_PARAMS_PER_CALL = 100
-#: Tag of a training's run: sha256 of the weights that it wrote, by which scores find their run.
+"""MLflow takes at most this many parameters in one call."""
 WEIGHTS_TAG = "model.sha256"
-#: A server that is silent for so long is taken to be away.
+"""Tag of a training's run: sha256 of the weights that it wrote, by which scores find their run."""
 _ANSWERS_IN_S = 15
+"""A server that is silent for so long is taken to be away."""
 
 
 @dataclass(frozen=True)
@@ -380,7 +380,7 @@ class MLflowTracker:
         if package.summary:
             self._client.update_registered_model(package.name, package.summary)
         self._client.set_registered_model_alias(package.name, CANDIDATE, version)
-        _LOGGER.info("registered model %s version %s", package.name, version)
+        logger.info("registered model %s version %s", package.name, version)
         return f"models:/{package.name}/{version}"
 
 
@@ -430,7 +430,7 @@ def _relocate(database: Path, old: str, new: str) -> None:
 
     MLflow stores them as absolute: without this, a copied project would write into the original.
     """
-    _LOGGER.warning("the runs' artifacts were at %s and are now at %s", old, new)
+    logger.warning("the runs' artifacts were at %s and are now at %s", old, new)
     places = [
         ("experiments", "artifact_location"), ("runs", "artifact_uri"),
         ("model_versions", "source"), ("model_versions", "storage_location"),

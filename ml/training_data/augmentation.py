@@ -16,10 +16,10 @@ from ml.training_data.similarity import Similarity
 Image = NDArray[np.uint8]
 Array = NDArray[np.floating]
 
-#: Directions in which a head's outline is kept; 32 bound a rotated box within 0.5 % of its size.
 NUM_OUTLINE_POINTS = 32
-#: Fraction of training windows that are put anywhere in the image, not around a head.
+"""Directions in which a head's outline is kept; 32 bound a rotated box within 0.5 % of its size."""
 _ELSEWHERE = 0.35
+"""Fraction of training windows that are put anywhere in the image, not around a head."""
 
 
 class AugmentConfig(StageConfig):

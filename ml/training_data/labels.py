@@ -26,10 +26,10 @@ Array = NDArray[np.float32]
 Project = Callable[[Array], Array]
 """(N, 413) parameters -> (N, V, 3) projected vertices, image frame, px."""
 
-#: Heads that are projected together; sums may depend on how many that are.
 _CHUNK: Final = 256
-#: Chunks whose outlines are kept: 64 MB.
+"""Heads that are projected together; sums may depend on how many that are."""
 _KEPT_CHUNKS: Final = 1024
+"""Chunks whose outlines are kept: 64 MB."""
 
 
 class LabelLimits(StageConfig):

@@ -140,9 +140,9 @@ class MosaicPlanner:
         """Bring a head to the middle of a window, about."""
         augment = self._augment
         flip, turn = rng.random(2)
-        angle, share, dx, dy = rng.uniform(-1, 1, 4)
+        angle, fraction, dx, dy = rng.uniform(-1, 1, 4)
         low, high = np.log(self._config.head_fraction)
-        wanted = side * np.exp((low + high) / 2 + share * (high - low) / 2)
+        wanted = side * np.exp((low + high) / 2 + fraction * (high - low) / 2)
         zoom = float(wanted / np.sqrt(box_area(box)))
         angle_rad = (
             float(np.deg2rad(augment.rotation_deg) * angle) if turn < augment.rotate else 0.0

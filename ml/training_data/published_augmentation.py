@@ -163,8 +163,8 @@ def _downscaled(image: Tensor, rng: np.random.Generator) -> Tensor:
     """Scale down to 25 to 75 % by the nearest pixel, and up again."""
     size = image.shape[2:]
     small = [max(1, round(side * float(rng.uniform(0.25, 0.75)))) for side in size[:1]]
-    share = small[0] / size[0]
-    target = (small[0], max(1, round(size[1] * share)))
+    fraction = small[0] / size[0]
+    target = (small[0], max(1, round(size[1] * fraction)))
     return functional.interpolate(functional.interpolate(image, target), size)
 
 

@@ -162,13 +162,30 @@ def test_the_exceptions_are_values_of_the_demo():
     assert set(SHARED_WITH_DEMO).union(*SHARED_BY_PROFILE.values()) <= stated | {"run.seed"}
 
 
+PUBLISHED_LOSS = {
+    "classification_weight": 1.0,
+    "box_weight": 2.0,
+    "dfl_weight": 0.01,
+    "vertices_weight": 50.0,
+    "rotation_weight": 1.0,
+    "reprojection_weight": 5.0,
+    "classification": "quality_focal",
+    "vertices": "smooth_l1",
+    "reprojection": "oks",
+    "num_vertices": None,
+}
+"""Weights and forms of the shipped training parameters, which are not the paper's list."""
+
+
 def test_the_class_defaults_are_the_published_recipe():
     """Nobody inherits the demo's: it says itself what is small about it."""
     values = {".".join(k): v for k, v in leaves(TrainedModelConfig().model_dump(mode="json"))}
     own_machines = {"initial weights": None}
     for (what, key), wanted in zip(COLUMNS.items(), PAPER_L, strict=True):
         assert values[key] == own_machines.get(what, wanted), f"{what}: {key}"
-    assert TrainedModelConfig().loss == loss_config("official")
+    loss = TrainedModelConfig().loss
+    assert loss == loss_config("official")
+    assert {name: getattr(loss, name) for name in PUBLISHED_LOSS} == PUBLISHED_LOSS
     stated = {".".join(place) for place, _ in leaves(read_profile(ROOT, "demo").values)}
     small = {key for key in COLUMNS.values() if key != "initial_weights"}
     assert {f"trained_model.{key}" for key in small} <= stated

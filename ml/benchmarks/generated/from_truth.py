@@ -43,21 +43,21 @@ from ml.flame.head_model import HeadModel
 from ml.flame.layer import FlameLayer
 from ml.flame.params import SCALE, SHIFT_XY
 from ml.flame.projection import transform_flame
+from ml.flame.rotation import FRONTAL
 from ml.imaging.letterbox import PADDING_VALUE
 from ml.records.heads import Heads
 
 SET_NAMES = ("aflw2000", "biwi", "dad", "fddb", "wider", "feng", "now")
-#: Least height of a face, px, that WIDER's easy and medium ask for here.
 _EASY_PX, _MEDIUM_PX = 50, 30
-#: Number of a sequence's first frame, and the distance to the next: the set has such gaps.
+"""Least height of a face, px, that WIDER's easy and medium ask for here."""
 _FIRST_FRAME, _FRAME_STEP = 3, 2
+"""Number of a sequence's first frame, and the distance to the next: the set has such gaps."""
 _NOW_CHALLENGES = ("multiview_neutral", "multiview_expressions", "selfie")
-_FLIP = np.diag([1.0, -1.0, -1.0])
 
 
 @dataclass(frozen=True)
 class GeneratedSets:
-    """Where the sets lie, and the heads that are in their images.
+    """Where the sets are, and the heads that are in their images.
 
     Attributes:
         folders: set -> folder; a set for which no image was fit is left out.
@@ -172,7 +172,7 @@ class _Writer:
                 with torch.inference_mode():
                     vertices = self._layer.vertices(flame)[0].double().numpy()
                 view = np.eye(4)
-                view[:3, :3] = _FLIP @ HeadGeometry.rotations(sample.heads.flame)[0]
+                view[:3, :3] = FRONTAL @ HeadGeometry.rotations(sample.heads.flame)[0]
                 shift, scale = (sample.heads.flame[0, part] for part in (SHIFT_XY, SCALE))
                 projection = weak_perspective(float(scale[0]), shift, sample.image_rgb.shape[0])
                 yield DadItem(

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import numpy as np
 
-from ml.benchmarks.conventions import FRONTAL
 from ml.benchmarks.generated.images import write_image
+from ml.flame.rotation import FRONTAL
 from ml.records.atomic import write_bytes, write_text
 
 AFLW_PX = 450
 BIWI_WIDTH, BIWI_HEIGHT = 640, 480
-#: Intrinsics of the colour camera, px, and its shift from the depth camera, mm.
 BIWI_MATRIX = np.array([[517.679, 0.0, 320.0], [0.0, 517.679, 240.5], [0.0, 0.0, 1.0]])
+"""Intrinsics of the colour camera, px, and its shift from the depth camera, mm."""
 BIWI_SHIFT_MM = np.array([24.7, -0.9, 2.6])
 
 

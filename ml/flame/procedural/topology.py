@@ -149,10 +149,10 @@ def _fixed_rows(half: HalfMesh) -> dict[str, IntArray]:
             f"lip_{side}_edge": (parts.lip_xy(upper, 1.0), 0.75),
             f"around_{side}": (parts.lip_surround_xy(upper), 0.4),
         }
-        for name, (xy, share) in lip.items():
+        for name, (xy, fraction) in lip.items():
             # the sheet is meshed with the mouth ajar
             offset = np.zeros(len(xy))
-            offset[: parts.NUM_LIP] = share * _ajar()[:-1]
+            offset[: parts.NUM_LIP] = fraction * _ajar()[:-1]
             shown = xy + np.column_stack([0.0 * offset, offset if upper else -offset])
             rows[name] = half.add(
                 name, sculpt(front_points(xy[:, 0], xy[:, 1])), front_domain(shown)
@@ -177,7 +177,7 @@ def _fixed_rows(half: HalfMesh) -> dict[str, IntArray]:
 
 
 def _ajar() -> FloatArray:
-    """Return opening of each column of the lips, the corner last, while the sheet is meshed, mm."""
+    """Return the opening of the lips' columns, corner last, while the sheet is meshed, mm."""
     t = np.arange(parts.NUM_LIP + 1) / parts.NUM_LIP
     return 1.6 * np.sqrt(1.0 - t**2)
 

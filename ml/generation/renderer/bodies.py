@@ -115,8 +115,8 @@ def _torso_loft(frame: BodyFrame, garments: Garments) -> np.ndarray:
     length = float(np.linalg.norm(frame.pelvis - frame.neck))
     loft = np.zeros((len(dense), 11))
     for i, t in enumerate(dense):
-        share = float(np.clip(t, 0.0, 1.0))
-        side = unit((1 - share) * frame.shoulder_side + share * frame.hip_side)
+        fraction = float(np.clip(t, 0.0, 1.0))
+        side = unit((1 - fraction) * frame.shoulder_side + fraction * frame.hip_side)
         front = cross(frame.down, side)
         loft[i, 0:3] = frame.neck + frame.down * t * length + front * rows[i, 2]
         loft[i, 3:6], loft[i, 6:9] = side, front
@@ -155,7 +155,7 @@ def _torso(
 def _collar(
     frame: BodyFrame, garments: Garments, look: PersonLook, loft: np.ndarray, segments: int
 ) -> list[Mesh]:
-    """Return ring around the neck: rib, turned-down collar or hood, by garment."""
+    """Return the ring around the neck: rib, turned-down collar or hood, by garment."""
     up = unit(frame.neck_top - loft[1, 0:3])
     height, flare, thick = {
         "t-shirt": (0.012, 0.004, 0.006), "dress": (0.006, 0.004, 0.004),
@@ -256,19 +256,19 @@ def _arms(
         lead = np.linalg.norm(shoulder - inner) / max(length, 1e-6)
         t = np.linspace(0.0, 1.0, len(path))
         # fractions of shoulder-to-wrist; the lead-in lies inside the torso
-        share = (t - lead) / max(1.0 - lead, 1e-6)
+        fraction = (t - lead) / max(1.0 - lead, 1e-6)
         radius = size * np.interp(
-            share, [-0.4, -0.1, 0.08, 0.25, 0.42, 0.5, 0.62, 0.8, 1.0],
+            fraction, [-0.4, -0.1, 0.08, 0.25, 0.42, 0.5, 0.62, 0.8, 1.0],
             [0.036, 0.045, 0.050, 0.046, 0.041, 0.040, 0.041, 0.034, 0.027],
         )  # fmt: skip
         end = garments.sleeve
         if end > 0.0:
-            covered = max(int(np.searchsorted(share, end)), 4)
+            covered = max(int(np.searchsorted(fraction, end)), 4)
             loose = garments.thickness * np.interp(
-                share[:covered], [-0.3, 0.0, 1.0], [0.9, 1.0, 1.1]
+                fraction[:covered], [-0.3, 0.0, 1.0], [0.9, 1.0, 1.1]
             )
             if end < 0.6:
-                loose = loose + 0.010 * np.clip(share[:covered] / end, 0, 1)
+                loose = loose + 0.010 * np.clip(fraction[:covered] / end, 0, 1)
             around = radius[:covered] + loose
             sleeves.append(
                 sweep(
@@ -281,7 +281,7 @@ def _arms(
                     parts.BODY,
                 )
             )
-        bare = max(int(np.searchsorted(share, end)) - 2, 0)
+        bare = max(int(np.searchsorted(fraction, end)) - 2, 0)
         if bare < len(path) - 1:
             arms.append(
                 sweep(

@@ -62,8 +62,8 @@ class Canvas:
         low, high = int(np.clip(top, 0, self.height)), int(np.clip(bottom, 0, self.height))
         if high <= low:
             return
-        share = ((np.arange(low, high) + 0.5 - top) / max(bottom - top, 1.0))[:, None, None]
-        colours = np.asarray(first) * (1 - share) + np.asarray(last) * share
+        fraction = ((np.arange(low, high) + 0.5 - top) / max(bottom - top, 1.0))[:, None, None]
+        colours = np.asarray(first) * (1 - fraction) + np.asarray(last) * fraction
         self.pixels[low:high] = np.clip(colours, 0, 255).astype(np.uint8)
 
     def texture(
@@ -191,8 +191,8 @@ class Canvas:
 
     def hazed(self, colour: Colour, distance: float) -> np.ndarray:
         """Return the colour of a thing `distance` metres away."""
-        share = 1.0 - np.exp(-self.haze_per_m * max(distance, 0.0))
-        return np.asarray(colour, np.float64) * (1.0 - share) + self.haze * share
+        fraction = 1.0 - np.exp(-self.haze_per_m * max(distance, 0.0))
+        return np.asarray(colour, np.float64) * (1.0 - fraction) + self.haze * fraction
 
     def blur(self, sigma_px: float) -> None:
         """Blur what has been drawn so far."""

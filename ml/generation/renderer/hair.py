@@ -254,8 +254,8 @@ def _curtains(
     for layer, lift in enumerate((0.022, 0.012)):
         on_skull = _down_the_skull(radius, azimuth, lift)
         t = np.linspace(0.0, 1.0, rows - len(on_skull) + 1)[1:]
-        share = np.clip(t * 1.5, 0, 1)[:, None]
-        down = np.array([0.0, -1.0, 0.0]) * (1 - share) + gravity * share
+        fraction = np.clip(t * 1.5, 0, 1)[:, None]
+        down = np.array([0.0, -1.0, 0.0]) * (1 - fraction) + gravity * fraction
         fall = np.cumsum(down, axis=0) / len(t) * length * (1.0 - 0.08 * layer)
         outward = np.stack([np.sin(azimuth), np.zeros(columns), np.cos(azimuth)], -1)
         bulge = 0.012 * np.sin(np.pi * np.clip(t * 1.2, 0, 1)) - 0.020 * t**1.5
@@ -439,8 +439,8 @@ def _clean_cut(mesh: Mesh, cover: np.ndarray) -> Mesh:
     kept = cover > 0.0
     leaves = kept[:-1] & ~kept[1:]
     enters = ~kept[:-1] & kept[1:]
-    share = (cover[:-1] / np.where(leaves | enters, cover[:-1] - cover[1:], 1.0))[..., None]
-    border = (grid[:-1] + share * (grid[1:] - grid[:-1])).astype(np.float32)
+    fraction = (cover[:-1] / np.where(leaves | enters, cover[:-1] - cover[1:], 1.0))[..., None]
+    border = (grid[:-1] + fraction * (grid[1:] - grid[:-1])).astype(np.float32)
     grid[1:][leaves] = border[leaves]
     kept[1:] |= leaves
     grid[:-1][enters] = border[enters]

@@ -256,8 +256,8 @@ def _paint(
     skin = ~is_eyeball
     for start in (17, 22):
         brow = landmarks[start : start + 5]
-        distance, share = _polyline_distance(points[:, :2], brow[:, :2])
-        inner = share if start == 17 else 1.0 - share
+        distance, fraction = _polyline_distance(points[:, :2], brow[:, :2])
+        inner = fraction if start == 17 else 1.0 - fraction
         half = np.interp(inner, [0.0, 0.25, 0.75, 1.0], [0.0035, 0.0050, 0.0062, 0.0058])
         paint[:, 0] = np.maximum(
             paint[:, 0], np.where(front & skin, np.clip(1.25 - distance / half, 0, 1), 0)
@@ -338,15 +338,15 @@ def _blood(points: np.ndarray, landmarks: np.ndarray, is_ear: np.ndarray) -> np.
 def _polyline_distance(points: np.ndarray, line: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the distance to a polyline and the fraction of its length at the nearest point."""
     best = np.full(len(points), np.inf)
-    share = np.zeros(len(points))
+    fraction = np.zeros(len(points))
     for i in range(len(line) - 1):
         edge = line[i + 1] - line[i]
         t = np.clip((points - line[i]) @ edge / (edge @ edge), 0, 1)
         distance = np.linalg.norm(points - line[i] - t[:, None] * edge, axis=1)
         closer = distance < best
         best = np.where(closer, distance, best)
-        share = np.where(closer, (i + t) / (len(line) - 1), share)
-    return best, share
+        fraction = np.where(closer, (i + t) / (len(line) - 1), fraction)
+    return best, fraction
 
 
 def _signed_distance(points: np.ndarray, polygon: np.ndarray) -> np.ndarray:

@@ -48,8 +48,8 @@ def head_materials(
         paint = srgb(
             [(150, 44, 50), (176, 84, 84), (140, 60, 66), (190, 106, 100)][rng.integers(4)]
         )
-        share = rng.uniform(0.4, 0.85)
-        lips = lips * (1 - share) + paint * share * (0.6 + 0.6 * skin.mean())
+        fraction = rng.uniform(0.4, 0.85)
+        lips = lips * (1 - fraction) + paint * fraction * (0.6 + 0.6 * skin.mean())
     brow_hair = hair * 0.75 if look.hair_colour not in ("grey", "white") else hair * 0.55
     if look.hair_colour == "blond":
         brow_hair = hair * 0.45

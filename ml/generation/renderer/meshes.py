@@ -286,11 +286,11 @@ def smooth_path(
     pieces = [points[:1]]
     parameter = np.linspace(0.0, 1.0, 7)[:, None]
     corners = np.broadcast_to(np.asarray(rounding), (max(len(points) - 2, 0),))
-    for share, before, corner, after in zip(
+    for fraction, before, corner, after in zip(
         corners, points[:-2], points[1:-1], points[2:], strict=True
     ):
-        start = corner + share * (before - corner)
-        end = corner + share * (after - corner)
+        start = corner + fraction * (before - corner)
+        end = corner + fraction * (after - corner)
         pieces.append(
             (1 - parameter) ** 2 * start
             + 2 * parameter * (1 - parameter) * corner

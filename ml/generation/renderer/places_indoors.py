@@ -74,8 +74,8 @@ def _window_pane(
     strip(
         x0, x1, low, middle, np.clip(np.array([112, 124, 92]) * 0.5 + low_sky * 0.42 * glow, 0, 255)
     )
-    for share in (0.33, 0.66):
-        at = x0 + share * (x1 - x0)
+    for fraction in (0.33, 0.66):
+        at = x0 + fraction * (x1 - x0)
         strip(at - 0.02, at + 0.02, low, top, np.array([226, 224, 218.0]))
 
 

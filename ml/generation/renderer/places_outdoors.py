@@ -177,10 +177,14 @@ def paint_beach(canvas: Canvas, mood: Mood) -> None:
         x, z = rng.uniform(-9, 9), rng.uniform(8, 18)
         canvas.line((x, 0, z), (x, 2.0, z), 0.06, (220, 214, 200))
         cloth = pick_colour(rng, [(196, 74, 60), (66, 112, 152), (224, 196, 116), (226, 222, 212)])
-        for share, shade in ((-1.0, 0.8), (-0.33, 1.0), (0.33, 0.9)):
+        for fraction, shade in ((-1.0, 0.8), (-0.33, 1.0), (0.33, 0.9)):
             canvas.quad(
                 np.array(
-                    [(x, 2.35, z), (x + 1.3 * share, 1.85, z), (x + 1.3 * (share + 0.67), 1.85, z)]
+                    [
+                        (x, 2.35, z),
+                        (x + 1.3 * fraction, 1.85, z),
+                        (x + 1.3 * (fraction + 0.67), 1.85, z),
+                    ]
                 ),
                 cloth * shade,
             )
@@ -220,10 +224,10 @@ def paint_forest(canvas: Canvas, mood: Mood) -> None:
         bark = pick_colour(rng, [(84, 70, 58), (104, 92, 80), (70, 58, 48), (122, 112, 100)])
         width = rng.uniform(0.16, 0.5)
         lean = rng.normal(0, 0.25)
-        for share, light in ((0.0, 0.72), (0.33, 0.95), (0.66, 1.15)):
+        for fraction, light in ((0.0, 0.72), (0.33, 0.95), (0.66, 1.15)):
             canvas.line(
-                (x + (share - 0.33) * width, 0, z),
-                (x + lean + (share - 0.33) * width, 12, z),
+                (x + (fraction - 0.33) * width, 0, z),
+                (x + lean + (fraction - 0.33) * width, 12, z),
                 width * 0.4,
                 bark * light,
             )
@@ -380,16 +384,16 @@ def paint_meadow(canvas: Canvas, mood: Mood) -> None:
     low = np.asarray(mood.sky[1], float)
     columns = np.arange(-4, canvas.width + 5, 3.0)
     for layer in range(4):
-        share = layer / 3.0
-        base = canvas.horizon - canvas.height * (0.06 * (1 - share))
-        height = canvas.height * (0.42 - 0.32 * share) * rng.uniform(0.6, 1.1)
+        fraction = layer / 3.0
+        base = canvas.horizon - canvas.height * (0.06 * (1 - fraction))
+        height = canvas.height * (0.42 - 0.32 * fraction) * rng.uniform(0.6, 1.1)
         phase = rng.uniform(0, 99)
         ridge = fractal_image(
             1, len(columns) * 3, len(columns) * rng.uniform(0.5, 1.0), 6 - layer, phase
         )[0, ::3]
         line = base - height * np.clip(ridge - 0.25, 0, 1) * 1.6
         near = np.array([88, 108, 70.0]) if layer > 1 else np.array([104, 110, 116.0])
-        colour = low * (0.66 - 0.5 * share) + near * (0.34 + 0.5 * share)
+        colour = low * (0.66 - 0.5 * fraction) + near * (0.34 + 0.5 * fraction)
         outline = np.concatenate(
             [
                 np.stack([columns, line], -1),

@@ -11,6 +11,7 @@ from scipy.spatial.transform import Rotation
 from ml.captions import scene as words
 from ml.captions.scene import PersonLook, Scene
 from ml.flame.head_model import HeadModel
+from ml.flame.rotation import FRONTAL
 from ml.generation.config import SingleHeadConfig
 from ml.generation.renderer.backgrounds import paint_background
 from ml.generation.renderer.renderer import render_sample
@@ -21,7 +22,6 @@ from ml.poses.skeleton import Person, PoseSample
 _HEAD_HEIGHT_M = 0.25
 _BOX_SHARE = 4.0 / 9.0
 """Head box over image: a crop of 1.5 boxes takes two thirds of the image."""
-_FRONTAL = np.diag([1.0, -1.0, -1.0])
 _MAX_DRAWS = 5
 
 
@@ -120,20 +120,20 @@ def _person(config: SingleHeadConfig, rng: np.random.Generator, size: int) -> Pe
     scale = size * _BOX_SHARE / _HEAD_HEIGHT_M * rng.uniform(0.92, 1.06)
     middle = size * (0.5 + rng.normal(0.0, 0.012, 2))
     return _bust(
-        _FRONTAL @ turn, body_yaw, scale, middle, rng.random() < config.hand_probability, 0, rng
+        FRONTAL @ turn, body_yaw, scale, middle, rng.random() < config.hand_probability, 0, rng
     )
 
 
 def _neighbour(
     config: SingleHeadConfig, rng: np.random.Generator, size: int, person: Person
 ) -> Person:
-    """Return somebody beside, behind or partly in front."""
+    """Return a person beside, behind or partly in front."""
     turn = Rotation.from_euler("ZYX", rng.normal(0.0, (10.0, 50.0, 10.0)), degrees=True).as_matrix()
     side = rng.choice([-1.0, 1.0])
     scale = float(person.scale_px_per_m or 1.0) * rng.uniform(0.6, 1.1)
     middle = size * np.array([0.5 + side * rng.uniform(0.36, 0.62), 0.5 + rng.normal(0.0, 0.14)])
     order = -1 if rng.random() < 0.35 else 1
-    return _bust(_FRONTAL @ turn, rng.normal(0.0, 50.0), scale, middle, False, order, rng)
+    return _bust(FRONTAL @ turn, rng.normal(0.0, 50.0), scale, middle, False, order, rng)
 
 
 def _bust(
@@ -161,8 +161,8 @@ def _bust(
         joints[7 + side], joints[9 + side] = elbow, wrist
         joints[13 + side] = joints[11 + side] + (0.0, -0.43, 0.02)
         joints[15 + side] = joints[13 + side] + (0.0, -0.42, -0.02)
-    joints = joints @ (_FRONTAL @ body).T
-    neck_top = np.array([0.0, -rng.uniform(0.10, 0.13), 0.0]) + (_FRONTAL @ body)[:, 2] * 0.02
+    joints = joints @ (FRONTAL @ body).T
+    neck_top = np.array([0.0, -rng.uniform(0.10, 0.13), 0.0]) + (FRONTAL @ body)[:, 2] * 0.02
     centre = neck_top - rotation @ np.array([0.0, -0.085, -0.02])
     if hand_at_face:
         side = int(rng.integers(2))

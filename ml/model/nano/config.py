@@ -82,7 +82,7 @@ class NanoHeadConfig(HeadConfig):
     third of a step. Their batch normalisations then never see background."""
     share_branches: Literal[True] = True
     """The convolutions of the FLAME branches are the same at all scales, each with its own batch
-    normalisation: a head teaches the branches whatever its size."""
+    normalisation: the branches learn from heads of every size."""
     frontal_start: Literal[True] = True
     """The rotation is biased to a frontal head before training."""
 

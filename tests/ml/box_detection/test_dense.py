@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from ml.box_detection.dense import DenseSupervision, box_targets
+from ml.box_detection.dense import DenseSupervision, _box_loss, box_targets
+from ml.model.assigner import Assignment
 
 
 def labels(*boxes):
@@ -23,6 +24,16 @@ def test_targets_by_hand():
     assert targets.image_index.tolist() == [1, 1]
     assert not targets.flame_valid.any()
     assert not targets.ignore.any()
+
+
+def test_the_box_loss_by_hand():
+    """Boxes of 4 and 6 px^2 that share 1 in a hull of 12: GIoU is 1/9 - 3/12; half a score."""
+    targets = box_targets([labels((2.5 / 64, 2 / 64, 3 / 64, 2 / 64))], 64)  # (1, 1, 4, 3)
+    found = Assignment(
+        torch.tensor([[-1, 0]]), torch.tensor([[0.0, 0.5]]), torch.zeros(1, 2, dtype=torch.bool)
+    )
+    boxes = torch.tensor([[[9.0, 9.0, 10.0, 10.0], [0.0, 0.0, 2.0, 2.0]]])
+    assert _box_loss(boxes, targets, found).item() == pytest.approx(0.5 * (1 - (1 / 9 - 3 / 12)))
 
 
 def test_following_its_gradient_lowers_it():

@@ -185,10 +185,10 @@ def test_arrays_of_objects_are_refused(licensed_like, tmp_path):
         read_arrays(save(content, tmp_path / "model.pkl"))
 
 
-@pytest.mark.parametrize("share", [0.0, 0.001, 0.5, 0.999])
-def test_truncated_file(pickle_path, share):
+@pytest.mark.parametrize("fraction", [0.0, 0.001, 0.5, 0.999])
+def test_truncated_file(pickle_path, fraction):
     data = pickle_path.read_bytes()
-    pickle_path.write_bytes(data[: int(len(data) * share)])
+    pickle_path.write_bytes(data[: int(len(data) * fraction)])
     with pytest.raises(
         FlameFileError, match=r"generic_model.pkl: damaged or not a pickle.*download it again"
     ):

@@ -145,7 +145,7 @@ def test_a_second_run_replaces_the_first_and_touches_nothing_else(
     assert (out / "own" / "heads.json").exists()
 
 
-def test_a_film_that_breaks_off_is_an_exclusion_and_the_rest_goes_on(
+def test_a_video_that_breaks_off_is_an_exclusion_and_the_rest_goes_on(
     images: Path, checkpoint: Path, tmp_path: Path
 ) -> None:
     clip = tmp_path / "clip.avi"
@@ -154,7 +154,7 @@ def test_a_film_that_breaks_off_is_an_exclusion_and_the_rest_goes_on(
         writer.write(noise_image(seed, 64, 96))
     writer.release()
     clip.write_bytes(clip.read_bytes()[: clip.stat().st_size // 2])
-    (tmp_path / "no.mp4").write_bytes(b"no film")
+    (tmp_path / "no.mp4").write_bytes(b"no video")
     out = tmp_path / "out"
     arguments = ["--checkpoint", checkpoint, "--output", out, "--draw", "bbox"]
     assert run("predict", tmp_path / "no.mp4", clip, images / "one.png", *arguments) == 1

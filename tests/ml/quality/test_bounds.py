@@ -194,7 +194,7 @@ def test_population_stability_by_hand():
     assert population_stability({"a": 3, "b": 1}, {"a": 1, "b": 3}) == pytest.approx(expected)
 
 
-def test_gains_losses_and_missing_figures():
+def test_gains_losses_and_missing_metrics():
     assert gates.gain(5.0, 20.0) == 0.75
     assert np.isnan(gates.gain(5.0, float("nan")))
     assert gates.nan_fraction({"a": 1.0, "b": None}) == 0.5

@@ -20,7 +20,7 @@ from ml.records.workspace import Workspace
 from ml.stages.annotations import STAGE, AnnotationsConfig, Annotator, annotate_shard
 
 SHARD = "shard-00000"
-CONFIG = AnnotationsConfig(images_per_batch=2, max_drop_rate=0.5)
+CONFIG = AnnotationsConfig(images_per_batch=2, max_drop_rate=0.5, min_side_px=14.0)
 
 
 @pytest.fixture(scope="session")

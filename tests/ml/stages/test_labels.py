@@ -12,7 +12,7 @@ from ml.records.shards import shard_writer
 from ml.records.tables import IMAGES, TRUTH, read_table, write_table
 from ml.records.workspace import Workspace
 from ml.stages import labels
-from ml.stages.labels import LabelsConfig, draw_boxes, draw_order, to_coco_boxes
+from ml.stages.labels import LabelsConfig, draw_order, to_coco_boxes
 
 IMAGE = CocoImage(1, "shard-00000/x.jpg", 64, 48, "shard-00000", "x")
 SPLITS = ("train",) * 6 + ("val",) * 2 + ("test",) * 2
@@ -181,14 +181,3 @@ def test_boxes_are_clipped_and_unseen_heads_have_none():
 def test_no_heads_no_boxes():
     empty = pd.DataFrame(columns=[column.name for column in TRUTH.columns])
     assert to_coco_boxes(empty, IMAGE, 1, LabelsConfig()) == []
-
-
-def test_drawing_leaves_the_image_alone():
-    pixels = np.zeros((48, 64, 3), np.uint8)
-    boxes = to_coco_boxes(pd.DataFrame([head()]), IMAGE, 1, LabelsConfig())
-    drawn = draw_boxes(pixels, boxes)
-    assert not pixels.any()
-    assert drawn[10, 15].any()
-    assert drawn[29, 29].any()
-    assert not drawn[20, 20].any()
-    assert not drawn[30, 30].any()

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import yaml
 
 from assets.checks.released_dataset import RELEASE_RULES
 from ml.dataset.statistics import StatisticsCounter
@@ -41,6 +42,9 @@ def ws(tmp_path: Path) -> Workspace:
     return ws
 
 
+METRICS = yaml.safe_load((Path(__file__).parents[3] / "dvc.yaml").read_text())["metrics"]
+
+
 def test_off_there_is_a_note_and_nothing_else(ws: Workspace) -> None:
     for stage, config in (
         (released_dataset, ReleasedDatasetConfig()),
@@ -49,7 +53,10 @@ def test_off_there_is_a_note_and_nothing_else(ws: Workspace) -> None:
         assert config.switched_off
         report = stage.run(ws, config)
         assert (report.num_in, report.num_out) == (0, 0)
-        assert json.loads((ws.stage_dir(stage.STAGE) / "metrics.json").read_text()) == {}
+        wanted = [ws.root / name for name in METRICS if f"/{stage.STAGE}/" in name]
+        assert wanted
+        for path in wanted:
+            assert json.loads(path.read_text()) == {}, "DVC complains of metrics that are not there"
     assert released_view(ws).shards == []
 
 

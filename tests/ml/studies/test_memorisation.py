@@ -14,8 +14,8 @@ from ml.records.exclusions import Exclusions
 from ml.records.models import ModelRef, require
 from ml.studies.diffusion_tuning import TuningOptions, load_text_to_image, tune
 from ml.studies.memorisation import (
-    Faces,
     MemorisationOptions,
+    PhotographedFaces,
     calibrate,
     rate_interval,
     read_faces,
@@ -68,7 +68,7 @@ def faces_at(degrees, identities):
     angles = np.radians(np.array(degrees, float))
     vectors = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
     paths = tuple(f"p{i}" for i in range(len(degrees)))
-    return Faces(vectors, np.array(identities), paths, paths)
+    return PhotographedFaces(vectors, np.array(identities), paths, paths)
 
 
 def test_the_threshold_lies_just_above_the_pair_that_must_not_match():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from ml.flame.head_model import HeadModel
 from ml.inference.loading import save_detector
 from ml.records.heads import Heads
 from ml.records.tables import DATASET_HEADS, IMAGES, VERDICTS, read_table
-from ml.stages.annotations import AnnotationsConfig
+from ml.stages import annotations
 from ml.studies import wider_dataset
 from ml.studies.running import read_generators, run_study
 from ml.studies.variants import ABLATION, Variant, run_variants
@@ -37,6 +38,7 @@ VALUES = {
     "benchmark_scores": {"resamples": 2},
 }
 VARIANTS = (ABLATION[0], ABLATION[1])
+AnnotationsConfig = partial(annotations.AnnotationsConfig, min_side_px=14.0)
 
 
 @pytest.fixture(scope="module")

@@ -287,4 +287,4 @@ def test_finish_work_removes_the_checkpoint(tmp_path: Path) -> None:
 def test_the_last_epoch_is_always_validated() -> None:
     distances = {(12, 5): 4, (7, 3): 1, (6, 9): 6, (8, 2): 2}
     for (epochs, every), expected in distances.items():
-        assert FitConfig(epochs=epochs, validate_every_epochs=every).validation_distance == expected
+        assert FitConfig(epochs=epochs, validate_every_epochs=every).validation_interval == expected

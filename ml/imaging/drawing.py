@@ -1,11 +1,12 @@
-"""Images of boxes: labels against predictions, and what a filter saw."""
+"""Boxes drawn on images: labels, predictions, and what a filter saw."""
 
 from __future__ import annotations
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
-from ml.box_detection.base import Boxes, Image, Scores
+Image = NDArray[np.uint8]
 
 TRUTH_RGB = (60, 220, 90)
 PREDICTION_RGB = (255, 120, 40)
@@ -14,9 +15,9 @@ IGNORED_RGB = (150, 150, 150)
 
 def draw_boxes(
     image: Image,
-    boxes_xyxy: Boxes,
+    boxes_xyxy: np.ndarray,
     colour_rgb: tuple[int, int, int],
-    scores: Scores | None = None,
+    scores: np.ndarray | None = None,
     zoom: int = 1,
 ) -> Image:
     """Draw boxes on a copy of an image.

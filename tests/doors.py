@@ -244,7 +244,7 @@ def doors() -> dict[str, Door]:
     """All of them by name."""
     from dagster_project.dvc_sync import DamagedLock, read_lock
     from ml.filtering.identity import IdentityError, IdentityIndex
-    from ml.flame.flame_file import read_flame_pickle, read_masks
+    from ml.flame.flame_file import read_flame_file, read_masks
     from ml.flame.head_model import HeadModel
     from ml.flame.landmark_files import read_landmarks
     from ml.flame.safe_pickle import FlameFileError
@@ -271,7 +271,7 @@ def doors() -> dict[str, Door]:
         ),
         "detector": Door(read_detector, (UnusableModel,), checkpoint_files),
         "FLAME masks": Door(read_masks, (FlameFileError,), pickled_masks),
-        "FLAME model": Door(read_flame_pickle, (FlameFileError,), pickled_parts),
+        "FLAME model": Door(read_flame_file, (FlameFileError,), pickled_parts),
         "landmarks": Door(read_landmarks, (FlameFileError,), landmark_files),
         "head model": Door(HeadModel.load, (ValueError,), landmark_files),
         "annotation": official,

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ml.flame.flame_file import read_flame_pickle, read_masks
+from ml.flame.flame_file import read_flame_file, read_masks
 from ml.flame.landmark_files import read_landmarks
 from ml.flame.safe_pickle import FlameFileError
 from ml.imaging.io import UnreadableImage, decode_image
@@ -110,7 +110,7 @@ def test_checkpoints_that_unpack_to_too_much_are_refused_unread(tmp_path, monkey
 def test_pickles_that_ask_for_memory_or_print_themselves(content, tmp_path):
     path = tmp_path / "x.pkl"
     path.write_bytes(content)
-    for read in (read_masks, read_flame_pickle):
+    for read in (read_masks, read_flame_file):
         with pytest.raises(FlameFileError) as caught:
             read(path)
         assert len(str(caught.value)) < 1000

@@ -14,7 +14,7 @@ from ml.benchmarks.files import UnreadableBenchmarkFile
 from ml.benchmarks.inception import InceptionFileError, load_inception
 from ml.benchmarks.pickled_box import read_box
 from ml.filtering.identity import IdentityError, IdentityIndex
-from ml.flame.flame_file import read_flame_pickle, read_masks
+from ml.flame.flame_file import read_flame_file, read_masks
 from ml.flame.head_model import HeadModel
 from ml.flame.landmark_files import read_landmarks
 from ml.flame.safe_pickle import FlameFileError
@@ -32,7 +32,7 @@ READERS: dict[str, list[Reader]] = {
         (read_detector, UnusableModel),
         (load_inception, InceptionFileError),
     ],
-    "flame": [(read_flame_pickle, FlameFileError), (read_masks, FlameFileError)],
+    "flame": [(read_flame_file, FlameFileError), (read_masks, FlameFileError)],
     "npz": [
         (read_arrays, UnreadableArrays),
         (decode_annotation, BadAnnotation),

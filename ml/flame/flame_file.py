@@ -89,7 +89,7 @@ def read_flame_file(path: Path, asset: str | None = None, sha256: str = "") -> F
     """Read a FLAME model file and tell which release it is.
 
     Args:
-        path: the file, see `read_flame_pickle`.
+        path: the file, a pickle.
         asset: the release that it is said to be, by its name in the asset register.
         sha256: the hash that it is said to have; empty for any.
 

@@ -170,6 +170,8 @@ def _opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
         if not container.streams.video:
             raise UnreadableImage(f"video {path} has no images in it")
         stream = container.streams.video[0]
+        if stream.codec_context is None:
+            raise UnreadableImage(f"video {path}: nothing here decodes its images")
         if stream.width * stream.height > MAX_IMAGE_PIXELS:
             raise UnreadableImage(
                 f"video {path} has frames of {stream.width} x {stream.height} pixels, expected at "

@@ -34,7 +34,6 @@ from tests.rehearsal import environment, say
 SHORT = ("kill", "one worker", "empty dvc.lock", "disk full")
 DOCTOR = ("doctor", "--repair")
 AGAIN = ("materialize", "STAGE", "--force")
-NOBODY = 65534
 FAKETIME = "/usr/lib/*/faketime/libfaketimeMT.so.1"
 _LOCKED_S = 3.0
 
@@ -95,25 +94,6 @@ def _one_worker(root: Path) -> None:
     params.write_text(params.read_text().replace("workers: 2", "workers: 1", 1))
 
 
-def _read_only(root: Path) -> None:
-    """Everything is the user's, but for the folder of the stage that is made."""
-    if os.getuid() == 0:
-        for path in (root, *root.rglob("*")):
-            os.chown(path, NOBODY, NOBODY, follow_symlinks=False)
-    for stage in ("captions", "numbers"):
-        if (folder := root / "data" / stage).is_dir():
-            for path in (folder, *folder.rglob("*")):
-                os.chown(path, os.getuid(), os.getgid())
-            folder.chmod(0o555)
-
-
-def _as_nobody() -> None:
-    if os.getuid() == 0:
-        os.setgroups([])
-        os.setgid(NOBODY)
-        os.setuid(NOBODY)
-
-
 def _lock(database: str) -> Callable[[Path, int], None]:
     def lock(root: Path, group: int) -> None:
         """Hold a database from the moment when the command opens it, for three seconds."""
@@ -165,6 +145,18 @@ def _small_disk(root: Path, chain: Chain) -> Iterator[None]:
         yield
     finally:
         subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+@contextmanager
+def _read_only(root: Path, chain: Chain) -> Iterator[None]:
+    """The folder of the stage on a disk that may only be read."""
+    folder = str(root / "data" / chain.stage)
+    subprocess.run(["mount", "--bind", folder, folder], check=True)
+    subprocess.run(["mount", "-o", "remount,ro,bind", folder], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", folder], check=True)
 
 
 def _cannot_mount() -> str:
@@ -294,8 +286,8 @@ FAULTS: dict[str, Fault] = {
                        lacks=_cannot_mount),
     "quota": Fault("files end after 512 bytes", "disk", remedy=AGAIN,
                    limit=_limited(resource.RLIMIT_FSIZE, 512)),
-    "read-only": Fault("the stage's folder may not be written", "ermission denied", remedy=AGAIN,
-                       before=_read_only, limit=_as_nobody),
+    "read-only": Fault("the stage's folder may only be read", "ead-only file system", remedy=AGAIN,
+                       around=_read_only, lacks=_cannot_mount),
     "memory": Fault("memory of a process limited to 600 MB", "rror", remedy=AGAIN,
                     limit=_limited(resource.RLIMIT_AS, 600 << 20)),
     "worker memory": Fault("memory of a worker limited to what it has", "emory", remedy=AGAIN,

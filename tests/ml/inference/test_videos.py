@@ -94,6 +94,15 @@ def test_what_is_no_film_cannot_be_opened(tmp_path: Path, content: bytes) -> Non
     assert count_frames(tmp_path / "x.mp4") is None
 
 
+def test_a_film_in_an_unknown_code_is_unreadable(films: Path, tmp_path: Path) -> None:
+    path = tmp_path / "c.mkv"
+    content = (films / "c.mkv").read_bytes()
+    assert b"V_MPEG4/ISO/ASP" in content
+    path.write_bytes(content.replace(b"V_MPEG4/ISO/ASP", b"V_MPEG9/ISO/ASP"))
+    with pytest.raises(UnreadableImage, match="nothing here decodes its images"):
+        read(path)
+
+
 def test_a_playlist_that_names_other_files_is_no_film(films: Path, tmp_path: Path) -> None:
     playlist = tmp_path / "x.mp4"
     playlist.write_text(f"#EXTM3U\n#EXTINF:2.4,\n{films / 'a.mp4'}\n#EXT-X-ENDLIST\n")

@@ -55,6 +55,12 @@ def test_the_asked_false_match_rate_is_met_and_not_undercut() -> None:
     assert 0.02 < rate < 0.1
 
 
+def test_a_target_between_two_numbers_of_faces_is_not_exceeded() -> None:
+    strangers = np.linspace(0.1, 0.9, 150, dtype=np.float32)
+    calibration = calibrate(Similarities(np.zeros(0, np.float32), strangers, 150), 0.03)
+    assert calibration.false_match_rate == pytest.approx(4 / 150)
+
+
 def test_ties_with_the_first_that_may_not_match_do_not_match() -> None:
     strangers = np.array([0.9] + [0.5] * 299, np.float32)
     calibration = calibrate(Similarities(np.zeros(0, np.float32), strangers, 300), 0.01)

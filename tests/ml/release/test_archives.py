@@ -106,6 +106,16 @@ def test_copies_count_once_and_differing_ones_not_at_all(files, tmp_path):
     assert excluded[lost] == "shared_name" or excluded[lost] == "no_image"
 
 
+def test_a_name_twice_in_one_tar_is_not_used_at_all(files, tmp_path):
+    name = next(name for name in files if name.startswith("large/split_00000/images"))
+    path = pack(files, tmp_path / "whole.tar")
+    pack({name: files[name][::-1]}, path, "a")
+    found, excluded = read(path)
+    assert Path(name).stem not in found
+    assert len(found) == NUM_IMAGES - 1
+    assert excluded[Path(name).stem] in ("shared_name", "no_image")
+
+
 @pytest.mark.parametrize(
     ("path", "expected"),
     [
@@ -217,7 +227,7 @@ def test_sums_are_compared(files, tmp_path):
     good = hashlib.md5(first.read_bytes()).hexdigest()
     sums = tmp_path / "mirror" / "MD5SUMS"
     sums.write_text(
-        f"{good}  {first.name}\n{'0' * 32} *{second.name}\n{good}  VGGHeads_2.tar\n\n"
+        f"{good.upper()}  {first.name}\n{'0' * 32} *{second.name}\n{good}  VGGHeads_2.tar\n\n"
         f"what\n{good}  ../large.tar\n"
     )
     rows = [row for row in lacks_of([first, second], tmp_path) if row[0] in ("file", "MD5SUMS")]

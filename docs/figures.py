@@ -41,6 +41,8 @@ SHARD: Final = "shard-00000"
 _LEFT_OUT: Final = (".git", ".venv", ".venv-*", "cache", "tmp", "__pycache__", "build", ".tmp-*")
 _SIZE: Final = {"width": 1440, "height": 900}
 _START_SECONDS: Final = 600
+_PATIENCE_MS: Final = 240_000
+"""How long a page may take: a busy machine needs minutes for MLflow's scripts."""
 _SETTLE_MS: Final = 2500
 """Pages draw charts and images after they say that they are loaded."""
 
@@ -67,7 +69,7 @@ class Site:
 def lineage(page: Page, site: Site) -> None:
     """Show the assets of the pipeline in Dagster, groups opened."""
     page.goto(f"{site.dagster}/asset-groups")
-    page.wait_for_selector("text=trained_model", timeout=60_000)
+    page.wait_for_selector("text=trained_model")
     page.keyboard.press("Escape")
 
 
@@ -76,13 +78,14 @@ def failing_check(page: Page, site: Site) -> None:
     page.goto(
         f"{site.dagster}/assets/captions?view=checks&checkDetail=caption_rules__of_their_poses"
     )
-    page.wait_for_selector("text=Latest execution", timeout=60_000)
+    page.wait_for_selector("text=Latest execution")
 
 
 def mlflow_runs(page: Page, site: Site) -> None:
     """Show the first page of MLflow: the trainings, as model training."""
     page.goto(f"{site.mlflow}/{_runs_page(site)}")
-    page.wait_for_selector("text=trained_model", timeout=60_000)
+    page.wait_for_selector("text=trained_model")
+    _close_assistant(page)
 
 
 def mlflow_compare(page: Page, site: Site) -> None:
@@ -91,7 +94,7 @@ def mlflow_compare(page: Page, site: Site) -> None:
     query = {"runs": runs, "experiments": [experiment]}
     chosen = "&".join(f"{name}={json.dumps(value)}" for name, value in query.items())
     page.goto(f"{site.mlflow}/#/compare-runs?{chosen}&workflowType=machine_learning")
-    page.wait_for_selector("text=Run details", timeout=60_000)
+    page.wait_for_selector("text=Run details")
 
 
 def data_docs(page: Page, site: Site) -> None:
@@ -113,7 +116,7 @@ def app(page: Page, site: Site) -> None:
         "buffer": _image_of_several(site.root),
     }
     page.set_input_files("input[type=file]", image)
-    page.wait_for_selector("canvas", timeout=120_000)
+    page.wait_for_selector("canvas")
     page.wait_for_timeout(4 * _SETTLE_MS)
 
 
@@ -175,6 +178,7 @@ def make(project: Path, names: Sequence[str], output: Path, browser: str) -> lis
             for name in names:
                 file, show = FIGURES[name]
                 page = chromium.new_page(viewport=_SIZE, color_scheme="light")
+                page.set_default_timeout(_PATIENCE_MS)
                 show(page, site)
                 page.wait_for_timeout(_SETTLE_MS)
                 output.mkdir(parents=True, exist_ok=True)
@@ -185,6 +189,13 @@ def make(project: Path, names: Sequence[str], output: Path, browser: str) -> lis
                 print(output / file, flush=True)
             chromium.close()
     return made
+
+
+def _close_assistant(page: Page) -> None:
+    """Close the panel that MLflow opens beside its first page."""
+    button = page.get_by_role("button", name="Close", exact=True)
+    if button.count():
+        button.first.click()
 
 
 @contextmanager

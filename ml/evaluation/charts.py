@@ -19,7 +19,7 @@ from ml.evaluation.protocol import Evaluation, EvaluationSample
 from ml.imaging.boxes import box_area
 
 ERRORS: Final = (("rotation_deg", "rotation error, degrees"), ("nme_bbox", "NME, % of head box"))
-_YAW_EDGES: Final = (0, 15, 30, 45, 60, 90, 180.1)
+_TURN_EDGES: Final = (0, 15, 30, 45, 60, 90, 180.1)
 _SIZE_EDGES: Final = (0, 16, 24, 32, 48, 64, 96, 10_000)
 _SCORE_BINS: Final = 10
 _COLOURS: Final = ("#0b6fb3", "#d1495b", "#3a7d44", "#8a5fbf")
@@ -69,7 +69,7 @@ def draw_charts(
             )
             for name, label in ERRORS
             for column, edges, of in (
-                ("abs_yaw_deg", _YAW_EDGES, "yaw"),
+                ("turn_deg", _TURN_EDGES, "turn"),
                 ("size_px", _SIZE_EDGES, "size"),
             )
         },
@@ -209,7 +209,7 @@ def _errors(
 ) -> None:
     """Means by group, with intervals over images and the number of heads."""
     (column, edges, of), (name, label) = group, error
-    pairs = evaluation.pairs.assign(abs_yaw_deg=evaluation.pairs["true_yaw_deg"].abs())
+    pairs = evaluation.pairs
     pairs = pairs.assign(part=_parts(pairs[column], edges))
     means = group_intervals(pairs, "part", name, evaluation.num_images, *draws)
     position = means.index.to_numpy()
@@ -224,7 +224,7 @@ def _errors(
         [f"{names[i]}\n({n} heads)" for i, n in zip(position, means["heads"], strict=True)],
     )
     axes.tick_params("x", labelsize=7)
-    unit = "degrees" if of == "yaw" else "px"
+    unit = "degrees" if of == "turn" else "px"
     axes.set(xlabel=f"{of} of the head, {unit}", ylabel=label, ylim=(0, None))
 
 

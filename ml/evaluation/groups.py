@@ -14,7 +14,7 @@ from ml.evaluation.protocol import Evaluation
 TONES = "Monk skin tone"
 # The errors are grouped by these, so that a weakness of one group cannot hide in the mean.
 _GROUPS: Mapping[str, tuple[str, tuple[float, ...]]] = {
-    "yaw of the head, degrees": ("abs_yaw_deg", (0, 30, 60, 90, 180.1)),
+    "turn of the head from the camera, degrees": ("turn_deg", (0, 30, 60, 90, 180.1)),
     "size of the head, px": ("size_px", (0, 20, 40, 80, 10_000)),
     "visible fraction": ("visible", (0, 0.5, 0.8, 1.01)),
     TONES: ("skin_tone", (1, 4, 7, 11)),
@@ -29,7 +29,7 @@ _MIN_HEADS = 10
 def group_table(
     evaluation: Evaluation, rng: np.random.Generator, resamples: int
 ) -> dict[str, pd.DataFrame]:
-    """Return mean errors of the found heads by yaw, size, visibility and skin tone.
+    """Return mean errors of the found heads by turn, size, visibility and skin tone.
 
     Args:
         evaluation: a matched benchmark.
@@ -40,7 +40,7 @@ def group_table(
         Title -> table with columns group, heads, NME and rotation error, both with 95 % intervals;
         no table of what is not known of the heads.
     """
-    pairs = evaluation.pairs.assign(abs_yaw_deg=evaluation.pairs["true_yaw_deg"].abs())
+    pairs = evaluation.pairs
     tables = {}
     for title, (column, edges) in _GROUPS.items():
         if column not in pairs:

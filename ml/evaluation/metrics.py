@@ -113,6 +113,22 @@ def component_correlation(predicted: np.ndarray, true: np.ndarray) -> float:
     return float(np.divide(products, norm, out=np.zeros_like(norm), where=norm > 0).mean())
 
 
+def turn_deg(rotations: np.ndarray) -> np.ndarray:
+    """Return how far heads are turned away from the camera about the vertical.
+
+    Unlike the yaw of three Euler angles, which ends at 90 degrees and calls a head seen from behind
+    frontal with half a turn of pitch, it runs from 0 (facing the camera) to 180 (seen from behind).
+
+    Args:
+        rotations: (N, 3, 3) from FLAME's frame to image axes (x right, y down, z away).
+
+    Returns:
+        (N,) degrees in [0, 180].
+    """
+    facing = rotations[:, :, 2]
+    return np.degrees(np.arctan2(np.abs(facing[:, 0]), -facing[:, 2]))
+
+
 def geodesic_deg(predicted: np.ndarray, true: np.ndarray) -> np.ndarray:
     """Return the angle of the rotation between two rotations, degrees.
 

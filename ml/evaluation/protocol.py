@@ -22,6 +22,7 @@ from ml.evaluation.metrics import (
     failure_rate,
     geodesic_deg,
     nme_bbox,
+    turn_deg,
 )
 from ml.flame.geometry import HeadGeometry
 from ml.flame.params import EXPRESSION, SHAPE
@@ -223,7 +224,7 @@ def _measure(
     predicted_angles, true_angles = (geometry.euler_deg(h.flame) for h in (predicted, true))
     for axis, name in enumerate(ANGLES):
         columns[f"{name}_deg"] = angle_error_deg(predicted_angles[:, axis], true_angles[:, axis])
-        columns[f"true_{name}_deg"] = true_angles[:, axis]
+    columns["turn_deg"] = turn_deg(geometry.rotations(true.flame))
     columns["size_px"] = np.sqrt(box_area(true.boxes_xyxy))
     frame = pd.DataFrame(columns, index=range(len(shown)))
     attributes = sample.attributes.iloc[shown[:, 1]].reset_index(drop=True)

@@ -17,7 +17,7 @@ PAIRS = pd.DataFrame(
         "image": [0, 1, 1],
         "prediction": [0, 0, 1],
         "truth": [0, 0, 1],
-        "true_yaw_deg": [-10.0, 40.0, 45.0],
+        "turn_deg": [10.0, 40.0, 45.0],
         "size_px": [15.0, 30.0, 90.0],
         "visible": [1.0, 0.4, 0.6],
         "skin_tone": [1, 5, 10],
@@ -48,7 +48,7 @@ def rng():
 
 def test_groups_with_intervals_over_images():
     tables = group_table(evaluation(), rng(), 50)
-    yaw = tables["yaw of the head, degrees"]
+    yaw = tables["turn of the head from the camera, degrees"]
     # Every group lies in one image, so a draw has either its mean or nothing.
     assert yaw.to_numpy().tolist() == [
         ["0 to 30", 1, "2.0 [2.0, 2.0]", "5.0 [5.0, 5.0]"],

@@ -17,6 +17,7 @@ from ml.evaluation.metrics import (
     geodesic_deg,
     nme_bbox,
     nullable,
+    turn_deg,
 )
 from ml.imaging.matching import match_heads
 
@@ -77,6 +78,15 @@ def test_nme_by_hand():
     true = np.array([[[0, 0], [40, 0], [0, 10], [40, 10]]], float)
     assert nme_bbox(true, true) == pytest.approx([0.0])
     assert nme_bbox(true + np.array([3, 4]), true) == pytest.approx([100 * 5 / 20])
+
+
+@pytest.mark.parametrize(
+    ("yaw", "expected"), [(0, 0), (-40, 40), (90, 90), (-150, 150), (180, 180)]
+)
+def test_a_head_seen_from_behind_is_turned_by_more_than_a_right_angle(yaw, expected):
+    frontal = np.diag([1.0, -1.0, -1.0])
+    turned = frontal @ Rotation.from_euler("YXZ", [yaw, 20.0, -15.0], degrees=True).as_matrix()
+    assert turn_deg(turned[None])[0] == pytest.approx(expected, abs=1e-6)
 
 
 @pytest.mark.parametrize("angle", [0.0, 1e-4, 30.0, 90.0, 179.999, 180.0])

@@ -205,7 +205,7 @@ def test_the_report_has_charts_and_equal_bytes_each_time(ws: Workspace, knowing:
     page = ws.stage_dir(STAGE) / "report.html"
     first = page.read_bytes()
     assert first.count(b"<svg") == 8
-    for name in (b"Precision and recall", b"Calibration", b"Found, missed", b"by yaw", b"by size"):
+    for name in (b"Precision and recall", b"Calibration", b"Found, missed", b"by turn", b"by size"):
         assert name in first
     assert len(list((ws.stage_dir(STAGE) / "charts").glob("*.svg"))) == 8
     benchmark.run(ws, BenchmarkConfig(**SHORT))

@@ -79,7 +79,9 @@ def _check_place(root: Path) -> None:
         ValueError: the current folder lies in another checkout than this program.
     """
     for folder in (Path.cwd(), *Path.cwd().parents):
-        if (folder / "dvc.yaml").is_file() and (folder / "params.yaml").is_file():
+        # A checkout in which no profile was written yet has no params.yaml.
+        code_or_values = ("dagster_project", "params.yaml")
+        if (folder / "dvc.yaml").is_file() and any((folder / n).exists() for n in code_or_values):
             if folder.resolve() != root.resolve():
                 raise ValueError(
                     f"this program belongs to {root}, and you are in the project {folder};"

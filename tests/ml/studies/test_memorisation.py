@@ -213,11 +213,12 @@ def test_a_kill_while_images_are_generated_loses_none_of_them(folder, base, tmp_
         }
 
     whole = study(tmp_path / "whole")
-    made, generate = [], memorisation.generate
+    made, stopped, generate = [], [], memorisation.generate
 
     def killed(pipe, prompts, names, *rest):
         for number, image in enumerate(generate(pipe, prompts, names, *rest)):
-            if number == 1 and len(made) == 1:
+            if number == 1 and not stopped:
+                stopped.append(True)
                 raise KeyboardInterrupt
             made.append(names[number])
             yield image

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 import ml.stages.head_model
-from dagster_project import cli
+from dagster_project import cli, preflight
 from dagster_project.pipeline import Pipeline
 from dagster_project.stages import ROOT
 from ml.inference.loading import load_detector
@@ -68,6 +68,10 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pipeline:
     two_archives(release_files(tmp_path / "drawn"), root / "sources")
     # The real one takes seconds; the parameters of this release are the ball's.
     monkeypatch.setattr(ml.stages.head_model, "build_procedural_head", lambda *a: ball_model())
+    # A process of its own would look for this checkout's command line in the folder of the test.
+    monkeypatch.setattr(
+        preflight, "_in_own_process", lambda project, names: preflight.look(project, names).problems
+    )
     monkeypatch.chdir(root)
     return Pipeline(root, STAGES, "tests.fixtures.release:STAGES")
 

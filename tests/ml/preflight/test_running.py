@@ -20,7 +20,7 @@ from ml.records.models import ModelError, ModelFile
 from ml.records.workspace import Workspace
 from tests.fixtures.release import release_files, two_archives
 from tests.tiny_models.dad import build_dad
-from tests.tiny_models.faces import build_yunet
+from tests.tiny_models.faces import build_scrfd
 
 PROJECT = Path(__file__).parents[3]
 RANDOM = {"asset": "random-weights"}
@@ -54,10 +54,13 @@ def whole(tiny_models, tmp_path):
         image = np.random.default_rng(number).integers(0, 255, (160, 128, 3), np.uint8)
         (folder / f"{number}.png").write_bytes(encode_png(image))
     (tmp_path / "labels.json").write_text("{}")
-    yunet = ref(build_yunet(tmp_path / "face_detection_yunet_2023mar.onnx"))
+    scrfd = ref(build_scrfd(tmp_path / "scrfd_10g_bnkps.onnx"))
     path = tiny_models.path
+    nothing = dict.fromkeys(("flame_file", "landmark_file", "masks_file", "source_asset"))
     return {
+        "head_model": {"source": "procedural", "index_files": (), **nothing},
         "poses": {
+            "source": "folder",
             "images": {
                 "path": "sources",
                 "estimator": {
@@ -65,7 +68,7 @@ def whole(tiny_models, tmp_path):
                     "pose_model": ref(path("vitpose")),
                 },
                 "describer": {"model": ref(path("blip-vqa"))},
-            }
+            },
         },
         "captions": {"gliner": {"model": ref(path("gliner")), "encoder": ref(path("deberta-v3"))}},
         "images": {
@@ -78,7 +81,7 @@ def whole(tiny_models, tmp_path):
         "head_detector": {"pretrained": {"model": ref(path("person-detector"))}},
         "annotations": {"regressor": {"model": ref(build_dad(tmp_path / "dad_3dheads.trcd"))}},
         "filtered_dataset": {
-            "face_check": {"model": yunet},
+            "face_check": {"model": scrfd},
             "safety": {
                 "clip": {"model": ref(path("safety-checker"))},
                 "classifier": {"model": ref(path("vit-classifier"))},
@@ -132,7 +135,7 @@ def test_nine_planted_problems_are_nine_lines(ws, whole, tiny_models, tmp_path):
     plant(whole, "head_detector.pretrained.model", ref(tiny_models.path("vit-classifier")))
     plant(whole, "annotations.regressor.model", {"path": "garbage.trcd", "asset": "dad-3dnet"})
     plant(whole, "filtered_dataset.face_check.model",
-          {"path": "face_detection_yunet_2023mar.onnx", "asset": "nobody-s-net"})  # fmt: skip
+          {"path": "scrfd_10g_bnkps.onnx", "asset": "nobody-s-net"})  # fmt: skip
     report = run_preflight(ws, configs(whole))
     lines = [str(problem) for problem in report.problems]
     expected = [

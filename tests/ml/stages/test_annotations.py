@@ -314,7 +314,12 @@ def test_heads_that_a_fit_does_not_find_stay_without_parameters_and_say_why(
     assert "head at [80.0, 12.0, 104.0, 40.0] px" in exclusions["detail"].iloc[0]
     good = heads["flame_status"] == "ok"
     found, expected = stack(heads["flame"][good]), stack(centred["flame"][good])
-    np.testing.assert_allclose(found[:, 409:413], expected[:, 409:413], rtol=0.01, atol=0.2)
+    np.testing.assert_allclose(found[:, 409:412], expected[:, 409:412], atol=0.2)
+    # A larger ball and a larger scale look alike: what is fitted is where the landmarks are.
+    geometry = HeadGeometry(annotator.head_model)
+    np.testing.assert_allclose(
+        geometry.landmarks_px(found), geometry.landmarks_px(expected), atol=0.2
+    )
     np.testing.assert_allclose(found[:, 403:409], expected[:, 403:409], atol=0.02)
 
 

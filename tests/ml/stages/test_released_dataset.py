@@ -93,7 +93,7 @@ def test_what_the_release_itself_removed_is_not_lost(ws: Workspace, files, monke
     assert verdicts["keep"].all()
     assert len(verdicts) == len(images) == report.num_out
     # Of a million images the statistics must not hold all heads: a shard is counted at a time.
-    assert len(pieces) == len(view.shards) == 4
+    assert len(pieces) == len(view.shards) > 1
     stated = json.loads((ws.stage_dir("released_dataset") / "statistics.json").read_text())
     totals = [sum(numbers) for numbers in zip(*pieces, strict=True)]
     assert totals == [len(images), stated["count"]["num_heads"], len(verdicts)]
@@ -123,7 +123,9 @@ def test_every_check_of_an_import_fails_where_it_should(ws: Workspace, files) ->
     pack(files, ws.root / "release.tar")
     run(ws, ReleasedDatasetConfig(**GIVEN))
     folder, view = ws.stage_dir(released_dataset.STAGE), released_view(ws)
-    assert found_by(ws) == {}
+    # Two archives are no whole release, which a warning says; nothing else is to be found.
+    lacking = found_by(ws)
+    assert set(lacking) == {"nothing_lacks"}
 
     def changed(path: Path, change) -> list[str]:
         """Ids of the rows that a change of a table takes away; the file is put back afterwards."""
@@ -160,7 +162,7 @@ def test_every_check_of_an_import_fails_where_it_should(ws: Workspace, files) ->
     metrics = folder / "metrics.json"
     whole = metrics.read_bytes()
     metrics.write_text(json.dumps({**json.loads(whole), "num_val": 0}))
-    assert found_by(ws) == {"splits_filled": ["no image of the split val"]}
+    assert found_by(ws) == {**lacking, "splits_filled": ["no image of the split val"]}
     metrics.write_bytes(whole)
 
     (folder / "lacks.csv").write_text("where,detail\nlarge/split_00001,one image\n")

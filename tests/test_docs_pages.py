@@ -77,6 +77,6 @@ def test_notebooks_and_pages_are_made_in_ci():
     script = (ROOT / ".ci" / "run").read_text()
     targets = re.findall(r"^([a-z]+): .*##", (ROOT / "Makefile").read_text(), re.M)
     for target in ("docs", "notebooks"):
-        assert re.search(rf"(?m)^make .*\b{target}\b", script), target
+        assert re.search(rf"(?m)^part make .*\b{target}\b", script), target
         assert target in targets
     assert len(NOTEBOOKS) == 3

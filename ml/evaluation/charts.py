@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from itertools import pairwise
 from typing import Any, Final
 
@@ -63,8 +64,12 @@ def draw_charts(
         f"Found and missed by size ({title})": _svg(lambda a: _found_by_size(a, sizes)),
         **{
             f"{label.capitalize() if name != 'nme_bbox' else label}, by {of} ({title})": _svg(
-                lambda a, c=column, e=edges, n=name, t=label, o=of: _errors(
-                    a, first, (c, e, o), (n, t), (rng, resamples)
+                partial(
+                    _errors,
+                    evaluation=first,
+                    group=(column, edges, of),
+                    error=(name, label),
+                    draws=(rng, resamples),
                 )
             )
             for name, label in ERRORS
@@ -243,7 +248,7 @@ def _names(edges: Sequence[float]) -> list[str]:
 
 def _svg(draw: Callable[[Axes], None]) -> str:
     """Return one chart as an `<svg>` element."""
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(_STYLE):  # type: ignore[arg-type] # keys are strings here
         figure = Figure(figsize=(5.2, 3.3), layout="constrained", facecolor="white")
         FigureCanvasSVG(figure)
         draw(figure.subplots())

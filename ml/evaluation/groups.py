@@ -50,11 +50,15 @@ def group_table(
             label: group_intervals(grouped, "part", name, evaluation.num_images, rng, resamples)
             for label, name in _ERRORS.items()
         }
+        heads = next(iter(found.values()))["heads"]
         lines = [
             {
                 "group": _range(column, low, high),
-                "heads": int(next(iter(found.values())).loc[part, "heads"]),
-                **{label: _with_interval(means.loc[part]) for label, means in found.items()},
+                "heads": int(heads[part]),
+                **{
+                    label: _with_interval(pd.Series(means.loc[part]))
+                    for label, means in found.items()
+                },
             }
             for part, (low, high) in enumerate(pairwise(edges))
             if part in next(iter(found.values())).index

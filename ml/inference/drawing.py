@@ -121,7 +121,7 @@ def _draw_meshes(
     vertices = geometry.vertices_xyz_px(heads.flame[posed])
     # Larger heads are taken to be nearer: the parameters carry no depth between heads.
     order = np.argsort(heads.flame[posed][:, SCALE.start])
-    shown = np.array([colours[i] for i in np.flatnonzero(posed)], np.float32)
+    shown = np.array([colours[int(i)] for i in np.flatnonzero(posed)], np.float32)
     for index in order:
         mesh = np.ascontiguousarray(vertices[index], np.float32)
         face_index, barycentric, _ = rasterize(mesh, geometry.faces, height, width)

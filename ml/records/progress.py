@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sized
 from contextlib import contextmanager
 from typing import Final, Protocol, TypeVar
 
@@ -58,7 +58,7 @@ class ProgressLines:
         self._told = now
         line = tqdm.format_meter(
             self._done,
-            self._total,
+            self._total,  # type: ignore[arg-type] # None is taken: no total
             now - self._started,
             prefix=self._description,
             initial=self._first,
@@ -96,7 +96,7 @@ def progress(items: Iterable[T], description: str, total: int | None = None) -> 
         description: shown in front.
         total: number of items, when `items` has no length.
     """
-    if total is None and hasattr(items, "__len__"):
+    if total is None and isinstance(items, Sized):
         total = len(items)
     shown = open_progress(description, total)
     try:

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -77,7 +78,8 @@ def main() -> None:
     start(threads=1)
     if options.random:
         head_model = build_procedural_head(0)
-        truth, rows = random_heads(options.random), []
+        truth = random_heads(options.random)
+        rows: list[Any] = []
     else:
         head_model = HeadModel.load(options.project / "data" / "head_model" / "head_model.npz")
         truth, rows = held_out(options.project, options.heads, head_model)
@@ -102,7 +104,7 @@ def random_heads(count: int) -> Truth:
     angles = rng.uniform(-1, 1, (count, 3)) * [30, 60, 20]
     flame[:, ROTATION] = sixd_from_matrix(matrix_from_euler_deg(torch.from_numpy(angles))).numpy()
     flame[:, SHIFT_XY], flame[:, SCALE] = 128.0, 640.0
-    boxes = np.tile(np.float32([48, 48, 208, 208]), (count, 1))
+    boxes = np.tile(np.array([48, 48, 208, 208], np.float32), (count, 1))
     return Truth(flame, boxes)
 
 
@@ -198,7 +200,7 @@ def spread_points(head_model: HeadModel, count: int) -> Points:
         chosen.append(int(nearest.argmax()))
     numbers = {tuple(corners): i for i, corners in enumerate(head_model.faces.tolist())}
     triangles = np.array([numbers[tuple(front[i].tolist())] for i in chosen], np.int32)
-    return triangles, np.tile(np.float32([1, 0, 0]), (count, 1))
+    return triangles, np.tile(np.array([1, 0, 0], np.float32), (count, 1))
 
 
 def mean_head(true: np.ndarray) -> np.ndarray:

@@ -47,7 +47,7 @@ def main() -> None:
     timed = not unmeasured("torch", "fp32", arguments.device)
     for one in [*arguments.sizes, *arguments.checkpoints]:
         model = of_file(one.name, one, timed) if isinstance(one, Path) else of_size(one, timed)
-        found = {}
+        found: dict[tuple[str, str, int], float | None] = {}
         for runtime, precision, batch, value in speeds(
             model,
             arguments.runtimes,

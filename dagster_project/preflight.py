@@ -20,7 +20,7 @@ from ml.records.register import OWN_IMAGES, REGISTER
 
 STAMPS: Final = "preflight.json"
 """In DAGSTER_HOME: stage -> what was looked at when it passed or when its problems were told."""
-_CHOICES: Final = {
+_CHOICES: Final[dict[tuple[str, str], set[object]]] = {
     ("head_model", "source"): {"flame"},
     ("poses", "source"): {"folder", "webdataset"},
     ("labels", "source"): {"file"},

@@ -39,7 +39,7 @@ BROWSERS: Final = ("chromium", "chromium-browser", "google-chrome")
 SHARD: Final = "shard-00000"
 """The shard of which one caption is falsified."""
 _LEFT_OUT: Final = (".git", ".venv", ".venv-*", "cache", "tmp", "__pycache__", "build", ".tmp-*")
-_SIZE: Final = {"width": 1440, "height": 900}
+_SIZE: Final[Any] = {"width": 1440, "height": 900}
 _START_SECONDS: Final = 600
 _PATIENCE_MS: Final = 240_000
 """How long a page may take: a busy machine needs minutes for MLflow's scripts."""

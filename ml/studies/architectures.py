@@ -74,9 +74,9 @@ def measure_architectures(ws: Workspace, config: ArchitecturesConfig, open_run: 
     folder, device = ws.stage_dir("studies") / STUDY, str(choose_device(config.device))
     own = {n: ws.stage_dir(n) for n in OWN_MODELS if (ws.stage_dir(n) / CONFIG_NAME).is_file()}
     makers: list[Callable[[], Architecture]] = [
-        *(lambda size=size: of_size(size) for size in config.sizes),  # type: ignore[misc]
+        *(lambda size=size: of_size(size) for size in config.sizes),
         *(
-            lambda name=name, path=path: of_file(name, path)  # type: ignore[misc]
+            lambda name=name, path=path: of_file(name, path)
             for name, path in {**own, **config.models}.items()
         ),
     ]

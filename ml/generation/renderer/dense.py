@@ -76,7 +76,8 @@ class DenseTruth:
     def members(self) -> dict[str, bytes | dict[str, Any]]:
         """Return the members of a shard: `dense.npz`, and `heads.json`."""
         buffer = io.BytesIO()
-        np.savez_compressed(buffer, vertex_visible=self.vertex_visible, **self.maps)
+        arrays: dict[str, Any] = {"vertex_visible": self.vertex_visible, **self.maps}
+        np.savez_compressed(buffer, **arrays)
         text = {"classes": CLASSES, "camera": self.camera, "light": self.light, "heads": self.heads}
         return {"dense.npz": buffer.getvalue(), "heads.json": text}
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import hashlib
 import json
 import time
 from collections.abc import Iterator, Mapping
@@ -22,6 +21,7 @@ from dagster_project.placement import WorkerConfig
 from ml.captions.config import CaptionsConfig
 from ml.flame.head_model import HeadModel
 from ml.generation.config import ImagesConfig
+from ml.inference.loading import load_detector
 from ml.poses.config import PosesConfig
 from ml.records.atomic import remove_temporaries, write_text
 from ml.records.config import StageConfig, overlay, parse_yaml, read_config
@@ -127,12 +127,10 @@ def _same_head_model(model: Path, ws: Workspace) -> None:
     """Refuse a detector whose 413 numbers mean another head than the images' do.
 
     Raises:
-        ValueError: the head models differ, or the folder holds no detector.
+        UnusableModel: there is no detector.
+        ValueError: the head models differ.
     """
-    path = model / "config.json"
-    if not path.is_file():
-        raise ValueError(f"{model}: expected a detector's folder with config.json")
-    trained = json.loads(path.read_text(encoding="utf-8")).get("head_model_sha256")
+    trained = load_detector(model).description.get("head_model_sha256")
     drawn = HeadModel.load(ws.stage_dir("head_model") / head_model.MODEL_FILE).sha256
     if trained != drawn:
         raise ValueError(
@@ -250,7 +248,8 @@ def _missing(
     tasks = []
     for index in range(ws.num_shards):
         size = min(ws.shard_size, count - index * ws.shard_size)
-        if _fingerprint(size) != getattr(finished.get(shard_name(index)), "fingerprint", ""):
+        marker = finished.get(shard_name(index))
+        if marker is None or marker.fingerprint != _fingerprint(size):
             function = f"{__name__}:{make_shard.__name__}"
             own = dataclasses.replace(ws, shard_size=size)
             tasks.append(ShardTask(function, own, config, shard_name(index)))
@@ -284,4 +283,4 @@ def _markers(ws: Workspace) -> dict[str, Marker]:
 
 def _fingerprint(shard_size: int) -> str:
     """Return what tells a shard from the same one of another length; `_claim` compares the rest."""
-    return hashlib.sha256(f"{shard_size} images".encode()).hexdigest()
+    return f"{shard_size} images"

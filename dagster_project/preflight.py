@@ -139,7 +139,7 @@ def _mappings(value: Any) -> Iterator[Mapping[str, Any]]:
 
 
 def _in_own_process(pipeline: Pipeline, stages: Sequence[str]) -> list[Problem]:
-    """Return a process of its own gives the models' memory back before the run's processes need it.
+    """Look in a process of its own, whose end frees the models' memory for the run's processes.
 
     Raises:
         RuntimeError: it did not end with a report.
@@ -176,7 +176,7 @@ def _stamps(file: Path) -> dict[str, str]:
 
 
 def _stamp(root: Path, stage: str, values: Mapping[str, Any]) -> str:
-    """Return hash of a stage's values and of the sizes and times of the files that they name."""
+    """Return a hash of a stage's values and of the sizes and times of the files that they name."""
     used = {name: values.get(name) for name in (stage, "run", "poses")}
     digest = hashlib.sha256(json.dumps(used, sort_keys=True, default=str).encode())
     for text in _texts(values.get(stage)):

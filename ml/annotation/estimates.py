@@ -10,19 +10,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ml.annotation.regressor import FlameRegressor
+from ml.annotation.regressor import FlameRegressor, TakesCrops
 from ml.flame.frames import crop_to_image, extract_crops, square_frames
 from ml.flame.params import SCALE
 from ml.records import reasons
-
-
-class TakesCrops(Protocol):
-    """A model that looks at crops of heads."""
-
-    crop_size: int
-    """Side of the crops, px."""
-    box_margin: float
-    """Fraction of the head box that a crop adds on each side."""
 
 
 @runtime_checkable

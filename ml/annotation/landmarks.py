@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ml.annotation.dad_3dnet import DadRegressor
+from ml.annotation.regressor import TakesCrops
 from ml.box_detection.face_models import open_session
 from ml.flame.head_model import HeadModel
 from ml.flame.landmark_files import LandmarkEmbedding, Points
@@ -31,17 +32,9 @@ class LandmarkError(ValueError):
     """A file is no landmark model that can be used; the message says what differs."""
 
 
-class LandmarkPredictor(Protocol):
+class LandmarkPredictor(TakesCrops, Protocol):
     """Finds the landmarks of the head in a crop; may cut its crops itself, see `CutsCrops`."""
 
-    name: str
-    """What the heads table records, as a part of their teacher's name."""
-    sha256: str
-    """Hash of the weights."""
-    crop_size: int
-    """Side of the crops it takes, px."""
-    box_margin: float
-    """Fraction of the head box that its crops add on each side."""
     num_points: int
     """How many landmarks it finds: 68, 105, 468 or 478."""
 

@@ -34,17 +34,21 @@ WEIGHTS_NAME = "regressor.safetensors"
 CONFIG_NAME = "config.json"
 
 
-class FlameRegressor(Protocol):
-    """What the annotation stage needs of a FLAME regressor, whoever trained it."""
+class TakesCrops(Protocol):
+    """A model that looks at crops of heads."""
 
     name: str
-    """What the heads table records as their teacher."""
+    """What the heads table records as their teacher, or as a part of its name."""
     sha256: str
     """Hash of the weights."""
     crop_size: int
     """Side of the crops it takes, px."""
     box_margin: float
     """Fraction of the head box that its crops add on each side."""
+
+
+class FlameRegressor(TakesCrops, Protocol):
+    """What the annotation stage needs of a FLAME regressor, whoever trained it."""
 
     def predict(self, crops: Tensor) -> Tensor:
         """Estimate the head in the middle of each crop.

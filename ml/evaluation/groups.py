@@ -116,7 +116,7 @@ def _difference_interval(
     rng: np.random.Generator,
     resamples: int,
 ) -> tuple[float, float]:
-    """Return 95 % interval of the difference of two groups' means, over images."""
+    """Return the 95 % interval of the difference of two groups' means, over images."""
     pairs = evaluation.pairs
     rows = [
         pairs.loc[side].groupby("image")[name].agg(["sum", "size"])

@@ -61,7 +61,7 @@ class Calibration:
     num_identities: int
 
     def to_json(self) -> str:
-        """Return it as JSON; a rate that was not measured is null."""
+        """Return the calibration as JSON; a rate that was not measured is null."""
         values = {k: None if math.isnan(v) else v for k, v in asdict(self).items()}
         return json.dumps(values, sort_keys=True)
 

@@ -69,13 +69,13 @@ class HeadGeometry:
 
     @staticmethod
     def rotations(flame: np.ndarray) -> np.ndarray:
-        """Return (N, 413) parameters to (N, 3, 3) rotation matrices, FLAME frame to image axes."""
+        """Return (N, 3, 3) rotations of (N, 413) parameters, FLAME frame to image axes."""
         six = torch.as_tensor(np.asarray(flame, np.float32)[:, ROTATION])
         return matrix_from_6d(six).numpy()
 
     @classmethod
     def euler_deg(cls, flame: np.ndarray) -> np.ndarray:
-        """Return (N, 413) parameters to (N, 3) pitch, yaw, roll in degrees."""
+        """Return (N, 3) pitch, yaw and roll of (N, 413) parameters, degrees."""
         return euler_deg_from_matrix(torch.as_tensor(cls.rotations(flame))).numpy()
 
     @staticmethod

@@ -16,6 +16,10 @@ EXACT_BACKENDS: Final = ("renderer", "sdxl-pncc")
 """Generators that know the heads of their images exactly; the others write no truth."""
 
 
+DenseMap = Literal["depth", "normals", "segmentation", "instances", "uv", "pncc"]
+"""Maps of dense ground truth, see `ml.generation.renderer.dense`."""
+
+
 class HeadVariation(StageConfig):
     """How much the rendered heads differ from the head model's mean."""
 
@@ -120,7 +124,7 @@ class ImagesConfig(StageConfig):
     """Which generator makes the images, a name of `ml.generation.backends.GENERATORS`."""
     renderer: RendererConfig = RendererConfig()
     """The renderer's settings; its heads' variety also holds for sdxl-pncc."""
-    dense: tuple[Literal["depth", "normals", "segmentation", "instances", "uv", "pncc"], ...] = ()
+    dense: tuple[DenseMap, ...] = ()
     """Maps of dense ground truth that the renderer writes beside each image, with the pose,
     landmarks and visibility of every head; see docs/dense.md."""
     diffusion: DiffusionConfig = DiffusionConfig()

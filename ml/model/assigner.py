@@ -126,6 +126,6 @@ def _centres_inside(centres_px: Tensor, boxes_xyxy: Tensor) -> Tensor:
 
 
 def _top_k_mask(values: Tensor, k: int) -> Tensor:
-    """Return true at the k largest values of the last dimension."""
+    """Return a mask, true at the k largest values of the last dimension."""
     best = values.topk(k, dim=-1).indices
     return torch.zeros_like(values, dtype=torch.bool).scatter(-1, best, True)

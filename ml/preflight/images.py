@@ -93,9 +93,9 @@ def _request(
 def _head_model(
     ws: Workspace, config: ImagesConfig, configs: Mapping[str, StageConfig]
 ) -> HeadModel | None:
-    """Return only PNCC maps are drawn of heads.
+    """Return the head model of which PNCC maps are drawn; None for other generators.
 
-    Then the stage's head model, or one made for this.
+    It is the stage's, or one made for this.
     """
     if config.backend != "sdxl-pncc":
         return None

@@ -76,7 +76,7 @@ def _cut_tars(release: Release) -> Iterator[tuple[str, str, str]]:
 
 
 def _pairs(files: PartFiles) -> tuple[int, list[tuple[str, str, str]]]:
-    """Return number of images with annotation that are not listed as removed, and what lacks."""
+    """Return how many annotated images are not listed as removed, and what is missing."""
     rows: list[tuple[str, str, str]] = []
     try:
         removed = read_list(files, EXCLUSIONS_NAME)

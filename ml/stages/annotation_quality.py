@@ -132,7 +132,7 @@ def annotated_heads(rows: pd.DataFrame) -> Heads:
 
 
 def _without_parameters_fail(evaluation: Evaluation, heads: list[Heads]) -> Evaluation:
-    """Return them without the vertex error of labels without parameters, which is a failure."""
+    """Return the evaluation in which labels without parameters have no vertex error and fail."""
     nme = np.where(_finite(evaluation, heads), evaluation.pairs["nme_bbox"], np.nan)
     return replace(evaluation, pairs=evaluation.pairs.assign(nme_bbox=nme))
 

@@ -115,6 +115,21 @@ def test_a_copied_project_is_not_worked_on_from_elsewhere(toy, tmp_path, monkeyp
     cli._check_place(toy.root)
 
 
+def test_a_checkout_without_values_is_a_project_of_its_own_within_another(
+    toy, tmp_path, monkeypatch
+):
+    inner = tmp_path / "outer" / "build" / "inner"
+    for folder in (tmp_path / "outer", inner):
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copy(toy.root / "dvc.yaml", folder)
+        (folder / "dagster_project").mkdir()
+    (tmp_path / "outer" / "params.yaml").write_text("run: {}\n")
+    monkeypatch.chdir(inner)
+    cli._check_place(inner)
+    with pytest.raises(ValueError, match="and you are in the project"):
+        cli._check_place(tmp_path / "outer")
+
+
 def test_children_are_started_on_the_project_s_own_code(toy):
     options = argparse.Namespace(verbose=False, force=True)
     command = project_commands._materialize_command(("-m", "x"), "numbers", options)

@@ -15,6 +15,7 @@ from dagster_project.cli import main
 from dagster_project.pipeline import Pipeline
 from ml.captions.config import CaptionsConfig
 from ml.generation.config import ImagesConfig
+from ml.generation.renderer.dense import MAPS
 from ml.poses.config import PosesConfig
 from ml.poses.sampler import sample_pose
 from ml.records.config import parse_yaml, read_config
@@ -103,6 +104,10 @@ def test_a_run_that_is_stopped_and_continued_makes_the_same_bytes(
 def test_members_are_those_that_were_asked_for_and_no_name_is_planted(pipeline, tmp_path):
     out = tmp_path / "made"
     assert generate(pipeline, out, 2, "--uv", "--instances", "--seed", "9") == 0
+    # The command line states the names anew, since it imports nothing.
+    every = tmp_path / "every"
+    assert generate(pipeline, every, 1, *(f"--{name}" for name in MAPS)) == 0
+    assert json.loads((every / "generated.json").read_text())["images"]["dense"] == list(MAPS)
     with ShardReader(out / "data" / "images" / "shard-00000.tar") as reader:
         assert len(reader.keys()) == 2
         heads = reader.read_json(reader.keys()[0])
@@ -165,12 +170,16 @@ def test_a_detector_is_measured_on_all_images_of_a_folder(
     assert "no generated.json" in capsys.readouterr().err
     assert generate(pipeline, out, 3) == 0
     assert main(["evaluate", str(out), "--model", str(model)], pipeline) == 2
-    assert "expected a detector's folder" in capsys.readouterr().err
-    model.mkdir()
-    (model / "config.json").write_text('{"head_model_sha256": "0000"}')
+    error = capsys.readouterr().err
+    assert str(model) in error
+    assert "Traceback" not in error
+    trained_with = {"head_model_sha256": "0000"}
+    monkeypatch.setattr(
+        generating, "load_detector", lambda path: SimpleNamespace(description=trained_with)
+    )
     assert main(["evaluate", str(out), "--model", str(model)], pipeline) == 2
     assert "their coefficients cannot be compared" in capsys.readouterr().err
-    (model / "config.json").write_text(json.dumps({"head_model_sha256": procedural_head.sha256}))
+    trained_with["head_model_sha256"] = procedural_head.sha256
 
     class SeesNothing:
         def predict(self, images, *more):

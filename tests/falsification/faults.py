@@ -10,7 +10,7 @@ import tarfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -242,6 +242,19 @@ def metrics(stage: str, **values: float | None) -> Fault:
     return Fault(stage, apply)
 
 
+def edited_json(stage: str, name: str, change: Callable[[Any], None]) -> Fault:
+    """A falsification of a JSON file; files may be hard links, so a new one takes its place."""
+
+    def apply(ws: Workspace) -> None:
+        path = ws.stage_dir(stage) / name
+        content = json.loads(path.read_text())
+        change(content)
+        path.unlink()
+        path.write_text(json.dumps(content))
+
+    return Fault(stage, apply)
+
+
 def rising(stage: str) -> Fault:
     """The loss of a training rises."""
 
@@ -257,27 +270,16 @@ def rising(stage: str) -> Fault:
 def flip_copied(stage: str) -> Fault:
     """The mirrored twin's column is the plain one's."""
 
-    def apply(ws: Workspace) -> None:
-        path = ws.stage_dir(stage) / "metrics.json"
-        metrics = json.loads(path.read_text())
-        path.unlink()
-        copied = {k: metrics[k.replace("_flip", "")] for k in metrics if "_flip" in k}
-        path.write_text(json.dumps({**metrics, **copied}))
+    def copy(metrics: dict) -> None:
+        metrics |= {k: metrics[k.replace("_flip", "")] for k in metrics if "_flip" in k}
 
-    return Fault(stage, apply)
+    return edited_json(stage, "metrics.json", copy)
 
 
 def scores(change: Callable[[list[dict]], None]) -> Fault:
     """A falsification of the benchmarks' scores."""
 
-    def apply(ws: Workspace) -> None:
-        path = ws.stage_dir("benchmark_scores") / "scores.json"
-        told = json.loads(path.read_text())
-        change(told)
-        path.unlink()
-        path.write_text(json.dumps(told))
-
-    return Fault("benchmark_scores", apply)
+    return edited_json("benchmark_scores", "scores.json", change)
 
 
 def crops_missing(ws: Workspace) -> None:
@@ -297,14 +299,7 @@ def dataset(name: str, change: Callable[[Frame], Frame | None]) -> Fault:
 def labels(change: Callable[[dict], None]) -> Fault:
     """A falsification of the detector's labels."""
 
-    def apply(ws: Workspace) -> None:
-        path = ws.stage_dir("labels") / "train.json"
-        coco = json.loads(path.read_text())
-        change(coco)
-        path.unlink()
-        path.write_text(json.dumps(coco))
-
-    return Fault("labels", apply)
+    return edited_json("labels", "train.json", change)
 
 
 def images_without_labels(ws: Workspace) -> set[str]:

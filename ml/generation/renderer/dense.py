@@ -14,7 +14,7 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ import torch
 from ml.flame.head_model import HeadModel
 from ml.flame.params import ROTATION, SCALE, SHIFT_XY
 from ml.flame.rotation import matrix_from_6d
+from ml.generation.config import DenseMap
 from ml.generation.renderer import materials, parts
 from ml.generation.renderer.canvas import FOCAL_PER_WIDTH
 from ml.generation.renderer.people import HeadKit, head_kit
@@ -37,7 +38,7 @@ from ml.imaging.rasterizer import Float32Array, Int32Array, interpolate
 from ml.poses.skeleton import PoseSample
 from ml.records.determinism import one_thread
 
-MAPS: Final = ("depth", "normals", "segmentation", "instances", "uv", "pncc")
+MAPS: Final[tuple[str, ...]] = get_args(DenseMap)
 """Names of the maps that can be asked for."""
 
 CLASSES: Final = (

@@ -240,9 +240,9 @@ def _unit(vector: np.ndarray) -> np.ndarray:
 
 
 def _direction(azimuth: float, elevation: float) -> np.ndarray:
-    """Return azimuth 0 is the camera's side, positive to the image's right.
+    """Return the unit vector of an azimuth and an elevation, radians, image axes.
 
-    Elevation from the horizon.
+    Azimuth 0 is the camera's side, positive to the image's right; elevation is from the horizon.
     """
     return np.array(
         [

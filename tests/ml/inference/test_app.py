@@ -178,7 +178,8 @@ def test_files_of_the_machine_are_not_given_out(served: str, tmp_path: Path) -> 
     secret = tmp_path / "secret.txt"
     secret.write_text("secret")
     ways = (
-        f"gradio_api/file={secret}", f"gradio_api/file=/tmp/../{secret}", f"file={secret}",
+        f"gradio_api/file={secret}", f"file={secret}",
+        f"gradio_api/file={tmp_path}/../{tmp_path.name}/{secret.name}",
         f"gradio_api/file=%2e%2e/%2e%2e{secret}", "gradio_api/file=../../../../etc/passwd",
         "static/../../../../etc/passwd", "assets/%2e%2e/%2e%2e/%2e%2e/app.py",
         "theme.css/../../../etc/passwd", f"gradio_api/proxy=file://{secret}",

@@ -9,11 +9,14 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
+from ml.captions.scene import Scene
 from ml.flame.layer import FlameLayer
 from ml.flame.params import SCALE
 from ml.generation.config import ImagesConfig, RendererConfig
-from ml.generation.renderer.dense import CLASSES, MAPS, dense_truth
+from ml.generation.renderer.dense import CLASSES, MAPS, dense_truth, depth_map
 from ml.generation.renderer.renderer import DEPTH_GAP_M, render_sample
+from ml.generation.renderer.visibility import visible
+from tests.fixtures import scenes
 
 CONFIG = RendererConfig(prop_probability=0.0)
 FRONTAL = np.diag([1.0, -1.0, -1.0])
@@ -26,9 +29,6 @@ BACKGROUND, FACE, EARS, EYES, HEADWEAR = (
 @pytest.fixture(scope="module")
 def rendered(head_model):
     """Two bald people, the second farther away and partly behind the first."""
-    from ml.captions.scene import Scene
-    from tests.fixtures import scenes
-
     look, person, pose = (
         getattr(scenes, name).__wrapped__() for name in ("make_look", "make_person", "make_pose")
     )
@@ -86,17 +86,12 @@ def test_depth_of_a_head_is_the_depth_of_its_mesh(rendered, layer):
 
 
 def test_normals_are_the_gradients_of_the_depth(rendered):
-    _, sample, dense = rendered
-    geometry_scale = 420.0
+    pose, sample, dense = rendered
     own = (dense.maps["instances"] == 0) & (dense.maps["segmentation"] == FACE)
-    from ml.generation.renderer.dense import depth_map
-    from ml.generation.renderer.visibility import visible
-
-    pose = rendered[0]
     mesh = sample.geometry.mesh.scaled(0.5)
     depth = depth_map(mesh, visible(mesh, 192, 192), sample.geometry, pose)
     with np.errstate(invalid="ignore"):
-        dy, dx = np.gradient(depth * geometry_scale)
+        dy, dx = np.gradient(depth * 420.0)
         normal = np.stack([dx, dy, -np.ones_like(dx)], axis=2)
         normal /= np.linalg.norm(normal, axis=2, keepdims=True)
     interior = own & np.isfinite(normal).all(axis=2)

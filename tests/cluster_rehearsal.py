@@ -1,10 +1,12 @@
 """Rehearse a cluster on one machine: two Ray nodes make the bytes of one process, also when killed.
 
-    python -m tests.cluster_rehearsal build/cluster [--chain smoke|toy] [--kills 5]
+    python -m tests.cluster_rehearsal build/cluster [--chain smoke|toy] [--kills 5] [--head]
+                                      [--reference data]
 
 Starts two Ray nodes of one CPU each, runs the chain on them and compares every file of the data
-with a local run of one worker. Then runs it again and again, each time kills a node at a random
-moment, starts another one in its place, and compares again.
+with a local run of one worker, or with a finished one. Then makes all sharded stages of the chain
+again and again, each time kills a node at a random moment, starts another one in its place, and
+compares again. With `--head` the whole cluster goes: its run fails, and a new cluster ends it.
 """
 
 from __future__ import annotations
@@ -17,17 +19,73 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from ray.cluster_utils import Cluster
 
+from dagster_project.stages import project as this_project
 from tests import chain_rehearsal
-from tests.chain_rehearsal import compare, digests, expect
+from tests.chain_rehearsal import compare, digests, expect, fork
 from tests.rehearsal import ROOT, run, say, start
 
 TOY = ROOT / "tests" / "dagster_project" / "toy"
 TOY_SHARDS = 12
 TOY_SECONDS = 1.0
+#: A run whose cluster is gone has to end by itself within so many seconds.
+HEAD_PATIENCE_S = 300.0
+
+
+@dataclass(frozen=True)
+class Chain:
+    """A chain to run.
+
+    Attributes:
+        make: writes its project, with lines for section `run` of params.yaml.
+        cli: arguments of the interpreter that start its command line.
+        sharded: folders in data/ of its sharded stages.
+    """
+
+    make: Callable[[Path, str], None]
+    cli: tuple[str, ...]
+    sharded: tuple[str, ...]
+
+    def demo(self, folder: Path) -> float:
+        """Make all that is missing; returns the seconds that it took."""
+        started = time.monotonic()
+        run(folder, *self.cli, "demo")
+        return time.monotonic() - started
+
+    def unmade(self, finished: Path, folder: Path) -> Path:
+        """A copy of a finished project in which all sharded stages are to be made again."""
+        fork(finished, folder)
+        for name in self.sharded:
+            shutil.rmtree(folder / "data" / name)
+        return folder
+
+
+class TwoNodes:
+    """A cluster of two nodes of one CPU each on this machine."""
+
+    def __init__(self) -> None:
+        """Start it."""
+        self.cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+        self._other = self.cluster.add_node(num_cpus=1)
+
+    @property
+    def engine(self) -> str:
+        """What params.yaml says of it."""
+        return f"workers: 2\n  engine: ray\n  ray: {{address: '{self.cluster.address}'}}"
+
+    def kill_node(self) -> None:
+        """Kill the node that is not the head, and start another one in its place."""
+        self.cluster.remove_node(self._other, allow_graceful=False)
+        self._other = self.cluster.add_node(num_cpus=1)
+
+    def kill(self) -> None:
+        """Kill both nodes, the head first."""
+        self.cluster.remove_node(self.cluster.head_node, allow_graceful=False)
+        self.cluster.remove_node(self._other, allow_graceful=False)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -36,52 +94,87 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--chain", choices=CHAINS, default="smoke")
     parser.add_argument("--kills", type=int, default=5)
+    parser.add_argument("--head", action="store_true", help="lose the whole cluster, too")
+    parser.add_argument("--reference", type=Path, help="data/ of a finished local run of this code")
     options = parser.parse_args(arguments)
-    folder, (make, cli) = options.folder.resolve(), CHAINS[options.chain]
-    say(f"the reference: {options.chain} chain, local, one worker")
-    reference = folder / "reference"
-    make(reference, "workers: 1")
-    reference_seconds = timed(lambda: run(reference, *cli, "demo"))
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
-    nodes = [cluster.add_node(num_cpus=1)]
-    engine = f"workers: 2\n  engine: ray\n  ray: {{address: '{cluster.address}'}}"
+    folder, chain = options.folder.resolve(), CHAINS[options.chain]
+    wanted = reference(chain, folder, options.reference)
+    nodes = TwoNodes()
     try:
-        other = folder / "cluster"
-        make(other, engine)
-        seconds = timed(lambda: run(other, *cli, "demo"))
-        compare(digests(reference), digests(other))
-        say(f"two nodes: same bytes; {seconds:.0f} s, local {reference_seconds:.0f} s")
+        finished = folder / "cluster"
+        chain.make(finished, nodes.engine)
+        seconds = chain.demo(finished)
+        compare(wanted, digests(finished))
+        say(f"two nodes: same bytes; {seconds:.0f} s")
+        seconds = chain.demo(chain.unmade(finished, folder / "again"))
+        compare(wanted, digests(folder / "again"))
+        say(f"two nodes, sharded stages again: same bytes; {seconds:.0f} s")
         chance = random.Random(20240718)
         for number in range(options.kills):
-            killed = folder / f"killed-{number}"
-            make(killed, engine)
+            killed = chain.unmade(finished, folder / f"killed-{number}")
             moment = chance.uniform(0.1, 0.9) * seconds
-            output = run_and_kill_a_node(killed, cli, cluster, nodes, moment)
-            compare(digests(reference), digests(killed))
-            lost = re.findall(r"shard-\d+ starts again", output)
+            status, output = run_and_kill(killed, chain, nodes.kill_node, moment)
+            expect(status == 0, "the run failed")
+            compare(wanted, digests(killed))
+            lost = re.findall(r"\S+-\d+ starts again", output)
             say(f"node killed after {moment:.0f} s: same bytes; went back: {lost or 'none'}")
+            shutil.rmtree(killed)
+        if options.head:
+            lose_the_head(chain, chain.unmade(finished, folder / "headless"), nodes, seconds / 2)
+            compare(wanted, digests(folder / "headless"))
     finally:
-        cluster.shutdown()
+        nodes.cluster.shutdown()
     say("all as it should be")
     return 0
 
 
-def run_and_kill_a_node(
-    project: Path, cli: tuple[str, ...], cluster: Cluster, nodes: list, moment: float
-) -> str:
-    """Run the chain and kill a node meanwhile; returns what the run said."""
-    process = start(project, *cli, "demo")
+def reference(chain: Chain, folder: Path, data: Path | None) -> dict[str, str]:
+    """Digests of a local run: of a finished one, or of one that is made now with one worker."""
+    if data is not None:
+        return digests(data.resolve().parent)
+    say("the reference: local, one worker")
+    chain.make(folder / "reference", "workers: 1")
+    seconds = chain.demo(folder / "reference")
+    say(f"local, one worker: {seconds:.0f} s")
+    return digests(folder / "reference")
+
+
+def run_and_kill(
+    project: Path, chain: Chain, kill: Callable[[], None], moment: float
+) -> tuple[int, str]:
+    """Run the chain and kill something meanwhile; returns exit status and what the run said."""
+    process = start(project, *chain.cli, "demo")
     try:
         output, _ = process.communicate(timeout=moment)
     except subprocess.TimeoutExpired:
-        cluster.remove_node(nodes.pop(), allow_graceful=False)
-        nodes.append(cluster.add_node(num_cpus=1))
-        output, _ = process.communicate()
+        kill()
+        output, _ = process.communicate(timeout=None)
     # What Ray says of a killed node is a page of its own state.
     shown = [line for line in output.splitlines() if "state-dump" not in line]
     sys.stdout.write("\n".join(shown) + "\n")
-    expect(process.returncode == 0, "the run failed")
-    return output
+    return process.returncode, output
+
+
+def lose_the_head(chain: Chain, project: Path, nodes: TwoNodes, moment: float) -> None:
+    """Lose the whole cluster in the middle of a run; on another one the same command goes on."""
+    before = nodes.engine
+    started = time.monotonic()
+    status, _ = run_and_kill(project, chain, nodes.kill, moment)
+    seconds = time.monotonic() - started - moment
+    expect(status != 0, "a run without a cluster succeeded")
+    expect(seconds < HEAD_PATIENCE_S, f"the run went on for {seconds:.0f} s without a cluster")
+    kept = len(list((project / "data").rglob("*-[0-9][0-9][0-9][0-9][0-9].json")))
+    say(
+        f"head killed after {moment:.0f} s: the run failed {seconds:.0f} s later, {kept} units kept"
+    )
+    nodes.cluster.shutdown()
+    other = TwoNodes()
+    try:
+        set_workers(project, before, other.engine)
+        seconds = chain.demo(project)
+    finally:
+        other.cluster.shutdown()
+    say(f"another cluster ended it in {seconds:.0f} s")
 
 
 def smoke_project(folder: Path, workers: str) -> None:
@@ -120,16 +213,16 @@ def set_workers(folder: Path, old: str, new: str) -> None:
     params.write_text(params.read_text().replace(old, new, 1))
 
 
-def timed(work: Callable[[], None]) -> float:
-    """Seconds that something takes."""
-    started = time.monotonic()
-    work()
-    return time.monotonic() - started
-
-
-CHAINS: dict[str, tuple[Callable[[Path, str], None], tuple[str, ...]]] = {
-    "smoke": (smoke_project, chain_rehearsal.CLI),
-    "toy": (toy_project, ("toy_cli.py",)),
+#: Folders of this project's sharded stages.
+SHARDED = tuple(
+    Path(out).name
+    for stage, node in this_project().graph.items()
+    if this_project().assets[stage].sharded
+    for out in node.outs
+)
+CHAINS = {
+    "smoke": Chain(smoke_project, chain_rehearsal.CLI, SHARDED),
+    "toy": Chain(toy_project, ("toy_cli.py",), ("numbers", "squares")),
 }
 
 

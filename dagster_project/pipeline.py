@@ -136,10 +136,34 @@ class Pipeline:
         code, locked = self.code_version(stage), self.bridge.locked()
         return {unit: _hash(code, self._inputs(stage, unit, locked)) for unit in units}
 
+    def step_fingerprints(self, stage: str) -> dict[str, str]:
+        """Shard -> hash of all that the stage's step makes it from; empty without a step."""
+        step = self.assets[stage].step
+        if step is None:
+            return {}
+        code, locked = self.code_version(stage), self.bridge.locked()
+        data = {p: m for p, m in self.graph[stage].data.items() if m in step.inputs}
+        return {
+            shard: _hash(code, self._versions(data, shard, locked, by_shard=True))
+            for shard in self.shards
+        }
+
     def _inputs(self, stage: str, unit: str, locked: Mapping[str, Versions]) -> dict[str, object]:
+        by_shard = self.assets[stage].partitioned
+        return self._versions(self.graph[stage].data, unit, locked, by_shard=by_shard)
+
+    def _versions(
+        self,
+        data: Mapping[str, str],
+        unit: str,
+        locked: Mapping[str, Versions],
+        *,
+        by_shard: bool,
+    ) -> dict[str, object]:
+        """Versions of inputs; of one that is sharded as the dataset is, of the unit's shard."""
         versions: dict[str, object] = {}
-        for path, maker in self.graph[stage].data.items():
-            if self.assets[stage].partitioned and self.assets[maker].partitioned:
+        for path, maker in data.items():
+            if by_shard and self.assets[maker].partitioned:
                 marker = read_marker(self.stage_dir(maker), unit)
                 files = marker.files if marker else {}
                 versions[path] = {n: md5 for n, md5 in files.items() if n.startswith(f"{path}/")}
@@ -183,11 +207,52 @@ class Pipeline:
         return [unit for unit in units if not self.is_finished(stage, unit, fingerprints[unit])]
 
     def is_finished(self, stage: str, unit: str, fingerprint: str) -> bool:
-        """Return whether a unit was made from what its fingerprint says, with all files there."""
-        marker = read_marker(self.stage_dir(stage), unit)
+        """Whether a unit was made from what its fingerprint says, and all its files are there."""
+        return self._is_current(self.stage_dir(stage), unit, fingerprint)
+
+    def _is_current(self, folder: Path, unit: str, fingerprint: str) -> bool:
+        marker = read_marker(folder, unit)
         return (
             marker is not None and marker.fingerprint == fingerprint and complete(self.root, marker)
         )
+
+    def step_dir(self, stage: str) -> Path:
+        """The folder of what a stage's step made.
+
+        Raises:
+            ValueError: the stage has no step.
+        """
+        step = self.assets[stage].step
+        if step is None:
+            raise ValueError(f"{stage}: has no step")
+        return self.stage_dir(stage) / step.name
+
+    def start_step(self, stage: str, *, force: bool = False) -> dict[str, str]:
+        """Remove what a stage's step made from something else.
+
+        Args:
+            stage: the stage.
+            force: remove what is current as well.
+
+        Returns:
+            Shard -> fingerprint, of the shards to make; empty without a step.
+        """
+        missing: dict[str, str] = {}
+        for shard, fingerprint in self.step_fingerprints(stage).items():
+            folder = self.step_dir(stage)
+            if force or not self._is_current(folder, shard, fingerprint):
+                marker_path(folder, shard).unlink(missing_ok=True)
+                for path in folder.glob(f"{shard}.*"):
+                    remove(path)
+                missing[shard] = fingerprint
+        return missing
+
+    def finish_step(self, stage: str, shard: str, fingerprint: str, report: StageReport) -> None:
+        """Write the marker of a shard of a stage's step whose files are all written."""
+        folder = self.step_dir(stage)
+        files = unit_files(self.root, (str(folder.relative_to(self.root)),), shard)
+        counts = (report.num_in, report.num_out, report.num_excluded)
+        write_marker(folder, shard, Marker(fingerprint, files, *counts))
 
     def altered(self, stage: str, units: Sequence[str], *, audit: bool = False) -> list[str]:
         """Return files of finished units that were changed by something else since.
@@ -245,15 +310,13 @@ class Pipeline:
 
         Whoever calls must know that nobody writes there now.
         """
-        wanted = set(self.units(stage))
         for out in self.graph[stage].outs:
             folder = self.root / out
             remove_temporaries(folder)
             if self.assets[stage].sharded:
-                for path in list(folder.rglob("*-[0-9][0-9][0-9][0-9][0-9][.-_]*")):
-                    shard = _SHARD_NAME.match(path.name)
-                    if shard is not None and shard[0] not in wanted:
-                        remove(path)
+                _remove_others(folder, set(self.units(stage)))
+        if self.assets[stage].step is not None:
+            _remove_others(self.step_dir(stage), set(self.shards))
 
     def drop_work(self, stage: str) -> None:
         """Remove unfinished work of a stage, once it is recorded."""
@@ -263,6 +326,14 @@ class Pipeline:
         """Return stages that DVC finds changed, in order."""
         changed = self.bridge.changed(list(self.graph))
         return [stage for stage in self.graph if stage in changed]
+
+
+def _remove_others(folder: Path, wanted: set[str]) -> None:
+    """Remove the files of shards that are not wanted."""
+    for path in list(folder.rglob("*-[0-9][0-9][0-9][0-9][0-9][.-_]*")):
+        shard = _SHARD_NAME.match(path.name)
+        if shard is not None and shard[0] not in wanted:
+            remove(path)
 
 
 def _out_of(path: str, outs: Sequence[str]) -> str:

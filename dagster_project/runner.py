@@ -298,8 +298,25 @@ class StageRun:
                     locks.release(unit)
         else:
             for task in tasks:
+                self._make_step()
                 self._finish(WHOLE, fingerprints[WHOLE], self._make_whole(task.ws))
         return elsewhere
+
+    def _make_step(self) -> None:
+        """Make what the stage does shard by shard, where it is missing or outdated."""
+        step, pipeline = self.asset.step, self.pipeline
+        if step is None:
+            return
+        missing = pipeline.start_step(self.stage, force=self._forced())
+        tasks = (
+            ShardTask(step.function, pipeline.workspace(fingerprint), self._config, shard)
+            for shard, fingerprint in missing.items()
+        )
+        made = self.engine.make(tasks, len(missing), pipeline, self.stage)
+        with closing(made):
+            name = f"{self.stage}: {step.name}"
+            for shard, report in progress(made, name, total=len(missing)):
+                pipeline.finish_step(self.stage, shard, missing[shard], report)
 
     def _claim(
         self,

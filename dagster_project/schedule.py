@@ -96,14 +96,14 @@ class Schedule:
             if self._is_switched_off(stage):
                 return stage, False
         assets = self.pipeline.assets
-        shared = [stage for stage in ready if assets[stage].sharded]
+        shared = [stage for stage in ready if assets[stage].shares_work]
         if len(ready) > 1 and len(self._running) + 1 < self.pipeline.params.run.workers:
             # What uses one core goes aside. A training does not take it from shared work: that
             # has use for all of them, and once it is done, trainings have each other beside them.
             single = [
                 stage
                 for stage in ready
-                if not assets[stage].sharded
+                if not assets[stage].shares_work
                 and not (shared and assets[stage].tracked)
                 and not self._wants_all_cores(stage)
             ]

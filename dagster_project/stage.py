@@ -14,6 +14,25 @@ OwnShards = Callable[[Mapping[str, Any]], list[str]]
 
 
 @dataclass(frozen=True)
+class Step:
+    """Work of a stage that is done shard by shard, before what needs all of it together.
+
+    Any process may make a shard of it, as of a sharded stage; the stage itself is one piece. A
+    shard is made again only when something that it is made from has changed.
+
+    Attributes:
+        name: folder of its results, in the stage's.
+        function: makes one shard, `module:function`; takes `(ws, config, shard)`.
+        inputs: those of the stage's inputs in dvc.yaml that a shard is made from; of a stage that
+            is sharded as the dataset is, the same shard.
+    """
+
+    name: str
+    function: str
+    inputs: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Stage:
     """A stage's library code, named as text: it is imported where the work is done.
 
@@ -27,6 +46,7 @@ class Stage:
         own_shards: names of the shards from the stage's section of params.yaml, for a stage that
             is not divided as the dataset is; Dagster then shows it without partitions.
         tracked: whether the stage trains, and reports to MLflow.
+        step: what a stage that is not sharded does shard by shard before the rest.
     """
 
     name: str
@@ -36,6 +56,12 @@ class Stage:
     sharded: bool = False
     own_shards: OwnShards | None = None
     tracked: bool = False
+    step: Step | None = None
+
+    @property
+    def shares_work(self) -> bool:
+        """Whether several processes can work on it."""
+        return self.sharded or self.step is not None
 
     @property
     def partitioned(self) -> bool:

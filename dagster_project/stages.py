@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from dagster_project.pipeline import Pipeline
-from dagster_project.stage import OwnShards, Stage
+from dagster_project.stage import OwnShards, Stage, Step
 from ml.records.config import read_config
 from ml.records.ids import shard_name
 
@@ -33,8 +33,9 @@ def crop_shards(section: Mapping[str, Any]) -> list[str]:
     return [shard_name(index, "crops") for index in range(num_shards)]
 
 
-def _whole(name: str, config: str, *, tracked: bool = False) -> Stage:
-    return Stage(name, config, f"ml.stages.{name}:run", f"assets.{name}", tracked=tracked)
+def _whole(name: str, config: str, *, tracked: bool = False, step: Step | None = None) -> Stage:
+    function = f"ml.stages.{name}:run"
+    return Stage(name, config, function, f"assets.{name}", tracked=tracked, step=step)
 
 
 def _sharded(name: str, config: str, own_shards: OwnShards | None = None) -> Stage:
@@ -55,7 +56,15 @@ STAGES: dict[str, Stage] = {
         _whole("flame_regressor", "ml.stages.flame_regressor:FlameRegressorConfig", tracked=True),
         _sharded("annotations", "ml.stages.annotations:AnnotationsConfig"),
         _whole("annotation_quality", "ml.stages.annotation_quality:AnnotationQualityConfig"),
-        _whole("filtered_dataset", "ml.stages.filtered_dataset:FilteredDatasetConfig"),
+        _whole(
+            "filtered_dataset",
+            "ml.stages.filtered_dataset:FilteredDatasetConfig",
+            step=Step(
+                "judged",
+                "ml.stages.filtered_dataset:judge_shard",
+                ("images", "annotations", "head_detector"),
+            ),
+        ),
         _whole("trained_model", "ml.stages.trained_model:TrainedModelConfig", tracked=True),
         _whole(
             "trained_model_exact",

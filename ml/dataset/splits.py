@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
+import numpy as np
 import pandas as pd
 
 SPLITS: Final[tuple[str, str, str]] = ("train", "val", "test")
@@ -12,6 +13,53 @@ SPLITS: Final[tuple[str, str, str]] = ("train", "val", "test")
 
 class LeakError(ValueError):
     """A source pose has images in more than one split."""
+
+
+class SplitLedger:
+    """Which split each source pose is in, piece by piece; keeps nine bytes an image."""
+
+    def __init__(self) -> None:
+        """Nothing is known yet."""
+        self._poses: list[np.ndarray] = []
+        self._splits: list[np.ndarray] = []
+
+    def add(self, samples: pd.DataFrame) -> None:
+        """Take over samples.
+
+        Args:
+            samples: as for `check_no_leak`, which looks at them first.
+
+        Raises:
+            LeakError: A pose is in more than one split of these samples.
+            ValueError: A column is missing or a split is unknown.
+        """
+        check_no_leak(samples)
+        self._poses.append(_hashes(samples))
+        self._splits.append(samples["split"].map(SPLITS.index).to_numpy(np.int8))
+
+    def leaking(self) -> np.ndarray:
+        """Hashes of the poses that are in more than one split of all samples, (N,) uint64."""
+        if not self._poses:
+            return np.zeros(0, np.uint64)
+        table = pd.DataFrame(
+            {"pose": np.concatenate(self._poses), "split": np.concatenate(self._splits)}
+        ).drop_duplicates()
+        return np.unique(table.loc[table["pose"].duplicated(), "pose"].to_numpy(np.uint64))
+
+
+def samples_of(samples: pd.DataFrame, poses: np.ndarray) -> pd.DataFrame:
+    """Rows of some poses.
+
+    Args:
+        samples: with column `pose_id`.
+        poses: hashes, as `SplitLedger.leaking` gives them.
+    """
+    return samples[np.isin(_hashes(samples), poses)]
+
+
+def _hashes(samples: pd.DataFrame) -> np.ndarray:
+    """(N,) uint64; two poses of a million share one with a probability of 3e-8."""
+    return np.asarray(pd.util.hash_array(samples["pose_id"].to_numpy(dtype=object)))
 
 
 def check_no_leak(samples: pd.DataFrame) -> None:

@@ -2,18 +2,49 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
 
 from ml.filtering.rules import RULES
 
 
-def drop_table(verdicts: pd.DataFrame, reasons: Sequence[str] = RULES) -> pd.DataFrame:
+class VerdictTally:
+    """Counts verdicts piece by piece; keeps eight bytes an image, for the mean of its stability."""
+
+    def __init__(self) -> None:
+        """Nothing is counted yet."""
+        self.reasons: Counter[str] = Counter()
+        self.num_kept = 0
+        self._stabilities: list[np.ndarray] = []
+
+    def __len__(self) -> int:
+        return self.reasons.total()
+
+    def add(self, verdicts: pd.DataFrame) -> None:
+        """Count verdicts.
+
+        Args:
+            verdicts: columns of `VERDICTS`.
+        """
+        self.reasons.update(verdicts["reason"].tolist())
+        self.num_kept += int(verdicts["keep"].sum())
+        self._stabilities.append(verdicts["stability"].dropna().to_numpy(np.float64))
+
+    @property
+    def mean_stability(self) -> float:
+        """Mean over the images that have heads; 0 without any."""
+        found = np.concatenate([np.zeros(0), *self._stabilities])
+        return float(found.mean()) if len(found) else 0.0
+
+
+def drop_table(tally: VerdictTally, reasons: Sequence[str] = RULES) -> pd.DataFrame:
     """Return how many images each rule removed, in the order of the rules.
 
     Args:
-        verdicts: columns of `VERDICTS`.
+        tally: the verdicts.
         reasons: what an image may be removed for, in the order in which it is looked at.
 
     Returns:
@@ -21,41 +52,37 @@ def drop_table(verdicts: pd.DataFrame, reasons: Sequence[str] = RULES) -> pd.Dat
         share (removed / all images); last row `all rules`.
     """
     rows = []
-    left, total = len(verdicts), max(len(verdicts), 1)
+    left, total = len(tally), max(len(tally), 1)
     for rule in reasons:
-        removed = int((verdicts["reason"] == rule).sum())
+        removed = tally.reasons[rule]
         rows.append((rule, left, removed, removed / max(left, 1), removed / total))
         left -= removed
-    removed = len(verdicts) - left
-    rows.append(("all rules", len(verdicts), removed, removed / total, removed / total))
-    return pd.DataFrame(rows, columns=["rule", "tested", "removed", "rate", "share"]).round(4)
+    removed = len(tally) - left
+    rows.append(("all rules", len(tally), removed, removed / total, removed / total))
+    return pd.DataFrame(rows, columns=["rule", "tested", "removed", "rate", "fraction"]).round(4)
 
 
-def figures(
-    verdicts: pd.DataFrame, heads: pd.DataFrame, num_in: int, reasons: Sequence[str]
+def run_metrics(
+    tally: VerdictTally, num_heads: int, num_in: int, reasons: Sequence[str]
 ) -> dict[str, float]:
     """Return flat figures of the run.
 
     Args:
-        verdicts: columns of `VERDICTS`.
-        heads: those of kept images.
+        tally: the verdicts.
+        num_heads: heads of kept images.
         num_in: images the stage was given.
         reasons: as in `drop_table`.
 
     Returns:
         Counts, drop rates and mean stability by name.
     """
-    num_kept, total = int(verdicts["keep"].sum()), max(num_in, 1)
-    stabilities = verdicts["stability"].dropna()
+    num_kept, total = tally.num_kept, max(num_in, 1)
     return {
         "images_judged": float(num_in),
         "images_kept": float(num_kept),
-        "heads_kept": float(len(heads)),
-        "heads_per_image": round(len(heads) / max(num_kept, 1), 4),
+        "heads_kept": float(num_heads),
+        "heads_per_image": round(num_heads / max(num_kept, 1), 4),
         "drop_rate": round(1 - num_kept / total, 6),
-        **{
-            f"drop_rate_{rule}": round(float((verdicts["reason"] == rule).sum()) / total, 6)
-            for rule in reasons
-        },
-        "stability_mean": round(float(stabilities.mean()), 6) if len(stabilities) else 0.0,
+        **{f"drop_rate_{rule}": round(tally.reasons[rule] / total, 6) for rule in reasons},
+        "stability_mean": round(tally.mean_stability, 6),
     }

@@ -93,16 +93,18 @@ class Exclusions:
             TooManyExcluded: the message counts reasons and shows the first exclusion.
         """
         excluded = [row for row in self._rows if "#" not in row["sample_id"]]
-        if len(excluded) <= limit * num_in and not (needs_one and len(excluded) >= num_in):
-            return
+        first = "".join(f"{r['sample_id']}: {r['detail']}" for r in excluded[:1])
         counts = Counter(row["reason"] for row in excluded)
-        by_reason = ", ".join(f"{reason} {count}" for reason, count in counts.most_common())
-        first = "".join(f"; first: {r['sample_id']}: {r['detail']}" for r in excluded[:1])
-        raise TooManyExcluded(
-            f"{' '.join(filter(None, (self.stage, part)))}: {len(excluded)} of {num_in} {noun} "
-            f"excluded, more than {self.stage}.max_drop_rate = {limit:g} allows"
-            f"{', or none is left' if needs_one else ''} ({by_reason}){first}"
-            f"{'; ' if advice else ''}{advice}"
+        check_drop_rate(
+            " ".join(filter(None, (self.stage, part))),
+            counts,
+            num_in,
+            f"{self.stage}.max_drop_rate",
+            limit,
+            noun,
+            first=first,
+            needs_one=needs_one,
+            advice=advice,
         )
 
     def __len__(self) -> int:
@@ -121,6 +123,45 @@ class Exclusions:
         from ml.records.tables import EXCLUSIONS, write_table
 
         write_table(ws.table_path(self.stage, f"{shard}.exclusions"), self.to_frame(), EXCLUSIONS)
+
+
+def check_drop_rate(
+    who: str,
+    counts: Counter[str],
+    num_in: int,
+    setting: str,
+    limit: float,
+    noun: str,
+    *,
+    first: str = "",
+    needs_one: bool = False,
+    advice: str = "",
+) -> None:
+    """Refuse to go on when too many samples are excluded; see `Exclusions.check_drop_rate`.
+
+    Args:
+        who: stage, and shard or split, for the message.
+        counts: how many samples were excluded for each reason.
+        num_in: samples that were given.
+        setting: the limit's key in params.yaml, for the message.
+        limit: largest fraction that may be excluded.
+        noun: what a sample is, in the plural, for the message.
+        first: the first exclusion, for the message.
+        needs_one: whether it is an error too that no sample is left.
+        advice: what to do, for the message.
+
+    Raises:
+        TooManyExcluded: the message counts reasons and shows the first exclusion.
+    """
+    number = counts.total()
+    if number <= limit * num_in and not (needs_one and number >= num_in):
+        return
+    by_reason = ", ".join(f"{reason} {count}" for reason, count in counts.most_common())
+    raise TooManyExcluded(
+        f"{who}: {number} of {num_in} {noun} excluded, more than {setting} = {limit:g} allows"
+        f"{', or none is left' if needs_one else ''} ({by_reason})"
+        f"{'; first: ' if first else ''}{first}{'; ' if advice else ''}{advice}"
+    )
 
 
 def read_exclusions(ws: Workspace, stages: list[str]) -> pd.DataFrame:

@@ -323,34 +323,60 @@ _DAMAGE = (
 class TableWriter:
     """Appends validated rows to an open table; see `table_writer`."""
 
-    def __init__(self, writer: pq.ParquetWriter, spec: TableSpec) -> None:
+    def __init__(self, writer: pq.ParquetWriter, spec: TableSpec, group_rows: int = 0) -> None:
         """Take over an open Parquet file."""
-        self._writer, self._spec = writer, spec
+        self._writer, self._spec, self._group_rows = writer, spec, group_rows
+        self._waiting: list[pd.DataFrame] = []
+        self._num_waiting = 0
+        self._is_empty = True
 
     def append(self, frame: pd.DataFrame) -> None:
-        """Validate rows and write them as one row group.
+        """Validate rows and write them, as one row group unless rows are gathered.
 
         Args:
-            frame: columns of the table's declaration; keys are unique within it.
+            frame: columns of the table's declaration; keys are unique within a row group.
 
         Raises:
             TableError: a column is missing or unknown, or a value does not fit.
         """
         if len(frame):
-            self._writer.write_table(_to_arrow(frame, self._spec))
+            self._waiting.append(frame)
+            self._num_waiting += len(frame)
+        if self._num_waiting > self._group_rows:
+            self._write(pd.concat(self._waiting, ignore_index=True))
+
+    def finish(self) -> None:
+        """Write the rows that were gathered last; of gathered rows none are a row group, too."""
+        if self._waiting:
+            self._write(pd.concat(self._waiting, ignore_index=True))
+        elif self._is_empty and self._group_rows:
+            self._write(empty_table(self._spec))
+
+    def _write(self, frame: pd.DataFrame) -> None:
+        self._writer.write_table(_to_arrow(frame, self._spec))
+        self._waiting, self._num_waiting, self._is_empty = [], 0, False
 
 
 @contextmanager
-def table_writer(path: Path, spec: TableSpec) -> Iterator[TableWriter]:
-    """Open a table written piece by piece, for tables larger than memory.
+def table_writer(path: Path, spec: TableSpec, group_rows: int = 0) -> Iterator[TableWriter]:
+    """A table written piece by piece, for tables larger than memory; atomic as `write_table`.
 
-    Atomic as `write_table`.
+    Args:
+        path: the Parquet file.
+        spec: the declaration.
+        group_rows: gather rows until there are more than so many; a table of no more has the bytes
+            that `write_table` gives it.
+
+    Yields:
+        What takes the rows.
     """
     with (
         atomic_write(path) as temporary,
         pq.ParquetWriter(temporary, spec.schema, compression="zstd", store_schema=False) as writer,
     ):
-        yield TableWriter(writer, spec)
+        rows = TableWriter(writer, spec, group_rows)
+        yield rows
+        rows.finish()
 
 
 def read_table(path: Path, spec: TableSpec) -> pd.DataFrame:

@@ -1,28 +1,34 @@
-"""Stage `filtered_dataset`: judge every annotated image, and write what stays as a dataset."""
+"""Stage `filtered_dataset`: judge every annotated image, and write what stays as a dataset.
+
+    images, annotations -> judge_shard -> judged/<shard> -> reduce_judged -> dataset, statistics
+
+Judging needs one shard and is done by any process; the rest is a reduction over what was judged.
+"""
 
 from __future__ import annotations
 
 import json
 import logging
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Final, NamedTuple
 
 import numpy as np
 import pandas as pd
-import torch
 from pydantic import Field
 
 from ml.box_detection import load_box_detector
 from ml.box_detection.base import Boxes, HeadBoxDetector, Image
 from ml.box_detection.faces import FaceCheckConfig, build_face_detector
 from ml.dataset.card import CardMetadata, write_card
-from ml.dataset.splits import check_no_leak, split_counts
-from ml.dataset.statistics import compute_statistics, plot_statistics, write_statistics
+from ml.dataset.splits import SPLITS, SplitLedger, check_no_leak, samples_of, split_counts
+from ml.dataset.statistics import StatisticsCounter, plot_statistics, write_statistics
 from ml.filtering.contact_sheets import judged_image, write_images
 from ml.filtering.identity import IdentityConfig
 from ml.filtering.judge import DetectionLimits, Judge, Judgement, RulesConfig
-from ml.filtering.metrics import drop_table, figures
+from ml.filtering.judged import JudgedBy, is_judged, read_judged, write_judged
+from ml.filtering.metrics import VerdictTally, drop_table, run_metrics
 from ml.filtering.rules import KEEP, RULES
 from ml.filtering.safety import SafetyConfig
 from ml.filtering.screens import NONE_NEEDED, SCREEN_REASONS, build_screens
@@ -30,8 +36,9 @@ from ml.imaging.io import decode_image
 from ml.imaging.reading import read_image
 from ml.records.atomic import write_json
 from ml.records.config import StageConfig
-from ml.records.determinism import prepare_torch
-from ml.records.exclusions import Exclusions, read_exclusions
+from ml.records.determinism import one_thread
+from ml.records.exclusions import Exclusions, check_drop_rate, read_exclusions
+from ml.records.models import ModelRef
 from ml.records.progress import progress
 from ml.records.report import StageReport
 from ml.records.shards import ShardReader
@@ -42,16 +49,18 @@ from ml.records.tables import (
     HEADS,
     IMAGES,
     VERDICTS,
-    empty_table,
-    read_stage,
     read_table,
-    write_table,
+    table_writer,
 )
 from ml.records.workspace import Workspace
 
 _LOGGER = logging.getLogger(__name__)
 
 STAGE = "filtered_dataset"
+JUDGED_STEP: Final = "judged"
+"""Folder, in the stage's, of what was judged shard by shard."""
+GROUP_ROWS: Final = 16384
+"""Rows of a row group of the dataset's tables; one of heads takes about 60 MB in memory."""
 _STAGES_BEFORE = ("poses", "captions", "images", "annotations")
 
 
@@ -101,7 +110,7 @@ class FilteredDatasetConfig(StageConfig):
 
 
 def run(ws: Workspace, config: FilteredDatasetConfig) -> StageReport:
-    """Judge all annotated images; finished shards are kept when the stage is killed.
+    """Judge what is not judged yet, and make the dataset of all that was.
 
     Args:
         ws: the workspace; reads `images`, `captions`, `annotations`, `head_detector`, writes
@@ -117,93 +126,245 @@ def run(ws: Workspace, config: FilteredDatasetConfig) -> StageReport:
         TooManyExcluded: more than `config.max_drop_rate` allows.
         ModelError: a configured model is missing or not the one meant.
     """
-    prepare_torch(ws, STAGE)
-    judge = Judge(
+    if all(is_judged(judged_folder(ws, shard)) for shard in ws.shards):
+        return reduce_judged(ws, config)
+    return filter_dataset(ws, config, load_judge(ws, config))
+
+
+def filter_dataset(ws: Workspace, config: FilteredDatasetConfig, judge: Judge) -> StageReport:
+    """Judge with given detectors what is not judged yet, and make the dataset; see `run`.
+
+    Args:
+        ws: the workspace.
+        config: rules and thresholds.
+        judge: detectors and settings.
+    """
+    missing = [shard for shard in ws.shards if not is_judged(judged_folder(ws, shard))]
+    for shard in progress(missing, STAGE):
+        judge_images(ws, config, shard, judge)
+    return reduce_judged(ws, config)
+
+
+def load_judge(ws: Workspace, config: FilteredDatasetConfig) -> Judge:
+    """Load the detectors and screens of the configuration.
+
+    Args:
+        ws: the workspace; the stage `head_detector` must have run.
+        config: rules and thresholds.
+
+    Raises:
+        FileNotFoundError: there is no detector.
+        ModelError: a configured model is missing or not the one meant.
+    """
+    return Judge(
         load_box_detector(ws.stage_dir("head_detector"), config.device),
         build_face_detector(config.face_check, ws.root),
         config.detections,
         config.rules,
         build_screens(config.safety, config.identity, ws.root),
     )
-    return filter_dataset(ws, config, judge)
 
 
-def filter_dataset(ws: Workspace, config: FilteredDatasetConfig, judge: Judge) -> StageReport:
-    """Judge all annotated images with given detectors; see `run`.
+def judged_folder(ws: Workspace, shard: str) -> Path:
+    """Where a shard's judgements are: files of this name, in a folder of the stage's."""
+    return ws.stage_dir(STAGE) / JUDGED_STEP / shard
+
+
+def judge_shard(ws: Workspace, config: FilteredDatasetConfig, shard: str) -> StageReport:
+    """Judge the annotated images of one shard; needs nothing of the others.
 
     Args:
-        ws: the workspace.
+        ws: the workspace; reads the shard of `images` and `annotations`, and `head_detector`.
         config: rules and thresholds.
-        judge: detectors and settings.
+        shard: name of the image shard.
+
+    Returns:
+        Counts of images: out are those that were judged, whatever the verdict.
+
+    Raises:
+        FileNotFoundError: a stage before this one has not run.
+        ModelError: a configured model is missing or not the one meant.
+    """
+    return judge_images(ws, config, shard, load_judge(ws, config))
+
+
+def judge_images(
+    ws: Workspace, config: FilteredDatasetConfig, shard: str, judge: Judge
+) -> StageReport:
+    """Judge one shard with given detectors; see `judge_shard`."""
+    images = read_table(ws.table_path("images", shard), IMAGES)
+    excluded = read_table(ws.table_path("annotations", f"{shard}.exclusions"), EXCLUSIONS)
+    images = images[~images["sample_id"].isin(excluded["sample_id"])]
+    heads = read_table(ws.table_path("annotations", shard), HEADS)
+    reusable = can_reuse(heads, judge.detector, judge.limits, judge.rules)
+    known = _known_boxes(heads, images) if reusable else None
+    damaged = Exclusions(STAGE)
+    judgements: list[Judgement] = []
+    with one_thread():
+        for sample_ids, decoded in _batches(ws, shard, images, config.images_per_batch, damaged):
+            boxes = None if known is None else [known[sample_id] for sample_id in sample_ids]
+            judgements += judge.judge(sample_ids, decoded, boxes)
+    by = JudgedBy.of(judge, 2 if reusable else 3)
+    folder = judged_folder(ws, shard)
+    write_judged(folder, images, judgements, damaged, by, config.preview_images)
+    return StageReport(len(images), len(judgements), len(damaged))
+
+
+def reduce_judged(ws: Workspace, config: FilteredDatasetConfig) -> StageReport:
+    """Make the dataset of what was judged; one shard is in memory at a time.
+
+    Args:
+        ws: the workspace; every shard must be judged.
+        config: rules and thresholds.
 
     Returns:
         As `run`.
 
     Raises:
-        FileNotFoundError: a stage before this one has not run.
+        FileNotFoundError: a stage before this one has not run, or a shard is not judged.
         LeakError: images of one pose are in two splits.
         TooManyExcluded: more than `config.max_drop_rate` allows.
     """
-    prepare_torch(ws, STAGE)
-    torch.set_num_threads(ws.threads)
-    images = read_stage(ws, "images", IMAGES)
-    heads = read_stage(ws, "annotations", HEADS)
-    reusable = can_reuse(heads, judge.detector, judge.limits, judge.rules)
-    judgements: dict[str, Judgement] = {}
-    exclusions = Exclusions(STAGE)
-    annotated = [_annotated(ws, shard, images[images["shard"] == shard]) for shard in ws.shards]
-    num_in = sum(len(rows) for rows in annotated)
-
-    def judge_shard(shard: str, rows: pd.DataFrame) -> tuple[list[Judgement], list[dict[str, str]]]:
-        return _judge_shard(ws, config, judge, shard, rows, _known_boxes(heads, rows, reusable))
-
-    # Whole shards side by side use two cores better than two threads in one network do.
-    side_by_side = max(ws.workers, 1) if config.device == "cpu" else 1
-    with ThreadPoolExecutor(side_by_side, "judge", torch.set_num_threads, (ws.threads,)) as pool:
-        judged = pool.map(judge_shard, ws.shards, annotated)
-        for of_shard, damaged in progress(judged, STAGE, total=len(annotated)):
-            judgements.update({judgement.sample_id: judgement for judgement in of_shard})
-            exclusions.extend(damaged)
-    verdicts = _verdicts(images, judgements)
-    removed = verdicts.loc[~verdicts["keep"], ["sample_id", "reason", "detail"]]
-    for sample_id, reason, detail in removed.to_numpy().tolist():
-        exclusions.add(sample_id, reason, detail)
-    causes = (*(SCREEN_REASONS if judge.screens else ()), *RULES)
-    exclusions.check_drop_rate(
-        num_in,
-        config.max_drop_rate,
-        "images",
-        needs_one=True,
-        advice="look at the box detector's ap50 and at detections.threshold",
-    )
-    kept_images = images[images["sample_id"].isin(verdicts.loc[verdicts["keep"], "sample_id"])]
-    check_no_leak(kept_images)
-    kept_heads = heads.merge(kept_images[["sample_id", "shard"]], on="sample_id", validate="m:1")
+    dataset = _Dataset(ws, config)
     out = ws.stage_dir(STAGE)
-    write_table(out / "verdicts.parquet", verdicts, VERDICTS)
-    write_table(out / "heads.parquet", kept_heads, DATASET_HEADS)
-    exclusions.write(ws, "all")
-    statistics, plots = _describe(ws, config, images, heads, verdicts, exclusions)
-    metrics = figures(verdicts, kept_heads, num_in, causes)
-    write_json(out / "metrics.json", metrics)
-    sheets = _write_images(ws, config, verdicts, judgements)
-    report = StageReport(
-        num_in=num_in,
-        num_out=len(kept_images),
-        num_excluded=len(exclusions),
-        metadata={
-            **metrics,
-            **{f"images_{name}": count for name, count in split_counts(kept_images).items()},
-            "rule_4": config.rules.cut,
-            "face_check": judge.face_detector.name if judge.face_detector else "none",
-            "image_safety": _screen_names(judge),
-            "detector_passes_per_image": 2 if reusable else 3,
-        },
-        tables={"drops_by_rule": drop_table(verdicts, causes), "statistics": statistics},
-        images={**sheets, "statistics": plots["overview"]},
-    )
-    _remove_work(ws)
-    return report
+    with (
+        table_writer(out / "verdicts.parquet", VERDICTS, GROUP_ROWS) as verdicts,
+        table_writer(out / "heads.parquet", DATASET_HEADS, GROUP_ROWS) as heads,
+        table_writer(out / "all.exclusions.parquet", EXCLUSIONS, GROUP_ROWS) as exclusions,
+    ):
+        for shard in ws.shards:
+            exclusions.append(dataset.add_damaged(shard))
+        for shard in progress(ws.shards, f"{STAGE}: verdicts"):
+            part = dataset.add(shard)
+            verdicts.append(part.verdicts)
+            heads.append(part.heads)
+            exclusions.append(part.removed)
+        # Before anything replaces what an earlier run wrote.
+        dataset.check()
+    return dataset.describe()
+
+
+class _Part(NamedTuple):
+    """What one shard gives to the dataset: rows of its three tables."""
+
+    verdicts: pd.DataFrame
+    heads: pd.DataFrame
+    removed: pd.DataFrame
+
+
+class _Dataset:
+    """Everything that is known of the whole dataset, counted shard by shard."""
+
+    def __init__(self, ws: Workspace, config: FilteredDatasetConfig) -> None:
+        self._ws, self._config = ws, config
+        self._tally = VerdictTally()
+        self._statistics = StatisticsCounter()
+        self._splits = SplitLedger()
+        self._num_in = self._num_heads = self._passes = 0
+        self._dropped: Counter[str] = Counter()
+        self._exclusions: list[pd.DataFrame] = []
+        self._first = ""
+        self._split_counts: Counter[str] = Counter()
+        self._sizes: set[str] = set()
+        self._sheets: dict[str, list[tuple[str, Judgement]]] = {r: [] for r in (KEEP, *RULES)}
+        self._by: JudgedBy | None = None
+
+    def add_damaged(self, shard: str) -> pd.DataFrame:
+        """Count the images of a shard that could not be read; returns their exclusions."""
+        damaged = read_judged(judged_folder(self._ws, shard)).damaged
+        self._exclude(damaged)
+        self._num_in += len(damaged)
+        return damaged
+
+    def add(self, shard: str) -> _Part:
+        """Count a shard; returns its rows of the dataset's tables."""
+        ws = self._ws
+        judged = read_judged(judged_folder(ws, shard))
+        images = read_table(ws.table_path("images", shard), IMAGES)
+        heads = read_table(ws.table_path("annotations", shard), HEADS)
+        captions = read_table(ws.table_path("captions", shard), CAPTIONS)
+        verdicts = judged.verdicts
+        self._statistics.add(images, heads, verdicts, captions)
+        self._tally.add(verdicts)
+        self._num_in += len(verdicts)
+        kept = images[images["sample_id"].isin(verdicts.loc[verdicts["keep"], "sample_id"])]
+        self._splits.add(kept)
+        self._split_counts.update(split_counts(kept))
+        self._sizes.update(images["width"].astype(str) + "x" + images["height"].astype(str))
+        removed = verdicts.loc[~verdicts["keep"], ["sample_id", "reason", "detail"]]
+        removed = removed.assign(stage=STAGE)
+        self._exclude(removed)
+        kept_heads = heads[heads["sample_id"].isin(kept["sample_id"])].assign(shard=shard)
+        self._num_heads += len(kept_heads)
+        self._by = self._by or judged.by
+        self._passes = max(self._passes, judged.by.detector_passes)
+        for judgement in judged.shown.values():
+            sheet = self._sheets.get(judgement.finding.reason)
+            if sheet is not None and len(sheet) < self._config.preview_images:
+                sheet.append((shard, judgement))
+        return _Part(verdicts, kept_heads, removed)
+
+    def check(self) -> None:
+        """Refuse a dataset that lost too much, or leaks.
+
+        Raises:
+            LeakError: images of one pose are in two splits.
+            TooManyExcluded: more than `max_drop_rate` allows.
+        """
+        check_drop_rate(
+            STAGE,
+            self._dropped,
+            self._num_in,
+            f"{STAGE}.max_drop_rate",
+            self._config.max_drop_rate,
+            "images",
+            first=self._first,
+            needs_one=True,
+            advice="look at the box detector's ap50 and at detections.threshold",
+        )
+        leaking = self._splits.leaking()
+        if len(leaking):
+            check_no_leak(pd.concat([self._leaking(shard, leaking) for shard in self._ws.shards]))
+
+    def describe(self) -> StageReport:
+        """Write statistics, plots, card and sheets."""
+        ws, config = self._ws, self._config
+        exclusions = pd.concat(
+            [read_exclusions(ws, list(_STAGES_BEFORE)), *self._exclusions], ignore_index=True
+        )
+        statistics = self._statistics.table(exclusions)
+        plots = _describe(ws, config, statistics, sorted(self._sizes))
+        causes = (*(SCREEN_REASONS if _screens(config) else ()), *RULES)
+        metrics = run_metrics(self._tally, self._num_heads, self._num_in, causes)
+        write_json(ws.stage_dir(STAGE) / "metrics.json", metrics)
+        assert self._by is not None  # there is at least one shard
+        return StageReport(
+            num_in=self._num_in,
+            num_out=self._tally.num_kept,
+            num_excluded=self._dropped.total(),
+            metadata={
+                **metrics,
+                **{f"images_{name}": self._split_counts[name] for name in SPLITS},
+                "rule_4": config.rules.cut,
+                "face_check": self._by.face_check,
+                "image_safety": self._by.image_safety,
+                "detector_passes_per_image": self._passes,
+            },
+            tables={"drops_by_rule": drop_table(self._tally, causes), "statistics": statistics},
+            images={**_write_images(ws, self._sheets), "statistics": plots["overview"]},
+        )
+
+    def _exclude(self, rows: pd.DataFrame) -> None:
+        self._dropped.update(rows["reason"].tolist())
+        self._exclusions.append(rows[["sample_id", "stage", "reason"]])
+        if not self._first and len(rows):
+            self._first = f"{rows['sample_id'].iloc[0]}: {rows['detail'].iloc[0]}"
+
+    def _leaking(self, shard: str, poses: np.ndarray) -> pd.DataFrame:
+        """Kept images of some poses."""
+        verdicts = read_judged(judged_folder(self._ws, shard)).verdicts
+        images = samples_of(read_table(self._ws.table_path("images", shard), IMAGES), poses)
+        return images[images["sample_id"].isin(verdicts.loc[verdicts["keep"], "sample_id"])]
 
 
 def can_reuse(
@@ -240,54 +401,14 @@ def can_reuse(
     return True
 
 
-def _annotated(ws: Workspace, shard: str, images: pd.DataFrame) -> pd.DataFrame:
-    """Return images of a shard that the annotation stage did not exclude."""
-    excluded = read_table(ws.table_path("annotations", f"{shard}.exclusions"), EXCLUSIONS)
-    return images[~images["sample_id"].isin(excluded["sample_id"])]
-
-
-def _known_boxes(
-    heads: pd.DataFrame, images: pd.DataFrame, reusable: bool
-) -> dict[str, Boxes] | None:
-    """Return annotated boxes xyxy by image, best first; images without heads have none."""
-    if not reusable:
-        return None
+def _known_boxes(heads: pd.DataFrame, images: pd.DataFrame) -> dict[str, Boxes]:
+    """Annotated boxes xyxy by image, best first; images without heads have none."""
     known = {sample_id: np.zeros((0, 4), np.float32) for sample_id in images["sample_id"]}
     mine = heads[heads["sample_id"].isin(images["sample_id"])]
     for sample_id, group in mine.groupby("sample_id", sort=False):
         boxes = np.stack(list(group["bbox_xywh"]))
         known[str(sample_id)] = np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
     return known
-
-
-def _judge_shard(
-    ws: Workspace,
-    config: FilteredDatasetConfig,
-    judge: Judge,
-    shard: str,
-    images: pd.DataFrame,
-    known: Mapping[str, Boxes] | None,
-) -> tuple[list[Judgement], list[dict[str, str]]]:
-    """Return judgements of one shard, from the work folder when they were made before a kill."""
-    path = ws.work_dir(STAGE) / f"{shard}.json"
-    if path.is_file():
-        stored = json.loads(path.read_text(encoding="utf-8"))
-        judgements = [Judgement.from_json(values) for values in stored["judgements"]]
-        return judgements, stored["damaged"]
-    damaged = Exclusions(STAGE)
-    judgements = []
-    for sample_ids, decoded in _batches(ws, shard, images, config.images_per_batch, damaged):
-        boxes = None if known is None else [known[sample_id] for sample_id in sample_ids]
-        judgements += judge.judge(sample_ids, decoded, boxes)
-    write_json(
-        path,
-        {
-            "damaged": damaged.rows(),
-            "judgements": [judgement.to_json() for judgement in judgements],
-        },
-        indent=None,
-    )
-    return judgements, damaged.rows()
 
 
 def _batches(
@@ -310,81 +431,39 @@ def _batches(
                 yield sample_ids, decoded
 
 
-def _verdicts(images: pd.DataFrame, judgements: Mapping[str, Judgement]) -> pd.DataFrame:
-    """Return the verdicts table, in the order of the images."""
-    rows = [
-        {
-            "sample_id": sample_id,
-            "split": split,
-            "shard": shard,
-            "keep": judgement.keep,
-            "reason": judgement.finding.reason,
-            "detail": judgement.finding.detail,
-            "num_heads": len(judgement.boxes),
-            "num_heads_flipped": judgement.num_heads_flipped,
-            "num_heads_halves": judgement.num_heads_halves,
-            "num_faces_missed": judgement.num_faces_missed,
-            "stability": judgement.stability,
-        }
-        for sample_id, split, shard in images[["sample_id", "split", "shard"]].to_numpy().tolist()
-        if (judgement := judgements.get(sample_id)) is not None
-    ]
-    if not rows:
-        return empty_table(VERDICTS)
-    return pd.DataFrame(rows).astype({"stability": "float64"})
-
-
-def _screen_names(judge: Judge) -> str:
-    return ", ".join(screen.name for screen in judge.screens) or NONE_NEEDED
+def _screens(config: FilteredDatasetConfig) -> list[ModelRef]:
+    """Models of the screens that are configured."""
+    models: list[ModelRef | None] = [config.safety.clip.model, config.safety.classifier.model]
+    if config.identity.index:
+        models.append(config.identity.embedder_model)
+    return [model for model in models if model]
 
 
 def _describe(
-    ws: Workspace,
-    config: FilteredDatasetConfig,
-    images: pd.DataFrame,
-    heads: pd.DataFrame,
-    verdicts: pd.DataFrame,
-    exclusions: Exclusions,
-) -> tuple[pd.DataFrame, dict[str, Path]]:
-    """Return statistics, plots and card."""
+    ws: Workspace, config: FilteredDatasetConfig, statistics: pd.DataFrame, sizes: Sequence[str]
+) -> dict[str, Path]:
+    """Write statistics, plots and card; returns the plots."""
     out = ws.stage_dir(STAGE)
-    earlier = read_exclusions(ws, list(_STAGES_BEFORE))
-    statistics = compute_statistics(
-        images,
-        heads,
-        verdicts,
-        pd.concat([earlier, exclusions.to_frame()], ignore_index=True),
-        read_stage(ws, "captions", CAPTIONS),
-    )
     write_statistics(statistics, out)
     plots = plot_statistics(statistics, out / "plots")
-    sizes = images["width"].astype(str) + "x" + images["height"].astype(str)
     metadata = CardMetadata(
         name=config.metadata.name,
         profile=config.metadata.profile,
         run_seed=ws.seed,
-        image_size=", ".join(sorted(sizes.unique())[:3]),
+        image_size=", ".join(sizes[:3]),
         parents=config.metadata.parents,
         settings={
             "detector threshold": config.detections.threshold,
             "confirming threshold": config.rules.confirm_threshold,
             "rule 4": config.rules.cut,
             "face check": config.face_check.backend,
-            "image safety": _safety_text(config),
+            "image safety": ", ".join(model.asset for model in _screens(config)) or NONE_NEEDED,
         },
         rendered=config.metadata.rendered,
         label_quality=_label_quality(ws),
     )
     write_card(out / "CARD.md", statistics, plots, metadata)
-    return statistics, plots
-
-
-def _safety_text(config: FilteredDatasetConfig) -> str:
-    """Return the screens by their models' names in the asset register."""
-    models = [config.safety.clip.model, config.safety.classifier.model]
-    if config.identity.index:
-        models.append(config.identity.embedder_model)
-    return ", ".join(model.asset for model in models if model) or NONE_NEEDED
+    return plots
 
 
 def _label_quality(ws: Workspace) -> dict[str, float]:
@@ -398,32 +477,18 @@ def _label_quality(ws: Workspace) -> dict[str, float]:
 
 
 def _write_images(
-    ws: Workspace,
-    config: FilteredDatasetConfig,
-    verdicts: pd.DataFrame,
-    judgements: Mapping[str, Judgement],
+    ws: Workspace, found: Mapping[str, Sequence[tuple[str, Judgement]]]
 ) -> dict[str, Path]:
-    """Return a sheet of kept images, and one of removed images for each reason."""
-    sheets: dict[str, Sequence[str]] = {}
-    for reason in (KEEP, *RULES):
-        rows = verdicts[verdicts["reason"] == reason].head(config.preview_images)
-        if len(rows):
-            sheets[reason] = list(rows["sample_id"])
-    shard_of = dict(zip(verdicts["sample_id"], verdicts["shard"], strict=True))
-    wanted = {sample_id for ids in sheets.values() for sample_id in ids}
+    """A sheet of kept images, and one of removed images for each reason."""
+    sheets = {reason: [j.sample_id for _, j in shown] for reason, shown in found.items() if shown}
+    by_shard: dict[str, list[Judgement]] = {}
+    for shard, judgement in (item for shown in found.values() for item in shown):
+        by_shard.setdefault(shard, []).append(judgement)
     drawn: dict[str, Image] = {}
-    for shard in sorted({shard_of[sample_id] for sample_id in wanted}):
+    for shard, judgements in by_shard.items():
         with ShardReader(ws.stage_dir("images") / f"{shard}.tar") as reader:
-            for sample_id in sorted(wanted):
-                if shard_of[sample_id] == shard:
-                    image = decode_image(reader.read(sample_id, "jpg"))
-                    drawn[sample_id] = judged_image(image, judgements[sample_id])
-    return write_images(ws.stage_dir(STAGE) / "images", sheets, drawn, judgements)
-
-
-def _remove_work(ws: Workspace) -> None:
-    """Remove the unfinished work, once everything is written."""
-    folder = ws.work_dir(STAGE)
-    for path in folder.glob("*.json"):
-        path.unlink()
-    folder.rmdir()
+            for judgement in judgements:
+                image = decode_image(reader.read(judgement.sample_id, "jpg"))
+                drawn[judgement.sample_id] = judged_image(image, judgement)
+    shown = {j.sample_id: j for judgements in by_shard.values() for j in judgements}
+    return write_images(ws.stage_dir(STAGE) / "images", sheets, drawn, shown)

@@ -39,7 +39,7 @@ from ml.records.exclusions import Exclusions
 from ml.records.heads import OPERATING_SCORE, Heads
 from ml.records.models import hash_model
 from ml.records.report import StageReport
-from ml.records.tables import DATASET_HEADS, TRUTH, VERDICTS, iter_table, read_table
+from ml.records.tables import DATASET_HEADS, TRUTH, VERDICTS, iter_table
 from ml.records.workspace import Workspace
 from ml.training.callbacks import PredictionGrid, write_history
 from ml.training.curves import plot_history
@@ -248,21 +248,28 @@ def read_samples(
     Raises:
         ValueError: nothing is left.
     """
-    dataset = ws.stage_dir("filtered_dataset")
-    verdicts = read_table(dataset / "verdicts.parquet", VERDICTS)
-    chosen = verdicts[verdicts["keep"] & (verdicts["split"] == split)]
-    ids = [str(value) for value in chosen["sample_id"]]
-    tars = {shard: ws.stage_dir("images") / f"{shard}.tar" for shard in chosen["shard"].unique()}
+    ids: list[str] = []
+    tars: list[Path] = []
+    num_verdicts = 0
+    of_shard: dict[str, Path] = {}
+    path = ws.stage_dir("filtered_dataset") / "verdicts.parquet"
+    for verdicts in iter_table(path, VERDICTS):
+        chosen = verdicts[verdicts["keep"] & (verdicts["split"] == split)]
+        num_verdicts += len(verdicts)
+        ids += [str(value) for value in chosen["sample_id"]]
+        for shard in chosen["shard"].unique():
+            of_shard.setdefault(shard, ws.stage_dir("images") / f"{shard}.tar")
+        tars += [of_shard[shard] for shard in chosen["shard"]]
     samples = HeadSamples(
         ids,
-        [tars[shard] for shard in chosen["shard"]],
+        tars,
         _read_labels(ws, config, ids, geometry, ws.work_dir(stage) / f"{split}.flame"),
         config.loader.cache_mb << 20,
     )
     readable = samples.without_damaged(exclusions, beyond_cache=False)
     if not len(readable):
         raise ValueError(
-            f"filtered_dataset has no readable image in split {split!r} of {len(verdicts)} "
+            f"filtered_dataset has no readable image in split {split!r} of {num_verdicts} "
             "verdicts; look at the reasons in verdicts.parquet"
         )
     return readable

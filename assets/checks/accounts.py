@@ -8,6 +8,7 @@ from collections.abc import Iterable
 import pandas as pd
 
 from assets.checks.rules import Rule, Shelf
+from assets.checks.tables import read_raw
 from ml.quality.accounting import account, belong, marked, people_listed, variants
 from ml.quality.findings import joined
 from ml.records import reasons
@@ -88,10 +89,10 @@ def verdicts_account(shelf: Shelf, shard: str) -> pd.DataFrame:
     """Account for the verdicts on a shard's annotated images, and for the images they remove."""
     verdicts = shelf.part("filtered_dataset", "verdicts.parquet", shard)
     given = [str(item) for item in shelf.table("annotations", shard, ".images")["sample_id"]]
-    excluded = shelf.table("filtered_dataset", "all", ".exclusions")
-    mine = set(given) & {str(item) for item in excluded["sample_id"]}
+    excluded = shelf.once("excluded from the dataset", lambda: _excluded(shelf.ws))
+    mine = {name for name in given if name in excluded}
     # A removed image has a verdict and is excluded; only what cannot be read has no verdict.
-    unread = set(excluded.loc[excluded["reason"].isin(UNREADABLE), "sample_id"].astype(str))
+    unread = {name for name in mine if excluded[name] in UNREADABLE}
     removed = {str(item) for item in verdicts.loc[~verdicts["keep"].astype(bool), "sample_id"]}
     kept = [str(item) for item in verdicts["sample_id"] if item not in removed]
     doubled = [str(item) for item in verdicts["sample_id"][verdicts["sample_id"].duplicated()]]
@@ -112,6 +113,13 @@ def crops_account(shelf: Shelf, shard: str) -> pd.DataFrame:
     size = reported(shelf.ws, "crops", "crops-00000").get("num_in", number)
     given = [f"crop-{place:06d}" for place in range(index * size, index * size + number)]
     return account(given, kept, shelf.excluded("crops", shard), "the shard", "crops")
+
+
+def _excluded(ws: Workspace) -> dict[str, str]:
+    """Return the reason of each image that the dataset excludes."""
+    path = ws.table_path("filtered_dataset", "all.exclusions")
+    table = read_raw(path, ["sample_id", "reason"])
+    return {str(name): str(why) for name, why in table.to_numpy().tolist()}
 
 
 def counts_rule(stage: str) -> Rule:

@@ -12,7 +12,7 @@ import pandas as pd
 from assets.checks.accounts import reported
 from assets.checks.rules import Rule, Shelf
 from assets.checks.suite import Severity
-from assets.checks.tables import read_raw
+from assets.checks.tables import first_rows, read_raw
 from ml.generation.config import EXACT_BACKENDS
 from ml.imaging.io import decode_image
 from ml.quality import distributions as dist
@@ -187,8 +187,8 @@ def annotation_statistics(shelf: Shelf, shards: Sequence[str]) -> Values:
 def dataset_statistics(shelf: Shelf, shards: Sequence[str]) -> Values:
     """Return the statistics of the filtered dataset, and what each rule removed."""
     folder = shelf.ws.stage_dir("filtered_dataset")
-    verdicts = read_raw(folder / "verdicts.parquet")
-    heads = read_raw(folder / "heads.parquet").head(dist.MAX_ROWS)
+    verdicts = read_raw(folder / "verdicts.parquet", ["keep", "reason", "split", "stability"])
+    heads = first_rows(folder / "heads.parquet", dist.MAX_ROWS)
     if few(shelf, len(verdicts)):
         return {}
     kept = verdicts[verdicts["keep"].astype(bool)]
@@ -395,7 +395,8 @@ def released_benchmark_gate(shelf: Shelf, shards: Sequence[str]) -> Values:
 
 def _kept_test_images(shelf: Shelf, dataset: str, stage: str) -> int:
     """Images of the test split that are in a dataset and that a benchmark did not exclude."""
-    verdicts = read_raw(shelf.ws.stage_dir(dataset) / "verdicts.parquet")
+    path = shelf.ws.stage_dir(dataset) / "verdicts.parquet"
+    verdicts = read_raw(path, ["sample_id", "keep", "split"])
     kept = verdicts[verdicts["keep"].astype(bool) & (verdicts["split"] == "test")]
     excluded = read_raw(shelf.ws.table_path(stage, f"{stage}.exclusions"))
     return len(set(kept["sample_id"]) - set(excluded["sample_id"]))

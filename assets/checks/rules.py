@@ -12,7 +12,7 @@ import pandas as pd
 from great_expectations import expectations as gxe
 
 from assets.checks.suite import Check, Severity, Suite, critical, warning
-from assets.checks.tables import read_raw
+from assets.checks.tables import read_raw, rows_of_shard
 from ml.records.workspace import Workspace
 
 NOTHING = ""
@@ -31,7 +31,6 @@ class Shelf:
     ws: Workspace
     _shard: str = ""
     _tables: dict[Path, pd.DataFrame] = field(default_factory=dict)
-    _parts: dict[Path, dict[str, pd.DataFrame]] = field(default_factory=dict)
     _known: dict[str, Any] = field(default_factory=dict)
 
     def once(self, name: str, make: Callable[[], T]) -> T:
@@ -56,11 +55,15 @@ class Shelf:
         Raises:
             TableError: it is missing or damaged.
         """
+        path = self.ws.table_path(stage, f"{shard}{part}")
+        return self._kept(path, shard, lambda: read_raw(path))
+
+    def _kept(self, path: Path, shard: str, read: Callable[[], pd.DataFrame]) -> pd.DataFrame:
+        """What was read for the shard that is judged now."""
         if shard != self._shard:
             self._tables, self._shard = {}, shard
-        path = self.ws.table_path(stage, f"{shard}{part}")
         if path not in self._tables:
-            self._tables[path] = read_raw(path)
+            self._tables[path] = read()
         return self._tables[path]
 
     def excluded(self, stage: str, shard: str) -> list[str]:
@@ -79,12 +82,7 @@ class Shelf:
             TableError: it is missing or damaged.
         """
         path = self.ws.stage_dir(stage) / name
-        if path not in self._parts:
-            whole = read_raw(path)
-            groups = {str(key): rows for key, rows in whole.groupby("shard", sort=False)}
-            self._parts[path] = {NOTHING: whole.iloc[:0], **groups}
-        parts = self._parts[path]
-        return parts.get(shard, parts[NOTHING])
+        return self._kept(path, shard, lambda: rows_of_shard(path, shard))
 
 
 Find = Callable[[Shelf, str], pd.DataFrame]

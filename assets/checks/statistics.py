@@ -62,8 +62,8 @@ def annotation_statistics(ws: Workspace, shards: Sequence[str]) -> pd.DataFrame:
 def dataset_statistics(ws: Workspace, shards: Sequence[str]) -> pd.DataFrame:
     """Return one row: the filtered dataset as a whole."""
     folder = ws.stage_dir("filtered_dataset")
-    verdicts = read_raw(folder / "verdicts.parquet")
-    kept = read_raw(folder / "heads.parquet")
+    verdicts = read_raw(folder / "verdicts.parquet", ["sample_id", "split", "keep"])
+    kept = read_raw(folder / "heads.parquet", ["sample_id", "split", "flame_status"])
     train = kept[kept["split"] == "train"]
     images_of = verdicts[verdicts["keep"]].groupby("split")["sample_id"].nunique()
     return pd.DataFrame(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -12,7 +12,7 @@ from great_expectations.expectations.expectation import Expectation
 from ml.records.workspace import Workspace
 
 Severity = Literal["critical", "warning"]
-Table = Callable[[Workspace, Sequence[str]], pd.DataFrame]
+Table = Callable[[Workspace, Sequence[str]], pd.DataFrame | Iterator[pd.DataFrame]]
 
 
 @dataclass(frozen=True)
@@ -44,14 +44,19 @@ class Suite:
 
     Attributes:
         name: name of the suite and of its Data Docs.
-        table: makes the judged table from the given shards; columns `shard` and `row` name where
-            a row lies on disk.
+        table: makes the judged table from the given shards, in one piece or, where it grows with
+            the dataset, in several; columns `shard` and `row` name where a row lies on disk.
         checks: the expectations.
     """
 
     name: str
     table: Table
     checks: tuple[Check, ...]
+
+    def pieces(self, ws: Workspace, shards: Sequence[str]) -> Iterator[pd.DataFrame]:
+        """Yield the judged table piece by piece; one piece at least, perhaps without rows."""
+        found = self.table(ws, shards)
+        yield from [found] if isinstance(found, pd.DataFrame) else found
 
     def check_name(self, check: Check) -> str:
         """Return the check's name on the asset's page; suites of one asset must not collide."""

@@ -1,12 +1,13 @@
 """The judged tables: a stage's rows with `shard` and `row`, vectors reduced to what can be judged.
 
 They are read without validation: it is the suite that must say what is wrong, shard and row
-included.
+included. Of a table that grows with the dataset some rows are in memory at a time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,10 @@ from ml.records.workspace import Workspace
 Derive = Callable[[pd.DataFrame], pd.DataFrame]
 
 SHAPE_AND_EXPRESSION = slice(0, 400)
+#: Rows that are judged together: few enough for any memory, so many that a small table is one.
+PIECE_ROWS = 200_000
+#: Rows that are read together where each has 413 numbers.
+READ_ROWS = 8192
 
 
 def shard_tables(stage: str, *derive: Derive) -> Table:
@@ -31,9 +36,8 @@ def shard_tables(stage: str, *derive: Derive) -> Table:
         derive: functions that add or replace columns, in order.
     """
 
-    def read(ws: Workspace, shards: Sequence[str]) -> pd.DataFrame:
-        frames = [_with_place(ws.table_path(stage, shard), shard, derive) for shard in shards]
-        return pd.concat(frames, ignore_index=True)
+    def read(ws: Workspace, shards: Sequence[str]) -> Iterator[pd.DataFrame]:
+        return gathered(_with_place(ws.table_path(stage, shard), shard, derive) for shard in shards)
 
     return read
 
@@ -47,20 +51,96 @@ def one_table(stage: str, name: str, *derive: Derive) -> Table:
         derive: functions that add or replace columns, in order.
     """
 
-    def read(ws: Workspace, shards: Sequence[str]) -> pd.DataFrame:
-        return _with_place(ws.stage_dir(stage) / name, name, derive)
+    def read(ws: Workspace, shards: Sequence[str]) -> Iterator[pd.DataFrame]:
+        def frames() -> Iterator[pd.DataFrame]:
+            start = 0
+            for frame in iter_raw(ws.stage_dir(stage) / name):
+                yield _placed(frame, name, derive, start)
+                start += len(frame)
+
+        return gathered(frames())
 
     return read
 
 
-def read_raw(path: Path) -> pd.DataFrame:
-    """Return a Parquet file as it is; vectors are lists or None.
+def gathered(frames: Iterable[pd.DataFrame]) -> Iterator[pd.DataFrame]:
+    """Gather tables to pieces of `PIECE_ROWS` or a little more.
+
+    Args:
+        frames: tables of the same columns; one at least.
+
+    Yields:
+        Their rows in order.
+    """
+    waiting: list[pd.DataFrame] = []
+    for frame in frames:
+        waiting.append(frame)
+        if sum(map(len, waiting)) >= PIECE_ROWS:
+            yield pd.concat(waiting, ignore_index=True)
+            waiting = []
+    if waiting:
+        yield pd.concat(waiting, ignore_index=True)
+
+
+def read_raw(path: Path, columns: Sequence[str] | None = None) -> pd.DataFrame:
+    """A Parquet file as it is; vectors are lists or None.
+
+    Args:
+        path: the file.
+        columns: those to read; all by default.
 
     Raises:
         TableError: the file is missing or damaged.
     """
+    with _naming(path):
+        return pq.ParquetFile(path).read(None if columns is None else list(columns)).to_pandas()
+
+
+def iter_raw(path: Path) -> Iterator[pd.DataFrame]:
+    """A Parquet file piece by piece, one at least; as `read_raw`.
+
+    Raises:
+        TableError: the file is missing or damaged.
+    """
+    with _naming(path):
+        file = pq.ParquetFile(path)
+        batches = file.iter_batches(READ_ROWS)
+        while (batch := next(batches, None)) is not None:
+            yield pa.Table.from_batches([batch]).to_pandas()
+        if not file.metadata.num_rows:
+            yield file.read().to_pandas()
+
+
+def first_rows(path: Path, number: int) -> pd.DataFrame:
+    """The first rows of a Parquet file; as `read_raw`.
+
+    Raises:
+        TableError: the file is missing or damaged.
+    """
+    pieces: list[pd.DataFrame] = []
+    for piece in iter_raw(path):
+        pieces.append(piece)
+        if sum(map(len, pieces)) >= number:
+            break
+    return pd.concat(pieces, ignore_index=True).head(number)
+
+
+def rows_of_shard(path: Path, shard: str) -> pd.DataFrame:
+    """Rows of a Parquet file whose column `shard` names a shard; others are not read if possible.
+
+    Raises:
+        TableError: the file is missing or damaged.
+    """
+    with _naming(path):
+        filters = [("shard", "=", shard)]
+        return pq.read_table(path, filters=filters, partitioning=None).to_pandas()
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Name the file in what is raised when it cannot be read."""
     try:
-        return pq.ParquetFile(path).read().to_pandas()
+        yield
     except (pa.ArrowException, OSError) as error:
         raise TableError(f"{path}: not a readable Parquet file: {error}") from error
 
@@ -120,12 +200,15 @@ def texts(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _with_place(path: Path, shard: str, derive: Sequence[Derive]) -> pd.DataFrame:
-    frame = read_raw(path)
+    return _placed(read_raw(path), shard, derive, 0)
+
+
+def _placed(frame: pd.DataFrame, shard: str, derive: Sequence[Derive], start: int) -> pd.DataFrame:
     for function in derive:
         frame = function(frame)
     # A column of this name says which tar holds an image; here the row's own file is meant.
     frame = frame.drop(columns="shard", errors="ignore")
-    return frame.assign(shard=shard, row=np.arange(len(frame)))
+    return frame.assign(shard=shard, row=np.arange(start, start + len(frame)))
 
 
 def _columns(vectors: pd.Series, length: int) -> np.ndarray:

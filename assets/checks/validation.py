@@ -1,4 +1,9 @@
-"""Runs a suite with Great Expectations and says in which shard and row it fails."""
+"""Runs a suite with Great Expectations and says in which shard and row it fails.
+
+A table comes in pieces: expectations of single rows are judged piece by piece and their counts
+added; for the others, uniqueness, quantiles and the number of rows, the columns that they need are
+kept of all pieces. So everything is exact, and memory grows by those columns alone.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +14,9 @@ from typing import Any
 
 import great_expectations as gx
 import pandas as pd
+from great_expectations import expectations as gxe
 from great_expectations.data_context.types.base import ProgressBarsConfig
+from great_expectations.expectations.expectation import ColumnMapExpectation
 
 from assets.checks.pages import write_pages
 from assets.checks.suite import Check, Severity, Suite
@@ -18,6 +25,8 @@ from ml.records.workspace import Workspace
 MAX_ROWS = 20
 """Unexpected rows named in a result; the rest is counted."""
 ROW = ["shard", "row"]
+#: Judge rows by other rows, and so need all of them.
+_ABOUT_OTHER_ROWS = (gxe.ExpectColumnValuesToBeUnique, gxe.ExpectCompoundColumnsToBeUnique)
 
 
 @dataclass(frozen=True)
@@ -86,27 +95,60 @@ def validate(
 
 
 def _judge(ws: Workspace, suite: Suite, shards: Sequence[str]) -> list[Outcome]:
-    try:
-        frame = suite.table(ws, shards)
-    except (ValueError, OSError, KeyError) as error:
-        return [
-            Outcome(suite.name, suite.check_name(c), False, c.severity, c.why, f"no table: {error}")
-            for c in suite.checks
-        ]
-    return [
-        _outcome(suite, check, result, frame)
-        for check, result in zip(suite.checks, _run(suite, frame), strict=True)
-    ]
+    """Judge rows piece by piece, and what needs all rows by the columns that it needs of them."""
+    by_row = [check for check in suite.checks if _is_by_row(check)]
+    of_all = [check for check in suite.checks if not _is_by_row(check)]
+    needed = dict.fromkeys([*ROW, *(name for check in of_all for name in _columns_of(check))])
+    tallies = {check.name: _Tally() for check in by_row}
+    kept = []
+    pieces = suite.pieces(ws, shards)
+    while True:
+        try:
+            frame = next(pieces, None)
+        except (ValueError, OSError, KeyError) as error:
+            return [_no_table(suite, check, error) for check in suite.checks]
+        if frame is None:
+            break
+        for check, result in zip(by_row, _run(suite, by_row, frame), strict=True):
+            tallies[check.name].add(result, len(frame))
+        kept.append(frame[[name for name in needed if name in frame.columns]])
+    outcomes = {check.name: tallies[check.name].outcome(suite, check) for check in by_row}
+    if of_all:
+        table = pd.concat(kept, ignore_index=True)
+        for check, result in zip(of_all, _run(suite, of_all, table), strict=True):
+            tally = _Tally()
+            tally.add(result, len(table))
+            outcomes[check.name] = tally.outcome(suite, check)
+    return [outcomes[check.name] for check in suite.checks]
 
 
-def _run(suite: Suite, frame: pd.DataFrame) -> list[Any]:
-    """Return the raw results of Great Expectations, in the order of the suite's checks."""
+def _is_by_row(check: Check) -> bool:
+    """Whether an expectation says of each row alone whether it is as expected."""
+    if isinstance(check.expectation, _ABOUT_OTHER_ROWS):
+        return False
+    return isinstance(check.expectation, ColumnMapExpectation)
+
+
+def _columns_of(check: Check) -> list[str]:
+    column = getattr(check.expectation, "column", None)
+    return [column] if column else list(getattr(check.expectation, "column_list", ()))
+
+
+def _no_table(suite: Suite, check: Check, error: Exception) -> Outcome:
+    name = suite.check_name(check)
+    return Outcome(suite.name, name, False, check.severity, check.why, f"no table: {error}")
+
+
+def _run(suite: Suite, checks: Sequence[Check], frame: pd.DataFrame) -> list[Any]:
+    """The raw results of Great Expectations, in the order of the checks."""
+    if not checks:
+        return []
     context = gx.get_context(mode="ephemeral")
     context.variables.progress_bars = ProgressBarsConfig(globally=False)
     source = context.data_sources.add_pandas("tables")
     batch = source.add_dataframe_asset(suite.name).add_batch_definition_whole_dataframe("all")
     # Copies: Great Expectations gives an expectation an id of the suite that it is added to.
-    expectations = [check.expectation.copy(deep=True) for check in suite.checks]
+    expectations = [check.expectation.copy(deep=True) for check in checks]
     gx_suite = context.suites.add(gx.ExpectationSuite(name=suite.name, expectations=expectations))
     definition = context.validation_definitions.add(
         gx.ValidationDefinition(name=suite.name, data=batch, suite=gx_suite)
@@ -120,49 +162,73 @@ def _run(suite: Suite, frame: pd.DataFrame) -> list[Any]:
         for r in result.results
         if r.expectation_config is not None and r.expectation_config.meta is not None
     }
-    return [by_name[check.name] for check in suite.checks]
+    return [by_name[check.name] for check in checks]
 
 
-def _outcome(suite: Suite, check: Check, result: Any, frame: pd.DataFrame) -> Outcome:
-    details = result.result
-    rows = _unexpected_rows(details, check)
-    # bool(): numpy's bool is not one to Dagster.
-    return Outcome(
-        suite=suite.name,
-        name=suite.check_name(check),
-        passed=bool(result.success),
-        severity=check.severity,
-        why=check.why,
-        observed=_observed(result),
-        unexpected=tuple(rows[:MAX_ROWS]),
-        num_unexpected=int(details.get("unexpected_count") or len(rows)),
-        num_rows=int(details.get("element_count") or len(frame)),
-    )
+class _Tally:
+    """Results of one check on the pieces of a table, merged: the counts are exact."""
+
+    def __init__(self) -> None:
+        self._failed = False
+        self._observed: list[str] = []
+        self._rows: list[dict[str, Any]] = []
+        self._num_rows = self._num_missing = self._num_unexpected = 0
+        self._counted = False
+
+    def add(self, result: Any, num_rows: int) -> None:
+        """Take over the result on a piece."""
+        details = result.result
+        # bool(): numpy's bool is not one to Dagster.
+        self._failed |= not bool(result.success)
+        if (text := _observed(result)) is not None:
+            self._observed.append(text)
+        rows = details.get("unexpected_index_list") or []
+        self._rows += rows[: MAX_ROWS - len(self._rows)]
+        self._num_unexpected += int(details.get("unexpected_count") or len(rows))
+        self._num_missing += int(details.get("missing_count") or 0)
+        self._num_rows += int(details.get("element_count") or num_rows)
+        self._counted |= "unexpected_count" in details
+
+    def outcome(self, suite: Suite, check: Check) -> Outcome:
+        """Return what holds of all pieces together."""
+        counted = f"{self._num_unexpected} unexpected rows" if self._counted else "nothing"
+        return Outcome(
+            suite=suite.name,
+            name=suite.check_name(check),
+            passed=not self._failed or self._mostly(check),
+            severity=check.severity,
+            why=check.why,
+            observed=self._observed[0] if self._observed else counted,
+            unexpected=tuple(_unexpected_row(row, check) for row in self._rows),
+            num_unexpected=self._num_unexpected,
+            num_rows=self._num_rows,
+        )
+
+    def _mostly(self, check: Check) -> bool:
+        """Whether few enough rows of all are unexpected, though a piece has too many of them."""
+        mostly = getattr(check.expectation, "mostly", 1.0)
+        if self._observed or not self._counted or mostly >= 1:
+            return False
+        judged = self._num_rows - self._num_missing
+        return judged == 0 or (judged - self._num_unexpected) / judged >= mostly
 
 
-def _observed(result: Any) -> str:
+def _observed(result: Any) -> str | None:
+    """The value that was seen, or the error; None where only rows are counted."""
     if message := _exception(result.exception_info or {}):
         return f"an error: {_short(message)}"
     details = result.result
-    if "observed_value" in details:
-        return _short(details["observed_value"])
-    count = details.get("unexpected_count")
-    return f"{count} unexpected rows" if count is not None else "nothing"
+    return _short(details["observed_value"]) if "observed_value" in details else None
 
 
-def _unexpected_rows(details: dict[str, Any], check: Check) -> list[dict[str, Any]]:
-    rows = []
-    for found in details.get("unexpected_index_list") or []:
-        value = {key: val for key, val in found.items() if key not in ROW}
-        rows.append(
-            {
-                "shard": found["shard"],
-                "row": int(found["row"]),
-                "column": check.column or ", ".join(value),
-                "value": _short(next(iter(value.values())) if len(value) == 1 else value),
-            }
-        )
-    return rows
+def _unexpected_row(found: dict[str, Any], check: Check) -> dict[str, Any]:
+    value = {key: val for key, val in found.items() if key not in ROW}
+    return {
+        "shard": found["shard"],
+        "row": int(found["row"]),
+        "column": check.column or ", ".join(value),
+        "value": _short(next(iter(value.values())) if len(value) == 1 else value),
+    }
 
 
 def _exception(info: dict[str, Any]) -> str:

@@ -1,0 +1,292 @@
+"""Rehearse the paper's size: 1,700 shards of 1,000 images, 2.2 M heads of 413 numbers.
+
+    python -m tests.scale_rehearsal build/scale --shards 100 [--images 1000] [--keep]
+
+Tables are real and images tiny (`tests/scale_stages.py`): poses, captions, images and annotations
+are doubles, the filtered dataset, statistics, checks, records and the training are the project's
+own, made by its own command line with one worker. Prints, as Markdown, seconds a shard of each
+stage, the largest resident memory of any process, and what orchestration takes; then makes nothing
+again, changes one shard, and trains for 200 steps.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import psutil
+import yaml
+
+from tests.rehearsal import ROOT, environment, say
+
+STEPS = 200
+CLI = ("-m", "tests.scale_rehearsal", "cli")
+CHANGED = "shard-00003"
+#: What a run may take, as the project promises.
+MAX_GB = 4.0
+_STAGE_LINE = re.compile(r"\[ ?\d+/\d+\] (\w+) .* ([\d.]+) s")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the rehearsal, or a part of it in a process of its own; returns the exit status."""
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    if given[:1] == ["cli"]:
+        return command_line(given[1:])
+    if given[:1] == ["train"]:
+        return train(Path(given[1]))
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--shards", type=int, default=100)
+    parser.add_argument("--images", type=int, default=1000, help="images in a shard")
+    parser.add_argument("--keep", action="store_true", help="go on with what is in the folder")
+    options = parser.parse_args(given)
+    folder = options.folder.resolve()
+    if not options.keep:
+        shutil.rmtree(folder, ignore_errors=True)
+        make_project(folder, options.shards, options.images)
+    heaviest = run_chain(folder, options.shards)
+    heaviest = max(heaviest, make_nothing(folder))
+    heaviest = max(heaviest, change_one(folder))
+    heaviest = max(heaviest, train_a_little(folder))
+    say(f"largest process of all: {heaviest:.2f} GB, limit {MAX_GB:g}")
+    return 0 if heaviest <= MAX_GB else 1
+
+
+def make_project(folder: Path, shards: int, images: int) -> None:
+    """Write the project: this checkout's code, the doubles' stages, values and bounds."""
+    folder.mkdir(parents=True)
+    for name in ("assets", "ops", "ml", "dagster_project", "vggheads", "tests"):
+        (folder / name).symlink_to(ROOT / name)
+    shutil.copytree(ROOT / "conf", folder / "conf")
+    bounds = {
+        "extends": "base",
+        "min_rows": 10**9,  # nothing typical is expected of random numbers
+    }
+    (folder / "conf" / "checks" / "scale.yaml").write_text(yaml.safe_dump(bounds))
+    run = {"profile": "scale", "seed": 1, "num_shards": shards, "shard_size": images}
+    values = {
+        "run": {**run, "workers": 1, "threads": 1},
+        "head_model": {},
+        **{name: {} for name in ("poses", "captions", "images", "annotations")},
+        "filtered_dataset": {"rules": {"confirm_threshold": 0.5}},
+    }
+    (folder / "params.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
+    below = {
+        "head_model": [],
+        "poses": [],
+        "captions": ["poses"],
+        "images": ["captions"],
+        "annotations": ["images"],
+        "filtered_dataset": ["images", "captions", "annotations"],
+    }
+    stages = {
+        name: {
+            "cmd": f"python {' '.join(CLI)} materialize {name}",
+            "deps": [f"data/{dep}" for dep in deps],
+            "params": [name, "run.seed"] + ["run.num_shards", "run.shard_size"] * (name == "poses"),
+            "outs": [
+                {f"data/{out}": {"persist": True}}
+                for out in ([name, "truth"] if name == "images" else [name])
+            ],
+        }
+        for name, deps in below.items()
+    }
+    (folder / "dvc.yaml").write_text(yaml.safe_dump({"stages": stages}, sort_keys=False))
+    (folder / ".gitignore").write_text("/data/\n/.dagster/\n/reports/\n/work.log\n")
+    (folder / ".dvcignore").write_text(".tmp-*\n")
+    subprocess.run(["git", "init", "-q"], cwd=folder, check=True)
+    dvc = [sys.executable, "-m", "dvc"]
+    subprocess.run([*dvc, "init", "-q"], cwd=folder, check=True)
+    # One copy of everything is enough here.
+    links = [*dvc, "config", "cache.type", "hardlink"]
+    subprocess.run(links, cwd=folder, check=True)
+
+
+def run_chain(folder: Path, shards: int) -> float:
+    """Make everything; returns the largest process, GB."""
+    say(f"{shards} shards: everything")
+    output, seconds, heaviest = watched(folder, *CLI, "demo")
+    took = {name: float(s) for name, s in _STAGE_LINE.findall(output)}
+    work, checks = read_work(folder)
+    lines = ["| stage | s | ms a shard | of it shards | reduction | checks | the rest |"]
+    lines.append("|---|---|---|---|---|---|---|")
+    for name, wall in took.items():
+        own = work[f"make_{name}"] + work["judge_shard"] * (name == "filtered_dataset")
+        reduced = work["reduce"] * (name == "filtered_dataset")
+        rest = wall - own - reduced - checks[name]
+        parts = (1000 * part / shards for part in (wall, own, reduced, checks[name], rest))
+        lines.append(f"| {name} | {wall:.1f} | {' | '.join(f'{part:.1f}' for part in parts)} |")
+    useful = sum(work.values()) + sum(checks.values())
+    # head_model does not grow; it is no orchestration either.
+    useful += took.get("head_model", 0.0) - checks["head_model"]
+    rest = seconds - useful
+    lines.append(
+        f"\n{seconds:.0f} s of wall clock, {1000 * seconds / shards:.0f} ms a shard; "
+        f"orchestration {rest:.0f} s, {rest / seconds:.1%}; largest process {heaviest:.2f} GB"
+    )
+    say("\n".join(lines))
+    return heaviest
+
+
+def make_nothing(folder: Path) -> float:
+    """Status, and a run with nothing to do; returns the largest process, GB."""
+    heaviest = 0.0
+    for command in ("status", "demo"):
+        _, seconds, memory = watched(folder, *CLI, command)
+        heaviest = max(heaviest, memory)
+        say(f"nothing to do: {command} {seconds:.1f} s, {memory:.2f} GB")
+    return heaviest
+
+
+def change_one(folder: Path) -> float:
+    """Change one shard of the first stage; one shard of each stage below is made again."""
+    (folder / "work.log").unlink()
+    (folder / "changed").write_text(CHANGED)
+    _, first, memory = watched(folder, *CLI, "materialize", "poses", "--shard", CHANGED, "--force")
+    _, seconds, other = watched(folder, *CLI, "demo")
+    made = Counter(line.split()[0] for line in (folder / "work.log").read_text().splitlines())
+    made = Counter({name: count for name, count in made.items() if not name.startswith("check:")})
+    expected = ("make_poses", "make_captions", "make_images", "make_annotations", "judge_shard")
+    if made != Counter([*expected, "reduce"]):
+        raise SystemExit(f"scale rehearsal: one shard changed, made were {dict(made)}")
+    say(f"one shard changed: one made in each of {len(expected)} places; {first + seconds:.0f} s")
+    return max(memory, other)
+
+
+def train_a_little(folder: Path) -> float:
+    """Train for the first steps; returns the largest process, GB."""
+    output, seconds, memory = watched(folder, "-m", "tests.scale_rehearsal", "train", str(folder))
+    say(f"{output.strip().splitlines()[-1]}; {seconds:.0f} s in all, {memory:.2f} GB")
+    return memory
+
+
+def watched(folder: Path, *arguments: str) -> tuple[str, float, float]:
+    """Run Python in the project; returns output, seconds, and the largest process, GB."""
+    started = time.monotonic()
+    process = subprocess.Popen(
+        [sys.executable, *arguments],
+        cwd=folder,
+        env={**environment(folder), "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    peaks: dict[int, float] = {}
+    stop = threading.Event()
+
+    def watch() -> None:
+        while not stop.wait(0.2):
+            for pid in [process.pid, *_descendants(process.pid)]:
+                peaks[pid] = max(peaks.get(pid, 0.0), _peak_gb(pid))
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    output, _ = process.communicate()
+    seconds = time.monotonic() - started
+    stop.set()
+    watcher.join()
+    sys.stdout.write(output)
+    if process.returncode != 0:
+        raise SystemExit(f"scale rehearsal: {' '.join(arguments)} failed")
+    return output, seconds, max(peaks.values(), default=0.0)
+
+
+def _descendants(pid: int) -> list[int]:
+    try:
+        return [child.pid for child in psutil.Process(pid).children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []
+
+
+def _peak_gb(pid: int) -> float:
+    """What Linux remembers as the most that a process had resident; 0 when it is gone."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return 0.0
+    found = re.search(r"VmHWM:\s+(\d+) kB", status)
+    return int(found[1]) * 1024 / 1e9 if found else 0.0
+
+
+def read_work(folder: Path) -> tuple[dict[str, float], dict[str, float]]:
+    """Seconds of work by function, and of checks by stage, since the log was begun."""
+    work: dict[str, float] = defaultdict(float)
+    checks: dict[str, float] = defaultdict(float)
+    for line in (folder / "work.log").read_text().splitlines():
+        name, seconds = line.split()
+        if name.startswith("check:"):
+            checks[name.removeprefix("check:")] += float(seconds)
+        else:
+            work[name] += float(seconds)
+    return work, checks
+
+
+def command_line(arguments: Sequence[str]) -> int:
+    """The project's command line, with the time of checks noted."""
+    from dagster_project import runner
+    from dagster_project.cli import main as cli
+    from tests.scale_stages import scale_pipeline, timed
+
+    check = runner.check_stage
+
+    def timed_check(pipeline, stage, *rest, **options):  # type: ignore[no-untyped-def]
+        with timed(pipeline.root, f"check:{stage.name}"):
+            return check(pipeline, stage, *rest, **options)
+
+    runner.check_stage = timed_check
+    return cli(arguments, scale_pipeline(Path.cwd()))
+
+
+def train(folder: Path) -> int:
+    """Train for `STEPS` steps on the project's dataset, and stop."""
+    import lightning.pytorch as pl
+
+    from ml.stages import trained_model
+    from ml.training.tracking import NullTracker
+    from tests.scale_stages import SIDE, scale_pipeline
+
+    class Enough(Exception):
+        """So many steps were made."""
+
+    class Stop(pl.Callback):
+        """Notes the first step, and ends after the last wanted."""
+
+        def __init__(self) -> None:
+            self.first = 0.0
+
+        def on_train_batch_end(self, trainer, *_):  # type: ignore[no-untyped-def]
+            self.first = self.first or time.monotonic() - started
+            if trainer.global_step >= STEPS:
+                raise Enough
+
+    stop = Stop()
+    original: Callable[..., object] = trained_model.fit
+
+    def short(*given, **named):  # type: ignore[no-untyped-def]
+        *others, callbacks = given
+        return original(*others, [*callbacks, stop], **named)
+
+    trained_model.fit = short
+    config = trained_model.TrainedModelConfig.model_validate(
+        {"size": "nano", "loader": {"image_size": SIDE, "cache_mb": 256}, "fit": {"epochs": 1}}
+    )
+    ws = scale_pipeline(folder).workspace()
+    started = time.monotonic()
+    try:
+        trained_model.run(ws, config, NullTracker())
+    except Enough:
+        rate = (STEPS - 1) / (time.monotonic() - started - stop.first)
+        say(f"first step after {stop.first:.1f} s, then {rate:.1f} steps a second")
+        return 0
+    raise SystemExit(f"scale rehearsal: the training ended before {STEPS} steps")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -217,7 +217,7 @@ class Pipeline:
         )
 
     def step_dir(self, stage: str) -> Path:
-        """The folder of what a stage's step made.
+        """Return the folder of what a stage's step made.
 
         Raises:
             ValueError: the stage has no step.

@@ -359,7 +359,7 @@ class TableWriter:
 
 @contextmanager
 def table_writer(path: Path, spec: TableSpec, group_rows: int = 0) -> Iterator[TableWriter]:
-    """A table written piece by piece, for tables larger than memory; atomic as `write_table`.
+    """Open a table to be written piece by piece, larger than memory; atomic as `write_table`.
 
     Args:
         path: the Parquet file.

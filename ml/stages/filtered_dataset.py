@@ -479,7 +479,7 @@ def _label_quality(ws: Workspace) -> dict[str, float]:
 def _write_images(
     ws: Workspace, found: Mapping[str, Sequence[tuple[str, Judgement]]]
 ) -> dict[str, Path]:
-    """A sheet of kept images, and one of removed images for each reason."""
+    """Write a sheet of kept images, and one of removed images for each reason."""
     sheets = {reason: [j.sample_id for _, j in shown] for reason, shown in found.items() if shown}
     by_shard: dict[str, list[Judgement]] = {}
     for shard, judgement in (item for shown in found.values() for item in shown):

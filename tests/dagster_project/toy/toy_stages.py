@@ -88,6 +88,16 @@ def make_squares(ws, config, shard):
     return StageReport(len(frame), len(frame))
 
 
+def make_halves(ws, config, shard):
+    """Half of each, for a total that is made in steps."""
+    frame = read(ws, "squares", [shard])
+    write(ws, "halves", shard, pd.DataFrame({"value": frame["value"] / 2}))
+    target = ws.stage_dir("total") / "halves" / f"{shard}.parquet"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    ws.table_path("halves", shard).rename(target)
+    return StageReport(len(frame), len(frame))
+
+
 def make_total(ws, config):
     """Their sum."""
     frame = read(ws, "squares", ws.shards)

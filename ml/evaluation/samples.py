@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
 
 import numpy as np
@@ -17,12 +17,20 @@ from ml.records.tables import (
     IMAGES,
     TRUTH,
     VERDICTS,
-    read_stage,
+    TableSpec,
+    empty_table,
+    iter_table,
     read_table,
     table_rows,
 )
 from ml.records.workspace import Workspace
-from ml.training_data.labels import HeadLabels, LabelLimits, exact_labels, pseudo_labels
+from ml.training_data.labels import (
+    HeadLabels,
+    LabelLimits,
+    exact_labels,
+    pseudo_labels,
+    select_rows,
+)
 from ml.training_data.samples import HeadSamples
 
 CACHE_BYTES = 256 << 20
@@ -68,10 +76,10 @@ def read_samples(
     Returns:
         The samples, in order of shard and sample.
     """
-    images = read_stage(ws, "images", IMAGES)
-    images = images[images["split"] == split]
-    truth = read_stage(ws, "truth", TRUTH)
-    truth = truth[truth["sample_id"].isin(images["sample_id"])].reset_index(drop=True)
+    tables = (read_table(ws.table_path("images", shard), IMAGES) for shard in ws.shards)
+    images = _joined((table[table["split"] == split] for table in tables), IMAGES)
+    pieces = (read_table(ws.table_path("truth", shard), TRUTH) for shard in ws.shards)
+    truth = _joined(select_rows(pieces, list(images["sample_id"])), TRUTH)
     return _samples(ws, images, exact_labels(truth, limits), truth, limits, exclusions)
 
 
@@ -93,11 +101,17 @@ def read_labelled_samples(
         The samples, in the order of the verdicts.
     """
     dataset = ws.stage_dir("filtered_dataset")
-    verdicts = read_table(dataset / "verdicts.parquet", VERDICTS)
-    images = verdicts[verdicts["keep"] & (verdicts["split"] == split)]
-    heads = read_table(dataset / "heads.parquet", DATASET_HEADS)
-    heads = heads[heads["sample_id"].isin(images["sample_id"])].reset_index(drop=True)
+    tables = iter_table(dataset / "verdicts.parquet", VERDICTS)
+    kept = (table[table["keep"] & (table["split"] == split)] for table in tables)
+    images = _joined(kept, VERDICTS)
+    pieces = iter_table(dataset / "heads.parquet", DATASET_HEADS)
+    heads = _joined(select_rows(pieces, list(images["sample_id"])), DATASET_HEADS)
     return _samples(ws, images, pseudo_labels(heads), heads, limits, exclusions)
+
+
+def _joined(pieces: Iterable[pd.DataFrame], spec: TableSpec) -> pd.DataFrame:
+    """Return pieces of a table as one."""
+    return pd.concat([empty_table(spec), *pieces], ignore_index=True)
 
 
 def _samples(

@@ -5,8 +5,6 @@ a head, 1.3 heads an image. Images show a white square for each head, which a tr
 again, so that the real rules judge, and the rest of the chain is the project's own.
 """
 
-from __future__ import annotations
-
 import hashlib
 import time
 from collections.abc import Callable, Iterator

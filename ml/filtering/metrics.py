@@ -49,7 +49,7 @@ def drop_table(tally: VerdictTally, reasons: Sequence[str] = RULES) -> pd.DataFr
 
     Returns:
         Columns rule, tested (images that reached the rule), removed, rate (removed / tested) and
-        share (removed / all images); last row `all rules`.
+        fraction (removed / all images); last row `all rules`.
     """
     rows = []
     left, total = len(tally), max(len(tally), 1)

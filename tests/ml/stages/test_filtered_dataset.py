@@ -212,7 +212,7 @@ def test_drops_by_rule(finished):
     assert table["tested"].tolist() == [6, 5, 4, 4, 6]
     assert table["removed"].tolist() == [1, 1, 0, 1, 3]
     assert table.loc["flip_count", "rate"] == pytest.approx(0.2)
-    assert table.loc["all rules", "share"] == pytest.approx(0.5)
+    assert table.loc["all rules", "fraction"] == pytest.approx(0.5)
 
 
 def test_it_shows_and_describes_the_dataset(finished):

@@ -137,7 +137,7 @@ class Pipeline:
         return {unit: _hash(code, self._inputs(stage, unit, locked)) for unit in units}
 
     def step_fingerprints(self, stage: str) -> dict[str, str]:
-        """Shard -> hash of all that the stage's step makes it from; empty without a step."""
+        """Return shard -> hash of all inputs of the stage's step; empty without a step."""
         step = self.assets[stage].step
         if step is None:
             return {}
@@ -160,7 +160,7 @@ class Pipeline:
         *,
         by_shard: bool,
     ) -> dict[str, object]:
-        """Versions of inputs; of one that is sharded as the dataset is, of the unit's shard."""
+        """Return versions of inputs: of one sharded as the dataset, that of the unit's shard."""
         versions: dict[str, object] = {}
         for path, maker in data.items():
             if by_shard and self.assets[maker].partitioned:
@@ -207,7 +207,7 @@ class Pipeline:
         return [unit for unit in units if not self.is_finished(stage, unit, fingerprints[unit])]
 
     def is_finished(self, stage: str, unit: str, fingerprint: str) -> bool:
-        """Whether a unit was made from what its fingerprint says, and all its files are there."""
+        """Return whether a unit was made from what its fingerprint says, with all files there."""
         return self._is_current(self.stage_dir(stage), unit, fingerprint)
 
     def _is_current(self, folder: Path, unit: str, fingerprint: str) -> bool:

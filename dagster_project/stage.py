@@ -60,7 +60,7 @@ class Stage:
 
     @property
     def shares_work(self) -> bool:
-        """Whether several processes can work on it."""
+        """Return whether several processes can work on it."""
         return self.sharded or self.step is not None
 
     @property

@@ -51,7 +51,7 @@ class Chain:
     sharded: tuple[str, ...]
 
     def demo(self, folder: Path) -> float:
-        """Make all that is missing; returns the seconds that it took."""
+        """Make all that is missing; return the seconds that it took."""
         started = time.monotonic()
         run(folder, *self.cli, "demo")
         return time.monotonic() - started
@@ -89,7 +89,7 @@ class TwoNodes:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the rehearsal; returns the exit status."""
+    """Run the rehearsal; return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--chain", choices=CHAINS, default="smoke")
@@ -129,7 +129,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def reference(chain: Chain, folder: Path, data: Path | None) -> dict[str, str]:
-    """Digests of a local run: of a finished one, or of one that is made now with one worker."""
+    """Return digests of a local run: a finished one, or one made now with one worker."""
     if data is not None:
         return digests(data.resolve().parent)
     say("the reference: local, one worker")
@@ -142,7 +142,7 @@ def reference(chain: Chain, folder: Path, data: Path | None) -> dict[str, str]:
 def run_and_kill(
     project: Path, chain: Chain, kill: Callable[[], None], moment: float
 ) -> tuple[int, str]:
-    """Run the chain and kill something meanwhile; returns exit status and what the run said."""
+    """Run the chain and kill something meanwhile; return exit status and what the run said."""
     process = start(project, *chain.cli, "demo")
     try:
         output, _ = process.communicate(timeout=moment)

@@ -36,7 +36,7 @@ _STAGE_LINE = re.compile(r"\[ ?\d+/\d+\] (\w+) .* ([\d.]+) s")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the rehearsal, or a part of it in a process of its own; returns the exit status."""
+    """Run the rehearsal, or a part of it in a process of its own; return the exit status."""
     given = sys.argv[1:] if arguments is None else list(arguments)
     if given[:1] == ["cli"]:
         return command_line(given[1:])
@@ -111,7 +111,7 @@ def make_project(folder: Path, shards: int, images: int) -> None:
 
 
 def run_chain(folder: Path, shards: int) -> float:
-    """Make everything; returns the largest process, GB."""
+    """Make everything; return the largest process, GB."""
     say(f"{shards} shards: everything")
     output, seconds, heaviest = watched(folder, *CLI, "demo")
     took = {name: float(s) for name, s in _STAGE_LINE.findall(output)}
@@ -137,7 +137,7 @@ def run_chain(folder: Path, shards: int) -> float:
 
 
 def make_nothing(folder: Path) -> float:
-    """Status, and a run with nothing to do; returns the largest process, GB."""
+    """Time the status and a run with nothing to do; return the largest process, GB."""
     heaviest = 0.0
     for command in ("status", "demo"):
         _, seconds, memory = watched(folder, *CLI, command)
@@ -147,7 +147,7 @@ def make_nothing(folder: Path) -> float:
 
 
 def change_one(folder: Path) -> float:
-    """Change one shard of the first stage; one shard of each stage below is made again."""
+    """Change one shard of the first stage; expect one shard of each later stage to be remade."""
     (folder / "work.log").unlink()
     (folder / "changed").write_text(CHANGED)
     _, first, memory = watched(folder, *CLI, "materialize", "poses", "--shard", CHANGED, "--force")
@@ -162,14 +162,14 @@ def change_one(folder: Path) -> float:
 
 
 def train_a_little(folder: Path) -> float:
-    """Train for the first steps; returns the largest process, GB."""
+    """Train for the first steps; return the largest process, GB."""
     output, seconds, memory = watched(folder, "-m", "tests.scale_rehearsal", "train", str(folder))
     say(f"{output.strip().splitlines()[-1]}; {seconds:.0f} s in all, {memory:.2f} GB")
     return memory
 
 
 def watched(folder: Path, *arguments: str) -> tuple[str, float, float]:
-    """Run Python in the project; returns output, seconds, and the largest process, GB."""
+    """Run Python in the project; return output, seconds, and the largest process, GB."""
     started = time.monotonic()
     process = subprocess.Popen(
         [sys.executable, *arguments],
@@ -216,7 +216,7 @@ def _peak_gb(pid: int) -> float:
 
 
 def read_work(folder: Path) -> tuple[dict[str, float], dict[str, float]]:
-    """Seconds of work by function, and of checks by stage, since the log was begun."""
+    """Return seconds of work by function, and of checks by stage, since the log was started."""
     work: dict[str, float] = defaultdict(float)
     checks: dict[str, float] = defaultdict(float)
     for line in (folder / "work.log").read_text().splitlines():
@@ -229,7 +229,7 @@ def read_work(folder: Path) -> tuple[dict[str, float], dict[str, float]]:
 
 
 def command_line(arguments: Sequence[str]) -> int:
-    """The project's command line, with the time of checks noted."""
+    """Run the project's command line, with the time of checks noted."""
     from dagster_project import runner
     from dagster_project.cli import main as cli
     from tests.scale_stages import scale_pipeline, timed
@@ -253,7 +253,7 @@ def train(folder: Path) -> int:
     from tests.scale_stages import SIDE, scale_pipeline
 
     class Enough(Exception):
-        """So many steps were made."""
+        """Return the number of steps."""
 
     class Stop(pl.Callback):
         """Notes the first step, and ends after the last wanted."""

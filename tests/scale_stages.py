@@ -84,7 +84,7 @@ def logged(make: Callable[..., StageReport]) -> Callable[..., StageReport]:
 
 
 def heads_of(ws: Workspace, shard: str) -> tuple[list[str], list[str], list[int], list[int]]:
-    """Ids and splits of a shard's images; of each head, its image's number and its own."""
+    """Return ids and splits of a shard's images and, per head, its image's number and its own."""
     number, changed = shard.rsplit("-", 1)[-1], ws.root / "changed"
     # A changed shard has lost its last image.
     size = ws.shard_size - (changed.exists() and changed.read_text() == shard)
@@ -97,7 +97,7 @@ def heads_of(ws: Workspace, shard: str) -> tuple[list[str], list[str], list[int]
 
 @logged
 def make_poses(ws: Workspace, config: DoubleConfig, shard: str) -> StageReport:
-    """Random skeletons."""
+    """Make random skeletons."""
     ids, splits, images, heads = heads_of(ws, shard)
     rng = sample_rng(ws.seed, "poses", shard)
     points = rng.uniform(0, SIDE, (len(heads), 17, 3)).astype(np.float32)
@@ -149,7 +149,7 @@ def square_boxes(count: int) -> np.ndarray:
 
 
 def draw(count: int, number: int) -> np.ndarray:
-    """Grey with white squares, and the image's own pattern in a corner."""
+    """Draw white squares on grey, with a pattern of the image's own in a corner."""
     image = np.full((SIDE, SIDE, 3), 90, np.uint8)
     for x0, y0, x1, y1 in square_boxes(count):
         image[y0:y1, x0:x1] = 255
@@ -160,7 +160,7 @@ def draw(count: int, number: int) -> np.ndarray:
 
 @logged
 def make_images(ws: Workspace, config: DoubleConfig, shard: str) -> StageReport:
-    """Tiny images, all different."""
+    """Make tiny images, all different."""
     captions = read_table(ws.table_path("captions", shard), CAPTIONS)
     first = int(shard.rsplit("-", 1)[-1]) * ws.shard_size
     spans, found = [], []
@@ -189,7 +189,7 @@ def make_images(ws: Workspace, config: DoubleConfig, shard: str) -> StageReport:
 
 @logged
 def make_annotations(ws: Workspace, config: DoubleConfig, shard: str) -> StageReport:
-    """Boxes where the squares are, with 413 random numbers a head."""
+    """Label the squares with boxes and 413 random numbers a head."""
     images = read_table(ws.table_path("images", shard), IMAGES)
     of_head = np.repeat(np.arange(len(images)), images["num_people"])
     heads = np.concatenate([np.arange(n) for n in images["num_people"]])
@@ -222,13 +222,13 @@ def make_annotations(ws: Workspace, config: DoubleConfig, shard: str) -> StageRe
 
 
 class Squares:
-    """Finds white squares."""
+    """Find white squares."""
 
     name = "squares"
     sha256 = "5" * 64
 
     def detect(self, images: list[np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Boxes xyxy px and scores of each image; every sixteenth image loses its first."""
+        """Return boxes xyxy px and scores of each image; every sixteenth image loses its first."""
         return [self._find(image) for image in images]
 
     @staticmethod
@@ -244,13 +244,13 @@ class Squares:
 
 @logged
 def judge_shard(ws: Workspace, config: real.FilteredDatasetConfig, shard: str) -> StageReport:
-    """The real rules, on the trivial detector's boxes."""
+    """Judge by the real rules, on the trivial detector's boxes."""
     judge = Judge(Squares(), None, config.detections, config.rules)
     return real.judge_images(ws, config, shard, judge)
 
 
 def reduce(ws: Workspace, config: real.FilteredDatasetConfig) -> StageReport:
-    """The real reduction, timed."""
+    """Run the real reduction, timed."""
     with timed(ws.root, "reduce"):
         return real.run(ws, config)
 
@@ -309,6 +309,6 @@ STAGES = {
 
 
 def scale_pipeline(root: Path) -> Pipeline:
-    """The pipeline of a rehearsal's project."""
+    """Return the pipeline of a rehearsal's project."""
     program = ("-m", "tests.scale_rehearsal", "cli")
     return Pipeline(root, STAGES, f"{HERE}:STAGES", program=program)

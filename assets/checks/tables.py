@@ -83,7 +83,7 @@ def gathered(frames: Iterable[pd.DataFrame]) -> Iterator[pd.DataFrame]:
 
 
 def read_raw(path: Path, columns: Sequence[str] | None = None) -> pd.DataFrame:
-    """A Parquet file as it is; vectors are lists or None.
+    """Return a Parquet file as it is; vectors are lists or None.
 
     Args:
         path: the file.
@@ -97,7 +97,7 @@ def read_raw(path: Path, columns: Sequence[str] | None = None) -> pd.DataFrame:
 
 
 def iter_raw(path: Path) -> Iterator[pd.DataFrame]:
-    """A Parquet file piece by piece, one at least; as `read_raw`.
+    """Yield a Parquet file piece by piece, at least one, as `read_raw` reads it.
 
     Raises:
         TableError: the file is missing or damaged.
@@ -112,7 +112,7 @@ def iter_raw(path: Path) -> Iterator[pd.DataFrame]:
 
 
 def first_rows(path: Path, number: int) -> pd.DataFrame:
-    """The first rows of a Parquet file; as `read_raw`.
+    """Return the first rows of a Parquet file, as `read_raw` reads them.
 
     Raises:
         TableError: the file is missing or damaged.
@@ -126,7 +126,7 @@ def first_rows(path: Path, number: int) -> pd.DataFrame:
 
 
 def rows_of_shard(path: Path, shard: str) -> pd.DataFrame:
-    """Rows of a Parquet file whose column `shard` names a shard; others are not read if possible.
+    """Return the rows of one shard, by column `shard`; skip the row groups of others.
 
     Raises:
         TableError: the file is missing or damaged.

@@ -123,7 +123,7 @@ def _judge(ws: Workspace, suite: Suite, shards: Sequence[str]) -> list[Outcome]:
 
 
 def _is_by_row(check: Check) -> bool:
-    """Whether an expectation says of each row alone whether it is as expected."""
+    """Return whether an expectation judges each row without the others."""
     if isinstance(check.expectation, _ABOUT_OTHER_ROWS):
         return False
     return isinstance(check.expectation, ColumnMapExpectation)
@@ -140,7 +140,7 @@ def _no_table(suite: Suite, check: Check, error: Exception) -> Outcome:
 
 
 def _run(suite: Suite, checks: Sequence[Check], frame: pd.DataFrame) -> list[Any]:
-    """The raw results of Great Expectations, in the order of the checks."""
+    """Return the raw results of Great Expectations, in the order of the checks."""
     if not checks:
         return []
     context = gx.get_context(mode="ephemeral")
@@ -205,7 +205,7 @@ class _Tally:
         )
 
     def _mostly(self, check: Check) -> bool:
-        """Whether few enough rows of all are unexpected, though a piece has too many of them."""
+        """Return whether `mostly` holds for all rows, even if one piece alone exceeds it."""
         mostly = getattr(check.expectation, "mostly", 1.0)
         if self._observed or not self._counted or mostly >= 1:
             return False
@@ -214,7 +214,7 @@ class _Tally:
 
 
 def _observed(result: Any) -> str | None:
-    """The value that was seen, or the error; None where only rows are counted."""
+    """Return the observed value, or the error; None where only rows are counted."""
     if message := _exception(result.exception_info or {}):
         return f"an error: {_short(message)}"
     details = result.result

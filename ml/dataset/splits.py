@@ -19,7 +19,7 @@ class SplitLedger:
     """Which split each source pose is in, piece by piece; keeps nine bytes an image."""
 
     def __init__(self) -> None:
-        """Nothing is known yet."""
+        """Start without samples."""
         self._poses: list[np.ndarray] = []
         self._splits: list[np.ndarray] = []
 
@@ -38,7 +38,7 @@ class SplitLedger:
         self._splits.append(samples["split"].map(SPLITS.index).to_numpy(np.int8))
 
     def leaking(self) -> np.ndarray:
-        """Hashes of the poses that are in more than one split of all samples, (N,) uint64."""
+        """Return hashes of the poses that are in more than one split, (N,) uint64."""
         if not self._poses:
             return np.zeros(0, np.uint64)
         table = pd.DataFrame(
@@ -48,7 +48,7 @@ class SplitLedger:
 
 
 def samples_of(samples: pd.DataFrame, poses: np.ndarray) -> pd.DataFrame:
-    """Rows of some poses.
+    """Return the rows of some poses.
 
     Args:
         samples: with column `pose_id`.
@@ -58,7 +58,7 @@ def samples_of(samples: pd.DataFrame, poses: np.ndarray) -> pd.DataFrame:
 
 
 def _hashes(samples: pd.DataFrame) -> np.ndarray:
-    """(N,) uint64; two poses of a million share one with a probability of 3e-8."""
+    """Return (N,) uint64; among a million poses two collide with probability 3e-8."""
     return np.asarray(pd.util.hash_array(samples["pose_id"].to_numpy(dtype=object)))
 
 

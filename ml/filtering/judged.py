@@ -94,7 +94,7 @@ class JudgedShard:
 
     @property
     def num_in(self) -> int:
-        """Images that were to be judged."""
+        """Return the number of images that were to be judged."""
         return len(self.verdicts) + len(self.damaged)
 
 

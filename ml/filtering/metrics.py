@@ -15,7 +15,7 @@ class VerdictTally:
     """Counts verdicts piece by piece; keeps eight bytes an image, for the mean of its stability."""
 
     def __init__(self) -> None:
-        """Nothing is counted yet."""
+        """Start with empty counts."""
         self.reasons: Counter[str] = Counter()
         self.num_kept = 0
         self._stabilities: list[np.ndarray] = []
@@ -35,7 +35,7 @@ class VerdictTally:
 
     @property
     def mean_stability(self) -> float:
-        """Mean over the images that have heads; 0 without any."""
+        """Return the mean over images with heads; 0 without any."""
         found = np.concatenate([np.zeros(0), *self._stabilities])
         return float(found.mean()) if len(found) else 0.0
 

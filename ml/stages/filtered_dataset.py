@@ -166,7 +166,7 @@ def load_judge(ws: Workspace, config: FilteredDatasetConfig) -> Judge:
 
 
 def judged_folder(ws: Workspace, shard: str) -> Path:
-    """Where a shard's judgements are: files of this name, in a folder of the stage's."""
+    """Return the path, without suffix, of a shard's judgements in the stage's folder."""
     return ws.stage_dir(STAGE) / JUDGED_STEP / shard
 
 
@@ -270,14 +270,14 @@ class _Dataset:
         self._by: JudgedBy | None = None
 
     def add_damaged(self, shard: str) -> pd.DataFrame:
-        """Count the images of a shard that could not be read; returns their exclusions."""
+        """Count the images of a shard that could not be read; return their exclusions."""
         damaged = read_judged(judged_folder(self._ws, shard)).damaged
         self._exclude(damaged)
         self._num_in += len(damaged)
         return damaged
 
     def add(self, shard: str) -> _Part:
-        """Count a shard; returns its rows of the dataset's tables."""
+        """Count a shard; return its rows of the dataset's tables."""
         ws = self._ws
         judged = read_judged(judged_folder(ws, shard))
         images = read_table(ws.table_path("images", shard), IMAGES)
@@ -361,7 +361,7 @@ class _Dataset:
             self._first = f"{rows['sample_id'].iloc[0]}: {rows['detail'].iloc[0]}"
 
     def _leaking(self, shard: str, poses: np.ndarray) -> pd.DataFrame:
-        """Kept images of some poses."""
+        """Return the kept images of some poses."""
         verdicts = read_judged(judged_folder(self._ws, shard)).verdicts
         images = samples_of(read_table(self._ws.table_path("images", shard), IMAGES), poses)
         return images[images["sample_id"].isin(verdicts.loc[verdicts["keep"], "sample_id"])]
@@ -402,7 +402,7 @@ def can_reuse(
 
 
 def _known_boxes(heads: pd.DataFrame, images: pd.DataFrame) -> dict[str, Boxes]:
-    """Annotated boxes xyxy by image, best first; images without heads have none."""
+    """Return annotated boxes xyxy by image, best first; images without heads have none."""
     known = {sample_id: np.zeros((0, 4), np.float32) for sample_id in images["sample_id"]}
     mine = heads[heads["sample_id"].isin(images["sample_id"])]
     for sample_id, group in mine.groupby("sample_id", sort=False):
@@ -432,7 +432,7 @@ def _batches(
 
 
 def _screens(config: FilteredDatasetConfig) -> list[ModelRef]:
-    """Models of the screens that are configured."""
+    """Return the models of the configured screens."""
     models: list[ModelRef | None] = [config.safety.clip.model, config.safety.classifier.model]
     if config.identity.index:
         models.append(config.identity.embedder_model)
@@ -442,7 +442,7 @@ def _screens(config: FilteredDatasetConfig) -> list[ModelRef]:
 def _describe(
     ws: Workspace, config: FilteredDatasetConfig, statistics: pd.DataFrame, sizes: Sequence[str]
 ) -> dict[str, Path]:
-    """Write statistics, plots and card; returns the plots."""
+    """Write statistics, plots and card; return the plots."""
     out = ws.stage_dir(STAGE)
     write_statistics(statistics, out)
     plots = plot_statistics(statistics, out / "plots")

@@ -15,7 +15,7 @@ SHARDS = ["shard-00000", "shard-00001", "shard-00002"]
 
 @pytest.fixture
 def stepped(fresh_toy, monkeypatch):
-    """The toy project, whose total first halves every shard."""
+    """Return the toy project, whose total first halves every shard."""
     import toy_stages
 
     step = Step("halves", "toy_stages:make_halves", ("squares",))

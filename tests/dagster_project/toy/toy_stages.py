@@ -89,7 +89,7 @@ def make_squares(ws, config, shard):
 
 
 def make_halves(ws, config, shard):
-    """Half of each, for a total that is made in steps."""
+    """Halve each number, for a total that is made in steps."""
     frame = read(ws, "squares", [shard])
     write(ws, "halves", shard, pd.DataFrame({"value": frame["value"] / 2}))
     target = ws.stage_dir("total") / "halves" / f"{shard}.parquet"

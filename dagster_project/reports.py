@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import html
 import os
+import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 from urllib.parse import quote
@@ -30,9 +32,19 @@ _SHOWN: Final = frozenset(
     {".html", ".css", ".md", ".csv", ".json", ".jpg", ".jpeg", ".png", ".webp", ".svg", ".pdf"}
 )
 _POLICY: Final = "default-src 'self' data: 'unsafe-inline'; connect-src 'none'; form-action 'none'"
-_PAGES: Final = ("data/*/report.html", "data/*/gallery.html", "reports/**/index.html")
+_SECTIONS: Final = {
+    "Results": ("data/*/report.html", "data/*/tables.html"),
+    "Images by success and failure": ("data/**/gallery.html",),
+    "Checks": ("reports/data_docs/index.html",),
+    "Other reports": ("reports/**/index.html",),
+}
+"""Heading -> patterns of its pages; a page is listed under the first that matches."""
+_TITLE: Final = re.compile(r"<title>([^<]*)</title>")
+_HEAD_CHARS: Final = 2000
+"""A page's title is searched in so many of its first characters."""
 _STYLE: Final = (
     "body{font:16px/1.5 system-ui,sans-serif;max-width:46rem;margin:3rem auto;padding:0 1rem}"
+    "small{color:#667}"
 )
 
 
@@ -53,19 +65,8 @@ def application(root: Path) -> ASGIApp:
     """
 
     def listing(request: Request) -> HTMLResponse:
-        found = sorted({path for pattern in _PAGES for path in root.glob(pattern)})
-        # Of Data Docs, the page that links all suites.
-        names = [
-            path.relative_to(root).as_posix()
-            for path in found
-            if path.parents[1].name != "data_docs"
-        ]
-        links = "".join(
-            f'<li><a href="{_URL}/{quote(name)}">{html.escape(name)}</a></li>' for name in names
-        )
-        text = (
-            f"<ul>{links}</ul>" if names else "<p>There are none yet: <code>make demo</code>.</p>"
-        )
+        text = "".join(_section(root, heading, names) for heading, names in _pages(root).items())
+        text = text or "<p>There are none yet: <code>make demo</code>.</p>"
         return HTMLResponse(
             "<!doctype html><html lang=en><meta charset=utf-8><title>vggheads: reports</title>"
             f"<style>{_STYLE}</style><h1>Reports</h1>{text}"
@@ -74,6 +75,37 @@ def application(root: Path) -> ASGIApp:
     inner = Starlette(routes=[Route("/", listing)])
     headers = {"Content-Security-Policy": _POLICY}
     return guarded(ProjectFiles(inner, root, _URL, _SHOWN, headers))
+
+
+def _pages(root: Path) -> dict[str, list[str]]:
+    """Return heading -> paths of its pages, relative to the project folder."""
+    listed: dict[str, str] = {}
+    for heading, patterns in _SECTIONS.items():
+        for path in sorted(path for pattern in patterns for path in root.glob(pattern)):
+            # Of Data Docs, the page that links all suites.
+            if path.parents[1].name != "data_docs":
+                listed.setdefault(path.relative_to(root).as_posix(), heading)
+    return {
+        heading: names
+        for heading in _SECTIONS
+        if (names := [name for name, under in listed.items() if under == heading])
+    }
+
+
+def _section(root: Path, heading: str, names: Sequence[str]) -> str:
+    items = "".join(
+        f'<li><a href="{_URL}/{quote(name)}">{html.escape(_title(root / name))}</a>'
+        f" <small>{html.escape(name)}</small></li>"
+        for name in names
+    )
+    return f"<h2>{heading}</h2><ul>{items}</ul>"
+
+
+def _title(path: Path) -> str:
+    """Return a page's title, or its file name without one."""
+    with path.open(encoding="utf-8", errors="replace") as page:
+        found = _TITLE.search(page.read(_HEAD_CHARS))
+    return html.unescape(found[1]) if found else path.name
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -13,6 +13,7 @@ import urllib.request
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 from dagster_project.console import say
 from dagster_project.reports import ADDRESS as REPORTS_ADDRESS
@@ -21,6 +22,8 @@ from dagster_project.resources import EXPERIMENT, MLFLOW_ADDRESS, MLFLOW_PORT
 
 HOST = "127.0.0.1"
 DAGSTER_PORT = 3000
+#: Groups of the lineage that are opened at first: the paper's figure 2, from left to right.
+OPEN_GROUPS = ("generation", "annotation", "filtering", "detector")
 _START_SECONDS = 300  # seconds, on a machine that does something else as well
 
 
@@ -42,6 +45,16 @@ class Ports:
         given = (self.dagster, self.mlflow, self.reports)
         if len(set(given)) < len(given) or not all(0 < port < 65536 for port in given):
             raise ValueError(f"ui: expected three different ports from 1 to 65535, got {given}")
+
+
+def lineage_address(address: str) -> str:
+    """Return the page of the lineage, with the groups of the paper's pipeline opened.
+
+    Args:
+        address: that of Dagster.
+    """
+    groups = ",".join(f"global@global:{group}" for group in OPEN_GROUPS)
+    return f"{address}/asset-groups?expanded={quote(groups)}"
 
 
 def serve(root: Path, home: Path, ports: Ports) -> int:
@@ -74,7 +87,7 @@ def serve(root: Path, home: Path, ports: Ports) -> int:
     mlflow = [*python, "mlflow", "server", "--workers", "1", "--backend-store-uri", store]
     reports = [*python, "dagster_project.reports", str(root), "--port", str(ports.reports)]
     commands = {
-        "Dagster": (f"http://{HOST}:{ports.dagster}", dagster),
+        "Dagster": (lineage_address(f"http://{HOST}:{ports.dagster}"), dagster),
         "daemon": ("", daemon),
         "MLflow": (
             # Its own start page is an overview of things that are not runs.

@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pandas as pd
 
+from dagster_project.serve import lineage_address
 from ml.records.shards import ShardReader
 from ml.records.tables import CAPTIONS, IMAGES, TRUTH, read_table, write_table
 
@@ -67,8 +68,8 @@ class Site:
 
 
 def lineage(page: Page, site: Site) -> None:
-    """Show the assets of the pipeline in Dagster, groups opened."""
-    page.goto(f"{site.dagster}/asset-groups")
+    """Show the assets of the pipeline in Dagster, as `vggheads ui` opens them."""
+    page.goto(lineage_address(site.dagster))
     page.wait_for_selector("text=trained_model")
     page.keyboard.press("Escape")
 
@@ -82,8 +83,8 @@ def failing_check(page: Page, site: Site) -> None:
 
 
 def mlflow_runs(page: Page, site: Site) -> None:
-    """Show the first page of MLflow: the trainings, as model training."""
-    page.goto(f"{site.mlflow}/{_runs_page(site)}")
+    """Show the trainings in MLflow, as charts."""
+    page.goto(f"{site.mlflow}/{_runs_page(site)}&compareRunsMode=CHART")
     page.wait_for_selector("text=trained_model")
     _close_assistant(page)
 
@@ -95,6 +96,7 @@ def mlflow_compare(page: Page, site: Site) -> None:
     chosen = "&".join(f"{name}={json.dumps(value)}" for name, value in query.items())
     page.goto(f"{site.mlflow}/#/compare-runs?{chosen}&workflowType=machine_learning")
     page.wait_for_selector("text=Run details")
+    _close_assistant(page)
 
 
 def data_docs(page: Page, site: Site) -> None:

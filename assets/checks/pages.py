@@ -43,7 +43,7 @@ class Summary:
         name: the suite's name and its folder.
         title: the name as words.
         kind: a key of the groups.
-        about: what it holds.
+        about: names of its checks.
         checks: how many checks it has.
         passed: how many of them hold.
         failed: critical ones that do not.
@@ -63,7 +63,7 @@ class Summary:
 
 
 def describe(name: str) -> tuple[str, str, str]:
-    """Return a suite's title, kind and description.
+    """Return a suite's title, kind and the description of that kind.
 
     Args:
         name: such as `crop_rules`.
@@ -92,7 +92,7 @@ def write_pages(docs: Path, suite: Suite, outcomes: Sequence[Outcome]) -> None:
         suite.name,
         title,
         kind,
-        about,
+        ", ".join(check.name.replace("_", " ") for check in suite.checks),
         len(outcomes),
         passed,
         failed,
@@ -109,14 +109,14 @@ def write_pages(docs: Path, suite: Suite, outcomes: Sequence[Outcome]) -> None:
 def _index(docs: Path) -> str:
     found = [Summary(**json.loads(path.read_text())) for path in sorted(docs.glob(f"*/{_SUMMARY}"))]
     groups = [
-        (title, [summary for summary in found if summary.kind == kind])
-        for kind, (title, _) in _KINDS.items()
+        (title, about, [summary for summary in found if summary.kind == kind])
+        for kind, (title, about) in _KINDS.items()
     ]
     checks, passed = sum(s.checks for s in found), sum(s.passed for s in found)
     return _render(
         title="Data Docs",
         about=f"{passed} of {checks} checks of {len(found)} suites held when they last ran.",
-        suites=[(title, members) for title, members in groups if members],
+        suites=[group for group in groups if group[-1]],
     )
 
 

@@ -163,7 +163,9 @@ def run(
         metadata={
             "report": str(reports["html"].relative_to(ws.root)),
             "ground truth": EXACT if exact else PSEUDO,
-            **{f"{_key(t)}/{n}": round(metrics[t][n], 4) for t in metrics for n in _HEADLINES},
+            **{
+                f"{_key(t)}/{n}": round(metrics[t][n], 4) for t in metrics for n in HEADLINE_METRICS
+            },
         },
         tables={"results": table.reset_index(names="metric")},
         images=sheets,
@@ -179,7 +181,7 @@ _ABOUT_ANECDOTES = (
     "anecdote each, chosen by nobody for this model, without ground truth, and no measurement. A "
     "model that has seen nothing but renders may find nothing here, or heads where there are none."
 )
-_HEADLINES = ("ap50", "rotation_deg", "nme_bbox")
+HEADLINE_METRICS = ("ap50", "rotation_deg", "nme_bbox")
 HEADLINE_NAME = "headline.json"
 """What `dvc metrics` shows: few numbers; all of them, with intervals, are in metrics.json."""
 
@@ -192,7 +194,7 @@ def _headline(
         f"{_key(title)}.{name}": metrics[title][name]
         for title in trained
         if title in metrics
-        for name in _HEADLINES
+        for name in HEADLINE_METRICS
     }
 
 

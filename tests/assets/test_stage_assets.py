@@ -3,6 +3,7 @@
 import inspect
 import subprocess
 import sys
+from urllib.parse import parse_qs, urlsplit
 
 import dagster as dg
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from assets.public_sets import NAMES, set_key
 from assets.stage_asset import LINEAGE, stage_asset, suites_of
 from dagster_project.definitions import stage_assets
+from dagster_project.serve import OPEN_GROUPS, lineage_address
 from dagster_project.stage import load
 from dagster_project.stages import ROOT, STAGES, crop_shards, project
 from ml.records.tables import CAPTIONS, IMAGES, TRUTH
@@ -37,6 +39,17 @@ def test_a_shard_worker_imports_no_orchestrator():
     found = loaded_by(f"{code}; load('ml.stages.poses:run_shard')")
     assert "torch" not in found
     assert not {"dagster", "great_expectations", "dvc", "mlflow"} & set(found.split("'"))
+
+
+def test_the_lineage_opens_groups_of_the_papers_pipeline():
+    groups = {name: spec_of(name).group_name for name in STAGES}
+    opened = {name for name, group in groups.items() if group in OPEN_GROUPS}
+    assert opened == {name for name in STAGES if not name.startswith("released_")}
+    assert set(OPEN_GROUPS) <= set(groups.values())
+    address = urlsplit(lineage_address("http://127.0.0.1:3000"))
+    assert address.path == "/asset-groups"
+    (expanded,) = parse_qs(address.query)["expanded"]
+    assert expanded == ",".join(f"global@global:{group}" for group in OPEN_GROUPS)
 
 
 @pytest.mark.parametrize("name", list(STAGES))

@@ -16,10 +16,13 @@ OWN = "http://127.0.0.1:3001"
 def root(tmp_path):
     for name in (
         "data/benchmark/report.html", "data/images/secret.parquet", "reports/data_docs/index.html",
-        "reports/data_docs/truth/index.html", "params.html",
+        "reports/data_docs/truth/index.html", "params.html", "data/scores/tables.html",
+        "data/scores/fddb/gallery.html",
     ):  # fmt: skip
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("<p>here</p>")
+    (tmp_path / "data/scores/tables.html").write_text("<title>All &amp; <b>more</b></title>")
+    (tmp_path / "data/scores/fddb/gallery.html").write_text("<title>FDDB &lt;b&gt;</title>")
     return tmp_path
 
 
@@ -29,6 +32,10 @@ def test_pages_are_listed_and_served_and_nothing_else(root):
     assert 'href="/files/data/benchmark/report.html"' in listing.text
     assert 'href="/files/reports/data_docs/index.html"' in listing.text
     assert "truth" not in listing.text
+    assert listing.text.index(">Results<") < listing.text.index(">Checks<")
+    assert '"/files/data/scores/fddb/gallery.html">FDDB &lt;b&gt;</a>' in listing.text
+    assert '"/files/data/scores/tables.html">tables.html</a>' in listing.text
+    assert "Other reports" not in listing.text
     page = client.get("/files/data/benchmark/report.html")
     assert page.text == "<p>here</p>"
     assert "connect-src 'none'" in page.headers["content-security-policy"]

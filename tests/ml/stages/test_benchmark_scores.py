@@ -22,6 +22,7 @@ from ml.benchmarks.sets import SETS
 from ml.inference.loading import WEIGHTS_NAME
 from ml.records.config import read_config
 from ml.records.workspace import Workspace
+from ml.stages.benchmark import HEADLINE_METRICS
 from ml.stages.benchmark_scores import own_scores, run
 from ml.training.tracking import WEIGHTS_TAG, mlflow_run
 from tests.benchmark_sets.boxes import FDDB_FACES, fddb_boxes, write_fddb
@@ -173,6 +174,9 @@ def test_scores_go_to_the_run_that_made_the_model_once(root, report):
     found = mine.data.metrics
     assert found["test/ap50"] == OWN["ap50"]
     assert found["test/num_images"] == 2
+    first = {name: value for name, value in found.items() if name.startswith("benchmark/")}
+    assert first == {f"benchmark/{name}": OWN[name] for name in HEADLINE_METRICS}
+    assert min(found) in first
     assert found["test_flip/rotation_deg"] == OWN["rotation_deg"]
     assert found["fddb.coco/num_images"] == 3
     assert "fddb.fddb/disc_tpr" in found

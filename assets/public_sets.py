@@ -1,4 +1,4 @@
-"""The public benchmark sets: assets that nobody here makes, versioned by their content alone.
+"""The public benchmark sets: external assets, versioned by a hash of their content.
 
 Each is switched off until params.yaml names its folder under `benchmark_scores.sets`. Observing one
 hashes its files; `benchmark_scores` refuses a set whose hash is not the one in params.yaml.

@@ -1,6 +1,7 @@
-"""The command line: make the data and the models, look at them, use them.
+"""Run the VGGHeads pipeline, inspect its data and use its models.
 
-This module imports nothing heavy: each command names its function as text, and `--help` is quick.
+Heavy modules are imported by the command that needs them, so that `--help` responds quickly: each
+command refers to its function by name.
 """
 
 from __future__ import annotations
@@ -17,9 +18,9 @@ from vggheads.cli import HOME, add_library_commands, run
 if TYPE_CHECKING:
     from dagster_project.pipeline import Pipeline
 
-_SEE_DOCTOR = "`vggheads doctor` says what is damaged"
+_SEE_DOCTOR = "run `vggheads doctor` to find what is damaged"
 _ON_RECORDS = frozenset({"demo", "materialize", "check", "status", "sync", "ui"})
-"""Commands that read or write what `check_quickly` looks at."""
+"""Commands that read or write the files that `check_quickly` validates."""
 _COMMANDS = "dagster_project.project_commands"
 
 
@@ -54,7 +55,7 @@ def _run(options: argparse.Namespace, pipeline: Pipeline | None) -> int:
     except _database_errors() as error:
         cause = str(error).splitlines()[0]
         machine = any(word in cause for word in ("disk is full", "no space", "readonly", "locked"))
-        hint = "what is finished is kept, run again" if machine else _SEE_DOCTOR
+        hint = "finished work is preserved; run the command again" if machine else _SEE_DOCTOR
         print(f"error: {cause}; {hint}", file=sys.stderr)
         return 2
 
@@ -73,32 +74,33 @@ def _run_on_project(command: str, options: argparse.Namespace, pipeline: Pipelin
 
 
 def _check_place(root: Path) -> None:
-    """Refuse to work on one project from within another: its code and data would be mixed up.
+    """Refuse to run when the current folder belongs to another checkout than the program.
 
     Raises:
-        ValueError: the current folder lies in another checkout than this program.
+        ValueError: the current folder is inside another checkout than this program.
     """
     for folder in (Path.cwd(), *Path.cwd().parents):
-        # A checkout in which no profile was written yet has no params.yaml.
+        # A checkout has no params.yaml until a profile is written.
         code_or_values = ("dagster_project", "params.yaml")
         if (folder / "dvc.yaml").is_file() and any((folder / n).exists() for n in code_or_values):
             if folder.resolve() != root.resolve():
                 raise ValueError(
-                    f"this program belongs to {root}, and you are in the project {folder};"
-                    f" there, use `python -m dagster_project.cli` or install it with `make install`"
+                    f"this program is installed from {root}, but the current folder belongs to"
+                    f" the project {folder}; run `make install` there, or use"
+                    f" `python -m dagster_project.cli`"
                 )
             return
 
 
 def _unknown_samples() -> type[Exception]:
-    """Return what a search for a sample raises; imported only when something was raised."""
+    """Return the exception of a failed sample lookup; imported only after an exception."""
     from ml.records.lineage import UnknownSample
 
     return UnknownSample
 
 
 def _database_errors() -> tuple[type[Exception], ...]:
-    """Return what Dagster's and MLflow's stores raise; imported only when something was raised."""
+    """Return the exceptions of Dagster's and MLflow's databases; imported only after one."""
     import sqlite3
 
     from sqlalchemy.exc import DatabaseError
@@ -108,7 +110,7 @@ def _database_errors() -> tuple[type[Exception], ...]:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="vggheads", description=__doc__.splitlines()[0])
-    parser.add_argument("-v", "--verbose", action="store_true", help="show what Dagster logs")
+    parser.add_argument("-v", "--verbose", action="store_true", help="show Dagster's log messages")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     def add(
@@ -135,84 +137,96 @@ def add_project_commands(add: Add) -> None:
             its parser.
     """
     demo_parser = add(
-        "demo", f"{_COMMANDS}:demo", "run the whole pipeline: only what is not up to date"
+        "demo", f"{_COMMANDS}:demo", "run every stage of the pipeline that is not up to date"
     )
-    demo_parser.add_argument("--force", action="store_true", help="make everything again")
+    demo_parser.add_argument("--force", action="store_true", help="rerun every stage")
     make = add(
         "materialize",
         f"{_COMMANDS}:materialize",
-        "make one stage, check it, record it in dvc.lock",
+        "run one stage, check its results and record them in dvc.lock",
     )
     make.add_argument("stage", metavar="STAGE")
-    make.add_argument("--shard", help="only this shard, such as shard-00003")
-    make.add_argument("--force", action="store_true", help="make again what is finished")
+    make.add_argument("--shard", help="run a single shard, such as shard-00003")
+    make.add_argument("--force", action="store_true", help="rerun finished work")
     make.add_argument(
-        "--upstream", action="store_true", help="make what it depends on too, where not up to date"
+        "--upstream", action="store_true", help="also run upstream stages that are not up to date"
     )
-    check = add("check", f"{_COMMANDS}:recheck", "run the checks on the data on disk, make nothing")
-    check.add_argument("stages", nargs="*", metavar="STAGE", help="all by default")
+    check = add("check", f"{_COMMANDS}:recheck", "run the checks on existing data")
+    check.add_argument("stages", nargs="*", metavar="STAGE", help="default: all stages")
     add("status", f"{_COMMANDS}:status", "show which stages are up to date")
     trace = add(
         "lineage",
         f"{_COMMANDS}:lineage",
-        "show where an image comes from and what was decided about it",
+        "show the origin of an image and every decision about it",
     )
-    trace.add_argument("sample", metavar="SAMPLE", help="an image's id, such as image-00003-00012")
+    trace.add_argument("sample", metavar="SAMPLE", help="image id, such as image-00003-00012")
     ahead = add(
-        "preflight", f"{_COMMANDS}:preflight", "look at every model, file and source before a run"
+        "preflight",
+        f"{_COMMANDS}:preflight",
+        "verify every model, file and data source before a run",
     )
-    ahead.add_argument("stages", nargs="*", metavar="STAGE", help="all by default")
-    ahead.add_argument("--json", action="store_true", help="print a report that `plan` reads")
+    ahead.add_argument("stages", nargs="*", metavar="STAGE", help="default: all stages")
+    ahead.add_argument("--json", action="store_true", help="print a report for `plan`")
     ahead.add_argument(
-        "--table", action="store_true", help="only print what research and open need, in Markdown"
+        "--table", action="store_true", help="print the assets of research and open as Markdown"
     )
-    add("sync", f"{_COMMANDS}:sync", "report to Dagster the data that dvc.lock records")
+    add("sync", f"{_COMMANDS}:sync", "report the data recorded in dvc.lock to Dagster")
     values = "dagster_project.config_commands"
-    config = add("config", f"{values}:config", "show all values and where each comes from")
-    config.add_argument("stages", nargs="*", metavar="STAGE", help="all by default")
-    config.add_argument("--explain", action="store_true", help="say what each value means")
-    profile = add("profile", f"{values}:profile", "write params.yaml from conf/NAME.yaml")
-    profile.add_argument("name", metavar="NAME")
-    profile.add_argument("--force", action="store_true", help="overwrite edits")
-    compare = add("compare", f"{_COMMANDS}:compare", "show what differs between two trainings")
-    for which in ("first", "second"):
-        compare.add_argument(which, metavar="RUN", help="an MLflow run's id, its beginning or name")
-    compare.add_argument("--json", action="store_true", help="for scripts")
-    ui = add("ui", f"{_COMMANDS}:ui", "serve Dagster, MLflow, and reports with Data Docs")
-    ui.add_argument("--port", type=int, default=3000, help="of Dagster (%(default)s)")
-    ui.add_argument("--mlflow-port", type=int, default=5000, help="of MLflow (%(default)s)")
-    ui.add_argument("--reports-port", type=int, default=3001, help="of reports (%(default)s)")
-    doctor = add(
-        "doctor", f"{_COMMANDS}:doctor", "find damaged records: dvc.lock, locks, databases"
+    config = add("config", f"{values}:config", "show the effective values and the origin of each")
+    config.add_argument("stages", nargs="*", metavar="STAGE", help="default: all stages")
+    config.add_argument("--explain", action="store_true", help="describe each value")
+    profile = add(
+        "profile", f"{values}:profile", "switch to profile conf/NAME.yaml: write params.yaml"
     )
-    doctor.add_argument("--repair", action="store_true", help="move what is damaged aside")
-    bench = add("bench", f"{_COMMANDS}:bench", "measure speed: all of benchmarks/, or those named")
-    bench.add_argument("names", nargs="*", metavar="NAME", help="such as flame_layer")
+    profile.add_argument("name", metavar="NAME")
+    profile.add_argument("--force", action="store_true", help="overwrite edits of params.yaml")
+    compare = add(
+        "compare", f"{_COMMANDS}:compare", "compare the parameters and metrics of two trainings"
+    )
+    for which in ("first", "second"):
+        compare.add_argument(
+            which, metavar="RUN", help="id (or its prefix) or name of an MLflow run"
+        )
+    compare.add_argument("--json", action="store_true", help="print JSON")
+    ui = add("ui", f"{_COMMANDS}:ui", "serve Dagster, MLflow, reports and Data Docs")
+    ui.add_argument("--port", type=int, default=3000, help="Dagster port (%(default)s)")
+    ui.add_argument("--mlflow-port", type=int, default=5000, help="MLflow port (%(default)s)")
+    ui.add_argument("--reports-port", type=int, default=3001, help="reports port (%(default)s)")
+    doctor = add(
+        "doctor", f"{_COMMANDS}:doctor", "find a damaged dvc.lock, stale locks, damaged databases"
+    )
+    doctor.add_argument("--repair", action="store_true", help="move damaged files aside")
+    bench = add("bench", f"{_COMMANDS}:bench", "run the speed benchmarks in benchmarks/")
+    bench.add_argument("names", nargs="*", metavar="NAME", help="default: all; e.g. flame_layer")
     study = add(
         "study",
         "dagster_project.dataset_commands:study",
-        "tables 2, 5, 6, 7 and memorisation: train or generate several times, compare",
+        "reproduce tables 2, 5, 6 or 7, or the memorisation study",
     )
     study.add_argument("name", metavar="NAME", help="ablation, datasets, finetuning, ...")
-    study.add_argument("--wider", type=Path, help="WIDER FACE, for datasets and finetuning")
-    study.add_argument("--generators", type=Path, metavar="FILE", help="YAML: docs/benchmarks")
-    study.add_argument("--reference", type=Path, metavar="IMAGES", help="real images")
-    study.add_argument("--inception", type=Path, metavar="FILE", help="Inception's weights")
-    study.add_argument("--photographs", type=Path, metavar="DIR", help="named as RaFD's")
-    study.add_argument("--config", type=Path, metavar="FILE", help="YAML of memorisation")
-    study.add_argument("--reference-limit", type=int, metavar="N", help="first N; paper: 1500")
+    study.add_argument("--wider", type=Path, help="WIDER FACE (datasets, finetuning)")
+    study.add_argument("--generators", type=Path, metavar="FILE", help="YAML, see docs/benchmarks")
+    study.add_argument("--reference", type=Path, metavar="IMAGES", help="real reference images")
+    study.add_argument("--inception", type=Path, metavar="FILE", help="Inception weights")
+    study.add_argument("--photographs", type=Path, metavar="DIR", help="images named as in RaFD")
+    study.add_argument("--config", type=Path, metavar="FILE", help="YAML (memorisation)")
+    study.add_argument(
+        "--reference-limit", type=int, metavar="N", help="use the first N references (paper: 1500)"
+    )
 
 
 def _add_dataset_commands(add: Add) -> None:
     """Declare the commands on the dataset; `add` as above."""
     data = "dagster_project.dataset_commands"
     out = add(
-        "export-dataset", f"{data}:export_dataset", "write a copy of the dataset, if licences allow"
+        "export-dataset", f"{data}:export_dataset", "export the dataset, if its licences allow"
     )
     out.add_argument("format", help="official, coco, webdataset or huggingface")
-    out.add_argument("target", type=Path)
-    out.add_argument("--commercial", action="store_true", help="the copy is for commercial use")
-    out.add_argument("--split", action="append", choices=("train", "val", "test"))
+    out.add_argument("target", type=Path, help="folder to create")
+    out.add_argument("--commercial", action="store_true", help="export for commercial use")
+    out.add_argument(
+        "--split", action="append", choices=("train", "val", "test"), help="default: all splits"
+    )
     out.add_argument(
         "--derive",
         action="append",
@@ -221,133 +235,150 @@ def _add_dataset_commands(add: Add) -> None:
         help="add landmarks, euler, rotation, part_boxes or vertices, computed from the parameters",
     )
     read = add(
-        "import-official", f"{data}:import_official", "make our tables of the official release"
+        "import-official", f"{data}:import_official", "convert the official release to this layout"
     )
     read.add_argument(
         "source", type=Path, nargs="+", help="unpacked release, its tars, or folders of them"
     )
-    read.add_argument("target", type=Path, help="project folder to write data/ into")
+    read.add_argument("target", type=Path, help="project folder in which to write data/")
     lacking = add(
         "check-release",
         f"{data}:check_release",
-        "say what a copy of the official release lacks of what was published",
+        "list the missing parts of a copy of the official release",
     )
     lacking.add_argument(
         "source", type=Path, nargs="+", help="unpacked release, its tars, or folders of them"
     )
-    lacking.add_argument("--no-sums", action="store_true", help="do not read what MD5SUMS names")
+    lacking.add_argument("--no-sums", action="store_true", help="skip the comparison with MD5SUMS")
     generate = add(
         "generate",
         "dagster_project.generating:generate",
-        "render images of many people with ground truth into a folder, without the other stages",
+        "render images with dense ground truth, without running the other stages",
     )
-    generate.add_argument("--images", type=int, required=True, metavar="N")
-    generate.add_argument("--size", default="640", metavar="PX", help="side, or WIDTHxHEIGHT; 640")
-    generate.add_argument("--out", type=Path, required=True, metavar="DIR")
+    generate.add_argument("--images", type=int, required=True, metavar="N", help="number of images")
     generate.add_argument(
-        "--world", type=Path, metavar="FILE", help="YAML laid over the profile: conf/worlds"
+        "--size", default="640", metavar="PX", help="side or WIDTHxHEIGHT in pixels (%(default)s)"
     )
-    generate.add_argument("--seed", type=int, help="run.seed of params.yaml if left out")
-    generate.add_argument("--workers", type=int, help="run.workers of params.yaml if left out")
+    generate.add_argument("--out", type=Path, required=True, metavar="DIR", help="output folder")
+    generate.add_argument(
+        "--world",
+        type=Path,
+        metavar="FILE",
+        help="YAML that overrides the profile, see conf/worlds",
+    )
+    generate.add_argument("--seed", type=int, help="default: run.seed of params.yaml")
+    generate.add_argument("--workers", type=int, help="default: run.workers of params.yaml")
     for name in ("depth", "normals", "segmentation", "instances", "uv", "pncc"):
         generate.add_argument(
             f"--{name}", dest="dense", action="append_const", const=name, default=[],
-            help=f"write {name} of every pixel, and every head's pose and landmarks",
+            help=f"write per-pixel {name}, and the pose and landmarks of every head",
         )  # fmt: skip
     measure = add(
         "evaluate",
         "dagster_project.generating:evaluate",
-        "measure a detector on all images of a folder that `generate` made",
+        "evaluate a detector on all images of a folder written by `generate`",
     )
-    measure.add_argument("data", type=Path, metavar="DIR")
-    measure.add_argument("--model", type=Path, default=Path("data/trained_model"), metavar="DIR")
-    measure.add_argument("--name", default="evaluation", help="folder in DIR/data for the report")
-    add("licences", f"{data}:licences", "show what results of the active profile may be used for")
-    to_label = add("label-export", f"{data}:label_export", "write images for Label Studio and CVAT")
-    to_label.add_argument("target", type=Path)
-    to_label.add_argument("--count", type=int, default=200)
-    to_label.add_argument("--worst", type=float, default=0.5, help="fraction of worst agreement")
+    measure.add_argument("data", type=Path, metavar="DIR", help="folder written by `generate`")
+    measure.add_argument(
+        "--model",
+        type=Path,
+        default=Path("data/trained_model"),
+        metavar="DIR",
+        help="(%(default)s)",
+    )
+    measure.add_argument(
+        "--name", default="evaluation", help="report folder inside DIR/data (%(default)s)"
+    )
+    add("licences", f"{data}:licences", "show the permitted uses of the active profile's results")
+    to_label = add("label-export", f"{data}:label_export", "export images to Label Studio and CVAT")
+    to_label.add_argument("target", type=Path, help="folder to create")
+    to_label.add_argument("--count", type=int, default=200, help="images (%(default)s)")
+    to_label.add_argument(
+        "--worst", type=float, default=0.5, help="fraction with the lowest agreement (%(default)s)"
+    )
     to_label.add_argument(
         "--first",
         action="store_true",
-        help="choose from the images alone, as without verdicts: evenly by people and size",
+        help="ignore verdicts; sample images evenly by number of people and size",
     )
     to_label.add_argument(
         "--boxes",
         choices=("poses", "faces", "none"),
-        help="first round: where boxes to correct come from; faces: filtered_dataset.face_check",
+        help="source of the initial boxes in a first round (faces: filtered_dataset.face_check)",
     )
     labelled = add(
-        "label-import", f"{data}:label_import", "check a labelling tool's file and take it over"
+        "label-import", f"{data}:label_import", "validate and import the file of a labelling tool"
     )
-    labelled.add_argument("file", type=Path)
+    labelled.add_argument("file", type=Path, help="JSON of Label Studio, or COCO")
     labelled.add_argument(
-        "--name", help="what the copy in labels/ is called; the file's own name if left out"
+        "--name", help="name of the copy in labels/ (default: the name of the file)"
     )
     labelled.add_argument(
         "--onto",
         action="append",
         default=[],
         metavar="NAME",
-        help="an earlier round in labels/ to add this one to",
+        help="earlier labelling round in labels/ to merge with",
     )
     labelled.add_argument(
-        "--label", action="append", default=[], metavar="NAME", help="a class that means a head"
+        "--label", action="append", default=[], metavar="NAME", help="class of a head"
     )
     labelled.add_argument(
-        "--ignore", action="append", default=[], metavar="NAME", help="a class that is no head"
+        "--ignore", action="append", default=[], metavar="NAME", help="class to discard"
     )
     own = add(
         "fine-tune",
         f"{data}:fine_tune",
-        "label your own boxes with a FLAME teacher, train on them and measure (profile finetune)",
+        "fine-tune on your images and head boxes with FLAME pseudo-labels (profile finetune)",
     )
-    own.add_argument("images", type=Path, help="folder of your images")
-    own.add_argument("boxes", type=Path, help="their boxes, COCO detection JSON")
+    own.add_argument("images", type=Path, help="folder of images")
+    own.add_argument("boxes", type=Path, help="boxes in COCO detection format")
     own.add_argument(
-        "--label", action="append", metavar="NAME", help="a category that means a head; head"
+        "--label", action="append", metavar="NAME", help="category of a head (default: head)"
     )
     index = add(
-        "identity-index", f"{data}:identity_index", "embed faces that must not appear in images"
+        "identity-index",
+        f"{data}:identity_index",
+        "index faces that must not appear in the dataset",
     )
-    index.add_argument("folder", type=Path, help="images; those of a subfolder show one person")
+    index.add_argument("folder", type=Path, help="images, optionally one subfolder per person")
     index.add_argument(
-        "--identities", type=Path, help="lines of image and person, such as identity_CelebA.txt"
+        "--identities", type=Path, help="file of image-person pairs, such as identity_CelebA.txt"
     )
     index.add_argument(
         "--target",
         type=float,
         default=0.01,
-        help="fraction of strangers that may be taken for a person of the index",
+        help="accepted false match rate (%(default)s)",
     )
     matched = add(
         "identity-pairs",
         f"{data}:identity_pairs",
-        "show removed images beside the known faces they resemble; never leaves this machine",
+        "show removed images next to the known faces they matched (a local page, never published)",
     )
-    matched.add_argument("folder", type=Path, help="the folder that the index was made of")
-    matched.add_argument("--count", type=int, default=48)
+    matched.add_argument("folder", type=Path, help="folder from which the index was built")
+    matched.add_argument("--count", type=int, default=48, help="number of pairs (%(default)s)")
     down = add(
-        "takedown", f"{data}:takedown", "remove images or sources from everything, and prove it"
+        "takedown", f"{data}:takedown", "remove images or sources from all data, and verify it"
     )
-    down.add_argument("--sample", action="append", default=[], help="id of an image")
-    down.add_argument("--source", action="append", default=[], help="id of a pose")
+    down.add_argument("--sample", action="append", default=[], help="image id")
+    down.add_argument("--source", action="append", default=[], help="pose id")
     accept = add(
         "accept-statistics",
         f"{data}:accept_statistics",
-        "print all statistics with their bounds, and make them what drift is told from",
+        "store the current statistics as the reference for drift detection",
     )
-    accept.add_argument("--show", action="store_true", help="print them, accept nothing")
+    accept.add_argument("--show", action="store_true", help="print statistics and bounds only")
     costs = add(
-        "plan", f"{data}:plan", "hours and storage of a larger dataset, from this project's runs"
+        "plan", f"{data}:plan", "estimate hours and storage of a larger dataset from recorded runs"
     )
-    costs.add_argument("--images", type=int, required=True)
-    costs.add_argument("--hour-price", type=float, default=0.0)
+    costs.add_argument("--images", type=int, required=True, help="planned number of images")
+    costs.add_argument("--hour-price", type=float, default=0.0, help="price of a device hour")
     costs.add_argument(
         "--measured",
         type=Path,
-        help="what `preflight --json` printed, or JSON: stage -> seconds_per_image, device, batch; "
-        "then stages that were never made are planned too",
+        help="output of `preflight --json`, or JSON mapping a stage to seconds_per_image, device "
+        "and batch; includes stages that never ran",
     )
 
 

@@ -43,7 +43,7 @@ def config(pipeline: Pipeline, options: argparse.Namespace) -> int:
 
 
 def profile(pipeline: Pipeline, options: argparse.Namespace) -> int:
-    """Write params.yaml, unless that would overwrite edits that nobody agreed to lose."""
+    """Write params.yaml, unless that would overwrite edits and --force is not given."""
     params = profile_params(pipeline.root, options.name, pipeline.assets.values())
     path = pipeline.root / NAME
     if path.exists() and not options.force:

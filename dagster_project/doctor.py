@@ -196,7 +196,7 @@ def _remove_leftovers(folder: Path) -> None:
 
 
 def _leftovers(pipeline: Pipeline) -> Iterator[Finding]:
-    """Yield unfinished things of killed writers, in stages that nobody is making now."""
+    """Yield unfinished files of killed writers in stages that are not running."""
     for stage in pipeline.graph:
         folder = pipeline.stage_dir(stage)
         found = list(folder.rglob(f"{PREFIX}*")) if folder.is_dir() else []

@@ -117,7 +117,7 @@ class Workers(Protocol):
         """Give a task to a worker that has none."""
 
     def wait(self) -> Sequence[Event]:
-        """Wait until something happened; may return nothing, so that the caller can go on."""
+        """Wait for the next event; may return None, so that the caller is not blocked."""
 
     def close(self, *, finished: bool) -> None:
         """Give the workers back; if not `finished`, nothing of them may run on."""
@@ -247,7 +247,7 @@ class _Queue:
         attempt.num_lost_nodes += lost.with_node
         attempt.num_lost += not lost.with_node
         if attempt.num_lost >= MAX_ATTEMPTS or attempt.num_lost_nodes >= MAX_LOST_NODES:
-            say(f"{shard} lost its worker again ({lost.why}); it is given up, the rest goes on")
+            say(f"{shard} lost its worker again ({lost.why}) and is abandoned; others continue")
             self._given_up.append(shard)
             return
         what = f"node {node} was lost" if lost.with_node else f"a worker on {node} was lost"

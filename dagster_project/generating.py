@@ -80,7 +80,7 @@ def make_shard(ws: Workspace, config: GenerateConfig, shard: str) -> StageReport
 
 
 def generate(pipeline: Pipeline, options: argparse.Namespace) -> int:
-    """Make a dataset of rendered images, or go on with it."""
+    """Render a dataset, or resume an interrupted one."""
     config = _config(pipeline, options)
     seed = pipeline.params.run.seed if options.seed is None else options.seed
     size = min(SHARD_SIZE, options.images)
@@ -169,7 +169,7 @@ def _config(pipeline: Pipeline, options: argparse.Namespace) -> GenerateConfig:
         poses=read(
             PosesConfig, "poses", source="sampled", width=int(width), height=int(height or width)
         ),
-        # Names are planted to be found and removed, which nobody wants here.
+        # Names are planted to be found and removed, which is not useful here.
         captions=read(CaptionsConfig, "captions", name_probability=0.0),
         images=image_config,
     )

@@ -37,7 +37,7 @@ class StageLock:
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """Hold it alone; waits until nobody makes shards of the stage."""
+        """Acquire it exclusively; waits until no process makes shards of the stage."""
         with self._held(fcntl.LOCK_EX):
             yield
 
@@ -84,7 +84,7 @@ class ShardLocks:
         self._held: dict[str, FileLock] = {}
 
     def take(self, shard: str) -> bool:
-        """Take a shard; says whether nobody else has it."""
+        """Try to acquire a shard; return whether no other process holds it."""
         lock = self._lock(shard)
         try:
             lock.acquire(timeout=0)

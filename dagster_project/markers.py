@@ -2,7 +2,7 @@
 
 A marker tells from what its shard was made (fingerprint), so a killed run resumes and a changed
 stage does not take old shards for new ones. It is inside the stage's DVC-tracked folder: who
-pulls the data can go on adding shards to it.
+pulls the data can add shards to it.
 """
 
 from __future__ import annotations

@@ -308,7 +308,7 @@ class Pipeline:
     def tidy(self, stage: str) -> None:
         """Remove what a killed writer left, and shards that no longer belong to the dataset.
 
-        Whoever calls must know that nobody writes there now.
+        The caller must ensure that no process is writing there.
         """
         for out in self.graph[stage].outs:
             folder = self.root / out
@@ -337,7 +337,7 @@ def _remove_others(folder: Path, wanted: set[str]) -> None:
 
 
 def _out_of(path: str, outs: Sequence[str]) -> str:
-    """Return the out that a dependency is, or lies in."""
+    """Return the out that a dependency equals or is inside."""
     return next(out for out in outs if path == out or path.startswith(f"{out}/"))
 
 

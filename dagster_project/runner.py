@@ -192,7 +192,7 @@ class StageRun:
         lock = StageLock(self.pipeline.root, self.stage)
         with lock.shared(), one_blas_thread(), self._telling_what_is_kept():
             self._make(units)
-        # Now nobody makes shards of it.
+        # No process makes shards of it from here on.
         with lock.alone():
             # Before recording all is judged, also shards that earlier runs made.
             ready = not self.pipeline.unfinished(self.stage, self.pipeline.units(self.stage))
@@ -212,7 +212,7 @@ class StageRun:
         self._say(markers, outcomes, versions is not None, time.monotonic() - started)
 
     def _look_ahead(self) -> None:
-        """Refuse to start with a model that is not there, whatever door the run came through.
+        """Refuse to start with a model that is not there, whichever entry point started the run.
 
         Raises:
             dg.Failure: each problem of the stage is a line of it.
@@ -325,7 +325,7 @@ class StageRun:
         locks: ShardLocks,
         elsewhere: list[str],
     ) -> Iterator[ShardTask]:
-        """Yield the tasks of those units that nobody else is making, each locked as it is taken."""
+        """Yield the tasks of units that no other process is making; lock each when it is taken."""
         for unit in missing:
             if not locks.take(unit):
                 elsewhere.append(unit)

@@ -130,7 +130,7 @@ def _mlflow(root: Path) -> list[Path]:
 
 
 def _tracked_by_git(root: Path) -> list[str]:
-    """Return code and documents: they are nobody's data, and use ids as examples."""
+    """Return code and documents: they contain no data, only ids as examples."""
     command = ["git", "ls-files", "-z"]
     try:
         listed = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)

@@ -42,5 +42,5 @@ def promote_model(
 
 @dg.job(description="Set the alias `champion` on a version of a registered model.")
 def model_promotion_job() -> None:
-    """Promotion by hand, after a look at the benchmark."""
+    """Manual promotion, after reviewing the benchmark."""
     promote_model()

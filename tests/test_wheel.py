@@ -128,7 +128,7 @@ def test_names_and_commands_of_the_installed_package(site, tmp_path):
     for command in ("status", "profile"):
         done = run(site, "-m", "vggheads.cli", command, "smoke", cwd=tmp_path)
         assert done.returncode == 2
-        assert f"on a folder with dvc.yaml and params.yaml, and {tmp_path} lies in none" in (
+        assert f"on a folder with dvc.yaml and params.yaml, and {tmp_path} is in none" in (
             done.stderr
         )
     assert not list(tmp_path.iterdir())

@@ -1,6 +1,6 @@
-"""The command `vggheads`: those of the library everywhere, those of the project in a checkout.
+"""The `vggheads` command: library commands everywhere, project commands in a checkout.
 
-This module imports nothing heavy, and neither does declaring the library's commands.
+Importing this module and declaring the library's commands loads no heavy module.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from ml.inference import cli as inference
 from ml.records.files import is_environment
 
 HOME: Final = Path(__file__).resolve().parents[1]
-"""The checkout, or the folder that packages are installed into."""
+"""Root of the checkout, or the folder in which the package is installed."""
 _EXTRAS: Final = {
     "gradio": "app",
     "av": "video",
     **dict.fromkeys(("onnx", "onnxruntime", "numba", "scipy", "trimesh", "PIL"), "predict"),
 }
-"""Module -> the extra that brings it; all others are the pipeline's."""
+"""Module -> the extra that installs it; every other module belongs to `pipeline`."""
 _BROKEN_PIPE: Final = 128 + 13
-"""What a shell reports of a command that was ended by SIGPIPE."""
+"""Exit status that a shell reports for a command terminated by SIGPIPE."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command: the whole program in a checkout, the library's part where it is installed.
+    """Run a command: any command in a checkout, library commands in an installed package.
 
     Args:
         arguments: those of the command line by default.
@@ -39,13 +39,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         Exit status.
     """
     if (HOME / "dagster_project" / "cli.py").is_file():
-        # Named as text: the library knows no orchestrator, and an installed one has none.
+        # Imported by name: an installed library has no orchestrator.
         return importlib.import_module("dagster_project.cli").main(arguments)
     return library_main(arguments)
 
 
 def library_main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command of the library; say of the others where they are to be had.
+    """Run a library command; explain where the project commands are available.
 
     Args:
         arguments: those of the command line by default.
@@ -55,8 +55,8 @@ def library_main(arguments: Sequence[str] | None = None) -> int:
     """
     parser = argparse.ArgumentParser(
         prog="vggheads",
-        description="Find heads in images; score detectors.",
-        epilog="A checkout of the project has more: demo, status, materialize, ui and others.",
+        description="Detect 3D heads in images and evaluate detectors.",
+        epilog="A checkout of the project provides further commands: demo, status, ui and others.",
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
@@ -86,7 +86,7 @@ def add_library_commands(add: Callable[..., argparse.ArgumentParser]) -> None:
 
 
 def run(command: Callable[[], int]) -> int:
-    """Run a command; what it refuses becomes a line for the person at the terminal.
+    """Run a command and report expected errors as a single line on stderr.
 
     Args:
         command: returns an exit status.
@@ -98,8 +98,8 @@ def run(command: Callable[[], int]) -> int:
         status = command()
         sys.stdout.flush()
     except BrokenPipeError:
-        # The reader, such as `head`, has enough. What Python still holds back must not be tried
-        # again when it ends.
+        # The consumer, such as `head`, closed the pipe. Redirect stdout, so that Python does not
+        # flush its buffer into the closed pipe at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _BROKEN_PIPE
     except (ValueError, FileNotFoundError) as error:
@@ -113,10 +113,10 @@ def run(command: Callable[[], int]) -> int:
     except OSError as error:
         if not is_environment(error):
             raise
-        print(f"error: {error}; what is finished is kept, run again", file=sys.stderr)
+        print(f"error: {error}; finished work is preserved; run the command again", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("stopped; run again to go on", file=sys.stderr)
+        print("interrupted; run the command again to resume", file=sys.stderr)
         return 130
     return status
 
@@ -132,7 +132,7 @@ def _refuse(command: str, known: Sequence[str]) -> int:
     Raises:
         ValueError: always.
     """
-    where = f"and {Path.cwd()} lies in none; get a checkout of vggheads, run `make install` in it"
+    where = f"and {Path.cwd()} is in none; get a checkout of vggheads, run `make install` in it"
     for folder in (Path.cwd(), *Path.cwd().parents):
         if (folder / "dvc.yaml").is_file() and (folder / "params.yaml").is_file():
             where = f"such as {folder}; run `make install` there"

@@ -15,9 +15,9 @@ from ml.records import reasons
 from ml.records.workspace import Workspace
 from ml.takedown.removal import hash_id, taken_down
 
-LOST = "Whoever went in came out or was excluded, once; nobody came from nowhere."
+LOST = "Every input is in the output or in the exclusions, exactly once."
 UNREADABLE = (reasons.DAMAGED_IMAGE, reasons.DAMAGED_SHARD)
-"""Reasons of exclusions of images that nobody could look at."""
+"""Exclusion reasons of images that could not be screened."""
 COUNTS = "The counts that the stage reported are those of its files."
 
 

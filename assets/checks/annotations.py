@@ -133,7 +133,7 @@ ANNOTATION_RULES = rules_suite(
     ),
     Rule(
         "boxes_in_images",
-        "A label lies in its image.",
+        "A label is inside its image.",
         boxes_in_images,
     ),
     Rule(

@@ -373,7 +373,7 @@ def training_gate(stage: str) -> Statistics:
 
 
 def benchmark_gate(shelf: Shelf, shards: Sequence[str]) -> Values:
-    """Return the metrics of the benchmark, against the truth or, where nobody knows it, labels."""
+    """Return the metrics of the benchmark, against ground truth or, where it is unknown, labels."""
     metrics = read_metrics(shelf, "benchmark")
     if any(len(read_raw(shelf.ws.table_path("truth", shard))) for shard in shards):
         expected = _test_images(shelf, "benchmark")

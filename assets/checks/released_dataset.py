@@ -77,7 +77,7 @@ RELEASE_RULES = whole_suite(
     ),
     Rule(
         "boxes_in_images",
-        "A label lies in its image.",
+        "A label is inside its image.",
         _in_all(boxes_in_images),
         "warning",
     ),

@@ -102,7 +102,7 @@ class DadRegressor:
         """Return crops of the extended boxes as the network was trained on them.
 
         The official annotator shifts crops that would leave the image; here they stay centred and
-        what lies outside is black.
+        pixels outside it are black.
 
         Args:
             image_rgb: (H, W, 3) uint8.

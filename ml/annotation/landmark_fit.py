@@ -210,7 +210,7 @@ def _fit_batch(
 
 @dataclass(frozen=True)
 class _Start:
-    """Pose of the mean head that lies nearest to the landmarks.
+    """Pose of the mean head with the smallest distance to the landmarks.
 
     Attributes:
         rotation: (B, 6).

@@ -42,7 +42,7 @@ class LandmarkRegressor:
             device: where the fit computes.
 
         Raises:
-            LandmarkError: nobody says where the predictor's points lie on the head.
+            LandmarkError: no embedding maps the predictor's points to the head.
         """
         self._predictor, self._config = predictor, config
         points, self._chosen = points_on_head(head_model, predictor.num_points, embedding)

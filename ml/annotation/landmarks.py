@@ -246,7 +246,7 @@ def points_on_head(
         Points on the surface, and which of the predictor's landmarks they are.
 
     Raises:
-        LandmarkError: nobody says where the landmarks lie.
+        LandmarkError: no embedding maps the landmarks to the head.
     """
     if num_points == 68:
         places = (head_model.landmark_faces, head_model.landmark_barycentric)

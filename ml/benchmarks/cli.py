@@ -1,6 +1,6 @@
-"""Commands on public benchmarks: score a file of predictions, run a model on a set.
+"""Commands for public benchmarks: score predictions, or run and score a model.
 
-Everything heavy is imported when a command runs, so that `--help` is quick.
+Heavy modules are imported when a command runs, so that `--help` responds quickly.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ SET_NAMES = (
     "coco",
     "renders",
 )
-"""What the help lists; `ml.benchmarks.sets` has them all."""
+"""Names shown by `--help`; the registry is in `ml.benchmarks.sets`."""
 DEFAULT_HEAD_MODEL = Path("data/head_model/head_model.npz")
 _SHOWN = 8
 
@@ -41,49 +41,54 @@ def add_commands(add: Add) -> None:
     Args:
         add: takes a command's name, function and one line of help; returns its parser.
     """
-    parser = add("score", score, "score a file of predictions on a public benchmark")
+    parser = add("score", score, "score existing predictions on a public benchmark")
     parser.add_argument("set", choices=SET_NAMES, metavar="SET", help=", ".join(SET_NAMES))
-    parser.add_argument("--truth", type=Path, required=True, metavar="DIR", help="the set's folder")
+    parser.add_argument("--truth", type=Path, required=True, metavar="DIR", help="data set folder")
     parser.add_argument(
         "--predictions",
         type=Path,
         required=True,
         metavar="PATH",
-        help="a .jsonl of ours, or what the set's own tools read; docs/benchmarks tells the form",
+        help="predictions as .jsonl or in the benchmark's official format, see docs/benchmarks",
     )
     _add_protocol(parser)
-    parser.add_argument("--json", type=Path, required=True, metavar="FILE", help="where to write")
+    parser.add_argument("--json", type=Path, required=True, metavar="FILE", help="output file")
     parser = add("benchmark", benchmark, "run a model on a public benchmark and score it")
     parser.add_argument("set", choices=SET_NAMES, metavar="SET", help=", ".join(SET_NAMES))
-    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="the set's folder")
+    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="data set folder")
     parser.add_argument(
         "--model",
         type=Path,
         required=True,
         metavar="PATH",
-        help="a model folder, an export, an official .trcd, .onnx or .pth, or predictions",
+        help="model folder, exported model, official .trcd, .onnx or .pth, or predictions",
     )
     _add_protocol(parser)
     parser.add_argument(
         "--boxes",
         metavar="KIND",
-        help="head, face_half_pi or face_pi: what of a head is scored as its box; faces on FDDB "
-        "and WIDER FACE if unsaid",
+        help="region scored as a head's box: head, face_half_pi or face_pi (default: head, but a "
+        "face on FDDB and WIDER FACE)",
     )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     parser.add_argument(
-        "--out", type=Path, metavar="DIR", help="for scores, exclusions and what was found"
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="output folder for scores, exclusions and predictions",
     )
     quality_cli.add_commands(add)
 
 
 def _add_protocol(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--protocol", metavar="NAME", help="whose rules; the set's first if unsaid")
+    parser.add_argument(
+        "--protocol", metavar="NAME", help="evaluation protocol (default: the first)"
+    )
     parser.add_argument(
         "--head-model",
         type=Path,
         metavar="FILE",
-        help="head_model.npz of the parameters; found beside a model, or the project's",
+        help="head_model.npz of the parameters (default: the model's, or the project's)",
     )
 
 

@@ -35,7 +35,7 @@ def check_content(key: str, path: Path, stated: str) -> str:
     Args:
         key: where the configuration says it, for the error text.
         path: the file or folder.
-        stated: the expected hash; empty if nobody has stated one yet.
+        stated: the expected hash; empty if unknown.
 
     Returns:
         The hash.

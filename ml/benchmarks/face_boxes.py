@@ -14,7 +14,7 @@ nothing is ever dropped; read as pi / 2, what looks away from the camera is."""
 def azimuth_deg(rotations: np.ndarray) -> np.ndarray:
     """Return how far heads are turned away from the camera, about the vertical axis of the image.
 
-    The yaw of the Euler angles lies within 90 degrees for every rotation and could never pass a
+    The Euler yaw is always within 90 degrees for every rotation and could never pass a
     right angle, so this is the direction in which the face looks.
 
     Args:
@@ -39,7 +39,7 @@ def face_boxes(vertices_px: np.ndarray, face_index: np.ndarray) -> np.ndarray:
         (N, 4) float64 xyxy px, not cut at the image's border.
 
     Raises:
-        ValueError: an index lies outside the mesh.
+        ValueError: an index is outside the mesh.
     """
     index = np.asarray(face_index, np.int64)
     if not len(index) or index.min() < 0 or index.max() >= vertices_px.shape[1]:

@@ -18,7 +18,7 @@ from ml.records.files import UnreadableFile, is_environment, read_file
 from ml.records.limits import MAX_JSON_BYTES, short
 
 # What is left for scipy to complain of once `check_mat` has passed a file. TypeError, KeyError and
-# AttributeError are not among it: they would be a fault of a program, which nobody may call damage.
+# AttributeError are not included: they indicate a bug and must not be reported as damage.
 _MAT_DAMAGE = (ValueError, IndexError, OverflowError, EOFError, struct.error, zlib.error)
 
 
@@ -53,7 +53,7 @@ def find_path(root: Path, candidates: Sequence[str], what: str) -> Path:
                 return path
     raise MissingBenchmarkFile(
         f"{what}: not found below {root}; looked for {', '.join(candidates)}. docs/benchmarks says "
-        "how to get the set and how it lies on disk"
+        "how to get the set, and its layout on disk"
     )
 
 

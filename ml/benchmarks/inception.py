@@ -70,7 +70,7 @@ class FeatureNetwork(Protocol):
 def prepare(image_rgb: np.ndarray, side: int = SIDE) -> Tensor:
     """Resize as TensorFlow 1 did and scale to -1..1.
 
-    Pixel i of the result lies at i * old / new of the image, not at (i + 1/2) * old / new - 1/2,
+    Pixel i of the result is at i * old / new of the image, not at (i + 1/2) * old / new - 1/2,
     and nothing is smoothed before. FID depends on it (Parmar et al. 2022), so it is kept.
 
     Args:

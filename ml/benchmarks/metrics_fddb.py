@@ -36,7 +36,7 @@ def region_overlaps(
     Args:
         boxes_xyxy: (D, 4) detections, px; both corners belong to the rectangle.
         ellipses: (F, 5) half axes (px), angle (rad), centre (px).
-        size_hw: the image's size, where regions end; None lets them go on to the right and below.
+        size_hw: the image's size, where regions end; None: unbounded to the right and below.
 
     Returns:
         (D, F) intersection over union.
@@ -71,7 +71,7 @@ def ellipse_overlaps(
     Args:
         detected: (D, 5) half axes (px), angle (rad), centre (px).
         ellipses: (F, 5) likewise.
-        size_hw: the image's size, where regions end; None lets them go on to the right and below.
+        size_hw: the image's size, where regions end; None: unbounded to the right and below.
 
     Returns:
         (D, F) intersection over union.
@@ -97,7 +97,7 @@ def ellipse_overlaps(
 
 @dataclass(frozen=True)
 class _Region:
-    """A drawn region: its mask, cut to the rectangle that holds it, and where that lies."""
+    """A drawn region: its mask, cropped to its bounding rectangle, and the rectangle's position."""
 
     mask: np.ndarray
     left: int

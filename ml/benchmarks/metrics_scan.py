@@ -111,14 +111,14 @@ def scan_errors(
         The distances, each exact to rounding.
 
     Raises:
-        ValueError: there is no such protocol, arrays do not fit, or no vertex lies in the radius.
+        ValueError: there is no such protocol, arrays do not fit, or no vertex is inside the radius.
     """
     if protocol not in SCAN_PROTOCOLS:
         raise ValueError(f"scan protocol: expected one of {SCAN_PROTOCOLS}, got {protocol!r}")
     points = vertices_mm[crop_scan(vertices_mm, landmarks_mm, RADIUS_FACTOR[protocol])]
     if len(points) == 0:
         raise ValueError(
-            f"scan: none of its {len(vertices_mm)} vertices lies near its landmarks; expected both "
+            f"scan: none of its {len(vertices_mm)} vertices is near its landmarks; expected both "
             "in millimetres and in one frame"
         )
     scaled = protocol != "now_metrical"

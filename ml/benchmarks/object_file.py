@@ -109,7 +109,7 @@ class _Scanner:
                 if self._more():
                     continue
                 raise self._wrong(str(error)) from error
-            # a number at the end of what was read may go on
+            # a number at the end of what was read may continue
             if end == len(self._text) and self._more():
                 continue
             start, self._position = self._before + self._position, end

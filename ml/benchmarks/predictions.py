@@ -259,7 +259,7 @@ class PredictionFile(Mapping[str, HeadPredictions]):
     def _vertices(self, name: str) -> np.ndarray:
         path = (self.path.parent / name).resolve()
         if not path.is_relative_to(self.path.parent.resolve()):
-            raise PredictionError(f"vertices_file {name!r} lies outside {self.path.parent}")
+            raise PredictionError(f"vertices_file {name!r} is outside {self.path.parent}")
         try:
             return read_array(path)
         except UnreadableArrays as error:

@@ -1,6 +1,6 @@
-"""The command that judges generated images: FID, KID and inception score against a reference.
+"""The `generation-quality` command: FID, KID and inception score against a reference.
 
-Everything heavy is imported when it runs, so that `--help` is quick.
+Heavy modules are imported when the command runs, so that `--help` responds quickly.
 """
 
 from __future__ import annotations
@@ -19,14 +19,18 @@ def add_commands(add: Add) -> None:
     Args:
         add: takes a command's name, function and one line of help; returns its parser.
     """
-    parser = add("generation-quality", generation_quality, "FID, KID and inception score of images")
+    parser = add(
+        "generation-quality", generation_quality, "compute FID, KID and inception score of images"
+    )
     parser.add_argument(
         "images",
         nargs="+",
         metavar="[TITLE=]IMAGES",
-        help="folder of images, a .tar, or a folder of tars; several sets share one reference",
+        help="folder of images, a .tar, or a folder of tars; all sets use the same reference",
     )
-    parser.add_argument("--reference", type=Path, required=True, metavar="IMAGES")
+    parser.add_argument(
+        "--reference", type=Path, required=True, metavar="IMAGES", help="real images"
+    )
     parser.add_argument(
         "--inception",
         type=Path,
@@ -35,13 +39,20 @@ def add_commands(add: Add) -> None:
         help="pt_inception-2015-12-05-6726825d.pth, as pytorch-fid and torch-fidelity use it",
     )
     parser.add_argument(
-        "--reference-limit", type=int, metavar="N", help="first N of the reference; paper: 1500"
+        "--reference-limit",
+        type=int,
+        metavar="N",
+        help="use the first N reference images (paper: 1500)",
     )
-    parser.add_argument("--sizes", type=int, nargs="+", default=[64, 2048], help="%(default)s")
+    parser.add_argument(
+        "--sizes", type=int, nargs="+", default=[64, 2048], help="feature dimensions (%(default)s)"
+    )
     parser.add_argument("--batch-size", type=int, default=32, metavar="N", help="(%(default)s)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
-    parser.add_argument("--seed", type=int, default=0, help="of KID and the splits (%(default)s)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="where to write the metrics")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="seed of KID and the splits (%(default)s)"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="output file for the metrics")
 
 
 def generation_quality(options: argparse.Namespace) -> int:

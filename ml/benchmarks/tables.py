@@ -206,7 +206,7 @@ def _measured_cell(column: Column, scores: Mapping[str, Any] | None) -> Cell:
 
 
 def _absent(scores: Mapping[str, Any] | None, metric: str) -> str:
-    """Return what stands where no number is: nobody measured, or nothing was found."""
+    """Return the text of an empty cell: not measured, or no detection."""
     missed, asked = (_number(scores, name) for name in ("num_missed", "num_heads"))
     if scores is not None and metric in scores and asked and missed == asked:
         return ALL_MISSED

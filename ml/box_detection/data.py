@@ -239,7 +239,7 @@ def select_targets(
 
     Args:
         boxes_xyxy: (N, 4) network px, may leave the square.
-        ignore: (N,) heads nobody is asked to find.
+        ignore: (N,) heads to ignore.
         input_size: side of the square, px.
         limits: what is too little of a head.
 

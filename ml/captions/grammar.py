@@ -135,7 +135,7 @@ def compose(
         Scene and caption.
 
     Raises:
-        ValueError: There is nobody, more than eight people, or another number of tones.
+        ValueError: There are no people, more than eight, or another number of tones.
     """
     if not 1 <= len(is_child) <= 8 or len(tones) != len(is_child):
         raise ValueError(

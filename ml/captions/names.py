@@ -58,7 +58,7 @@ class NameDetector(Protocol):
             text: A caption.
 
         Returns:
-            Non-overlapping spans in order; empty when nobody is named.
+            Non-overlapping spans in order; empty when there is no name.
         """
         ...
 
@@ -97,7 +97,7 @@ class GazetteerNameDetector:
             text: A caption; any case, punctuation and accents.
 
         Returns:
-            Non-overlapping spans in order; empty when nobody is named.
+            Non-overlapping spans in order; empty when there is no name.
         """
         words = [_to_word(match) for match in _WORD.finditer(text)]
         num_capitals = sum(word.is_capitalised for word in words)

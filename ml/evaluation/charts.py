@@ -234,7 +234,7 @@ def _errors(
 
 
 def _parts(values: pd.Series, edges: Sequence[float]) -> pd.Series:
-    """Return the number of the part that each value lies in."""
+    """Return the index of the bin of each value."""
     return pd.Series(np.searchsorted(edges, values, side="right") - 1, values.index, int)
 
 

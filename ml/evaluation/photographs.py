@@ -1,4 +1,4 @@
-"""Photographs that come with installed libraries: anecdotes of how a detector does on real images.
+"""Photographs shipped with installed libraries: qualitative examples on real images.
 
 They are no benchmark: a handful, known to everybody, without ground truth.
 """

@@ -66,7 +66,7 @@ GROUND_TRUTHS = {
     PSEUDO: GroundTruth(
         "Benchmark on held-out pseudo-labels",
         "heads that the annotator labelled",
-        "Nobody knows the heads of these images exactly. The metrics say how well the detector "
+        "There is no ground truth for these images. The metrics measure how well the detector "
         "repeats the annotator's labels on images it was not trained on, not how far it is from "
         "the truth: what the annotator misses or gets wrong counts against a detector that does "
         "better.",

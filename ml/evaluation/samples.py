@@ -88,7 +88,7 @@ def read_labelled_samples(
 ) -> list[EvaluationSample]:
     """Read every kept image of a split with its labels in the filtered dataset.
 
-    What a benchmark is left with where nobody knows the heads exactly: it then measures how well
+    The benchmark of images without ground truth: it measures how well
     a detector repeats the labels on images it has not seen.
 
     Args:

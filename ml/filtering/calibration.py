@@ -1,10 +1,10 @@
 """From which similarity two faces are one person: measured on the index's own faces.
 
 A threshold belongs to a network, a detector and an index: what one network calls alike is far apart
-for another, and the more faces an index holds, the more often a stranger resembles one of them. So
-nothing is taken over from elsewhere. Every face of a sample asks the index as a generated one will:
-its best match among *other* persons is what a false match looks like, its best among other images
-of its *own* person what a true one does.
+for another, and the more faces an index holds, the more often an unrelated person resembles one of
+them. So nothing is taken over from elsewhere. Every face of a sample asks the index as a generated
+one will: its best match among *other* persons is what a false match looks like, its best among
+other images of its *own* person what a true one does.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from ml.records.limits import MAX_JSON_BYTES
 from ml.records.progress import progress
 
 TARGET: Final = 0.01
-"""Fraction of strangers that may be taken for a person of the index: what the filter loses."""
+"""Accepted false match rate: the fraction of unrelated people that the filter removes."""
 _QUERIES: Final = 20_000
 _BATCH: Final = 256
 _ENOUGH: Final = 3
@@ -46,7 +46,7 @@ class Calibration:
         target: the false-match rate that was asked for.
         false_match_rate: fraction of the faces whose best match among other persons reaches it.
         true_match_rate: fraction of the faces whose best match among other images of their own
-            person reaches it; NaN where nobody has two.
+            person reaches it; NaN if no person has two images.
         num_strangers: faces that measured the first rate.
         num_own: faces that measured the second.
         num_identities: persons.
@@ -104,7 +104,7 @@ class Similarities:
 
     Attributes:
         own: (M,) best similarity with another image of the same person.
-        strangers: (N,) best similarity with any other person.
+        strangers: (N,) highest similarity with any other person.
         num_identities: persons.
     """
 
@@ -158,7 +158,7 @@ def calibrate(similarities: Similarities, target: float = TARGET) -> Calibration
 
     Args:
         similarities: from `measure`.
-        target: largest fraction of strangers that may be taken for somebody, over 0.
+        target: accepted false match rate, > 0.
 
     Returns:
         The threshold and what it does.

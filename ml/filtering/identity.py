@@ -46,7 +46,7 @@ class IdentityError(ValueError):
 
 
 class IdentityConfig(StageConfig):
-    """Whose faces must not appear; without an index nobody is looked for, and that is recorded."""
+    """Faces that must not appear; without an index the check is skipped, which is recorded."""
 
     index: str = ""
     """File that `vggheads identity-index` wrote, relative to the project; empty: not used."""
@@ -238,7 +238,7 @@ def threshold_of(config: IdentityConfig, index: IdentityIndex) -> float:
     """Return the similarity from which two faces are taken for one person.
 
     Args:
-        config: may state one; it is used, and a warning says that nobody measured what it does.
+        config: may state one; it is used, and with a warning that its effect was not measured.
         index: may have been calibrated.
 
     Raises:
@@ -256,7 +256,7 @@ def threshold_of(config: IdentityConfig, index: IdentityIndex) -> float:
     if measured is None:
         logger.warning(
             "filtered_dataset.identity.threshold is %g, and nothing was measured on this index: "
-            "how many strangers it removes and how many known faces it misses is unknown",
+            "its false match rate and false non-match rate are unknown",
             config.threshold,
         )
     elif abs(config.threshold - measured.threshold) > 1e-6:
@@ -311,7 +311,7 @@ def build_index(
         identities: image name -> person; without it images of one subfolder are of one person.
 
     Returns:
-        The index, and for each entry the number of its person, -1 where nobody says whom it shows.
+        The index, and for each entry the number of its person, -1 if unknown.
 
     Raises:
         IdentityError: no face is found in any image.

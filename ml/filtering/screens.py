@@ -15,7 +15,7 @@ from ml.records.reasons import KNOWN_IDENTITY, UNSAFE_CLASS, UNSAFE_CONCEPT
 SCREEN_REASONS = (UNSAFE_CONCEPT, UNSAFE_CLASS, KNOWN_IDENTITY)
 """Reasons in the order in which the screens look; they come before the rules."""
 NONE_NEEDED = "none needed"
-"""What a run without screens records: its images are rendered, nobody is shown in them."""
+"""What a run without screens records: its images are rendered and show no real person."""
 
 
 class ImageScreen(Protocol):

@@ -3,7 +3,7 @@
 Coefficients of one release mean nothing in another, and only FLAME 2023 Open may be given away, so
 a file's name is not believed. The hashes are those that several public
 projects state for the files they use; FLAME 2023 also exists without jaw rotation in its
-expressions, whose hash nobody states in full. A file of unknown bytes (saved again, without chumpy)
+expressions, whose full hash is not published. A file of unknown bytes (saved again, without chumpy)
 is told by what it holds: only FLAME 2023 Open describes its expressions, the last 100 directions,
 under `supr_expression_metadata`. The standard releases 2020 and 2023 have the same keys, shapes and
 triangles and cannot be told apart then; the record says so.

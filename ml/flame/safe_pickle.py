@@ -54,7 +54,7 @@ _SPARSE = {
 
 
 class _Array(_Stub):
-    """A numpy array: version, shape, dtype, Fortran order, bytes; built later, by hand."""
+    """A numpy array: version, shape, dtype, Fortran order, bytes; built later, explicitly."""
 
 
 class _Dtype(_Stub):
@@ -218,7 +218,7 @@ def plain_array(value: Any, what: str, depth: int = 0) -> NDArray:
     Args:
         value: an object of :func:`load_pickle`.
         what: how messages call it.
-        depth: how many chumpy objects it lies in.
+        depth: nesting depth of chumpy objects.
 
     Returns:
         Numbers of any kind.

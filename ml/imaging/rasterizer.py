@@ -22,7 +22,7 @@ def rasterize(
     """Find the nearest triangle at every pixel centre.
 
     Both sides of a triangle are drawn; barycentric weights are linear on the screen, which is exact
-    under weak perspective. A pixel centre lies at (column + 0.5, row + 0.5).
+    under weak perspective. A pixel centre is at (column + 0.5, row + 0.5).
 
     Args:
         vertices_px: (V, 3) float32, image frame: x right, y down in pixels; smaller z is nearer.

@@ -25,24 +25,28 @@ def add_commands(add: Add) -> None:
     Args:
         add: takes a command's name, function and one line of help; returns its parser.
     """
-    _add_predict(add("predict", predict, "find heads in images, folders or videos"))
-    export_parser = add("export", export, "write a detector as ONNX, TorchScript or safetensors")
+    _add_predict(add("predict", predict, "detect heads in images, folders, videos or streams"))
+    export_parser = add("export", export, "export a detector to ONNX, TorchScript or safetensors")
     export_parser.add_argument("output", type=Path, metavar="FILE_OR_FOLDER")
     export_parser.add_argument(
         "--format",
         choices=("onnx", "torchscript", "safetensors"),
-        help="by the output's ending if left out: .onnx, .trcd, .pt; else a folder of safetensors",
+        help="default: from the suffix (.onnx, .trcd, .pt); a folder is written as safetensors",
     )
     _add_checkpoint(export_parser)
-    weights = add("import-weights", import_weights, "make a detector of published weights")
+    weights = add("import-weights", import_weights, "convert published weights to a detector")
     weights.add_argument("file", type=Path, metavar="FILE", help=".trcd, .pth or .pt")
     weights.add_argument("output", type=Path, metavar="FOLDER")
-    flame = add("import-flame", import_flame, "make a head model of FLAME's own files")
-    flame.add_argument("file", type=Path, metavar="MODEL.pkl", help="such as generic_model.pkl")
+    flame = add("import-flame", import_flame, "convert FLAME's files to a head model")
+    flame.add_argument(
+        "file", type=Path, metavar="MODEL.pkl", help="FLAME model, such as generic_model.pkl"
+    )
     flame.add_argument(
         "--landmarks", type=Path, required=True, help="landmark_embedding.npy, or FLAME's .pkl"
     )
-    flame.add_argument("--contour", type=Path, help="flame_dynamic_embedding.npy beside the .pkl")
+    flame.add_argument(
+        "--contour", type=Path, help="flame_dynamic_embedding.npy, with a .pkl embedding"
+    )
     flame.add_argument("--masks", type=Path, help="FLAME_masks.pkl: regions such as face and ears")
     flame.add_argument(
         "--indices",
@@ -50,10 +54,10 @@ def add_commands(add: Add) -> None:
         action="append",
         default=[],
         metavar="FILE.npy",
-        help="a published list of vertices, or a folder of keypoints; may be given several times",
+        help="published vertex indices, or a folder of keypoints; may be repeated",
     )
     flame.add_argument("--output", type=Path, default=Path("head_model.npz"), metavar="FILE.npz")
-    page = add("app", app, "serve a page where images can be tried")
+    page = add("app", app, "serve a web page for trying the detector on images")
     _add_detector(page)
     page.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
     page.add_argument("--port", type=int, default=7860, help="(%(default)s)")
@@ -64,22 +68,29 @@ def _add_checkpoint(parser: argparse.ArgumentParser) -> None:
         "--checkpoint",
         type=Path,
         default=Path(DEFAULT_CHECKPOINT),
-        help="folder of a trained model, or a file of export or of published weights (%(default)s)",
+        help="folder of a trained model, an exported file or published weights (%(default)s)",
     )
 
 
 def _add_detector(parser: argparse.ArgumentParser) -> None:
     _add_checkpoint(parser)
-    parser.add_argument("--head-model", type=Path, help="head_model.npz; found beside by default")
+    parser.add_argument(
+        "--head-model", type=Path, help="head_model.npz (default: next to the model)"
+    )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     parser.add_argument("--runtime", default="torch", choices=("torch", "onnxruntime"))
     parser.add_argument(
-        "--score", type=float, metavar="S", help=f"least score ({OPERATING_SCORE}, or the model's)"
+        "--score",
+        type=float,
+        metavar="S",
+        help=f"score threshold (default: the model's, or {OPERATING_SCORE})",
     )
-    parser.add_argument("--iou", type=float, metavar="I", help="most overlap (the model's)")
+    parser.add_argument(
+        "--iou", type=float, metavar="I", help="IoU threshold of NMS (default: the model's)"
+    )
     parser.add_argument("--batch-size", type=int, default=8, metavar="N", help="(%(default)s)")
     parser.add_argument(
-        "--flip-test", action="store_true", help="average over the mirror image; twice the time"
+        "--flip-test", action="store_true", help="average with the mirrored image; doubles the time"
     )
 
 
@@ -88,14 +99,14 @@ def _add_predict(parser: argparse.ArgumentParser) -> None:
         "sources",
         nargs="+",
         metavar="SOURCE",
-        help="image, folder, video, the number of a camera, or a stream such as rtsp://host/path",
+        help="image, folder, video, camera index, or a stream such as rtsp://host/path",
     )
     parser.add_argument(
         "--output",
         type=Path,
         default=Path("predictions"),
         metavar="FOLDER",
-        help="results of an earlier run in it are replaced (%(default)s)",
+        help="output folder; results of an earlier run are replaced (%(default)s)",
     )
     _add_detector(parser)
     parser.add_argument(
@@ -103,27 +114,30 @@ def _add_predict(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         const="full",
         choices=DRAW_METHODS,
-        help="write drawings too, as meshes and boxes (full) unless another kind is named",
+        help="also write visualisations (default style: full, meshes and boxes)",
     )
     parser.add_argument(
         "--meshes",
         nargs="*",
         default=(),
         choices=FORMATS,
-        help="write every head's mesh too, in both forms unless one is named",
+        help="also write the mesh of every head (default: both formats)",
     )
-    parser.add_argument("--unit", default="m", choices=UNITS, help="of meshes (%(default)s)")
-    parser.add_argument("--pncc", action="store_true", help="write PNCC maps too")
+    parser.add_argument("--unit", default="m", choices=UNITS, help="unit of meshes (%(default)s)")
+    parser.add_argument("--pncc", action="store_true", help="also write PNCC maps")
     parser.add_argument(
-        "--crops", type=int, metavar="PX", help="write upright heads of this size too; 0: as found"
+        "--crops",
+        type=int,
+        metavar="PX",
+        help="also write upright head crops of this size; 0: native size",
     )
     parser.add_argument(
-        "--frames", type=int, metavar="N", help="stop a camera or stream after so many frames"
+        "--frames", type=int, metavar="N", help="stop a camera or stream after N frames"
     )
     parser.add_argument(
         "--tracks",
         action="store_true",
-        help="follow heads through films: numbers, one shape a person, smooth poses",
+        help="track heads through videos: ids, one shape per person, smoothed poses",
     )
 
 

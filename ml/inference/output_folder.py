@@ -43,7 +43,7 @@ class OutputFolder:
 
         Raises:
             FileNotFoundError: a source does not exist.
-            ValueError: a source is an address or the standard input, or lies in this folder.
+            ValueError: a source is an address or the standard input, or is in this folder.
         """
         for source in sources:
             if str(source) == "-":
@@ -57,7 +57,7 @@ class OutputFolder:
             found = source.resolve()
             if found == own or own in found.parents:
                 raise ValueError(
-                    f"predict: {source} lies in the output folder {self.path}, whose results this "
+                    f"predict: {source} is in the output folder {self.path}, whose results this "
                     "run replaces; name another with --output"
                 )
 

@@ -73,7 +73,7 @@ def signature() -> ModelSignature:
 
 
 def input_example(side: int) -> pd.DataFrame:
-    """Return an input that holds nobody's image: it is kept with every version of the model.
+    """Return an input example without a real image: it is stored with every model version.
 
     Args:
         side: of the black image, px.

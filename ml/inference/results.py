@@ -42,7 +42,7 @@ class PredictionResult:
         time_s: of a video's frame, seconds after the first; None for images.
         heads: the heads, in the image's pixels; their boxes are cut at its border.
         tracks: (N,) int64 number of the person that each head is in a film, -1 if of none yet;
-            None where nobody is followed.
+            None without tracking.
     """
 
     tracks: np.ndarray | None = None

@@ -103,7 +103,7 @@ class ResultWriter:
 
         Raises:
             FileNotFoundError: a source does not exist.
-            ValueError: a folder holds no image, a source lies in the output folder or is no file,
+            ValueError: a folder holds no image, a source is in the output folder or is no file,
                 or something needs a head model and there is none.
         """
         output = OutputFolder(self.output)

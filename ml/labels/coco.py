@@ -51,7 +51,7 @@ class CocoBox:
         annotation_id: Number unique in the file, >= 1.
         image_id: Image the box belongs to.
         bbox_xywh: Left, top, width, height in px.
-        ignore: True for a head nobody is asked to find: written as `iscrowd: 1, ignore: 1`, so
+        ignore: True for a head to ignore: written as `iscrowd: 1, ignore: 1`, so
             that COCOeval counts it neither as missed nor as a false alarm.
     """
 

@@ -388,7 +388,7 @@ def _check_image(entry: _Entry, row: Mapping[Any, Any] | None, seen: set[str]) -
 def _checked_boxes(entry: _Entry, row: Mapping[Any, Any]) -> list[tuple[Box, bool]]:
     """Return boxes cut at the borders.
 
-    The image is refused when one lies outside or has no area.
+    The image is refused when a box is outside it or has no area.
     """
     if len(entry.boxes) > _MAX_BOXES:
         entry.refuse(reasons.DAMAGED_ENTRY, f"{len(entry.boxes)} boxes in one image")

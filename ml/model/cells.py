@@ -1,4 +1,4 @@
-"""Cells of feature maps: which cell an anchor is, and what lies around it.
+"""Cells of feature maps: which cell an anchor is, and its neighbourhood.
 
 Where a branch is needed at a few anchors only, it runs on the windows that these see.
 """

@@ -102,7 +102,8 @@ def export_torchscript(
 ) -> None:
     """Write a TorchScript file with the inputs and outputs of the official `vgg_heads_l.trcd`.
 
-    Programs that load that file by its path go on working. In: (B, 3, S, S) float in [0, 1], RGB.
+    Programs that load that file by its path continue to work. In: (B, 3, S, S) float in [0, 1],
+    RGB.
     Out: boxes (B, K, 4) xyxy network px, scores (B, K, 1), parameters (B, K, 413), best first,
     not suppressed; K is 1000 or the number of anchors. The image size is fixed, the batch is not.
     Unlike the official file it is fused, and its weights still import under the published names.

@@ -3,7 +3,7 @@
 In L the six branches are more than a quarter of the multiplications, made at all 8,400 anchors, of
 which an image keeps ten. Here score and box are computed everywhere, suppression picks the heads,
 and each branch runs on the window of its input that the head's anchor sees. The numbers are those
-of the whole maps: what lies outside of a map counts as zero in every layer, as padding does.
+of the whole maps: positions outside a map count as zero in every layer, as padding does.
 """
 
 from __future__ import annotations
@@ -153,7 +153,7 @@ def _run(branch: nn.Sequential, windows: Tensor, inside: Tensor) -> Tensor:
         # No padding: each 3x3 block takes one cell off every side, down to the anchor's own.
         windows = functional.relu(functional.conv2d(windows, conv.weight, conv.bias))
         margin += _margin(block)
-        # The whole map is padded with zeros before every block, so what lies outside of it must
+        # The whole map is padded with zeros before every block, so positions outside it must
         # be zero again here; a bias has just made it something else.
         end = inside.shape[-1] - margin
         windows = windows * inside[:, :, margin:end, margin:end]

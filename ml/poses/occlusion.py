@@ -100,7 +100,7 @@ def hidden_fraction(person: PlacedFigure, nearer: list[PlacedFigure]) -> float:
 
 
 def inside_fraction(person: PlacedFigure, width: int, height: int) -> float:
-    """Return the fraction of a head's disc that lies inside the image.
+    """Return the fraction of a head's disc inside the image.
 
     Args:
         person: Whose head.
@@ -170,7 +170,7 @@ def _with_spine(joints: np.ndarray) -> np.ndarray:
 def _segment_distance(
     points: np.ndarray, start: np.ndarray, end: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return (N,) distance to a segment, and (N,) where on it the nearest point lies, 0 to 1."""
+    """Return (N,) distance to a segment, and (N,) position of the nearest point on it, 0 to 1."""
     along = end - start
     length_squared = max(float(along @ along), 1e-12)
     fraction = np.clip((points - start) @ along / length_squared, 0.0, 1.0)

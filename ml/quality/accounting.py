@@ -1,4 +1,4 @@
-"""Accounts between stages: whoever went in came out or was excluded, once, and nobody else did.
+"""Accounting between stages: every input is in the output or excluded, exactly once.
 
 Ids are read from the tables of both stages, not from the counts that a stage gives of itself: those
 are made by the code that is judged. A shard is an account of its own.
@@ -76,7 +76,7 @@ def belong(ids: Iterable[str], shard: str, table: str) -> DataFrame:
         found = _SHARD_OF_ID.search(name)
         own = found.group(1) if found else "none"
         problems.append(
-            "" if own == number else f"{name} lies in {shard} of {table}; its id says {own}"
+            "" if own == number else f"{name} is in {shard} of {table}, but its id belongs to {own}"
         )
     return findings(names, problems)
 

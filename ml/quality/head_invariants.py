@@ -54,7 +54,7 @@ def head_names(rows: pd.DataFrame) -> list[str]:
 def heads_sound(heads: pd.DataFrame, whole: NDArray[np.bool_] | None = None) -> pd.DataFrame:
     """Return whether parameters fit their box: orthonormal rotation, place and scale of a head.
 
-    The head's origin lies within half a box of the box's centre and the box is as high as a head
+    The head's origin is within half a box of the box's centre and the box is as high as a head
     of 15 to 60 cm at that scale. Boxes of half hidden heads are smaller, so only their rotation
     is judged.
 

@@ -120,7 +120,7 @@ def image_files(images: pd.DataFrame, reader: ShardReader) -> pd.DataFrame:
             problem = f"{item}: mean brightness {luma:.1f}, the table says {row['mean_luma']:.1f}"
         problems.append(problem)
     extra = sorted(set(reader.keys()) - set(images["sample_id"]))
-    unlisted = findings(extra, [f"{item} lies in the shard and in no table" for item in extra])
+    unlisted = findings(extra, [f"{item} is in the shard but in no table" for item in extra])
     return joined([findings(images["sample_id"], problems), unlisted])
 
 

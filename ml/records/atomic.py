@@ -60,7 +60,7 @@ def remove_temporaries(folder: Path) -> list[Path]:
     """Remove what killed writers left below a folder, files and folders alike.
 
     Args:
-        folder: need not exist. Whoever calls must know that nobody writes there now.
+        folder: need not exist. The caller must ensure that no process is writing there.
 
     Returns:
         What was removed.

@@ -79,7 +79,7 @@ class Exclusions:
         needs_one: bool = False,
         advice: str = "",
     ) -> None:
-        """Refuse to go on when too many samples are excluded.
+        """Fail when too many samples are excluded.
 
         Args:
             num_in: samples that the stage, or this part of it, was given.

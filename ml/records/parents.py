@@ -1,4 +1,4 @@
-"""What a run descends from, derived from its parameters: nobody has to keep a list by hand."""
+"""The assets that a run derives from, computed from its parameters rather than listed manually."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def derive_parents(values: Mapping[str, Any]) -> tuple[str, ...]:
         The names, sorted; whether the register knows them is for `permission` to say.
 
     Raises:
-        UnknownParent: a file is used whose place in the register nobody has stated.
+        UnknownParent: a file is used that names no entry of the register.
     """
     found = {name for section in values.values() for name in _references(section)}
     for (section, key), choices in BUILT_IN.items():

@@ -569,7 +569,7 @@ def _from_arrow(column: pa.ChunkedArray, spec: Column) -> pd.Series:
         )
     rows: list[np.ndarray | None] = []
     for chunk in column.chunks:
-        # flatten() leaves out the slots of missing rows, whatever lies in them.
+        # flatten() leaves out the slots of missing rows, whatever they contain.
         numbers = iter(chunk.flatten().to_numpy(zero_copy_only=False).reshape(-1, spec.length))
         rows += [next(numbers) if ok else None for ok in chunk.is_valid().to_pylist()]
     return pd.Series(rows, dtype=object)

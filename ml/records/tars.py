@@ -61,7 +61,7 @@ class _Info(tarfile.TarInfo):
         """Read a header block.
 
         Raises:
-            tarfile.ReadError: there is none, its size is negative, or that of a name which nobody
+            tarfile.ReadError: there is none, its size is negative, or that of a name which nothing
                 needs.
         """
         if not buf:

@@ -2,7 +2,7 @@
 
 The published release is a tar of 187 GB, and its mirrors cut it into several; nothing of it is
 unpacked. One walk over the tars' headers lists on the disk what each part (a split, or the images
-labelled by hand) is made of; then parts are read one after the other, each file where it stands.
+labelled manually) is made of; then parts are read one after the other, each file in place.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ EXCLUSIONS_NAME: Final = "files.txt"
 KEEP_NAMES: Final = ("train_files.txt", "val_files.txt")
 """Lists of what belongs to a split, which the official loader takes where they are."""
 LARGE, SMALL, TEST_FOLDER = "large", "small", "test"
-"""`small` holds the 10,000 images labelled by hand; `test` is ours, beside `large`."""
+"""`small` holds the 10,000 images labelled manually; `test` is our own split, next to `large`."""
 TAR_SUFFIXES: Final = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 _KINDS: Final = ("images", "annotations")
 _LISTS: Final = (METRICS_NAME, EXCLUSIONS_NAME, *KEEP_NAMES)
@@ -176,7 +176,7 @@ class Release:
 
     @property
     def parts(self) -> list[str]:
-        """Return the parts in order: splits, those labelled by hand, those of `test/`."""
+        """Return the parts in order: splits, those labelled manually, those of `test/`."""
         return sorted(self._lists, key=_order)
 
     def files(self, part: str) -> PartFiles:

@@ -1,4 +1,4 @@
-"""The one door through which the dataset leaves: licences first, then the format, then the card."""
+"""The only way to export the dataset: check licences, write the format, write the card."""
 
 from __future__ import annotations
 

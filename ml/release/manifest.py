@@ -67,7 +67,7 @@ def _missing_parts(release: Release) -> Iterator[tuple[str, str, str]]:
         names = ", ".join(_spans(missing))
         yield "splits", "large", f"{len(missing)} of {NUM_SPLITS} are missing: {names}"
     if not any(part.split("/")[0] == SMALL for part in release.parts):
-        yield "part", SMALL, "the images labelled by hand are missing"
+        yield "part", SMALL, "the images labelled manually are missing"
 
 
 def _cut_tars(release: Release) -> Iterator[tuple[str, str, str]]:

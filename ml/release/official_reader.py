@@ -83,7 +83,7 @@ class SplitRule:
     Attributes:
         val: numbers of the splits to validate on.
         test: numbers of the splits to benchmark on.
-        by_id: fraction of the images labelled by hand, which have no splits, that go to val and to
+        by_id: fraction of the images labelled manually, which have no splits, that go to val and to
             test, by their ids alone.
         everywhere: those of `by_id` that take their fraction of every other split too, because the
             copy lacks theirs.

@@ -92,7 +92,7 @@ class _Split:
         self.count += 1
 
     def close(self) -> None:
-        # Removed images are not written, so nobody has to be told to skip them.
+        # Removed images are not written, so there is nothing to skip.
         write_text(self._temporary / "files.txt", "")
         write_json(self._temporary / "metrics.json", self._metrics)
         remove(self._folder)

@@ -130,8 +130,8 @@ def run(
     if tones := compare_skin_tones(model, rng_of("tones"), config.resamples):
         remarks[TONES] = tones
     if config.photographs and (sheet := _photographs(out, detectors[0], geometry, config)):
-        sheets[_ANECDOTES] = sheet
-        remarks[_ANECDOTES] = _ABOUT_ANECDOTES
+        sheets[_PHOTOGRAPHS] = sheet
+        remarks[_PHOTOGRAPHS] = _ABOUT_PHOTOGRAPHS
     shown = {title: evaluations[title] for title in predictions if title not in _BASELINES}
     reports = write_report(
         out,
@@ -175,11 +175,12 @@ def run(
 _SHOWN: tuple[Style, ...] = ("contour", "box", "pose")
 """Outlines: a shaded mesh would hide the faces of which one wants to see whether they fit."""
 _BASELINES = ("mean head", "always frontal")
-_ANECDOTES = "Anecdotes: real photographs"
-_ABOUT_ANECDOTES = (
-    "Photographs that come with scikit-image and matplotlib, with the first model's heads: an "
-    "anecdote each, chosen by nobody for this model, without ground truth, and no measurement. A "
-    "model that has seen nothing but renders may find nothing here, or heads where there are none."
+_PHOTOGRAPHS = "Qualitative examples: real photographs"
+_ABOUT_PHOTOGRAPHS = (
+    "Photographs that come with scikit-image and matplotlib, with the heads detected by "
+    "the first model. They were not selected for this model and have no ground truth: they are "
+    "qualitative examples, not a measurement. A model trained on renders alone may detect nothing, "
+    "or false heads."
 )
 HEADLINE_METRICS = ("ap50", "rotation_deg", "nme_bbox")
 HEADLINE_NAME = "headline.json"

@@ -117,7 +117,7 @@ class HeadDetectorConfig(StageConfig):
 
 
 def run(ws: Workspace, config: HeadDetectorConfig, tracker: Tracker) -> StageReport:
-    """Train the box detector, or go on from the last finished epoch.
+    """Train the box detector, or resume from the last finished epoch.
 
     Args:
         ws: the workspace; reads `labels` and `images`, writes `data/head_detector`.

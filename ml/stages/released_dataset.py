@@ -71,10 +71,10 @@ class ReleasedDatasetConfig(StageConfig):
     test_splits: tuple[Index, ...] = (1,)
     """Numbers of the splits to benchmark on."""
     val_fraction: Fraction = 0.05
-    """Of the images labelled by hand, which no list assigns, and of the other splits where those to
-    validate on are missing: how many are for validation, by their ids."""
+    """Fraction of the manually labelled images, which no list assigns, that is used for validation;
+    also of the other splits if the validation splits are missing. Ids decide."""
     test_fraction: Fraction = 0.05
-    """The same for the benchmark."""
+    """Like `val_fraction`, for the benchmark."""
     any_head_model: bool = False
     """Accept a head model that is not FLAME: the release's parameters mean other faces in it."""
     check_sums: bool = True

@@ -256,7 +256,7 @@ def run_memorisation(
     Args:
         out: receives `rates.csv`, `calibration.csv`, `report.md`, and for each model its images,
             matches and nearest pairs; a finished model is not made again, and one that was stopped
-            goes on at the training step or image where it was.
+            resumes at the training step or image at which it stopped.
         photographs: of known people.
         base: Stable Diffusion.
         reader: finds and embeds faces.

@@ -83,7 +83,7 @@ def finetuning_variants(wider: Path, trained: Path) -> tuple[Variant, ...]:
 
     Args:
         wider: folder of WIDER FACE with pseudo-labels.
-        trained: the detector to go on from.
+        trained: the detector to start from.
     """
     changes = {"initial_weights": str(Path(trained).resolve()), "initial_encoder": None}
     labels = {"Dataset": "this run + WIDER"}

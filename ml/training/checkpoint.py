@@ -36,7 +36,7 @@ class TrainingCheckpoint(pl.Callback):
         self._loader_state: dict[str, int] | None = None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Let the training data go on where it was; make sure that it can, if it will have to.
+        """Restore the position in the training data; fail early if that would be impossible.
 
         Args:
             trainer: has the loader, made by now but not asked for a batch yet.
@@ -126,7 +126,7 @@ class TrainingCheckpoint(pl.Callback):
             trainer.save_checkpoint(self.path)
 
     def resumable(self) -> Path | None:
-        """Return the checkpoint a training may go on from.
+        """Return the checkpoint from which a training can resume.
 
         Returns:
             Its path, or None when there is none or it belongs to another training.

@@ -167,7 +167,7 @@ class EpochSampler(Sampler[SampleKey]):
 
 
 class ResumableLoader(DataLoader[Any]):
-    """A loader over an `EpochSampler` that can go on in the middle of an epoch.
+    """A loader over an `EpochSampler` that can resume in the middle of an epoch.
 
     `TrainingCheckpoint` stores and restores its state. Nothing is fetched before the first batch
     is asked for, when the epoch is known.
@@ -195,7 +195,7 @@ class ResumableLoader(DataLoader[Any]):
         return {"epoch": self.sampler.epoch, "batches": self._given}
 
     def load_state_dict(self, state_dict: Mapping[str, int]) -> None:
-        """Go on there: the first iteration over that epoch leaves the seen batches out.
+        """Resume there: the first iteration over that epoch skips batches already seen.
 
         Args:
             state_dict: what `state_dict` returned.

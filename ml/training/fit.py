@@ -61,7 +61,7 @@ def fit(
     tracker: Tracker,
     callbacks: Sequence[pl.Callback] = (),
 ) -> FitResult:
-    """Train, or go on from the last checkpoint of the same training.
+    """Train, or resume from the last checkpoint of the same training.
 
     Call `prepare_torch(ws, stage)` before building the module. After a kill, calling again gives
     bit-identical weights to an uninterrupted run, provided the data module orders samples with
@@ -127,7 +127,7 @@ def fit(
     if trainer.interrupted or len(history.rows) < config.epochs:
         raise RuntimeError(
             f"{stage}: stopped after {len(history.rows)} of {config.epochs} epochs; "
-            "run the stage again to go on from its checkpoint"
+            "run the stage again to resume from its checkpoint"
         )
     module.eval()
     seconds = time.monotonic() - started

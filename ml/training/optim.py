@@ -25,7 +25,7 @@ NEWTON_SCHULZ_STEPS = (
 """Coefficients (a, b, c) of the steps x <- a x + b x x^T x + c (x x^T)^2 x that push singular
 values towards 1. Each keeps the largest distance from 1 as small as a quintic can, over the
 interval that the steps before it leave of [0.01, 1] (Amsel et al., "The Polar Express", 2025):
-after the last, all of it lies in [0.73, 1.27]. Five equal steps, which is how Muon was published
+after the last, all of them lie in [0.73, 1.27]. Five equal steps, which is how Muon was published
 (K. Jordan et al., 2024), end in [0.68, 1.13] and cost two products of wide matrices more."""
 
 

@@ -147,4 +147,6 @@ def test_errors_of_the_machine_are_one_line(toy, capsys, monkeypatch):
 
     monkeypatch.setattr(type(toy.pipeline.bridge), "locked", full)
     assert toy.run("status") == 2
-    assert "No space left on device: 'data/x'; what is finished is kept" in capsys.readouterr().err
+    assert (
+        "No space left on device: 'data/x'; finished work is preserved" in capsys.readouterr().err
+    )

@@ -91,7 +91,7 @@ def test_a_run_that_is_stopped_and_continued_makes_the_same_bytes(
     with monkeypatch.context() as broken:
         broken.setattr(generating.images, "run_shard", break_down)
         assert generate(pipeline, stopped, 3, "--depth") == 130
-    assert "run again to go on" in capsys.readouterr().err
+    assert "run the command again to resume" in capsys.readouterr().err
     assert sorted(p.name for p in (stopped / "data" / "images").glob("*.tar")) == [
         "shard-00000.tar"
     ]

@@ -22,7 +22,7 @@ def test_help_is_quick_and_imports_no_library():
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run([*PYTHON, "--help"], capture_output=True, text=True, check=True)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    assert "find heads" in done.stdout
+    assert "detect heads" in done.stdout
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 0.4
     code = (
         "import sys; from dagster_project.cli import _parser; _parser();"
@@ -70,7 +70,7 @@ def test_a_reader_that_has_enough_ends_the_command_quietly():
 def test_the_installed_library_says_where_the_project_s_commands_are(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert cli.library_main(["status"]) == 2
-    assert f"and {tmp_path} lies in none; get a checkout" in capsys.readouterr().err
+    assert f"and {tmp_path} is in none; get a checkout" in capsys.readouterr().err
     for name in ("dvc.yaml", "params.yaml"):
         (tmp_path / name).write_text("{}")
     (tmp_path / "deep").mkdir()

@@ -11,7 +11,7 @@ IntArray = NDArray[np.int64]
 
 
 def strip(a: IntArray, b: IntArray, closed: bool) -> list[tuple[int, int, int]]:
-    """Return triangles between two rows of one length; row b lies to the right of row a."""
+    """Return triangles between two rows of one length; row b is to the right of row a."""
     n = len(a)
     out = []
     for i in range(n if closed else n - 1):

@@ -228,7 +228,7 @@ def ear_rings() -> list[FloatArray]:
     """Return rings of the left ear from its foot on the head over the helix to the ear canal.
 
     Returns:
-        list of (NUM_EAR, 3) mm; the first ring lies on the base surface.
+        list of (NUM_EAR, 3) mm; the first ring is on the base surface.
     """
     angle = ear_angles()
     outline = _periodic(

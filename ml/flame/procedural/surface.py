@@ -120,7 +120,7 @@ def base_distance(points: FloatArray) -> FloatArray:
     cy, cz = 42.0, -47.0
     sy = np.where(y > cy, 90.0, 84.0)
     sz = np.where(z > cz, 97.0, 95.0)
-    # the widest place of the skull lies behind the ears, temples are narrower
+    # the skull is widest behind the ears, temples are narrower
     sx = 74.5 - 6.0 * smooth_step(z, -40.0, 40.0) - 3.0 * smooth_step(z, -70.0, -140.0)
     n = 2.25
     norm = (np.abs(x / sx) ** n + np.abs((y - cy) / sy) ** n + np.abs((z - cz) / sz) ** n) ** (
@@ -267,7 +267,7 @@ def eye_opening(angle: FloatArray) -> FloatArray:
     """
     c, s = np.cos(angle), np.sin(angle)
     x = EYE_CENTRE[0] + 0.2 + 14.2 * c
-    # the highest place of the upper lid lies a little medial, the lowest of the lower lid lateral
+    # the upper lid is highest slightly medially, the lower lid lowest laterally
     shift = np.where(s > 0, -0.12, 0.16)
     t = np.clip(c - shift * (1.0 - c * c), -1.0, 1.0)
     half = np.maximum(1.0 - t * t, 0.0) ** 0.62

@@ -74,7 +74,7 @@ def new_controlnet(frozen: FrozenParts, start: Model | None) -> nn.Module:
 
     Args:
         frozen: SDXL, whose encoder a new one copies.
-        start: a ControlNet to go on from, or None.
+        start: a ControlNet to start from, or None.
 
     Returns:
         The network in float32; a new one adds exactly nothing until it has learned.

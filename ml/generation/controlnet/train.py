@@ -51,7 +51,7 @@ class ControlNetConfig(StageConfig):
     base: ModelRef | None = None
     """SDXL, frozen."""
     start: ModelRef | None = None
-    """A ControlNet to go on from; without it a new one copies SDXL's encoder."""
+    """A ControlNet to start from; without it a new one copies SDXL's encoder."""
     heads: HeadSource = "annotations"
     """`annotations`: the filtered dataset's pseudo-labels, as in the paper; `truth`: the renderer's
     exact heads."""
@@ -78,7 +78,7 @@ class ControlNetConfig(StageConfig):
 
 
 def train(ws: Workspace, config: ControlNetConfig, out: Path, tracker: Tracker) -> FitResult:
-    """Train a ControlNet, or go on from the last finished epoch.
+    """Train a ControlNet, or resume from the last finished epoch.
 
     Args:
         ws: the workspace; its `fingerprint` names the unfinished work.

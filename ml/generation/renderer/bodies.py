@@ -248,14 +248,14 @@ def _arms(
         shoulder, elbow, wrist = (
             frame.joint(f"{side}_{j}") for j in ("shoulder", "elbow", "wrist")
         )
-        # Lowered a little: the joint lies under the shoulder's top by less than the arm's radius.
+        # Lowered a little: the joint is below the shoulder's top by less than the arm's radius.
         shoulder = shoulder + 0.020 * size * frame.down
         inner = 0.5 * shoulder + 0.5 * frame.neck + 0.005 * size * frame.down
         path = smooth_path(np.stack([inner, shoulder, elbow, wrist]), 25, (0.48, 0.36))
         length = np.linalg.norm(np.diff(path, axis=0), axis=1).sum()
         lead = np.linalg.norm(shoulder - inner) / max(length, 1e-6)
         t = np.linspace(0.0, 1.0, len(path))
-        # fractions of shoulder-to-wrist; the lead-in lies inside the torso
+        # fractions of shoulder-to-wrist; the lead-in is inside the torso
         fraction = (t - lead) / max(1.0 - lead, 1e-6)
         radius = size * np.interp(
             fraction, [-0.4, -0.1, 0.08, 0.25, 0.42, 0.5, 0.62, 0.8, 1.0],

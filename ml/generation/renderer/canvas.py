@@ -46,7 +46,7 @@ class Canvas:
     def project(self, points: np.ndarray) -> np.ndarray:
         """Return pixels (N, 2) of world points (N, 3).
 
-        What lies behind the camera is drawn at 0.6 m.
+        A point behind the camera is drawn at 0.6 m.
         """
         depth = np.maximum(points[:, 2], NEAR_M)
         return np.stack(

@@ -5,7 +5,7 @@ is the image's: x right, y down, z away from the camera.
 
 Rendering is weakly perspective: each person is seen orthographically at a scale of its own, and
 persons stand `DEPTH_GAP_M` apart in their depth order. Metres are therefore a person's own; the
-nearest person's origin lies where a camera of focal length 1.15 image widths would see the median
+nearest person's origin is where a camera of focal length 1.15 image widths would see the median
 person at its scale.
 """
 
@@ -56,10 +56,10 @@ class DenseTruth:
     """Dense ground truth of one image.
 
     Attributes:
-        maps: by name, those asked for: `depth` (H, W) float16 metres, +inf where nobody is;
-            `normals` (H, W, 3) float16 unit vectors that face the camera, 0 where nobody is;
+        maps: by name, those requested: `depth` (H, W) float16 metres, +inf on background;
+            `normals` (H, W, 3) float16 unit vectors that face the camera, 0 on background;
             `segmentation` (H, W) uint8 index into `CLASSES`; `instances` (H, W) int16 person,
-            -1 where nobody is; `uv` (H, W, 2) float16, NaN where no head's surface is seen;
+            -1 on background; `uv` (H, W, 2) float16, NaN where no head's surface is visible;
             `pncc` (H, W, 3) uint8 as the conditioning map, which nothing but heads hides.
         vertex_visible: (P, V) bool vertices of each person's head model that are seen; those of
             the neck where it is drawn, bent to the trunk.
@@ -132,7 +132,7 @@ def dense_truth(
 def depth_map(
     scene: SceneMesh, seen: Visibility, geometry: SceneGeometry, pose: PoseSample
 ) -> Float32Array:
-    """Return (H, W) float32 metres from the camera, +inf where nobody is."""
+    """Return (H, W) float32 metres from the camera, +inf on background."""
     person = _instances(scene, seen)
     scales = np.array([_scale(pose, index) for index in range(len(pose.people))])
     origin = _origin_depths_m(pose)
@@ -141,7 +141,7 @@ def depth_map(
 
 
 def normal_map(scene: SceneMesh, seen: Visibility) -> Float32Array:
-    """Return (H, W, 3) float32 unit normals on the side of the camera, 0 where nobody is."""
+    """Return (H, W, 3) float32 unit normals on the side of the camera, 0 on background."""
     mesh = scene.mesh
     normals = interpolate(mesh.normals, mesh.faces, seen.face_index, seen.barycentric)
     length = np.linalg.norm(normals, axis=2, keepdims=True)
@@ -172,7 +172,7 @@ def uv_map(scene: SceneMesh, seen: Visibility, kit: HeadKit) -> Float32Array:
 
 
 def _instances(scene: SceneMesh, seen: Visibility) -> Int32Array:
-    """Return (H, W) int32 person of every pixel, -1 where nobody is."""
+    """Return (H, W) int32 person of every pixel, -1 on background."""
     return np.where(seen.face_index >= 0, scene.face_person[seen.face_index], -1).astype(np.int32)
 
 

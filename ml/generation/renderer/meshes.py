@@ -364,7 +364,7 @@ def _sweep(path, side, forward, width, depth, segments, origin, capped):  # type
             for c in range(3):
                 positions[k, c] = path[i, c] + a * side[i, c] + b * forward[i, c]
                 tangents[k, c] = along[c]
-            # The seam of the around-coordinate lies at the back.
+            # The seam of the around-coordinate is at the back.
             coords[k, 0] = radius * (angle - 2.0 * np.pi if angle > np.pi else angle)
             coords[k, 1] = v
     f = 0

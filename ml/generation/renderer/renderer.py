@@ -180,7 +180,7 @@ def require_posed(pose: PoseSample) -> None:
         pose: the skeletons.
 
     Raises:
-        ValueError: there is nobody, or a person's third dimension is unknown or not finite.
+        ValueError: there are no people, or a person's third dimension is unknown or not finite.
     """
     if not pose.people:
         raise ValueError(f"{pose.pose_id}: a pose needs at least one person to be drawn, got none")

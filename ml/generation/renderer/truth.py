@@ -79,7 +79,7 @@ def solo_fraction(meshes: Sequence[Mesh], height: int, width: int) -> tuple[floa
         width: of the buffer.
 
     Returns:
-        Area in buffer pixels, and the fraction of it that lies inside the buffer.
+        Area in buffer pixels, and the fraction of it inside the buffer.
     """
     triangles = np.concatenate([_head_triangles(mesh) for mesh in meshes])
     if len(triangles) == 0:
@@ -102,7 +102,7 @@ def silhouette(
         longest: side, px, to which a larger surface is reduced for drawing.
 
     Returns:
-        Area in px, and the fraction of it that lies inside the image.
+        Area in px, and the fraction of it inside the image.
     """
     used = points[np.unique(faces)]
     low, high = used[:, :2].min(axis=0), used[:, :2].max(axis=0)

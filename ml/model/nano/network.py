@@ -58,7 +58,7 @@ class NanoNetwork(HeadDetectorNetwork):
         enabled, dtype = torch.is_autocast_enabled(device), torch.get_autocast_dtype(device)
 
         def flame_at(image: Tensor, anchor: Tensor) -> Tensor:
-            # A loss asks in full precision; the branches go on in the network's.
+            # A loss asks in full precision; the branches continue in the network's.
             with torch.autocast(device, dtype=dtype, enabled=enabled):
                 return self.heads.flame_at(maps, image, anchor)
 

@@ -174,8 +174,8 @@ def test_what_is_no_source_or_no_folder_is_told_at_once(
         ("-", (), "the standard input is not read"),
         ("https://example.org/a.jpg", (), "addresses are not read; download it first"),
         (images, ("--output", tmp_path / "file"), "is a file; name a folder"),
-        (images, ("--output", images), "lies in the output folder"),
-        (images / "one.png", ("--output", tmp_path), "lies in the output folder"),
+        (images, ("--output", images), "is in the output folder"),
+        (images / "one.png", ("--output", tmp_path), "is in the output folder"),
     ):
         with pytest.raises(ValueError, match=message):
             run("predict", source, "--checkpoint", checkpoint, *options)

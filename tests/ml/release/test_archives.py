@@ -219,7 +219,7 @@ def test_what_a_copy_lacks(files, tmp_path):
     ]
     large = {n: d for n, d in files.items() if n.startswith("large/split_00000")}
     rows = lacks_of([pack(large, tmp_path / "large.tar")], tmp_path)
-    assert ("part", "small", "the images labelled by hand are missing") in rows
+    assert ("part", "small", "the images labelled manually are missing") in rows
 
 
 def test_sums_are_compared(files, tmp_path):

@@ -178,14 +178,14 @@ def test_the_report_says_what_was_compared_with(ws: Workspace, knowing: Knowing)
         assert "No exact ground truth" not in text
 
 
-def test_photographs_are_shown_as_anecdotes(
+def test_photographs_are_shown_as_examples(
     ws: Workspace, knowing: Knowing, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with ShardReader(ws.stage_dir("images") / "shard-00000.tar") as shard:
         known = decode_image(shard.read("s4"))
     monkeypatch.setattr(benchmark, "read_photographs", lambda: {"a known image": known})
     report = benchmark.run(ws, BenchmarkConfig(**{**SHORT, "photographs": True}))
-    assert "Anecdotes: real photographs" in report.images
+    assert "Qualitative examples: real photographs" in report.images
     text = " ".join((ws.stage_dir(STAGE) / "report.html").read_text().split())
     assert "without ground truth, and no measurement" in text
     sheet = decode_image(ws.stage_dir(STAGE) / "images" / "photographs.jpg")
@@ -197,7 +197,7 @@ def test_without_photographs_there_is_no_such_part(
 ) -> None:
     monkeypatch.setattr(benchmark, "read_photographs", dict)
     benchmark.run(ws, BenchmarkConfig(**{**SHORT, "photographs": True}))
-    assert "Anecdotes" not in (ws.stage_dir(STAGE) / "report.html").read_text()
+    assert "Qualitative" not in (ws.stage_dir(STAGE) / "report.html").read_text()
 
 
 def test_the_report_has_charts_and_equal_bytes_each_time(ws: Workspace, knowing: Knowing) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 from pydantic import Field
 
 from ml.records.config import Count, Fraction, StageConfig, parse_yaml, read_config
-from ml.records.models import ModelRef
+from ml.records.models import ModelRef, hash_model
 from ml.records.workspace import Workspace
 from ml.training.tracking import Tracker, mlflow_run
 
@@ -96,21 +97,35 @@ def run_study(
 
 
 def _wider_dataset(ws: Workspace, values: Values, wider: Path) -> Path:
-    """Return WIDER FACE with pseudo-labels, made once for a content and a regressor."""
+    """Return WIDER FACE with pseudo-labels, made once for a content and a teacher."""
     from ml.records.atomic import atomic_folder
-    from ml.records.models import hash_model
     from ml.stages.annotations import AnnotationsConfig
     from ml.studies.wider_dataset import make_wider_dataset
 
     config = read_config(AnnotationsConfig, "annotations", values["annotations"])
-    regressor = ws.stage_dir("flame_regressor")
-    teacher = hash_model(regressor) if regressor.is_dir() else "none"
-    name = f"wider-{hash_model(wider)[:12]}-{teacher[:12]}"
-    folder = ws.stage_dir("studies") / "datasets" / name
+    folder = ws.stage_dir("studies") / "datasets" / wider_name(ws, wider, config)
     if not folder.is_dir():
         with atomic_folder(folder) as temporary:
             make_wider_dataset(ws, wider, temporary, config)
     return folder
+
+
+def wider_name(ws: Workspace, wider: Path, config: StageConfig) -> str:
+    """Return the folder's name of WIDER FACE with pseudo-labels: of all that they follow from.
+
+    Args:
+        ws: the workspace; the head model must exist.
+        wider: the folder of WIDER FACE.
+        config: who labels it, and from which size.
+    """
+    regressor = ws.stage_dir("flame_regressor")
+    teacher = [
+        hash_model(ws.stage_dir("head_model") / "head_model.npz"),
+        hash_model(regressor) if regressor.is_dir() else "none",
+        config.model_dump_json(),
+    ]
+    told = hashlib.sha256("\0".join(teacher).encode()).hexdigest()
+    return f"wider-{hash_model(wider)[:12]}-{told[:12]}"
 
 
 def _compare_generators(

@@ -16,7 +16,7 @@ from ml.records.heads import Heads
 from ml.records.tables import DATASET_HEADS, IMAGES, VERDICTS, read_table
 from ml.stages import annotations
 from ml.studies import wider_dataset
-from ml.studies.running import read_generators, run_study
+from ml.studies.running import read_generators, run_study, wider_name
 from ml.studies.variants import ABLATION, Variant, run_variants
 from ml.training.tracking import mlflow_run
 from tests.benchmark_sets.boxes import WIDER_FACES, write_wider
@@ -186,6 +186,21 @@ def test_true_faces_of_wider_become_labels_by_a_quarter_larger_boxes(labelled):
     assert set(heads["teacher"]) == {"true_face_boxes: + counting:0"}
     empty = verdicts[verdicts["sample_id"].str.contains("Protesters")].iloc[0]
     assert empty["num_heads"] == 0
+
+
+def test_labels_of_another_teacher_are_another_dataset(world, tmp_path):
+    (tmp_path / "list.txt").write_text("0--Parade")
+    name = partial(wider_name, world)
+    first = name(tmp_path, AnnotationsConfig())
+    assert first == name(tmp_path, AnnotationsConfig())
+    model = {"path": "dad.trcd", "asset": "dad-3dnet"}
+    others = [
+        name(tmp_path, AnnotationsConfig(min_side_px=15.0)),
+        name(tmp_path, AnnotationsConfig(regressor={"backend": "dad", "model": model})),
+    ]
+    (tmp_path / "list.txt").write_text("1--Handshaking")
+    others.append(name(tmp_path, AnnotationsConfig()))
+    assert len({first, *others}) == 4
 
 
 def test_what_is_written_is_read_by_the_training(labelled, world):

@@ -61,6 +61,13 @@ class Outcome:
     kinds: tuple[str, ...]
     caption: str
 
+    @property
+    def words(self) -> tuple[str, ...]:
+        """What stands below the image: the error, and the kinds that it does not name itself."""
+        said = self.caption.replace(",", "").split()
+        kinds = [kind for kind in self.kinds if kind not in said]
+        return (self.caption, ", ".join(kinds)) if kinds else (self.caption,)
+
 
 @dataclass(frozen=True)
 class Section:

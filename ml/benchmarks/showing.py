@@ -19,7 +19,7 @@ from ml.benchmarks.gallery import (
     write_gallery,
 )
 from ml.benchmarks.metrics_pose import PosePairs
-from ml.benchmarks.predictors import Convert
+from ml.benchmarks.predictors import DAD_SCORE, POSE_RETRY_SCORE, Convert
 from ml.benchmarks.samples import BenchmarkSample, FaceBoxes, HeadMesh, HeadPose
 from ml.benchmarks.scorers import CHOICES
 from ml.benchmarks.sets import BenchmarkSet, Situation
@@ -79,7 +79,7 @@ def write_set_gallery(
     shown = {one.sample_id for section in sections_of(outcomes) for one in section.outcomes}
     geometry = None if head_model is None else HeadGeometry(head_model)
     drawn = {
-        sample.sample_id: shrink(_draw(sample, found, geometry))
+        sample.sample_id: shrink(_draw(sample, _shown(found, benchmark.kind), geometry))
         for sample, found in samples()
         if sample.sample_id in shown
     }
@@ -144,9 +144,14 @@ def _true_boxes(truth: Any) -> np.ndarray:
     return np.concatenate([points[:, :2].min(axis=0), points[:, :2].max(axis=0)])[None]
 
 
-def _draw(sample: BenchmarkSample[Any], found: Heads, geometry: HeadGeometry | None) -> np.ndarray:
-    shown = found[found.scores >= OPERATING_SCORE]
+def _shown(found: Heads, kind: str) -> Heads:
+    """Return the heads that the outcome was told from: of one head an image also weak ones."""
+    least = {"boxes": OPERATING_SCORE, "mesh": DAD_SCORE}.get(kind, POSE_RETRY_SCORE)
+    return found[found.scores >= least]
+
+
+def _draw(sample: BenchmarkSample[Any], heads: Heads, geometry: HeadGeometry | None) -> np.ndarray:
     image = draw_heads(
-        to_rgb(sample.load_image()), shown, geometry, ("mesh", "box") if geometry else ("box",)
+        to_rgb(sample.load_image()), heads, geometry, ("mesh", "box") if geometry else ("box",)
     )
     return image if sample.truth is None else draw_truth(image, _true_boxes(sample.truth))

@@ -117,7 +117,7 @@ def test_the_page_escapes_names_and_draws_each_image_once(tmp_path):
     assert "<script>" not in page
     assert "&lt;script&gt;alert(1)&lt;/script&gt;/../&lt;b&gt;ä" in page
     assert "AFLW &lt;2000&gt;" in page
-    assert "a &amp; b" in page
+    assert "<p>A &amp; b.</p>" in page
     assert sorted(drawn) == sorted({o.sample_id for o in given})
     assert "unreadable image" in page
     files = sorted((tmp_path / "g" / "images").iterdir())

@@ -55,6 +55,27 @@ def test_the_page_of_a_pose_set(tmp_path, procedural_head):
     assert found["Profile"] == 1
     assert found["Best"] == 2
     assert found["Back"] == found["False"] == 0
+    page = (tmp_path / "out" / "gallery.html").read_text()
+    assert "<small>missed</small>" in page, "once, though it is error and kind"
+    assert re.search(r"<small>90\.0 deg, [\d.]+ aligned; wrong rotation", page)
+
+
+def test_a_weak_head_that_was_measured_is_drawn(tmp_path, procedural_head):
+    data = write_aflw2000(tmp_path / "set")
+    drawn = []
+    for score in (0.05, 0.15):
+
+        def heads(sample, score=score):
+            one = heads_of(posed(AFLW_HEADS[sample.sample_id], (225.0, 225.0), 900.0))
+            return Heads(one.boxes_xyxy, np.full(1, score, np.float32), one.flame)
+
+        folder = tmp_path / str(score)
+        found = counts(gallery("aflw2000", folder, data, heads, procedural_head))
+        assert found["Missed"] == (3 if score < 0.1 else 0)
+        images = sorted((folder / "images").iterdir())
+        drawn.append([decode_image(path).astype(int) for path in images])
+    assert len(drawn[0]) == len(drawn[1]) == 3
+    assert all(np.abs(one - other).mean() > 2 for one, other in zip(*drawn, strict=True))
 
 
 def test_the_page_of_dad_knows_its_occlusions(tmp_path, procedural_head):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -155,6 +156,20 @@ def test_nine_planted_problems_are_nine_lines(ws, whole, tiny_models, tmp_path):
         assert problem in line, line
         assert get in line, line
         assert "\n" not in line
+
+
+def test_a_disk_with_too_little_room_is_a_problem_of_its_own(ws, tiny_models, monkeypatch):
+    asked = {"images": configs({"images": {"diffusion": {
+        "base": ref(tiny_models.path("sdxl")), "conditioner": ref(tiny_models.path("t2i-adapter")),
+    }}})["images"]}  # fmt: skip
+    needed = run_preflight(ws, asked).disk.needed_bytes
+    for free, lines in ((needed, 0), (needed - 1, 1)):
+        room = SimpleNamespace(free=free)
+        monkeypatch.setattr("ml.preflight.running.shutil.disk_usage", lambda _, room=room: room)
+        report = run_preflight(ws, asked)
+        assert len(report.problems) == lines
+    assert "8 images need about" in str(report.problems[0])
+    assert "make fewer shards, or make room" in str(report.problems[0])
 
 
 def test_flame_s_files_are_each_named_with_their_page(ws):

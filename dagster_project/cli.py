@@ -49,6 +49,9 @@ def _run(options: argparse.Namespace, pipeline: Pipeline | None) -> int:
         return command(options)
     try:
         return _run_on_project(command, options, pipeline)
+    except (MemoryError, ImportError, SystemError):
+        # Told by `run`: what may lack memory must not look for more by importing below.
+        raise
     except _unknown_samples() as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

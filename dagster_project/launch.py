@@ -19,6 +19,11 @@ from dagster_project.pipeline import Pipeline
 from dagster_project.runner import FORCE
 
 _INTERRUPTED = "DagsterExecutionInterruptedError"
+_NO_MEMORY = ("MemoryError", "OutOfMemoryError", "ArrayMemoryError", "_ArrayMemoryError")
+_MORE_MEMORY = (
+    "no memory is left: take fewer workers (run.workers in params.yaml) or smaller batches, or "
+    "raise the limit; what is finished is kept, run again"
+)
 _PID, _HOST, _BY = "vggheads/pid", "vggheads/host", "launched_by"
 
 
@@ -100,6 +105,8 @@ def _failure(event: dg.DagsterEvent) -> str:
     # Dagster wraps what a stage raises.
     while error.cause is not None and str(error.cls_name).startswith("Dagster"):
         error = error.cause
+    if error.cls_name in _NO_MEMORY:
+        return f"{event.step_key} failed: {error.message.strip()}; {_MORE_MEMORY}"
     place = "".join(error.stack[-3:])
     return f"{event.step_key} failed: {error.message.strip()}\n{place}"
 

@@ -27,6 +27,11 @@ _EXTRAS: Final = {
 """Module -> the extra that installs it; every other module belongs to `pipeline`."""
 _BROKEN_PIPE: Final = 128 + 13
 """Exit status that a shell reports for a command terminated by SIGPIPE."""
+_NO_MEMORY: Final = (
+    "error: no memory is left for this process; end other programs, take fewer workers "
+    "(run.workers in params.yaml) or smaller batches, or raise its limit (ulimit -v); what is "
+    "finished is kept, run again"
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -110,6 +115,11 @@ def run(command: Callable[[], int]) -> int:
             raise
         print(f"error: {_how_to_install(error.name)}", file=sys.stderr)
         return 2
+    except (MemoryError, ImportError, SystemError) as error:
+        if not _lacks_memory(error):
+            raise
+        print(_NO_MEMORY, file=sys.stderr)
+        return 2
     except OSError as error:
         if not is_environment(error):
             raise
@@ -119,6 +129,20 @@ def run(command: Callable[[], int]) -> int:
         print("interrupted; run the command again to resume", file=sys.stderr)
         return 130
     return status
+
+
+def _lacks_memory(error: BaseException | None) -> bool:
+    """Return whether an error, or one that led to it, is that of a process without memory.
+
+    The loader of libraries says so in its own words, and code in C may lose the error on its way.
+    """
+    while error is not None:
+        if isinstance(error, MemoryError) or "map segment" in str(error):
+            return True
+        if isinstance(error, SystemError) and "without exception set" in str(error):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _how_to_install(module: str) -> str:

@@ -98,3 +98,27 @@ def test_a_package_that_is_missing_is_named_with_its_extra(capsys):
         assert f"pip install 'vggheads[{extra}]'" in capsys.readouterr().err
     with pytest.raises(ModuleNotFoundError):
         cli.run(lambda: needs("ml.nothing"))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        ImportError("libx.so: failed to map segment from shared object"),
+        SystemError("error return without exception set"),
+    ],
+)
+def test_a_process_without_memory_says_what_to_do(error, capsys):
+    def lacks():
+        raise error
+
+    assert cli.run(lacks) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: no memory is left")
+    assert "fewer workers" in line and "run again" in line
+
+
+def test_other_faults_of_an_import_are_no_lack_of_memory():
+    for error in (ImportError("cannot import name 'x'"), SystemError("unknown opcode")):
+        with pytest.raises(type(error)):
+            cli.run(lambda error=error: (_ for _ in ()).throw(error))

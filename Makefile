@@ -30,13 +30,15 @@ demo: $(STAMP)  ## the whole pipeline, from nothing to the benchmark report
 research: $(STAMP)  ## rehearse the research profile: tiny random models, every production backend
 	$(TEST_ENV) $(BIN)/python -m tests.research_rehearsal build/research
 
+# Cases of the rehearsals at the same time; a run of the chain has two workers of its own.
+JOBS ?= $(shell expr \( $$(nproc) + 1 \) / 2)
 rehearse: $(STAMP)  ## kills, faults of the machine, falsified and damaged data, on the whole chain
+	$(BIN)/python -m tests.doors 1000 --jobs $(JOBS)
 	$(BIN)/python -m tests.chain_rehearsal build/chain
-	$(BIN)/python -m tests.chain_faults build/chain/reference build/faults
-	$(BIN)/python -m tests.doors 1000
+	$(BIN)/python -m tests.chain_faults build/chain/reference build/faults --jobs $(JOBS)
 
 rehearse-short: $(STAMP)  ## kills, one worker, damage and a full disk on a chain of numbers: minutes
-	$(BIN)/python -m tests.chain_faults --short build/short
+	$(BIN)/python -m tests.chain_faults --short build/short --jobs $(JOBS)
 
 CHAIN ?= smoke
 cluster: $(VENV)/.cluster  ## two Ray nodes on this machine: same bytes as local, nodes killed (CHAIN=toy: minutes)

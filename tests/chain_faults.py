@@ -1,6 +1,6 @@
 """Kills and faults of the machine on a whole chain: the same bytes afterwards, or a clear refusal.
 
-    python -m tests.chain_faults build/chain/reference build/faults [--case NAME ...]
+    python -m tests.chain_faults build/chain/reference build/faults [--case NAME ...] [--jobs N]
     python -m tests.chain_faults --short build/short
 
 The first form works on copies of a finished smoke project, the second on the toy project of
@@ -21,9 +21,11 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from glob import glob
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +36,7 @@ from tests.rehearsal import environment, say
 SHORT = ("kill", "one worker", "empty dvc.lock", "disk full")
 DOCTOR = ("doctor", "--repair")
 AGAIN = ("materialize", "STAGE", "--force")
+ON = ("materialize", "STAGE")
 FAKETIME = "/usr/lib/*/faketime/libfaketimeMT.so.1"
 _LOCKED_S = 3.0
 
@@ -55,6 +58,7 @@ class Fault:
         kind: which of the chain's stages is made: `stage`, `sharded` or `tracked`.
         lacks: why it cannot be tried on this machine; empty if it can.
         everything: whether the whole chain is made again from nothing.
+        killed: whether `during` kills the command, which therefore refuses nothing.
     """
 
     what: str
@@ -69,6 +73,7 @@ class Fault:
     kind: str = "stage"
     lacks: Callable[[], str] = str
     everything: bool = False
+    killed: bool = False
 
 
 def _write(name: str, content: bytes) -> Callable[[Path], None]:
@@ -105,6 +110,35 @@ def _lock(database: str) -> Callable[[Path, int], None]:
             connection.execute("ROLLBACK")
 
     return lock
+
+
+def _kill_at(sign: Callable[[Path], object]) -> Callable[[Path, int], None]:
+    """Return what kills a command and all that it started when a sign is seen."""
+
+    def end(root: Path, group: int) -> None:
+        if _wait(group, lambda: sign(root)):
+            os.killpg(group, signal.SIGKILL)
+
+    return end
+
+
+def _within_an_epoch(root: Path) -> bool:
+    """Return whether a training has a checkpoint, which is written before its last step."""
+    return any((root / "data" / ".work").glob("*/*/last.ckpt"))
+
+
+def _in_an_mlflow_run(root: Path) -> bool:
+    """Return whether a run of MLflow is open and has got a metric."""
+    database = f"{(root / 'mlruns' / 'mlflow.db').as_uri()}?mode=ro"
+    counting = (
+        "SELECT count(*) FROM metrics JOIN runs USING (run_uuid) WHERE runs.status = 'RUNNING'"
+    )
+    try:
+        with closing(sqlite3.connect(database, uri=True, timeout=0.1)) as connection:
+            return bool(connection.execute(counting).fetchone()[0])
+    except sqlite3.OperationalError:
+        # It is being written to, or does not exist yet.
+        return False
 
 
 def _has_open(number: int, path: Path) -> bool:
@@ -157,6 +191,11 @@ def _read_only(root: Path, chain: Chain) -> Iterator[None]:
         yield
     finally:
         subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+def _no_turkish() -> str:
+    known = subprocess.run(["locale", "-a"], capture_output=True, text=True, check=False).stdout
+    return "" if "tr_TR" in known else "the system has no Turkish locale"
 
 
 def _cannot_mount() -> str:
@@ -241,7 +280,8 @@ def _limited(kind: int, amount: int) -> Callable[[], None]:
 FAULTS: dict[str, Fault] = {
     "hash seed": Fault("PYTHONHASHSEED=12345", variables={"PYTHONHASHSEED": "12345"}),
     "locale C": Fault("locale C", variables={"LC_ALL": "C", "LANG": "C", "PYTHONUTF8": "0"}),
-    "locale tr": Fault("Turkish locale", variables={"LC_ALL": "tr_TR.UTF-8", "LANG": "tr_TR"}),
+    "locale tr": Fault("Turkish locale", lacks=_no_turkish, variables={
+                       "LC_ALL": "tr_TR.UTF-8", "LANG": "tr_TR"}),
     "time zone": Fault("time zone Pacific/Kiritimati", variables={"TZ": "Pacific/Kiritimati"}),
     "threads": Fault("8 threads in every library", variables={"OMP_NUM_THREADS": "8",
                      "MKL_NUM_THREADS": "8", "NUMBA_NUM_THREADS": "8"}),
@@ -271,6 +311,10 @@ FAULTS: dict[str, Fault] = {
                   before=_write(".dagster/history/runs.db", b"no database")),
     "mlflow": Fault("MLflow's database empty", "vggheads doctor", remedy=DOCTOR,
                     before=_write("mlruns/mlflow.db", b"")),
+    "kill in epoch": Fault("SIGKILL of all within an epoch of a training", killed=True, remedy=ON,
+                           during=_kill_at(_within_an_epoch), kind="tracked"),
+    "kill in run": Fault("SIGKILL of all while a run of MLflow is open", killed=True, remedy=ON,
+                         during=_kill_at(_in_an_mlflow_run), kind="tracked"),
     "locked runs": Fault("Dagster's database locked for three seconds when it is opened",
                          during=_lock(".dagster/history/runs.db")),
     "locked mlflow": Fault("MLflow's database locked for three seconds when it is opened",
@@ -310,7 +354,8 @@ def run_fault(chain: Chain, name: str, folder: Path) -> bool:
     stage = getattr(chain, fault.kind)
     if lacks := fault.lacks():
         return row(name, fault.what, f"not tried: {lacks}", True, started)
-    root = chain.copy(folder / fault.folder)
+    place = folder / name.replace(" ", "-").replace("`", "")
+    root = chain.copy(place / fault.folder)
     if fault.everything:
         shutil.rmtree(root / "data")
         (root / "dvc.lock").unlink()
@@ -328,7 +373,7 @@ def run_fault(chain: Chain, name: str, folder: Path) -> bool:
     good = good and "Traceback" not in output
     outcome = "made"
     if refused:
-        outcome = f"refused: {_sentence(output, fault.refusal)}"
+        outcome = "killed" if fault.killed else f"refused: {_sentence(output, fault.refusal)}"
         if fault.remedy:
             remedy = [stage if word == "STAGE" else word for word in fault.remedy]
             output += chain.start(root, remedy).communicate()[0]
@@ -336,7 +381,10 @@ def run_fault(chain: Chain, name: str, folder: Path) -> bool:
     for path in (root / "data").rglob(".tmp-1-model"):
         # The case put them into all stages, and only one was made.
         shutil.rmtree(path)
-    return row(name, fault.what, outcome, good and chain.is_whole(root), started, output)
+    good = good and chain.is_whole(root)
+    if good:
+        shutil.rmtree(place)
+    return row(name, fault.what, outcome, good, started, output)
 
 
 def _sentence(output: str, part: str) -> str:
@@ -345,12 +393,18 @@ def _sentence(output: str, part: str) -> str:
     return (found[-1].strip() if found else "nothing said")[:200].replace("|", "/")
 
 
+def _try(chain: Chain, name: str, folder: Path) -> bool:
+    """Try one case; returns whether it ended as it should."""
+    return Killer(chain, folder).run() if name == "kill" else run_fault(chain, name, folder)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run the cases asked for; returns 1 when one did not end as it should."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--short", action="store_true", help="on the toy project")
     parser.add_argument("folders", nargs="+", type=Path, metavar="[REFERENCE] FOLDER")
     parser.add_argument("--case", action="append", choices=["kill", *FAULTS])
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="cases at the same time")
     options = parser.parse_args(arguments)
     folder = options.folders[-1].resolve()
     folder.mkdir(parents=True, exist_ok=True)
@@ -358,10 +412,9 @@ def main(arguments: list[str] | None = None) -> int:
     chain = toy_chain(folder) if options.short else smoke_chain(reference)
     say("case | what | outcome | same bytes in the end, refused as it should | time")
     names = options.case or (SHORT if options.short else ["kill", *FAULTS])
-    good = [
-        Killer(chain, folder).run() if name == "kill" else run_fault(chain, name, folder)
-        for name in names
-    ]
+    # Each in a process and a folder of its own; the longest, the kills, begin first.
+    with ProcessPoolExecutor(options.jobs) as pool:
+        good = list(pool.map(_try, repeat(chain), names, repeat(folder)))
     return 0 if all(good) else 1
 
 

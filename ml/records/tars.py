@@ -17,6 +17,8 @@ from ml.records.files import Closing, UnreadableFile, check_regular, is_environm
 from ml.records.limits import MAX_IMAGE_FILE_BYTES, MAX_TAR_HEADER_BYTES
 
 _CHUNK: Final = 1 << 20
+_MAX_PADDING: Final = 64 << 20
+"""So much behind the end marker is looked at; writers fill up to 10 kB."""
 _HEADERS: Final = (
     tarfile.XHDTYPE,
     tarfile.XGLTYPE,
@@ -61,13 +63,17 @@ class _Info(tarfile.TarInfo):
         """Read a header block.
 
         Raises:
-            tarfile.ReadError: there is none, its size is negative, or that of a name which nothing
-                needs.
+            tarfile.ReadError: there is none, it is damaged, its size is negative, or that of a name
+                which nobody needs.
         """
         if not buf:
             # tarfile takes this for the end; whole tars end with a block of zeros.
             raise tarfile.ReadError("it ends without an end marker")
-        info = super().frombuf(buf, encoding, errors)
+        try:
+            info = super().frombuf(buf, encoding, errors)
+        except (tarfile.InvalidHeaderError, tarfile.TruncatedHeaderError) as error:
+            # Behind the first member tarfile takes these for the end too.
+            raise tarfile.ReadError(f"a damaged header ({error})") from error
         if info.size < 0:
             raise tarfile.ReadError(f"a member claims {info.size} bytes")
         if info.type in _HEADERS and info.size > MAX_TAR_HEADER_BYTES:
@@ -184,10 +190,28 @@ class TarReader(Closing):
             raise self._damaged(error) from error
         # tarfile remembers every member; nothing here grows with the tar.
         self._tar.members.clear()  # type: ignore[attr-defined]
-        if info is not None and info.size < 0:
+        if info is None:
+            self._check_padding()
+        elif info.size < 0:
             # From an extended header: going on from there would never end.
             raise DamagedTar(f"{self._path.name}: a member claims {info.size} bytes", self.end)
         return info
+
+    def _check_padding(self) -> None:
+        """Refuse an end marker with something behind it: a header that was overwritten by zeros."""
+        for _ in range(_MAX_PADDING // _CHUNK):
+            try:
+                piece = self._tar.fileobj.read(_CHUNK)  # type: ignore[union-attr]
+            except _DAMAGE as error:
+                raise self._damaged(error) from error
+            if not piece:
+                return
+            if piece.count(0) != len(piece):
+                raise DamagedTar(
+                    f"{self._path.name}: not only zeros behind the end marker after byte "
+                    f"{self.end}; what stands there is lost",
+                    self.end,
+                )
 
     def _problem(self, info: tarfile.TarInfo) -> str:
         if info.issparse():

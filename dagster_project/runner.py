@@ -369,6 +369,8 @@ class StageRun:
         if set(made) != set(units) and pipeline.input_problem(stage, units):
             return None
         if not pipeline.bridge.run_by_dvc(stage) and not pipeline.bridge.changed([stage]):
+            # What a killed run left goes too when going on from it gave what is recorded.
+            pipeline.drop_work(stage)
             return pipeline.bridge.locked()[stage]
         versions = pipeline.bridge.record(stage)
         pipeline.drop_work(stage)

@@ -5,18 +5,25 @@ A tar that breaks in the middle gives what came before; then it says where and w
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import lzma
 import tarfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal, Self
+from typing import IO, Any, Final, Literal, Self
 
 from ml.records.files import Closing, UnreadableFile, check_regular, is_environment
 from ml.records.limits import MAX_IMAGE_FILE_BYTES, MAX_TAR_HEADER_BYTES
 
 _CHUNK: Final = 1 << 20
+_OPENERS: Final[dict[bytes, Callable[..., Any]]] = {
+    b"\x1f\x8b": gzip.open,
+    b"BZh": bz2.open,
+    b"\xfd7zXZ": lzma.open,
+}
 _MAX_PADDING: Final = 64 << 20
 """So much behind the end marker is looked at; writers fill up to 10 kB."""
 _HEADERS: Final = (
@@ -103,6 +110,20 @@ class TarMember:
     problem: str = ""
 
 
+def opener_of(path: Path) -> Callable[..., IO[bytes]] | None:
+    """Return what opens a compressed file, told by its first bytes.
+
+    Args:
+        path: a regular file.
+
+    Returns:
+        `gzip.open`, `bz2.open` or `lzma.open`; None where it is none of theirs.
+    """
+    with path.open("rb") as file:
+        start = file.read(6)
+    return next((opener for magic, opener in _OPENERS.items() if start.startswith(magic)), None)
+
+
 class TarReader(Closing):
     """Iterates over a tar's members; `read` and `chunks` give the content of the present one."""
 
@@ -127,9 +148,11 @@ class TarReader(Closing):
             check_regular(self._path)
         except UnreadableFile as error:
             raise DamagedTar(str(error)) from error
-        self._file = self._path.open("rb")
+        # tarfile's own decompression compares no checksums.
+        packed = opener_of(self._path) if stream else None
+        self._file: IO[bytes] = packed(self._path, "rb") if packed else self._path.open("rb")
         try:
-            mode: Literal["r|*", "r:"] = "r|*" if stream else "r:"
+            mode: Literal["r|", "r:"] = "r|" if stream else "r:"
             self._tar = tarfile.open(fileobj=self._file, mode=mode, tarinfo=_Info)  # noqa: SIM115
         except _DAMAGE as error:
             self._file.close()

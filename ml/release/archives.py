@@ -7,13 +7,11 @@ labelled manually) is made of; then parts are read one after the other, each fil
 
 from __future__ import annotations
 
-import bz2
 import csv
-import gzip
 import lzma
 import re
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -25,7 +23,7 @@ from ml.records.exclusions import Exclusions
 from ml.records.files import Closing, UnreadableFile, is_environment, read_file
 from ml.records.limits import MAX_IMAGE_FILE_BYTES
 from ml.records.progress import progress
-from ml.records.tars import DamagedTar, TarMember, TarReader
+from ml.records.tars import DamagedTar, TarMember, TarReader, opener_of
 
 SPLIT_NAME: Final = re.compile(r"split_(\d{5})")
 METRICS_NAME: Final = "metrics.json"
@@ -38,11 +36,6 @@ TAR_SUFFIXES: Final = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 _KINDS: Final = ("images", "annotations")
 _LISTS: Final = (METRICS_NAME, EXCLUSIONS_NAME, *KEEP_NAMES)
 _CHUNK: Final = 1 << 20
-_OPENERS: Final[dict[bytes, Callable[..., Any]]] = {
-    b"\x1f\x8b": gzip.open,
-    b"BZh": bz2.open,
-    b"\xfd7zXZ": lzma.open,
-}
 _TEXT: Final[dict[str, Any]] = {"encoding": "utf-8", "errors": "surrogateescape"}
 """Names in tars need be no text."""
 _OPEN_LISTS: Final = 32
@@ -276,9 +269,7 @@ class Release:
         """Return the tar itself, or what can be decompressed of a compressed one."""
         if not path.is_file():
             return path
-        with path.open("rb") as file:
-            start = file.read(6)
-        opener = next((o for magic, o in _OPENERS.items() if start.startswith(magic)), None)
+        opener = opener_of(path)
         if opener is None:
             return path
         plain = self._spool / f"{len(self.tars):03d}-{path.name}.plain"

@@ -89,6 +89,14 @@ def test_dvc_repro_is_the_same_work_through_the_same_assets(toy):
     assert toy.made() == []
 
 
+def test_unfinished_work_goes_also_when_the_result_is_the_recorded_one(toy):
+    left = toy.root / "data" / ".work" / "total" / "of a killed run" / "last.ckpt"
+    left.parent.mkdir(parents=True)
+    left.write_text("")
+    assert toy.run("materialize", "total", "--force") == 0
+    assert not left.exists()
+
+
 def test_two_processes_give_the_bytes_of_one(toy):
     expected = toy.bytes()
     toy.set_param("workers: 0", "workers: 2")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,7 +20,8 @@ from dagster_project.pipeline import Pipeline
 from dagster_project.runner import FORCE
 
 _INTERRUPTED = "DagsterExecutionInterruptedError"
-_NO_MEMORY = ("MemoryError", "OutOfMemoryError", "ArrayMemoryError", "_ArrayMemoryError")
+_NO_MEMORY = re.compile(r"\w*MemoryError\b|failed to map segment|annot allocate memory")
+"""As Python, numpy and torch call it, the loader of libraries, and the system."""
 _MORE_MEMORY = (
     "no memory is left: take fewer workers (run.workers in params.yaml) or smaller batches, or "
     "raise the limit; what is finished is kept, run again"
@@ -105,7 +107,7 @@ def _failure(event: dg.DagsterEvent) -> str:
     # Dagster wraps what a stage raises.
     while error.cause is not None and str(error.cls_name).startswith("Dagster"):
         error = error.cause
-    if error.cls_name in _NO_MEMORY:
+    if _NO_MEMORY.search(f"{error.cls_name}: {error.message}"):
         return f"{event.step_key} failed: {error.message.strip()}; {_MORE_MEMORY}"
     place = "".join(error.stack[-3:])
     return f"{event.step_key} failed: {error.message.strip()}\n{place}"

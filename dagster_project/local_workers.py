@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import atexit
 import glob
-import logging
 import math
 import multiprocessing
 import os
-import signal
+import pickle
 import socket
-import threading
 from collections.abc import Hashable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import Connection
-from multiprocessing.connection import wait as wait_for_any
-from typing import Any
 
+from dagster_project import worker_process
 from dagster_project.engine import Done, EngineError, Event, Failed, Lost, Ready, ShardTask
 from dagster_project.placement import ONE_THREAD, WorkerConfig
 from ml.records.report import StageReport
@@ -133,16 +130,17 @@ class _Slots:
 
     def submit(self, slot: int, task: ShardTask) -> Future[StageReport]:
         """Give a task to a process; it starts here and inherits its environment."""
+        content = pickle.dumps(task)
         environment = {**ONE_THREAD, **self.environments[slot]}
         saved = {name: os.environ.get(name) for name in environment}
         os.environ.update(environment)
         try:
             try:
-                return self._executor(slot).submit(task.run)
+                return self._executor(slot).submit(worker_process.run, content)
             except BrokenProcessPool:
                 # It was killed while it had nothing to do.
                 self.drop(slot)
-                return self._executor(slot).submit(task.run)
+                return self._executor(slot).submit(worker_process.run, content)
         finally:
             _restore(saved)
 
@@ -151,7 +149,7 @@ class _Slots:
             context = multiprocessing.get_context("spawn")
             lifeline, ours = context.Pipe(duplex=False)
             executor = ProcessPoolExecutor(
-                1, context, initializer=_start_worker, initargs=(lifeline,)
+                1, context, initializer=worker_process.start, initargs=(lifeline,)
             )
             self._executors[slot] = (executor, ours)
         return self._executors[slot][0]
@@ -215,19 +213,3 @@ def _restore(saved: dict[str, str | None]) -> None:
             os.environ.pop(name, None)
         else:
             os.environ[name] = value
-
-
-def _start_worker(lifeline: Connection) -> None:
-    """Quiet a new worker, and let it end when its parent is killed or drops it."""
-    logging.basicConfig(level=logging.ERROR)
-    # Ctrl-C reaches the whole process group; the parent decides what happens.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-    ends: list[Any] = [lifeline, *([] if parent is None else [parent.sentinel])]
-    threading.Thread(target=_end_with, args=(ends,), daemon=True).start()
-
-
-def _end_with(ends: Sequence[Any]) -> None:
-    """Wait for the parent's end, or its word; a worker left alone would wait for work forever."""
-    wait_for_any(ends)
-    os._exit(1)

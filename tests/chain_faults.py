@@ -155,18 +155,28 @@ def _wait(group: int, holds: Callable[[], object]) -> bool:
     return False
 
 
-def _starve_a_worker(root: Path, group: int) -> None:
-    """Leave a worker that makes shards one more megabyte of addresses than it has."""
-    if _wait(group, lambda: _making(group)):
-        for number in _making(group):
+def _starve_workers(root: Path, group: int) -> None:
+    """Leave every worker that makes shards one more megabyte of addresses than it has."""
+    starved: set[int] = set()
+    while running(group):
+        for number in set(_making(group)) - starved:
             pages = int(Path(f"/proc/{number}/statm").read_text().split()[0])
             most = pages * resource.getpagesize() + (1 << 20)
             resource.prlimit(number, resource.RLIMIT_AS, (most, most))
+            starved.add(number)
+        time.sleep(0.01)
 
 
 def _making(group: int) -> list[int]:
-    """Workers that have imported what they need: their memory no longer grows by itself."""
-    return [n for n in workers_of(group) if "pandas" in Path(f"/proc/{n}/maps").read_text()]
+    """Workers that import what they need, or have imported it."""
+    found = []
+    for number in workers_of(group):
+        try:
+            if "numpy" in Path(f"/proc/{number}/maps").read_text():
+                found.append(number)
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+    return found
 
 
 @contextmanager
@@ -334,8 +344,8 @@ FAULTS: dict[str, Fault] = {
                        around=_read_only, lacks=_cannot_mount),
     "memory": Fault("memory of a process limited to 600 MB", "rror", remedy=AGAIN,
                     limit=_limited(resource.RLIMIT_AS, 600 << 20)),
-    "worker memory": Fault("memory of a worker limited to what it has", "emory", remedy=AGAIN,
-                           during=_starve_a_worker, kind="sharded"),
+    "worker memory": Fault("memory of workers limited to what they have", "emory", remedy=AGAIN,
+                           during=_starve_workers, kind="sharded"),
 }  # fmt: skip
 
 

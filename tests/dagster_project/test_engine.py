@@ -1,11 +1,13 @@
 """The shard queue with workers made of nothing: who gets what, what a lost worker costs."""
 
+import importlib
 import os
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import pytest
 
-from dagster_project import local_workers
+from dagster_project import launch, local_workers
 from dagster_project.engine import (
     MAX_ATTEMPTS,
     Done,
@@ -178,6 +180,43 @@ class _Environment:
     def run(self):
         names = ("CUDA_VISIBLE_DEVICES", "GREETING", "OMP_NUM_THREADS")
         return tuple(os.environ.get(name) for name in names)
+
+
+class _Unloadable:
+    """A task whose libraries cannot be loaded where it is to run."""
+
+    def __reduce__(self):
+        return importlib.import_module, ("no_such_library",)
+
+
+def test_a_worker_that_cannot_load_its_libraries_says_so():
+    workers, _ = open_local(WorkerConfig(), 1)
+    workers.start()
+    workers.wait()
+    try:
+        workers.submit(0, _Unloadable())
+        (event,) = workers.wait()
+    finally:
+        workers.close(finished=False)
+    assert isinstance(event, Failed)
+    assert "no_such_library" in str(event.error)
+
+
+def test_a_stage_without_memory_says_what_to_do():
+    for name, message in (
+        ("MemoryError", "MemoryError: "),
+        ("_ArrayMemoryError", "numpy._core._exceptions._ArrayMemoryError: Unable to allocate"),
+        ("ImportError", "ImportError: libx.so: failed to map segment from shared object"),
+    ):
+        error = SimpleNamespace(cls_name=name, message=message, cause=None, stack=["  place\n"])
+        data = SimpleNamespace(user_failure_data=None, error=error)
+        told = launch._failure(SimpleNamespace(step_failure_data=data, step_key="poses"))
+        assert "fewer workers" in told
+        assert len(told.splitlines()) == 1
+    error = SimpleNamespace(cls_name="KeyError", message="KeyError: 'x'", cause=None, stack=["y"])
+    data = SimpleNamespace(user_failure_data=None, error=error)
+    told = launch._failure(SimpleNamespace(step_failure_data=data, step_key="poses"))
+    assert told == "poses failed: KeyError: 'x'\ny"
 
 
 def _one(workers):

@@ -33,12 +33,11 @@ _SHOWN: Final = frozenset(
 )
 _POLICY: Final = "default-src 'self' data: 'unsafe-inline'; connect-src 'none'; form-action 'none'"
 _SECTIONS: Final = {
-    "Results": ("data/*/report.html", "data/*/tables.html"),
-    "Images by success and failure": ("data/**/gallery.html",),
     "Checks": ("reports/data_docs/index.html",),
-    "Other reports": ("reports/**/index.html",),
+    "Results": ("reports/*/index.html", "data/*/report.html", "data/*/tables.html"),
+    "Images by success and failure": ("data/**/gallery.html",),
 }
-"""Heading -> patterns of its pages; a page is listed under the first that matches."""
+"""Heading -> patterns of its pages; a page is listed under the first heading that matches."""
 _TITLE: Final = re.compile(r"<title>([^<]*)</title>")
 _HEAD_CHARS: Final = 2000
 """A page's title is searched in so many of its first characters."""
@@ -81,9 +80,10 @@ def _pages(root: Path) -> dict[str, list[str]]:
     """Return heading -> paths of its pages, relative to the project folder."""
     listed: dict[str, str] = {}
     for heading, patterns in _SECTIONS.items():
-        for path in sorted(path for pattern in patterns for path in root.glob(pattern)):
-            # Of Data Docs, the page that links all suites.
-            if path.parents[1].name != "data_docs":
+        for path in (path for pattern in patterns for path in sorted(root.glob(pattern))):
+            # `reports/` has the same report with date, commit and machine.
+            dated = root / "reports" / path.parent.name / "index.html"
+            if path.name != "report.html" or not dated.exists():
                 listed.setdefault(path.relative_to(root).as_posix(), heading)
     return {
         heading: names

@@ -32,16 +32,22 @@ def test_pages_are_listed_and_served_and_nothing_else(root):
     assert 'href="/files/data/benchmark/report.html"' in listing.text
     assert 'href="/files/reports/data_docs/index.html"' in listing.text
     assert "truth" not in listing.text
-    assert listing.text.index(">Results<") < listing.text.index(">Checks<")
+    assert listing.text.index(">Checks<") < listing.text.index(">Results<")
+    assert listing.text.count("data_docs/index.html") == 2  # its address and its name
     assert '"/files/data/scores/fddb/gallery.html">FDDB &lt;b&gt;</a>' in listing.text
     assert '"/files/data/scores/tables.html">tables.html</a>' in listing.text
-    assert "Other reports" not in listing.text
     page = client.get("/files/data/benchmark/report.html")
     assert page.text == "<p>here</p>"
     assert "connect-src 'none'" in page.headers["content-security-policy"]
     for name in ("params.html", "data/images/secret.parquet", "../etc/passwd", "data/none.html"):
         assert client.get(f"/files/{name}").status_code == 404
     assert client.get("/", headers={"host": "evil.example"}).status_code == 400
+    dated = root / "reports/benchmark/index.html"
+    dated.parent.mkdir()
+    dated.write_text("<title>Dated</title>")
+    again = client.get("/").text
+    assert '"/files/reports/benchmark/index.html">Dated</a>' in again
+    assert "data/benchmark/report.html" not in again
     assert client.get("/", headers={"origin": "http://127.0.0.1:3000"}).status_code == 403
 
 

@@ -41,6 +41,19 @@ def test_the_first_page_names_every_set_protocol_and_convention():
         assert f"`{name}`" in text, name
 
 
+@pytest.mark.parametrize("name", ["aflw2000", "biwi", "dad", "fddb", "wider", "feng", "now"])
+def test_the_page_of_a_public_set_says_all_that_its_user_needs(name):
+    text = (PAGES / f"{name}.md").read_text()
+    for heading in ("**Get it**", "**Licence**", "**Paper**", "**Layout**"):
+        assert f"{heading}:" in text, heading
+    assert "**Wrong in the public tools**" in text or "**Known**:" in text
+    assert re.search(rf"vggheads score {name} --truth DIR", text)
+    assert re.search(rf"vggheads benchmark {name}(-test)? --data DIR", text)
+    for protocol in SETS[name].protocols:
+        # the only protocol of a set is described where its numbers are
+        assert f"`{protocol}`" in text or len(SETS[name].protocols) == 1, protocol
+
+
 def cases(folder):
     """One small run of every set and protocol whose truth can be made without a head model."""
     mesh = MeshPrediction(*face_mesh(), seven(face_mesh()[0]))

@@ -65,7 +65,7 @@ def drop_table(tally: VerdictTally, reasons: Sequence[str] = RULES) -> pd.DataFr
 def run_metrics(
     tally: VerdictTally, num_heads: int, num_in: int, reasons: Sequence[str]
 ) -> dict[str, float]:
-    """Return flat figures of the run.
+    """Return flat metrics of the run.
 
     Args:
         tally: the verdicts.

@@ -14,5 +14,5 @@ from assets.stage_asset import StageEvents, StageRunner, stage_asset
     suites=SUITES,
 )
 def flame_regressor(context: dg.AssetExecutionContext, stages: StageRunner) -> StageEvents:
-    """From a crop of a head to 413 parameters; stands where the paper has DAD-3DNet."""
+    """Regressor from a head crop to 413 FLAME parameters; replaces the paper's DAD-3DNet."""
     yield from stages.make(context)

@@ -16,6 +16,6 @@ from assets.stage_asset import StageEvents, StageRunner, stage_asset
 def labels(context: dg.AssetExecutionContext, stages: StageRunner) -> StageEvents:
     """Head boxes of a sample of images as COCO files.
 
-    In the demo the renderer's ground truth stands in for the annotator.
+    In the demo the renderer's ground truth replaces the annotator.
     """
     yield from stages.make(context)

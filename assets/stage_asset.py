@@ -1,7 +1,8 @@
 """The declaration of a stage's asset: one decorator, used once in every module of this package.
 
 It makes an ordinary `dg.AssetsDefinition`. Edges, code version and partitions are not written here:
-`dagster_project.definitions` adds them from dvc.yaml and params.yaml, where they stand once.
+`dagster_project.definitions` adds them from dvc.yaml and params.yaml, the only places that declare
+them.
 """
 
 from __future__ import annotations

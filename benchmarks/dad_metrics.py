@@ -4,7 +4,7 @@
 
 Both compute the depth order as stated and as published (head with ears), and both forms of the
 Chamfer distance (true face vertices to all predicted vertices), on the embedded head model with
-noise; the loops stand in `benchmarks/twins.py`. The largest difference of the results is printed.
+noise; the loops are in `benchmarks/twins.py`. The largest difference of the results is printed.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@
 Held-out crops of a project whose stages crops and flame_regressor have run: the crop regressor sees
 the images; the fit sees the exact 2D landmarks, moved by Gaussian noise, so that it is measured
 without any landmark model. Noise is stated in pixels of the 256 px crop that landmark models see,
-or with --frame image in pixels of the image; the fit is told its size, and never less than its
+or with --frame image in pixels of the image; the fit is given its size, and never less than its
 default. The 105 points are spread evenly over the front of the face. With --random the heads are
 drawn from the priors and there is no regressor.
 """

@@ -102,7 +102,7 @@ def fine_tune(pipeline: Pipeline, options: argparse.Namespace) -> int:
 
 
 def check_release(pipeline: Pipeline, options: argparse.Namespace) -> int:
-    """Print what a copy of the release lacks; status 1 if anything does."""
+    """Print the missing parts of a copy of the release; return 1 if there are any."""
     from ml.records.atomic import temporary_folder
     from ml.records.exclusions import Exclusions
     from ml.release.archives import Release
@@ -117,7 +117,7 @@ def check_release(pipeline: Pipeline, options: argparse.Namespace) -> int:
         print(f"{row.what}: {row.where}: {row.detail}")
     for row in exclusions.to_frame().itertuples():
         print(f"unusable: {row.detail}")
-    print("nothing lacks" if not len(lacks) else f"{len(lacks)} things lack")
+    print("nothing is missing" if not len(lacks) else f"{len(lacks)} parts are missing")
     return 1 if len(lacks) else 0
 
 
@@ -333,7 +333,7 @@ def plan(pipeline: Pipeline, options: argparse.Namespace) -> int:
     given = json.loads(options.measured.read_text()) if options.measured else {}
     made = bool(pipeline.markers("filtered_dataset", pipeline.units("filtered_dataset")))
     if "measured" in given and not made:
-        # A preflight, and nothing to tell how many images the filters keep.
+        # A preflight, and no data on the fraction of images that pass the filters.
         run = pipeline.params.run
         kept = run.num_shards * run.shard_size
         measured = measure(pipeline, given["measured"], kept)

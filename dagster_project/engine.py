@@ -2,7 +2,7 @@
 
     tasks -> queue -> workers of an engine (local processes, or actors of a Ray cluster) -> reports
 
-An engine only starts workers, gives them tasks and tells what became of them. What a lost worker
+An engine only starts workers, gives them tasks and reports their outcome. What a lost worker
 means is decided here, once for all engines.
 """
 

@@ -282,5 +282,5 @@ def _markers(ws: Workspace) -> dict[str, Marker]:
 
 
 def _fingerprint(shard_size: int) -> str:
-    """Return what tells a shard from the same one of another length; `_claim` compares the rest."""
+    """Return the length of a shard, which is part of its identity; `_claim` compares the rest."""
     return f"{shard_size} images"

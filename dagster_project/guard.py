@@ -1,4 +1,4 @@
-"""Files of a project over http, and what its servers are told on the command line."""
+"""Files of a project over http, and the command line of its servers."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class ProjectFiles:
 def server_options(
     description: str | None, port: int, arguments: list[str] | None
 ) -> argparse.Namespace:
-    """Parse what every server of a project is told: root, port, host.
+    """Parse the options of every server of a project: root, port, host.
 
     Args:
         description: what it serves.

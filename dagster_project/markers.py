@@ -1,6 +1,6 @@
 """Markers: a small JSON beside the data, written last, that says a shard is finished.
 
-A marker tells from what its shard was made (fingerprint), so a killed run resumes and a changed
+A marker records the inputs of its shard (fingerprint), so a killed run resumes and a changed
 stage does not take old shards for new ones. It is inside the stage's DVC-tracked folder: who
 pulls the data can add shards to it.
 """

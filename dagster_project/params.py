@@ -57,7 +57,7 @@ class Params:
     """The content of params.yaml.
 
     Attributes:
-        written: section -> key -> value, as they stand in the file.
+        written: section -> key -> value, as in the file.
         text: the file's text, for the lines in error texts.
         name: the file's name, likewise.
     """

@@ -51,7 +51,7 @@ class Pipeline:
     Attributes:
         root: the folder that holds dvc.yaml, params.yaml and data/.
         assets: stage -> its declaration.
-        registry: where `assets` stands, `module:name`; Dagster's resources find it there.
+        registry: where `assets` is defined, `module:name`; Dagster's resources find it there.
         program: arguments of the interpreter that start the command line in `root`.
     """
 

@@ -19,7 +19,7 @@ from ml.records.atomic import write_json
 from ml.records.register import OWN_IMAGES, REGISTER
 
 STAMPS: Final = "preflight.json"
-"""In DAGSTER_HOME: stage -> what was looked at when it passed or when its problems were told."""
+"""In DAGSTER_HOME: stage -> what was checked when it passed or its problems were reported."""
 _CHOICES: Final[dict[tuple[str, str], set[object]]] = {
     ("head_model", "source"): {"flame"},
     ("poses", "source"): {"folder", "webdataset"},
@@ -43,7 +43,7 @@ def look(pipeline: Pipeline, stages: Sequence[str] = ()) -> Report:
     Raises:
         ValueError: there is no such stage.
     """
-    # Imported here: `ensure` stands before every stage, and these take seconds.
+    # Imported here: `ensure` runs before every stage, and these take seconds.
     from ml.preflight.running import run_preflight
 
     if unknown := sorted(set(stages) - set(pipeline.graph)):

@@ -14,7 +14,7 @@ Place = tuple[str, ...]
 """Keys from the section down to a value."""
 NOT_SET: Final = "not set"
 _ON_ONE_LINE: Final = 3
-"""Most values of a part of a section that stands on one line."""
+"""Maximum number of values of a section part written on one line."""
 _HEADER: Final = """\
 # Profile {profile}: what differs from the defaults of the stages' configuration classes. Edit it: a
 # changed value reruns its stage and what depends on it. `vggheads config [STAGE]` prints every
@@ -96,7 +96,7 @@ def edits(profile: Profile, values: Mapping[str, Any]) -> list[Edit]:
 
     Args:
         profile: the profile that they were written from.
-        values: params.yaml, as it stands there.
+        values: content of params.yaml.
     """
     old = {place: value for place, value in leaves(profile.values) if value != {}}
     new = {place: value for place, value in leaves(values) if value != {}}

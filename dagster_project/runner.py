@@ -349,7 +349,7 @@ class StageRun:
     def _forced(self) -> bool:
         """Return whether finished work is to be made again.
 
-        DVC only starts a stage that is current when it was told to (`dvc repro --force`).
+        DVC only starts a stage that is up to date when forced (`dvc repro --force`).
         """
         if self.context.run.tags.get(FORCE) == "true":
             return True

@@ -41,7 +41,7 @@ class Stage:
         config: its configuration class, `module:Class`.
         function: does the work, `module:function`; takes `(ws, config, shard)` if sharded, else
             `(ws, config)`, and a tracker as last argument if tracked.
-        asset_module: the module in which its Dagster asset stands.
+        asset_module: the module that defines its Dagster asset.
         sharded: whether the work is divided into shards, which any process may make.
         own_shards: names of the shards from the stage's section of params.yaml, for a stage that
             is not divided as the dataset is; Dagster then shows it without partitions.

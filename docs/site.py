@@ -1,4 +1,4 @@
-"""What mkdocs is told beside mkdocs.yml: the README as first page, a page for each stage.
+"""mkdocs configuration in addition to mkdocs.yml: the README as first page, a page for each stage.
 
 A page of a stage holds what dvc.yaml says of it and the docstrings of its modules. Links to files
 that are no pages, such as code, become their names: the site knows no address of the repository.

@@ -22,7 +22,7 @@ COUNTS = "The counts that the stage reported are those of its files."
 
 
 def reported(ws: Workspace, stage: str, unit: str) -> dict[str, int]:
-    """Return the counts that a stage reported when it finished a unit; empty if it told none.
+    """Return the counts that a stage reported when it finished a unit; empty if it reported none.
 
     Args:
         ws: the workspace.

@@ -69,7 +69,7 @@ def bounded(
 
 
 def only_told(group: str, *statistics: Statistics) -> Rule:
-    """Return the rule that tells of statistics outside bounds which do not stop a run.
+    """Return the rule that warns of statistics outside their non-blocking bounds.
 
     Args:
         group: section of the bounds; `only_warn` there says which, and why.

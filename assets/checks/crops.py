@@ -48,7 +48,7 @@ CROP_RULES = rules_suite(
         lambda shelf, shard: head_invariants.crops_sound(shelf.table("crops", shard)),
     ),
     Rule("heads_differ", "No two crops have the same parameters.", _differ),
-    Rule("bytes_as_listed", "Every listed crop is stored, of the size that is told.", _bytes),
+    Rule("bytes_as_listed", "Every listed crop is stored and has the recorded size.", _bytes),
 )
 
 CROP_BOUNDS = whole_suite(

@@ -249,7 +249,7 @@ TRUTH_RULES = rules_suite(
             shelf.table("truth", shard), head_invariants.whole_heads(shelf.table("truth", shard))
         ),
     ),
-    Rule("people_have_heads", "In no shard more people lack a head than others hide.", _people),
+    Rule("people_have_heads", "Missing heads are explained by occlusion, in every shard.", _people),
     Rule("heads_differ", "No two heads have the same parameters.", _flame_differs),
 )
 

@@ -26,7 +26,7 @@ def _labels(shelf: Shelf) -> dict[str, CocoDataset]:
 
 
 def _of_truth(shelf: Shelf) -> bool:
-    """Return whether the truth stands in for an annotator, as the stage `labels` writes it down."""
+    """Return whether ground truth replaces an annotator, as recorded by the stage `labels`."""
     return any(data.description.endswith(TRUTH_SOURCE) for data in _labels(shelf).values())
 
 
@@ -70,7 +70,7 @@ def of_images(shelf: Shelf, shards: Sequence[str]) -> pd.DataFrame:
 
 
 def drawn_in_order(shelf: Shelf, shards: Sequence[str]) -> pd.DataFrame:
-    """Judge whether the labelled images are the first that the stage draws, as many as it told."""
+    """Check that the labelled images are the first that the stage samples, and their number."""
     if not _of_truth(shelf):
         return findings([], [])
     from ml.stages.labels import draw_order
@@ -122,7 +122,7 @@ LABEL_RULES = whole_suite(
     "label_rules",
     Rule("of_images", "A labelled image exists, in its split, with its size, once.", of_images),
     Rule("accounted", "Every image that was drawn is labelled or was excluded.", drawn_in_order),
-    Rule("as_the_truth", "Labels that stand for an annotator's are the truth's.", as_the_truth),
+    Rule("as_the_truth", "Labels that replace an annotator's equal ground truth.", as_the_truth),
     Rule(
         "all_heads", "No visible head of a labelled image goes without label.", images_have_labels
     ),

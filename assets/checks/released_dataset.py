@@ -1,4 +1,4 @@
-"""The suites of the imported release: nothing lost on the way, and what the copy lacks."""
+"""The suites of the imported release: no data lost in the import, and the copy's missing parts."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def _in_all(find: FindInShard) -> Callable[[Shelf, Sequence[str]], pd.DataFrame]
 
 
 def _accounted(shelf: Shelf, shards: Sequence[str]) -> pd.DataFrame:
-    """Whether the dataset's verdicts are the images of its shards, each once, as many as told."""
+    """Check that the verdicts list every image of the shards once, and match the reported count."""
     folder = shelf.ws.stage_dir(STAGE)
     metrics = json.loads((folder / "metrics.json").read_text())
     if not metrics:
@@ -41,7 +41,7 @@ def _accounted(shelf: Shelf, shards: Sequence[str]) -> pd.DataFrame:
     stored = [str(item) for path in tables for item in read_raw(path)["sample_id"]]
     told, problem = metrics["num_images"], ""
     if len(listed) != told:
-        problem = f"{len(listed)} images have a verdict, the stage told of {told}"
+        problem = f"{len(listed)} images have a verdict, the stage reported {told}"
     return joined(
         [
             account(stored, listed, (), "the shards", "the verdicts"),
@@ -58,7 +58,7 @@ def _splits(shelf: Shelf, shards: Sequence[str]) -> pd.DataFrame:
 
 
 def _lacks(shelf: Shelf, shards: Sequence[str]) -> pd.DataFrame:
-    """Return what the copy lacks of the release that was published."""
+    """Return the parts of the published release that are missing from the copy."""
     path = shelf.ws.stage_dir(STAGE) / "lacks.csv"
     if not path.is_file():
         return findings([], [])

@@ -90,7 +90,7 @@ def _check(
     severity: Severity,
     arguments: dict[str, Any],
 ) -> Check:
-    # Great Expectations sorts its results: `meta` tells which check one belongs to.
+    # Great Expectations sorts its results: `meta` identifies the check of each.
     tags: dict[str, Any] = {"notes": why, "meta": {"check": name}, "severity": severity}
     made = expectation(**arguments, **tags)
     return Check(name, made, why, severity)

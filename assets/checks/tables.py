@@ -43,7 +43,7 @@ def shard_tables(stage: str, *derive: Derive) -> Table:
 
 
 def one_table(stage: str, name: str, *derive: Derive) -> Table:
-    """Return a table of a stage that is not sharded; the file's name stands for the shard.
+    """Return a table of a stage that is not sharded; the file's name replaces the shard.
 
     Args:
         stage: the stage.

@@ -24,7 +24,7 @@ from ml.flame.rotation import matrix_from_6d, nearest_rotation, sixd_from_matrix
 from ml.records.config import Count, Positive, StageConfig
 
 _FEWEST = 8
-"""Landmarks that a pose and something of a shape can be told from."""
+"""Minimum number of landmarks from which pose and some of the shape can be estimated."""
 _SMALLEST_SPREAD_PX = 1.0
 # Adam's steps, in the unit of each parameter: standard deviations, rad, metres, logarithm.
 _STEPS = {"shape": 0.2, "expression": 0.2, "jaw": 0.04, "rotation": 0.04, "shift": 4e-3,

@@ -130,7 +130,7 @@ def _read(path: Path) -> Any:
         raise BoxesError(f"{path}: no such file; expected COCO detection JSON")
     try:
         check_limit(path.stat().st_size, MAX_JSON_BYTES, "bytes in the file")
-        # It tells its progress on the standard output.
+        # It reports its progress on the standard output.
         with contextlib.redirect_stdout(io.StringIO()):
             coco = COCO(str(path))
         if missing := {"images", "annotations", "categories"} - set(coco.dataset):

@@ -44,7 +44,7 @@ _DTYPES: Mapping[Precision, torch.dtype | None] = {
     "fp16": torch.float16,
 }
 HEADS = 10
-#: How a detector is run by default: its speed stands in the paper's column.
+#: How a detector is run by default: its speed is shown in the paper's column.
 USUAL = ("torch", "fp32", 1)
 Speeds = Mapping[tuple[str, str, int], "float | None"]
 

@@ -61,7 +61,7 @@ def read_biwi(root: Path, exclusions: Exclusions) -> Iterator[BenchmarkSample[He
     Yields:
         Frames in order; `rotation` takes FLAME axes to the depth camera's axes, as every protocol
         has it although the image is the colour camera's; `centre_px` is the head's centre in the
-        image, as far as `rgb.cal` tells it, else the image's centre; `group` is the sequence.
+        image, if `rgb.cal` states it, else the image's centre; `group` is the sequence.
 
     Raises:
         MissingBenchmarkFile: there are no sequences.

@@ -50,13 +50,13 @@ def read_coco_boxes(root: Path, exclusions: Exclusions) -> Iterator[BenchmarkSam
     content = read_json(path)
     absent = {"images", "annotations"} - (set(content) if isinstance(content, dict) else set())
     if absent:
-        raise UnreadableBenchmarkFile(f"{path}: lacks {', '.join(sorted(absent))}")
+        raise UnreadableBenchmarkFile(f"{path}: missing {', '.join(sorted(absent))}")
     boxes = _boxes_by_image(path, content["annotations"], exclusions)
     for image in content["images"]:
         try:
             name, rows = str(image["file_name"]), boxes.get(image["id"], [])
         except (TypeError, KeyError) as error:
-            raise UnreadableBenchmarkFile(f"{path}: an image lacks {error}") from error
+            raise UnreadableBenchmarkFile(f"{path}: an image is missing {error}") from error
         truth = FaceBoxes(
             xywh_to_xyxy(np.array([row for row, _ in rows], np.float64).reshape(-1, 4)),
             ignore=np.array([crowd for _, crowd in rows], bool),

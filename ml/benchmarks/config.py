@@ -19,7 +19,7 @@ class OutsidePredictions(StageConfig):
     """Predictions of another method on a set."""
 
     path: Path
-    """The file or folder; docs/benchmarks tells the form."""
+    """The file or folder; see docs/benchmarks for the format."""
     content: str = ""
     """sha256 of it; a run without it says it."""
     dataset: str = ""

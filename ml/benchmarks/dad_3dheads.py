@@ -75,7 +75,7 @@ def read_dad(
             image = _beside(path, item.get("img_path"), subset, f"images/{identity}.png")
             truth = None if subset == "test" else _truth(path, item, subset, image)
         except (TypeError, KeyError, AttributeError) as error:
-            exclusions.add(f"{name}#{number}", reasons.DAMAGED_ANNOTATION, f"item lacks {error}")
+            exclusions.add(f"{name}#{number}", reasons.DAMAGED_ANNOTATION, f"item misses {error}")
             continue
         except (BrokenAnnotation, UnreadableBenchmarkFile, MissingBenchmarkFile) as error:
             exclusions.add(identity, reasons.DAMAGED_ANNOTATION, str(error))
@@ -100,7 +100,7 @@ def _truth(path: Path, item: Mapping[str, Any], subset: str, image: Path) -> Hea
         raise BrokenAnnotation(f"{annotation}: expected an object")
     missing = {"vertices", "model_view_matrix", "projection_matrix"} - set(content)
     if missing:
-        raise BrokenAnnotation(f"{annotation}: lacks {', '.join(sorted(missing))}")
+        raise BrokenAnnotation(f"{annotation}: missing {', '.join(sorted(missing))}")
     vertices = checked("vertices", content["vertices"], (None, 3))
     view = checked("model_view_matrix", content["model_view_matrix"], (4, 4))
     projection = checked("projection_matrix", content["projection_matrix"], (4, 4))

@@ -105,7 +105,7 @@ def read_fddb_predictions(path: Path) -> dict[str, HeadPredictions]:
         Image -> scores with boxes or ellipses.
 
     Raises:
-        PredictionError: there is no file, it has another form, or an image stands there twice.
+        PredictionError: there is no file, it has another format, or an image occurs twice.
     """
     path = Path(path)
     files = sorted(path.glob("*.txt")) if path.is_dir() else [path]

@@ -95,7 +95,7 @@ def read_mat(path: Path, keys: Sequence[str], optional: Sequence[str] = ()) -> d
 
     Raises:
         MissingBenchmarkFile: there is no such file.
-        UnreadableBenchmarkFile: it is damaged, of a later version, or lacks a variable.
+        UnreadableBenchmarkFile: it is damaged, of a later version, or a variable is missing.
     """
     from scipy.io import loadmat
     from scipy.io.matlab import MatReadError
@@ -110,7 +110,7 @@ def read_mat(path: Path, keys: Sequence[str], optional: Sequence[str] = ()) -> d
         ) from error
     missing = [key for key in keys if key not in content]
     if missing:
-        raise UnreadableBenchmarkFile(f"{path}: lacks {', '.join(missing)}")
+        raise UnreadableBenchmarkFile(f"{path}: missing {', '.join(missing)}")
     return {key: content[key] for key in (*keys, *optional) if key in content}
 
 
@@ -230,7 +230,7 @@ def detections_by_image(path: Path, forms: Mapping[int, str]) -> Iterator[tuple[
 
     Args:
         path: the text file.
-        forms: numbers in a row -> what they are; the first row of an image tells which form it has.
+        forms: numbers in a row -> their meaning; the first row of an image determines its format.
 
     Yields:
         An image's name and its (N, numbers in a row) rows.

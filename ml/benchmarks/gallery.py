@@ -63,7 +63,7 @@ class Outcome:
 
     @property
     def words(self) -> tuple[str, ...]:
-        """What stands below the image: the error, and the kinds that it does not name itself."""
+        """Return the caption of the image: the error, and the kinds that it does not mention."""
         said = self.caption.replace(",", "").split()
         kinds = [kind for kind in self.kinds if kind not in said]
         return (self.caption, ", ".join(kinds)) if kinds else (self.caption,)

@@ -93,7 +93,7 @@ def encoded_images(source: Path, exclusions: Exclusions) -> Iterator[tuple[str, 
         exclusions: receives tars that break; what came before the break is used.
 
     Yields:
-        Name and file, or name and encoded bytes; sorted by path, within a tar as they stand there.
+        Name and file, or name and encoded bytes; sorted by path, within a tar in its order.
 
     Raises:
         FileNotFoundError: there is no such folder or file.

@@ -84,7 +84,7 @@ def _read_ply(path: Path, data: bytes) -> tuple[np.ndarray, np.ndarray]:
 
 
 def read_picked_points(path: Path) -> np.ndarray:
-    """Return points of a MeshLab .pp file, in the file's order; attributes may stand in any order.
+    """Return points of a MeshLab .pp file, in the file's order; attributes may be in any order.
 
     Args:
         path: the file.
@@ -94,7 +94,7 @@ def read_picked_points(path: Path) -> np.ndarray:
 
     Raises:
         MissingBenchmarkFile: there is no such file.
-        UnreadableBenchmarkFile: it is no XML, or a point lacks a coordinate.
+        UnreadableBenchmarkFile: it is no XML, or a coordinate of a point is missing.
     """
     data = read_bytes(path)
     if b"<!ENTITY" in data:
@@ -105,7 +105,7 @@ def read_picked_points(path: Path) -> np.ndarray:
             for point in ElementTree.fromstring(data).iter("point")
         ]
     except KeyError as error:
-        raise UnreadableBenchmarkFile(f"{path}: a point lacks {error}") from error
+        raise UnreadableBenchmarkFile(f"{path}: a point is missing {error}") from error
     except (ElementTree.ParseError, ValueError, LookupError) as error:
         raise UnreadableBenchmarkFile(f"{path}: no MeshLab points: {short(str(error))}") from error
     return np.array(points).reshape(-1, 3)

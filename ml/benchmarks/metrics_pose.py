@@ -23,7 +23,7 @@ _ITERATIONS = 200
 class PosePairs:
     """True poses of a benchmark and what was predicted for them, one row a true head.
 
-    The rows stand in the benchmark's own order, which matters to the protocol `img2pose`.
+    The rows are in the benchmark's order, which matters to the protocol `img2pose`.
 
     Attributes:
         images: (N,) the image of each head.

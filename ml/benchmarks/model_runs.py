@@ -19,7 +19,7 @@ DATABASE = "mlflow.db"
 
 
 def log_scores(store: Path, model: Path, scores: Mapping[str, float]) -> str | None:
-    """Write scores into the run that made a model; what stands there already is left alone.
+    """Write scores into the run that made a model; existing scores are not changed.
 
     Args:
         store: folder of MLflow's database.

@@ -43,7 +43,7 @@ class ObjectFile(Mapping[str, Any]):
             text.expect(":")
             start, end = text.value()
             if name in self._places:
-                raise PredictionError(f"{self.path}: {name!r} stands there twice")
+                raise PredictionError(f"{self.path}: {name!r} occurs twice")
             self._places[name] = (start, end)
             if text.peek() == "}":
                 return

@@ -249,7 +249,7 @@ TABLE_7 = PaperTable(
 
 
 def _speeds() -> tuple[Column, ...]:
-    """Images per second by runtime, precision and batch, which the paper does not tell apart."""
+    """Images per second by runtime, precision and batch, which the paper does not distinguish."""
     return tuple(
         Column(
             f"{runtime} {precision}, images/s",

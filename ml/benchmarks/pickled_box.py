@@ -33,7 +33,7 @@ _DAMAGE = (
 
 
 class _Ndarray:
-    """Stands for numpy's array class: the name is needed, the class is not."""
+    """Placeholder for numpy's array class: the name is needed, the class is not."""
 
 
 class _Array:

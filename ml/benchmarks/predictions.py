@@ -11,7 +11,7 @@ Every field of an image is optional, and holds one entry for each head: `boxes_x
 `ml.benchmarks.conventions`), `ellipses` (regions of FDDB), `landmarks_px` (68 points of 2 or 3
 numbers), `vertices_px` (points of 3 numbers), or `vertices_file`, an .npy file of the same beside
 the predictions. An image without a line counts as one in which nothing was found. The whole form is
-told in docs/benchmarks.
+see docs/benchmarks.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ class HeadPredictions:
         """(N, 4) px: the boxes, or those around the ellipses, landmarks or else the vertices.
 
         Raises:
-            PredictionError: there are heads but nothing that tells where.
+            PredictionError: there are heads but nothing that locates them.
         """
         if self.boxes_xyxy is not None:
             return self.boxes_xyxy
@@ -170,7 +170,7 @@ class PredictionFile(Mapping[str, HeadPredictions]):
 
         Raises:
             PredictionError: the file is not there, not JSON Lines, of another format, has unknown
-                keys, or tells of an image twice.
+                keys, or lists an image twice.
         """
         self.path = Path(path)
         self._offsets: dict[str, tuple[int, int]] = {}
@@ -347,7 +347,8 @@ def read_angle_table(path: Path) -> dict[str, HeadPredictions]:
         Image -> its one head.
 
     Raises:
-        PredictionError: it is not there, lacks a column, has an image twice or no number.
+        PredictionError: it does not exist, a column is missing, an image occurs twice, or a value
+            is not a number.
     """
     columns = ["image", "pitch", "yaw", "roll"]
     found: dict[str, HeadPredictions] = {}
@@ -357,7 +358,7 @@ def read_angle_table(path: Path) -> dict[str, HeadPredictions]:
             if missing := sorted(set(columns) - set(reader.fieldnames or ())):
                 raise PredictionError(
                     f"{path}: expected a .jsonl file, or a table with the columns "
-                    f"{', '.join(columns)}; lacks {', '.join(missing)}"
+                    f"{', '.join(columns)}; missing {', '.join(missing)}"
                 )
             for row in reader:
                 image = str(row["image"])

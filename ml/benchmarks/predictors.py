@@ -99,7 +99,7 @@ class DetectorHeads:
 
         Raises:
             UnreadableImage: the image cannot be read.
-            BrokenAnnotation: the set tells no crop of it.
+            BrokenAnnotation: the set defines no crop of it.
         """
         left, top, right, bottom = (int(side) for side in crop_of(sample))
 
@@ -186,7 +186,7 @@ class HeadStore:
 
 
 def digest(model: Path) -> str:
-    """Return what tells one model from another: a hash of its file, or of its folder's files."""
+    """Return the identity of a model: a hash of its file, or of its folder's files."""
     model = Path(model)
     paths = sorted(p for p in model.iterdir() if p.is_file()) if model.is_dir() else [model]
     whole = hashlib.sha256()

@@ -1,4 +1,4 @@
-"""How much each set holds as its publishers and users count it, to tell a damaged copy."""
+"""Size of each set as stated by its publishers and users, to detect an incomplete copy."""
 
 from __future__ import annotations
 

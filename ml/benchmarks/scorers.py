@@ -319,7 +319,7 @@ class DadScorer:
     """DAD-3DHeads, right and as published."""
 
     def __init__(self, topology: DadTopology) -> None:
-        """Start without heads; `topology` tells which vertices the metrics use."""
+        """Start without heads; `topology` defines the vertices that the metrics use."""
         self._topology = topology
         self._errors: list[Mapping[str, float]] = []
         self._found: list[bool] = []

@@ -34,7 +34,7 @@ class BenchmarkResult:
         excluded: reason -> how many annotations or images were left out.
         exclusions: the rows behind these numbers.
         differences: where the copy of the set is not as published.
-        scorer: what measured, for what it can tell beyond the scores.
+        scorer: the scorer, for details beyond the scores.
     """
 
     benchmark: str

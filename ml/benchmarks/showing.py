@@ -145,7 +145,7 @@ def _true_boxes(truth: Any) -> np.ndarray:
 
 
 def _shown(found: Heads, kind: str) -> Heads:
-    """Return the heads that the outcome was told from: of one head an image also weak ones."""
+    """Return the heads on which the outcome is based: for single-head images also weak ones."""
     least = {"boxes": OPERATING_SCORE, "mesh": DAD_SCORE}.get(kind, POSE_RETRY_SCORE)
     return found[found.scores >= least]
 

@@ -149,8 +149,8 @@ def _box_distance(p, box):  # type: ignore[no-untyped-def]
 def _triangle_point(p, triangle, found):  # type: ignore[no-untyped-def]
     """Return the point of a triangle nearest to p: in the face, or on the best of its edges.
 
-    Inside is told from barycentric coordinates of the foot of the perpendicular. A triangle without
-    area has none, and then an edge holds the nearest point.
+    A point is inside according to barycentric coordinates of the foot of the perpendicular. A
+    triangle without area has none, and then an edge holds the nearest point.
     """
     a, b, c = triangle[0], triangle[1], triangle[2]
     ab0, ab1, ab2 = b[0] - a[0], b[1] - a[1], b[2] - a[2]

@@ -222,7 +222,7 @@ def _cell(value: float, ends: tuple[float, float] | None, decimals: int, note: s
 
 
 def _number(scores: Mapping[str, Any] | None, name: str) -> float | None:
-    """Return a finite number of a score file; null and NaN stand for what was not measured."""
+    """Return a finite number of a score file; null and NaN mean not measured."""
     value = None if scores is None else scores.get(name)
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         return None

@@ -51,7 +51,7 @@ def read_wider(
 
     The MAT files are taken if they are there, else the text file, which knows no difficulties. Rows
     whose width or height is not positive stay, ignored, because the difficulties count rows; each
-    is excluded as `<image>#<row>`, but for the one row of zeros that stands for "no face".
+    is excluded as `<image>#<row>`, but for the one row of zeros that means "no face".
 
     Args:
         root: the folder that holds `WIDER_val`, `wider_face_split` and the ground truth of the
@@ -195,7 +195,7 @@ class WiderPredictions(Mapping[str, HeadPredictions]):
 
         Raises:
             KeyError: there is none.
-            PredictionError: it has another form, or tells of several images.
+            PredictionError: it has another format, or lists several images.
         """
         if image not in self._known:
             raise KeyError(image)

@@ -17,7 +17,7 @@ class GlinerConfig(StageConfig):
     model: ModelRef | None = None
     """GLiNER's folder."""
     encoder: ModelRef | None = None
-    """What GLiNER stands on, where its folder has neither tokenizer nor encoder configuration, as
+    """Base model of GLiNER, where its folder has neither tokenizer nor encoder configuration, as
     the published ones: a folder or repository of the model that its `gliner_config.json` names."""
     threshold: float = Field(default=0.5, gt=0, lt=1)
     """Lowest confidence of a name."""
@@ -50,6 +50,6 @@ class CaptionsConfig(StageConfig):
     suffix: str = QUALITY_SUFFIX
     """The quality suffix, with its leading comma."""
     negative_prompt: str = NEGATIVE_PROMPT
-    """What the generator is told to avoid."""
+    """Negative prompt of the generator."""
     max_drop_rate: float = Field(0.3, ge=0, le=1)
     """The stage fails when it excludes more than this fraction of a shard (paper: 20.6 %)."""

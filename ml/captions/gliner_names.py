@@ -80,7 +80,7 @@ def _whole_folder(model: Model, encoder: Model | None) -> Iterator[Path]:
     """Build a folder of GLiNER's files whose configuration names the encoder's local folder.
 
     The library takes tokenizer and encoder configuration from the repository that the
-    configuration names, at whatever commit is the newest; here it is told the folder instead.
+    configuration names, at whatever commit is the newest; here it is given the folder instead.
     """
     folder = model.folder(_FILES)
     if not (folder / _CONFIG).is_file():
@@ -93,7 +93,7 @@ def _whole_folder(model: Model, encoder: Model | None) -> Iterator[Path]:
         if not (config.get("encoder_config") and (folder / "tokenizer_config.json").is_file()):
             raise ModelError(
                 f"captions.gliner.encoder: the folder of '{model.name}' has no tokenizer and no "
-                f"encoder configuration; name the model that it stands on, "
+                f"encoder configuration; name its base model, "
                 f"{config.get('model_name')!r}, as {{path or hub_id and revision, asset}}"
             )
         yield folder

@@ -29,7 +29,7 @@ class NameSpan:
     Attributes:
         start: First character.
         end: Character after the last.
-        label: What it is; `name` when first and last name are not told apart.
+        label: What it is; `name` when first and last name are not distinguished.
         rule: Which rule found it.
     """
 
@@ -148,7 +148,7 @@ def _to_word(match: re.Match[str]) -> _Word:
 
 
 def _are_neighbours(text: str, word: _Word, after: _Word) -> bool:
-    """Return whether only blanks stand between two words."""
+    """Return whether only blanks separate two words."""
     return text[word.end : after.start].isspace()
 
 

@@ -97,7 +97,7 @@ def compare_skin_tones(
     verdict = (
         "A difference of which the interval does not hold zero is one of this model on these heads."
         if sure
-        else "Both intervals hold zero: these heads are too few to tell the groups apart."
+        else "Both intervals include zero: these heads are too few to distinguish the groups."
     )
     groups = [
         f"tones {low} to {high - 1} ({int(side.sum())})"

@@ -34,7 +34,7 @@ _UNKNOWN: Final = -2.0
 
 
 class CalibrationError(ValueError):
-    """The faces do not tell a threshold; the message says what is missing."""
+    """The faces do not determine a threshold; the message says what is missing."""
 
 
 @dataclass(frozen=True)

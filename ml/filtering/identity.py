@@ -90,7 +90,7 @@ class IdentityIndex:
         embeddings: (N, D) float32 of length 1.
         embedder: name and hash of what made them.
         sources: (N,) sha256 of the image each came from; no name of a person is kept.
-        calibration: the threshold that its own faces tell; None where they could not.
+        calibration: the threshold calibrated on its own faces; None if that failed.
     """
 
     embeddings: NDArray[np.float32]
@@ -242,7 +242,7 @@ def threshold_of(config: IdentityConfig, index: IdentityIndex) -> float:
         index: may have been calibrated.
 
     Raises:
-        IdentityError: neither tells one.
+        IdentityError: neither states one.
     """
     measured = index.calibration
     if config.threshold is None:

@@ -180,7 +180,7 @@ def cut_column(
     two, is found twice or not at all, and a perfectly labelled image is removed. `at_gap`, the form
     the official code runs and our default, takes the column nearest to the middle that crosses no
     box, and cuts only where there is a head wholly on each side. It tests the same thing, whether
-    heads are found again with other surroundings, without punishing where people stand.
+    heads are detected again in other surroundings, without penalising their position.
 
     Args:
         boxes_xyxy: (N, 4) heads, px.

@@ -63,8 +63,8 @@ class SafetyConfig(StageConfig):
 class ClipSafetyChecker:
     """CompVis' checker with its similarities kept, so that a verdict can be explained.
 
-    The library's own call only says yes or no, and blackens the image; it cannot be told to be
-    stricter. The rule is the same: a concept counts when its cosine similarity passes its own
+    The library's own call only says yes or no, and blackens the image; it cannot be configured to
+    be stricter. The rule is the same: a concept counts when its cosine similarity passes its own
     threshold.
     """
 

@@ -76,7 +76,7 @@ class FlameFile:
 
     Attributes:
         arrays: float64 and int64 arrays under FLAME's keys.
-        release: which release it is, and how that was told.
+        release: which release it is, and how it was identified.
         sha256: of the file.
     """
 
@@ -86,7 +86,7 @@ class FlameFile:
 
 
 def read_flame_file(path: Path, asset: str | None = None, sha256: str = "") -> FlameFile:
-    """Read a FLAME model file and tell which release it is.
+    """Read a FLAME model file and identify its release.
 
     Args:
         path: the file, a pickle.
@@ -195,10 +195,10 @@ def head_model_from_flame(
     Args:
         model_path: FLAME's model pickle.
         landmarks_path: a file of landmarks in any public form, see `ml.flame.landmark_files`.
-        masks_path: FLAME_masks.pkl; without it the regions are told from the skinning weights.
+        masks_path: FLAME_masks.pkl; without it the regions are derived from the skinning weights.
         contour_path: the dynamic embedding, where the landmarks are in a pair of files.
         index_paths: published lists of vertices, see `ml.flame.index_files`; they replace the
-            regions that the masks or weights tell.
+            regions defined by the masks or weights.
         asset: the release that the model is said to be, by its name in the asset register.
         sha256: the hash that the model is said to have; empty for any.
 
@@ -275,7 +275,7 @@ def _regions_from_masks(masks: dict[str, NDArray[np.int32]]) -> dict[str, NDArra
 def _ears_by_place(
     template: NDArray, contour_ends: NDArray, regions: dict[str, NDArray[np.int32]]
 ) -> dict[str, NDArray[np.int32]]:
-    """Find ears in files without masks: what stands out beside and behind the ends of the contour.
+    """Find ears in files without masks: vertices that protrude behind the ends of the contour.
 
     FLAME 2023 Open's licence does not cover the masks, and the renderer must know where ears are.
     On the embedded head, whose ears are known, the box has all 782 of their vertices and 114 of the
@@ -287,7 +287,7 @@ def _ears_by_place(
         regions: `head` and `head_with_ears` among them.
 
     Returns:
-        `ears`, and `head` where it was not told from them.
+        `ears`, and `head` where it was not derived from them.
     """
     with_ears, head = regions["head_with_ears"], regions["head"]
     width = np.ptp(contour_ends[:, 0])

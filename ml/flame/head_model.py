@@ -238,7 +238,7 @@ class HeadModel:
         wanted = {f.name for f in fields(cls)} - {"regions", "attributes", *texts}
         if set(plain) != wanted or set(groups) != {"regions", "attributes"}:
             missing, extra = sorted(wanted - set(plain)), sorted(set(plain) - wanted)
-            raise ValueError(f"head model: {path} lacks {missing} and has unknown {extra}")
+            raise ValueError(f"head model: {path} is missing {missing} and has unknown {extra}")
         return cls(
             **plain,
             regions=groups["regions"],

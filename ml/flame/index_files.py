@@ -1,7 +1,7 @@
 """The published lists of vertices, so that published metrics are computed on published vertices.
 
 VGGHeads' and DAD-3DHeads' code bring them as .npy files; between the two, `head_indices.npy` and
-other names stand for different regions, so a region is told by how many vertices it has.
+other names stand for different regions, so a region is identified by its number of vertices.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ PUBLISHED: Final[Mapping[int, str]] = {
     191: "keypoints_191",
 }
 """Number of vertices -> the region that the published list of that length is. The 3,457 are called
-`head_w_ears.npy` by VGGHeads and `head.npy` by DAD, but lack the back of the skull; the 3,669 are
+`head_w_ears.npy` by VGGHeads and `head.npy` by DAD, but without the back of the skull; the 3,669
+are
 called `head_indices.npy` or `face_w_ears.npy` by DAD."""
 
 _KEYPOINTS: Final = ("brows", "contour", "eyes", "forehead", "lips", "nose", "temples")

@@ -58,7 +58,7 @@ class LandmarkEmbedding:
     mediapipe_numbers: NDArray[np.int64] | None = None
 
     def describe(self) -> str:
-        """Say which points there are and what the 68 landmarks still lack."""
+        """Describe the available points and what the 68 landmarks still need."""
         parts = [("contour", 17), ("static", 51), ("mediapipe", _MEDIAPIPE)]
         found = [f"{count} {name}" for name, count in parts if getattr(self, name) is not None]
         hints = {
@@ -131,7 +131,8 @@ def read_landmarks(path: Path, *others: Path) -> Points:
 
     Raises:
         FileNotFoundError: there is no such file.
-        FlameFileError: a file cannot be read, or together they lack landmarks; says which.
+        FlameFileError: a file cannot be read, or landmarks are missing in total; the message lists
+            them.
     """
     paths = [path, *others]
     return read_embedding(paths).all_68(" and ".join(str(p) for p in paths))

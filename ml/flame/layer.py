@@ -22,7 +22,7 @@ Z_OFFSET_M = 0.05
 """The origin moves to the centre of the skull, so that heads turn about it."""
 _NUM_POSE = 9
 _NUM_LEADING = 1 + _NUM_POSE
-"""The template's coefficient, always 1, and the pose correctives' stand before those of the
+"""The template's coefficient, always 1, and the pose correctives' precede those of the
 shape."""
 _JAW_ROWS = slice(9, 18)
 

@@ -1,12 +1,12 @@
-"""Which release of FLAME a file is, told from its bytes or else from its content.
+"""Which release of FLAME a file is, identified by its bytes or else by its content.
 
 Coefficients of one release mean nothing in another, and only FLAME 2023 Open may be given away, so
 a file's name is not believed. The hashes are those that several public
 projects state for the files they use; FLAME 2023 also exists without jaw rotation in its
 expressions, whose full hash is not published. A file of unknown bytes (saved again, without chumpy)
-is told by what it holds: only FLAME 2023 Open describes its expressions, the last 100 directions,
-under `supr_expression_metadata`. The standard releases 2020 and 2023 have the same keys, shapes and
-triangles and cannot be told apart then; the record says so.
+is identified by its content: only FLAME 2023 Open describes its expressions, the last 100
+directions, under `supr_expression_metadata`. The standard releases 2020 and 2023 have the same
+keys, shapes and triangles and cannot be distinguished then; the record says so.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ RELEASES: Final = (
 
 
 def identify(path: Path, sha256: str, content: Mapping[Any, Any], asset: str | None) -> str:
-    """Tell which release a file is, and refuse it when it is called another.
+    """Identify the release of a file, and reject it if it is declared as another.
 
     Args:
         path: the file, for the message.
@@ -64,7 +64,7 @@ def identify(path: Path, sha256: str, content: Mapping[Any, Any], asset: str | N
         asset: what the configuration calls it in the asset register; None: nothing.
 
     Returns:
-        The release, and how it was told; for unknown bytes also what cannot be told.
+        The release, and how it was identified; for unknown bytes also what is uncertain.
 
     Raises:
         FlameFileError: the file is not of the release that `asset` names.

@@ -27,7 +27,7 @@ class FlameFileError(ValueError):
 
 
 class _Stub:
-    """Stands for an object of a class that is not imported: it keeps what the file says."""
+    """Placeholder for an object whose class is not imported: it stores what the file says."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.args = args
@@ -66,7 +66,7 @@ class _Scalar(_Stub):
 
 
 class _Ndarray:
-    """Stands for the class numpy.ndarray, which the pickle names beside its arrays."""
+    """Placeholder for the class numpy.ndarray, which the pickle names beside its arrays."""
 
 
 _MULTIARRAY = ("numpy.core.multiarray", "numpy._core.multiarray")

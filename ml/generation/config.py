@@ -182,7 +182,7 @@ class SingleHeadConfig(RendererConfig):
     hand_probability: float = Field(default=0.14, ge=0.0, le=1.0)
     """Probability that a hand is raised to the face."""
     neighbour_probability: float = Field(default=0.25, ge=0.0, le=1.0)
-    """Probability that another person stands beside."""
+    """Probability of another person next to this one."""
     places_per_light: int = Field(default=0, ge=0, le=10**9)
     """Places painted for each light, of which images show windows, which saves time.
     0 paints one for every image."""

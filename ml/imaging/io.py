@@ -230,7 +230,7 @@ def _jpeg_ends(data: bytes) -> bool:
         return True
     position = 2
     while True:
-        # Any number of fill bytes may stand before a marker, and decoders skip what is none.
+        # Any number of fill bytes may precede a marker, and decoders skip them.
         position = data.find(b"\xff", position)
         while position >= 0 and data[position : position + 1] == b"\xff":
             position += 1

@@ -23,7 +23,7 @@ LOOPBACK = "127.0.0.1"
 PORT = 7860
 MAX_UPLOAD = "50mb"
 MAX_WAITING = 64
-"""Requests that may wait; the next ones are told to try again."""
+"""Maximum number of queued requests; further ones are asked to retry."""
 KEPT_S = 3600
 """How long what was uploaded and made for a visitor is kept."""
 _LOOK_EVERY_S = 600

@@ -18,7 +18,7 @@ _ENDINGS: dict[str, ExportFormat] = {
 
 
 def format_of(output: Path) -> ExportFormat:
-    """Return the format that an output's name stands for.
+    """Return the format of an output's name.
 
     A name without known ending is a folder.
     """

@@ -1,4 +1,4 @@
-"""What stands before a web server on this machine: pages of other origins may not use it.
+"""Guard of a local web server: rejects requests from pages of other origins.
 
 Any page in the user's browser can send requests to 127.0.0.1, and servers that are made for one
 user answer all of them: Dagster also mutations by GET, gradio uploads. Starlette's

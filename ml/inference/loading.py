@@ -69,7 +69,7 @@ def describe(
     head_model_sha256: str | None,
     training: dict[str, Any],
 ) -> dict[str, Any]:
-    """Return what stands beside or inside a file of weights, so that it can be loaded and named.
+    """Return the metadata next to or inside a file of weights that loading it needs.
 
     Args:
         network: the network.

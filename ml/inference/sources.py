@@ -90,7 +90,7 @@ def expand(
         if hidden or path.is_dir() or (left_out and left_out in path.resolve().parents):
             continue
         if path.suffix.lower() in IMAGE_SUFFIXES | VIDEO_SUFFIXES:
-            # also a link that leads nowhere, which is told of when it is to be read
+            # also a link that leads nowhere, which is reported when it is read
             found.append(path)
         elif exclusions is not None:
             kind = path.suffix.lower() or "no ending"
@@ -160,7 +160,7 @@ def read_images(
 
 
 def _frames(path: Path, exclusions: Exclusions | None) -> Iterator[NamedImage]:
-    """Yield a video's frames; what of it is missing is told as it happens, `path#n` each."""
+    """Yield a video's frames; missing frames are reported as they occur, `path#n` each."""
     told = 0
 
     def report(problem: str) -> None:

@@ -71,7 +71,7 @@ def read_frames(path: Path, report: Callable[[str], None]) -> Iterator[Frame]:
 
     Args:
         path: the video.
-        report: told in words of everything that is missing: a frame that cannot be decoded, a
+        report: called with a description of every gap: a frame that cannot be decoded, a
             gap, an end before the time.
 
     Yields:
@@ -185,7 +185,7 @@ def _opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
 def _decoded(
     container: InputContainer, stream: VideoStream, report: Callable[[str], None]
 ) -> Iterator[VideoFrame]:
-    """Decode packet by packet; one that cannot be decoded is told of, and the next one tried."""
+    """Decode packet by packet; one that cannot be decoded is reported and skipped."""
     av = _av()
     packets = container.demux(stream)
     while True:

@@ -152,9 +152,9 @@ def choose_first(
 ) -> pd.DataFrame:
     """Draw images evenly over numbers of people and sizes.
 
-    Sizes are the median height of the heads in an image where poses tell it, else the image's own.
-    Groups take turns; one that is used up leaves its turns to the others. Which images of a group
-    come first depends on their ids and the run's seed alone.
+    Sizes are the median height of the heads in an image where poses provide it, else the image's
+    own. Groups take turns; one that is used up leaves its turns to the others. Which images of a
+    group come first depends on their ids and the run's seed alone.
 
     Args:
         ws: the workspace, for its seed.

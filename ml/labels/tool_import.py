@@ -286,7 +286,7 @@ def _coco_box(
     if entry is None:
         raise LabelImportError(
             f"labels: {path}: annotations[{number}] belongs to no image of the file; whose box is "
-            "lost cannot be told, so nothing is imported"
+            "lost is unknown, so nothing is imported"
         )
     name = f"annotation {brief(item['id'])}" if _has_id(item) else f"annotations[{number}]"
     box = _box(item.get("bbox"))
@@ -372,7 +372,7 @@ def _check_image(entry: _Entry, row: Mapping[Any, Any] | None, seen: set[str]) -
     if row is None:
         entry.refuse(reasons.UNKNOWN_IMAGE, f"{entry.sample_id!r} is none of ours")
     elif entry.sample_id in seen:
-        entry.refuse(reasons.DUPLICATE_IMAGE, f"{entry.sample_id!r} stands in the file twice")
+        entry.refuse(reasons.DUPLICATE_IMAGE, f"{entry.sample_id!r} occurs in the file twice")
     elif row["split"] not in LABEL_SPLITS:
         entry.refuse(reasons.TEST_IMAGE, f"{entry.sample_id!r} belongs to split {row['split']}")
     elif entry.size is not None and (

@@ -90,7 +90,7 @@ def build_detector(config: ModelConfig, encoder: nn.Module | None = None) -> Hea
         The network, in training mode.
 
     Raises:
-        ValueError: the encoder does not tell its channels.
+        ValueError: the encoder does not state its channels.
     """
     norm = Norm(config.bn_eps, config.bn_momentum)
     backbone = build_encoder(config) if encoder is None else encoder

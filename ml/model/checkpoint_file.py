@@ -72,7 +72,7 @@ _DAMAGE = (
 
 
 class _Placeholder:
-    """Stands for an object whose class is not imported; keeps the state that the file gives it."""
+    """Placeholder for an object whose class is not imported; stores its state from the file."""
 
     state: Any = None
 

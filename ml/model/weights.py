@@ -24,7 +24,7 @@ _DEAD = re.compile(r"(^|\.)rbr_reparam\.(weight|bias)$")
 """Placeholders of a fusion that did not happen: in every unfused file, used by nothing."""
 
 _FLAME_BRANCH = re.compile(r"^heads\.head\d+\.flame_")
-"""Entries that only a head detector has: by them it is told from YOLO-NAS on COCO."""
+"""Entries that only a head detector has, which distinguish it from YOLO-NAS on COCO."""
 
 _SIZE_MARKS: dict[tuple[int, ...], ModelSize] = {
     (96, 64, 1, 1): "S",
@@ -40,8 +40,8 @@ class WeightReport:
 
     Attributes:
         loaded: names taken over.
-        missing: names of the model that the file lacks.
-        unexpected: names in the file that the model lacks.
+        missing: names of the model that are missing from the file.
+        unexpected: names in the file that are not in the model.
         mismatched: names in both, of different shape.
     """
 

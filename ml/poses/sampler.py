@@ -30,7 +30,7 @@ class Slot:
     Attributes:
         head: Height of an adult's head.
         x: Head centre, fraction of the width.
-        y: Head centre, fraction of the height; None stands the person on `ground`.
+        y: Head centre, fraction of the height; None places the person on `ground`.
         ground: Lowest joint, fraction of the height; used when `y` is None.
         distance: Order from the camera, smaller is nearer.
         posture: What the legs do.

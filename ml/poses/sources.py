@@ -36,7 +36,7 @@ class SourceImage:
     """One image of a source.
 
     Attributes:
-        place: where it stands in its source, such as `image 12 of the folder`.
+        place: its position in the source, such as `image 12 of the folder`.
         data: its encoded bytes; empty when there is a problem.
         label: what the source says of its safety, upper case; empty when it says nothing.
         url_sha256: hash of its address, for those who ask to be removed; empty without one.
@@ -103,7 +103,7 @@ def _from_folder(
             continue
         beside = path.with_suffix(".json")
         if path in doubled and beside.is_file():
-            detail = "several images share a JSON; whose it is cannot be told"
+            detail = "several images share a JSON; its image is ambiguous"
             yield _refused(place, reasons.SHARED_NAME, detail)
             continue
         try:
@@ -150,7 +150,7 @@ def _from_tars(
         own = index.samples[part * shard_size : (part + 1) * shard_size]
         for position, members in enumerate(own, part * shard_size):
             yield _from_members(f"sample {position} of {place}", members, file.fileno(), config)
-    # What belongs to no sample is told once, by the tar's first shard.
+    # What belongs to no sample is reported once, by the tar's first shard.
     if part == 0:
         yield from (replace(problem, place=place) for problem in index.problems)
 
@@ -247,7 +247,7 @@ def _image(place: str, data: bytes, about: bytes | None, config: SourceConfig) -
     try:
         values: Any = json.loads(about) if about is not None else {}
     except (ValueError, RecursionError):
-        return _refused(place, reasons.DAMAGED_JSON, "what stands beside the image is not JSON")
+        return _refused(place, reasons.DAMAGED_JSON, "the file of the image's metadata is not JSON")
     if not isinstance(values, dict):
         return _refused(place, reasons.DAMAGED_JSON, "expected an object beside the image")
     label = values.get(config.label_field)

@@ -107,7 +107,7 @@ def in_order(expected: Iterable[str], taken: Collection[str], what: str) -> Data
         what: what they were taken for.
 
     Returns:
-        One finding an id that stands before the last one taken.
+        One finding per id that precedes the last one used.
     """
     names, own = [str(name) for name in expected], {str(name) for name in taken}
     end = max((place + 1 for place, name in enumerate(names) if name in own), default=0)

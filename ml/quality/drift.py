@@ -26,7 +26,7 @@ REFERENCES: Final = FOLDER / "references"
 NUM_QUANTILES: Final = 129
 """A column is stored as so many evenly spaced quantiles."""
 _FLOOR: Final = 1e-4
-"""Fraction that stands for a word that was never seen."""
+"""Fraction assigned to an unseen word."""
 
 
 class ReferenceError(ValueError):
@@ -154,7 +154,7 @@ def _numbers(
         raise ReferenceError(f"reference column {name}: no count and quantiles: {error}") from error
     finite = values[np.isfinite(values)]
     distance = float(ks_2samp(finite, quantiles).statistic)
-    # The quantiles stand for all rows of the reference, so chance is that of its real number.
+    # The quantiles represent all rows of the reference, so its real number determines chance.
     effective = len(finite) * count / (len(finite) + count)
     chance = min(1.0, 2.0 * float(np.exp(-2.0 * effective * distance**2)))
     if distance <= bounds.max_ks or chance >= bounds.max_p:

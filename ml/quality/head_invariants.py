@@ -307,7 +307,7 @@ def distinct(values: Sequence[object], items: Sequence[str], what: str) -> pd.Da
 def labels_follow_truth(
     boxes: pd.DataFrame, truth: pd.DataFrame, tolerance_px: float = 0.1
 ) -> pd.DataFrame:
-    """Return whether labels that stand for an annotator's are the truth's boxes, cut at the border.
+    """Return whether labels that replace an annotator's are ground-truth boxes, cut at the border.
 
     Args:
         boxes: columns `sample_id`, `box_id`, `bbox_xywh`, `width`, `height` (of the image).

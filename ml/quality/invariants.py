@@ -302,7 +302,7 @@ def dataset_follows(
         heads: rows of HEADS of that shard.
 
     Returns:
-        Findings about the dataset's heads, then about annotated heads that it lacks.
+        Findings about the dataset's heads, then about annotated heads missing from it.
     """
     columns = ["split", "bbox_xywh", "score", "flame", "flame_status", "teacher", "source"]
     on = ["sample_id", "head_id"]

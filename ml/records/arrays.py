@@ -107,7 +107,7 @@ def _read(
     with zipfile.ZipFile(file) as archive:
         infos = {i.filename.removesuffix(".npy"): i for i in archive.infolist()}
         if len(infos) < len(archive.infolist()):
-            raise UnreadableArrays("an array stands in it twice")
+            raise UnreadableArrays("an array occurs in it twice")
         chosen = {name: i for name, i in infos.items() if wanted is None or name in wanted}
         for name, info in chosen.items():
             check_limit(info.file_size, limit, f"bytes of the array {brief(name)}")

@@ -63,12 +63,12 @@ class StageConfig(BaseModel):
 
     @property
     def switched_off(self) -> bool:
-        """Whether the stage is told to leave a note instead of work; then it logs no run."""
+        """Whether the stage is disabled: it writes a note instead of results and logs no run."""
         return False
 
 
 class _Loader(_BASE):
-    """Plain values as YAML 1.2 reads them, which is what DVC writes; a key stands once."""
+    """Plain values as YAML 1.2 reads them, which is what DVC writes; keys are unique."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         """Build a mapping whose keys differ.
@@ -118,7 +118,7 @@ def parse_yaml(text: str, name: str = "YAML") -> Any:
         Mappings, lists, strings, numbers; None for an empty document.
 
     Raises:
-        ValueError: it is not YAML, too large, unfolds to too much by its aliases, or a key stands
+        ValueError: it is not YAML, too large, unfolds to too much by its aliases, or a key occurs
             twice; on one line, with file and line.
     """
     try:
@@ -151,7 +151,7 @@ def _check_aliases(document: yaml.Node) -> None:
 
     Raises:
         LimitExceeded: written out, it has too many values.
-        yaml.constructor.ConstructorError: an alias stands inside what it names.
+        yaml.constructor.ConstructorError: an alias occurs inside the node that it refers to.
     """
     sizes: dict[yaml.Node, int] = {}
     open_nodes: set[yaml.Node] = set()
@@ -163,7 +163,7 @@ def _check_aliases(document: yaml.Node) -> None:
             return sizes[node]
         if node in open_nodes:
             raise yaml.constructor.ConstructorError(
-                None, None, "an alias stands inside what it names", node.start_mark
+                None, None, "an alias occurs inside the node that it refers to", node.start_mark
             )
         open_nodes.add(node)
         pairs = isinstance(node, yaml.MappingNode)
@@ -177,7 +177,7 @@ def _check_aliases(document: yaml.Node) -> None:
 
 
 def line_of(text: str, path: Sequence[str]) -> int | None:
-    """Return the line on which a value stands, counted from 1.
+    """Return the line number of a value, counted from 1.
 
     Args:
         text: a YAML document.

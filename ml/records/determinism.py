@@ -54,7 +54,7 @@ def one_thread() -> Iterator[None]:
 def one_blas_thread() -> Iterator[None]:
     """Run the linear algebra of numpy and scipy on one thread, as workers do by their environment.
 
-    Long sums are divided among threads, so their last bits would tell how many cores a machine has.
+    Long sums are divided among threads, so their last bits would depend on the number of cores.
     """
     from threadpoolctl import threadpool_limits
 

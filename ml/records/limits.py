@@ -127,7 +127,7 @@ def brief(value: Any) -> str:
 
 
 def short(text: str) -> str:
-    """Return a text from outside as it stands in a message.
+    """Return an external text as shown in a message.
 
     Args:
         text: of any length.

@@ -18,7 +18,7 @@ BUILT_IN: Final[Mapping[tuple[str, str], Mapping[str, str | None]]] = {
     },
     ("filtered_dataset", "face_check.backend"): {"haar": "opencv-haar"},
 }
-"""Choices that name no model file, and what they stand for; None where a file says it."""
+"""Choices without a model file, and their assets; None where a file states it."""
 
 
 _MODEL_SECTIONS: Final = frozenset({"trained_model", "trained_model_exact", "released_model"})

@@ -17,7 +17,7 @@ _LINE: Final = "{desc}: {n_fmt}/{total_fmt} [{elapsed}, {remaining} left]"
 
 
 class Progress(Protocol):
-    """What a loop tells of its progress."""
+    """Progress report of a loop."""
 
     def update(self, count: int) -> object:
         """Count items as done.
@@ -37,7 +37,7 @@ class ProgressLines:
         """Begin to count.
 
         Args:
-            description: stands in front.
+            description: prefix of each line.
             total: number of items, None if unknown.
             done: items that an earlier run has done; the time left is reckoned without them.
         """

@@ -152,7 +152,7 @@ class ShardReader(Closing):
             DamagedSample: the shard has no such member, or its bytes are cut off.
         """
         if (sample_id, extension) in self._doubled:
-            detail = f".{extension} stands in the shard twice; which is meant cannot be told"
+            detail = f".{extension} occurs in the shard twice, which is ambiguous"
             raise DamagedSample(self.path, sample_id, detail)
         span = self._spans.get(sample_id, {}).get(extension)
         if span is None:

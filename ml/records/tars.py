@@ -96,7 +96,7 @@ class TarMember:
     """One entry of a tar.
 
     Attributes:
-        name: as it stands in the tar.
+        name: as in the tar.
         kind: a plain file, a folder, or anything else.
         offset: where its bytes begin, in a tar that is not compressed.
         size: bytes.

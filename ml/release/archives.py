@@ -109,7 +109,7 @@ def part_of(path: str) -> tuple[str, str, tuple[str, ...]] | None:
         path: such as `VGGHeads/large/split_00007/images/x.jpg`.
 
     Returns:
-        Part, `images`, `annotations` or `lists`, and what stands before `large`, `small` or `test`;
+        Part, `images`, `annotations` or `lists`, and what precedes `large`, `small` or `test`;
         None for what is no file of a part.
     """
     pure = PurePosixPath(path)
@@ -188,7 +188,7 @@ class Release:
                 same = first is stored or first.source != stored.source
                 if not same or _size(first) != _size(stored):
                     where = f"in {first.source.name} and again in {stored.source.name}"
-                    detail = f"{part}/{kind}/{name} stands {where}; neither is used"
+                    detail = f"{part}/{kind}/{name} occurs {where}; neither is used"
                     self._exclusions.add(stored.stem, reasons.SHARED_NAME, detail)
                     ambiguous.add((kind, name))
         for (kind, name), stored in known.items():

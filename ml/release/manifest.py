@@ -1,4 +1,4 @@
-"""What a copy of the official release lacks: splits, halves of pairs, files that were altered.
+"""Missing parts of a copy of the official release: splits, halves of pairs, altered files.
 
 Users report copies of 174 GB in place of 187, and images without annotation. Nothing is decoded
 here; what is in a file is judged when it is imported.
@@ -34,7 +34,7 @@ _CHUNK: Final = 1 << 22
 
 
 def what_lacks(release: Release, sources: Sequence[Path], sums: bool = True) -> pd.DataFrame:
-    """Compare a copy of the release with what was published, as far as names and sums tell.
+    """Compare a copy of the release with what was published, by names and checksums.
 
     Args:
         release: the listed copy.
@@ -42,7 +42,7 @@ def what_lacks(release: Release, sources: Sequence[Path], sums: bool = True) -> 
         sums: whether to read every file that MD5SUMS names.
 
     Returns:
-        Columns what, where, detail; empty where nothing lacks.
+        Columns what, where, detail; empty if nothing is missing.
     """
     rows = [*_missing_parts(release), *_cut_tars(release)]
     num_images = 0
@@ -115,7 +115,7 @@ def _check_sums(path: Path) -> Iterator[tuple[str, str, str]]:
             if not target.resolve().is_relative_to(path.parent.resolve()):
                 yield SUMS_NAME, name, f"line {number} leads out of {path.parent.name}"
             elif not target.is_file():
-                yield "file", name, f"stands in {path.name} and is missing"
+                yield "file", name, f"is listed in {path.name} and missing"
             elif (found := _md5(target)) != expected.lower():
                 yield "file", name, f"its MD5 is {found}, published {expected.lower()}"
 

@@ -161,7 +161,7 @@ def _import_part(
     """Write one part as a shard; returns its images by split, none where it has no usable one."""
     first = next(samples, None)
     if first is None:
-        # No shard of nothing: a tar does not tell of empty folders as a folder does.
+        # No shard of nothing: a tar does not contain empty folders.
         return {}
     rows = _ImportedShard(shard, head_model, rule)
     with shard_writer(ws.stage_dir("images") / f"{shard}.tar") as writer:

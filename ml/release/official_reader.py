@@ -86,7 +86,7 @@ class SplitRule:
         by_id: fraction of the images labelled manually, which have no splits, that go to val and to
             test, by their ids alone.
         everywhere: those of `by_id` that take their fraction of every other split too, because the
-            copy lacks theirs.
+            copy does not contain theirs.
     """
 
     val: tuple[int, ...] = tuple(range(NUM_VAL_SPLITS))
@@ -163,7 +163,7 @@ def pair_files(
             continue
         where = f"{part}/{' and '.join(file.name for file in images)}"
         if key in removed:
-            reason, detail = reasons.EXCLUSION_LIST, f"{where} stands in {EXCLUSIONS_NAME}"
+            reason, detail = reasons.EXCLUSION_LIST, f"{where} is listed in {EXCLUSIONS_NAME}"
         elif len(images) > 1 or len(labels) > 1:
             also = f"; annotations {' and '.join(file.name for file in labels) or 'none'}"
             reason, detail = reasons.SHARED_NAME, f"{where} have one name{also}"

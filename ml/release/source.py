@@ -104,7 +104,7 @@ def iter_dataset(
                     continue
                 if barred and hash_id(sample_id) in barred:
                     exclusions.add(
-                        sample_id, reasons.TAKEN_DOWN, f"{sample_id} stands in takedowns.json"
+                        sample_id, reasons.TAKEN_DOWN, f"{sample_id} is listed in takedowns.json"
                     )
                     continue
                 try:

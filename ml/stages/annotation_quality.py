@@ -1,6 +1,6 @@
 """Pseudo-labels against ground truth: what the annotator finds, and how far off it is.
 
-Only a renderer can tell: a diffusion model has no truth to compare with.
+Requires a renderer: images of a diffusion model have no ground truth.
 """
 
 from __future__ import annotations

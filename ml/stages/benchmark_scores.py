@@ -41,7 +41,7 @@ BENCHMARK, FLIPPED = "benchmark", "_flip"
 
 
 def run(ws: Workspace, config: BenchmarkScoresConfig) -> StageReport:
-    """Evaluate what is configured, gather all scores, write the tables, tell MLflow.
+    """Run the configured evaluations, collect all scores, write the tables, log to MLflow.
 
     Args:
         ws: the workspace; the benchmark, its models, images, truth and head model must exist.

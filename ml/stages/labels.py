@@ -1,6 +1,6 @@
 """Stage `labels`: a sample of images with head boxes, as an annotator would hand them back.
 
-In the demo the renderer's ground truth stands in for the annotator.
+In the demo the renderer's ground truth replaces the annotator.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class LabelsConfig(StageConfig):
     """Which images are labelled, and which heads an annotator would box."""
 
     source: Literal["truth", "file"] = "truth"
-    """`truth`: the renderer's truth stands in for the annotator; `file`: what a labelling tool
+    """`truth`: the renderer's ground truth replaces the annotator; `file`: what a labelling tool
     handed back, COCO or Label Studio's JSON."""
     file: str = ""
     """Source file: the JSON, relative to the project folder."""

@@ -1,6 +1,6 @@
 """Stage `released_dataset`: the published release as a dataset that training and benchmark read.
 
-Its folders stand in for those of the stages that generate a dataset; `released_view` says where.
+Its folders replace those of the stages that generate a dataset; `released_view` says where.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ class ReleasedDatasetConfig(StageConfig):
 
 
 def released_view(ws: Workspace) -> Workspace:
-    """Return the workspace in which the imported release stands for a generated dataset.
+    """Return the workspace in which the imported release takes the place of a generated dataset.
 
     Args:
         ws: the project's workspace.
@@ -115,7 +115,7 @@ def released_view(ws: Workspace) -> Workspace:
 
 
 def run(ws: Workspace, config: ReleasedDatasetConfig) -> StageReport:
-    """Import the release, and say what the copy lacks.
+    """Import the release, and report missing parts of the copy.
 
     Parts that a killed run finished are not read again.
 
@@ -124,7 +124,7 @@ def run(ws: Workspace, config: ReleasedDatasetConfig) -> StageReport:
         config: where the release is.
 
     Returns:
-        Counts of images, what lacks, statistics, a preview.
+        Counts of images, missing parts, statistics, a preview.
 
     Raises:
         NotARelease: there is no release in the sources, or no usable image in it.
@@ -154,7 +154,7 @@ def run(ws: Workspace, config: ReleasedDatasetConfig) -> StageReport:
         num_out + lost.num_samples,
         config.max_drop_rate,
         "images",
-        advice=f"{out / LACKS_NAME} says what lacks",
+        advice=f"{out / LACKS_NAME} lists the missing parts",
     )
     view = released_view(ws)
     for shard in view.shards:

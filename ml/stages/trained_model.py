@@ -416,7 +416,7 @@ def _write_report(
     curves = folder / "images" / "curves.png"
     plot_history(result.history, curves)
     tracker.log_image(curves, "curves")
-    # Learning rates at the end of a schedule compare nothing, and would stand first.
+    # Learning rates at the end of a schedule carry no information, and would come first.
     final = {k: v for k, v in result.metrics.items() if not k.startswith("lr")}
     tracker.log_metrics({f"final/{name}": value for name, value in final.items()})
     grids = sorted((folder / "images").glob("epoch-*.jpg"))

@@ -89,7 +89,7 @@ class PhotographedFaces:
 
 @dataclass(frozen=True)
 class Calibration:
-    """What tells one person from two on the photographs themselves.
+    """The similarity that separates identities on the photographs themselves.
 
     Attributes:
         threshold: similarity from which two faces are taken for one person.

@@ -67,7 +67,7 @@ class _Rows:
 
 
 class NoDetector:
-    """Stands where boxes are known: asking it for boxes is an error."""
+    """Placeholder detector where boxes are known: calling it is an error."""
 
     name, sha256 = "true_face_boxes", ""
 

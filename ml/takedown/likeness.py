@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from ml.imaging.io import UnreadableImage, decode_image
 
 SIDE: Final = 32
-"""Of the thumbnail that stands for an image, px."""
+"""Size of an image's thumbnail, px."""
 MIN_CORRELATION: Final = 0.985
 """Of two thumbnails of the same image; JPEG at quality 60 and half the size give over 0.99."""
 _FLAT: Final = 2.0
-"""Standard deviation of grey below which a thumbnail shows nothing that could be told again."""
+"""Standard deviation of grey below which a thumbnail is too uniform to be recognised."""
 _EMBEDDED = re.compile(rb"data:image/(?:jpeg|png|webp|gif);base64,([A-Za-z0-9+/=]{64,})")
 
 Signature = NDArray[np.float32]
@@ -57,7 +57,7 @@ def resembles(data: bytes, signatures: list[Signature]) -> bool:
 
 
 def embedded_images(data: bytes) -> Iterator[bytes]:
-    """Yield images that stand in a text as base64, as in pages and event logs.
+    """Yield images embedded in a text as base64, as in pages and event logs.
 
     Args:
         data: the text, or a database's file.

@@ -1,6 +1,6 @@
 """Taking samples out of everything that was made of them, and proving that they are gone.
 
-Files are told apart by content, not by name, so that DVC's cache is searched like the data. What
+Files are identified by content, not by name, so that DVC's cache is searched like the data. What
 cannot show whom it shows (contact sheets, plots with images) is removed and made again.
 """
 
@@ -236,7 +236,7 @@ def found_in(path: Path, target: Target) -> str:
     """Return what of the target a file holds; empty for nothing.
 
     Args:
-        path: a file of any kind; its kind is told by its first bytes.
+        path: a file of any kind; its kind is identified by its first bytes.
         target: what to look for.
     """
     with path.open("rb") as file:
@@ -398,7 +398,7 @@ def _edit(ws: Workspace, path: Path, target: Target) -> None:
 
 
 def _edit_table(path: Path, target: Target) -> None:
-    """Drop every row in which an id stands, in whatever column."""
+    """Drop every row that contains an id, in any column."""
     table = pq.ParquetFile(path).read()
     pattern = rf"(^|[^\w-])({'|'.join(re.escape(n) for n in sorted(target.names))})($|[^\w-])"
     gone = pa.chunked_array([pa.array([False] * len(table), pa.bool_())])

@@ -407,7 +407,7 @@ def sqlite_uri(database: Path) -> str:
         database: path of the file.
 
     Returns:
-        `sqlite:///...`, in which `%`, `?` and `#` stand for themselves.
+        `sqlite:///...`, in which `%`, `?` and `#` are literal.
     """
     from sqlalchemy import URL
 

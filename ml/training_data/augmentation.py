@@ -67,7 +67,7 @@ def head_outlines(boxes_xyxy: Array, vertices_px: list[Array | None]) -> NDArray
 
     The projected vertices that lie in the box (what of the head is in sight), stretched so that
     their bounds are the box, which may hold hair too. Where there is no mesh, or it misses its
-    box, an ellipse stands in.
+    box, an ellipse is used instead.
 
     Args:
         boxes_xyxy: (N, 4) image frame, px.

@@ -99,7 +99,7 @@ class LabelRows(NamedTuple):
     """Labelled heads of some images, in the order of their table.
 
     Attributes:
-        sample_ids: N ids; an image's rows need not stand together.
+        sample_ids: N ids; an image's rows need not be adjacent.
         boxes_xyxy: (N, 4) float32, px.
         flame: (N, 413) float32, px; zeros where not valid.
         flame_valid: (N,) bool.

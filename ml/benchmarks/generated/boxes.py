@@ -79,7 +79,7 @@ class WiderImage:
     Attributes:
         event: such as `0--Parade`.
         name: the file's name without ending.
-        rows: (N, 5) integers x, y, w, h, invalid; a row of zeros stands for no face.
+        rows: (N, 5) integers x, y, w, h, invalid; a row of zeros means no face.
         kept: difficulty -> numbers of the rows that it asks for, from 1.
         image_rgb: (H, W, 3) uint8 RGB; None to write the annotation alone.
     """

@@ -181,7 +181,7 @@ def mouth_rings() -> dict[str, FloatArray]:
         out[:, 2] -= np.where(
             sign > 0, back[0], np.where(sign < 0, back[1], 0.5 * (back[0] + back[1]))
         )
-        # teeth stand on an arch that is rounder than the lips
+        # teeth are on an arch that is rounder than the lips
         out[:, 2] -= arch * (out[:, 0] / MOUTH_HALF_WIDTH) ** 2 * shrink
         return out
 
@@ -287,7 +287,7 @@ def ear_rings() -> list[FloatArray]:
             )
             radius = radius - tragus * 2.0 * smooth_step(np.array(float(row)), 4.0, 8.0)
         yz = _ear_plane(radius * np.cos(angle), radius * np.sin(angle))
-        # heights stand on a plane under the ear; only the foot follows the curved side of the head
+        # heights are above a plane under the ear; only the foot follows the curved side of the head
         plane = min(row / 2.0, 1.0)
         outward = (
             plane * _ear_ground(yz) + (1.0 - plane) * side_points(yz[:, 0], yz[:, 1])[:, 0] + lift

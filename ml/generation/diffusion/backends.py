@@ -8,7 +8,7 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class Backend:
-    """What tells one diffusion backend from another.
+    """Properties that distinguish diffusion backends.
 
     Attributes:
         pipeline: class of diffusers that samples.

@@ -18,7 +18,7 @@ _KEPT = 16
 
 
 class FeatureCache:
-    """Stands in for an adapter's forward function and remembers its last results."""
+    """Wrapper of an adapter's forward function that caches its last results."""
 
     def __init__(self, forward: Any, kept: int = _KEPT) -> None:
         """Keep the function.

@@ -57,7 +57,7 @@ def load_pipeline(name: str, config: DiffusionConfig, root: Path) -> LoadedPipel
     """
     import diffusers
 
-    # Of every prompt that is cut it tells twice, and shard and lineage say it anyway.
+    # It warns twice for every truncated prompt, which shard and lineage record anyway.
     diffusers.utils.logging.set_verbosity_error()
     backend = BACKENDS[name]
     base = require(config.base, "images.diffusion.base", name, root)

@@ -22,7 +22,7 @@ class Canvas:
     """A display-referred RGB image, drawn back to front.
 
     World frame of the drawing: x right, y up from the ground, z into the image, metres; the
-    camera stands at (0, 1.6, 0).
+    camera is at (0, 1.6, 0).
     """
 
     def __init__(self, height: int, width: int, horizon: float, rng: np.random.Generator) -> None:

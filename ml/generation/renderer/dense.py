@@ -4,7 +4,7 @@ Every map is sampled at pixel centres, (column + 0.5, row + 0.5), of the image's
 is the image's: x right, y down, z away from the camera.
 
 Rendering is weakly perspective: each person is seen orthographically at a scale of its own, and
-persons stand `DEPTH_GAP_M` apart in their depth order. Metres are therefore a person's own; the
+people are `DEPTH_GAP_M` apart in their depth order. Metres are therefore a person's own; the
 nearest person's origin is where a camera of focal length 1.15 image widths would see the median
 person at its scale.
 """

@@ -29,7 +29,8 @@ class Mesh:
         extras: (V, 4) float32, meaning set by the material (see `shading.py`).
         faces: (F, 3) int32.
         materials: (F,) int32 row of the material table.
-        parts: (F,) int32 one of `parts.py`'s codes, by which truth tells head from body.
+        parts: (F,) int32 one of `parts.py`'s codes, by which ground truth distinguishes head and
+            body.
     """
 
     positions: Float32Array

@@ -170,7 +170,7 @@ def test_a_large_object_is_read_value_by_value(tmp_path, monkeypatch):
         ("[1]", "byte 0: not a JSON object: expected '{', got '\\['"),
         ('{"a": 1', "byte 7: not a JSON object: it ends too early"),
         ('{"a": 1 "b": 2}', "byte 8: not a JSON object: expected ',', got '\"'"),
-        ('{"a": 1, "a": 2}', "'a' stands there twice"),
+        ('{"a": 1, "a": 2}', "'a' occurs twice"),
         ('{"a": tru}', "byte 6: not a JSON object"),
         ("{1: 2}", "expected a text as key, got 1"),
     ],

@@ -121,5 +121,5 @@ def test_files_that_are_no_single_category_are_refused(tmp_path):
     with pytest.raises(UnreadableBenchmarkFile, match=r"one category, got \['4', '5'\]"):
         list(read_coco_boxes(tmp_path, Exclusions("t")))
     (tmp_path / "annotations.json").write_text('{"images": []}')
-    with pytest.raises(UnreadableBenchmarkFile, match="lacks annotations"):
+    with pytest.raises(UnreadableBenchmarkFile, match="missing annotations"):
         list(read_coco_boxes(tmp_path, Exclusions("t")))

@@ -63,7 +63,7 @@ def test_a_broken_mat_file_is_one_exclusion(tmp_path):
     details = exclusions.to_frame().set_index("sample_id")["detail"]
     assert "not a MAT file" in details["image00002"]
     assert "pt3d_68: expected shape (3, 68), got (2, 68)" in details["image00004"]
-    assert "lacks pt3d_68" in details["image00006"]
+    assert "missing pt3d_68" in details["image00006"]
     with pytest.raises(MissingBenchmarkFile, match="AFLW2000-3D: not found below"):
         list(read_aflw2000(tmp_path / "nothing", exclusions))
 
@@ -209,7 +209,7 @@ def test_angles_per_frame_may_come_as_a_table(tmp_path):
     assert result.scores.counts["num_sequences"] == 2
     assert "num_images: found 4, quoted in papers 15,678" in result.as_json()["count_differences"]
     path.write_text("image,pitch,yaw\na,1,2\n")
-    with pytest.raises(PredictionError, match="lacks roll"):
+    with pytest.raises(PredictionError, match="missing roll"):
         score("biwi", tmp_path, path)
     path.write_text("image,pitch,yaw,roll\na,1,2,x\n")
     with pytest.raises(PredictionError, match="line 2: could not convert"):

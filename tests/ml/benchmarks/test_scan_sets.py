@@ -196,7 +196,7 @@ def test_meshes_keep_every_vertex_and_split_polygons(tmp_path):
 def test_picked_points_of_another_form(tmp_path):
     path = tmp_path / "a.pp"
     for text, message in (
-        ("<PickedPoints><point x='1' y='2'/></PickedPoints>", "a point lacks 'z'"),
+        ("<PickedPoints><point x='1' y='2'/></PickedPoints>", "a point is missing 'z'"),
         ("<PickedPoints>", "no MeshLab points"),
         ("<!DOCTYPE a [<!ENTITY b 'c'>]><a/>", "declares entities"),
     ):

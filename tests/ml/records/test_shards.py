@@ -75,6 +75,6 @@ def test_a_member_that_stands_there_twice_is_given_to_nobody(tmp_path):
         writer.add("b", {"jpg": b"other", "json": {}})
         writer.add("a", {"jpg": b"second"})
     with ShardReader(path) as reader:
-        with pytest.raises(DamagedSample, match=r"x.tar/a: .jpg stands in the shard twice"):
+        with pytest.raises(DamagedSample, match=r"x.tar/a: .jpg occurs in the shard twice"):
             reader.read("a")
         assert reader.read("b") == b"other"

@@ -234,7 +234,7 @@ def test_sums_are_compared(files, tmp_path):
     altered = hashlib.md5(second.read_bytes()).hexdigest()
     assert rows == [
         ("file", second.name, f"its MD5 is {altered}, published {'0' * 32}"),
-        ("file", "VGGHeads_2.tar", "stands in MD5SUMS and is missing"),
+        ("file", "VGGHeads_2.tar", "is listed in MD5SUMS and missing"),
         ("MD5SUMS", "MD5SUMS", "line 5: expected a sum and a name, got 'what'"),
         ("MD5SUMS", "../large.tar", "line 6 leads out of mirror"),
     ]

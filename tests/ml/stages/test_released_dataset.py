@@ -73,7 +73,7 @@ def test_what_the_release_itself_removed_is_not_lost(ws: Workspace, files, monke
     stems = [stem for stem in stems if not stem.endswith("s1")][:3]
     listed["large/split_00002/files.txt"] = "".join(f"{stem}.jpg\n" for stem in stems).encode()
     pack(listed, ws.root / "release.tar")
-    with pytest.raises(TooManyExcluded, match=r"2 of 16 images .*lacks\.csv says what lacks"):
+    with pytest.raises(TooManyExcluded, match=r"2 of 16 images .*lacks\.csv lists the missing parts"):
         run(ws, ReleasedDatasetConfig(**{**GIVEN, "max_drop_rate": 0.01}))
     pieces = []
     add = StatisticsCounter.add
@@ -150,7 +150,7 @@ def test_every_check_of_an_import_fails_where_it_should(ws: Workspace, files) ->
     lost = changed(verdicts, lambda rows: rows.sample(frac=0.7, random_state=1))
     told = found_by(ws)["accounted"]
     assert [any(item in text for text in told) for item in lost] == [True] * len(lost)
-    assert "the stage told of" in told[-1]
+    assert "the stage reported" in told[-1]
     verdicts.write_bytes(whole)
 
     path = view.table_path("annotations", view.shards[0])

@@ -6,8 +6,8 @@
     python -m benchmarks.throughput --sizes --checkpoints data/trained_model --json scores
 
 `ml.benchmarks.architectures` documents what is timed. `--json` writes a score file a model, which
-`ml.benchmarks.tables` lays beside the paper's numbers. `vggheads study architectures` measures the
-same for a project and its MLflow.
+`ml.benchmarks.tables` compares with the paper's numbers. `vggheads study architectures` measures
+the same for a project and its MLflow.
 """
 
 from __future__ import annotations

@@ -155,7 +155,7 @@ def _databases(root: Path, home: Path) -> list[Path]:
 def _is_being_created(path: Path) -> bool:
     """Return whether it may be the log of a run that another process is just starting.
 
-    SQLite makes the file before it writes to it, and stages start beside each other.
+    SQLite makes the file before it writes to it, and stages start concurrently.
     """
     return path.parent.name == "runs" and path.suffix == ".db" and path.stat().st_size == 0
 

@@ -55,7 +55,8 @@ class ShardTask:
         """Make the shard in this process.
 
         Args:
-            node: name of the node beside the machine's, for two nodes may share a machine.
+            node: name of the node in addition to the machine's, since two nodes may share a
+                machine.
 
         Returns:
             The stage's report, which says where it was made.

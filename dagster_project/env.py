@@ -19,7 +19,7 @@ _QUIET = {
     "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
 }
 # Runs started in the UI are queued; `vggheads ui` starts the daemon that takes them off the queue.
-# Two at a time: a training beside whatever else is wanted. Runs of the command line do not queue.
+# Two at a time: a training and another run. Runs of the command line do not queue.
 _DAGSTER_YAML = """\
 telemetry:
   enabled: false

@@ -31,7 +31,7 @@ class StageLock:
 
     @contextmanager
     def shared(self) -> Iterator[None]:
-        """Hold it beside others; waits for a run that has it alone."""
+        """Acquire it shared; waits for an exclusive holder."""
         with self._held(fcntl.LOCK_SH):
             yield
 

@@ -1,4 +1,4 @@
-"""Markers: a small JSON beside the data, written last, that says a shard is finished.
+"""Markers: a small JSON file next to the data, written last, that marks a shard as finished.
 
 A marker records the inputs of its shard (fingerprint), so a killed run resumes and a changed
 stage does not take old shards for new ones. It is inside the stage's DVC-tracked folder: who

@@ -26,7 +26,7 @@ C = TypeVar("C", bound=StageConfig)
 RUN: Final = "run"
 NAME: Final = "params.yaml"
 LIKE: Final = "like"
-"""In a section: the section whose values hold here too, but for those stated beside it."""
+"""In a section: the section whose values are inherited, unless overridden here."""
 
 
 class RunConfig(StageConfig):
@@ -41,7 +41,7 @@ class RunConfig(StageConfig):
     shard_size: int = Field(ge=1, le=1_000_000)
     """Images in a shard."""
     workers: int = Field(ge=0, le=4096)
-    """Processes that make shards, 0 for none beside this one; never changes a byte."""
+    """Processes that make shards, 0 for this process only; has no effect on results."""
     threads: int = Field(ge=1, le=4096)
     """Threads of a training stage."""
     engine: Engine = "local"

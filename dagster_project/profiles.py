@@ -1,4 +1,4 @@
-"""The profiles in conf/: composing them, and what params.yaml says beside its profile."""
+"""The profiles in conf/: composing them, and the overrides of params.yaml."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ from ops.resources import (
 )
 
 MLFLOW_ADDRESS = "VGGHEADS_MLFLOW_ADDRESS"
-"""Addresses of the pages that `vggheads ui` serves beside Dagster's, for links to them."""
+"""Addresses of the pages that `vggheads ui` serves in addition to Dagster's, for links to them."""
 MLFLOW_PORT = 5000
 EXPERIMENT = "vggheads"
 """All stages report to one experiment, so that they compare on one page."""

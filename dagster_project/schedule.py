@@ -1,4 +1,4 @@
-"""Runs stages in the order of their graph; what uses one core runs beside other work.
+"""Runs stages in the order of their graph; single-core stages run concurrently with others.
 
 A training uses few threads badly: two of them, each in a process of its own, end sooner than one
 after the other with both cores. Which stage runs where changes no byte of what it makes.
@@ -27,7 +27,7 @@ _PR_SET_PDEATHSIG = 1
 
 @dataclass
 class Schedule:
-    """Stages to make, with what runs beside this process.
+    """Stages to make, with their concurrency to this process.
 
     Attributes:
         pipeline: the project.
@@ -99,7 +99,8 @@ class Schedule:
         shared = [stage for stage in ready if assets[stage].shares_work]
         if len(ready) > 1 and len(self._running) + 1 < self.pipeline.params.run.workers:
             # What uses one core goes aside. A training does not take it from shared work: that
-            # has use for all of them, and once it is done, trainings have each other beside them.
+            # has use for all of them, and once it is done, trainings run concurrently with each
+            # other.
             single = [
                 stage
                 for stage in ready

@@ -45,7 +45,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def application(workspace: WorkspaceProcessContext, root: Path) -> ASGIApp:
-    """Return Dagster's application behind the guard, with the project's images beside it.
+    """Return Dagster's application behind the guard, and serve the project's images.
 
     Args:
         workspace: Dagster's, with its instance and code location.

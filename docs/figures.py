@@ -90,7 +90,7 @@ def mlflow_runs(page: Page, site: Site) -> None:
 
 
 def mlflow_compare(page: Page, site: Site) -> None:
-    """Show two trainings of the same model beside each other."""
+    """Show two trainings of the same model side by side."""
     experiment, runs = _trainings(site)
     query = {"runs": runs, "experiments": [experiment]}
     chosen = "&".join(f"{name}={json.dumps(value)}" for name, value in query.items())
@@ -194,7 +194,7 @@ def make(project: Path, names: Sequence[str], output: Path, browser: str) -> lis
 
 
 def _close_assistant(page: Page) -> None:
-    """Close the panel that MLflow opens beside its first page."""
+    """Close the panel that MLflow opens on its first page."""
     button = page.get_by_role("button", name="Close", exact=True)
     if button.count():
         button.first.click()

@@ -21,7 +21,7 @@ class ExportConfig(dg.Config):
     splits: list[str] = Field(default_factory=list)
     """Which of train, val and test; none given: all."""
     derive: list[str] = Field(default_factory=list)
-    """What to add beside the parameters: landmarks, euler, rotation, part_boxes, vertices."""
+    """Quantities to add to the parameters: landmarks, euler, rotation, part_boxes, vertices."""
 
 
 @dg.op

@@ -9,7 +9,7 @@ from ops.resources import Dataset, ModelStore
 
 
 class StudyConfig(dg.Config):
-    """What a study needs beside the project."""
+    """Inputs of a study in addition to the project."""
 
     wider: str = ""
     """Folder of WIDER FACE, for the comparison of datasets and the fine-tuning."""

@@ -1,4 +1,4 @@
-"""What the data on disk measures beside its bounds: how bounds are set, and looked at again."""
+"""Measured values of the data on disk with their bounds, for setting and reviewing bounds."""
 
 from __future__ import annotations
 

@@ -153,7 +153,7 @@ class DadRegressor:
 
     @torch.inference_mode()
     def landmarks(self, crops: Tensor) -> Tensor:
-        """Find the 68 landmarks that the network sees beside its parameters.
+        """Find the 68 landmarks that the network predicts in addition to its parameters.
 
         Args:
             crops: (N, 3, 256, 256) uint8 RGB, from `cut`.

@@ -58,7 +58,7 @@ class LandmarkModelConfig(StageConfig):
 
     kind: Literal["onnx", "dad"] = "onnx"
     """`onnx`: a landmark model on crops of heads; `dad`: the landmarks that DAD-3DNet's file finds
-    beside its parameters."""
+    in addition to its parameters."""
     box_margin: NonNegative = 0.0
     """onnx: fraction of the head box that its crops add on each side. insightface's models look at
     1.5 times the *face's* box, which is about the head's."""
@@ -165,7 +165,7 @@ class OnnxLandmarks:
 
 
 class DadLandmarks:
-    """The 68 landmarks that DAD-3DNet's file finds beside its parameters."""
+    """The 68 landmarks that DAD-3DNet predicts in addition to its parameters."""
 
     name = "dad_landmarks"
     num_points = 68

@@ -213,7 +213,7 @@ def cost_scores(model: Architecture, found: Speeds, notes: Sequence[str] = ()) -
     Args:
         model: the detector.
         found: runtime, precision and batch -> images per second.
-        notes: what the numbers belong to beside the hardware.
+        notes: conditions of the measurement in addition to the hardware.
     """
     timed = {
         f"images_per_second_{runtime}_{precision}_{batch}": value

@@ -41,14 +41,14 @@ class PublicSet(StageConfig):
 
 
 class EvaluatedModel(StageConfig):
-    """A model to evaluate beside the pipeline's own."""
+    """A model to evaluate in addition to the pipeline's own."""
 
     path: Path
     """A folder of ours, an export, an official .trcd, .onnx or .pth."""
     content: str = ""
     """sha256 of it; a run without it says it."""
     head_model: Path | None = None
-    """Head model of its parameters; none: found beside the model."""
+    """Head model of its parameters; none: found next to the model."""
     dataset: str = ""
     """What it was trained on."""
 

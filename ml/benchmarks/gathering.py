@@ -38,7 +38,7 @@ class Model:
     Attributes:
         name: in the tables.
         path: its folder or file.
-        head_model: of its parameters; None to look beside it.
+        head_model: of its parameters; None to look next to it.
         labels: column of text -> text.
     """
 
@@ -138,7 +138,7 @@ def gather_public(
     Args:
         gathered: receives the scores.
         config: the sets.
-        models: who predicts, beside the predictions that a set's configuration names.
+        models: who predicts, in addition to the predictions that a set's configuration names.
         seed: of the bootstrap.
 
     Raises:

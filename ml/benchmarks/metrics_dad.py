@@ -303,6 +303,6 @@ def score_dad(
         resamples=resamples,
         notes=(
             "published: as the public script computes it, for comparison with the paper only",
-            "means are over found heads; read them beside num_missed and failure_rate_68",
+            "means are over found heads; compare them with num_missed and failure_rate_68",
         ),
     )

@@ -129,7 +129,7 @@ _WIDER = tuple(
 )
 _POSE_NOTE = (
     "The paper's script leaves missed heads out and takes a prediction with an angle over 135 "
-    "degrees for (0, 0, 0); read beside the protocol ours, which counts both as errors."
+    "degrees for (0, 0, 0); compare with the protocol ours, which counts both as errors."
 )
 _DAD_NOTE = (
     "As the paper's script computes them: NME over sqrt(x2 y2), Z5 of nearly arbitrary vertices, a "

@@ -49,7 +49,7 @@ class DetectorHeads:
 
         Args:
             model: a folder of ours, an export, or an official .trcd, .onnx or .pth file.
-            head_model: the head model of its parameters; found beside the model by default.
+            head_model: the head model of its parameters; found next to the model by default.
             store: folder that remembers what was found, so that a second run resumes; None for
                 none.
             device: auto, cpu, cuda or cuda:N.

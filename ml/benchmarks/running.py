@@ -64,7 +64,7 @@ def benchmark(
         model: a folder of ours, an export, an official .trcd, .onnx or .pth file, or predictions.
         protocol: whose rules; the set's first by default.
         out: receives scores, exclusions, what was found and the set's gallery.
-        head_model: the head model of the parameters; found beside the model by default.
+        head_model: the head model of the parameters; found next to the model by default.
         boxes: what of a head is scored as a box: `head`, or its face by one of the two readings of
             the paper's yaw rule; faces for FDDB and WIDER FACE by default, else heads.
         device: auto, cpu, cuda or cuda:N.
@@ -109,7 +109,7 @@ def benchmark_protocols(
             others, `exclusions.csv`, what was found, the set's official form of predictions, and
             `gallery/gallery.html`, a page of the best, worst and failed; what is found there from
             an earlier run of the same model is not predicted again.
-        head_model: the head model of the parameters; found beside the model by default.
+        head_model: the head model of the parameters; found next to the model by default.
         boxes: see :func:`benchmark`.
         device: auto, cpu, cuda or cuda:N.
         seed: run seed of the bootstrap.
@@ -193,7 +193,7 @@ def converter(
         return head_boxes()
     if head_model is None:
         raise ValueError(
-            f"{benchmark.name}: the detector has no head model beside it, from which faces, "
+            f"{benchmark.name}: the detector has no head model next to it, from which faces, "
             "landmarks and meshes follow; name its head_model.npz with --head-model"
             + ("" if benchmark.kind != "boxes" else ", or score head boxes with --boxes head")
         )

@@ -24,7 +24,7 @@ class Scores:
         metrics: metric name -> value, NaN where there was nothing to measure.
         intervals: metric name -> lower and upper end of its 95 % bootstrap interval.
         counts: num_images, num_heads, num_found, num_missed and what else the protocol counts.
-        notes: what a reader must know beside the numbers.
+        notes: remarks on the numbers.
     """
 
     protocol: str

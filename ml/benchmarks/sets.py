@@ -49,7 +49,7 @@ Counts = Mapping[str, int | str]
 
 @dataclass(frozen=True)
 class Situation:
-    """What a scorer may need beside images and predictions.
+    """What a scorer may need in addition to images and predictions.
 
     Attributes:
         root: the set's folder.

@@ -1,4 +1,4 @@
-"""Score files laid beside the paper's tables, and all metrics of a set side by side.
+"""Score files compared with the paper's tables, and all metrics of a set side by side.
 
 Everything becomes a `Grid` first, which is then written as Markdown, HTML and CSV.
 """
@@ -367,7 +367,7 @@ def write_tables(
         folder: receives `tables.md`, `tables.html`, and a CSV a table.
         results: of any models; may be empty.
         provenance: date, commit, hardware, command and what else the numbers belong to.
-        pages: title -> page beside the tables, such as a set's gallery; relative to `folder`.
+        pages: title -> page next to the tables, such as a set's gallery; relative to `folder`.
 
     Returns:
         Name of a file -> its path.

@@ -1,4 +1,4 @@
-"""How long calls take, and on what: for speeds that are printed beside accuracies."""
+"""How long calls take, and on what: for speeds that are reported with accuracies."""
 
 from __future__ import annotations
 

@@ -202,7 +202,7 @@ def load_network(
 
 
 def save_with_feeding(model: RTDetrForObjectDetection, feeding: Feeding, folder: Path) -> None:
-    """Write a network, and beside it how it must be fed.
+    """Write a network, with its preprocessing.
 
     Args:
         model: the network.

@@ -29,7 +29,7 @@ from ml.records.config import Count, Index, Positive, StageConfig
 transformers_logging.disable_progress_bar()
 
 INPUT_FILE = "input.json"
-"""Beside the weights: how images must be fed, which transformers' files do not say."""
+"""Stored with the weights: the preprocessing, which transformers' files do not state."""
 WEIGHTS_FILE = "model.safetensors"
 PRETRAINED_INPUT_SIZE = 640
 """Input side of the published RT-DETR checkpoints, px."""

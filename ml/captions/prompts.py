@@ -1,7 +1,7 @@
 """From caption to prompt: people of every origin equally often, and a quality suffix.
 
 Follows the prompt rewriting of the paper's data generation with its gaps closed: words match in
-any case, beside punctuation and in the plural; the term agrees with the noun's gender; the article
+any case, next to punctuation and in the plural; the term agrees with the noun's gender; the article
 follows the new word; one subject gets one term, however often it is mentioned; terms come evenly.
 """
 

@@ -160,7 +160,7 @@ def standalone(page: Path, made: Mapping[str, str]) -> str:
     """Return a report as one file: its images inside, and by what it was made.
 
     Args:
-        page: report.html, beside its images.
+        page: report.html, next to its images.
         made: date, commit, machine: what differs from one making to the next.
 
     Raises:

@@ -94,7 +94,7 @@ def read_labelled_samples(
     Args:
         ws: the workspace.
         split: train, val or test.
-        limits: which labelled heads are not asked for, beside those without parameters.
+        limits: which labelled heads are ignored, in addition to those without parameters.
         exclusions: receives the images that cannot be read.
 
     Returns:

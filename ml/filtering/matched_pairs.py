@@ -1,4 +1,4 @@
-"""Figure 6 of the paper: generated faces beside the known ones that they resemble.
+"""Figure 6 of the paper: generated faces next to the known ones that they resemble.
 
 For the eyes of whoever decides about the threshold, on the machine that holds the index: the pages
 show faces of real persons. They are written into `private/`, which git ignores and no export reads.

@@ -124,7 +124,7 @@ def read_landmarks(path: Path, *others: Path) -> Points:
     Args:
         path: a file in any of the public forms, or an npz with the 68 as `lmk_face_idx` and
             `lmk_b_coords`.
-        others: further files, such as the dynamic embedding beside the static one.
+        others: further files, such as the dynamic embedding next to the static one.
 
     Returns:
         (68,) int32 triangles and (68, 3) float32 barycentric weights.

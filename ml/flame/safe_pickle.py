@@ -66,7 +66,7 @@ class _Scalar(_Stub):
 
 
 class _Ndarray:
-    """Placeholder for the class numpy.ndarray, which the pickle names beside its arrays."""
+    """Placeholder for the class numpy.ndarray, which the pickle refers to in its arrays."""
 
 
 _MULTIARRAY = ("numpy.core.multiarray", "numpy._core.multiarray")

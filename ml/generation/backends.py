@@ -60,7 +60,7 @@ class Renderer:
         return [self._render(request) for request in batch]
 
     def settings(self) -> dict[str, Any]:
-        """Return nothing beside the stage's parameters.
+        """Return no parameters in addition to the stage's.
 
         Returns:
             An empty dictionary.

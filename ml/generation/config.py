@@ -125,7 +125,7 @@ class ImagesConfig(StageConfig):
     renderer: RendererConfig = RendererConfig()
     """The renderer's settings; its heads' variety also holds for sdxl-pncc."""
     dense: tuple[DenseMap, ...] = ()
-    """Maps of dense ground truth that the renderer writes beside each image, with the pose,
+    """Maps of dense ground truth that the renderer writes next to each image, with the pose,
     landmarks and visibility of every head; see docs/dense.md."""
     diffusion: DiffusionConfig = DiffusionConfig()
     """The diffusion model's settings, for the backends whose name begins with sd."""

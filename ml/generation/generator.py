@@ -44,7 +44,7 @@ class GeneratedSample:
         image_rgb: (H, W, 3) uint8.
         heads: its visible heads; empty when the generator has no ground truth.
         draw_condition: draws the (H, W, 3) uint8 RGB image of what it was made from.
-        notes: what its lineage says beside the generator's settings, JSON-serialisable.
+        notes: what its lineage records in addition to the generator's settings, JSON-serialisable.
         members: further members of the shard, by extension: bytes, or what becomes JSON.
     """
 
@@ -91,7 +91,7 @@ class ImageGenerator(Protocol):
         ...
 
     def settings(self) -> dict[str, Any]:
-        """Return what the images were made with beside prompt and seed, for their lineage.
+        """Return the settings of the images in addition to prompt and seed, for their lineage.
 
         Returns:
             JSON-serialisable; empty when the stage's parameters say it all.

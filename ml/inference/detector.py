@@ -61,7 +61,7 @@ class HeadDetector:
             checkpoint: a folder of a trained model; an ONNX or TorchScript file of
                 `vggheads export`; the official TorchScript file; a super-gradients checkpoint.
             head_model: the head model of the parameters or its npz file. Left out,
-                `head_model.npz` beside the checkpoint is taken, or that of a project's folder
+                `head_model.npz` next to the checkpoint is taken, or that of a project's folder
                 `head_model`; without any there are boxes and parameters, but no vertices.
             device: auto, cpu, cuda or cuda:N.
             runtime: torch or onnxruntime.
@@ -101,7 +101,7 @@ class HeadDetector:
         if flip_test:
             if model is None:
                 raise ValueError(
-                    f"flip_test: {checkpoint} has no head model beside it, which says what a "
+                    f"flip_test: {checkpoint} has no head model next to it, which says what a "
                     "mirrored head's parameters are; pass head_model"
                 )
             # It matches heads by scipy, which takes its time to import.

@@ -246,7 +246,7 @@ def coco_of(results: Iterable[PredictionResult]) -> dict[str, Any]:
         results: of images with different names; only their numbers are kept.
 
     Returns:
-        Keys info, categories, images, annotations; an annotation has its `score` beside it.
+        Keys info, categories, images, annotations; an annotation includes its `score`.
 
     Raises:
         CocoError: two images have the same name.

@@ -206,7 +206,7 @@ def gallery(rows: Sequence[dict[str, Any]], order: str = "worst agreement first"
         order: what the title says about the order.
 
     Returns:
-        HTML whose images are in `images/` beside it.
+        HTML whose images are in `images/` next to it.
     """
     figures = []
     for row in rows:

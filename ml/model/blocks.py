@@ -323,7 +323,7 @@ class CSPLayer(nn.Module):
 
 
 class SPP(nn.Module):
-    """Spatial pyramid pooling: max-pools of 5, 9 and 13 pixels beside the map itself."""
+    """Spatial pyramid pooling: max-pools of 5, 9 and 13 pixels concatenated with the map itself."""
 
     def __init__(self, channels: int, norm: Norm) -> None:
         """Build the layer for so many channels in and out."""

@@ -51,7 +51,7 @@ _DTYPES = {
 }
 
 _INERT_PACKAGES = ("numpy", "omegaconf", "super_gradients", "torch", "torchmetrics", "__torch__")
-"""Objects of these may be beside the weights; they are neither imported nor run."""
+"""Objects of these may be next to the weights; they are neither imported nor run."""
 
 _PREFERRED_KEYS = ("ema_net", "net")
 """Where super-gradients keeps the weights, the better ones first."""

@@ -1,4 +1,4 @@
-"""The network: encoder, neck, heads. Decoding, losses and fusion are beside it."""
+"""The network: encoder, neck, heads. Decoding, losses and fusion are in neighbouring modules."""
 
 from __future__ import annotations
 

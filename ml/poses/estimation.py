@@ -27,7 +27,7 @@ from ml.records.tables import POSE_SOURCES, empty_table, write_table
 from ml.records.workspace import Workspace
 
 SOURCES: Final = "sources"
-"""Beside `<shard>.parquet`: `<shard>.sources.parquet`."""
+"""Next to `<shard>.parquet`: `<shard>.sources.parquet`."""
 
 
 @dataclass(frozen=True)

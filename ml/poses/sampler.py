@@ -228,7 +228,7 @@ def _cut_by_border(
 
 
 def _embrace(rng: np.random.Generator, person: PlacedFigure, partner: PlacedFigure) -> PlacedFigure:
-    """Return the person beside the partner, same scale, one arm over the partner's shoulders."""
+    """Return the person next to the partner, same scale, one arm over the partner's shoulders."""
     on_right = person.head_px[0] >= partner.head_px[0]
     gap_m = rng.uniform(0.27, 0.40) * (1.0 if on_right else -1.0)
     # Metres of heads differ between child and adult: the common unit is the adult's metre.

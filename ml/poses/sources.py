@@ -249,7 +249,7 @@ def _image(place: str, data: bytes, about: bytes | None, config: SourceConfig) -
     except (ValueError, RecursionError):
         return _refused(place, reasons.DAMAGED_JSON, "the file of the image's metadata is not JSON")
     if not isinstance(values, dict):
-        return _refused(place, reasons.DAMAGED_JSON, "expected an object beside the image")
+        return _refused(place, reasons.DAMAGED_JSON, "expected an object as metadata of the image")
     label = values.get(config.label_field)
     url = values.get("url")
     return SourceImage(

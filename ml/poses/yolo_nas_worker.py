@@ -61,8 +61,8 @@ def load(architecture: str, checkpoint: str, device: str) -> Any:
 def define_missing_operators() -> None:
     """Give torchvision its box suppression where its build does not fit that of torch.
 
-    A torchvision made for CUDA beside a torch made for CPUs has no compiled operators, and then
-    cannot even be imported.
+    A torchvision made for CUDA installed with a torch made for CPUs has no compiled operators, and
+    then cannot even be imported.
     """
     try:
         import torchvision

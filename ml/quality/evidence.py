@@ -24,7 +24,7 @@ MIN_SIDE_PX = 12.0
 def face_colours(
     truth: pd.DataFrame, read: Callable[[str], NDArray[np.uint8]]
 ) -> NDArray[np.float64]:
-    """Return colours of faces beside the tone they are said to have.
+    """Return colours of faces with their labelled tone.
 
     Args:
         truth: rows of TRUTH of some images.

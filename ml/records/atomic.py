@@ -1,4 +1,4 @@
-"""Whole files or none: write to a temporary name beside the target, then rename.
+"""Whole files or none: write to a temporary name next to the target, then rename.
 
 Renaming replaces the directory entry and never touches the old file's bytes, so hard links into
 DVC's cache stay intact. Every temporary thing of the project, file or folder, gets its name here

@@ -1,6 +1,6 @@
 """The one container for the heads of an image.
 
-What holds heads beside it is another thing: `ml.inference.heads.DetectedHeads` computes meshes and
+A different class: `ml.inference.heads.DetectedHeads` computes meshes and
 angles of these for users; `ml.benchmarks.predictions.HeadPredictions` is whatever another method
 says of an image, where every part but the scores may be missing;
 `ml.release.official.OfficialHeads` are the arrays of a published file in its own convention;

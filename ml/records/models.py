@@ -194,7 +194,7 @@ class Model:
         return self.ref.asset
 
     def arguments(self) -> dict[str, Any]:
-        """Return keyword arguments for a `from_pretrained` call, beside the location.
+        """Return keyword arguments for a `from_pretrained` call, in addition to the location.
 
         Returns:
             The commit for the hub; for a folder that nothing may be downloaded.

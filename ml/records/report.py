@@ -18,7 +18,7 @@ class StageReport:
         num_in: samples the stage was given.
         num_out: samples it passed on.
         num_excluded: samples it excluded; each has a row in the exclusions table.
-        metadata: values worth showing beside the counts; equal inputs give equal ones.
+        metadata: values shown with the counts; equal inputs give equal ones.
         timings: name -> seconds; shown, but never stored in the data folder, as they differ from
             run to run.
         tables: small tables worth showing.

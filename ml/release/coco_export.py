@@ -1,4 +1,4 @@
-"""COCO detection files of the dataset, written image by image; parameters in a table beside."""
+"""COCO detection files of the dataset, written image by image, and a table of parameters."""
 
 from __future__ import annotations
 

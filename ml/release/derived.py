@@ -1,4 +1,4 @@
-"""What a copy of the dataset can carry beside the 413 parameters, computed on the way out.
+"""Quantities that an export can include in addition to the 413 parameters, computed from them.
 
 Whoever trains a landmark or pose estimator needs no head model then. Numbers are those of
 `ml.inference.heads`, which detections have too.

@@ -1,4 +1,4 @@
-"""Parquet files that Hugging Face's `datasets` loads as they are, with the card beside them.
+"""Parquet files that Hugging Face's `datasets` loads as they are, with the dataset card.
 
 Nothing of that library is needed to write them: an image is a struct of bytes and path, and the
 schema's metadata says so in the library's own words.

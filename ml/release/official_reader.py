@@ -230,7 +230,7 @@ def iter_release(
         sources: unpacked releases, folders of tars, tars (compressed or not): several where
             mirrors cut it.
         exclusions: receives what is left out.
-        spool: folder for lists, and for what has to be decompressed; beside the first source if
+        spool: folder for lists, and for what has to be decompressed; next to the first source if
             left out.
 
     Yields:

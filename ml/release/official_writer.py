@@ -18,7 +18,7 @@ class OfficialWriter:
     """Writes samples into `large/split_*`; a split folder appears when it is complete.
 
     Val samples go to the two splits on which the official training validates, train samples to the
-    others, test samples to `test/split_*` beside `large`, where no official script looks.
+    others, test samples to `test/split_*` next to `large`, where no official script looks.
     """
 
     def __init__(self, root: Path, images_per_split: int = IMAGES_PER_SPLIT) -> None:

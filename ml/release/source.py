@@ -1,4 +1,4 @@
-"""Our filtered dataset as a stream of samples: images as encoded, heads beside them."""
+"""Our filtered dataset as a stream of samples: images as encoded, with their heads."""
 
 from __future__ import annotations
 

@@ -78,7 +78,7 @@ class ReleasedDatasetConfig(StageConfig):
     any_head_model: bool = False
     """Accept a head model that is not FLAME: the release's parameters mean other faces in it."""
     check_sums: bool = True
-    """Read every file that a list MD5SUMS beside the sources names."""
+    """Read every file that a list MD5SUMS next to the sources names."""
     max_drop_rate: Fraction = 0.1
     """The stage fails when a larger fraction cannot be used, those aside that the release's own
     lists remove."""

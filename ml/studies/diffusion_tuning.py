@@ -217,7 +217,7 @@ def _loss(
 def _encoded(
     pipe: Any, prompts: list[str], options: TuningOptions
 ) -> tuple[Tensor, dict[str, Any]]:
-    """Return texts as the network takes them, and what XL wants beside them."""
+    """Return texts as the network takes them, and the additional inputs of XL."""
     encoded = pipe.encode_prompt(
         prompts, device=options.device, num_images_per_prompt=1, do_classifier_free_guidance=False
     )

@@ -355,7 +355,7 @@ def _identity(
 
 
 def _draw_pairs(folder: Path, found: pd.DataFrame, seen: PhotographedFaces) -> None:
-    """Draw generated images beside their nearest photographs, the most alike first."""
+    """Draw generated images next to their nearest photographs, the most alike first."""
     cells = []
     with_face = found[found["face"]].sort_values("similarity", ascending=False)
     for row in with_face.head(_SHOWN_PAIRS).itertuples():

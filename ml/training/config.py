@@ -61,7 +61,7 @@ class FitConfig(StageConfig):
 
     @property
     def wants_all_cores(self) -> bool:
-        """Whether it was given more than one core, and so runs beside nothing else."""
+        """Whether it uses more than one core, and therefore runs exclusively."""
         return max(self.threads, self.devices) > 1
 
 

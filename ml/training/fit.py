@@ -185,7 +185,7 @@ def finish_work(ws: Workspace, stage: str) -> None:
 def _fit_key(
     module: TrainingModule, ws: Workspace, stage: str, config: FitConfig, threads: int
 ) -> str:
-    """Return a digest of what decides a training, beside its data (in the folder's name)."""
+    """Return a digest of what determines a training, except its data (in the folder's name)."""
     parts = {
         "stage": stage,
         "seed": ws.seed,

@@ -53,9 +53,9 @@ class ModelPackage:
         name: name in the registry.
         python_file: models-from-code file; it ends with `mlflow.models.set_model(...)`.
         artifacts: files or folders the model loads, by the key its `load_context` uses.
-        code_paths: packages copied beside the model, so that it loads without this checkout.
+        code_paths: packages copied next to the model, so that it loads without this checkout.
         signature: input and output schema.
-        input_example: an input the signature accepts, stored beside the model.
+        input_example: an input the signature accepts, stored next to the model.
         pip_requirements: what a serving environment must install.
         tags: tags of the registered version (licences, parents, profile).
         description: of this version, on the registry's page.

@@ -249,7 +249,7 @@ class _Heads(NamedTuple):
 
 
 def collate(items: Sequence[Item | Damage]) -> HeadBatch:
-    """Join samples to a batch; damaged ones are named beside it.
+    """Join samples to a batch; damaged ones are reported with it.
 
     Args:
         items: samples, and images that could not be read.

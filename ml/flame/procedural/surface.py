@@ -370,7 +370,7 @@ def _soft_relief(x: FloatArray, y: FloatArray) -> FloatArray:
         np.hypot((x - 43.0) / 1.25, (y + 5.0) / 0.9 - 0.15 * (x - 43.0)), 11.5
     )  # cheek bone
     r -= 2.0 * bump(np.hypot((x - 42.0) / 1.1, (y + 42.0) / 1.4), 12.0)  # hollow below it
-    r += 1.6 * bump(np.hypot((x - 29.0), (y + 28.0)), 9.0)  # soft cheek beside the nose
+    r += 1.6 * bump(np.hypot((x - 29.0), (y + 28.0)), 9.0)  # soft cheek next to the nose
     fold = np.abs((x - 17.5) - 0.52 * (-20.0 - y))
     r -= 1.5 * bump(fold, 2.6) * smooth_step(y, -56.0, -46.0) * smooth_step(y, -14.0, -22.0)
     r += 4.2 * bump(np.hypot(x / 1.35, (y + 81.0)), 10.5)  # chin

@@ -1,4 +1,4 @@
-"""Training of a PNCC ControlNet: its Lightning module and what stays frozen beside it."""
+"""Training of a PNCC ControlNet: its Lightning module and its frozen networks."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ class ControlNetTraining(TrainingModule):
     """
 
     def __init__(self, network: nn.Module, frozen: FrozenParts, optim: OptimConfig) -> None:
-        """Put the network beside SDXL.
+        """Combine the network with SDXL.
 
         Args:
             network: the ControlNet.

@@ -116,7 +116,7 @@ class DiffusionGenerator:
         return [results[request.sample_id] for request in batch]
 
     def settings(self) -> dict[str, Any]:
-        """Return what decides an image beside prompt, negative prompt and seed.
+        """Return what determines an image in addition to prompt, negative prompt and seed.
 
         Returns:
             Scheduler, steps, guidance, scale, batch size, number format, models with versions.

@@ -293,7 +293,7 @@ def _beard_weight(points: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
     chin = landmarks[8]
     x, y, z = np.abs(points[:, 0]), points[:, 1], points[:, 2]
     half = landmarks[54, 0] - mouth[0]
-    # Upper border: under the nose, down beside the mouth, up along the jaw to the sideburns.
+    # Upper border: under the nose, down next to the mouth, up along the jaw to the sideburns.
     top = np.interp(
         x,
         [0.0, 0.8 * half, 1.35 * half, 2.0 * half, 2.6 * half, 3.2 * half],

@@ -193,7 +193,7 @@ def ambient_occlusion(depth: Float32Array, radius_px: float) -> Float32Array:
         radius_px: reach of the darkening.
 
     Returns:
-        (H, W) float32, 1 open, smaller in creases and beside nearer things.
+        (H, W) float32, 1 open, smaller in creases and next to nearer things.
     """
     return _occlusion(depth, np.float32(max(radius_px, 1.5)))
 

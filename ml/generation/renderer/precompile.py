@@ -1,6 +1,6 @@
 """Compiles the renderer's loops, so that the first image does not wait for it.
 
-numba keeps what it compiled beside the source files. Two workers that start on a fresh clone would
+numba keeps what it compiled next to the source files. Two workers that start on a fresh clone would
 both compile everything: half a minute in which no image is made. Installation does it once.
 
     python -m ml.generation.renderer.precompile

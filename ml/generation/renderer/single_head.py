@@ -127,7 +127,7 @@ def _person(config: SingleHeadConfig, rng: np.random.Generator, size: int) -> Pe
 def _neighbour(
     config: SingleHeadConfig, rng: np.random.Generator, size: int, person: Person
 ) -> Person:
-    """Return a person beside, behind or partly in front."""
+    """Return a person next to, behind or partly in front."""
     turn = Rotation.from_euler("ZYX", rng.normal(0.0, (10.0, 50.0, 10.0)), degrees=True).as_matrix()
     side = rng.choice([-1.0, 1.0])
     scale = float(person.scale_px_per_m or 1.0) * rng.uniform(0.6, 1.1)

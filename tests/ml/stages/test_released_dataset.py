@@ -73,7 +73,9 @@ def test_what_the_release_itself_removed_is_not_lost(ws: Workspace, files, monke
     stems = [stem for stem in stems if not stem.endswith("s1")][:3]
     listed["large/split_00002/files.txt"] = "".join(f"{stem}.jpg\n" for stem in stems).encode()
     pack(listed, ws.root / "release.tar")
-    with pytest.raises(TooManyExcluded, match=r"2 of 16 images .*lacks\.csv lists the missing parts"):
+    with pytest.raises(
+        TooManyExcluded, match=r"2 of 16 images .*lacks\.csv lists the missing parts"
+    ):
         run(ws, ReleasedDatasetConfig(**{**GIVEN, "max_drop_rate": 0.01}))
     pieces = []
     add = StatisticsCounter.add

@@ -50,7 +50,7 @@ def _run(options: argparse.Namespace, pipeline: Pipeline | None) -> int:
     try:
         return _run_on_project(command, options, pipeline)
     except (MemoryError, ImportError, SystemError):
-        # Told by `run`: what may lack memory must not look for more by importing below.
+        # Reported by `run`: out of memory, no further modules may be imported below.
         raise
     except _unknown_samples() as error:
         print(f"error: {error}", file=sys.stderr)

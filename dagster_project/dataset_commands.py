@@ -272,7 +272,7 @@ def identity_index(pipeline: Pipeline, options: argparse.Namespace) -> int:
 
 
 def identity_pairs(pipeline: Pipeline, options: argparse.Namespace) -> int:
-    """Write the removed images beside the known faces that they resemble, for local use only."""
+    """Write the removed images next to the known faces that they resemble, for local use only."""
     from ml.filtering.identity import (
         IdentityConfig,
         IdentityIndex,

@@ -1,4 +1,4 @@
-"""The shard queue: shard tasks in, (shard, report) out, the same bytes whoever makes them.
+"""The shard queue: shard tasks in, (shard, report) out, the same bytes from any worker.
 
     tasks -> queue -> workers of an engine (local processes, or actors of a Ray cluster) -> reports
 

@@ -81,7 +81,7 @@ def ensure(pipeline: Pipeline, stages: Sequence[str]) -> list[Problem]:
     stamps = _stamps(file)
     now = {name: _stamp(pipeline.root, name, values) for name in outside}
     changed = [name for name in outside if stamps.get(name) != now[name]]
-    todo = [name for name in changed if name in stages or stamps.get(_told(name)) != now[name]]
+    todo = [name for name in changed if name in stages or stamps.get(_reported(name)) != now[name]]
     if not todo:
         return []
     say(f"preflight: {', '.join(todo)}")
@@ -159,12 +159,12 @@ def _in_own_process(pipeline: Pipeline, stages: Sequence[str]) -> list[Problem]:
 def _remember(file: Path, now: Mapping[str, str], problems: Sequence[Problem]) -> None:
     """Note stages with the stamps that they had, those with problems apart."""
     bad = {problem.stage for problem in problems}
-    looked = {_told(name) if name in bad else name: stamp for name, stamp in now.items()}
+    looked = {_reported(name) if name in bad else name: stamp for name, stamp in now.items()}
     write_json(file, {**_stamps(file), **looked})
 
 
-def _told(stage: str) -> str:
-    return f"{stage}: told"
+def _reported(stage: str) -> str:
+    return f"{stage}: reported"
 
 
 def _stamps(file: Path) -> dict[str, str]:

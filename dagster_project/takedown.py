@@ -120,7 +120,7 @@ def _outside(root: Path) -> list[str]:
     places = [home] if home and root.resolve() not in Path(home).resolve().parents else []
     if tracking := os.environ.get("MLFLOW_TRACKING_URI", ""):
         places.append(tracking)
-    # Ray spills objects here, whoever runs it.
+    # Ray spills objects here, for any user.
     spill = Path(tempfile.gettempdir()) / "ray"
     return [*places, *([str(spill)] if spill.exists() else [])]
 

@@ -1,4 +1,4 @@
-"""What runs first in a worker: light, so that a worker that lacks memory can still say so."""
+"""Entry point of a worker: light, so that a worker that runs out of memory can still report it."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ class Suite:
     Attributes:
         name: name of the suite and of its Data Docs.
         table: makes the judged table from the given shards, in one piece or, where it grows with
-            the dataset, in several; columns `shard` and `row` name where a row lies on disk.
+            the dataset, in several; columns `shard` and `row` name the position of a row on disk.
         checks: the expectations.
     """
 

@@ -48,7 +48,7 @@ class TakesCrops(Protocol):
 
 
 class FlameRegressor(TakesCrops, Protocol):
-    """What the annotation stage needs of a FLAME regressor, whoever trained it."""
+    """Interface of a FLAME regressor for the annotation stage."""
 
     def predict(self, crops: Tensor) -> Tensor:
         """Estimate the head in the middle of each crop.

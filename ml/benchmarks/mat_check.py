@@ -53,7 +53,7 @@ def _element(data: bytes, position: int, order: str) -> tuple[int, bytes, int]:
         raise ValueError("an element breaks off")
     kind, size = struct.unpack_from(f"{order}II", data, position)
     if kind >> 16:
-        # up to four bytes stand in the tag itself
+        # up to four bytes are in the tag itself
         kind, size = kind & 0xFFFF, kind >> 16
         if size > 4:
             raise ValueError(f"a short element of {size} bytes")

@@ -10,8 +10,8 @@ Every field of an image is optional, and holds one entry for each head: `boxes_x
 `rotations` (3 x 3) or `euler_deg` in the conventions that the first line names (see
 `ml.benchmarks.conventions`), `ellipses` (regions of FDDB), `landmarks_px` (68 points of 2 or 3
 numbers), `vertices_px` (points of 3 numbers), or `vertices_file`, an .npy file of the same next to
-the predictions. An image without a line counts as one in which nothing was found. The whole form is
-see docs/benchmarks.
+the predictions. An image without a line counts as one in which nothing was found. The format is
+documented in docs/benchmarks.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Figure 6 of the paper: generated faces next to the known ones that they resemble.
 
-For the eyes of whoever decides about the threshold, on the machine that holds the index: the pages
-show faces of real persons. They are written into `private/`, which git ignores and no export reads.
+The pages support the choice of the threshold, on the machine that stores the index. They show
+faces of real people and are written to `private/`, which is ignored by git and by all exports.
 """
 
 from __future__ import annotations

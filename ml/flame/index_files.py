@@ -1,7 +1,7 @@
 """The published lists of vertices, so that published metrics are computed on published vertices.
 
 VGGHeads' and DAD-3DHeads' code bring them as .npy files; between the two, `head_indices.npy` and
-other names stand for different regions, so a region is identified by its number of vertices.
+other names denote different regions, so a region is identified by its number of vertices.
 """
 
 from __future__ import annotations

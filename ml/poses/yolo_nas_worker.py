@@ -67,7 +67,7 @@ def define_missing_operators() -> None:
     try:
         import torchvision
     except ImportError:
-        # Whoever needs it says so better.
+        # The code that needs it raises a better error.
         return
     except RuntimeError as error:
         if "torchvision::" not in str(error):

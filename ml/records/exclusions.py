@@ -137,7 +137,7 @@ def check_drop_rate(
     needs_one: bool = False,
     advice: str = "",
 ) -> None:
-    """Refuse to go on when too many samples are excluded; see `Exclusions.check_drop_rate`.
+    """Fail when too many samples are excluded; see `Exclusions.check_drop_rate`.
 
     Args:
         who: stage, and shard or split, for the message.

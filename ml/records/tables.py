@@ -152,7 +152,7 @@ CAPTIONS = TableSpec(
         Column("num_people", "int16", "persons in the pose"),
         Column("caption", "str", "the captioner's words"),
         Column("prompt", "str", "the final prompt"),
-        Column("negative_prompt", "str", "what the generator is told to avoid"),
+        Column("negative_prompt", "str", "negative prompt of the generator"),
         Column("choices", "str", "every choice of the prompt rewriting, JSON"),
         Column("scene", "str", "the described scene, JSON; see ml.captions.scene"),
         Column("captioner", "str", "which captioner"),

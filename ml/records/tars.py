@@ -70,8 +70,7 @@ class _Info(tarfile.TarInfo):
         """Read a header block.
 
         Raises:
-            tarfile.ReadError: there is none, it is damaged, its size is negative, or that of a name
-                which nobody needs.
+            tarfile.ReadError: there is none, it is damaged, or a size is negative or unreasonable.
         """
         if not buf:
             # tarfile takes this for the end; whole tars end with a block of zeros.
@@ -111,7 +110,7 @@ class TarMember:
 
 
 def opener_of(path: Path) -> Callable[..., IO[bytes]] | None:
-    """Return what opens a compressed file, told by its first bytes.
+    """Return the function that opens a compressed file, selected by its first bytes.
 
     Args:
         path: a regular file.
@@ -232,7 +231,7 @@ class TarReader(Closing):
             if piece.count(0) != len(piece):
                 raise DamagedTar(
                     f"{self._path.name}: not only zeros behind the end marker after byte "
-                    f"{self.end}; what stands there is lost",
+                    f"{self.end}; data there are lost",
                     self.end,
                 )
 

@@ -1,6 +1,6 @@
 """Quantities that an export can include in addition to the 413 parameters, computed from them.
 
-Whoever trains a landmark or pose estimator needs no head model then. Numbers are those of
+Training a landmark or pose estimator then needs no head model. Numbers are those of
 `ml.inference.heads`, which detections have too.
 """
 

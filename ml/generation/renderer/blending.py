@@ -1,7 +1,7 @@
 """Smooth joints: limbs and torso are swept separately and flow into one another here.
 
 The body is also described as an implicit surface, a smooth union of round cones and of an
-elliptical loft. Where the sweeps meet, the union lies outside them; their vertices are pushed out
+elliptical loft. Where the sweeps meet, the union is outside them; their vertices are pushed out
 to it and take its normals, so that a shoulder has no seam.
 """
 

@@ -262,7 +262,7 @@ def paint_kitchen(canvas: Canvas, mood: Mood) -> None:
 
 
 def paint_living_room(canvas: Canvas, mood: Mood) -> None:
-    """Paint a living room: sofa, pictures, shelf, lamp, a window with curtains.
+    """Paint a living room: sofa, paintings, shelf, lamp, a window with curtains.
 
     Args:
         canvas: what is painted on, back to front.

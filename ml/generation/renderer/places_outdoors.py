@@ -241,7 +241,7 @@ def paint_forest(canvas: Canvas, mood: Mood) -> None:
 
 
 def paint_stadium(canvas: Canvas, mood: Mood) -> None:
-    """Paint a stadium: stands full of blurred colour above a pitch.
+    """Paint a stadium: tiers full of blurred colour above a pitch.
 
     Args:
         canvas: what is painted on, back to front.

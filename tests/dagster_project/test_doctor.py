@@ -109,7 +109,7 @@ def test_a_copied_project_is_not_worked_on_from_elsewhere(toy, tmp_path, monkeyp
     copy = tmp_path / "copy"
     shutil.copytree(toy.root, copy)
     monkeypatch.chdir(copy / "data")
-    with pytest.raises(ValueError, match=f"belongs to {toy.root}, and you are in .* {copy};"):
+    with pytest.raises(ValueError, match=f"installed from {toy.root}, but .* the project {copy};"):
         cli._check_place(toy.root)
     monkeypatch.chdir(toy.root / "data")
     cli._check_place(toy.root)
@@ -126,7 +126,7 @@ def test_a_checkout_without_values_is_a_project_of_its_own_within_another(
     (tmp_path / "outer" / "params.yaml").write_text("run: {}\n")
     monkeypatch.chdir(inner)
     cli._check_place(inner)
-    with pytest.raises(ValueError, match="and you are in the project"):
+    with pytest.raises(ValueError, match="but the current folder belongs to the project"):
         cli._check_place(tmp_path / "outer")
 
 

@@ -88,7 +88,7 @@ def test_vertices_may_lie_in_a_file_of_their_own_but_not_elsewhere(tmp_path):
     )
     read = PredictionFile(path)
     np.testing.assert_array_equal(read["in"].vertices_px, vertices)
-    with pytest.raises(PredictionError, match=r"line 3 \(out\): vertices_file .* lies outside"):
+    with pytest.raises(PredictionError, match=r"line 3 \(out\): vertices_file .* is outside"):
         read["out"]
     with pytest.raises(PredictionError, match=r"line 4 \(gone\).*not a readable .npy"):
         read["gone"]

@@ -71,7 +71,8 @@ def test_an_interval_holds_the_mean_and_comes_from_the_images():
 
 
 @pytest.mark.parametrize(
-    ("darker", "verdict"), [(5.0, "one of this model on these heads"), (0.0, "too few to tell")]
+    ("darker", "verdict"),
+    [(5.0, "one of this model on these heads"), (0.0, "too few to distinguish")],
 )
 def test_skin_tones_are_compared_in_a_sentence(darker, verdict):
     noise = np.random.default_rng(1).normal(0, 1, 80)

@@ -7,7 +7,7 @@ PROFILE ?= demo
 # One thread a process in tests: small matrices lose more to spinning threads than they gain.
 TEST_ENV := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
-.PHONY: help install demo research rehearse rehearse-short cluster falsify mutants test lint docs notebooks lock lowest ui figures bench super-gradients clean distclean
+.PHONY: help install demo research rehearse rehearse-short cluster falsify mutants test test-rehearsals lint docs notebooks lock lowest ui figures bench super-gradients clean distclean
 
 help:  ## show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -49,8 +49,8 @@ $(VENV)/.cluster: $(STAMP)
 	$(BIN)/python -m pip install --quiet --editable ".[ray,s3,scale-tests]"
 	@touch $@
 
-falsify: $(STAMP)  ## falsify a finished smoke run in sixty ways; the suites must see it
-	$(TEST_ENV) $(BIN)/python -m tests.falsification
+falsify: $(STAMP)  ## falsify a finished smoke run in over a hundred ways; the suites must see it
+	$(TEST_ENV) $(BIN)/python -m tests.falsification $(if $(PAGE),--page $(PAGE))
 
 mutants: $(STAMP)  ## mutation testing: changes of the code that no test notices; SAMPLE=20 of each
 	$(BIN)/python -m pip install --quiet --editable ".[dev,mutants]"
@@ -63,6 +63,9 @@ lint: $(STAMP)  ## style, docstrings and types
 
 test: $(VENV)/.cluster  ## the test suite, on all cores
 	$(TEST_ENV) $(BIN)/python -m pytest -n logical --maxprocesses 8 --dist worksteal
+
+test-rehearsals: $(VENV)/.cluster  ## tests that take minutes by nature: nodes of a Ray cluster killed
+	$(TEST_ENV) $(BIN)/python -m pytest -m rehearsal
 
 ui: $(STAMP)  ## Dagster, MLflow and the reports in the browser
 	$(BIN)/vggheads ui

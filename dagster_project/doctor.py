@@ -24,6 +24,8 @@ from ml.records.atomic import PREFIX, remove_temporaries
 
 DAMAGED_FOLDER: Final = "damaged"
 _SQLITE: Final = b"SQLite format 3\0"
+_BUSY_SECONDS: Final = 5.0
+"""How long a database that another process writes may stay locked."""
 _RWLOCK: Final = Path(".dvc") / "tmp" / "rwlock"
 
 
@@ -173,7 +175,8 @@ def _database_findings(root: Path, home: Path) -> Iterator[Finding]:
         problem = _header_problem(path)
         if not problem:
             try:
-                with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as connection:
+                uri = f"{path.as_uri()}?mode=ro"
+                with closing(sqlite3.connect(uri, _BUSY_SECONDS, uri=True)) as connection:
                     (said,) = connection.execute("PRAGMA quick_check(1)").fetchone()
                     tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
                 problem = "" if said == "ok" else f"damaged: {said}"

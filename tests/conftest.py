@@ -8,17 +8,23 @@ pytest_plugins = [
     "tests.fixtures.ball_head",
     "tests.fixtures.mlflow_folder",
     "tests.fixtures.model_hub",
+    "tests.fixtures.once",
     "tests.fixtures.scenes",
     "tests.fixtures.small_dataset",
 ]
 
 
 @pytest.fixture(scope="session")
-def procedural_head():
-    """The embedded head model, built once: it takes a few seconds."""
+def procedural_head(made_once):
+    """The embedded head model, built once: it takes seconds."""
+    from ml.flame.head_model import HeadModel
     from ml.flame.procedural import build_procedural_head
 
-    return build_procedural_head(0)
+    folder = made_once(
+        "procedural-head",
+        lambda folder: build_procedural_head(0).save(folder / "head_model.npz"),
+    )
+    return HeadModel.load(folder / "head_model.npz")
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
-from contextlib import chdir, redirect_stderr, redirect_stdout
+from contextlib import chdir, contextmanager, redirect_stderr, redirect_stdout
 from io import StringIO
 from pathlib import Path
 
@@ -68,9 +68,12 @@ class Toy:
 
 
 @pytest.fixture(scope="session")
-def toy_template(tmp_path_factory):
+def toy_template(made_once):
     """A toy project in which nothing has run."""
-    root = tmp_path_factory.mktemp("template")
+    return made_once("toy", write_toy)
+
+
+def write_toy(root):
     for path in (HERE / "toy").iterdir():
         if path.is_file():
             shutil.copy(path, root)
@@ -84,18 +87,19 @@ def toy_template(tmp_path_factory):
 
     Repo.init(str(root)).close()
     (root / ".dvcignore").write_text(".tmp-*\n")
-    return root
 
 
 @pytest.fixture(scope="session")
-def made_template(toy_template, tmp_path_factory):
+def made_template(toy_template, made_once):
     """A toy project in which everything is made."""
-    root = tmp_path_factory.mktemp("made") / "toy"
-    # In this process: the tests need the libraries anyway, another would load them once more.
-    with pytest.MonkeyPatch.context() as patch:
-        for toy in opened(toy_template, root, patch):
-            assert toy.run("demo") == 0
-    return root
+
+    def make(folder):
+        # In this process: the tests need the libraries anyway, another would load them once more.
+        with pytest.MonkeyPatch.context() as patch:
+            for toy in opened(toy_template, folder / "toy", patch):
+                assert toy.run("demo") == 0
+
+    return made_once("made-toy", make) / "toy"
 
 
 def toy_environment(root: Path) -> dict[str, str]:
@@ -123,7 +127,15 @@ def toy(made_template, tmp_path, monkeypatch):
 
 
 def opened(template: Path, root: Path, monkeypatch):
+    """Copy a toy project and work in the copy."""
     shutil.copytree(template, root)
+    with entered(root, monkeypatch) as toy:
+        yield toy
+
+
+@contextmanager
+def entered(root: Path, monkeypatch):
+    """Work in a toy project that is there."""
     for name, value in toy_environment(root).items():
         monkeypatch.setenv(name, value)
     monkeypatch.syspath_prepend(str(root))

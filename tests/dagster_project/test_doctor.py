@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from dagster_project import cli, project_commands
+from dagster_project import cli, doctor, project_commands
 
 
 def damages(toy):
@@ -87,7 +87,8 @@ def test_damage_inside_a_database_is_found(toy, capsys):
     assert toy.run("demo", "--force") == 0
 
 
-def test_a_database_in_use_is_not_touched(toy, capsys):
+def test_a_database_in_use_is_not_touched(toy, capsys, monkeypatch):
+    monkeypatch.setattr(doctor, "_BUSY_SECONDS", 0.1)
     path = toy.root / ".dagster" / "history" / "runs.db"
     before = path.stat().st_ino
     with sqlite3.connect(path) as connection:

@@ -1,4 +1,4 @@
-"""The profile finetune as Dagster's job runs it: from one's own boxes to the report."""
+"""The profile finetune from one's own boxes to the report, as a command and as Dagster's job."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ import argparse
 import json
 from pathlib import Path
 
+import dagster as dg
 import pandas as pd
 import pytest
 import torch
 import yaml
 
+import ml.stages.head_model
 from dagster_project import cli, preflight, project_commands
 from dagster_project.definitions import build_definitions
 from dagster_project.pipeline import Pipeline
@@ -78,7 +80,9 @@ def write_own(folder: Path) -> None:
 
 
 @pytest.fixture
-def project(tmp_path: Path, procedural_head: HeadModel) -> Pipeline:
+def project(
+    tmp_path: Path, procedural_head: HeadModel, monkeypatch: pytest.MonkeyPatch
+) -> Pipeline:
     """A checkout of its own with the profile finetune, tiny models and drawn images."""
     root = tmp_path / "project"
     copy_project(root)
@@ -91,20 +95,50 @@ def project(tmp_path: Path, procedural_head: HeadModel) -> Pipeline:
     network = build_detector(model_config("nano"))
     save_detector(root / "models" / "own", network, 64, PostprocessConfig(), "", {})
     write_own(root)
+    # Another interpreter would import everything once more; `test_preflight` starts a real one.
+    monkeypatch.setattr(
+        preflight, "_in_own_process", lambda project, names: preflight.look(project, names).problems
+    )
+    # Of the head model, which `test_head_model` draws.
+    monkeypatch.setattr(ml.stages.head_model, "_images", lambda *_: {})
+    monkeypatch.setenv("DAGSTER_HOME", str(root / ".dagster"))
+    monkeypatch.chdir(root)
     return Pipeline(root, STAGES)
 
 
-def test_one_job_labels_trains_and_measures(project: Pipeline) -> None:
-    root = project.root
+def run_job(project: Pipeline) -> dg.ExecuteInProcessResult:
+    """Run the job on the images of the project."""
     asked = {"images": "photos", "boxes": "boxes.json", "labels": ["person head"]}
     job = build_definitions(project).resolve_job_def("fine_tune_job")
-    result = job.execute_in_process(
+    return job.execute_in_process(
         run_config={"ops": {"fine_tune_on_own_boxes": {"config": asked}}}, raise_on_error=False
     )
-    failed = [event.message for event in result.all_events if event.is_failure]
-    assert result.success, "\n".join(failed)
+
+
+def test_the_job_runs_the_command_in_a_process_of_its_own(project: Pipeline) -> None:
+    # Stands for the command line, whose own work the next test does in this process.
+    command = project.root / "dagster_project" / "cli.py"
+    command.write_text("import os, sys\nprint(os.getcwd(), *sys.argv[1:], flush=True)\n")
+    result = run_job(project)
+    assert result.success, [event.message for event in result.all_events if event.is_failure]
     report = Path(result.output_for_node("fine_tune_on_own_boxes"))
-    assert "held-out pseudo-labels" in report.with_suffix(".md").read_text()
+    assert report == project.stage_dir("released_benchmark") / "report.html"
+    command.write_text(command.read_text() + "sys.exit(3)\n")
+    result = run_job(project)
+    assert not result.success
+    told = " ".join(
+        str(event.step_failure_data.user_failure_data or event.step_failure_data.error)
+        for event in result.all_events
+        if event.is_step_failure
+    )
+    assert f"{project.root} fine-tune photos boxes.json --label person head" in told
+
+
+def test_one_command_labels_trains_and_measures(project: Pipeline) -> None:
+    root = project.root
+    assert cli.main(["fine-tune", "photos", "boxes.json", "--label", "person head"], project) == 0
+    report = project.stage_dir("released_benchmark") / "report.md"
+    assert "held-out pseudo-labels" in report.read_text()
 
     # s3 is damaged: one image is left out, and said.
     out = pd.read_csv(root / "sources" / "own" / "exclusions.csv")
@@ -126,10 +160,9 @@ def test_one_job_labels_trains_and_measures(project: Pipeline) -> None:
 
 
 def test_what_lacks_is_said_before_anything_starts(
-    project: Pipeline, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    project: Pipeline, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (project.root / "models" / "dad_3dheads.trcd").write_bytes(b"no TorchScript")
-    monkeypatch.chdir(project.root)
     command = ["fine-tune", "photos", "boxes.json", "--label", "person head"]
     assert cli.main(command, project) == 1
     said = capsys.readouterr().out

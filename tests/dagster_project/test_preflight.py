@@ -154,3 +154,17 @@ def test_the_job_fails_with_every_problem_on_a_line():
     assert failure.description == str(PROBLEM)
     assert isinstance(result, dg.ExecuteInProcessResult)
     assert run_job([]).success
+
+
+def test_it_runs_in_a_process_of_its_own_and_must_report(tmp_path):
+    """A program that stands for the command line: what it prints is the report, or it is none."""
+    pipeline = SimpleNamespace(root=tmp_path, program=("program.py",))
+    program = tmp_path / "program.py"
+    told = json.dumps({"problems": [vars(PROBLEM)]})
+    program.write_text(
+        f"import sys\nassert sys.argv[1:] == ['preflight', '--json', 'poses']\nprint({told!r})\n"
+    )
+    assert preflight._in_own_process(pipeline, ["poses"]) == [PROBLEM]
+    program.write_text("import sys\nsys.exit(3)\n")
+    with pytest.raises(RuntimeError, match="status 3 and no report; run `vggheads preflight`"):
+        preflight._in_own_process(pipeline, ["poses"])

@@ -1,4 +1,8 @@
-"""The toy pipeline on a real Ray cluster: same bytes, lost nodes, lost workers, Ctrl-C."""
+"""The toy pipeline on a real Ray cluster: same bytes, lost nodes, lost workers, Ctrl-C.
+
+What starts several runs on the cluster, or kills its nodes, is a rehearsal: each actor is a new
+interpreter that loads the libraries again.
+"""
 
 import importlib.util
 import signal
@@ -45,6 +49,7 @@ def data_of(toy):
     return {name: data for name, data in toy.bytes().items() if not name.startswith("total")}
 
 
+@pytest.mark.rehearsal
 @needs_ray
 def test_the_bytes_are_those_of_one_process_and_nodes_are_named(on_ray, made_template):
     assert on_ray.run("demo") == 0
@@ -71,6 +76,7 @@ def test_a_shard_that_kills_its_worker_once_is_made_by_another(on_ray, capfd):
     assert on_ray.pipeline.stale() == ["squares", "total"]
 
 
+@pytest.mark.rehearsal
 @needs_ray
 def test_a_lost_node_costs_only_time(cluster, on_ray):
     node = cluster.add_node(num_cpus=1)
@@ -86,6 +92,7 @@ def test_a_lost_node_costs_only_time(cluster, on_ray):
     assert on_ray.pipeline.unfinished("numbers", on_ray.pipeline.shards) == []
 
 
+@pytest.mark.rehearsal
 @needs_ray
 def test_an_interrupt_leaves_nothing_running(on_ray):
     on_ray.set_param("seconds: 0.0", "seconds: 600.0")

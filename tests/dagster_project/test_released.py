@@ -68,6 +68,8 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pipeline:
     two_archives(release_files(tmp_path / "drawn"), root / "sources")
     # The real one takes seconds; the parameters of this release are the ball's.
     monkeypatch.setattr(ml.stages.head_model, "build_procedural_head", lambda *a: ball_model())
+    monkeypatch.setattr(ml.stages.head_model, "_images", lambda *_: {})
+    monkeypatch.setenv("DAGSTER_HOME", str(root / ".dagster"))
     # A process of its own would look for this checkout's command line in the folder of the test.
     monkeypatch.setattr(
         preflight, "_in_own_process", lambda project, names: preflight.look(project, names).problems

@@ -12,7 +12,7 @@ import urllib.request
 import pytest
 
 from ml.training.tracking import TrackingUnavailable, mlflow_run, open_store, remote_store
-from tests.dagster_project.conftest import toy_environment
+from tests.dagster_project.conftest import entered
 
 NEEDED = ("moto", "dvc_s3", "boto3")
 MISSING = [name for name in NEEDED if importlib.util.find_spec(name) is None]
@@ -53,7 +53,7 @@ def keys(address, prefix):
 
 
 @needs_s3
-def test_a_clone_goes_on_with_what_was_pushed(s3, toy, tmp_path):
+def test_a_clone_goes_on_with_what_was_pushed(s3, toy, tmp_path, monkeypatch, capsys):
     toy.dvc("remote", "add", "-d", "lab", "s3://lab/dvc")
     toy.dvc("remote", "modify", "lab", "endpointurl", s3)
     toy.dvc("push")
@@ -69,24 +69,15 @@ def test_a_clone_goes_on_with_what_was_pushed(s3, toy, tmp_path):
     clone.parent.mkdir()
     git("clone", "-q", str(toy.root), str(clone), cwd=tmp_path)
     assert not (clone / "data").exists()
-    environment = {**toy_environment(clone), **{k: os.environ[k] for k in _CREDENTIALS}}
-
-    def in_clone(*command):
-        command = [sys.executable, *command]
-        done = subprocess.run(command, cwd=clone, env=environment, capture_output=True, text=True)
-        return done.returncode, done.stdout + done.stderr
-
-    status, said = in_clone("-m", "dvc", "pull")
-    assert status == 0, said
-    status, said = in_clone("toy_cli.py", "status")
-    assert (status, said.count("up to date"), said.count("3/3 shards")) == (0, 3, 2), said
-    status, said = in_clone("toy_cli.py", "demo")
-    assert status == 0
-    assert "nothing to do" in said
-    assert not (clone / "made.log").exists()
-
-
-_CREDENTIALS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION")
+    with entered(clone, monkeypatch) as elsewhere:
+        elsewhere.dvc("pull")
+        capsys.readouterr()
+        assert elsewhere.run("status") == 0
+        said = capsys.readouterr().out
+        assert (said.count("up to date"), said.count("3/3 shards")) == (3, 2), said
+        assert elsewhere.run("demo") == 0
+        assert "nothing to do" in capsys.readouterr().out
+        assert elsewhere.made() == []
 
 
 @needs_s3

@@ -3,9 +3,11 @@
 import json
 import os
 import shutil
+import time
 
 import dagster as dg
 import pandas as pd
+import pytest
 
 from dagster_project.definitions import DEMO_JOB, build_definitions
 from dagster_project.partitions import shard_partitions
@@ -73,6 +75,7 @@ def test_equal_results_of_changed_code_change_nothing_after_it(toy):
     assert toy.made() == ALL[:3], "shards made from equal shards are kept"
 
 
+@pytest.mark.rehearsal
 def test_dvc_repro_is_the_same_work_through_the_same_assets(toy):
     expected, versions = toy.bytes(), toy.pipeline.bridge.locked()
     for path in ("data", "dvc.lock", ".dvc/cache"):
@@ -137,6 +140,7 @@ def test_a_killed_run_goes_on_where_it_stopped(fresh_toy):
     first = fresh_toy.root / "data/numbers/shard-00000.json"
     while not first.exists():
         assert process.poll() is None
+        time.sleep(0.05)
     process.kill()
     process.wait()
     fresh_toy.made()

@@ -20,6 +20,7 @@ from assets.checks.bounded import accept_reference
 from assets.checks.validation import MAX_ROWS, Outcome, validate
 from assets.stage_asset import suites_of
 from dagster_project.stages import STAGES
+from tests.falsification import page
 from tests.falsification.elsewhere import elsewhere
 from tests.falsification.faults import FAULTS as CHANGES
 from tests.falsification.losses import LOSSES
@@ -96,10 +97,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("project", nargs="?", type=Path, default=ROOT)
     parser.add_argument("--only", default="", help="falsifications whose name holds this")
+    parser.add_argument("--page", type=Path, help="a page whose tables are written anew")
     options = parser.parse_args(arguments)
+    if options.page and options.only:
+        parser.error("--page needs every falsification; leave --only out")
     started = time.monotonic()
     names = [name for name in FAULTS if options.only in name]
-    faults, failing = [], set()
+    faults, failing, stopped = [], set(), []
     with tempfile.TemporaryDirectory() as folder:
         base = Path(folder) / "run"
         accept_reference(make_run(options.project.resolve(), base), CROPS)
@@ -113,11 +117,14 @@ def main(arguments: list[str] | None = None) -> int:
             for seen in pool.map(partial(falsify, base), names):
                 failing |= {*seen.stopped, *seen.warned}
                 faults += _wrong(seen)
+                stopped.append((seen.name, seen.stopped))
                 say(_line(seen))
     unseen = sum(name in faults for name in names)
     say(f"{len(names)} falsifications, {unseen} critical ones unseen")
     if not options.only:
         faults += _never_failed(checks_of(ran), failing)
+    if options.page:
+        page.write(options.page, stopped)
     say(f"{time.monotonic() - started:.0f} s")
     return 1 if faults else 0
 

@@ -28,8 +28,8 @@ def procedural_head(made_once):
 
 
 @pytest.fixture(scope="session")
-def tiny_models(tmp_path_factory):
+def tiny_models(made_once):
     """Tiny random models in local folders; `tiny_models.path("sdxl")` builds one when asked."""
     from tests.tiny_models import TinyModels
 
-    return TinyModels(tmp_path_factory.mktemp("tiny-models"))
+    return TinyModels(made_once("tiny-models", lambda folder: None))

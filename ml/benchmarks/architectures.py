@@ -13,6 +13,7 @@ import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -107,8 +108,16 @@ def of_size(size: ModelSize, timed: bool = True) -> Architecture:
         timed: whether it will be run: its heads are then spread so that about `HEADS` are kept.
     """
     if not timed:
-        return architecture(published_name(size), build_detector(model_config(size)))
+        return _counted(size)
     return architecture(published_name(size), *crowded(size, HEADS))
+
+
+@cache
+def _counted(size: ModelSize) -> Architecture:
+    """Count without weights: on `meta` no memory is filled with random numbers."""
+    with torch.device("meta"):
+        network = build_detector(model_config(size))
+    return architecture(published_name(size), network)
 
 
 def of_file(name: str, path: Path, timed: bool = True) -> Architecture:

@@ -516,8 +516,7 @@ def open_store(folder: Path, experiment: str) -> tuple[str, str]:
         if not database.exists():
             remove_temporaries(folder)
             unfinished = temporary_path(database)
-            # Asking for anything builds the tables.
-            mlflow.MlflowClient(sqlite_uri(unfinished)).get_experiment_by_name(experiment)
+            build_tables(unfinished)
             unfinished.replace(database)
         mlflow.set_tracking_uri(uri)
         found = mlflow.get_experiment_by_name(experiment)
@@ -531,6 +530,18 @@ def open_store(folder: Path, experiment: str) -> tuple[str, str]:
             return uri, str(found.experiment_id)
         made = mlflow.create_experiment(experiment, artifacts, EXPERIMENT_TAGS)
         return uri, str(made)
+
+
+def build_tables(database: Path) -> None:
+    """Make an empty database of MLflow's, which takes seconds.
+
+    Args:
+        database: the file to write.
+    """
+    import mlflow
+
+    # Asking for anything builds the tables.
+    mlflow.MlflowClient(sqlite_uri(database)).get_experiment_by_name("")
 
 
 @contextlib.contextmanager

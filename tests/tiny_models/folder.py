@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from filelock import FileLock
+
 from tests.tiny_models import diffusion, language, vision
 
 BUILDERS: dict[str, Callable[[Path], Path]] = {
@@ -39,6 +41,8 @@ class TinyModels:
             name: a key of `BUILDERS`.
         """
         folder = self.root / name
-        if not folder.exists():
-            BUILDERS[name](folder)
+        # The tests' other processes build into the same root.
+        with FileLock(self.root / f"{name}.lock"):
+            if not folder.exists():
+                BUILDERS[name](folder)
         return folder

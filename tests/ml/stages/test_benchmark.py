@@ -109,6 +109,13 @@ def metrics_of(ws: Workspace) -> dict[str, float]:
     return json.loads((ws.stage_dir(STAGE) / "metrics.json").read_text())
 
 
+@pytest.fixture(autouse=True)
+def _without_charts(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Eight charts take longer than the rest; tests with `charts` in their name draw them."""
+    if "charts" not in request.node.name:
+        monkeypatch.setattr(benchmark, "draw_charts", lambda *_: {})
+
+
 def test_only_the_test_split_is_measured(ws: Workspace, knowing: Knowing) -> None:
     report = benchmark.run(ws, BenchmarkConfig(**SHORT))
     assert sorted(set(knowing.seen)) == sorted([*TESTED, *(f"{name} mirrored" for name in TESTED)])

@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
+import gc
+
 import pytest
 
 pytest_plugins = [
+    "tests.fixtures.once",
     "tests.fixtures.ball_head",
     "tests.fixtures.mlflow_folder",
     "tests.fixtures.model_hub",
-    "tests.fixtures.once",
     "tests.fixtures.scenes",
     "tests.fixtures.small_dataset",
 ]
+
+
+# The libraries make millions of objects that live as long as the process: to look through them
+# again and again took 6 of the 27 s of tests/ml/records.
+gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    """Leave out of later collections what was imported, and collect more rarely."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
+    gc.enable()
 
 
 @pytest.fixture(scope="session")

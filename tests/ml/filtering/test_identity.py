@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -105,8 +107,13 @@ def test_an_index_rejects_its_people_and_no_others(reader, tmp_path):
 
 def test_the_index_carries_its_threshold(reader, tmp_path, caplog):
     index, _ = build_index(write_folder(tmp_path, (1, 2)), reader, Exclusions("identity"))
-    with pytest.raises(IdentityError, match=r"no calibration.*make it again"):
+    with pytest.raises(IdentityError) as refused:
         threshold_of(IdentityConfig(), index)
+    assert str(refused.value) == (
+        "identity index: it has no calibration, and filtered_dataset.identity.threshold states "
+        "none; make it again with `vggheads identity-index FOLDER`, with a folder for each person "
+        "or --identities FILE, so that a threshold can be measured"
+    )
     assert threshold_of(IdentityConfig(threshold=0.4), index) == 0.4
     assert "nothing was measured on this index" in caplog.text
     measured = Calibration(0.7, 0.01, 0.008, 0.9, 500, 400, 60)
@@ -155,7 +162,29 @@ def test_search_is_the_same_with_and_without_faiss(monkeypatch):
     expected = [max(float(q @ v) for v in vectors) for q in queries]
     np.testing.assert_allclose(index.best(queries), expected, atol=1e-5)
     assert index.best(np.zeros((0, 0), np.float32)).shape == (0,)
+    asked = []
+
+    class Flat:
+        """What is used of faiss.IndexFlatIP: exact inner products."""
+
+        def __init__(self, size):
+            asked.append(size)
+
+        def add(self, rows):
+            self.rows = rows
+
+        def search(self, wanted, count):
+            alike = wanted @ self.rows.T
+            best = np.argsort(-alike, axis=1)[:, :count]
+            return np.take_along_axis(alike, best, axis=1), best
+
+    monkeypatch.setitem(sys.modules, "faiss", SimpleNamespace(IndexFlatIP=Flat))
+    np.testing.assert_allclose(index.best(queries), expected, atol=1e-5)
+    assert asked == [], "an index this small needs no faiss"
     monkeypatch.setattr(identity, "_FAISS_FROM", 10)
+    np.testing.assert_allclose(index.best(queries), expected, atol=1e-5)
+    assert asked == [16]
+    monkeypatch.setitem(sys.modules, "faiss", None)
     np.testing.assert_allclose(index.best(queries), expected, atol=1e-5)
 
 

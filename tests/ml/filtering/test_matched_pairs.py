@@ -68,6 +68,7 @@ def test_the_page_shows_both_and_stays_here(dataset, known):
     page = write_pairs(dataset, pairs, folder, 0.7, "identity_pairs")
     assert page == dataset.root / PRIVATE / "identity_pairs" / "index.html"
     text = page.read_text()
+    assert "<title>Matched pairs</title>" in text
     assert "Not to be given away" in text
     assert "image-a2: similarity" in text
     assert "like_a2" not in text

@@ -234,6 +234,12 @@ def test_four_tenths_of_overlap_confirm(right, confirmed):
     assert confirmed_count(Sightings(head, head), Sightings(nobody, other)) == confirmed
 
 
+def test_a_strong_sighting_at_four_tenths_needs_no_confirmation():
+    # One head of the second view is the strong partner of both heads of the first.
+    heads, other = boxes((0, 0, 10, 10), (0, -6, 10, 4)), boxes((0, 0, 10, 4))
+    assert confirmed_count(Sightings(heads, heads), Sightings(other, other)) == 1
+
+
 def test_more_heads_are_as_wrong_as_fewer():
     assert check_flip(1, 2).reason == "flip_count"
     assert check_flip(2, 1).reason == "flip_count"

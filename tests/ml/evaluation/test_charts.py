@@ -129,6 +129,9 @@ def test_all_charts_are_drawn_and_draw_the_same_twice():
     confusion = drawn[0]["Found, missed and false heads (a)"]
     for text in ("3", "found", "1", "missed", "0", "false"):
         assert f">{text}<" in confusion
+    sizes = drawn[0]["Found and missed by size (a)"]
+    for text in ("found", "missed", "size of the head, px", "heads"):
+        assert f">{text}<" in sizes
 
 
 def test_photographs_of_installed_packages_alone(monkeypatch):

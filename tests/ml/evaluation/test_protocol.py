@@ -83,6 +83,12 @@ def test_face_error_sees_shape_and_not_pose(geometry):
     assert results[1]["nme_bbox"] > 1.0
     assert [r["shape_correlation"] for r in results] == pytest.approx([1, 1, 0])
     assert [r["expression_correlation"] for r in results] == pytest.approx([1, 1, 0])
+    # The faces of others with the right expressions.
+    flame = flame.copy()
+    flame[:, :5] *= -1
+    others = evaluate([Heads(truth.boxes_xyxy, truth.scores, flame)], [sample(truth)], geometry)
+    assert others.metrics()["shape_correlation"] == pytest.approx(-1)
+    assert others.metrics()["expression_correlation"] == pytest.approx(1)
 
 
 def test_heads_turned_the_wrong_way_are_counted(geometry):

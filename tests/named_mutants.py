@@ -92,7 +92,8 @@ CHANGES = {
         ' for text in captions["scene"]]', "tests/ml/quality",
     ),
     "benchmark on the training images": Change(
-        BENCHMARK, 'samples = read(ws, "test",', 'samples = read(ws, "train",', TEST_BENCHMARK
+        BENCHMARK, 'splits: Sequence[str] = ("test",)', 'splits: Sequence[str] = ("train",)',
+        TEST_BENCHMARK,
     ),
     "column of the flip is the plain one's": Change(
         BENCHMARK, "predict_all(flipping, samples", "predict_all(detector, samples", TEST_BENCHMARK

@@ -14,7 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ml.records.files import UnreadableFile, check_regular, is_environment, read_file
-from ml.records.limits import MAX_ARRAY_BYTES, LimitExceeded, brief, check_limit, check_zip
+from ml.records.limits import (
+    MAX_ARRAY_BYTES,
+    LimitExceeded,
+    brief,
+    check_limit,
+    check_zip,
+    short,
+)
 
 _KINDS: Final = "biufU"
 """Booleans, whole numbers, floats and texts; never objects, which would have to be unpickled."""
@@ -71,7 +78,7 @@ def read_arrays(
     except _DAMAGE as error:
         if is_environment(error):
             raise
-        raise UnreadableArrays(f"not a readable .npz file: {error}") from error
+        raise UnreadableArrays(f"not a readable .npz file: {short(str(error))}") from error
 
 
 def read_array(path: Path, max_array_bytes: int = MAX_ARRAY_BYTES) -> NDArray[Any]:
@@ -97,7 +104,7 @@ def read_array(path: Path, max_array_bytes: int = MAX_ARRAY_BYTES) -> NDArray[An
     except _DAMAGE as error:
         if is_environment(error):
             raise
-        raise UnreadableArrays(f"{path}: not a readable .npy file: {error}") from error
+        raise UnreadableArrays(f"{path}: not a readable .npy file: {short(str(error))}") from error
 
 
 def _read(

@@ -53,8 +53,10 @@ def test_they_are_computed_from_the_parameters(items, head_model):
     np.testing.assert_allclose(item.derived["rotation"][:1], HeadGeometry.rotations(flame))
     vertices = item.derived["vertices"][:1]
     np.testing.assert_allclose(vertices, geometry.vertices_xyz_px(flame))
-    # The ball knows no parts: zeros, which have no area.
-    assert not item.derived["part_boxes"][0].any()
+    # The ball knows a face and no other part: zeros, which have no area.
+    face, *others = item.derived["part_boxes"][0]
+    assert (face[2:] > face[:2]).all()
+    assert not np.any(others)
     empty = next(item for item in items if item.sample_id == "image-b0")
     assert empty.derived["landmarks"].shape == (0, 68, 2)
 

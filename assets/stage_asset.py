@@ -31,11 +31,11 @@ _SUITES: dict[str, tuple[Suite, ...]] = {}
 
 
 class StageRunner(dg.ConfigurableResource, ABC):
-    """Makes and judges stages; `dagster_project.runner` provides the one that DVC records."""
+    """Runs and checks stages; `dagster_project.runner` provides the one that DVC records."""
 
     @abstractmethod
     def make(self, context: dg.AssetExecutionContext) -> StageEvents:
-        """Make what is missing of the stage, judge it, record it; only judge it if only checks ran.
+        """Run missing units of the stage, check and record them; if only checks run, check only.
 
         Args:
             context: Dagster's, of the stage's asset.

@@ -1,4 +1,4 @@
-"""Judges data on disk, for the job that runs checks without making anything."""
+"""Checks existing data, for the job that runs checks without materialising anything."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Checker:
     pipeline: Pipeline
 
     def judge(self, stages: Sequence[str] = ()) -> Iterator[tuple[dg.AssetCheckEvaluation, str]]:
-        """Judge stages; every byte of their files is read again.
+        """Check stages; every byte of their files is read again.
 
         Args:
             stages: which; none given: all.
@@ -61,7 +61,7 @@ class Checker:
 
 
 class CheckerResource(Judge):
-    """Judges stages of a project."""
+    """Checks stages of a project."""
 
     project: ProjectResource
     """The project."""

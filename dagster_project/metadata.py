@@ -89,7 +89,7 @@ def check_metadata(outcome: Outcome, root: Path, docs: str) -> Metadata:
     values: Metadata = {
         "why": dg.MetadataValue.text(outcome.why),
         "observed": dg.MetadataValue.text(outcome.observed),
-        "rows judged": dg.MetadataValue.int(outcome.num_rows),
+        "rows checked": dg.MetadataValue.int(outcome.num_rows),
     }
     page = f"{docs}/{outcome.suite}/index.html"
     if (root / page).exists():

@@ -34,7 +34,7 @@ _FILES: Final = {
 
 
 def look(pipeline: Pipeline, stages: Sequence[str] = ()) -> Report:
-    """Look at what stages need from outside.
+    """Verify the external requirements of stages.
 
     Args:
         pipeline: the project.
@@ -61,7 +61,7 @@ def look(pipeline: Pipeline, stages: Sequence[str] = ()) -> Report:
 
 
 def ensure(pipeline: Pipeline, stages: Sequence[str]) -> list[Problem]:
-    """Check before a run what has changed since the last look, in a process of its own.
+    """Check before a run what has changed since the last check, in a separate process.
 
     Everything of the profile is looked at and said; a profile without outside models costs the
     reading of params.yaml.
@@ -93,7 +93,7 @@ def ensure(pipeline: Pipeline, stages: Sequence[str]) -> list[Problem]:
 
 
 def remember(pipeline: Pipeline, stages: Sequence[str], problems: Sequence[Problem]) -> None:
-    """Note what was looked at on demand: a run that follows need not look again.
+    """Record an explicit check, so that the next run need not repeat it.
 
     Args:
         pipeline: the project.
@@ -139,7 +139,7 @@ def _mappings(value: Any) -> Iterator[Mapping[str, Any]]:
 
 
 def _in_own_process(pipeline: Pipeline, stages: Sequence[str]) -> list[Problem]:
-    """Look in a process of its own, whose end frees the models' memory for the run's processes.
+    """Check in a separate process, which frees the models' memory for the run's processes.
 
     Raises:
         RuntimeError: it did not end with a report.

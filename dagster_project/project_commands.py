@@ -1,4 +1,4 @@
-"""Commands on the project: make it, check it, look at it."""
+"""Commands on the project: run, check and inspect it."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def _materialize_command(
 
 
 def preflight(pipeline: Pipeline, options: argparse.Namespace) -> int:
-    """Look at every model, file and source of the active profile, and try each model once."""
+    """Verify every model, file and source of the active profile, and run each model once."""
     from dagster_project.preflight import look, remember, table
 
     if options.table:

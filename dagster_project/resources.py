@@ -85,7 +85,7 @@ class TakedownResource(Takedown):
 
 
 class PreflightResource(Preflight):
-    """Looks at what a project's profile needs from outside."""
+    """Verifies the external requirements of a project's profile."""
 
     project: ProjectResource
     """The project."""

@@ -54,7 +54,7 @@ class RecordedStageRunner(StageRunner):
     """Where trainings report to."""
 
     def make(self, context: dg.AssetExecutionContext) -> StageEvents:
-        """Make what is missing of the stage, judge it, record it; only judge it if only checks ran.
+        """Run missing units of the stage, check and record them; if only checks run, check only.
 
         Args:
             context: Dagster's, of the stage's asset.
@@ -91,7 +91,7 @@ def judge_only(
 def check_stage(
     pipeline: Pipeline, stage: Stage, units: Sequence[str], *, audit: bool = False
 ) -> list[Outcome]:
-    """Judge what is on disk: first that files are unaltered, then the stage's suites.
+    """Check existing data: first that files are unaltered, then the stage's suites.
 
     Args:
         pipeline: the project.

@@ -1,4 +1,4 @@
-"""Job: look at every model, file and source of the active profile before hours are spent."""
+"""Job: verify every model, file and source of the active profile before a long run."""
 
 import dagster as dg
 from pydantic import Field
@@ -7,7 +7,7 @@ from ops.resources import Preflight
 
 
 class PreflightConfig(dg.Config):
-    """Which stages to look at."""
+    """Stages to verify."""
 
     stages: list[str] = Field(default_factory=list)
     """Stages; none given: all."""
@@ -35,7 +35,7 @@ def look_ahead(
         )
 
 
-@dg.job(description="Look at every model, file and source of the profile; try each model once.")
+@dg.job(description="Verify every model, file and source of the profile; run each model once.")
 def preflight_job() -> None:
     """The preflight alone."""
     look_ahead()

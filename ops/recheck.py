@@ -7,7 +7,7 @@ from ops.resources import Judge
 
 
 class RecheckConfig(dg.Config):
-    """Which stages to judge."""
+    """Stages to check."""
 
     stages: list[str] = Field(default_factory=list)
     """Stages; none given: all that have finished data."""

@@ -39,7 +39,7 @@ class Judge(dg.ConfigurableResource, ABC):
 
 
 class Preflight(dg.ConfigurableResource, ABC):
-    """Looks at what the active profile needs from outside."""
+    """Verifies the external requirements of the active profile."""
 
     @abstractmethod
     def look(self, stages: Sequence[str]) -> Report:

@@ -27,7 +27,7 @@ ANNOTATION_QUALITY_GATE = whole_suite(
     ),
     bounded(
         "unbiased",
-        "Labels are turned and shifted the same way by chance alone.",
+        "Rotation and position errors of the labels have no systematic bias.",
         "annotation_quality",
         annotation_quality_gate,
         "turn_deg",

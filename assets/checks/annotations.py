@@ -163,7 +163,7 @@ ANNOTATION_BOUNDS = whole_suite(
     drop_rate_rule("annotations"),
     bounded(
         "angles_typical",
-        "Labelled heads are turned as they should be: spread, tails, seen from behind.",
+        "Rotations of labelled heads have the expected distribution: spread, tails, rear views.",
         "annotations",
         annotation_statistics,
         "yaw",

@@ -89,7 +89,7 @@ CAPTION_BOUNDS = whole_suite(
     drop_rate_rule("captions"),
     bounded(
         "words_typical",
-        "Places, lights and looks of people are used evenly; prompts differ.",
+        "Places, lighting and appearance of people are used evenly; prompts differ.",
         "captions",
         caption_statistics,
     ),

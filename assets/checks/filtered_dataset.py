@@ -25,7 +25,7 @@ FILTERED_VERDICTS = Suite(
         critical(
             "sample_unique",
             gxe.ExpectColumnValuesToBeUnique,
-            "An image is judged once.",
+            "An image has one verdict.",
             column="sample_id",
         ),
         critical(

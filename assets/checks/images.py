@@ -258,7 +258,7 @@ TRUTH_BOUNDS = whole_suite(
     drop_rate_rule("images"),
     bounded(
         "angles_typical",
-        "Heads are turned as they should be: spread, tails, how many are seen from behind.",
+        "Head rotations have the expected distribution: spread, tails, fraction of rear views.",
         "images",
         truth_statistics,
         "yaw",

@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ml.annotation.regressor import check_crops
 from ml.flame.frames import BOX_MARGIN, DAD_CROP_SIZE, dad_crop_to_image
 from ml.flame.params import NUM_PARAMETERS, ROTATION
 from ml.flame.rotation import matrix_from_6d, sixd_from_matrix
@@ -141,7 +142,7 @@ class DadRegressor:
             ValueError: the crops have another shape or dtype.
             DadError: the network's answer is not DAD-3DNet's.
         """
-        _check(crops)
+        check_crops(crops, DAD_CROP_SIZE)
         if not len(crops):
             return torch.zeros(0, NUM_PARAMETERS)
         raw = torch.cat([self._run(part) for part in crops.split(self._batch_size)])
@@ -165,7 +166,7 @@ class DadRegressor:
             ValueError: the crops have another shape or dtype.
             DadError: the network's answer has no landmarks.
         """
-        _check(crops)
+        check_crops(crops, DAD_CROP_SIZE)
         found = [torch.zeros(0, 68, 2)]
         for part in crops.split(self._batch_size):
             answer = self._answer(part)
@@ -192,16 +193,6 @@ class DadRegressor:
                 "annotations.regressor.batch_size 1"
             )
         return params.float().cpu()
-
-
-def _check(crops: Tensor) -> None:
-    """Refuse crops that are not those of `DadRegressor.cut`."""
-    expected = (3, DAD_CROP_SIZE, DAD_CROP_SIZE)
-    if crops.ndim != 4 or crops.shape[1:] != expected or crops.dtype != torch.uint8:
-        raise ValueError(
-            f"crops: expected uint8 (N, {', '.join(map(str, expected))}), got {crops.dtype} "
-            f"{tuple(crops.shape)}; cut them with DadRegressor.cut"
-        )
 
 
 def _parameters(answer: Any) -> Tensor:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ml.annotation.dad_3dnet import DadRegressor
-from ml.annotation.regressor import TakesCrops
+from ml.annotation.regressor import TakesCrops, check_crops
 from ml.box_detection.face_models import open_session
 from ml.flame.head_model import HeadModel
 from ml.flame.landmark_files import LandmarkEmbedding, Points
@@ -118,12 +118,7 @@ class OnnxLandmarks:
             ValueError: the crops have another shape or dtype.
             LandmarkError: the file answers something else than landmarks.
         """
-        expected = (3, self.crop_size, self.crop_size)
-        if crops.ndim != 4 or crops.shape[1:] != expected or crops.dtype != torch.uint8:
-            raise ValueError(
-                f"crops: expected uint8 (N, {', '.join(map(str, expected))}), got {crops.dtype} "
-                f"{tuple(crops.shape)}; cut them with cut_crops"
-            )
+        check_crops(crops, self.crop_size)
         if not len(crops):
             return torch.zeros(0, self.num_points, 2)
         size = self._batch_size

@@ -185,12 +185,7 @@ class TrainedRegressor:
         Raises:
             ValueError: the crops have another shape or dtype.
         """
-        expected = (3, self.crop_size, self.crop_size)
-        if crops.ndim != 4 or crops.shape[1:] != expected or crops.dtype != torch.uint8:
-            raise ValueError(
-                f"crops: expected uint8 (N, {', '.join(map(str, expected))}), "
-                f"got {crops.dtype} {tuple(crops.shape)}; cut them with extract_crops"
-            )
+        check_crops(crops, self.crop_size)
         if not len(crops):
             return torch.zeros(0, NUM_PARAMETERS)
         parts = [self.network(to_network_input(part)) for part in crops.split(self.batch_size)]
@@ -198,6 +193,23 @@ class TrainedRegressor:
         # Labels carry orthonormal columns; the network's are so only after Gram-Schmidt.
         flame[:, ROTATION] = sixd_from_matrix(matrix_from_6d(flame[:, ROTATION]))
         return flame
+
+
+def check_crops(crops: Tensor, crop_size: int) -> None:
+    """Check the crops that a model is given.
+
+    Args:
+        crops: to check.
+        crop_size: side that the model takes, px.
+
+    Raises:
+        ValueError: they are not (N, 3, crop_size, crop_size) uint8.
+    """
+    if crops.shape[1:] != (3, crop_size, crop_size) or crops.dtype != torch.uint8:
+        raise ValueError(
+            f"crops: expected uint8 (N, 3, {crop_size}, {crop_size}), got {crops.dtype} "
+            f"{tuple(crops.shape)}; cut them with cut_crops or the model's own cut"
+        )
 
 
 class MirroredRegressor:

@@ -14,7 +14,7 @@ from ml.evaluation.protocol import Evaluation
 TONES = "Monk skin tone"
 # The errors are grouped by these, so that a weakness of one group cannot hide in the mean.
 _GROUPS: Mapping[str, tuple[str, tuple[float, ...]]] = {
-    "turn of the head from the camera, degrees": ("turn_deg", (0, 30, 60, 90, 180.1)),
+    "rotation of the head from the camera, degrees": ("turn_deg", (0, 30, 60, 90, 180.1)),
     "size of the head, px": ("size_px", (0, 20, 40, 80, 10_000)),
     "visible fraction": ("visible", (0, 0.5, 0.8, 1.01)),
     TONES: ("skin_tone", (1, 4, 7, 11)),

@@ -1,4 +1,4 @@
-"""Heads cut out upright: turned in the image plane about the centre of their skull."""
+"""Upright head crops, rotated in the image plane about the centre of the skull."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The demo page: an image in; drawing, a 3D view that turns, and JSON out."""
+"""The web page: visualisation, interactive 3D view and JSON of an uploaded image."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def build_page(detector: HeadDetector) -> gradio.Blocks:
                     buttons=["download", "fullscreen"],
                 )
                 scene = gr.Model3D(
-                    label="Meshes (drag to turn)", clear_color=(0.93, 0.94, 0.95, 1.0), height=420
+                    label="Meshes (drag to rotate)", clear_color=(0.93, 0.94, 0.95, 1.0), height=420
                 )
         with gr.Accordion("JSON", open=False):
             json_view = gr.JSON(show_label=False)

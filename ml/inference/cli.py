@@ -218,7 +218,7 @@ def export(options: argparse.Namespace) -> int:
 
 
 def import_weights(options: argparse.Namespace) -> int:
-    """Turn published weights into a model folder."""
+    """Convert published weights to a model folder."""
     from ml.inference.loading import read_detector, save_detector
 
     stored = read_detector(options.file)
@@ -236,7 +236,7 @@ def import_weights(options: argparse.Namespace) -> int:
 
 
 def import_flame(options: argparse.Namespace) -> int:
-    """Turn FLAME's files into a head model."""
+    """Convert FLAME's files to a head model."""
     from ml.flame.flame_file import head_model_from_flame
 
     model = head_model_from_flame(

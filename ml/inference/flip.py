@@ -1,4 +1,4 @@
-"""Flip test: a detector looks at every image and at its mirror image, and averages what it sees."""
+"""Flip test: average the detections of every image and its mirrored image."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What is looked at before hours are spent: a profile's models, files, sources, device and disk."""
+"""Checks before a long run: a profile's models, files, sources, device and disk."""

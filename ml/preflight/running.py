@@ -23,7 +23,7 @@ memory is one), and a library that is not installed an ImportError."""
 
 
 def run_preflight(ws: Workspace, configs: Mapping[str, StageConfig]) -> Report:
-    """Look at all that a profile needs from outside.
+    """Verify all external requirements of a profile.
 
     Args:
         ws: the workspace; nothing is written there.

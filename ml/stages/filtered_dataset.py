@@ -1,4 +1,4 @@
-"""Stage `filtered_dataset`: judge every annotated image, and write what stays as a dataset.
+"""Stage `filtered_dataset`: filter the annotated images and write the remaining ones as a dataset.
 
     images, annotations -> judge_shard -> judged/<shard> -> reduce_judged -> dataset, statistics
 

@@ -134,7 +134,7 @@ def test_what_is_not_dad_is_named(tmp_path):
     other = DadRegressor.load(save(tmp_path / "c", WhiteSpot(as_dict=False)))
     with pytest.raises(DadError, match="expected a dict with OUTPUT_3DMM_PARAMS, got Tensor"):
         other.predict(crops)
-    with pytest.raises(ValueError, match=r"cut them with DadRegressor\.cut"):
+    with pytest.raises(ValueError, match=r"cut them with"):
         renamed.predict(crops.float())
     (tmp_path / "text").write_text("no network")
     with pytest.raises(DadError, match="not a TorchScript file"):

@@ -79,9 +79,7 @@ def test_saved_regressor_predicts_the_same(network: CropRegressor, tmp_path: Pat
 
 def test_errors_say_what_to_do(network: CropRegressor, tmp_path: Path) -> None:
     regressor = TrainedRegressor(network, "0" * 64)
-    with pytest.raises(
-        ValueError, match=r"uint8 \(N, 3, 64, 64\), got torch.float32 .*extract_crops"
-    ):
+    with pytest.raises(ValueError, match=r"uint8 \(N, 3, 64, 64\), got torch.float32 .*cut_crops"):
         regressor.predict(torch.zeros(1, 3, 64, 64))
     with pytest.raises(
         ValueError, match="crop_size: expected a positive multiple of 32 px, got 100"

@@ -48,7 +48,7 @@ def rng():
 
 def test_groups_with_intervals_over_images():
     tables = group_table(evaluation(), rng(), 50)
-    yaw = tables["turn of the head from the camera, degrees"]
+    yaw = tables["rotation of the head from the camera, degrees"]
     # Every group lies in one image, so a draw has either its mean or nothing.
     assert yaw.to_numpy().tolist() == [
         ["0 to 30", 1, "2.0 [2.0, 2.0]", "5.0 [5.0, 5.0]"],

@@ -254,3 +254,14 @@ def test_messages_are_short_whatever_they_speak_of():
         doubling = [doubling, doubling]
     for value in (endless, doubling, 10**9000, "x" * 10**6, {"a": "y" * 10**6}, b"z" * 10**6):
         assert len(limits.brief(value)) <= 303
+
+
+def test_a_name_of_thousands_of_bytes_is_not_quoted_whole(tmp_path):
+    path = tmp_path / "a.npz"
+    np.savez(path, a=np.arange(2000))
+    data = bytearray(path.read_bytes())
+    # The name's length in the member's own header, which zipfile compares with the directory's.
+    data[26:28] = (4000).to_bytes(2, "little")
+    with pytest.raises(UnreadableArrays, match="File name in directory") as refused:
+        read_arrays(bytes(data))
+    assert len(str(refused.value)) < 400

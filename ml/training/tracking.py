@@ -6,6 +6,7 @@ import contextlib
 import json
 import logging
 import os
+import socket
 import sqlite3
 import urllib.error
 import urllib.request
@@ -41,6 +42,8 @@ MAX_PARAMS_PER_CALL = 100
 """MLflow takes at most this many parameters in one call."""
 WEIGHTS_TAG = "model.sha256"
 """Tag of a training's run: sha256 of the weights that it wrote, by which scores find their run."""
+PROCESS = "vggheads.process"
+"""Tag of a run: machine and number of the process that reports to it."""
 _ANSWERS_IN_S = 15
 """A server that is silent for so long is taken to be away."""
 
@@ -562,7 +565,29 @@ def mlflow_run(
     import mlflow
 
     uri, experiment_id = open_store(folder, experiment)
-    with mlflow.start_run(
-        experiment_id=experiment_id, run_name=run_name, tags=dict(tags or {})
-    ) as run:
+    _end_killed(experiment_id)
+    own = {**(tags or {}), PROCESS: f"{socket.gethostname()}:{os.getpid()}"}
+    with mlflow.start_run(experiment_id=experiment_id, run_name=run_name, tags=own) as run:
         yield MLflowTracker(run, uri)
+
+
+def _end_killed(experiment_id: str) -> None:
+    """Mark this machine's runs as killed whose process is gone: they would be running for ever."""
+    import mlflow
+
+    client = mlflow.MlflowClient()
+    for run in client.search_runs([experiment_id], "attributes.status = 'RUNNING'"):
+        host, _, number = run.data.tags.get(PROCESS, "").rpartition(":")
+        if host == socket.gethostname() and not _lives(int(number)):
+            client.set_terminated(run.info.run_id, status="KILLED")
+
+
+def _lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        # Somebody else's.
+        return True
+    return True

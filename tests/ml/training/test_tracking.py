@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +12,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ml.training.tracking import ModelPackage, NullTracker, Tracker, mlflow_run, open_store
+from ml.training.tracking import (
+    PROCESS,
+    ModelPackage,
+    NullTracker,
+    Tracker,
+    mlflow_run,
+    open_store,
+)
 
 CODE = """
 import mlflow
@@ -99,6 +108,23 @@ def test_failed_body_marks_the_run(mlflow_folder: Path) -> None:
         raise RuntimeError("boom")
     client = mlflow.MlflowClient(tracker.tracking_uri)
     assert client.get_run(tracker.run_id).info.status == "FAILED"
+
+
+def test_runs_of_killed_processes_are_closed_by_the_next_one(mlflow_folder: Path) -> None:
+    mlflow = pytest.importorskip("mlflow")
+    done = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"],
+                          capture_output=True, text=True, check=True)  # fmt: skip
+    gone, here = done.stdout.strip(), socket.gethostname()
+    _, experiment = open_store(mlflow_folder, "kills")
+    client = mlflow.MlflowClient()
+    places = (f"{here}:{gone}", f"{here}:{os.getpid()}", f"elsewhere:{gone}", "")
+    runs = [
+        client.create_run(experiment, tags={PROCESS: place} if place else {}) for place in places
+    ]
+    with mlflow_run(mlflow_folder, "kills", "next"):
+        pass
+    found = [client.get_run(run.info.run_id).info.status for run in runs]
+    assert found == ["KILLED", "RUNNING", "RUNNING", "RUNNING"]
 
 
 def test_processes_may_make_the_store_at_once_and_a_torn_one_is_made_anew(tmp_path: Path) -> None:

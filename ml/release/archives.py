@@ -237,6 +237,11 @@ class Release:
                 size = plain.stat().st_size
                 for member in progress(tar, f"listing {path.name}"):
                     if member.kind == "folder":
+                        # A split of which there are only folders is an empty one, as on a disk.
+                        if place := part_of(f"{member.name}/images/x") or part_of(
+                            f"{member.name}/x"
+                        ):
+                            lists.touch(place[0])
                         continue
                     place = part_of(member.name) if member.kind == "file" else None
                     if place is None:

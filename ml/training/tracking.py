@@ -472,6 +472,18 @@ def _remote_experiment(uri: str, experiment: str) -> str:
     """
     import mlflow
 
+    _check_answer(uri)
+    mlflow.set_tracking_uri(uri)
+    found = mlflow.get_experiment_by_name(experiment)
+    return str(found.experiment_id if found else mlflow.create_experiment(experiment))
+
+
+def _check_answer(uri: str) -> None:
+    """Refuse a server that does not answer.
+
+    Raises:
+        TrackingUnavailable: it does not, after some seconds.
+    """
     if uri.startswith(("http://", "https://")):
         try:
             urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=_ANSWERS_IN_S).close()
@@ -482,9 +494,6 @@ def _remote_experiment(uri: str, experiment: str) -> str:
                 f"MLFLOW_TRACKING_URI is {uri}, and no server answers there ({error}); start it, "
                 "or unset the variable to log to mlruns/ of the project"
             ) from error
-    mlflow.set_tracking_uri(uri)
-    found = mlflow.get_experiment_by_name(experiment)
-    return str(found.experiment_id if found else mlflow.create_experiment(experiment))
 
 
 def open_store(folder: Path, experiment: str) -> tuple[str, str]:
@@ -561,14 +570,23 @@ def mlflow_run(
 
     Yields:
         The tracker; the run is ended as FINISHED, or FAILED if the body raises.
+
+    Raises:
+        TrackingUnavailable: the server does not answer, or no longer.
     """
     import mlflow
 
     uri, experiment_id = open_store(folder, experiment)
     _end_killed(experiment_id)
     own = {**(tags or {}), PROCESS: f"{socket.gethostname()}:{os.getpid()}"}
-    with mlflow.start_run(experiment_id=experiment_id, run_name=run_name, tags=own) as run:
-        yield MLflowTracker(run, uri)
+    try:
+        with mlflow.start_run(experiment_id=experiment_id, run_name=run_name, tags=own) as run:
+            yield MLflowTracker(run, uri)
+    except mlflow.MlflowException:
+        if remote := remote_store():
+            # If the server has gone, that is what is to be told.
+            _check_answer(remote)
+        raise
 
 
 def _end_killed(experiment_id: str) -> None:

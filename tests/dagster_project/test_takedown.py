@@ -2,6 +2,7 @@
 
 import base64
 import sqlite3
+import tempfile
 from contextlib import closing
 
 import pandas as pd
@@ -68,10 +69,17 @@ def test_images_in_an_older_event_log_and_in_examples_are_removed(toy, monkeypat
     monkeypatch.setattr(takedown, "take_down", lambda *arguments: Removal())
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://runs.example:5000")
     (toy.root / "kept.gz").write_bytes(b"\x1f\x8b packed")
+    (toy.root / "reports" / "data_docs").mkdir(parents=True, exist_ok=True)
+    elsewhere = toy.root.parent / "temporary"
+    (elsewhere / "ray").mkdir(parents=True)
+    monkeypatch.setattr(tempfile, "tempdir", str(elsewhere))
+    monkeypatch.setenv("DAGSTER_HOME", str(elsewhere / "home"))
     report = takedown.run_takedown(toy.pipeline, ["gone"], [])
     assert text.encode() not in log.read_bytes()
     with closing(sqlite3.connect(log)) as connection:
         (found,) = connection.execute("SELECT event, number FROM older").fetchall()
     assert found == ('{"md": "![sheet](removed) below"}', 7)
     assert not example.exists()
-    assert {"kept.gz", "http://runs.example:5000"} <= set(report.unsearched)
+    assert not (toy.root / "reports").exists()
+    outside = {str(elsewhere / "ray"), str(elsewhere / "home"), "http://runs.example:5000"}
+    assert {"kept.gz", *outside} <= set(report.unsearched)

@@ -80,6 +80,13 @@ def test_a_folder_and_its_tar_give_the_same(release, prefix, mode, folders_first
     assert not list(release.parent.glob(".tmp-*"))
 
 
+@pytest.mark.parametrize("inside", ["", "images", "annotations"])
+def test_an_empty_split_alone_is_a_release_without_samples(tmp_path, inside):
+    root = tmp_path / "VGGHeads"
+    (root / "large" / "split_00001" / inside).mkdir(parents=True)
+    assert read(root) == read(packed(root, "")) == ({}, [])
+
+
 def test_folder_and_tar_are_imported_alike(release, tmp_path):
     reports = [
         import_official(source, tmp_path / str(number))
@@ -163,6 +170,29 @@ def test_sparse_members_are_not_unpacked(tmp_path):
     bombs.sparse_tar(path, "large/split_00000/images/a.jpg", 4 << 30)
     found, excluded = read(path)
     assert (found, excluded) == ({}, [("a", "too_large")])
+
+
+def test_a_small_sparse_member_is_not_read_either(tmp_path):
+    path = tmp_path / "x.tar"
+    bombs.sparse_tar(path, "large/split_00000/images/a.jpg", 1 << 20)
+    assert read(path) == ({}, [("a", "too_large")])
+
+
+def test_an_image_with_two_annotations_is_excluded(tmp_path):
+    root = tmp_path / "r"
+    put(root / "large" / "split_00002", "b")
+    put(root / "large" / "split_00002", "A")
+    path = root / "large" / "split_00002" / "annotations" / "a.npz"
+    path.write_bytes(NPZ)
+    assert read(root) == ({"b": ("split_00002", 90)}, [("A", "shared_name")])
+
+
+def test_a_tar_that_ends_within_its_last_image_says_so(release):
+    path = packed(release, "")
+    with tarfile.open(path) as tar:
+        last = tar.getmembers()[-1]
+    path.write_bytes(path.read_bytes()[: last.offset_data + 1])
+    assert "damaged_tar" in [reason for _, reason in read(path)[1]]
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EACCES])

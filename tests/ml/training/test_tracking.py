@@ -17,6 +17,7 @@ from ml.training.tracking import (
     ModelPackage,
     NullTracker,
     Tracker,
+    TrackingUnavailable,
     mlflow_run,
     open_store,
 )
@@ -125,6 +126,19 @@ def test_runs_of_killed_processes_are_closed_by_the_next_one(mlflow_folder: Path
         pass
     found = [client.get_run(run.info.run_id).info.status for run in runs]
     assert found == ["KILLED", "RUNNING", "RUNNING", "RUNNING"]
+
+
+def test_a_server_that_goes_away_within_a_run_is_named(mlflow_folder: Path, monkeypatch) -> None:
+    mlflow = pytest.importorskip("mlflow")
+    with (
+        pytest.raises(TrackingUnavailable, match=r"127\.0\.0\.1:9, and no server answers there"),
+        mlflow_run(mlflow_folder, "gone", "run"),
+    ):
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+        raise mlflow.MlflowException("a request failed after retries")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    with pytest.raises(mlflow.MlflowException), mlflow_run(mlflow_folder, "gone", "run"):
+        raise mlflow.MlflowException("a fault of ours")
 
 
 def test_processes_may_make_the_store_at_once_and_a_torn_one_is_made_anew(tmp_path: Path) -> None:

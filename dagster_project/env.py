@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 from ml.records.atomic import write_text
@@ -41,6 +42,8 @@ compute_logs:
 """
 )
 CLI_CONFIG = "dagster-cli.yaml"
+_NO_PATH_OF_A_DATABASE = re.compile(r"\?|%[0-9a-fA-F]{2}")
+"""Dagster puts the path into the address of its databases as it is."""
 
 
 def prepare(root: Path) -> Path:
@@ -51,10 +54,19 @@ def prepare(root: Path) -> Path:
 
     Returns:
         DAGSTER_HOME: the variable's value if it is set, else `<root>/.dagster`.
+
+    Raises:
+        ValueError: Dagster could not open its databases there.
     """
     os.environ.update(_QUIET)
     own = root / ".dagster"
-    home = Path(os.environ.setdefault("DAGSTER_HOME", str(own)))
+    home = Path(os.environ.get("DAGSTER_HOME", str(own)))
+    if found := _NO_PATH_OF_A_DATABASE.search(str(home.absolute())):
+        raise ValueError(
+            f"{home}: Dagster opens no database in a folder whose path has {found.group()!r}, for "
+            "it reads it as an address; rename the folder, or set DAGSTER_HOME to another one"
+        )
+    os.environ["DAGSTER_HOME"] = str(home)
     for name, text in (("dagster.yaml", _DAGSTER_YAML), (CLI_CONFIG, _DAGSTER_CLI_YAML)):
         path = home / name
         # A home that the user chose keeps the configuration it has.

@@ -285,6 +285,8 @@ def _limited(kind: int, amount: int) -> Callable[[], None]:
     return limit
 
 
+_ODD = "a b 20% #ü" + "x" * 180
+"""Name of a folder that is hard to put into addresses and command lines."""
 FAULTS: dict[str, Fault] = {
     "hash seed": Fault("PYTHONHASHSEED=12345", variables={"PYTHONHASHSEED": "12345"}),
     "locale C": Fault("locale C", variables={"LC_ALL": "C", "LANG": "C", "PYTHONUTF8": "0"}),
@@ -298,14 +300,15 @@ FAULTS: dict[str, Fault] = {
     "clock back": Fault("clock set back by 400 days", lacks=_no_faketime, variables={
                         "LD_PRELOAD": next(iter(glob(FAKETIME)), ""), "FAKETIME": "-400d",
                         "FAKETIME_DONT_FAKE_MONOTONIC": "1"}),
-    "folder": Fault("folder of another name", folder="a b %20 #ü"),
+    "folder": Fault("folder of another name", folder=_ODD),
+    "folder %20": Fault("folder whose path reads as an address", "DAGSTER_HOME", folder="a%20b"),
     "no temp": Fault("TMPDIR names no folder", variables={"TMPDIR": "/nowhere/at/all"}),
     "left folder": Fault("folders of killed writers in every stage", before=_left_folder),
     "one worker": Fault("one worker instead of two, everything made again", everything=True,
                         before=_one_worker),
     "all at once": Fault(
         "one worker, hash seed, Turkish locale, time zone, umask 077, 8 threads, another folder, "
-        "everything made again", everything=True, before=_one_worker, folder="a b %20 #ü",
+        "everything made again", everything=True, before=_one_worker, folder=_ODD,
         limit=lambda: os.umask(0o077), variables={
             "PYTHONHASHSEED": "12345", "LC_ALL": "tr_TR.UTF-8", "TZ": "Pacific/Kiritimati",
             "OMP_NUM_THREADS": "8", "MKL_NUM_THREADS": "8", "NUMBA_NUM_THREADS": "8"}),

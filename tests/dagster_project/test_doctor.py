@@ -2,14 +2,17 @@
 
 import argparse
 import os
+import re
 import shutil
 import sqlite3
 import subprocess
 import sys
 
+import dagster
 import pytest
 
 from dagster_project import cli, doctor, project_commands
+from dagster_project.env import CLI_CONFIG, prepare
 
 
 def damages(toy):
@@ -151,3 +154,20 @@ def test_errors_of_the_machine_are_one_line(toy, capsys, monkeypatch):
     assert (
         "No space left on device: 'data/x'; finished work is preserved" in capsys.readouterr().err
     )
+
+
+@pytest.mark.parametrize(("name", "refused"), [("a%20b", "%20"), ("what?", "?"), ("50% #ü", "")])
+def test_a_folder_in_which_dagster_opens_no_database_is_refused(
+    name, refused, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("DAGSTER_HOME", "")
+    monkeypatch.delenv("DAGSTER_HOME")
+    root = tmp_path / name
+    root.mkdir()
+    if refused:
+        with pytest.raises(ValueError, match=re.escape(f"has {refused!r}") + ".*DAGSTER_HOME"):
+            prepare(root)
+        monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "home"))
+    home = prepare(root)
+    with dagster.DagsterInstance.from_config(str(home), CLI_CONFIG) as instance:
+        assert instance.get_runs() == []

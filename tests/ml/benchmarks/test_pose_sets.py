@@ -196,6 +196,16 @@ def test_biwi_is_read_as_published_gaps_and_all(tmp_path):
     assert samples["24/frame_00003"].load_image().shape == (480, 640, 3)
 
 
+def test_the_colour_camera_is_turned_and_shifted_before_it_projects(tmp_path):
+    path = tmp_path / "rgb.cal"
+    path.write_text(
+        "500 0 320\n0 500 240\n0 0 1\n\n0 0 0 0\n\n0 -1 0\n1 0 0\n0 0 1\n\n10 20 100\n\n640 480\n"
+    )
+    # (40, -30, 900) turned by a quarter is (30, 40, 900), shifted (40, 60, 1000)
+    found = read_calibration(path).project(np.array([40.0, -30.0, 900.0]))
+    np.testing.assert_allclose(found, [320 + 20, 240 + 30])
+
+
 def test_angles_per_frame_may_come_as_a_table(tmp_path):
     write_biwi(tmp_path)
     path = tmp_path / "angles.csv"

@@ -22,8 +22,14 @@ FORMS = {
 }
 
 
-def write(path: Path, codec: str, options: dict[str, str], frames: int = FRAMES) -> None:
-    """A film of noise that moves, at 25 frames a second."""
+def write(
+    path: Path,
+    codec: str,
+    options: dict[str, str],
+    frames: int = FRAMES,
+    left_out: range = range(0),
+) -> None:
+    """A film of noise that moves, at 25 frames a second, some of which are not written."""
     rng = np.random.default_rng(0)
     with av.open(str(path), "w", options=options) as container:
         stream = container.add_stream(codec, rate=25)
@@ -32,7 +38,9 @@ def write(path: Path, codec: str, options: dict[str, str], frames: int = FRAMES)
         for number in range(frames):
             image = np.full((120, 160, 3), 4 * number, np.uint8)
             image[number : number + 40, 20:100] = rng.integers(0, 255, (40, 80, 3))
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+            packets = stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24"))
+            if number not in left_out:
+                container.mux(packets)
         container.mux(stream.encode(None))
 
 
@@ -82,6 +90,15 @@ def test_a_hole_in_a_film_is_told_of_and_the_rest_is_read(
     frames, problems = read(path)
     assert 20 < len(frames) < FRAMES
     assert problems
+
+
+def test_frames_that_were_never_written_are_counted_where_every_frame_lasts_as_long(
+    tmp_path: Path,
+) -> None:
+    write(tmp_path / "b.avi", *FORMS["b.avi"], left_out=range(20, 25))
+    frames, problems = read(tmp_path / "b.avi")
+    assert problems == ["5 frames are missing before 1.000 s"]
+    assert [frame.number for frame in frames] == [*range(20), *range(25, FRAMES)]
 
 
 @pytest.mark.parametrize("content", [b"", b"no film", bytes(5000), b"RIFF\0\0\0\0AVI LIST"])

@@ -380,7 +380,8 @@ def run_fault(chain: Chain, name: str, folder: Path) -> bool:
         output, _ = process.communicate()
     refused = process.returncode != 0
     # A traceback is no refusal: whoever reads it learns where the code is, not what to do.
-    good = refused == bool(fault.refusal) and fault.refusal in output
+    good = refused == bool(fault.refusal or fault.killed) and fault.refusal in output
+    good = good and (process.returncode == -signal.SIGKILL) == fault.killed
     good = good and "Traceback" not in output
     outcome = "made"
     if refused:

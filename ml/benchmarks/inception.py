@@ -7,7 +7,6 @@ out and whose last block pools by maximum; torchvision's own Inception differs i
 from __future__ import annotations
 
 import math
-import pickle
 import struct
 import zipfile
 from pathlib import Path
@@ -19,7 +18,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from ml.model.checkpoint_file import read_checkpoint_tensors
+from ml.model.checkpoint_file import UNPICKLING_ERRORS, read_checkpoint_tensors
 from ml.records.files import check_regular, is_environment
 from ml.records.limits import MAX_CHECKPOINT_BYTES, check_limit, short
 
@@ -27,22 +26,14 @@ SIDE: Final = 299
 NUM_CLASSES: Final = 1008
 FEATURE_SIZES: Final = (64, 192, 768, 2048)
 _BN_EPS: Final = 1e-3
-# What the unpickler and torch raise on damaged input; ValueError holds our readers' own errors.
 _DAMAGE: Final = (
-    pickle.UnpicklingError,
+    *UNPICKLING_ERRORS,
     SafetensorError,
     zipfile.BadZipFile,
     struct.error,
     AssertionError,
-    LookupError,
-    EOFError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-    AttributeError,
-    OverflowError,
-    OSError,
 )
+"""ValueError, one of these, is also raised by our readers."""
 _SQUARE: Final = {1: (1, 1), 3: (3, 3), 5: (5, 5)}
 # Convolutions: name -> (channels in, channels out, kernel, stride, padded).
 _Spec = tuple[int, int, tuple[int, int], int, bool]

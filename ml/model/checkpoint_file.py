@@ -14,7 +14,7 @@ import zipfile
 import zlib
 from collections import OrderedDict
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import Tensor
@@ -57,8 +57,7 @@ _PREFERRED_KEYS = ("ema_net", "net")
 """Where super-gradients keeps the weights, the better ones first."""
 
 
-# What zipfile, the unpickler and torch raise on damaged input; RuntimeError holds RecursionError.
-_DAMAGE = (
+UNPICKLING_ERRORS: Final = (
     pickle.UnpicklingError,
     LookupError,
     EOFError,
@@ -69,6 +68,7 @@ _DAMAGE = (
     OverflowError,
     OSError,
 )
+"""What zipfile, the unpickler and torch raise on damaged input; includes RecursionError."""
 
 
 class _Placeholder:
@@ -197,7 +197,7 @@ def read_checkpoint_tensors(path: Path) -> StateDict:
         raise UnusableCheckpoint(f"{path}: {error}") from error
     except UnusableCheckpoint as error:
         raise UnusableCheckpoint(f"{path}: {error}; use a checkpoint you trust") from error
-    except _DAMAGE as error:
+    except UNPICKLING_ERRORS as error:
         if is_environment(error):
             raise
         raise UnusableCheckpoint(

@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from ml.quality.head_invariants import vectors
 from ml.records.flame_layout import NUM_FLAME_PARAMETERS
@@ -220,14 +219,17 @@ def label_bias(heads: pd.DataFrame, truth: pd.DataFrame, min_iou: float = 0.4) -
         NaN with fewer than ten matches.
     """
     from ml.flame.geometry import HeadGeometry  # loads torch, which declaring checks must not
-    from ml.imaging.boxes import box_iou
+    from ml.imaging.boxes import box_iou, xywh_to_xyxy
 
     true_of = dict(iter(truth.groupby("sample_id")))
     mine, theirs = [], []
     for item, rows in heads.groupby("sample_id"):
         if item not in true_of:
             continue
-        boxes = [_corners(vectors(r["bbox_xywh"], 4)) for r in (rows, true_of[item])]
+        boxes = [
+            xywh_to_xyxy(vectors(r["bbox_xywh"], 4)).astype(np.float32)
+            for r in (rows, true_of[item])
+        ]
         overlap = np.asarray(box_iou(boxes[0], boxes[1]))
         for row, best in enumerate(overlap.argmax(axis=1)):
             if overlap[row, best] >= min_iou:
@@ -253,8 +255,3 @@ def label_bias(heads: pd.DataFrame, truth: pd.DataFrame, min_iou: float = 0.4) -
         correlation = float(np.corrcoef(euler[:, 1], true_euler[:, 1])[0, 1])
     shift = float(np.abs(offset.mean(axis=0)).max())
     return {"matched": matched, "turn_deg": turn, "shift": shift, "yaw_correlation": correlation}
-
-
-def _corners(boxes_xywh: NDArray[np.float64]) -> NDArray[np.float32]:
-    low, size = boxes_xywh[:, :2], boxes_xywh[:, 2:]
-    return np.concatenate([low, low + size], axis=1).astype(np.float32)

@@ -14,7 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ml.quality.findings import agree, findings, joined
-from ml.records.flame_layout import NUM_FLAME_PARAMETERS, SCALE, SHIFT_XY
+from ml.records.flame_layout import NUM_FLAME_PARAMETERS, ROTATION, SCALE, SHIFT_XY
 from ml.records.ids import stable_fraction
 
 ORTHONORMAL: Final = 0.02
@@ -66,7 +66,7 @@ def heads_sound(heads: pd.DataFrame, whole: NDArray[np.bool_] | None = None) -> 
         One finding a head.
     """
     flame, box = vectors(heads["flame"], NUM_FLAME_PARAMETERS), vectors(heads["bbox_xywh"], 4)
-    first, second = flame[:, 403:406], flame[:, 406:409]
+    first, second = np.split(flame[:, ROTATION], 2, axis=1)
     uneven = np.max(
         [
             np.abs(np.linalg.norm(first, axis=1) - 1),

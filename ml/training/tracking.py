@@ -584,7 +584,7 @@ def mlflow_run(
             yield MLflowTracker(run, uri)
     except mlflow.MlflowException:
         if remote := remote_store():
-            # If the server has gone, that is what is to be told.
+            # If the server has gone, that is the error to report.
             _check_answer(remote)
         raise
 

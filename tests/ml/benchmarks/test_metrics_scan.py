@@ -221,7 +221,7 @@ def test_nothing_predicted():
 
 
 def test_errors():
-    with pytest.raises(ValueError, match=r"none of its 3 vertices lies near its landmarks"):
+    with pytest.raises(ValueError, match=r"none of its 3 vertices is near its landmarks"):
         scan_errors(np.full((3, 3), 1e4), SEVEN, prediction(moved()), "now")
     with pytest.raises(ValueError, match="got 'icp'"):
         scan_errors(VERTICES, SEVEN, prediction(moved()), "icp")

@@ -1,4 +1,5 @@
 import pickle
+import re
 
 import numpy as np
 import pytest
@@ -67,9 +68,28 @@ def test_now_is_read_as_published(tmp_path):
     assert test.truth is None
 
 
+def test_each_subject_has_its_own_scan(tmp_path):
+    top = write_now(tmp_path) / "NoW_Dataset" / "final_release_version"
+    scan = next((top / "scans" / "FaMoS_2_TA").glob("*.obj"))
+    scan.write_text(re.sub(r"^v \S+", "v 7", scan.read_text(), flags=re.MULTILINE))
+    first, _, last = read_now(tmp_path, Exclusions("t"))
+    assert (last.truth.vertices_mm[:, 0] == 7).all()
+    assert np.ptp(first.truth.vertices_mm[:, 0]) > 100
+
+
+def test_feng_s_landmarks_are_seven(tmp_path):
+    path = next(write_feng(tmp_path).rglob("[Ff]1001*.lnd"))
+    path.write_text("\n".join(path.read_text().splitlines()[:6]) + "\n")
+    exclusions = Exclusions("t")
+    assert [s.truth.subject for s in read_feng(tmp_path, exclusions)] == ["m1002"]
+    assert exclusions.to_frame()["detail"].str.contains("expected 7 landmarks, got 6").all()
+
+
 def test_feng_is_read_whatever_the_case_of_names(tmp_path):
     exclusions = Exclusions("t")
-    samples = list(read_feng(write_feng(tmp_path), exclusions))
+    for path in list(write_feng(tmp_path).rglob("*.lnd")):
+        path.rename(path.with_suffix(".LND"))
+    samples = list(read_feng(tmp_path, exclusions))
     assert [s.sample_id for s in samples] == list(FENG)
     assert [s.truth.group for s in samples] == ["HQ", "HQ", "LQ"]
     assert [s.truth.subject for s in samples] == ["f1001", "m1002", "f1001"]

@@ -77,7 +77,7 @@ class _Info(tarfile.TarInfo):
             raise tarfile.ReadError("it ends without an end marker")
         try:
             info = super().frombuf(buf, encoding, errors)
-        except (tarfile.InvalidHeaderError, tarfile.TruncatedHeaderError) as error:
+        except (tarfile.InvalidHeaderError, tarfile.TruncatedHeaderError) as error:  # type: ignore[attr-defined]
             # Behind the first member tarfile takes these for the end too.
             raise tarfile.ReadError(f"a damaged header ({error})") from error
         if info.size < 0:
@@ -223,7 +223,7 @@ class TarReader(Closing):
         """Refuse an end marker with something behind it: a header that was overwritten by zeros."""
         for _ in range(_MAX_PADDING // _CHUNK):
             try:
-                piece = self._tar.fileobj.read(_CHUNK)  # type: ignore[union-attr]
+                piece = self._tar.fileobj.read(_CHUNK)
             except _DAMAGE as error:
                 raise self._damaged(error) from error
             if not piece:

@@ -7,6 +7,7 @@ import pytest
 
 from dagster_project import schedule
 from dagster_project.schedule import Schedule
+from dagster_project.stage import Stage
 
 GRAPH = {
     "model": (),
@@ -33,7 +34,7 @@ def run(tmp_path):
             root=tmp_path,
             graph={name: SimpleNamespace(upstream=up) for name, up in GRAPH.items()},
             assets={
-                name: SimpleNamespace(tracked=name in TRACKED, sharded=name in SHARDED)
+                name: Stage(name, "", "", "", sharded=name in SHARDED, tracked=name in TRACKED)
                 for name in GRAPH
             },
             params=SimpleNamespace(

@@ -79,7 +79,7 @@ def write_set_gallery(
     shown = {one.sample_id for section in sections_of(outcomes) for one in section.outcomes}
     geometry = None if head_model is None else HeadGeometry(head_model)
     drawn = {
-        sample.sample_id: shrink(_draw(sample, _shown(found, benchmark.kind), geometry))
+        sample.sample_id: shrink(_draw(sample, _shown(sample, found, benchmark.kind), geometry))
         for sample, found in samples()
         if sample.sample_id in shown
     }
@@ -144,10 +144,22 @@ def _true_boxes(truth: Any) -> np.ndarray:
     return np.concatenate([points[:, :2].min(axis=0), points[:, :2].max(axis=0)])[None]
 
 
-def _shown(found: Heads, kind: str) -> Heads:
-    """Return the heads on which the outcome is based: for single-head images also weak ones."""
-    least = {"boxes": OPERATING_SCORE, "mesh": DAD_SCORE}.get(kind, POSE_RETRY_SCORE)
-    return found[found.scores >= least]
+def _shown(sample: BenchmarkSample[Any], found: Heads, kind: str) -> Heads:
+    """Return the detected heads, and the weak ones that may be the measured head.
+
+    Protocols of one head an image accept scores below the operating score. Such a head is drawn if
+    it lies at the ground truth, or if there is no other.
+    """
+    detected = found.scores >= OPERATING_SCORE
+    if kind == "boxes" or sample.truth is None:
+        return found[detected]
+    weak = found.scores >= (DAD_SCORE if kind == "mesh" else POSE_RETRY_SCORE)
+    if not detected.any():
+        return found[weak]
+    centres = (found.boxes_xyxy[:, None, :2] + found.boxes_xyxy[:, None, 2:]) / 2  # (N, 1, 2)
+    true = _true_boxes(sample.truth)[None]  # (1, T, 4)
+    inside = ((centres >= true[..., :2]) & (centres <= true[..., 2:])).all(axis=2).any(axis=1)
+    return found[detected | (weak & inside)]
 
 
 def _draw(sample: BenchmarkSample[Any], heads: Heads, geometry: HeadGeometry | None) -> np.ndarray:

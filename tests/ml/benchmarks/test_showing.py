@@ -5,9 +5,10 @@ import numpy as np
 
 from ml.benchmarks.running import benchmark, converter
 from ml.benchmarks.sets import SETS, Situation
-from ml.benchmarks.showing import write_set_gallery
+from ml.benchmarks.showing import _shown, _true_boxes, write_set_gallery
 from ml.imaging.io import UnreadableImage, decode_image
-from ml.records.heads import Heads
+from ml.records.exclusions import Exclusions
+from ml.records.heads import NUM_FLAME_PARAMETERS, Heads
 from tests.benchmark_sets.boxes import write_fddb
 from tests.benchmark_sets.meshes import DAD_HEADS, write_dad
 from tests.benchmark_sets.poses import AFLW_HEADS, write_aflw2000
@@ -111,3 +112,15 @@ def test_a_run_with_a_folder_leaves_a_page(tmp_path, project):
     assert found["Best"] == 3
     assert found["Wrong rotation"] == 0
     assert len(list((out / "gallery" / "images").iterdir())) == 3
+
+
+def test_of_weak_heads_only_the_one_at_the_truth_is_drawn_beside_detected_ones(tmp_path):
+    sample = next(iter(SETS["aflw2000"].read(write_aflw2000(tmp_path), Exclusions("test"))))
+    left, top, right, bottom = _true_boxes(sample.truth)[0]
+    at_truth, far = [left, top, right, bottom], [right + 9, bottom + 9, right + 29, bottom + 29]
+    boxes = np.array([far, at_truth, far, at_truth], np.float32)
+    scores = np.array([0.9, 0.15, 0.15, 0.05], np.float32)
+    heads = Heads(boxes, scores, np.zeros((4, NUM_FLAME_PARAMETERS), np.float32))
+    assert _shown(sample, heads, "pose").scores.tolist() == scores[:2].tolist()
+    assert _shown(sample, heads, "boxes").scores.tolist() == scores[:1].tolist()
+    assert _shown(sample, heads[1:], "pose").scores.tolist() == scores[1:3].tolist()

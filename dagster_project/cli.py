@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vggheads.cli import HOME, add_library_commands, run
+from vggheads.cli import HOME, RUN_AGAIN, add_library_commands, run
 
 if TYPE_CHECKING:
     from dagster_project.pipeline import Pipeline
@@ -58,7 +58,7 @@ def _run(options: argparse.Namespace, pipeline: Pipeline | None) -> int:
     except _database_errors() as error:
         cause = str(error).splitlines()[0]
         machine = any(word in cause for word in ("disk is full", "no space", "readonly", "locked"))
-        hint = "finished work is preserved; run the command again" if machine else _SEE_DOCTOR
+        hint = RUN_AGAIN if machine else _SEE_DOCTOR
         print(f"error: {cause}; {hint}", file=sys.stderr)
         return 2
 

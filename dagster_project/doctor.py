@@ -26,7 +26,7 @@ DAMAGED_FOLDER: Final = "damaged"
 _SQLITE: Final = b"SQLite format 3\0"
 _BUSY_SECONDS: Final = 5.0
 """How long a database that another process writes may stay locked."""
-_RWLOCK: Final = Path(".dvc") / "tmp" / "rwlock"
+RWLOCK: Final = Path(".dvc") / "tmp" / "rwlock"
 
 
 class NeedsDoctor(ValueError):
@@ -64,7 +64,7 @@ def check_quickly(pipeline: Pipeline, home: Path) -> None:
     """
     problems = [
         (path, problem)
-        for path in [pipeline.root / _RWLOCK, *_databases(pipeline.root, home)]
+        for path in [pipeline.root / RWLOCK, *_databases(pipeline.root, home)]
         if not _is_being_created(path)
         and (problem := _json_problem(path) if path.name == "rwlock" else _header_problem(path))
     ]
@@ -133,7 +133,7 @@ def restore_lock(pipeline: Pipeline) -> list[str]:
 
 
 def _rwlock_findings(root: Path, home: Path) -> Iterator[Finding]:
-    path = root / _RWLOCK
+    path = root / RWLOCK
     if problem := _json_problem(path):
         yield Finding(path, problem, "move it aside", lambda: _move_aside(path, home))
 

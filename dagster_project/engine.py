@@ -118,7 +118,7 @@ class Workers(Protocol):
         """Give a task to a worker that has none."""
 
     def wait(self) -> Sequence[Event]:
-        """Wait for the next event; may return None, so that the caller is not blocked."""
+        """Wait for events; may return none of them, so that the caller is not blocked."""
 
     def close(self, *, finished: bool) -> None:
         """Give the workers back; if not `finished`, nothing of them may run on."""

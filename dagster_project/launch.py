@@ -18,14 +18,11 @@ from dagster_project.env import CLI_CONFIG
 from dagster_project.partitions import range_tags
 from dagster_project.pipeline import Pipeline
 from dagster_project.runner import FORCE
+from vggheads.cli import NO_MEMORY
 
 _INTERRUPTED = "DagsterExecutionInterruptedError"
 _NO_MEMORY = re.compile(r"\w*MemoryError\b|failed to map segment|annot allocate memory")
 """As Python, numpy and torch call it, the loader of libraries, and the system."""
-_MORE_MEMORY = (
-    "no memory is left: take fewer workers (run.workers in params.yaml) or smaller batches, or "
-    "raise the limit; what is finished is kept, run again"
-)
 _PID, _HOST, _BY = "vggheads/pid", "vggheads/host", "launched_by"
 
 
@@ -108,7 +105,7 @@ def _failure(event: dg.DagsterEvent) -> str:
     while error.cause is not None and str(error.cls_name).startswith("Dagster"):
         error = error.cause
     if _NO_MEMORY.search(f"{error.cls_name}: {error.message}"):
-        return f"{event.step_key} failed: {error.message.strip()}; {_MORE_MEMORY}"
+        return f"{event.step_key} failed: {error.message.strip()}; {NO_MEMORY}"
     place = "".join(error.stack[-3:])
     return f"{event.step_key} failed: {error.message.strip()}\n{place}"
 

@@ -15,6 +15,7 @@ from dagster_project.env import prepare
 from dagster_project.graph import ancestors, descendants
 from dagster_project.pages import page_path
 from dagster_project.pipeline import Pipeline
+from vggheads.cli import RUN_AGAIN
 
 
 def demo(pipeline: Pipeline, options: argparse.Namespace) -> int:
@@ -42,7 +43,7 @@ def demo(pipeline: Pipeline, options: argparse.Namespace) -> int:
                 lambda stage: _materialize_command(pipeline.program, stage, options),
             )
             if not schedule.run():
-                print("failed; what is finished is kept, and the same command resumes from there")
+                print(f"failed; {RUN_AGAIN}")
                 return 1
     else:
         print("every stage is up to date: nothing to do")

@@ -22,8 +22,8 @@ from dagster_project.resources import EXPERIMENT, MLFLOW_ADDRESS, MLFLOW_PORT
 
 HOST = "127.0.0.1"
 DAGSTER_PORT = 3000
-#: Groups of the lineage that are opened at first: the paper's figure 2, from left to right.
 OPEN_GROUPS = ("generation", "annotation", "filtering", "detector")
+"""Groups of the lineage that are opened at first: the paper's figure 2, from left to right."""
 _START_SECONDS = 300  # seconds, on a machine that does something else as well
 
 

@@ -29,6 +29,7 @@ from itertools import repeat
 from pathlib import Path
 from typing import Any
 
+from dagster_project.doctor import RWLOCK
 from tests.chain_kills import Killer
 from tests.chain_project import Chain, row, running, smoke_chain, toy_chain, workers_of
 from tests.rehearsal import environment, say
@@ -76,7 +77,7 @@ class Fault:
     killed: bool = False
 
 
-def _write(name: str, content: bytes) -> Callable[[Path], None]:
+def _write(name: str | Path, content: bytes) -> Callable[[Path], None]:
     def write(root: Path) -> None:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_bytes(content)
@@ -317,7 +318,7 @@ FAULTS: dict[str, Fault] = {
     "conflict": Fault("dvc.lock with a conflict", "vggheads doctor", remedy=DOCTOR,
                       before=_write("dvc.lock", b"<<<<<<< HEAD\n")),
     "rwlock": Fault("DVC's rwlock damaged", "vggheads doctor", remedy=DOCTOR,
-                    before=_write(".dvc/tmp/rwlock", b"{")),
+                    before=_write(RWLOCK, b"{")),
     "runs": Fault("Dagster's database of runs damaged", "vggheads doctor", remedy=DOCTOR,
                   before=_write(".dagster/history/runs.db", b"no database")),
     "mlflow": Fault("MLflow's database empty", "vggheads doctor", remedy=DOCTOR,

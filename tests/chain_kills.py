@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
 
+from dagster_project.doctor import RWLOCK
 from tests.chain_project import Chain, kill, processor_s, row, running, workers_of
 
 SEED = 20240718
@@ -41,7 +42,7 @@ def _training(root: Path) -> str:
 
 def _dvc_records(root: Path) -> str:
     """DVC's lock on paths that it reads or writes now."""
-    path = root / ".dvc" / "tmp" / "rwlock"
+    path = root / RWLOCK
     return "while DVC recorded" if path.is_file() and path.stat().st_size > 2 else ""
 
 

@@ -253,7 +253,7 @@ def train(folder: Path) -> int:
     from tests.scale_stages import SIDE, scale_pipeline
 
     class Enough(Exception):
-        """Return the number of steps."""
+        """Raised when the wanted number of steps is made."""
 
     class Stop(pl.Callback):
         """Notes the first step, and ends after the last wanted."""

@@ -222,7 +222,7 @@ def make_annotations(ws: Workspace, config: DoubleConfig, shard: str) -> StageRe
 
 
 class Squares:
-    """Find white squares."""
+    """Detector of white squares."""
 
     name = "squares"
     sha256 = "5" * 64

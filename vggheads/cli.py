@@ -27,10 +27,10 @@ _EXTRAS: Final = {
 """Module -> the extra that installs it; every other module belongs to `pipeline`."""
 _BROKEN_PIPE: Final = 128 + 13
 """Exit status that a shell reports for a command terminated by SIGPIPE."""
-_NO_MEMORY: Final = (
-    "error: no memory is left for this process; end other programs, take fewer workers "
-    "(run.workers in params.yaml) or smaller batches, or raise its limit (ulimit -v); what is "
-    "finished is kept, run again"
+RUN_AGAIN: Final = "finished work is preserved; run the command again"
+NO_MEMORY: Final = (
+    "no memory is left: end other programs, use fewer workers (run.workers in params.yaml) or "
+    f"smaller batches, or raise the limit (ulimit -v); {RUN_AGAIN}"
 )
 
 
@@ -118,12 +118,12 @@ def run(command: Callable[[], int]) -> int:
     except (MemoryError, ImportError, SystemError) as error:
         if not _lacks_memory(error):
             raise
-        print(_NO_MEMORY, file=sys.stderr)
+        print(f"error: {NO_MEMORY}", file=sys.stderr)
         return 2
     except OSError as error:
         if not is_environment(error):
             raise
-        print(f"error: {error}; finished work is preserved; run the command again", file=sys.stderr)
+        print(f"error: {error}; {RUN_AGAIN}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted; run the command again to resume", file=sys.stderr)

@@ -22,10 +22,10 @@ from ml.records.workspace import Workspace
 Derive = Callable[[pd.DataFrame], pd.DataFrame]
 
 SHAPE_AND_EXPRESSION = slice(0, 400)
-#: Rows that are judged together: few enough for any memory, so many that a small table is one.
 PIECE_ROWS = 200_000
-#: Rows that are read together where each has 413 numbers.
+"""Rows that are judged together: few enough for any memory, so many that a small table is one."""
 READ_ROWS = 8192
+"""Rows that are read together where each has 413 numbers."""
 
 
 def shard_tables(stage: str, *derive: Derive) -> Table:

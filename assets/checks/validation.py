@@ -25,8 +25,8 @@ from ml.records.workspace import Workspace
 MAX_ROWS = 20
 """Unexpected rows named in a result; the rest is counted."""
 ROW = ["shard", "row"]
-#: Judge rows by other rows, and so need all of them.
 _ABOUT_OTHER_ROWS = (gxe.ExpectColumnValuesToBeUnique, gxe.ExpectCompoundColumnsToBeUnique)
+"""Judge rows by other rows, and so need all of them."""
 
 
 @dataclass(frozen=True)

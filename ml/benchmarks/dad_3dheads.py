@@ -75,7 +75,9 @@ def read_dad(
             image = _beside(path, item.get("img_path"), subset, f"images/{identity}.png")
             truth = None if subset == "test" else _truth(path, item, subset, image)
         except (TypeError, KeyError, AttributeError) as error:
-            exclusions.add(f"{name}#{number}", reasons.DAMAGED_ANNOTATION, f"item misses {error}")
+            exclusions.add(
+                f"{name}#{number}", reasons.DAMAGED_ANNOTATION, f"item is missing {error}"
+            )
             continue
         except (BrokenAnnotation, UnreadableBenchmarkFile, MissingBenchmarkFile) as error:
             exclusions.add(identity, reasons.DAMAGED_ANNOTATION, str(error))

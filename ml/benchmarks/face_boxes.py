@@ -14,8 +14,8 @@ nothing is ever dropped; read as pi / 2, what looks away from the camera is."""
 def azimuth_deg(rotations: np.ndarray) -> np.ndarray:
     """Return how far heads are turned away from the camera, about the vertical axis of the image.
 
-    The Euler yaw is always within 90 degrees for every rotation and could never pass a
-    right angle, so this is the direction in which the face looks.
+    The Euler yaw of any rotation is within 90 degrees and could never pass a right angle, so this
+    is the direction in which the face looks.
 
     Args:
         rotations: (N, 3, 3) FLAME axes to image axes.

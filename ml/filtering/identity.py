@@ -238,7 +238,7 @@ def threshold_of(config: IdentityConfig, index: IdentityIndex) -> float:
     """Return the similarity from which two faces are taken for one person.
 
     Args:
-        config: may state one; it is used, and with a warning that its effect was not measured.
+        config: may state one; it is used, with a warning that its effect was not measured.
         index: may have been calibrated.
 
     Raises:

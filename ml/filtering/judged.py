@@ -28,7 +28,6 @@ from ml.records.tables import (
     write_table,
 )
 
-#: Verdicts as they were judged: a mean over them is one of doubles.
 JUDGED: Final = TableSpec(
     "judged",
     (
@@ -44,6 +43,7 @@ JUDGED: Final = TableSpec(
     ),
     VERDICTS.key,
 )
+"""Verdicts as they were judged: a mean over them is one of doubles."""
 _COLUMNS: Final = [column.name for column in VERDICTS.columns]
 
 

@@ -30,8 +30,7 @@ PUBLISHED: Final[Mapping[int, str]] = {
 }
 """Number of vertices -> the region that the published list of that length is. The 3,457 are called
 `head_w_ears.npy` by VGGHeads and `head.npy` by DAD, but without the back of the skull; the 3,669
-are
-called `head_indices.npy` or `face_w_ears.npy` by DAD."""
+are called `head_indices.npy` or `face_w_ears.npy` by DAD."""
 
 _KEYPOINTS: Final = ("brows", "contour", "eyes", "forehead", "lips", "nose", "temples")
 """Files of a folder of keypoints; the 191 have no temples. `cheeks` belongs to neither."""

@@ -24,8 +24,8 @@ from ml.records.arrays import UnreadableArrays, read_arrays
 KEYS = ("bbox", "extended_bbox", "3dmm_params")
 IGNORED_KEY = "ignored_bbox"
 """Ours: boxes of heads without parameters. The official loader asks for its three keys by name and
-does not see this one; without it, heads would be trained as background by readers of the files
-knowing of it."""
+does not see this one. A reader that knows it can ignore these heads, which would otherwise be
+trained as background."""
 
 
 class BadAnnotation(ValueError):

@@ -11,6 +11,7 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -38,7 +39,7 @@ from ml.records.atomic import write_json
 from ml.records.config import StageConfig
 from ml.records.determinism import one_thread
 from ml.records.exclusions import Exclusions, check_drop_rate, read_exclusions
-from ml.records.models import ModelRef
+from ml.records.models import ModelRef, hash_model
 from ml.records.progress import progress
 from ml.records.report import StageReport
 from ml.records.shards import ShardReader
@@ -146,7 +147,7 @@ def filter_dataset(ws: Workspace, config: FilteredDatasetConfig, judge: Judge) -
 
 
 def load_judge(ws: Workspace, config: FilteredDatasetConfig) -> Judge:
-    """Load the detectors and screens of the configuration.
+    """Load the detectors and screens of the configuration, once a process.
 
     Args:
         ws: the workspace; the stage `head_detector` must have run.
@@ -156,12 +157,19 @@ def load_judge(ws: Workspace, config: FilteredDatasetConfig) -> Judge:
         FileNotFoundError: there is no detector.
         ModelError: a configured model is missing or not the one meant.
     """
+    folder = ws.stage_dir("head_detector")
+    return _judge(config, ws.root, folder, hash_model(folder) if folder.is_dir() else "")
+
+
+@lru_cache(maxsize=1)
+def _judge(config: FilteredDatasetConfig, root: Path, detector: Path, sha256: str) -> Judge:
+    """Load the models: a worker judges many shards. `sha256` distinguishes retrained detectors."""
     return Judge(
-        load_box_detector(ws.stage_dir("head_detector"), config.device),
-        build_face_detector(config.face_check, ws.root),
+        load_box_detector(detector, config.device),
+        build_face_detector(config.face_check, root),
         config.detections,
         config.rules,
-        build_screens(config.safety, config.identity, ws.root),
+        build_screens(config.safety, config.identity, root),
     )
 
 

@@ -116,7 +116,7 @@ def test_a_process_without_memory_says_what_to_do(error, capsys):
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: no memory is left")
     assert "fewer workers" in line
-    assert "run again" in line
+    assert "run the command again" in line
 
 
 def test_other_faults_of_an_import_are_no_lack_of_memory():

@@ -268,6 +268,19 @@ def test_shards_are_judged_in_any_order_and_without_the_others(finished, tmp_pat
     assert all_bytes(ws) == all_bytes(whole)
 
 
+def test_a_worker_loads_the_judge_once_until_the_detector_is_another(tmp_path, monkeypatch):
+    ws = make_workspace(tmp_path)
+    loaded = []
+    monkeypatch.setattr(stage, "load_box_detector", lambda *_: loaded.append(1))
+    folder = ws.stage_dir("head_detector")
+    folder.mkdir(exist_ok=True)
+    for content, times in (("weights", 1), ("weights", 1), ("other weights", 2)):
+        (folder / "model.safetensors").write_text(content)
+        for _ in SHARDS:
+            stage.load_judge(ws, CONFIG)
+        assert len(loaded) == times
+
+
 def test_tables_of_several_row_groups_hold_the_same_rows(finished, tmp_path, monkeypatch, no_plots):
     whole, _ = finished
     monkeypatch.setattr(stage, "GROUP_ROWS", 1)

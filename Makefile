@@ -44,9 +44,9 @@ CHAIN ?= smoke
 cluster: $(VENV)/.cluster  ## two Ray nodes on this machine: same bytes as local, nodes killed (CHAIN=toy: minutes)
 	$(BIN)/python -m tests.cluster_rehearsal build/cluster --chain $(CHAIN)
 
-# Ray, and storage on S3 with a server to try it on: not part of `make demo`.
+# Ray, storage on S3 with a server to try it on, Dagster's on Postgres: not part of `make demo`.
 $(VENV)/.cluster: $(STAMP)
-	$(BIN)/python -m pip install --quiet --editable ".[ray,s3,scale-tests]"
+	$(BIN)/python -m pip install --quiet --editable ".[ray,s3,scale-tests,deploy]"
 	@touch $@
 
 falsify: $(STAMP)  ## falsify a finished smoke run in over a hundred ways; the suites must see it

@@ -5,8 +5,12 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from ml.records.atomic import write_text
+from ml.records.config import parse_yaml
 
 _QUIET = {
     "DVC_NO_ANALYTICS": "1",
@@ -33,14 +37,12 @@ freshness:
   enabled: true
 """
 # The command line writes its output to the terminal; capturing it would hide progress bars.
-_DAGSTER_CLI_YAML = (
-    _DAGSTER_YAML
-    + """\
-compute_logs:
-  module: dagster._core.storage.noop_compute_log_manager
-  class: NoOpComputeLogManager
-"""
-)
+_NO_COMPUTE_LOGS = {
+    "compute_logs": {
+        "module": "dagster._core.storage.noop_compute_log_manager",
+        "class": "NoOpComputeLogManager",
+    }
+}
 CLI_CONFIG = "dagster-cli.yaml"
 _NO_PATH_OF_A_DATABASE = re.compile(r"\?|%[0-9a-fA-F]{2}")
 """Dagster puts the path into the address of its databases as it is."""
@@ -67,9 +69,29 @@ def prepare(root: Path) -> Path:
             "it reads it as an address; rename the folder, or set DAGSTER_HOME to another one"
         )
     os.environ["DAGSTER_HOME"] = str(home)
-    for name, text in (("dagster.yaml", _DAGSTER_YAML), (CLI_CONFIG, _DAGSTER_CLI_YAML)):
-        path = home / name
-        # A home that the user chose keeps the configuration it has.
-        if not path.exists() or (home == own and path.read_text() != text):
-            write_text(path, text)
+    server = home / "dagster.yaml"
+    # A home that the user chose keeps the configuration it has.
+    if not server.exists() or home == own:
+        _write_changed(server, _DAGSTER_YAML)
+    # The command line's is the server's apart from the logs: both record to one storage.
+    config = {**dagster_config(home), **_NO_COMPUTE_LOGS}
+    _write_changed(home / CLI_CONFIG, yaml.safe_dump(config, sort_keys=False))
     return home
+
+
+def dagster_config(home: Path) -> dict[str, Any]:
+    """Return the content of a DAGSTER_HOME's dagster.yaml, empty without one.
+
+    Args:
+        home: the folder.
+
+    Raises:
+        ValueError: the file is not valid YAML.
+    """
+    path = home / "dagster.yaml"
+    return parse_yaml(path.read_text(encoding="utf-8"), str(path)) or {} if path.exists() else {}
+
+
+def _write_changed(path: Path, text: str) -> None:
+    if not path.exists() or path.read_text() != text:
+        write_text(path, text)

@@ -64,7 +64,7 @@ def test_passwords_come_from_outside_and_the_names_fit():
     home = yaml.safe_load((DOCKER / "home" / "dagster.yaml").read_text())
     variable = home["storage"]["postgres"]["postgres_url"]["env"]
     environment = composition()["services"]["webserver"]["environment"]
-    assert environment[variable].startswith("postgresql://dagster:")
+    assert environment[variable].startswith("postgresql+psycopg2://dagster:")
     assert environment["DAGSTER_HOME"] == "/project/docker/home"
 
 

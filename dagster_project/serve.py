@@ -82,8 +82,9 @@ def serve(root: Path, home: Path, ports: Ports) -> int:
     artifacts = (root / "mlruns" / "artifacts").as_uri()
     python = [sys.executable, "-m"]
     dagster = [*python, "dagster_project.webserver", str(root), "--port", str(ports.dagster)]
-    # Sensors and schedules; it listens nowhere.
-    daemon = [*python, "dagster._daemon", "run", "-m", "dagster_project.definitions"]
+    # Starts the runs that the pages queue, sensors and schedules; it listens nowhere. Without
+    # arguments it loads what pyproject.toml names, as the web server does.
+    daemon = [*python, "dagster._daemon", "run"]
     mlflow = [*python, "mlflow", "server", "--workers", "1", "--backend-store-uri", store]
     reports = [*python, "dagster_project.reports", str(root), "--port", str(ports.reports)]
     commands = {

@@ -28,14 +28,10 @@ def main(arguments: list[str] | None = None) -> int:
     """
     options = server_options(__doc__, 3000, arguments)
     from dagster._core.workspace.context import WorkspaceProcessContext
-    from dagster._core.workspace.load_target import ModuleTarget
+    from dagster._core.workspace.load_target import PyProjectFileTarget
 
-    target = ModuleTarget(
-        module_name="dagster_project.definitions",
-        attribute=None,
-        working_directory=str(options.root),
-        location_name="vggheads",
-    )
+    # As the daemon does: it starts no run whose code location it knows by another name.
+    target = PyProjectFileTarget(str(options.root / "pyproject.toml"))
     with (
         dg.DagsterInstance.get() as instance,
         WorkspaceProcessContext(instance, target) as workspace,

@@ -46,7 +46,7 @@ def test_the_page_of_a_public_set_says_all_that_its_user_needs(name):
     text = (PAGES / f"{name}.md").read_text()
     for heading in ("**Get it**", "**Licence**", "**Paper**", "**Layout**"):
         assert heading in text, heading
-    assert "**Wrong in the public tools**" in text or "**Known**:" in text
+    assert "**Faults in the public tools**" in text or "**Known**:" in text
     assert re.search(rf"vggheads score {name} --truth DIR", text)
     assert re.search(rf"vggheads benchmark {name}(-test)? --data DIR", text)
     for protocol in SETS[name].protocols:

@@ -22,7 +22,7 @@ PAGE = (Path(__file__).parents[1] / "docs" / "checks.md").read_text()
 
 
 def test_every_check_is_on_the_page():
-    assert suites_table() in PAGE, "make falsify PAGE=docs/checks.md writes it anew"
+    assert suites_table() in PAGE, "make falsify PAGE=docs/checks.md regenerates it"
 
 
 def test_every_falsification_is_on_the_page_with_checks_that_exist():
@@ -52,7 +52,7 @@ def test_what_is_seen_in_every_shard_makes_a_row():
     )
     assert rows_of(table, FAULTS_HEAD) == {
         "a: 30 % of any shard lost": "`x`",
-        "a: a little": "nothing: only a statistic over 100,000 heads could see it",
+        "a: a little": "nothing: detectable only in statistics over 100,000 heads",
         "b: one": "`v`, `w`, `x` and 2 more",
     }
     page = f"# Page\n\n{FAULTS_HEAD}| old | `x` |\n| older | `y` |\n\nText.\n"

@@ -1,4 +1,4 @@
-"""The two tables of docs/checks.md: every check, and which falsification each stops.
+"""The two tables of docs/checks.md: every check, and which checks detect each falsification.
 
 `python -m tests.falsification PROJECT --page docs/checks.md` writes both from a campaign.
 """
@@ -15,8 +15,8 @@ from assets.stage_asset import suites_of
 from dagster_project.stages import STAGES
 
 _SHARD = re.compile(r"(shard|crops)-\d{5}")
-SUITES_HEAD = "| checks of | stop what follows | warn |\n|---|---|---|\n"
-FAULTS_HEAD = "| falsification | stopped by |\n|---|---|\n"
+SUITES_HEAD = "| stage: suite | critical: block dependent stages | warnings |\n|---|---|---|\n"
+FAULTS_HEAD = "| falsification | detected by |\n|---|---|\n"
 
 
 def folded(name: str) -> str:
@@ -48,12 +48,12 @@ def faults_table(stopped: Sequence[tuple[str, Sequence[str]]]) -> str:
     """Return the table of falsifications.
 
     Args:
-        stopped: each falsification and the checks that stop it.
+        stopped: each falsification and the checks that detect it.
     """
     rows: dict[str, list[str]] = {}
     for name, checks in stopped:
         here = rows.setdefault(folded(name), list(checks))
-        # Of several shards those that see it in each.
+        # Of several shards, those that detect it in each.
         here[:] = [check for check in here if check in checks]
     return FAULTS_HEAD + "".join(
         f"| {name} | {_told(checks)} |\n" for name, checks in sorted(rows.items(), key=_by_stage())
@@ -67,7 +67,7 @@ def _by_stage() -> Callable[[tuple[str, list[str]]], int]:
 
 def _told(checks: Sequence[str]) -> str:
     if not checks:
-        return "nothing: only a statistic over 100,000 heads could see it"
+        return "nothing: detectable only in statistics over 100,000 heads"
     more = f" and {len(checks) - 3} more" if len(checks) > 3 else ""
     return ", ".join(f"`{check}`" for check in checks[:3]) + more
 

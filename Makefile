@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PROFILE ?= demo
-# One thread a process in tests: small matrices lose more to spinning threads than they gain.
+# One thread per test process: on small matrices, waiting threads cost more than they gain.
 TEST_ENV := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
 .PHONY: help install demo research rehearse rehearse-short cluster falsify mutants test test-rehearsals lint docs notebooks lock lowest ui figures bench super-gradients clean distclean
@@ -30,29 +30,29 @@ demo: $(STAMP)  ## the whole pipeline, from nothing to the benchmark report
 research: $(STAMP)  ## rehearse the research profile: tiny random models, every production backend
 	$(TEST_ENV) $(BIN)/python -m tests.research_rehearsal build/research
 
-# Cases of the rehearsals at the same time; a run of the chain has two workers of its own.
+# Concurrent cases of the rehearsals; each run of the pipeline has two workers.
 JOBS ?= $(shell expr \( $$(nproc) + 1 \) / 2)
-rehearse: $(STAMP)  ## kills, faults of the machine, falsified and damaged data, on the whole chain
+rehearse: $(STAMP)  ## interrupted runs, machine faults, falsified and damaged data, on the whole pipeline
 	$(BIN)/python -m tests.doors 1000 --jobs $(JOBS)
 	$(BIN)/python -m tests.chain_rehearsal build/chain
 	$(BIN)/python -m tests.chain_faults build/chain/reference build/faults --jobs $(JOBS)
 
-rehearse-short: $(STAMP)  ## kills, one worker, damage and a full disk on a chain of numbers: minutes
+rehearse-short: $(STAMP)  ## a few of these cases on a small chain of numbers, in minutes
 	$(BIN)/python -m tests.chain_faults --short build/short --jobs $(JOBS)
 
 CHAIN ?= smoke
-cluster: $(VENV)/.cluster  ## two Ray nodes on this machine: same bytes as local, nodes killed (CHAIN=toy: minutes)
+cluster: $(VENV)/.cluster  ## compare two Ray nodes on this machine with a local run, and kill nodes (CHAIN=toy: minutes)
 	$(BIN)/python -m tests.cluster_rehearsal build/cluster --chain $(CHAIN)
 
-# Ray, storage on S3 with a server to try it on, Dagster's on Postgres: not part of `make demo`.
+# Ray, S3 storage with a test server, Dagster on Postgres: not part of `make demo`.
 $(VENV)/.cluster: $(STAMP)
 	$(BIN)/python -m pip install --quiet --editable ".[ray,s3,scale-tests,deploy]"
 	@touch $@
 
-falsify: $(STAMP)  ## falsify a finished smoke run in over a hundred ways; the suites must see it
+falsify: $(STAMP)  ## falsify a finished smoke run in over a hundred ways; the checks must detect it
 	$(TEST_ENV) $(BIN)/python -m tests.falsification $(if $(PAGE),--page $(PAGE))
 
-mutants: $(STAMP)  ## mutation testing: changes of the code that no test notices; SAMPLE=20 of each
+mutants: $(STAMP)  ## mutation tests: code changes that no test detects; SAMPLE=20 mutants per group
 	$(BIN)/python -m pip install --quiet --editable ".[dev,mutants]"
 	$(TEST_ENV) $(BIN)/python -m tests.mutants --sample $(or $(SAMPLE),0)
 
@@ -64,37 +64,37 @@ lint: $(STAMP)  ## style, docstrings and types
 test: $(VENV)/.cluster  ## the test suite, on all cores
 	$(TEST_ENV) $(BIN)/python -m pytest -n logical --maxprocesses 8 --dist worksteal
 
-test-rehearsals: $(VENV)/.cluster  ## tests that take minutes by nature: nodes of a Ray cluster killed
+test-rehearsals: $(VENV)/.cluster  ## slow tests: killed nodes of a Ray cluster, the toy chain by dvc repro
 	$(TEST_ENV) $(BIN)/python -m pytest -m rehearsal
 
 ui: $(STAMP)  ## Dagster, MLflow and the reports in the browser
 	$(BIN)/vggheads ui
 
-docs: $(STAMP)  ## the pages of docs/ and one for each stage, into build/site
+docs: $(STAMP)  ## documentation site with a page for each stage, in build/site
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
-notebooks: $(STAMP)  ## execute the notebooks on what `make demo` made; output in build/notebooks
+notebooks: $(STAMP)  ## execute the notebooks on the results of `make demo`; output in build/notebooks
 	$(TEST_ENV) $(BIN)/python -m tests.notebooks
 
 LOCK := $(BIN)/uv pip compile pyproject.toml --python-version 3.11 --no-emit-index-url --no-header --no-annotate --quiet
-lock: $(STAMP)  ## resolve all versions again, and the lowest that are allowed
+lock: $(STAMP)  ## resolve the latest and the lowest allowed versions of all dependencies
 	$(LOCK) --extra dev -o build/lock.txt --upgrade
 	$(LOCK) --extra predict --resolution lowest-direct -o build/lowest.txt --upgrade
 	for name in lock lowest; do \
 		{ grep '^#' requirements/$$name.txt; cat build/$$name.txt; } > build/$$name.new \
 			&& mv build/$$name.new requirements/$$name.txt; done
 
-lowest: $(STAMP)  ## find heads with the lowest versions that are allowed, in an environment of its own
+lowest: $(STAMP)  ## run a detector with the lowest allowed versions, in a separate environment
 	$(BIN)/python -m tests.lowest
 
-figures: $(STAMP)  ## screenshots of the pages, from a finished demo, with the Chromium of this machine
+figures: $(STAMP)  ## screenshots of the web pages, from a finished demo, with the installed Chromium
 	$(BIN)/python -m pip install --quiet --editable ".[dev,figures]"
 	$(BIN)/python -m docs.figures
 
-bench: $(STAMP)  ## speed: each benchmark prints hardware, commit and ratios
+bench: $(STAMP)  ## speed benchmarks; each prints hardware, commit and ratios
 	$(BIN)/vggheads bench
 
-super-gradients: .venv-super-gradients/.installed  ## the environment of YOLO-NAS-Pose, apart from ours
+super-gradients: .venv-super-gradients/.installed  ## separate environment for YOLO-NAS-Pose
 
 .venv-super-gradients/.installed: requirements/super_gradients.txt
 	$(PYTHON) -m venv .venv-super-gradients
@@ -104,7 +104,7 @@ super-gradients: .venv-super-gradients/.installed  ## the environment of YOLO-NA
 		super-gradients==3.7.1 data-gradients==0.3.2
 	@touch $@
 
-clean:  ## remove what the pipeline made (data, reports, runs); keeps .venv
+clean:  ## remove results (data, reports, runs); keeps .venv
 	rm -rf data reports .dagster mlruns/mlflow.db mlruns/artifacts dvc.lock .dvc/cache .dvc/tmp
 
 distclean: clean  ## also remove .venv and caches

@@ -204,15 +204,23 @@ def add_project_commands(add: Add) -> None:
     study = add(
         "study",
         "dagster_project.dataset_commands:study",
-        "reproduce tables 2, 5, 6 or 7, or the memorisation study",
+        "reproduce tables 2, 5, 6, 7 or 8, or the memorisation study",
     )
-    study.add_argument("name", metavar="NAME", help="ablation, datasets, finetuning, ...")
-    study.add_argument("--wider", type=Path, help="WIDER FACE (datasets, finetuning)")
-    study.add_argument("--generators", type=Path, metavar="FILE", help="YAML, see docs/benchmarks")
+    study.add_argument(
+        "name",
+        metavar="NAME",
+        help="ablation, datasets, finetuning, generators, architectures or memorisation",
+    )
+    study.add_argument(
+        "--wider", type=Path, metavar="DIR", help="WIDER FACE (datasets, finetuning)"
+    )
+    study.add_argument("--generators", type=Path, metavar="FILE", help="YAML (generators)")
     study.add_argument("--reference", type=Path, metavar="IMAGES", help="real reference images")
     study.add_argument("--inception", type=Path, metavar="FILE", help="Inception weights")
     study.add_argument("--photographs", type=Path, metavar="DIR", help="images named as in RaFD")
-    study.add_argument("--config", type=Path, metavar="FILE", help="YAML (memorisation)")
+    study.add_argument(
+        "--config", type=Path, metavar="FILE", help="YAML (architectures, memorisation)"
+    )
     study.add_argument(
         "--reference-limit", type=int, metavar="N", help="use the first N references (paper: 1500)"
     )

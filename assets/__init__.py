@@ -1,5 +1,5 @@
-"""Dagster's software-defined assets, one module a stage, and the checks that gate them.
+"""Dagster assets, one module per stage, and the checks that gate them.
 
-An asset is a few lines: configuration in, one call into `ml`, a report out. What surrounds every
-stage (shards, resume, checks, DVC, MLflow) is in `dagster_project`.
+An asset is a few lines that pass a configuration to `ml` and return its report. What all stages
+have in common (shards, resumption, checks, DVC, MLflow) is in `dagster_project`.
 """

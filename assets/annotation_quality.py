@@ -1,4 +1,4 @@
-"""How good the pseudo-labels are."""
+"""Accuracy of the pseudo-labels."""
 
 import dagster as dg
 
@@ -13,5 +13,5 @@ from assets.stage_asset import StageEvents, StageRunner, stage_asset
     suites=SUITES,
 )
 def annotation_quality(context: dg.AssetExecutionContext, stages: StageRunner) -> StageEvents:
-    """Pseudo-labels against exact ground truth: recall, precision, NME and rotation error."""
+    """Recall, precision, NME and rotation error of the pseudo-labels against ground truth."""
     yield from stages.make(context)

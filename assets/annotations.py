@@ -1,4 +1,4 @@
-"""Pseudo-labels of every image (paper 3.1)."""
+"""Pseudo-labels for every image (paper 3.1)."""
 
 import dagster as dg
 
@@ -20,5 +20,5 @@ from ml.records.tables import ANNOTATED_IMAGES, HEADS
     taken_over={"images": ["sample_id", "split"]},
 )
 def annotations(context: dg.AssetExecutionContext, stages: StageRunner) -> StageEvents:
-    """Heads found by the detector, with parameters from the regressor; small heads go without."""
+    """Boxes of the box detector, FLAME parameters of the regressor (not for small heads)."""
     yield from stages.make(context)

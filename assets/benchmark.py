@@ -15,5 +15,5 @@ from assets.stage_asset import StageEvents, StageRunner, stage_asset
     suites=SUITES,
 )
 def benchmark(context: dg.AssetExecutionContext, stages: StageRunner) -> StageEvents:
-    """AP50, NME, rotation errors and misses of both models and of trivial baselines."""
+    """AP50, NME, rotation errors and failure rates of trained models and simple baselines."""
     yield from stages.make(context)

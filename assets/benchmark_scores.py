@@ -1,4 +1,4 @@
-"""The paper's tables 2 to 12 from whatever was evaluated (paper 5)."""
+"""The paper's tables 2 to 12 from all available evaluations (paper 5)."""
 
 import dagster as dg
 
@@ -15,10 +15,10 @@ from assets.stage_asset import StageEvents, StageRunner, stage_asset
     suites=SUITES,
 )
 def benchmark_scores(context: dg.AssetExecutionContext, stages: StageRunner) -> StageEvents:
-    """Scores of our models, of others' predictions and of the paper, table by table.
+    """The paper's tables with scores of our models, of other methods, and as printed.
 
-    Public sets count once their folders are named in params.yaml; sets of the same layouts are
-    generated from held-out renders, which shows that all of section 5 runs. Scores of the trained
-    models go to their MLflow runs.
+    A public set is evaluated once params.yaml states its folder. Sets in the same layouts are
+    generated from held-out renders, so that every evaluation of section 5 is run. Scores of trained
+    models are logged to their MLflow runs.
     """
     yield from stages.make(context)

@@ -17,5 +17,5 @@ from ml.records.tables import CAPTIONS
     taken_over={"poses": ["pose_id", "split", "num_people"]},
 )
 def captions(context: dg.AssetExecutionContext, stages: StageRunner) -> StageEvents:
-    """What each image shows, as a prompt free of personal names."""
+    """A prompt for each image, without personal names."""
     yield from stages.make(context)

@@ -1,4 +1,4 @@
-"""Training data of the FLAME regressor."""
+"""Training data for the FLAME regressor."""
 
 import dagster as dg
 

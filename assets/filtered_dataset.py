@@ -1,4 +1,4 @@
-"""The dataset (paper 3.3)."""
+"""The filtered dataset (paper 3.3)."""
 
 import dagster as dg
 
@@ -20,7 +20,7 @@ from ml.records.tables import DATASET_HEADS, HEADS, VERDICTS
     taken_over={"annotations": [column.name for column in HEADS.columns], "images": ["shard"]},
 )
 def filtered_dataset(context: dg.AssetExecutionContext, stages: StageRunner) -> StageEvents:
-    """Images that pass the four consistency rules, with their heads, split, statistics and card.
+    """Images that pass the four consistency rules, with heads, splits, statistics and dataset card.
 
     Its checks gate the training.
     """

@@ -1,4 +1,4 @@
-"""The regressor that labels heads with FLAME parameters (paper 3.1)."""
+"""The regressor of FLAME parameters (paper 3.1)."""
 
 import dagster as dg
 
@@ -14,5 +14,5 @@ from assets.stage_asset import StageEvents, StageRunner, stage_asset
     suites=SUITES,
 )
 def flame_regressor(context: dg.AssetExecutionContext, stages: StageRunner) -> StageEvents:
-    """Regressor from a head crop to 413 FLAME parameters; replaces the paper's DAD-3DNet."""
+    """Predicts 413 FLAME parameters from a head crop; replaces the paper's DAD-3DNet."""
     yield from stages.make(context)

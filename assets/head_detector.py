@@ -1,4 +1,4 @@
-"""The detector that finds heads to annotate (paper 3.1)."""
+"""The box detector for the annotation (paper 3.1)."""
 
 import dagster as dg
 
@@ -14,5 +14,5 @@ from assets.stage_asset import StageEvents, StageRunner, stage_asset
     suites=SUITES,
 )
 def head_detector(context: dg.AssetExecutionContext, stages: StageRunner) -> StageEvents:
-    """An RT-DETR that finds the boxes of heads, trained on the labels."""
+    """RT-DETR trained on the head boxes of the stage `labels`."""
     yield from stages.make(context)

@@ -1,4 +1,4 @@
-"""Images from skeleton, prompt and seed (paper 3.1)."""
+"""Images generated from skeletons, prompts and seeds (paper 3.1)."""
 
 import dagster as dg
 
@@ -20,8 +20,8 @@ from ml.records.tables import IMAGES, TRUTH
     taken_over={"captions": ["sample_id", "pose_id", "split", "num_people", "seed"]},
 )
 def images(context: dg.AssetExecutionContext, stages: StageRunner) -> StageEvents:
-    """Images of people in tar shards, and the renderer's exact ground truth in tables of its own.
+    """Images of people in tar shards, and the renderer's exact ground truth in separate tables.
 
-    Only labels, the regressor's training set and evaluation may read the ground truth.
+    Only `labels`, the regressor's training data and evaluations may read the ground truth.
     """
     yield from stages.make(context)

@@ -1,4 +1,4 @@
-"""Hand labels for the box detector (paper 3.1)."""
+"""Manual labels for the box detector (paper 3.1)."""
 
 import dagster as dg
 
@@ -14,7 +14,7 @@ from assets.stage_asset import StageEvents, StageRunner, stage_asset
     suites=SUITES,
 )
 def labels(context: dg.AssetExecutionContext, stages: StageRunner) -> StageEvents:
-    """Head boxes of a sample of images as COCO files.
+    """Head boxes for a subset of the images, as COCO files.
 
     In the demo the renderer's ground truth replaces the annotator.
     """

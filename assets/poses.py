@@ -1,4 +1,4 @@
-"""Skeletons: the start of every image (paper 3.1)."""
+"""Skeletons, from which the images are generated (paper 3.1)."""
 
 import dagster as dg
 
@@ -16,8 +16,8 @@ from ml.records.tables import POSES
     tables=(POSES,),
 )
 def poses(context: dg.AssetExecutionContext, stages: StageRunner) -> StageEvents:
-    """COCO-17 skeletons of one to eight people, without any pixel of a source image.
+    """COCO-17 skeletons of one to eight people, without pixels of a source image.
 
-    The split of everything made later is fixed here, by the pose.
+    The pose id also determines the split of everything derived from it.
     """
     yield from stages.make(context)

@@ -1,7 +1,7 @@
 """The public benchmark sets: external assets, versioned by a hash of their content.
 
-Each is switched off until params.yaml names its folder under `benchmark_scores.sets`. Observing one
-hashes its files; `benchmark_scores` refuses a set whose hash is not the one in params.yaml.
+A set is disabled until params.yaml states its folder in `benchmark_scores.sets`. An observation
+hashes its files; `benchmark_scores` rejects a set whose hash differs from that in params.yaml.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from ops.resources import Dataset
 
 GROUP = "public_sets"
 READER = "benchmark_scores"
-SWITCHED_OFF = "switched off"
+DISABLED = "disabled"
 _SAME_FOLDER = {"dad-test": "dad", "now-test": "now"}
-"""Sets whose truth is withheld are in the folders of these."""
+"""Sets without public ground truth are in the folders of these."""
 NAMES = tuple(name for name in get_args(PublicSetName) if name not in _SAME_FOLDER)
 
 
@@ -30,7 +30,7 @@ def set_key(name: str) -> dg.AssetKey:
 
 
 def observe_set(values: Mapping[str, Mapping[str, Any]], name: str) -> dg.ObserveResult:
-    """Say which content a set has now.
+    """Report the current content of a set.
 
     Args:
         values: effective values, section -> key -> value.
@@ -43,11 +43,11 @@ def observe_set(values: Mapping[str, Mapping[str, Any]], name: str) -> dg.Observ
 
     configured = values[READER]["sets"].get(name)
     if configured is None:
-        how = f"name its folder in params.yaml: {READER}.sets.{name}.data"
+        how = f"state its folder in params.yaml: {READER}.sets.{name}.data"
         return dg.ObserveResult(
             asset_key=set_key(name),
-            data_version=dg.DataVersion(SWITCHED_OFF),
-            metadata={"state": SWITCHED_OFF, "to switch it on": how},
+            data_version=dg.DataVersion(DISABLED),
+            metadata={"state": DISABLED, "to enable it": how},
         )
     path = Path(configured["data"])
     try:
@@ -55,7 +55,7 @@ def observe_set(values: Mapping[str, Mapping[str, Any]], name: str) -> dg.Observ
     except FileNotFoundError as error:
         raise dg.Failure(str(error), allow_retries=False) from error
     stated = configured["content"]
-    state = "as params.yaml states" if found == stated else "other content than params.yaml states"
+    state = "as params.yaml states" if found == stated else "content differs from params.yaml"
     return dg.ObserveResult(
         asset_key=set_key(name),
         data_version=dg.DataVersion(found),
@@ -70,9 +70,9 @@ def _set_asset(name: str) -> dg.SourceAsset:
         key=set_key(name),
         group_name=GROUP,
         description=(
-            f"{benchmark_set(name).title}, as its publisher lays it out. Switched off until "
-            f"`{READER}.sets.{name}` in params.yaml names its folder; docs/benchmarks says how to "
-            "get it. Its version is the hash of its files."
+            f"{benchmark_set(name).title} in the layout of its publisher. Disabled until "
+            f"`{READER}.sets.{name}` in params.yaml states its folder; docs/benchmarks describes "
+            "how to obtain it. Its version is the hash of its files."
         ),
     )
     def observe(dataset: Dataset) -> dg.ObserveResult:

@@ -1,4 +1,4 @@
-"""The detector of the release on images that it was not trained on."""
+"""Benchmark of the detector trained on the release, on held-out images."""
 
 import dagster as dg
 
@@ -14,5 +14,5 @@ from assets.stage_asset import StageEvents, StageRunner, stage_asset
     suites=SUITES,
 )
 def released_benchmark(context: dg.AssetExecutionContext, stages: StageRunner) -> StageEvents:
-    """The detector of the release on images that it was not trained on."""
+    """Benchmark of the detector trained on the release, on held-out images."""
     yield from stages.make(context)

@@ -1,4 +1,4 @@
-"""The published release as a dataset, and a list of missing parts of the copy."""
+"""The imported release as a dataset, and a list of missing parts of the copy."""
 
 import dagster as dg
 
@@ -14,5 +14,5 @@ from assets.stage_asset import StageEvents, StageRunner, stage_asset
     suites=SUITES,
 )
 def released_dataset(context: dg.AssetExecutionContext, stages: StageRunner) -> StageEvents:
-    """The published release as a dataset, and a list of missing parts of the copy."""
+    """The imported release as a dataset, and a list of missing parts of the copy."""
     yield from stages.make(context)

@@ -1,4 +1,4 @@
-"""The detector trained on the published release's labels."""
+"""The one-pass detector trained on the labels of the published release."""
 
 import dagster as dg
 
@@ -14,5 +14,5 @@ from assets.stage_asset import StageEvents, StageRunner, stage_asset
     suites=SUITES,
 )
 def released_model(context: dg.AssetExecutionContext, stages: StageRunner) -> StageEvents:
-    """The detector trained on the published release's labels."""
+    """The one-pass detector trained on the labels of the published release."""
     yield from stages.make(context)

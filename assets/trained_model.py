@@ -1,4 +1,4 @@
-"""The single-shot detector (paper 4)."""
+"""The one-pass detector (paper 4)."""
 
 import dagster as dg
 
@@ -14,5 +14,5 @@ from assets.stage_asset import StageEvents, StageRunner, stage_asset
     suites=SUITES,
 )
 def trained_model(context: dg.AssetExecutionContext, stages: StageRunner) -> StageEvents:
-    """All heads of an image, boxes and FLAME parameters, in one pass; trained on pseudo-labels."""
+    """Predicts boxes and FLAME parameters of all heads in one pass; trained on pseudo-labels."""
     yield from stages.make(context)

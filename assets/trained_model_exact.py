@@ -1,4 +1,4 @@
-"""The same detector, trained on exact ground truth."""
+"""The one-pass detector trained on ground truth."""
 
 import dagster as dg
 
@@ -14,5 +14,5 @@ from assets.stage_asset import StageEvents, StageRunner, stage_asset
     suites=SUITES,
 )
 def trained_model_exact(context: dg.AssetExecutionContext, stages: StageRunner) -> StageEvents:
-    """The upper bound: `trained_model`, with the renderer's ground truth for pseudo-labels."""
+    """Upper bound of `trained_model`: the renderer's ground truth replaces the pseudo-labels."""
     yield from stages.make(context)

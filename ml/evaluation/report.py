@@ -36,13 +36,13 @@ METRICS = (
     Metric("precision", "precision", "↑", "{:.3f}"),
     Metric("rotation_deg", "rotation error, mean, degrees", "↓"),
     Metric("rotation_median_deg", "rotation error, median, degrees", "↓"),
-    Metric("rotation_over_90", "heads turned wrongly by over 90 degrees", "↓", "{:.0f}"),
+    Metric("rotation_over_90", "heads with a rotation error over 90 degrees", "↓", "{:.0f}"),
     Metric("euler_mae_deg", "Euler MAE, degrees", "↓"),
     Metric("yaw_mae_deg", "yaw MAE, degrees", "↓"),
     Metric("pitch_mae_deg", "pitch MAE, degrees", "↓"),
     Metric("roll_mae_deg", "roll MAE, degrees", "↓"),
     Metric("nme_bbox", "NME, % of head box", "↓"),
-    Metric("nme_aligned", "face error without pose and size, % of head", "↓"),
+    Metric("nme_aligned", "vertex error after alignment of pose and size, % of head", "↓"),
     Metric("shape_correlation", "correlation of 10 shape components", "↑", "{:.2f}"),
     Metric("expression_correlation", "correlation of 10 expression components", "↑", "{:.2f}"),
     Metric("failure_rate", "missed or NME over 5 %", "↓", "{:.3f}"),
@@ -67,9 +67,8 @@ GROUND_TRUTHS = {
         "Benchmark on held-out pseudo-labels",
         "heads that the annotator labelled",
         "There is no ground truth for these images. The metrics measure how well the detector "
-        "repeats the annotator's labels on images it was not trained on, not how far it is from "
-        "the truth: what the annotator misses or gets wrong counts against a detector that does "
-        "better.",
+        "reproduces the annotator's labels on images it was not trained on, not its accuracy: a "
+        "detector that avoids an error of the annotator is penalised.",
     ),
 }
 

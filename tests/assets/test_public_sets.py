@@ -16,9 +16,9 @@ def version(result):
     return result.data_version.value
 
 
-def test_a_set_that_is_not_configured_is_switched_off():
+def test_a_set_that_is_not_configured_is_disabled():
     result = observe_set(values(), "fddb")
-    assert version(result) == "switched off"
+    assert version(result) == "disabled"
     assert "benchmark_scores.sets.fddb.data" in str(result.metadata)
 
 
@@ -29,8 +29,8 @@ def test_the_version_is_the_content_alone(tmp_path):
         (folder / "sub" / "a.txt").write_text("a")
     configured = [values(fddb={"data": str(f), "content": ""}) for f in (first, second)]
     one, other = (observe_set(given, "fddb") for given in configured)
-    assert version(one) == version(other) != "switched off"
-    assert one.metadata["state"] == "other content than params.yaml states"
+    assert version(one) == version(other) != "disabled"
+    assert one.metadata["state"] == "content differs from params.yaml"
     stated = values(fddb={"data": str(first), "content": version(one)})
     assert observe_set(stated, "fddb").metadata["state"] == "as params.yaml states"
     (second / "sub" / "a.txt").write_text("b")

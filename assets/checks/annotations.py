@@ -68,7 +68,7 @@ ANNOTATION_STATISTICS = Suite(
         warning(
             "not_flooded",
             gxe.ExpectColumnValuesToBeBetween,
-            "The detector does not see heads everywhere.",
+            "The detector does not report implausibly many heads.",
             column="heads_per_image",
             min_value=0.5,
             max_value=10,
@@ -128,7 +128,7 @@ ANNOTATION_RULES = rules_suite(
     counts_rule("annotations"),
     Rule(
         "heads_of_images",
-        "As many heads are listed as were found in each image, in its split.",
+        "Each image lists as many heads as were found, in its split.",
         heads_of_images,
     ),
     Rule(
@@ -138,24 +138,24 @@ ANNOTATION_RULES = rules_suite(
     ),
     Rule(
         "parameters_fit_boxes",
-        "Rotations are orthonormal, and a head's box is around it and of its size.",
+        "Rotations are orthonormal, and a head's box encloses it tightly.",
         _fitting,
     ),
     Rule(
         "scores_sound",
-        "Scores are numbers at the threshold or above, best heads first.",
+        "Scores are numbers not below the threshold, in decreasing order.",
         lambda shelf, shard: head_invariants.scores_sound(shelf.table("annotations", shard)),
     ),
     Rule(
         "parameters_where_told",
-        "A head has parameters exactly where its status says so; only small ones go without.",
+        "A head has parameters exactly if its status says so; only small heads have none.",
         lambda shelf, shard: head_invariants.parameters_where_told(
             shelf.table("annotations", shard)
         ),
     ),
-    Rule("heads_differ", "No two heads were given the same shape and expression.", _differ),
+    Rule("heads_differ", "No two heads have the same shape and expression.", _differ),
     Rule("one_provenance", "All heads come from the same models.", _provenance),
-    Rule("not_the_truth", "No exact ground truth got among the pseudo-labels.", _pseudo),
+    Rule("not_the_truth", "Pseudo-labels contain no ground truth.", _pseudo),
 )
 
 ANNOTATION_BOUNDS = whole_suite(

@@ -27,7 +27,7 @@ CAPTIONS = Suite(
         critical(
             "sample_unique",
             gxe.ExpectColumnValuesToBeUnique,
-            "An image is described once.",
+            "Each image has one caption.",
             column="sample_id",
         ),
         critical(
@@ -49,7 +49,7 @@ CAPTIONS = Suite(
         critical(
             "num_people_in_range",
             gxe.ExpectColumnValuesToBeBetween,
-            "A caption is of one to eight people.",
+            "A caption describes one to eight people.",
             column="num_people",
             min_value=1,
             max_value=8,
@@ -57,7 +57,7 @@ CAPTIONS = Suite(
         warning(
             "prompts_vary",
             gxe.ExpectColumnProportionOfUniqueValuesToBeBetween,
-            "Prompts are not the same few again and again.",
+            "Prompts vary instead of repeating a few.",
             column="prompt",
             min_value=0.5,
         ),

@@ -56,7 +56,7 @@ CROP_BOUNDS = whole_suite(
     drop_rate_rule("crops"),
     bounded(
         "heads_typical",
-        "Heads to learn from are spread in angle, size and shape.",
+        "Training heads vary in angle, size and shape.",
         "crops",
         crop_statistics,
     ),

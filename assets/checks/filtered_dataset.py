@@ -69,35 +69,35 @@ DATASET_STATISTICS = Suite(
         critical(
             "something_to_train_on",
             gxe.ExpectColumnValuesToBeBetween,
-            "A detector needs images to learn from.",
+            "Training requires images.",
             column="train_images",
             min_value=10,
         ),
         critical(
             "something_to_validate_on",
             gxe.ExpectColumnValuesToBeBetween,
-            "Training is watched on held-out images.",
+            "Training requires validation images.",
             column="val_images",
             min_value=1,
         ),
         critical(
             "heads_to_train_on",
             gxe.ExpectColumnValuesToBeBetween,
-            "The FLAME branches need labelled heads.",
+            "Training of the FLAME branches requires labelled heads.",
             column="train_heads_with_flame",
             min_value=10,
         ),
         critical(
             "no_head_of_a_removed_image",
             gxe.ExpectColumnValuesToBeInSet,
-            "A filtered image leaves no head behind.",
+            "No head of a removed image remains.",
             column="heads_of_removed_images",
             value_set=[0],
         ),
         warning(
             "filters_keep_most",
             gxe.ExpectColumnValuesToBeBetween,
-            "Filters that remove most images speak of a broken detector.",
+            "Filters that remove most images indicate a faulty detector.",
             column="fraction_kept",
             min_value=0.3,
         ),
@@ -129,10 +129,12 @@ DATASET_RULES = rules_suite(
             _verdicts(shelf, shard), shelf.table("annotations", shard)
         ),
     ),
-    Rule("one_split_a_pose", "Splits are those of the images, and a pose is in one.", _one_split),
+    Rule(
+        "one_split_a_pose", "Splits are those of the images, and a pose has one split.", _one_split
+    ),
     Rule(
         "heads_as_annotated",
-        "The dataset holds the annotated heads of kept images, all of them, unchanged.",
+        "The dataset contains all annotated heads of kept images, unchanged.",
         lambda shelf, shard: invariants.dataset_follows(
             _heads(shelf, shard), _verdicts(shelf, shard), shelf.table("annotations", shard)
         ),
@@ -144,7 +146,7 @@ DATASET_BOUNDS = whole_suite(
     "dataset_bounds",
     bounded(
         "removed_typical",
-        "The rules remove neither nothing nor most; what is kept is found again in the mirror.",
+        "The rules remove some, not most images; heads of kept ones are found in the mirror image.",
         "filtered_dataset",
         bounded_statistics,
         "removed",
@@ -152,14 +154,14 @@ DATASET_BOUNDS = whole_suite(
     ),
     bounded(
         "splits_typical",
-        "Every split has the fraction of kept images that it should have.",
+        "Every split has its configured fraction of the kept images.",
         "filtered_dataset",
         bounded_statistics,
         "split",
     ),
     bounded(
         "heads_typical",
-        "Heads of the dataset are spread in angle, size and shape, and have parameters.",
+        "Heads of the dataset vary in angle, size and shape, and have parameters.",
         "filtered_dataset",
         bounded_statistics,
         "yaw",

@@ -54,7 +54,7 @@ IMAGES = Suite(
         critical(
             "bytes_there",
             gxe.ExpectColumnValuesToBeBetween,
-            "An encoded image has bytes.",
+            "An encoded image is not empty.",
             column="size",
             min_value=200,
             max_value=50_000_000,
@@ -127,14 +127,14 @@ IMAGE_STATISTICS = Suite(
         critical(
             "images_in_every_shard",
             gxe.ExpectColumnValuesToBeBetween,
-            "A shard holds images.",
+            "Every shard contains images.",
             column="images",
             min_value=1,
         ),
         critical(
             "truth_where_it_is_known",
             gxe.ExpectColumnValuesToBeInSet,
-            "A generator that knows the heads of its images wrote them down.",
+            "A generator that knows the ground truth of its images has written it.",
             column="has_expected_truth",
             value_set=[True],
         ),
@@ -149,7 +149,7 @@ IMAGE_STATISTICS = Suite(
         warning(
             "heads_per_image_typical",
             gxe.ExpectColumnValuesToBeBetween,
-            "Shards hold images of one to eight people.",
+            "Shards contain images of one to eight people.",
             column="heads_per_image",
             min_value=1,
             max_value=6,
@@ -157,7 +157,7 @@ IMAGE_STATISTICS = Suite(
         warning(
             "heads_visible",
             gxe.ExpectColumnValuesToBeBetween,
-            "Most of the heads are seen.",
+            "Most heads are visible.",
             column="mean_visible",
             min_value=0.5,
             max_value=1,
@@ -172,7 +172,7 @@ IMAGE_STATISTICS = Suite(
         warning(
             "head_sizes_spread",
             ExpectColumnQuantilesBetween,
-            "The typical head is neither a dot nor the whole image.",
+            "The typical head is neither tiny nor fills the image.",
             column="median_head_px",
             quantile_ranges={"quantiles": [0.1, 0.9], "value_ranges": [[12, None], [None, 400]]},
         ),
@@ -223,28 +223,28 @@ TRUTH_RULES = rules_suite(
     "truth_rules",
     Rule(
         "of_their_images",
-        "Exact heads are of images that exist, in their split, each person once.",
+        "Ground-truth heads belong to existing images and their splits, each person once.",
         lambda shelf, shard: invariants.truth_of_images(
             shelf.table("truth", shard), shelf.table("images", shard)
         ),
     ),
     Rule(
         "of_their_poses",
-        "Exact rotation, scale and place are those of the skeleton that was drawn.",
+        "Ground-truth rotation, scale and position are those of the skeleton.",
         lambda shelf, shard: invariants.truth_follows_poses(
             shelf.table("truth", shard), shelf.table("images", shard), shelf.table("poses", shard)
         ),
     ),
     Rule(
         "of_their_scenes",
-        "Exact tone, hair, glasses and hat are those of the scene that was drawn.",
+        "Ground-truth skin tone, hair, glasses and hat are those of the scene.",
         lambda shelf, shard: invariants.truth_follows_scenes(
             shelf.table("truth", shard), shelf.table("captions", shard)
         ),
     ),
     Rule(
         "parameters_fit_boxes",
-        "Rotations are orthonormal, and a whole head's box is around it and of its size.",
+        "Rotations are orthonormal, and the box of a complete head encloses it tightly.",
         lambda shelf, shard: head_invariants.heads_sound(
             shelf.table("truth", shard), head_invariants.whole_heads(shelf.table("truth", shard))
         ),
@@ -268,7 +268,7 @@ TRUTH_BOUNDS = whole_suite(
     ),
     bounded(
         "sizes_typical",
-        "Heads have the sizes and numbers of the profile, and are seen.",
+        "Heads have the sizes and numbers of the profile, and are visible.",
         "images",
         truth_statistics,
         "head_px",
@@ -296,14 +296,14 @@ TRUTH_BOUNDS = whole_suite(
     ),
     bounded(
         "people_have_heads",
-        "Every person that was asked for has a head, but for those wholly hidden.",
+        "Every requested person has a head, unless it is completely hidden.",
         "images",
         truth_statistics,
         "people_without_head",
     ),
     bounded(
         "faces_where_told",
-        "Pixels show faces where heads are said to be, as dark as they are said to be.",
+        "Pixels show faces at the listed heads, with the listed skin tones.",
         "images",
         face_evidence,
     ),

@@ -120,12 +120,12 @@ def images_have_labels(shelf: Shelf, shards: Sequence[str]) -> pd.DataFrame:
 
 LABEL_RULES = whole_suite(
     "label_rules",
-    Rule("of_images", "A labelled image exists, in its split, with its size, once.", of_images),
-    Rule("accounted", "Every image that was drawn is labelled or was excluded.", drawn_in_order),
-    Rule("as_the_truth", "Labels that replace an annotator's equal ground truth.", as_the_truth),
+    Rule("of_images", "Each labelled image exists once, with its split and size.", of_images),
+    Rule("accounted", "Every selected image is labelled or excluded.", drawn_in_order),
     Rule(
-        "all_heads", "No visible head of a labelled image goes without label.", images_have_labels
+        "as_the_truth", "Labels that replace an annotator's equal the ground truth.", as_the_truth
     ),
+    Rule("all_heads", "Every visible head of a labelled image is labelled.", images_have_labels),
     sharded=False,
 )
 

@@ -21,7 +21,7 @@ POSES = Suite(
         critical(
             "person_unique",
             gxe.ExpectCompoundColumnsToBeUnique,
-            "A person of a pose is listed once.",
+            "Each person of a pose is listed once.",
             column_list=["pose_id", "person_id"],
         ),
         critical(
@@ -35,7 +35,7 @@ POSES = Suite(
         critical(
             "all_people_listed",
             gxe.ExpectColumnValuesToBeInSet,
-            "A pose lists as many people as it says it has.",
+            "A pose lists as many people as it states.",
             column="all_listed",
             value_set=[True],
         ),
@@ -65,7 +65,7 @@ POSES = Suite(
         warning(
             "skeletons_visible",
             gxe.ExpectColumnValuesToBeBetween,
-            "A skeleton shows at least a head's keypoints.",
+            "A skeleton contains at least the keypoints of the head.",
             column="keypoints_visible",
             min_value=1,
             max_value=17,
@@ -80,7 +80,7 @@ POSE_RULES = rules_suite(
     counts_rule("poses"),
     Rule(
         "people_differ",
-        "No skeleton is there twice under two names.",
+        "No skeleton occurs twice with different ids.",
         lambda shelf, shard: distinct(
             shelf.table("poses", shard)["keypoints"],
             [

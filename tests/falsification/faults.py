@@ -335,48 +335,48 @@ def _all_equal(frame: Frame) -> None:
 ALL: tuple[str, ...] = ()
 FAULTS.update(
     {
-        "poses: one again under another id": table("poses", "poses", new_ids),
-        "poses: tail cut off": table("poses", "poses", lambda f: f.iloc[:-4]),
-        "captions: a shard made twice": Fault("captions", one_made_twice),
-        "captions: of another run's seed": table(
+        "poses: a pose repeated under another id": table("poses", "poses", new_ids),
+        "poses: last rows missing": table("poses", "poses", lambda f: f.iloc[:-4]),
+        "captions: a shard generated twice": Fault("captions", one_made_twice),
+        "captions: seeds of another run": table(
             "captions", "captions", lambda f: f.assign(seed=f["seed"] + 1)
         ),
         "captions: shifted by one image": table("captions", "captions", exchange("scene")),
-        "captions: one place in all": table(
+        "captions: the same place in all": table(
             "captions", "captions",
             lambda f: f.assign(scene=[with_place(s, "a park") for s in f["scene"]]), ALL,
         ),
-        "captions: one prompt in all": table("captions", "captions", put(prompt="a man"), ALL),
-        "images: test counted as train": table("images", "images", put(split="train"), ALL),
-        "images: hashes exchanged": table("images", "images", exchange("sha256")),
+        "captions: the same prompt in all": table("captions", "captions", put(prompt="a man"), ALL),
+        "images: test split marked as train": table("images", "images", put(split="train"), ALL),
+        "images: hashes swapped": table("images", "images", exchange("sha256")),
         "images: mirrored": pixels(lambda image: image[:, ::-1]),
-        "images: red and blue exchanged": pixels(lambda image: image[:, :, ::-1]),
+        "images: red and blue swapped": pixels(lambda image: image[:, :, ::-1]),
         "images: shifted by 40 px": pixels(lambda image: np.roll(image, 40, axis=1)),
         "images: half the size": pixels(lambda image: image[::2, ::2]),
-        "images: another file than listed": pixels(lambda image: 255 - image, honest=False),
-        "truth: last rows lost": table("images", "truth", lambda f: f.iloc[:-4]),
-        "truth: boxes exchanged": table("images", "truth", exchange("bbox_xywh")),
-        "truth: all turned by 5 degrees": table("images", "truth", turn((0, 5, 0)), ALL),
+        "images: files differ from the table": pixels(lambda image: 255 - image, honest=False),
+        "truth: last rows missing": table("images", "truth", lambda f: f.iloc[:-4]),
+        "truth: boxes swapped": table("images", "truth", exchange("bbox_xywh")),
+        "truth: all rotated by 5 degrees": table("images", "truth", turn((0, 5, 0)), ALL),
         "truth: rotations transposed": table(
             "images", "truth", lambda f: vectors(f, "flame", transposed), ALL
         ),
-        "truth: left and right exchanged": table(
+        "truth: left and right swapped": table(
             "images", "truth", lambda f: vectors(f, "flame", mirrored_pose), ALL
         ),
         "truth: scale in millimetres": table(
             "images", "truth",
             lambda f: vectors(f, "flame", in_millimetres), ALL,
         ),
-        "truth: tones exchanged": table("images", "truth", exchange("skin_tone")),
-        "truth: one hair for all": table("images", "truth", put(hair_style="short"), ALL),
-        "truth: heads again in other images": table("images", "truth", exchange("flame")),
-        "truth: one head for two": table("images", "truth", _first_twice),
+        "truth: skin tones swapped": table("images", "truth", exchange("skin_tone")),
+        "truth: the same hair for all": table("images", "truth", put(hair_style="short"), ALL),
+        "truth: parameters swapped between images": table("images", "truth", exchange("flame")),
+        "truth: a head duplicated for another person": table("images", "truth", _first_twice),
         "truth: no expression": table(
             "images", "truth",
             lambda f: vectors(f, "flame", unexpressive),
             ALL,
         ),
-        "labels: 20 px off": labels(
+        "labels: shifted by 20 px": labels(
             lambda c: [a["bbox"].__setitem__(0, a["bbox"][0] / 2) for a in c["annotations"]]
         ),
         "labels: 30 % of the images lost": Fault("labels", images_without_labels),
@@ -386,59 +386,61 @@ FAULTS.update(
         "labels: 30 % of the boxes lost": labels(
             lambda c: c.update(annotations=c["annotations"][: len(c["annotations"]) * 7 // 10])
         ),
-        "annotations: boxes exchanged": table("annotations", "annotations", exchange("bbox_xywh")),
-        "annotations: boxes 20 px off": table("annotations", "annotations", shift(20), ALL),
+        "annotations: boxes swapped": table("annotations", "annotations", exchange("bbox_xywh")),
+        "annotations: boxes shifted by 20 px": table("annotations", "annotations", shift(20), ALL),
         "annotations: boxes in another frame": table(
             "annotations", "annotations",
             lambda f: vectors(f, "bbox_xywh", lambda b: b * 2), ALL,
         ),
-        "annotations: corners for sizes": table(
+        "annotations: box corners instead of sizes": table(
             "annotations", "annotations",
             lambda f: vectors(f, "bbox_xywh", lambda b: b + np.float32([0, 0, *b[:2]])), ALL,
         ),
-        "annotations: one head for all": table("annotations", "annotations", _all_equal, ALL),
+        "annotations: the same head for all": table("annotations", "annotations", _all_equal, ALL),
         "annotations: all frontal": table(
             "annotations", "annotations", lambda f: vectors(f, "flame", frontal), ALL
         ),
-        "annotations: second column long": table(
+        "annotations: second rotation column too long": table(
             "annotations", "annotations",
             lambda f: vectors(f, "flame", stretched),
         ),
-        "annotations: one score for all": table("annotations", "annotations", put(score=0.8), ALL),
-        "annotations: a score that is no number": table(
+        "annotations: the same score for all": table(
+            "annotations", "annotations", put(score=0.8), ALL
+        ),
+        "annotations: a score that is not a number": table(
             "annotations", "annotations", first_row("score", float("nan"))
         ),
         "annotations: half without parameters": table(
             "annotations", "annotations", half_without, ALL
         ),
-        "annotations: parameters kept from status": table(
+        "annotations: status contradicts the parameters": table(
             "annotations", "annotations", first_row("flame_status", "non_finite")
         ),
         "annotations: of another head model": table(
             "annotations", "annotations", put(head_model="0" * 64)
         ),
-        "annotations: truth in their place": Fault("annotations", truth_as_labels),
-        "annotations: left and right exchanged": table(
+        "annotations: replaced by ground truth": Fault("annotations", truth_as_labels),
+        "annotations: left and right swapped": table(
             "annotation_quality", "annotations",
             lambda f: vectors(f, "flame", mirrored_pose), ALL,
         ),
-        "annotations: turned by 20 degrees": table(
+        "annotations: rotated by 20 degrees": table(
             "annotation_quality", "annotations", turn((0, 20, 0)), ALL
         ),
-        "annotations: turned by 1 degree": Fault(
+        "annotations: rotated by 1 degree": Fault(
             "annotation_quality",
             table("annotation_quality", "annotations", turn((0, 1, 0)), ALL).change, "statistic",
         ),
         "quality: recall of 0.07": metrics("annotation_quality", recall=0.07),
-        "quality: equal to the truth": metrics(
+        "quality: equal to the ground truth": metrics(
             "annotation_quality", recall=1.0, precision=1.0, rotation_deg=0.0, nme_bbox=0.0
         ),
         "quality: half of the test images": metrics("annotation_quality", num_images=6.0),
-        "filters: all are kept": dataset("verdicts.parquet", put(keep=True, reason="keep")),
-        "filters: test counted as train": dataset("verdicts.parquet", put(split="train")),
-        "filters: heads of others": dataset("heads.parquet", exchange("flame")),
+        "filters: all images kept": dataset("verdicts.parquet", put(keep=True, reason="keep")),
+        "filters: test split marked as train": dataset("verdicts.parquet", put(split="train")),
+        "filters: parameters swapped between images": dataset("heads.parquet", exchange("flame")),
         "head detector: finds nothing": metrics("head_detector", ap50=0.02),
-        "quality: metrics are no numbers": metrics(
+        "quality: metrics are not numbers": metrics(
             "annotation_quality",
             **dict.fromkeys(
                 f"{angle}_mae_deg{end}"
@@ -446,26 +448,28 @@ FAULTS.update(
                 for end in ("", "_low", "_high")
             ),
         ),
-        "crops: of another run's seed": crops(lambda f: f.assign(seed=f["seed"] + 1)),
-        "crops: boxes 30 px off": crops(shift(30)),
-        "crops: one head for two": crops(_first_twice, CROP_SHARDS[:1]),
-        "crops: one head for all": crops(_all_equal),
+        "crops: seeds of another run": crops(lambda f: f.assign(seed=f["seed"] + 1)),
+        "crops: boxes shifted by 30 px": crops(shift(30)),
+        "crops: a head duplicated for another crop": crops(_first_twice, CROP_SHARDS[:1]),
+        "crops: the same head for all": crops(_all_equal),
         "crops: all frontal": crops(lambda f: vectors(f, "flame", frontal), CROP_SHARDS),
-        "crops: other images than listed": Fault("crops", crops_missing),
+        "crops: files differ from the table": Fault("crops", crops_missing),
         "head detector: the loss rises": rising("head_detector"),
-        "head detector: mAP is no number": metrics("head_detector", ap50=None),
+        "head detector: mAP is not a number": metrics("head_detector", ap50=None),
         "regressor: no better than frontal": metrics(
             "flame_regressor", rotation_deg=31.0
         ),
         "regressor: exact": metrics("flame_regressor", rotation_deg=0.05),
         "regressor: the loss rises": rising("flame_regressor"),
-        "regressor: NME is no number": metrics("flame_regressor", nme_bbox=None),
+        "regressor: NME is not a number": metrics("flame_regressor", nme_bbox=None),
         "training: the loss rises": rising("trained_model"),
         "benchmark: better than validation": metrics("benchmark", pseudo_labels__ap50=1.0),
-        "benchmark: frontal replaced": metrics("benchmark", always_frontal__rotation_deg=12.0),
+        "benchmark: frontal baseline replaced": metrics(
+            "benchmark", always_frontal__rotation_deg=12.0
+        ),
         "benchmark: mirrored column copied": flip_copied("benchmark"),
         "benchmark: on the training images": metrics("benchmark", num_images=62.0),
-        "benchmark: metrics are no numbers": metrics(
+        "benchmark: metrics are not numbers": metrics(
             "benchmark", exact_labels__ap50=None, exact_labels__rotation_deg=None
         ),
     }
@@ -474,18 +478,20 @@ for stage in ("trained_model_exact", "released_model"):
     FAULTS |= {
         f"{stage}: finds nothing": metrics(stage, **{"val/ap50": 0.01}),
         f"{stage}: the loss rises": rising(stage),
-        f"{stage}: loss is no number": metrics(stage, **{"val/loss": None}),
+        f"{stage}: loss is not a number": metrics(stage, **{"val/loss": None}),
     }
 FAULTS |= {
     "training: finds nothing": metrics("trained_model", **{"val/ap50": 0.01}),
-    "training: loss is no number": metrics("trained_model", **{"val/loss": None}),
+    "training: loss is not a number": metrics("trained_model", **{"val/loss": None}),
     "release: better than validation": metrics("released_benchmark", release__ap50=1.0),
-    "release: frontal replaced": metrics("released_benchmark", always_frontal__rotation_deg=12.0),
+    "release: frontal baseline replaced": metrics(
+        "released_benchmark", always_frontal__rotation_deg=12.0
+    ),
     "release: mirrored column copied": flip_copied("released_benchmark"),
     "release: on the training images": metrics("released_benchmark", num_images=62.0),
-    "release: metrics are no numbers": metrics(
+    "release: metrics are not numbers": metrics(
         "released_benchmark", release__ap50=None, release__rotation_deg=None
     ),
     "scores: not a number": scores(lambda told: told[0].update(recall=float("nan"))),
-    "scores: no image": scores(lambda told: told[0].update(num_images=0)),
+    "scores: no images": scores(lambda told: told[0].update(num_images=0)),
 }

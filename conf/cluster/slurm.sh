@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# A job on SLURM: `sbatch conf/cluster/slurm.sh` in the project folder, which all nodes see under the
-# same path. Starts a Ray node on every machine of the job and runs the pipeline on them.
-# Not run by our tests, which have no SLURM; two `ray start` on one machine are (make cluster).
+# A SLURM job: `sbatch conf/cluster/slurm.sh` in the project folder, which must have the same path on all
+# nodes. Starts a Ray node on every machine of the job and runs the pipeline on them.
+# Not run by our tests, which have no SLURM; `make cluster` tests two Ray nodes on one machine.
 #SBATCH --job-name=vggheads
 #SBATCH --nodes=4
 #SBATCH --ntasks-per-node=1
@@ -12,7 +12,7 @@
 set -euo pipefail
 PORT=6379
 HEAD=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
-# All nodes have to show the same token (Ray 2.60 asks for one).
+# All nodes must have the same token (required by Ray 2.60).
 export RAY_AUTH_MODE=token RAY_AUTH_TOKEN=${RAY_AUTH_TOKEN:-$(openssl rand -hex 32)}
 export RAY_USAGE_STATS_ENABLED=0
 
@@ -23,5 +23,5 @@ if [ "$others" -gt 0 ]; then
   srun --nodes="$others" --ntasks="$others" --exclude="$HEAD" \
     .venv/bin/ray start --address="$HEAD:$PORT" --block &
 fi
-# The driver runs beside the head. params.yaml says run.engine: ray, run.ray.address: auto.
+# The driver runs on the head node. params.yaml must state run.engine: ray, run.ray.address: auto.
 srun --overlap --nodes=1 --ntasks=1 -w "$HEAD" .venv/bin/vggheads demo

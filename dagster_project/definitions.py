@@ -61,8 +61,8 @@ def build_definitions(pipeline: Pipeline) -> dg.Definitions:
         schedules=[audit_schedule],
         sensors=[build_sensor(DvcSync(pipeline)), build_automation()],
         resources=build_resources(pipeline),
-        # Stages run one after the other in one process; inside a stage, the engine's processes
-        # share the work.
+        # Stages run one after another in one process; the engine's processes share the work of a
+        # stage.
         executor=dg.in_process_executor,
     )
 
@@ -104,12 +104,12 @@ def outside_assets(pipeline: Pipeline) -> list[dg.SourceAsset]:
 
 
 def build_automation() -> dg.SensorDefinition:
-    """Return what makes stages again whose inputs have changed; off until switched on in the UI."""
+    """Return the sensor that reruns stages whose inputs have changed; disabled by default."""
     return dg.AutomationConditionSensorDefinition(
         "make_what_is_stale",
         target=dg.AssetSelection.all(),
         default_status=dg.DefaultSensorStatus.STOPPED,
-        description="Makes an asset as soon as one that it depends on was made again.",
+        description="Materialises an asset when one of its dependencies has changed.",
     )
 
 

@@ -75,7 +75,7 @@ def build_sensor(sync: DvcSync) -> dg.SensorDefinition:
 
     @dg.sensor(
         name="dvc_lock_sensor",
-        description="Reports data that dvc.lock records and Dagster does not know.",
+        description="Reports data that are recorded in dvc.lock but unknown to Dagster.",
         minimum_interval_seconds=30,
         default_status=dg.DefaultSensorStatus.RUNNING,
     )

@@ -128,13 +128,13 @@ def take_down(context: dg.OpExecutionContext, config: TakedownConfig, takedown: 
     return len(report.samples)
 
 
-@dg.job(description="Write a copy of the dataset, if the licences of its parents allow.")
+@dg.job(description="Export the dataset, if the licences of its parents allow it.")
 def export_dataset_job() -> None:
     """The export alone."""
     export_dataset()
 
 
-@dg.job(description="Write images with pre-annotations for Label Studio and CVAT.")
+@dg.job(description="Export images with initial boxes to Label Studio and CVAT.")
 def label_export_job() -> None:
     """The labelling export alone."""
     export_for_labelling()
@@ -146,7 +146,7 @@ def fine_tune_job() -> None:
     fine_tune_on_own_boxes()
 
 
-@dg.job(description="Remove images or sources from every shard, table and lock, and prove it.")
+@dg.job(description="Remove images or sources from all shards, tables and locks, and verify it.")
 def takedown_job() -> None:
     """The takedown alone."""
     take_down()

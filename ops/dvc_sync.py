@@ -15,7 +15,7 @@ def report_recorded_data(context: dg.OpExecutionContext, recorded: RecordedData)
     return len(events)
 
 
-@dg.job(description="Report data that came by git, `dvc pull` or DVC's run cache.")
+@dg.job(description="Report data obtained by git, `dvc pull` or DVC's run cache to Dagster.")
 def dvc_sync_job() -> None:
     """The sensor's work, on demand."""
     report_recorded_data()

@@ -40,7 +40,7 @@ def promote_model(
     return str(version)
 
 
-@dg.job(description="Set the alias `champion` on a version of a registered model.")
+@dg.job(description="Assign the alias `champion` to a version of the registered model.")
 def model_promotion_job() -> None:
     """Manual promotion, after reviewing the benchmark."""
     promote_model()

@@ -30,7 +30,7 @@ def judge_stages(context: dg.OpExecutionContext, config: RecheckConfig, judge: J
         raise dg.Failure("\n".join(problems), allow_retries=False)
 
 
-@dg.job(description="Run the checks of all stages, or of some, on the data on disk.")
+@dg.job(description="Run the checks of all or selected stages on existing data.")
 def recheck_job() -> None:
     """The checks alone."""
     judge_stages()

@@ -104,7 +104,7 @@ def outside_assets(pipeline: Pipeline) -> list[dg.SourceAsset]:
 
 
 def build_automation() -> dg.SensorDefinition:
-    """Return the sensor that reruns stages whose inputs have changed; disabled by default."""
+    """Return the sensor that reruns stages with changed inputs; off until enabled in the UI."""
     return dg.AutomationConditionSensorDefinition(
         "make_what_is_stale",
         target=dg.AssetSelection.all(),

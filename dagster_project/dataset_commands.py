@@ -288,9 +288,13 @@ def identity_pairs(pipeline: Pipeline, options: argparse.Namespace) -> int:
     ws, exclusions = pipeline.workspace(), Exclusions("identity-pairs")
     index = IdentityIndex.load(pipeline.root / config.index)
     reader = load_face_reader(config, pipeline.root)
-    pairs = find_pairs(ws, index, reader, options.count, exclusions)
-    page = write_pairs(ws, pairs, options.folder, threshold_of(config, index), "identity_pairs")
-    print(f"{len(pairs)} pairs in {page}; it shows real persons: keep it on this machine")
+    matches = find_pairs(ws, index, reader, options.count, exclusions)
+    threshold = threshold_of(config, index)
+    page = write_pairs(ws, matches, options.folder, threshold, "identity_pairs")
+    print(f"{matches.account()}; {len(index.embeddings)} known faces, threshold {threshold:.3f}")
+    if pipeline.unfinished("filtered_dataset", pipeline.units("filtered_dataset")):
+        print("the filtered dataset was made with other settings or data: materialize it again")
+    print(f"{page}: shows real persons, keep it on this machine")
     return 0
 
 

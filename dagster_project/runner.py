@@ -428,6 +428,9 @@ class StageRun:
         if not recorded:
             text += "  not recorded: shards are missing"
         say(stage_line(self.stage, text))
+        for outcome in outcomes:
+            if not outcome.passed:
+                say(f"  warning: {outcome.remark()}")
 
 
 _COUNTS = ("in", "out", "excluded")

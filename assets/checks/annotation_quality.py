@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from assets.checks.bounded import annotation_quality_gate, bounded, only_told
+from assets.checks.bounded import bounded, only_told
+from assets.checks.gates import ANNOTATION_QUALITY
 from assets.checks.rules import whole_suite
 
 ANNOTATION_QUALITY_GATE = whole_suite(
@@ -11,7 +12,7 @@ ANNOTATION_QUALITY_GATE = whole_suite(
         "finds_heads",
         "The labels are of true heads, of most of them, and not suspiciously all.",
         "annotation_quality",
-        annotation_quality_gate,
+        ANNOTATION_QUALITY.judged,
         "recall",
         "precision",
         "matched",
@@ -20,7 +21,7 @@ ANNOTATION_QUALITY_GATE = whole_suite(
         "beats_frontal",
         "Rotations and vertices are better than always frontal, and not suspiciously exact.",
         "annotation_quality",
-        annotation_quality_gate,
+        ANNOTATION_QUALITY.judged,
         "rotation_gain",
         "nme_percent",
         "yaw_correlation",
@@ -29,7 +30,7 @@ ANNOTATION_QUALITY_GATE = whole_suite(
         "unbiased",
         "Rotation and position errors of the labels have no systematic bias.",
         "annotation_quality",
-        annotation_quality_gate,
+        ANNOTATION_QUALITY.judged,
         "turn_deg",
         "shift",
     ),
@@ -37,17 +38,18 @@ ANNOTATION_QUALITY_GATE = whole_suite(
         "all_test_images",
         "All images of the test split were measured.",
         "annotation_quality",
-        annotation_quality_gate,
+        ANNOTATION_QUALITY.judged,
         "test_images",
     ),
     bounded(
         "metrics_are_numbers",
         "Every metric is a number.",
         "annotation_quality",
-        annotation_quality_gate,
+        ANNOTATION_QUALITY.judged,
         "nan_fraction",
     ),
-    only_told("annotation_quality", annotation_quality_gate),
+    only_told("annotation_quality", ANNOTATION_QUALITY.judged),
+    ANNOTATION_QUALITY.enough_to_judge(),
     sharded=False,
 )
 

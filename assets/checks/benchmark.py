@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from assets.checks.bounded import Statistics, benchmark_gate, bounded, only_told
+from assets.checks.bounded import bounded, only_told
+from assets.checks.gates import BENCHMARK, Gate
 from assets.checks.rules import whole_suite
 from assets.checks.suite import Suite
 
 
-def benchmark_suite(stage: str, gate: Statistics) -> Suite:
+def benchmark_suite(stage: str, gate: Gate) -> Suite:
     """Return the gate of a benchmark.
 
     Args:
@@ -19,43 +20,44 @@ def benchmark_suite(stage: str, gate: Statistics) -> Suite:
         bounded(
             "finds_heads",
             "The detectors find held-out heads, and no more than on validation images.",
-            "benchmark",
-            gate,
+            gate.group,
+            gate.judged,
             "ap50",
             "over_validation",
         ),
         bounded(
             "beats_frontal",
             "Rotations and vertices are better than always frontal, and not suspiciously exact.",
-            "benchmark",
-            gate,
+            gate.group,
+            gate.judged,
             "rotation_gain",
             "nme_gain",
         ),
         bounded(
             "flip_is_another_answer",
             "Averaging over the mirror image changes the metrics.",
-            "benchmark",
-            gate,
+            gate.group,
+            gate.judged,
             "flip_differs",
         ),
         bounded(
             "all_test_images",
             "All images of the test split were measured.",
-            "benchmark",
-            gate,
+            gate.group,
+            gate.judged,
             "test_images",
         ),
         bounded(
             "metrics_are_numbers",
             "Every metric is a number.",
-            "benchmark",
-            gate,
+            gate.group,
+            gate.judged,
             "nan_fraction",
         ),
-        only_told("benchmark", gate),
+        only_told(gate.group, gate.judged),
+        gate.enough_to_judge(),
         sharded=False,
     )
 
 
-SUITES = (benchmark_suite("benchmark", benchmark_gate),)
+SUITES = (benchmark_suite("benchmark", BENCHMARK),)

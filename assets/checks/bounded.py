@@ -1,8 +1,7 @@
-"""Statistics and gates within the bounds of the profile, conf/checks."""
+"""Statistics within the bounds of the profile, conf/checks."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -16,13 +15,12 @@ from assets.checks.tables import first_rows, read_raw
 from ml.generation.config import EXACT_BACKENDS
 from ml.imaging.io import decode_image
 from ml.quality import distributions as dist
-from ml.quality import evidence, gates
+from ml.quality import evidence
 from ml.quality.bounds import CheckBounds, active_profile, judge, read_bounds
 from ml.quality.drift import drift, read_reference, summarise, write_reference
 from ml.quality.findings import findings, joined
 from ml.quality.invariants import people_without_heads
 from ml.records.shards import ShardReader
-from ml.records.tables import TableError
 from ml.records.workspace import Workspace
 
 WITH_DROP_RATES = ("poses", "captions", "images", "annotations", "crops")
@@ -298,105 +296,3 @@ def accept_reference(ws: Workspace, crop_shards: Sequence[str]) -> Path:
         shards = crop_shards if group == "crops" else ws.shards
         groups[group] = summarise(*columns_of(Shelf(ws), group, shards))
     return write_reference(ws.root, active_profile(ws.root), groups)
-
-
-def read_metrics(shelf: Shelf, stage: str) -> dict[str, float | None]:
-    """Return a stage's metrics.
-
-    Raises:
-        TableError: there are none, or they are no JSON object.
-    """
-    path = shelf.ws.stage_dir(stage) / "metrics.json"
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise TableError(f"{path}: not JSON: {error}") from error
-    if not isinstance(values, dict):
-        raise TableError(f"{path}: expected an object, got {type(values).__name__}")
-    return values
-
-
-def read_history(shelf: Shelf, stage: str) -> pd.DataFrame:
-    """Return a training's curves, one row an epoch."""
-    return pd.read_csv(shelf.ws.stage_dir(stage) / "history.csv")
-
-
-def _test_images(shelf: Shelf, stage: str) -> int:
-    """Return images of the test split that the stage did not exclude."""
-    excluded = set(read_raw(shelf.ws.table_path(stage, f"{stage}.exclusions"))["sample_id"])
-    number = 0
-    for shard in shelf.ws.shards:
-        images = read_raw(shelf.ws.table_path("images", shard))
-        number += sum(
-            item not in excluded for item in images[images["split"] == "test"]["sample_id"]
-        )
-    return number
-
-
-def head_detector_gate(shelf: Shelf, shards: Sequence[str]) -> Values:
-    """Return the metrics of the head detector."""
-    history = read_history(shelf, "head_detector")
-    values = gates.head_detector(read_metrics(shelf, "head_detector"), history)
-    # A detector that was brought has no curve.
-    return values if len(history) else {k: v for k, v in values.items() if "loss" not in k}
-
-
-def flame_regressor_gate(shelf: Shelf, shards: Sequence[str]) -> Values:
-    """Return the metrics of the crop regressor."""
-    metrics = read_metrics(shelf, "flame_regressor")
-    return gates.flame_regressor(metrics, read_history(shelf, "flame_regressor"))
-
-
-def annotation_quality_gate(shelf: Shelf, shards: Sequence[str]) -> Values:
-    """Return the metrics of the pseudo-labels; none where the truth is not known."""
-    metrics = read_metrics(shelf, "annotation_quality")
-    truth, heads = (rows_of(shelf, stage, shards) for stage in ("truth", "annotations"))
-    if not len(truth):
-        return {}
-    test = truth[truth["split"] == "test"]
-    frontal = dist.head_columns(test)["from_frontal_deg"]
-    base = float(frontal.mean()) if len(frontal) else float("nan")
-    return {
-        **gates.annotation_quality(metrics, base, _test_images(shelf, "annotation_quality")),
-        **gates.label_bias(heads, truth),
-    }
-
-
-def training_gate(stage: str) -> Statistics:
-    """Return what computes the metrics of a one-pass detector; none where it is switched off."""
-
-    def trained(shelf: Shelf, shards: Sequence[str]) -> Values:
-        metrics, history = read_metrics(shelf, stage), read_history(shelf, stage)
-        return gates.trained_model(metrics, history) if metrics or len(history) else {}
-
-    return trained
-
-
-def benchmark_gate(shelf: Shelf, shards: Sequence[str]) -> Values:
-    """Return the metrics of the benchmark, against ground truth or, where it is unknown, labels."""
-    metrics = read_metrics(shelf, "benchmark")
-    if any(len(read_raw(shelf.ws.table_path("truth", shard))) for shard in shards):
-        expected = _test_images(shelf, "benchmark")
-    else:
-        expected = _kept_test_images(shelf, "filtered_dataset", "benchmark")
-    val = gates.number(read_metrics(shelf, "trained_model"), "val/ap50")
-    return gates.benchmark(metrics, expected, val)
-
-
-def released_benchmark_gate(shelf: Shelf, shards: Sequence[str]) -> Values:
-    """Return the metrics of the benchmark on an imported release; none where it is switched off."""
-    metrics = read_metrics(shelf, "released_benchmark")
-    if not metrics:
-        return {}
-    expected = _kept_test_images(shelf, "released_dataset", "released_benchmark")
-    val = gates.number(read_metrics(shelf, "released_model"), "val/ap50")
-    return gates.benchmark(metrics, expected, val)
-
-
-def _kept_test_images(shelf: Shelf, dataset: str, stage: str) -> int:
-    """Images of the test split that are in a dataset and that a benchmark did not exclude."""
-    path = shelf.ws.stage_dir(dataset) / "verdicts.parquet"
-    verdicts = read_raw(path, ["sample_id", "keep", "split"])
-    kept = verdicts[verdicts["keep"].astype(bool) & (verdicts["split"] == "test")]
-    excluded = read_raw(shelf.ws.table_path(stage, f"{stage}.exclusions"))
-    return len(set(kept["sample_id"]) - set(excluded["sample_id"]))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from assets.checks.bounded import bounded, flame_regressor_gate, only_told
+from assets.checks.bounded import bounded, only_told
+from assets.checks.gates import FLAME_REGRESSOR
 from assets.checks.rules import whole_suite
 
 FLAME_REGRESSOR_GATE = whole_suite(
@@ -11,7 +12,7 @@ FLAME_REGRESSOR_GATE = whole_suite(
         "beats_frontal",
         "Rotations are better than always frontal, and not suspiciously exact.",
         "flame_regressor",
-        flame_regressor_gate,
+        FLAME_REGRESSOR.judged,
         "rotation_gain",
         "nme_percent",
     ),
@@ -19,7 +20,7 @@ FLAME_REGRESSOR_GATE = whole_suite(
         "loss_fell",
         "The loss of training fell, and that of validation is no better than it can be.",
         "flame_regressor",
-        flame_regressor_gate,
+        FLAME_REGRESSOR.judged,
         "loss_ratio",
         "val_over_train",
     ),
@@ -27,11 +28,12 @@ FLAME_REGRESSOR_GATE = whole_suite(
         "metrics_are_numbers",
         "Every metric is a number.",
         "flame_regressor",
-        flame_regressor_gate,
+        FLAME_REGRESSOR.judged,
         "nan_fraction",
         "loss_nan",
     ),
-    only_told("flame_regressor", flame_regressor_gate),
+    only_told("flame_regressor", FLAME_REGRESSOR.judged),
+    FLAME_REGRESSOR.enough_to_judge(),
     sharded=False,
 )
 

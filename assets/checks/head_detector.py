@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from assets.checks.bounded import bounded, head_detector_gate, only_told
+from assets.checks.bounded import bounded, only_told
+from assets.checks.gates import HEAD_DETECTOR
 from assets.checks.rules import whole_suite
 
 HEAD_DETECTOR_GATE = whole_suite(
@@ -11,7 +12,7 @@ HEAD_DETECTOR_GATE = whole_suite(
         "finds_heads",
         "The detector finds held-out heads, and not suspiciously all.",
         "head_detector",
-        head_detector_gate,
+        HEAD_DETECTOR.judged,
         "ap50",
         "recall_max",
     ),
@@ -19,18 +20,19 @@ HEAD_DETECTOR_GATE = whole_suite(
         "loss_fell",
         "The loss of training fell.",
         "head_detector",
-        head_detector_gate,
+        HEAD_DETECTOR.judged,
         "loss_ratio",
     ),
     bounded(
         "metrics_are_numbers",
         "Every metric is a number.",
         "head_detector",
-        head_detector_gate,
+        HEAD_DETECTOR.judged,
         "nan_fraction",
         "loss_nan",
     ),
-    only_told("head_detector", head_detector_gate),
+    only_told("head_detector", HEAD_DETECTOR.judged),
+    HEAD_DETECTOR.enough_to_judge(),
     sharded=False,
 )
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from assets.checks import bounded
+from assets.checks import bounded, gates
 from assets.checks.rules import Shelf
 from ml.quality.bounds import CheckBounds, read_bounds
 from ml.records.tables import TableError
@@ -23,11 +23,11 @@ _SHARDED: tuple[tuple[str, str, bounded.Statistics], ...] = (
 )
 _WHOLE: tuple[tuple[str, bounded.Statistics], ...] = (
     ("filtered_dataset", bounded.dataset_statistics),
-    ("head_detector", bounded.head_detector_gate),
-    ("flame_regressor", bounded.flame_regressor_gate),
-    ("annotation_quality", bounded.annotation_quality_gate),
-    ("trained_model", bounded.training_gate("trained_model")),
-    ("benchmark", bounded.benchmark_gate),
+    ("head_detector", gates.HEAD_DETECTOR.measure),
+    ("flame_regressor", gates.FLAME_REGRESSOR.measure),
+    ("annotation_quality", gates.ANNOTATION_QUALITY.measure),
+    ("trained_model", gates.training_gate("trained_model").measure),
+    ("benchmark", gates.BENCHMARK.measure),
 )
 
 

@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from assets.checks.benchmark import benchmark_suite
-from assets.checks.bounded import released_benchmark_gate
+from assets.checks.gates import RELEASED_BENCHMARK
 
-SUITES = (benchmark_suite("released_benchmark", released_benchmark_gate),)
+SUITES = (benchmark_suite("released_benchmark", RELEASED_BENCHMARK),)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from assets.checks.bounded import bounded, only_told, training_gate
+from assets.checks.bounded import bounded, only_told
+from assets.checks.gates import training_gate
 from assets.checks.rules import whole_suite
 from assets.checks.suite import Suite
 
@@ -13,27 +14,28 @@ def training_suite(stage: str) -> Suite:
     Args:
         stage: the stage that trains it.
     """
-    metrics = training_gate(stage)
+    gate = training_gate(stage)
     return whole_suite(
         f"{stage}_gate",
-        bounded("finds_heads", "It finds held-out heads.", "trained_model", metrics, "val_ap50"),
+        bounded("finds_heads", "It finds held-out heads.", gate.group, gate.judged, "val_ap50"),
         bounded(
             "loss_fell",
             "The loss of training fell, and that of validation is no better than it can be.",
-            "trained_model",
-            metrics,
+            gate.group,
+            gate.judged,
             "loss_ratio",
             "val_over_train",
         ),
         bounded(
             "metrics_are_numbers",
             "Every metric is a number.",
-            "trained_model",
-            metrics,
+            gate.group,
+            gate.judged,
             "nan_fraction",
             "loss_nan",
         ),
-        only_told("trained_model", metrics),
+        only_told(gate.group, gate.judged),
+        gate.enough_to_judge(),
         sharded=False,
     )
 

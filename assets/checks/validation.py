@@ -60,6 +60,14 @@ class Outcome:
         """Whether nothing may be built on the data."""
         return not self.passed and self.severity == "critical"
 
+    def remark(self) -> str:
+        """Return what a warning says in a line: check and first findings, or check and reason."""
+        if not self.unexpected:
+            return f"{self.name}: {self.why} Observed {self.observed}"
+        told = "; ".join(str(row["value"]) for row in self.unexpected[:5])
+        more = self.num_unexpected - len(self.unexpected[:5])
+        return f"{self.name}: {told}" + (f"; and {more} more" if more > 0 else "")
+
     def sentence(self) -> str:
         """Return the failure in words: check, what was seen, and the first places."""
         text = f"{self.name}: {self.why} Observed {self.observed}."

@@ -49,9 +49,46 @@ class MatchedPair:
     source: str
 
 
+@dataclass(frozen=True)
+class Matches:
+    """Pairs, and the number of images behind them.
+
+    Attributes:
+        pairs: the most alike first.
+        verdicts: verdict of the filtered dataset -> images; `keep` for those that stay.
+        unreadable: images removed as known identities that cannot be read.
+        without_face: of those, images in which the index's reader finds no face now.
+        beyond: pairs that were found and exceed the number asked for.
+    """
+
+    pairs: tuple[MatchedPair, ...]
+    verdicts: Mapping[str, int]
+    unreadable: int = 0
+    without_face: int = 0
+    beyond: int = 0
+
+    def account(self) -> str:
+        """Return how many pairs there are, of how many images, and why not more."""
+        judged = sum(self.verdicts.values())
+        known = self.verdicts.get(reasons.KNOWN_IDENTITY, 0)
+        text = f"{len(self.pairs)} pairs: the filters removed {known} of {judged} images as "
+        text += "known identities"
+        lost = {
+            "unreadable": self.unreadable,
+            "without a face for the index's reader": self.without_face,
+            "beyond the number asked for": self.beyond,
+        }
+        if left := [f"{number} {what}" for what, number in lost.items() if number]:
+            text += f", of them {', '.join(left)}"
+        if not known:
+            others = sorted(self.verdicts.items(), key=lambda item: (-item[1], item[0]))
+            text += f"; verdicts: {', '.join(f'{name} {n}' for name, n in others) or 'none'}"
+        return text
+
+
 def find_pairs(
     ws: Workspace, index: IdentityIndex, reader: FaceReader, count: int, exclusions: Exclusions
-) -> list[MatchedPair]:
+) -> Matches:
     """Find the most alike of the images that the identity screen removed.
 
     Args:
@@ -62,33 +99,42 @@ def find_pairs(
         exclusions: receives images that cannot be read.
 
     Returns:
-        Pairs, the most alike first.
+        Pairs, the most alike first, and what became of the other images.
     """
     verdicts = read_table(ws.stage_dir("filtered_dataset") / "verdicts.parquet", VERDICTS)
     removed = verdicts[verdicts["reason"] == reasons.KNOWN_IDENTITY]
-    pairs = []
+    pairs, unreadable, without_face = [], 0, 0
     for shard, rows in removed.groupby("shard", sort=True):
         with ShardReader(ws.stage_dir("images") / f"{shard}.tar") as tar:
             for sample_id in progress(rows["sample_id"].tolist(), f"matched pairs {shard}"):
                 image = read_image(tar, sample_id, exclusions)
-                faces = reader.read(image) if image is not None else np.zeros((0, 0), np.float32)
-                if len(faces):
-                    alike, nearest = index.nearest(faces)
-                    best = int(alike.argmax())
-                    source = str(index.sources[nearest[best]])
-                    pair = MatchedPair(str(sample_id), str(shard), float(alike[best]), source)
-                    pairs.append(pair)
-    return sorted(pairs, key=lambda pair: (-pair.similarity, pair.sample_id))[:count]
+                if image is None:
+                    unreadable += 1
+                    continue
+                faces = reader.read(image)
+                if not len(faces):
+                    without_face += 1
+                    continue
+                alike, nearest = index.nearest(faces)
+                best = int(alike.argmax())
+                source = str(index.sources[nearest[best]])
+                pairs.append(MatchedPair(str(sample_id), str(shard), float(alike[best]), source))
+    pairs.sort(key=lambda pair: (-pair.similarity, pair.sample_id))
+    return Matches(
+        tuple(pairs[:count]),
+        {str(reason): int(number) for reason, number in verdicts["reason"].value_counts().items()},
+        unreadable,
+        without_face,
+        max(len(pairs) - count, 0),
+    )
 
 
-def write_pairs(
-    ws: Workspace, pairs: list[MatchedPair], known: Path, threshold: float, name: str
-) -> Path:
+def write_pairs(ws: Workspace, matches: Matches, known: Path, threshold: float, name: str) -> Path:
     """Write the page and its images.
 
     Args:
         ws: the workspace.
-        pairs: from `find_pairs`.
+        matches: from `find_pairs`.
         known: the folder that the index was made of; an image that is gone from it is left blank.
         threshold: the one in use.
         name: of the folder inside `private/`.
@@ -97,6 +143,7 @@ def write_pairs(
         The page.
     """
     folder = ws.root / PRIVATE / name
+    pairs = matches.pairs
     paths = _by_hash(known, {pair.source for pair in pairs})
     blank = np.full((_CELL_PX, _CELL_PX, 3), 128, np.uint8)
     figures = []
@@ -109,7 +156,7 @@ def write_pairs(
             write_bytes(unfinished / file, encode_jpeg(contact_sheet([mine, theirs], 2, _CELL_PX)))
             text = f"{html.escape(pair.sample_id)}: similarity {pair.similarity:.3f}"
             figures.append(f'<figure><img src="{file}" alt=""><figcaption>{text}</figcaption>')
-        write_text(unfinished / "index.html", _page(figures, threshold))
+        write_text(unfinished / "index.html", _page(figures, threshold, matches.account()))
     return folder / "index.html"
 
 
@@ -126,7 +173,7 @@ def _by_hash(known: Path, wanted: set[str]) -> Mapping[str, Path]:
     return found
 
 
-def _page(figures: list[str], threshold: float) -> str:
+def _page(figures: list[str], threshold: float, account: str) -> str:
     style = (
         "body{font:15px system-ui;margin:24px}main{display:flex;flex-wrap:wrap;gap:18px}"
         "figure{margin:0}p{max-width:60rem}"
@@ -136,5 +183,6 @@ def _page(figures: list[str], threshold: float) -> str:
         f"<style>{style}</style><h1>{len(figures)} matched pairs</h1>"
         "<p><b>Not to be given away:</b> the right image of each pair shows a real person. Left: "
         f"an image that the identity screen removed, at {threshold:.3f} or more.</p>"
+        f"<p>{html.escape(account)}.</p>"
         f"<main>{'</figure>'.join([*figures, ''])}</main></html>\n"
     )

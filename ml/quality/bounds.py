@@ -35,6 +35,8 @@ class CheckBounds(StageConfig):
 
     min_rows: int = Field(ge=1)
     """Statistics of fewer rows are left alone: they say nothing of the whole."""
+    min_held_out: int = Field(ge=1)
+    """Metrics of a model on fewer held-out images are shown and stop nothing."""
     random_models: bool = False
     """The models' weights are random, as in a rehearsal: what they label need fit no head."""
     drift: DriftBounds

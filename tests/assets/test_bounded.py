@@ -19,6 +19,7 @@ from ml.records.workspace import Workspace
 
 BOUNDS = """
 min_rows: 3
+min_held_out: 1
 drift: {max_ks: 0.2, max_psi: 0.25, max_p: 0.001}
 bounds:
   toys: {red: [0, 1], blue: [0, 1]}

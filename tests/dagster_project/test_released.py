@@ -36,7 +36,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pipeline:
         shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("*.pyc"))
     values = {
         "run": {
-            **{"profile": "research_tiny", "seed": 1, "num_shards": 1, "shard_size": 1},
+            **{"profile": "official", "seed": 1, "num_shards": 1, "shard_size": 1},
             **{"workers": 0, "threads": 1},
         },
         "head_model": {},
@@ -82,6 +82,12 @@ def test_one_command_imports_trains_and_measures(
     project: Pipeline, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert cli.main(["materialize", "released_benchmark", "--upstream"], project) == 0
+    told = capsys.readouterr().out
+    (lacking,) = [line for line in told.splitlines() if "nothing_lacks" in line]
+    assert "split_00002: 1 missing: of laion_split_00002_s1.jpg" in lacking
+    few = "enough_to_judge: fewer than 60 held-out images (5) say little; not judged: "
+    for gate, value in (("released_model_gate", "val_ap50"), ("released_benchmark_gate", "ap50")):
+        assert f"{gate}__{few}{value} " in told
     folder = project.stage_dir("released_dataset")
     assert json.loads((folder / "metrics.json").read_text()) == {
         "num_images": 17,

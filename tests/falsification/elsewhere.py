@@ -23,6 +23,7 @@ ELSEWHERE = {
     "scores__counts_as_published": SCORES,
     "scores__models_on_the_same_sets": SCORES,
     "*__unproven_bounds": "tests/assets/test_bounded.py",
+    "*__enough_to_judge": "tests/assets/test_gates.py",
 }
 
 

@@ -84,6 +84,10 @@ def assert_planted(jaw: np.ndarray, rotation: np.ndarray) -> None:
     np.testing.assert_allclose(rotation, ROTATION, atol=1e-6)
 
 
+def assert_zero(jaw: np.ndarray, rotation: np.ndarray) -> None:
+    np.testing.assert_allclose([*jaw, *rotation], 0.0, atol=1e-6)
+
+
 def test_predict_and_import(published: Path, tmp_path: Path) -> None:
     assert_planted(*said(published))
     options = argparse.Namespace(file=published, output=tmp_path / "imported")
@@ -144,6 +148,13 @@ def test_a_training_that_is_killed_and_resumed_keeps_it(
     )
     with pytest.raises(RuntimeError, match="killed"):
         trained_model.run(ws, config, NullTracker())
+    # What is resumed are the checkpoint's weights, with the meaning of the file that they are from.
+    other = torch.load(published, weights_only=True)
+    for name in other["ema_net"]:
+        if "flame_rotation_pred.2." in name or "flame_jaw_pred.2." in name:
+            other["ema_net"][name] = torch.zeros_like(other["ema_net"][name])
+    torch.save({**other, "net": other["ema_net"]}, ws.root / "vgg_heads.pth")
+    assert_zero(*said(ws.root / "vgg_heads.pth"))
     with caplog.at_level(logging.INFO):
         trained_model.run(ws, config, NullTracker())
     assert "trained_model: going on after step" in caplog.text

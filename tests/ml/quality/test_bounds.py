@@ -29,7 +29,7 @@ def project(tmp_path):
     folder = tmp_path / "conf" / "checks"
     folder.mkdir(parents=True)
     (folder / "base.yaml").write_text(
-        "min_rows: 5\ndrift: {max_ks: 0.2, max_psi: 0.25, max_p: 0.001}\n"
+        "min_rows: 5\nmin_held_out: 1\ndrift: {max_ks: 0.2, max_psi: 0.25, max_p: 0.001}\n"
         "bounds: {a: {x: [0, 1], y: [null, 2], z: null}}\n"
     )
     (folder / "own.yaml").write_text("extends: base\nbounds: {a: {x: [0.5, 1]}}\n")

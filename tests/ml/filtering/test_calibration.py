@@ -91,9 +91,11 @@ def test_celebas_list_of_identities(tmp_path) -> None:
     path = tmp_path / "identity_CelebA.txt"
     path.write_text("000001.jpg 2880\n000002.jpg 2937\n\n")
     assert read_identities(path) == {"000001.jpg": "2880", "000002.jpg": "2937"}
-    path.write_text("000001.jpg 2880\n000002.jpg\n")
-    with pytest.raises(CalibrationError, match=r"identity_CelebA.txt:2: expected an image's name"):
-        read_identities(path)
+    # A name with a blank would be read as another person.
+    for line in ("000002.jpg", "000002.jpg 29 37"):
+        path.write_text(f"000001.jpg 2880\n{line}\n")
+        with pytest.raises(CalibrationError, match=r"CelebA.txt:2: expected an image's name"):
+            read_identities(path)
 
 
 @pytest.mark.parametrize("text", ["[]", "{}", "3", '{"threshold": "a"}'])

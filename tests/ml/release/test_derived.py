@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import tarfile
+from dataclasses import replace
 from io import BytesIO
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
 
 from ml.flame.geometry import HeadGeometry
+from ml.flame.rotation import matrix_from_euler_deg, sixd_from_matrix
 from ml.records.exclusions import Exclusions
 from ml.release.derived import DERIVED, derive
 from ml.release.export import ExportRequest, export_dataset
@@ -59,6 +62,25 @@ def test_they_are_computed_from_the_parameters(items, head_model):
     assert not np.any(others)
     empty = next(item for item in items if item.sample_id == "image-b0")
     assert empty.derived["landmarks"].shape == (0, 68, 2)
+
+
+def test_a_turned_head_tells_axes_and_orders_apart(items, head_model):
+    model = replace(head_model, landmark_faces=np.arange(68, dtype=np.int32))
+    (item,) = [item for item in items if item.sample_id == "image-a3"]
+    angles = torch.tensor([[10.0, 25.0, -40.0]])
+    rotation = matrix_from_euler_deg(angles)
+    flame = item.flame.copy()
+    flame[0, 403:409] = sixd_from_matrix(rotation)[0].numpy()
+    (turned,) = derive([replace(item, flame=flame)], NAMES, model)
+    np.testing.assert_allclose(turned.derived["euler"][0], angles[0], atol=1e-3)
+    np.testing.assert_allclose(turned.derived["rotation"][0], rotation[0], atol=1e-6)
+    vertices, landmarks = turned.derived["vertices"][0], turned.derived["landmarks"][0]
+    corners = vertices[model.faces[:68]][..., :2]
+    np.testing.assert_allclose(landmarks, corners.mean(axis=1), rtol=1e-4)
+    assert np.abs(landmarks - landmarks[::-1]).max() > 1
+    nose = vertices[-1] - (vertices[0] + vertices[len(vertices) // 2]) / 2
+    tip = rotation[0].numpy() @ (model.v_template[-1] - model.v_template[[0, 2511]].mean(axis=0))
+    assert np.dot(nose, tip) > 0.99 * np.linalg.norm(nose) * np.linalg.norm(tip)
 
 
 def export(project, target, kind, names=SMALL):

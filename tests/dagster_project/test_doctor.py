@@ -13,6 +13,7 @@ import pytest
 
 from dagster_project import cli, doctor, project_commands
 from dagster_project.env import CLI_CONFIG, prepare
+from dagster_project.locks import StageLock
 
 
 def damages(toy):
@@ -28,7 +29,13 @@ def damages(toy):
 
 @pytest.mark.parametrize(
     ("name", "content"),
-    [("lock", b""), ("rwlock", b"{"), ("runs", b""), ("mlflow", b"\0\1half of something: [")],
+    [
+        ("lock", b""),
+        ("rwlock", b"{"),
+        ("rwlock", b"[]"),
+        ("runs", b""),
+        ("mlflow", b"\0\1half of something: ["),
+    ],
 )
 def test_damage_is_named_with_its_remedy_and_repaired(toy, capsys, name, content):
     path = damages(toy)[name]
@@ -90,6 +97,20 @@ def test_damage_inside_a_database_is_found(toy, capsys):
     assert toy.run("demo", "--force") == 0
 
 
+def test_a_database_without_tables_is_moved_aside_with_its_journals(toy):
+    path = toy.root / "mlruns" / "mlflow.db"
+    path.parent.mkdir(exist_ok=True)
+    path.unlink(missing_ok=True)
+    with sqlite3.connect(path) as connection:
+        connection.execute("PRAGMA user_version = 1")
+    journal = path.with_name("mlflow.db-journal")
+    journal.write_bytes(b"of another database")
+    assert toy.run("doctor", "--repair") == 0
+    moved = {found.name for found in (toy.root / ".dagster" / "damaged").iterdir()}
+    assert moved == {"000-mlflow.db", "000-mlflow.db-journal"}
+    assert not journal.exists(), "a new database would be rolled back by it"
+
+
 def test_a_database_in_use_is_not_touched(toy, capsys, monkeypatch):
     monkeypatch.setattr(doctor, "_BUSY_SECONDS", 0.1)
     path = toy.root / ".dagster" / "history" / "runs.db"
@@ -105,6 +126,9 @@ def test_a_database_in_use_is_not_touched(toy, capsys, monkeypatch):
 def test_what_killed_writers_left_is_found(toy, capsys):
     left = toy.root / "data" / "squares" / ".tmp-1-x"
     left.mkdir()
+    with StageLock(toy.root, "squares").alone():
+        assert toy.run("doctor", "--repair") == 0
+        assert left.exists(), "its writer may be at work"
     assert toy.run("doctor", "--repair") == 0
     assert not left.exists()
 

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import re
+import shutil
 import sys
+from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from ml.imaging.io import UnreadableImage
-from ml.inference.videos import count_frames, read_frames, video_writer
+from ml.inference.videos import _decoded, count_frames, read_frames, video_writer
 
 av = pytest.importorskip("av")
 FRAMES = 60
@@ -68,6 +73,10 @@ def test_a_whole_film_gives_all_its_frames_and_no_complaint(films: Path, name: s
     assert count_frames(films / name) in (FRAMES, None)
 
 
+INDEXED = ("a.mp4", "b.avi", "e.mov")
+"""Containers that state where every frame ends, so that the frame that is cut is known."""
+
+
 @pytest.mark.parametrize("name", FORMS)
 def test_a_film_that_is_cut_says_so(films: Path, tmp_path: Path, name: str) -> None:
     path = tmp_path / name
@@ -75,7 +84,9 @@ def test_a_film_that_is_cut_says_so(films: Path, tmp_path: Path, name: str) -> N
     path.write_bytes(whole[: len(whole) * 2 // 5])
     frames, problems = read(path)
     assert 5 < len(frames) < 40
-    assert any("the film is cut" in problem or "is cut" in problem for problem in problems)
+    if name in INDEXED:
+        assert any(re.match(r"the frame at 0\.\d+ s is cut", problem) for problem in problems)
+    assert "the film is cut" in problems[-1]
 
 
 @pytest.mark.parametrize("name", FORMS)
@@ -90,6 +101,54 @@ def test_a_hole_in_a_film_is_told_of_and_the_rest_is_read(
     frames, problems = read(path)
     assert 20 < len(frames) < FRAMES
     assert problems
+    if FORMS[name][0] == "mpeg4":
+        # Neither patched together from other frames nor shown with what is damaged in them.
+        assert any("cannot be decoded" in problem for problem in problems)
+        assert any(re.match(r"the frame at \d\.\d+ s is damaged", problem) for problem in problems)
+
+
+def test_a_pause_of_a_film_with_times_of_its_own_is_no_loss(tmp_path: Path) -> None:
+    write(tmp_path / "c.mkv", *FORMS["c.mkv"], left_out=range(20, 25))
+    frames, problems = read(tmp_path / "c.mkv")
+    assert [p for p in problems if "missing" in p] == []
+    assert [frame.number for frame in frames] == list(range(len(frames)))
+    assert max(b.time_s - a.time_s for a, b in pairwise(frames)) > 0.2
+
+
+class Packets:
+    """A container whose packets are what a test says: a packet, or an error of the demuxer."""
+
+    def __init__(self, *packets: object) -> None:
+        self.format = SimpleNamespace(name="mov")
+        self._packets = packets
+
+    def demux(self, _stream: object):
+        for packet in self._packets:
+            if isinstance(packet, Exception):
+                raise packet
+            yield packet
+
+
+def test_an_end_by_an_error_of_the_container_is_told(films: Path) -> None:
+    frame = SimpleNamespace(is_corrupt=False, width=8, height=8)
+    huge = SimpleNamespace(is_corrupt=False, width=10**5, height=10**5)
+    packet = SimpleNamespace(
+        pts=50, time_base=Fraction(1, 25), is_corrupt=False, decode=lambda: [frame, huge]
+    )
+    problems: list[str] = []
+    error = av.error.InvalidDataError(1, "broken")
+    assert list(_decoded(Packets(packet, error), None, problems.append)) == [frame]
+    assert problems == [
+        "the frame at 2.000 s has 100000 x 100000 pixels", "it cannot be read further: broken"
+    ]  # fmt: skip
+
+
+def test_frames_above_the_limit_are_refused_by_the_header(
+    films: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ml.inference.videos.MAX_IMAGE_PIXELS", 160 * 120 - 1)
+    with pytest.raises(UnreadableImage, match="frames of 160 x 120 pixels, expected at most"):
+        read(films / "a.mp4")
 
 
 def test_frames_that_were_never_written_are_counted_where_every_frame_lasts_as_long(
@@ -120,9 +179,19 @@ def test_a_film_in_an_unknown_code_is_unreadable(films: Path, tmp_path: Path) ->
         read(path)
 
 
-def test_a_playlist_that_names_other_files_is_no_film(films: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "content",
+    [
+        "#EXTM3U\n#EXTINF:2.4,\na.mp4\n#EXT-X-ENDLIST\n",
+        "ffconcat version 1.0\nfile a.mp4\n",
+    ],
+)
+def test_a_playlist_that_names_other_files_is_no_film(
+    films: Path, tmp_path: Path, content: str
+) -> None:
+    shutil.copy(films / "a.mp4", tmp_path)
     playlist = tmp_path / "x.mp4"
-    playlist.write_text(f"#EXTM3U\n#EXTINF:2.4,\n{films / 'a.mp4'}\n#EXT-X-ENDLIST\n")
+    playlist.write_text(content)
     with pytest.raises(UnreadableImage, match="cannot be opened"):
         read(playlist)
 
@@ -150,6 +219,16 @@ def test_written_frames_keep_their_times_in_any_name(tmp_path: Path, name: str) 
     assert [frame.time_s for frame in frames] == pytest.approx(times, abs=1e-3)
     assert frames[0].image_rgb.shape == (34, 48, 3)
     assert abs(int(frames[4].image_rgb[10, 10, 1]) - 160) < 8
+
+
+def test_a_relative_name_is_no_protocol(
+    films: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with video_writer(Path("concat:b.mp4"), 25.0) as append:
+        append(np.zeros((32, 32, 3), np.uint8), 0.0)
+    assert (tmp_path / "concat:b.mp4").stat().st_size > 0
+    assert len(read(Path("concat:b.mp4"))[0]) == 1
 
 
 def test_without_pyav_it_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -97,12 +97,14 @@ def test_damage_inside_a_database_is_found(toy, capsys):
     assert toy.run("demo", "--force") == 0
 
 
-def test_a_database_without_tables_is_moved_aside_with_its_journals(toy):
+def test_a_database_without_tables_is_moved_aside_with_its_journals(toy, capsys):
     path = toy.root / "mlruns" / "mlflow.db"
     path.parent.mkdir(exist_ok=True)
     path.unlink(missing_ok=True)
     with sqlite3.connect(path) as connection:
         connection.execute("PRAGMA user_version = 1")
+    assert toy.run("doctor") == 1
+    assert f"{path}: a database without tables" in capsys.readouterr().out
     journal = path.with_name("mlflow.db-journal")
     journal.write_bytes(b"of another database")
     assert toy.run("doctor", "--repair") == 0

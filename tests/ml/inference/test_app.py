@@ -6,6 +6,7 @@ import gc
 import json
 import os
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -17,7 +18,7 @@ import pytest
 import trimesh
 from PIL import Image
 
-from ml.inference.app import Page, build_page, open_page
+from ml.inference.app import MAX_WAITING, Page, build_page, open_page
 from ml.inference.detector import HeadDetector
 from tests import bombs
 from tests.fixtures.browser import CHROMIUM, browser
@@ -139,8 +140,20 @@ def connect(url: str, folder: Path) -> gradio_client.Client:
 
 
 def test_twenty_visitors_at_once_each_get_their_own_answer(
-    served: str, detector: HeadDetector, tmp_path: Path, upload
+    served: str, detector: HeadDetector, tmp_path: Path, upload, monkeypatch
 ) -> None:
+    busy, most, find = [], [0], Page.find
+
+    def counted(page, *arguments):
+        busy.append(1)
+        most[0] = max(most[0], len(busy))
+        time.sleep(0.05)
+        try:
+            return find(page, *arguments)
+        finally:
+            busy.pop()
+
+    monkeypatch.setattr(Page, "find", counted)
     images = [noise_image(n, 64 + n, 96) for n in range(20)]
     files = [upload(image, f"{n}.png") for n, image in enumerate(images)]
     client = connect(served, tmp_path)
@@ -151,6 +164,14 @@ def test_twenty_visitors_at_once_each_get_their_own_answer(
     for image, job in zip(images, jobs, strict=True):
         _, _, found = job.result(timeout=120)
         assert found == json.loads(json.dumps(detector(image, 0.2).to_json()))
+    assert most == [1], "a detector works on one image at a time"
+
+
+def test_the_queue_has_an_end_and_no_way_around_it(served: str, detector: HeadDetector) -> None:
+    blocks = build_page(detector)
+    assert blocks._queue.max_size == MAX_WAITING
+    around = httpx.post(f"{served}gradio_api/run/find", json={"data": [None, "bbox", 0.2]})
+    assert around.status_code in (401, 403, 404), around.text
 
 
 def test_uploads_of_another_kind_or_size_are_refused_with_a_sentence(

@@ -111,6 +111,18 @@ def test_a_folder_that_is_written_to_is_not_read(folder: Path) -> None:
     assert len(expand(folder, without=out)) == 3
 
 
+def test_every_damage_of_a_film_is_an_exclusion_of_its_own(tmp_path: Path) -> None:
+    path = tmp_path / "film.avi"
+    write_video(path, 30)
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2])
+    exclusions = Exclusions("predict")
+    list(read_images([path], exclusions))
+    ids = [row["sample_id"] for row in exclusions.rows]
+    assert len(ids) > 1
+    assert ids == [f"{path}#damage-{number}" for number in range(len(ids))]
+
+
 def test_an_unreadable_video_in_a_list_costs_nothing_else(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "broken.mp4").write_bytes(bytes(2000))
     exclusions = Exclusions("predict", tmp_path / "excluded.csv")

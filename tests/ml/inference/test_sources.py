@@ -118,7 +118,7 @@ def test_every_damage_of_a_film_is_an_exclusion_of_its_own(tmp_path: Path) -> No
     path.write_bytes(data[: len(data) // 2])
     exclusions = Exclusions("predict")
     list(read_images([path], exclusions))
-    ids = [row["sample_id"] for row in exclusions.rows]
+    ids = [row["sample_id"] for row in exclusions.rows()]
     assert len(ids) > 1
     assert ids == [f"{path}#damage-{number}" for number in range(len(ids))]
 

@@ -1,11 +1,13 @@
 """YAML from people: nothing is executed, and a small document does not become a large one."""
 
+import math
 import subprocess
 import sys
 
 import pytest
+from pydantic import ValidationError
 
-from ml.records.config import parse_yaml
+from ml.records.config import StageConfig, parse_yaml
 from ml.records.limits import MAX_YAML_BYTES
 
 LISTS = "a0: &a0 [x]\n" + "".join(
@@ -80,3 +82,13 @@ def test_aliases_of_ordinary_size_are_read():
         "b": {"x": 1, "y": [2, 3]},
         "c": {"x": 4, "y": [2, 3]},
     }
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_no_configuration_takes_what_is_not_finite(value):
+    class Config(StageConfig):
+        weight: float = 1.0
+
+    assert Config(weight=2.5).weight == 2.5
+    with pytest.raises(ValidationError, match="finite number"):
+        Config(weight=value)

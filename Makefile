@@ -12,13 +12,13 @@ TEST_ENV := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 help:  ## show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
 
-$(STAMP): pyproject.toml requirements/gliner.txt requirements/tracks.txt
+$(STAMP): pyproject.toml requirements/gliner.txt requirements/tracks.txt requirements/anny.txt
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' \
 		|| { echo "vggheads needs Python 3.11 to 3.13; set PYTHON=/path/to/python3"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip "setuptools>=77"
 	$(BIN)/python -m pip install --quiet --editable ".[dev]"
-	$(BIN)/python -m pip install --quiet --no-deps -r requirements/gliner.txt -r requirements/tracks.txt
+	$(BIN)/python -m pip install --quiet --no-deps -r requirements/gliner.txt -r requirements/tracks.txt -r requirements/anny.txt
 	$(BIN)/python -m ml.generation.renderer.precompile
 	@touch $(STAMP)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import cv2
 import numpy as np
 import torch
@@ -159,6 +161,34 @@ def random_expressions(head_model: HeadModel, seed: int, count: int = 12) -> Ima
         )
         images.append(painter.draw(shape, expression, jaw, euler_deg, zoom=1.3))
     return contact_sheet(images, 6, 192)
+
+
+def component_steps(
+    head_model: HeadModel, part: Literal["shape", "expression"], count: int = 10, size: float = 2.0
+) -> Image:
+    """Return the first components of one kind one by one, both signs, uint8 RGB.
+
+    Args:
+        head_model: the head model.
+        part: which components.
+        count: how many.
+        size: in standard deviations; negative above, positive below.
+    """
+    painter = HeadPainter(head_model)
+    names = head_model.shape_names if part == "shape" else head_model.expression_names
+    length = NUM_SHAPE if part == "shape" else NUM_EXPRESSION
+    images, labels = [], []
+    for sign in (-size, size):
+        for k in range(count):
+            coefficients = np.zeros(length)
+            coefficients[k] = sign
+            zoom = 1.0 if part == "shape" else 1.45
+            images.append(
+                painter.draw(**{part: coefficients}, euler_deg=(0.0, 25.0, 0.0), zoom=zoom)
+            )
+            name = names[k] if k < len(names) else part
+            labels.append(f"{k} {sign:+.0f} {name}"[:26])
+    return contact_sheet(images, count, 160, labels)
 
 
 def components(head_model: HeadModel, count: int = 12, size: float = 3.0) -> Image:

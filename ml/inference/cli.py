@@ -1,5 +1,4 @@
-"""Commands for people who use a detector: predict, export, import-weights, import-flame,
-export-head-model, app.
+"""Commands of the library: predict, export, import-weights, head models in and out, app.
 
 Everything heavy is imported when a command runs, so that `--help` is quick.
 """

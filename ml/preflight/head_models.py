@@ -13,6 +13,7 @@ from ml.flame.flame_file import head_model_from_flame, read_flame_file, read_mas
 from ml.flame.index_files import read_index_files
 from ml.flame.landmark_files import read_embedding, read_landmarks
 from ml.flame.layer import FlameLayer
+from ml.flame.open_head.source import PACKAGE, VERSION, data_folder
 from ml.flame.params import NUM_PARAMETERS, ROTATION, SCALE
 from ml.flame.rotation import FRONTAL_6D
 from ml.preflight.needs import Forward, Need, Part, stated, timed
@@ -39,8 +40,10 @@ def head_model_part(ws: Workspace, config: HeadModelConfig) -> list[Part]:
         config: section `head_model`.
 
     Returns:
-        One part with source `flame`, none with `procedural`.
+        One part with source `flame` or `open`, none with `procedural`.
     """
+    if config.source == "open":
+        return [Part("head_model", "head_model", [Need("head_model.source", _open_head)])]
     if config.source != "flame" or config.flame_file is None or config.landmark_file is None:
         return []
     model, landmarks = ws.root / config.flame_file, ws.root / config.landmark_file
@@ -79,6 +82,11 @@ def head_model_part(ws: Workspace, config: HeadModelConfig) -> list[Part]:
         return timed(lambda: layer.vertices_in_image(frontal))
 
     return [Part("head_model", "head_model", needs, forward)]
+
+
+def _open_head() -> Mapping[str, str]:
+    data_folder()
+    return {**stated("open-head", "head_model.source"), "source": PACKAGE, "version": VERSION}
 
 
 def _need(key: str, path: Path, read: Callable[[], Any], get: str) -> Need:

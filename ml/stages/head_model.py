@@ -51,7 +51,7 @@ class HeadModelConfig(StageConfig):
     """Published lists of vertices (.npy files of VGGHeads' or DAD-3DHeads' code, folders of
     keypoints): head, face and the others are then exactly those of the published metrics."""
     seed: Index = 0
-    """Seed of the procedural or open head, apart from the run's seed: the same head in every run."""
+    """Seed of the procedural or open head, apart from the run's: the same head in every run."""
 
     @model_validator(mode="after")
     def _check_files(self) -> HeadModelConfig:

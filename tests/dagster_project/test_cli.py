@@ -12,7 +12,16 @@ def test_every_command_is_listed(capsys):
     with pytest.raises(SystemExit):
         cli.main(["--help"])
     shown = capsys.readouterr().out
-    for name in ("demo", "predict", "export", "import-weights", "import-flame", "bench", "app"):
+    for name in (
+        "demo",
+        "predict",
+        "export",
+        "import-weights",
+        "import-flame",
+        "export-head-model",
+        "bench",
+        "app",
+    ):
         assert f"\n    {name} " in shown or f"\n    {name}\n" in shown
 
 

@@ -45,8 +45,9 @@ def build_open_head(seed: int = 0) -> HeadModel:
     joint_rows = rig.joint_operator(base)
 
     people = declare_population(folder, base, sample_rng(seed, "open_head", "shape"))
-    controls, joint_controls = 0.1 * mesh.apply(people.targets), np.stack(
-        [0.1 * (joint_rows @ target) for target in people.targets]
+    controls, joint_controls = (
+        0.1 * mesh.apply(people.targets),
+        np.stack([0.1 * (joint_rows @ target) for target in people.targets]),
     )
     # taller people's heads are elsewhere, which is no property of the head
     shift = controls[:, mesh.parts["skin"]].mean(axis=1, keepdims=True) * [0.0, 1.0, 1.0]
@@ -112,6 +113,8 @@ def _title(target: str) -> str:
     part, name = target.split("/")[-2:]
     if part == "macrodetails":
         return "muscle and weight" if name.startswith("universal") else "age, sex and ancestry"
+    # MakeHuman's word for the profile of the forehead
+    name = name.replace("nubian", "profile")
     plain = name.removeprefix("l-").removeprefix("r-").replace(part.rstrip("s") + "-", "")
     for ending in ("-decr", "-incr"):
         plain = plain.removesuffix(ending)

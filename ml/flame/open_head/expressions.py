@@ -53,7 +53,9 @@ def declare_actions(folder: Path, rng: np.random.Generator) -> Actions:
     Returns:
         The actions.
     """
-    paths, columns, drawn = [], [], {}
+    paths: list[str] = []
+    columns: list[FloatArray] = []
+    drawn: dict[str, FloatArray] = {}
     people = rng.dirichlet([1.0] * len(_ANCESTRIES), NUM_DRAWS)
     units = _wanted(target_names(folder, f"{_UNITS}/{_ANCESTRIES[0]}"))
     for path in [*_wanted(target_names(folder, FACE_UNITS)), *units]:

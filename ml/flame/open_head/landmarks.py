@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ml.flame.open_head.source import FloatArray, IntArray
 from ml.flame.open_head.topology import HeadMesh
@@ -53,8 +54,8 @@ def landmarks(
     """
     view = _FrontView(mesh, template * 1000.0)
     left: dict[int, Place] = {}
-    usable = np.isin(mesh.faces, mesh.parts["skin"]).all(axis=1)
-    usable &= (hidden[mesh.faces] < 0.5).all(axis=1)
+    shown = np.isin(mesh.faces, mesh.parts["skin"]) & (hidden[mesh.faces] < 0.5)
+    usable = np.asarray(shown.all(axis=1))
     for i, target in enumerate(_CONTOUR):
         left[16 - i] = _closest(view.points, mesh.faces, usable, np.array(target))
     for i, xy in enumerate(_BROWS):
@@ -81,17 +82,13 @@ class _FrontView:
         self.points, self._faces = points_mm, mesh.faces
         # the eyes' middle is in the middle of the image, which has y down and z away
         pixels = points_mm * [_PIXELS_PER_MM, -_PIXELS_PER_MM, -_PIXELS_PER_MM]
-        pixels = pixels + [0.0, _SIDE_PX / 2, 0.0]
-        seen = rasterize(
-            pixels.astype(np.float32), mesh.faces.astype(np.int32), _SIDE_PX, _SIDE_PX
-        )
+        pixels[:, 1] += _SIDE_PX / 2
+        seen = rasterize(pixels.astype(np.float32), mesh.faces.astype(np.int32), _SIDE_PX, _SIDE_PX)
         self.face, self.weights = seen[0], seen[1]
 
     def at(self, x_mm: float, y_mm: float) -> Place:
         """Return what is seen at frontal coordinates, left side."""
-        return self.at_pixel(
-            int(x_mm * _PIXELS_PER_MM), int(_SIDE_PX / 2 - y_mm * _PIXELS_PER_MM)
-        )
+        return self.at_pixel(int(x_mm * _PIXELS_PER_MM), int(_SIDE_PX / 2 - y_mm * _PIXELS_PER_MM))
 
     def at_pixel(self, column: int, row: int) -> Place:
         """Return what is seen at a pixel."""
@@ -127,9 +124,7 @@ def _lids(view: _FrontView, mesh: HeadMesh) -> dict[int, Place]:
     return out
 
 
-def _mouth(
-    view: _FrontView, mesh: HeadMesh, lips: FloatArray, jaw: FloatArray
-) -> dict[int, Place]:
+def _mouth(view: _FrontView, mesh: HeadMesh, lips: FloatArray, jaw: FloatArray) -> dict[int, Place]:
     """Return landmarks 49 to 68 of the left half and the middle."""
     red = view.values(lips) > 0.5
     lower = view.values(jaw) > 0.5
@@ -169,7 +164,9 @@ def _nose(view: _FrontView, mesh: HeadMesh, hidden: FloatArray) -> dict[int, Pla
     # the base of the nose: the hollow farthest behind the line from its tip to the upper lip
     below = front[(front[:, 1] < tip[1]) & (front[:, 1] > tip[1] - 18.0) & (front[:, 2] > 30.0)]
     along = below[np.argmin(below[:, 1]), 1:] - tip[1:]
-    depth = (along[0] * (below[:, 2] - tip[2]) - along[1] * (below[:, 1] - tip[1])) / np.linalg.norm(along)
+    depth = (
+        along[0] * (below[:, 2] - tip[2]) - along[1] * (below[:, 1] - tip[1])
+    ) / np.linalg.norm(along)
     base = below[np.argmax(depth)]
     out[33] = _on_midline(view, mesh, _row(float(base[1])))
     out[34] = view.at(7.0, float(base[1]) + 1.0)
@@ -206,7 +203,7 @@ def _on_midline(view: _FrontView, mesh: HeadMesh, row: int) -> Place:
 
 
 def _closest(
-    points: FloatArray, faces: IntArray, usable: FloatArray, target: FloatArray
+    points: FloatArray, faces: IntArray, usable: NDArray[np.bool_], target: FloatArray
 ) -> Place:
     """Return the place on usable triangles nearest to a target (weights clipped into them)."""
     index = np.flatnonzero(usable)

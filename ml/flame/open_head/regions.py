@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
@@ -116,7 +117,9 @@ def _ramp(values: FloatArray, low: float, high: float) -> FloatArray:
     return t * t * (3.0 - 2.0 * t)
 
 
-def scalp_weight(mesh: HeadMesh, painted: dict[str, FloatArray], template: FloatArray) -> FloatArray:
+def scalp_weight(
+    mesh: HeadMesh, painted: dict[str, FloatArray], template: FloatArray
+) -> FloatArray:
     """Return (5023,) 1 where hair grows, 0 elsewhere, soft at the hairline."""
     x, y, z = np.abs(template[:, 0] * 1000.0), *(template[:, 1:] * 1000.0).T
     # the hairline: high on the forehead, down the temple, around the ear to the nape
@@ -215,7 +218,7 @@ def brow_weight(template: FloatArray, landmarks: FloatArray) -> FloatArray:
     line = landmarks[22:27, :2] * 1000.0
     at = np.stack([np.abs(template[:, 0]), template[:, 1]], axis=1) * 1000.0
     distance = np.full(len(template), np.inf)
-    for a, b in zip(line, line[1:], strict=False):
+    for a, b in pairwise(line):
         along = np.clip((at - a) @ (b - a) / ((b - a) @ (b - a)), 0.0, 1.0)
         distance = np.minimum(distance, np.linalg.norm(at - a - along[:, None] * (b - a), axis=1))
     return _ramp(-distance, -4.6, -2.4) * (template[:, 2] > 0.015)

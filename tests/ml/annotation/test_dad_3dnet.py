@@ -165,3 +165,20 @@ def test_it_is_chosen_by_configuration(file, tmp_path, head_model):
 def test_the_published_key_wins_over_another_output_of_its_length():
     named, other = torch.zeros(2, 413), torch.ones(2, 413)
     assert _parameters({"OUTPUT_OTHER": other, OUTPUT_KEY: named}) is named
+
+
+def test_each_channel_is_normalised_by_its_own_mean():
+    seen = []
+
+    class Sees(nn.Module):
+        def forward(self, x):
+            seen.append(x)
+            params = torch.zeros(len(x), 413)
+            params[:, 403], params[:, 407] = 1.0, -1.0
+            return {OUTPUT_KEY: params}
+
+    red = torch.zeros(1, 3, 256, 256, dtype=torch.uint8)
+    red[:, 0] = 255
+    DadRegressor(Sees(), "none").predict(red)
+    expected = (torch.tensor([1.0, 0.0, 0.0]) - MEAN.flatten()) / STD.flatten()
+    torch.testing.assert_close(seen[0].mean((2, 3))[0], expected)

@@ -10,6 +10,7 @@ The first form works on copies of a finished smoke project, the second on the to
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import os
 import resource
 import shutil
@@ -22,7 +23,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from glob import glob
 from itertools import repeat
@@ -211,6 +212,11 @@ def _cannot_mount() -> str:
     return "" if os.getuid() == 0 else "only root may mount a small disk"
 
 
+def _no_moto() -> str:
+    missing = [name for name in ("moto", "boto3") if importlib.util.find_spec(name) is None]
+    return f"{', '.join(missing)} not installed (extras s3, scale-tests)" if missing else ""
+
+
 def _no_faketime() -> str:
     return "" if glob(FAKETIME) else "libfaketime is not installed"
 
@@ -237,27 +243,82 @@ def _dvc_beside(root: Path, chain: Chain) -> Iterator[None]:
 PORT = 18_519
 
 
+STORE_PORT = 18_520
+_SERVED = {
+    "MLFLOW_TRACKING_URI": f"http://127.0.0.1:{PORT}",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",
+}
+
+
 @contextmanager
 def _tracking_server(root: Path, chain: Chain) -> Iterator[None]:
     """A tracking server that is killed when the first checkpoint of a training is written."""
-    store = root.parent / "server"
-    store.mkdir(exist_ok=True)
-    command = [
+    with _server(root, _mlflow(root, str(root.parent)), PORT) as process, _doomed(process, root):
+        yield
+
+
+@contextmanager
+def _object_store(root: Path, chain: Chain) -> Iterator[None]:
+    """A tracking server, and the store of its artifacts, which is killed within a training."""
+    import boto3
+
+    address = f"http://127.0.0.1:{STORE_PORT}"
+    keys = {
+        "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_DEFAULT_REGION": "us-east-1", "MLFLOW_S3_ENDPOINT_URL": address,
+    }  # fmt: skip
+    moto = [sys.executable, "-m", "moto.server", "--port", str(STORE_PORT)]
+    with _server(root, moto, STORE_PORT) as store:
+        client = boto3.client(
+            "s3", endpoint_url=address, region_name="us-east-1",
+            aws_access_key_id="test", aws_secret_access_key="test",
+        )  # fmt: skip
+        client.create_bucket(Bucket="lab")
+        mlflow = _mlflow(root, "s3://lab/mlflow")
+        with _server(root, mlflow, PORT, keys) as served, _doomed(store, root):
+            yield
+            os.killpg(served.pid, signal.SIGKILL)
+
+
+def _mlflow(root: Path, artifacts: str) -> list[str]:
+    """Return the command of a tracking server."""
+    return [
         sys.executable, "-m", "mlflow", "server", "--port", str(PORT), "--workers", "1",
-        "--backend-store-uri", f"sqlite:///{store}/store.db", "--artifacts-destination", str(store),
+        "--backend-store-uri", f"sqlite:///{root.parent}/server.db",
+        "--artifacts-destination", artifacts,
     ]  # fmt: skip
-    with (root.parent / "server.log").open("w") as log:
+
+
+@contextmanager
+def _server(
+    root: Path, command: list[str], port: int, variables: dict[str, str] | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A server in a process group of its own, up on its port; killed at the end."""
+    with (root.parent / f"server-{port}.log").open("w") as log:
         process = subprocess.Popen(
-            command, stdout=log, stderr=log, start_new_session=True, env=environment(root)
-        )
+            command, stdout=log, stderr=log, start_new_session=True,
+            env=environment(root) | (variables or {}),
+        )  # fmt: skip
+    try:
+        _await_port(port)
+        yield process
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+@contextmanager
+def _doomed(process: subprocess.Popen[bytes], root: Path) -> Iterator[None]:
+    """Kill a server when the first checkpoint of a training is written."""
     stop = threading.Event()
 
     def end_it() -> None:
-        while not stop.is_set() and not any((root / "data" / ".work").glob("*/*/last.ckpt")):
+        while not stop.is_set() and not _within_an_epoch(root):
             time.sleep(0.05)
         os.killpg(process.pid, signal.SIGKILL)
 
-    _await_port(PORT)
     watcher = threading.Thread(target=end_it)
     watcher.start()
     try:
@@ -265,7 +326,6 @@ def _tracking_server(root: Path, chain: Chain) -> Iterator[None]:
     finally:
         stop.set()
         watcher.join()
-        process.wait()
 
 
 def _await_port(port: int) -> None:
@@ -332,10 +392,10 @@ FAULTS: dict[str, Fault] = {
     "locked mlflow": Fault("MLflow's database locked for three seconds when it is opened",
                            during=_lock("mlruns/mlflow.db"), kind="tracked"),
     "no server": Fault("tracking server killed in a training", "racking", kind="tracked",
-                       around=_tracking_server, remedy=AGAIN, variables={
-                           "MLFLOW_TRACKING_URI": f"http://127.0.0.1:{PORT}",
-                           "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
-                           "MLFLOW_HTTP_REQUEST_TIMEOUT": "5"}),
+                       around=_tracking_server, remedy=AGAIN, variables=_SERVED),
+    "no store": Fault("store of the tracking server's artifacts killed in a training", "racking",
+                      kind="tracked", around=_object_store, remedy=AGAIN, variables=_SERVED,
+                      lacks=_no_moto),
     "two runs": Fault("two runs of one stage", around=_second_run),
     "dvc repro": Fault("`dvc repro` of the stage at the same time", around=_dvc_beside),
     "disk full": Fault("disk full after 16 kB", "o space left", around=_small_disk, remedy=AGAIN,

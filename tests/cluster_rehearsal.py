@@ -1,12 +1,14 @@
 """Rehearse a cluster on one machine: two Ray nodes make the bytes of one process, also when killed.
 
     python -m tests.cluster_rehearsal build/cluster [--chain smoke|toy] [--kills 5] [--head]
-                                      [--reference data]
+                                      [--driver] [--disk] [--reference data]
 
 Starts two Ray nodes of one CPU each, runs the chain on them and compares every file of the data
 with a local run of one worker, or with a finished one. Then makes all sharded stages of the chain
 again and again, each time kills a node at a random moment, starts another one in its place, and
-compares again. With `--head` the whole cluster goes: its run fails, and a new cluster ends it.
+compares again. With `--driver` the run itself is killed and its actors have to end; with `--disk`
+the disk is full in the middle of a sharded stage; with `--head` the whole cluster goes. Each time
+the same command, on a new cluster if need be, has to end it with the same bytes.
 """
 
 from __future__ import annotations
@@ -19,9 +21,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 from ray.cluster_utils import Cluster
 
 from dagster_project.stages import project as this_project
@@ -34,6 +38,9 @@ TOY_SHARDS = 12
 TOY_SECONDS = 1.0
 #: A run whose cluster is gone has to end by itself within so many seconds.
 HEAD_PATIENCE_S = 300.0
+#: Actors whose driver is gone have to end within so many seconds.
+DRIVER_PATIENCE_S = 60.0
+SMALL_DISK = "32k"
 
 
 @dataclass(frozen=True)
@@ -95,6 +102,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--chain", choices=CHAINS, default="smoke")
     parser.add_argument("--kills", type=int, default=5)
     parser.add_argument("--head", action="store_true", help="lose the whole cluster, too")
+    parser.add_argument("--driver", action="store_true", help="kill the run, too")
+    parser.add_argument("--disk", action="store_true", help="run on a full disk, too; needs root")
     parser.add_argument("--reference", type=Path, help="data/ of a finished local run of this code")
     options = parser.parse_args(arguments)
     folder, chain = options.folder.resolve(), CHAINS[options.chain]
@@ -119,6 +128,12 @@ def main(arguments: list[str] | None = None) -> int:
             lost = re.findall(r"\S+-\d+ starts again", output)
             say(f"node killed after {moment:.0f} s: same bytes; went back: {lost or 'none'}")
             shutil.rmtree(killed)
+        if options.driver:
+            lose_the_driver(chain, chain.unmade(finished, folder / "driverless"), seconds / 2)
+            compare(wanted, digests(folder / "driverless"))
+        if options.disk:
+            fill_the_disk(chain, chain.unmade(finished, folder / "full"))
+            compare(wanted, digests(folder / "full"))
         if options.head:
             lose_the_head(chain, chain.unmade(finished, folder / "headless"), nodes, seconds / 2)
             compare(wanted, digests(folder / "headless"))
@@ -155,6 +170,62 @@ def run_and_kill(
     return process.returncode, output
 
 
+def lose_the_driver(chain: Chain, project: Path, moment: float) -> None:
+    """Kill the process that hands out shards; its actors end, and the same command goes on."""
+    process = start(project, *chain.cli, "demo")
+    try:
+        process.communicate(timeout=moment)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.communicate()
+    killed = time.monotonic()
+    while actors := shard_actors():
+        seconds = time.monotonic() - killed
+        expect(seconds < DRIVER_PATIENCE_S, f"{len(actors)} actors live after {seconds:.0f} s")
+        time.sleep(0.5)
+    gone = time.monotonic() - killed
+    kept = len(units(project))
+    seconds = chain.demo(project)
+    say(
+        f"driver killed after {moment:.0f} s: its actors were gone {gone:.0f} s later, {kept} units"
+        f" kept; the same command ended it in {seconds:.0f} s"
+    )
+
+
+def shard_actors() -> list[int]:
+    """Return the processes of the clusters started here that make shards."""
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            if process.name().startswith("ray::Shard"):
+                found.append(process.pid)
+    return found
+
+
+def fill_the_disk(chain: Chain, project: Path) -> None:
+    """Make shards on a disk with room for a few; with more room the same command goes on."""
+    folder = project / "data" / chain.sharded[0]
+    folder.mkdir()
+    options = ["-t", "tmpfs", "-o", f"size={SMALL_DISK}", "none", str(folder)]
+    subprocess.run(["mount", *options], check=True)
+    try:
+        process = start(project, *chain.cli, "demo")
+        output, _ = process.communicate()
+        kept = len(units(project))
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+    said = [line for line in output.splitlines() if "No space left" in line]
+    expect(process.returncode != 0 and bool(said), f"a full disk was not refused: {output[-2000:]}")
+    expect("Traceback" not in output, f"a full disk gives a traceback: {output[-2000:]}")
+    seconds = chain.demo(project)
+    say(f"disk full with {kept} units made: {said[-1].strip()}; then made in {seconds:.0f} s")
+
+
+def units(project: Path) -> list[Path]:
+    """Return the markers of a project's finished shards."""
+    return list((project / "data").rglob("*-[0-9][0-9][0-9][0-9][0-9].json"))
+
+
 def lose_the_head(chain: Chain, project: Path, nodes: TwoNodes, moment: float) -> None:
     """Lose the whole cluster in the middle of a run; on another one the same command goes on."""
     before = nodes.engine
@@ -163,7 +234,7 @@ def lose_the_head(chain: Chain, project: Path, nodes: TwoNodes, moment: float) -
     seconds = time.monotonic() - started - moment
     expect(status != 0, "a run without a cluster succeeded")
     expect(seconds < HEAD_PATIENCE_S, f"the run went on for {seconds:.0f} s without a cluster")
-    kept = len(list((project / "data").rglob("*-[0-9][0-9][0-9][0-9][0-9].json")))
+    kept = len(units(project))
     say(
         f"head killed after {moment:.0f} s: the run failed {seconds:.0f} s later, {kept} units kept"
     )

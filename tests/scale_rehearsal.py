@@ -12,7 +12,9 @@ again, changes one shard, and trains for 200 steps.
 from __future__ import annotations
 
 import argparse
+import os
 import re
+import resource
 import shutil
 import subprocess
 import sys
@@ -20,7 +22,9 @@ import threading
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import psutil
 import yaml
@@ -113,36 +117,54 @@ def make_project(folder: Path, shards: int, images: int) -> None:
 def run_chain(folder: Path, shards: int) -> float:
     """Make everything; return the largest process, GB."""
     say(f"{shards} shards: everything")
-    output, seconds, heaviest = watched(folder, *CLI, "demo")
-    took = {name: float(s) for name, s in _STAGE_LINE.findall(output)}
-    work, checks = read_work(folder)
-    lines = ["| stage | s | ms a shard | of it shards | reduction | checks | the rest |"]
-    lines.append("|---|---|---|---|---|---|---|")
+    ran = watched(folder, *CLI, "demo")
+    took = {name: float(s) for name, s in _STAGE_LINE.findall(ran.output)}
+    work = read_work(folder)
+    lines = [
+        "| stage | s | ms a shard | of a processor: shards | the whole | checks |",
+        "|---|---|---|---|---|---|",
+    ]
     for name, wall in took.items():
-        own = work[f"make_{name}"] + work["judge_shard"] * (name == "filtered_dataset")
-        reduced = work["reduce"] * (name == "filtered_dataset")
-        rest = wall - own - reduced - checks[name]
-        parts = (1000 * part / shards for part in (wall, own, reduced, checks[name], rest))
+        reduced = work[name] if name in ("filtered_dataset", "head_model") else Work()
+        own = work["judge_shard" if name == "filtered_dataset" else f"make_{name}"]
+        cpu = (own.cpu, reduced.cpu, work[f"check:{name}"].cpu)
+        parts = (1000 * seconds / shards for seconds in (wall, *cpu))
         lines.append(f"| {name} | {wall:.1f} | {' | '.join(f'{part:.1f}' for part in parts)} |")
-    useful = sum(work.values()) + sum(checks.values())
-    # head_model does not grow; it is no orchestration either.
-    useful += took.get("head_model", 0.0) - checks["head_model"]
-    rest = seconds - useful
+    rest = Work(ran.seconds, ran.cpu)
+    for done in work.values():
+        rest = Work(rest.seconds - done.seconds, rest.cpu - done.cpu)
     lines.append(
-        f"\n{seconds:.0f} s of wall clock, {1000 * seconds / shards:.0f} ms a shard; "
-        f"orchestration {rest:.0f} s, {rest / seconds:.1%}; largest process {heaviest:.2f} GB"
+        f"\n{ran}; a shard: {1000 * ran.seconds / shards:.0f} ms, {1000 * ran.cpu / shards:.0f} of "
+        f"a processor. All but stages' work and checks: {rest.seconds:.0f} s, "
+        f"{rest.seconds / ran.seconds:.1%}; of a processor {rest.cpu:.0f} s, "
+        f"{rest.cpu / ran.cpu:.1%}, {1000 * rest.cpu / shards / len(took):.0f} ms a shard and stage"
     )
+    lines.append(drift(folder))
     say("\n".join(lines))
-    return heaviest
+    return ran.peak_gb
+
+
+def drift(folder: Path) -> str:
+    """Compare processor time of the first and the last tenth of each stage's shards."""
+    times: dict[str, list[float]] = defaultdict(list)
+    for line in (folder / "work.log").read_text().splitlines():
+        name, _, cpu = line.split()
+        times[name].append(float(cpu))
+    parts = []
+    for name, values in times.items():
+        if (tenth := len(values) // 10) >= 2:
+            first, last = (1000 * sum(v) / tenth for v in (values[:tenth], values[-tenth:]))
+            parts.append(f"{name} {first:.0f} and {last:.0f}")
+    return "CPU ms of a shard, first and last tenth: " + "; ".join(parts)
 
 
 def make_nothing(folder: Path) -> float:
     """Time the status and a run with nothing to do; return the largest process, GB."""
     heaviest = 0.0
     for command in ("status", "demo"):
-        _, seconds, memory = watched(folder, *CLI, command)
-        heaviest = max(heaviest, memory)
-        say(f"nothing to do: {command} {seconds:.1f} s, {memory:.2f} GB")
+        ran = watched(folder, *CLI, command)
+        heaviest = max(heaviest, ran.peak_gb)
+        say(f"nothing to do: {command} {ran}")
     return heaviest
 
 
@@ -150,27 +172,52 @@ def change_one(folder: Path) -> float:
     """Change one shard of the first stage; expect one shard of each later stage to be remade."""
     (folder / "work.log").unlink()
     (folder / "changed").write_text(CHANGED)
-    _, first, memory = watched(folder, *CLI, "materialize", "poses", "--shard", CHANGED, "--force")
-    _, seconds, other = watched(folder, *CLI, "demo")
+    one = watched(folder, *CLI, "materialize", "poses", "--shard", CHANGED, "--force")
+    rest = watched(folder, *CLI, "demo")
     made = Counter(line.split()[0] for line in (folder / "work.log").read_text().splitlines())
     made = Counter({name: count for name, count in made.items() if not name.startswith("check:")})
     expected = ("make_poses", "make_captions", "make_images", "make_annotations", "judge_shard")
-    if made != Counter([*expected, "reduce"]):
+    if made != Counter([*expected, "filtered_dataset"]):
         raise SystemExit(f"scale rehearsal: one shard changed, made were {dict(made)}")
-    say(f"one shard changed: one made in each of {len(expected)} places; {first + seconds:.0f} s")
-    return max(memory, other)
+    say(f"one shard changed: one made in each of {len(expected)} places; {one}, then {rest}")
+    return max(one.peak_gb, rest.peak_gb)
 
 
 def train_a_little(folder: Path) -> float:
     """Train for the first steps; return the largest process, GB."""
-    output, seconds, memory = watched(folder, "-m", "tests.scale_rehearsal", "train", str(folder))
-    say(f"{output.strip().splitlines()[-1]}; {seconds:.0f} s in all, {memory:.2f} GB")
-    return memory
+    ran = watched(folder, "-m", "tests.scale_rehearsal", "train", str(folder))
+    say(f"{ran.output.strip().splitlines()[-1]}; {ran}")
+    return ran.peak_gb
 
 
-def watched(folder: Path, *arguments: str) -> tuple[str, float, float]:
-    """Run Python in the project; return output, seconds, and the largest process, GB."""
-    started = time.monotonic()
+@dataclass(frozen=True)
+class Ran:
+    """What a command said and cost.
+
+    Attributes:
+        output: what it wrote.
+        seconds: wall clock, s.
+        cpu: processor time of all its processes, s.
+        peak_gb: the largest resident memory of any of its processes, GB.
+    """
+
+    output: str
+    seconds: float
+    cpu: float
+    peak_gb: float
+
+    def __str__(self) -> str:
+        """Return the figures in words."""
+        load = os.getloadavg()[0]
+        return (
+            f"{self.seconds:.1f} s ({self.cpu:.1f} s of a processor, load {load:.0f}), "
+            f"{self.peak_gb:.2f} GB"
+        )
+
+
+def watched(folder: Path, *arguments: str) -> Ran:
+    """Run Python in the project and measure what it costs."""
+    started, before = time.monotonic(), _children_cpu()
     process = subprocess.Popen(
         [sys.executable, *arguments],
         cwd=folder,
@@ -195,7 +242,13 @@ def watched(folder: Path, *arguments: str) -> tuple[str, float, float]:
     sys.stdout.write(output)
     if process.returncode != 0:
         raise SystemExit(f"scale rehearsal: {' '.join(arguments)} failed")
-    return output, seconds, max(peaks.values(), default=0.0)
+    return Ran(output, seconds, _children_cpu() - before, max(peaks.values(), default=0.0))
+
+
+def _children_cpu() -> float:
+    """Processor time of the processes started here that have ended, and of theirs, s."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def _descendants(pid: int) -> list[int]:
@@ -215,17 +268,20 @@ def _peak_gb(pid: int) -> float:
     return int(found[1]) * 1024 / 1e9 if found else 0.0
 
 
-def read_work(folder: Path) -> tuple[dict[str, float], dict[str, float]]:
-    """Return seconds of work by function, and of checks by stage, since the log was started."""
-    work: dict[str, float] = defaultdict(float)
-    checks: dict[str, float] = defaultdict(float)
+class Work(NamedTuple):
+    """Seconds of wall clock and of a processor."""
+
+    seconds: float = 0.0
+    cpu: float = 0.0
+
+
+def read_work(folder: Path) -> dict[str, Work]:
+    """Return the work of each function, and checks of each stage, since the log was started."""
+    work: dict[str, Work] = defaultdict(Work)
     for line in (folder / "work.log").read_text().splitlines():
-        name, seconds = line.split()
-        if name.startswith("check:"):
-            checks[name.removeprefix("check:")] += float(seconds)
-        else:
-            work[name] += float(seconds)
-    return work, checks
+        name, seconds, cpu = line.split()
+        work[name] = Work(work[name].seconds + float(seconds), work[name].cpu + float(cpu))
+    return work
 
 
 def command_line(arguments: Sequence[str]) -> int:
@@ -275,7 +331,7 @@ def train(folder: Path) -> int:
 
     trained_model.fit = short
     config = trained_model.TrainedModelConfig.model_validate(
-        {"size": "nano", "loader": {"image_size": SIDE, "cache_mb": 256}, "fit": {"epochs": 1}}
+        {"size": "nano", "loader": {"image_size": SIDE, "cache_mb": 256}, "fit": {"epochs": 100}}
     )
     ws = scale_pipeline(folder).workspace()
     started = time.monotonic()

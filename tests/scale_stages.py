@@ -49,6 +49,7 @@ from ml.records.tables import (
 )
 from ml.records.workspace import Workspace
 from ml.stages import filtered_dataset as real
+from ml.stages import head_model
 
 SIDE = 64
 #: Heads of images in turn: 13 in ten images, as in the paper (2.2 M heads in 1.7 M images).
@@ -65,11 +66,12 @@ class DoubleConfig(StageConfig):
 
 @contextmanager
 def timed(root: Path, what: str) -> Iterator[None]:
-    """Note beside the data how long something took."""
-    started = time.monotonic()
+    """Note beside the data how long something took, and how much of a processor, both in s."""
+    started, cpu = time.monotonic(), time.process_time()
     yield
     with (root / WORK_LOG).open("a") as log:
-        log.write(f"{what} {time.monotonic() - started:.6f}\n")
+        seconds, of_cpu = time.monotonic() - started, time.process_time() - cpu
+        log.write(f"{what} {seconds:.6f} {of_cpu:.6f}\n")
 
 
 def logged(make: Callable[..., StageReport]) -> Callable[..., StageReport]:
@@ -251,8 +253,14 @@ def judge_shard(ws: Workspace, config: real.FilteredDatasetConfig, shard: str) -
 
 def reduce(ws: Workspace, config: real.FilteredDatasetConfig) -> StageReport:
     """Run the real reduction, timed."""
-    with timed(ws.root, "reduce"):
+    with timed(ws.root, "filtered_dataset"):
         return real.run(ws, config)
+
+
+def make_head_model(ws: Workspace, config: head_model.HeadModelConfig) -> StageReport:
+    """Make the real head model, timed."""
+    with timed(ws.root, "head_model"):
+        return head_model.run(ws, config)
 
 
 def _asset(suites: tuple[Any, ...]) -> Callable[..., dg.AssetsDefinition]:
@@ -294,7 +302,7 @@ STAGES = {
     "head_model": Stage(
         "head_model",
         "ml.stages.head_model:HeadModelConfig",
-        "ml.stages.head_model:run",
+        f"{HERE}:make_head_model",
         "assets.head_model",
     ),
     **{name: _double(name) for name in ("poses", "captions", "images", "annotations")},

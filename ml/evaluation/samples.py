@@ -29,7 +29,6 @@ from ml.training_data.labels import (
     LabelLimits,
     exact_labels,
     pseudo_labels,
-    select_rows,
 )
 from ml.training_data.samples import HeadSamples
 
@@ -78,8 +77,13 @@ def read_samples(
     """
     tables = (read_table(ws.table_path("images", shard), IMAGES) for shard in ws.shards)
     images = _joined((table[table["split"] == split] for table in tables), IMAGES)
-    pieces = (read_table(ws.table_path("truth", shard), TRUTH) for shard in ws.shards)
-    truth = _joined(select_rows(pieces, list(images["sample_id"])), TRUTH)
+    wanted = pd.Index(images["sample_id"])
+    pieces = (
+        piece
+        for shard in ws.shards
+        for piece in iter_table(ws.table_path("truth", shard), TRUTH, sample_ids=wanted)
+    )
+    truth = _joined(pieces, TRUTH)
     return _samples(ws, images, exact_labels(truth, limits), truth, limits, exclusions)
 
 
@@ -104,8 +108,9 @@ def read_labelled_samples(
     tables = iter_table(dataset / "verdicts.parquet", VERDICTS)
     kept = (table[table["keep"] & (table["split"] == split)] for table in tables)
     images = _joined(kept, VERDICTS)
-    pieces = iter_table(dataset / "heads.parquet", DATASET_HEADS)
-    heads = _joined(select_rows(pieces, list(images["sample_id"])), DATASET_HEADS)
+    wanted = pd.Index(images["sample_id"])
+    pieces = iter_table(dataset / "heads.parquet", DATASET_HEADS, sample_ids=wanted)
+    heads = _joined(pieces, DATASET_HEADS)
     return _samples(ws, images, pseudo_labels(heads), heads, limits, exclusions)
 
 

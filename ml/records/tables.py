@@ -398,13 +398,17 @@ def read_table(path: Path, spec: TableSpec) -> pd.DataFrame:
             raise TableError(f"{spec.name}: {path} cannot be read to its end: {error}") from error
 
 
-def iter_table(path: Path, spec: TableSpec, batch_rows: int = 4096) -> Iterator[pd.DataFrame]:
+def iter_table(
+    path: Path, spec: TableSpec, batch_rows: int = 4096, sample_ids: pd.Index | None = None
+) -> Iterator[pd.DataFrame]:
     """Read a table that `write_table` wrote piece by piece, for tables larger than memory.
 
     Args:
         path: the Parquet file.
         spec: the declaration.
         batch_rows: most rows of a piece.
+        sample_ids: read the rows of these samples alone; an index, since it is searched for every
+            piece.
 
     Yields:
         Rows in the order of the file.
@@ -416,7 +420,12 @@ def iter_table(path: Path, spec: TableSpec, batch_rows: int = 4096) -> Iterator[
     with _open_table(Path(path), spec) as file:
         try:
             for batch in file.iter_batches(batch_rows):
-                yield _to_frame(pa.Table.from_batches([batch]), spec)
+                table = pa.Table.from_batches([batch])
+                if sample_ids is not None:
+                    # Before anything is made Python's: of 20 rows one is in a split for validation.
+                    ids = pd.Index(table.column("sample_id").to_pylist(), dtype=object)
+                    table = table.filter(pa.array(sample_ids.get_indexer(ids) >= 0))
+                yield _to_frame(table, spec)
         except _DAMAGE as error:
             if is_environment(error):
                 raise

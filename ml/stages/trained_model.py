@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -55,7 +55,6 @@ from ml.training_data.labels import (
     count_heads,
     exact_rows,
     pseudo_rows,
-    select_rows,
 )
 from ml.training_data.samples import HeadSamples
 
@@ -283,18 +282,18 @@ def _read_labels(
     file: Path,
 ) -> LabelTable:
     """Write the labels of some images piece by piece into the stage's unfinished work."""
-    pieces: Iterator[pd.DataFrame]
+    # Objects, like the columns that are searched for them.
+    wanted = pd.Index(sample_ids, dtype=object)
     if config.supervision == "truth":
         pieces = (
             piece
             for shard in ws.shards
-            for piece in iter_table(ws.table_path("truth", shard), TRUTH)
+            for piece in iter_table(ws.table_path("truth", shard), TRUTH, sample_ids=wanted)
         )
-        parts = (exact_rows(rows, config.limits) for rows in select_rows(pieces, sample_ids))
+        parts = (exact_rows(rows, config.limits) for rows in pieces)
     else:
         path = ws.stage_dir("filtered_dataset") / "heads.parquet"
-        pieces = iter_table(path, DATASET_HEADS)
-        parts = (pseudo_rows(rows) for rows in select_rows(pieces, sample_ids))
+        parts = map(pseudo_rows, iter_table(path, DATASET_HEADS, sample_ids=wanted))
     return LabelTable(parts, geometry.vertices_px, file)
 
 

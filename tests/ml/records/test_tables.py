@@ -9,6 +9,7 @@ from ml.records.tables import (
     TableError,
     TableSpec,
     empty_table,
+    iter_table,
     read_stage,
     read_table,
     stack,
@@ -117,3 +118,16 @@ def test_read_stage_keeps_shard_order(tmp_path):
     for shard, name in zip(ws.shards, ("first", "second"), strict=True):
         write_table(ws.table_path("annotations", shard), heads(1).assign(sample_id=name), HEADS)
     assert read_stage(ws, "annotations", HEADS)["sample_id"].tolist() == ["first", "second"]
+
+
+def test_rows_of_some_samples_keep_their_order_and_values(tmp_path):
+    rows = heads(9).assign(sample_id=[f"a_{i % 3}" for i in range(9)])
+    write_table(tmp_path / "t.parquet", rows, HEADS)
+    wanted = pd.Index(["a_2", "nobody", "a_1"], dtype=object)
+    pieces = list(iter_table(tmp_path / "t.parquet", HEADS, 4, wanted))
+    found = pd.concat(pieces, ignore_index=True)
+    assert [len(piece) for piece in pieces] == [2, 3, 1]
+    expected = read_table(tmp_path / "t.parquet", HEADS)
+    expected = expected[expected["sample_id"] != "a_0"].reset_index(drop=True)
+    pd.testing.assert_frame_equal(found, expected)
+    assert found["flame"][0] is None, "the head without parameters is among them"

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from assets.checks.suite import Table
-from ml.records.tables import TableError
+from ml.records.tables import TableError, open_parquet
 from ml.records.workspace import Workspace
 
 Derive = Callable[[pd.DataFrame], pd.DataFrame]
@@ -93,7 +93,7 @@ def read_raw(path: Path, columns: Sequence[str] | None = None) -> pd.DataFrame:
         TableError: the file is missing or damaged.
     """
     with _naming(path):
-        return pq.ParquetFile(path).read(None if columns is None else list(columns)).to_pandas()
+        return open_parquet(path).read(None if columns is None else list(columns)).to_pandas()
 
 
 def iter_raw(path: Path) -> Iterator[pd.DataFrame]:
@@ -103,7 +103,7 @@ def iter_raw(path: Path) -> Iterator[pd.DataFrame]:
         TableError: the file is missing or damaged.
     """
     with _naming(path):
-        file = pq.ParquetFile(path)
+        file = open_parquet(path)
         batches = file.iter_batches(READ_ROWS)
         while (batch := next(batches, None)) is not None:
             yield pa.Table.from_batches([batch]).to_pandas()

@@ -432,6 +432,15 @@ def iter_table(
             raise TableError(f"{spec.name}: {path} breaks in the middle: {error}") from error
 
 
+def open_parquet(path: Path) -> pq.ParquetFile:
+    """Open a Parquet file so that it can be read piece by piece.
+
+    By default pyarrow (25.0) buffers every row group that is read and keeps it until the file is
+    closed: a training on labels of 3.7 GB had 10.5 GB resident.
+    """
+    return pq.ParquetFile(path, pre_buffer=False)
+
+
 def table_rows(path: Path, spec: TableSpec) -> int:
     """Return how many rows a table has, without reading them.
 
@@ -479,7 +488,7 @@ def _open_table(path: Path, spec: TableSpec) -> pq.ParquetFile:
         raise FileNotFoundError(f"{spec.name}: no table at {path}; materialise its stage first")
     try:
         check_regular(path)
-        file = pq.ParquetFile(path)
+        file = open_parquet(path)
     except _DAMAGE as error:
         if is_environment(error):
             raise

@@ -27,7 +27,14 @@ from ml.imaging.io import UnreadableImage, decode_image
 from ml.records.atomic import atomic_write, write_json
 from ml.records.progress import progress
 from ml.records.shards import DamagedSample, ShardReader, shard_writer
-from ml.records.tables import CAPTIONS, IMAGES, POSES, read_table, write_table
+from ml.records.tables import (
+    CAPTIONS,
+    IMAGES,
+    POSES,
+    open_parquet,
+    read_table,
+    write_table,
+)
 from ml.records.workspace import Workspace
 from ml.takedown.likeness import Signature, embedded_images, resembles, signature
 
@@ -319,7 +326,7 @@ def _found_in_database(path: Path, target: Target) -> str:
 def _found_in_table(path: Path, target: Target) -> str:
     pattern = target.pattern()
     try:
-        for batch in pq.ParquetFile(path).iter_batches(1000):
+        for batch in open_parquet(path).iter_batches(1000):
             for column in _texts(batch):
                 for value in column.to_pylist():
                     if value and (match := pattern.search(value)):
@@ -399,7 +406,7 @@ def _edit(ws: Workspace, path: Path, target: Target) -> None:
 
 def _edit_table(path: Path, target: Target) -> None:
     """Drop every row that contains an id, in any column."""
-    table = pq.ParquetFile(path).read()
+    table = open_parquet(path).read()
     pattern = rf"(^|[^\w-])({'|'.join(re.escape(n) for n in sorted(target.names))})($|[^\w-])"
     gone = pa.chunked_array([pa.array([False] * len(table), pa.bool_())])
     for column in table.columns:

@@ -1,5 +1,6 @@
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 
 from ml.records import tables
@@ -13,6 +14,7 @@ from ml.records.tables import (
     read_stage,
     read_table,
     stack,
+    table_writer,
     write_table,
 )
 from ml.records.workspace import Workspace
@@ -131,3 +133,16 @@ def test_rows_of_some_samples_keep_their_order_and_values(tmp_path):
     expected = expected[expected["sample_id"] != "a_0"].reset_index(drop=True)
     pd.testing.assert_frame_equal(found, expected)
     assert found["flame"][0] is None, "the head without parameters is among them"
+
+
+def test_pieces_that_were_read_are_not_kept(tmp_path):
+    path = tmp_path / "t.parquet"
+    rows = heads(2000).assign(flame=list(np.random.default_rng(0).random((2000, 413), np.float32)))
+    with table_writer(path, HEADS) as writer:
+        for start in range(0, 2000, 100):
+            writer.append(rows[start : start + 100])
+    before, most = pa.total_allocated_bytes(), 0
+    for _ in iter_table(path, HEADS, 100):
+        most = max(most, pa.total_allocated_bytes() - before)
+    assert path.stat().st_size > 2_000_000
+    assert most < path.stat().st_size / 4, "row groups stay in memory"

@@ -391,7 +391,7 @@ FAULTS: dict[str, Fault] = {
                          during=_lock(".dagster/history/runs.db")),
     "locked mlflow": Fault("MLflow's database locked for three seconds when it is opened",
                            during=_lock("mlruns/mlflow.db"), kind="tracked"),
-    "no server": Fault("tracking server killed in a training", "racking", kind="tracked",
+    "no server": Fault("tracking server killed in a training", "no server answers", kind="tracked",
                        around=_tracking_server, remedy=AGAIN, variables=_SERVED),
     "no store": Fault("store of the tracking server's artifacts killed in a training", "racking",
                       kind="tracked", around=_object_store, remedy=AGAIN, variables=_SERVED,

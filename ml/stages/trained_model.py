@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -51,6 +51,7 @@ from ml.training_data.damage import DamageLog
 from ml.training_data.datamodule import HeadDataModule, LoaderConfig
 from ml.training_data.labels import (
     LabelLimits,
+    LabelRows,
     LabelTable,
     count_heads,
     exact_rows,
@@ -283,7 +284,8 @@ def _read_labels(
 ) -> LabelTable:
     """Write the labels of some images piece by piece into the stage's unfinished work."""
     # Objects, like the columns that are searched for them.
-    wanted = pd.Index(sample_ids, dtype=object)
+    wanted = pd.Index(np.array(sample_ids, object))
+    parts: Iterable[LabelRows]
     if config.supervision == "truth":
         pieces = (
             piece

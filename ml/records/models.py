@@ -369,6 +369,18 @@ def hash_model(location: Path) -> str:
     return _hash_files(location, stats)
 
 
+def hash_stage(folder: Path) -> str:
+    """Return the hash of a stage's results: what was loaded from them is stale when it changes.
+
+    Args:
+        folder: the stage's folder.
+
+    Returns:
+        As `hash_model`; empty where there is no file, which whoever loads the results reports.
+    """
+    return hash_model(folder) if any(_files(Path(folder))) else ""
+
+
 @lru_cache(maxsize=64)
 def _hash_files(location: Path, stats: tuple[tuple[str, int, int], ...]) -> str:
     if location.is_file():

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import numpy as np
 import pandas as pd
@@ -27,6 +27,7 @@ from ml.records.atomic import write_bytes
 from ml.records.config import Count, Fraction, NonNegative, StageConfig
 from ml.records.determinism import one_thread
 from ml.records.exclusions import Exclusions
+from ml.records.models import hash_stage
 from ml.records.progress import progress
 from ml.records.report import StageReport
 from ml.records.shards import ShardReader
@@ -40,9 +41,8 @@ from ml.records.tables import (
 )
 from ml.records.workspace import Workspace
 
-logger = logging.getLogger(__name__)
-
 STAGE = "annotations"
+_MODELS_OF = ("head_model", "head_detector", "flame_regressor")
 
 
 class AnnotationsConfig(StageConfig):
@@ -112,12 +112,12 @@ class ImageHeads:
     flame: list[NDArray[np.float32] | None] = field(default_factory=list)
 
 
-def load_annotator(ws: Workspace, config: AnnotationsConfig | None = None) -> Annotator:
-    """Load the models that the stages before this one have made, and those the user brings.
+def load_annotator(ws: Workspace, config: AnnotationsConfig) -> Annotator:
+    """Load the models that earlier stages made and those the user brings, once a process.
 
     Args:
         ws: the workspace.
-        config: which regressor, and where to compute; the defaults if left out.
+        config: which regressor, and where to compute.
 
     Returns:
         The annotator.
@@ -126,7 +126,12 @@ def load_annotator(ws: Workspace, config: AnnotationsConfig | None = None) -> An
         FileNotFoundError: one of the stages has not run.
         ModelError: the regressor's file is missing or not the one meant.
     """
-    config = config or AnnotationsConfig()
+    return _annotator(ws, config, tuple(hash_stage(ws.stage_dir(stage)) for stage in _MODELS_OF))
+
+
+@lru_cache(maxsize=1)
+def _annotator(ws: Workspace, config: AnnotationsConfig, sha256: tuple[str, ...]) -> Annotator:
+    """Load the models; a worker labels many shards. The hashes are part of the cache's key only."""
     head_model = HeadModel.load(ws.stage_dir("head_model") / "head_model.npz")
     return Annotator(
         detector=load_box_detector(ws.stage_dir("head_detector"), config.device),

@@ -39,7 +39,7 @@ from ml.records.atomic import write_json
 from ml.records.config import StageConfig
 from ml.records.determinism import one_thread
 from ml.records.exclusions import Exclusions, check_drop_rate, read_exclusions
-from ml.records.models import ModelRef, hash_model
+from ml.records.models import ModelRef, hash_stage
 from ml.records.progress import progress
 from ml.records.report import StageReport
 from ml.records.shards import ShardReader
@@ -55,7 +55,7 @@ from ml.records.tables import (
 )
 from ml.records.workspace import Workspace
 
-_LOGGER = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 STAGE = "filtered_dataset"
 JUDGED_STEP: Final = "judged"
@@ -157,19 +157,18 @@ def load_judge(ws: Workspace, config: FilteredDatasetConfig) -> Judge:
         FileNotFoundError: there is no detector.
         ModelError: a configured model is missing or not the one meant.
     """
-    folder = ws.stage_dir("head_detector")
-    return _judge(config, ws.root, folder, hash_model(folder) if folder.is_dir() else "")
+    return _judge(ws, config, hash_stage(ws.stage_dir("head_detector")))
 
 
 @lru_cache(maxsize=1)
-def _judge(config: FilteredDatasetConfig, root: Path, detector: Path, sha256: str) -> Judge:
-    """Load the models: a worker judges many shards. `sha256` distinguishes retrained detectors."""
+def _judge(ws: Workspace, config: FilteredDatasetConfig, detector_sha256: str) -> Judge:
+    """Load the models; a worker judges many shards. The hash is part of the cache's key only."""
     return Judge(
-        load_box_detector(detector, config.device),
-        build_face_detector(config.face_check, root),
+        load_box_detector(ws.stage_dir("head_detector"), config.device),
+        build_face_detector(config.face_check, ws.root),
         config.detections,
         config.rules,
-        build_screens(config.safety, config.identity, root),
+        build_screens(config.safety, config.identity, ws.root),
     )
 
 
@@ -398,7 +397,7 @@ def can_reuse(
     same_detector = heads["teacher"].str.contains(detector.sha256, regex=False).all()
     same_threshold = (heads["threshold"] == np.float32(limits.threshold)).all()
     if not (detector.sha256 and same_detector and same_threshold):
-        _LOGGER.info(
+        logger.info(
             "%s: annotations were made with another detector or threshold than %s at %g; every "
             "image is detected once more",
             STAGE,

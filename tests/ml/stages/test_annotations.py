@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import torch
 
+import ml.stages.annotations as stage
 from ml.annotation.landmark_fit import LandmarkFitConfig
 from ml.annotation.landmark_regressor import LandmarkRegressor
 from ml.flame.geometry import HeadGeometry
@@ -360,3 +361,27 @@ def test_single_thread_is_given_back() -> None:
         assert torch.get_num_threads() == 1
         raise ZeroDivisionError
     assert torch.get_num_threads() == before
+
+
+def test_a_worker_loads_the_models_once_until_one_of_them_is_another(
+    make_shard: MakeShard, encoded: dict[str, bytes], annotator: Annotator, monkeypatch
+) -> None:
+    ws = make_shard(encoded)
+    loaded = []
+
+    def load(*_: object) -> BrightSpotDetector:
+        loaded.append(1)
+        return BrightSpotDetector()
+
+    monkeypatch.setattr(stage, "load_box_detector", load)
+    monkeypatch.setattr(stage, "load_flame_regressor", lambda *_: CentredRegressor())
+    monkeypatch.setattr(stage.HeadModel, "load", lambda _: annotator.head_model)
+    for times, made_by in enumerate(("head_model", "head_detector", "flame_regressor"), start=1):
+        folder = ws.stage_dir(made_by)
+        folder.mkdir()
+        (folder / "model.safetensors").write_text("weights")
+        for _ in range(2):
+            stage.run_shard(ws, CONFIG, SHARD)
+        assert len(loaded) == times
+    stage.run_shard(ws, CONFIG.model_copy(update={"device": "auto"}), SHARD)
+    assert len(loaded) == 4

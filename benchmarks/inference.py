@@ -17,14 +17,13 @@ from functools import partial
 
 import numpy as np
 import torch
-from smplx.lbs import lbs
 
+from benchmarks.flame_layer import Smplx
 from benchmarks.report import parser_of, start
 from ml.benchmarks.architectures import crowded, sample_image
 from ml.benchmarks.timing import Clock
 from ml.flame.frames import network_to_image
 from ml.flame.head_model import HeadModel
-from ml.flame.layer import Z_OFFSET_M
 from ml.flame.params import split
 from ml.flame.procedural import build_procedural_head
 from ml.flame.projection import project_flame
@@ -49,17 +48,10 @@ class PlainWay:
     def __init__(
         self, network: HeadDetectorNetwork, head_model: HeadModel, config: PostprocessConfig
     ) -> None:
-        """Keep the network and the head model's arrays as smplx wants them."""
+        """Keep the network, and the head model for smplx."""
         self.network, self.config = network, config
         self.size = network.config.image_size
-        self.arrays = (
-            torch.as_tensor(head_model.v_template)[None],
-            torch.as_tensor(head_model.shapedirs),
-            torch.as_tensor(head_model.posedirs).reshape(-1, 36).T.contiguous(),
-            torch.as_tensor(head_model.J_regressor),
-            torch.tensor(head_model.parents),
-            torch.as_tensor(head_model.weights),
-        )
+        self.smplx = Smplx(head_model, None)
 
     @torch.no_grad()
     def __call__(self, image: np.ndarray) -> np.ndarray:
@@ -76,11 +68,7 @@ class PlainWay:
     def mesh(self, flame: torch.Tensor) -> np.ndarray:
         """Return one head's vertices."""
         parts = split(flame)
-        rest = torch.zeros(1, 6)
-        pose = torch.cat([rest, parts.jaw, rest], dim=1)
-        betas = torch.cat([parts.shape, parts.expression], dim=1)
-        vertices, _ = lbs(betas, pose, *self.arrays)
-        vertices = vertices + torch.tensor([0.0, 0.0, Z_OFFSET_M])
+        vertices = self.smplx(parts.shape, parts.expression, parts.jaw)
         return project_flame(vertices, flame)[0].numpy()
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.chain_rehearsal import digests
+from tests.fixtures.toy_project import edit_params, write_toy
 from tests.rehearsal import ROOT, environment
 
 
@@ -112,22 +113,12 @@ def toy_chain(folder: Path) -> Chain:
     Args:
         folder: to make it in.
     """
-    from dvc.repo import Repo
-
     root = folder / "reference"
     shutil.rmtree(root, ignore_errors=True)
-    toy = ROOT / "tests" / "dagster_project" / "toy"
-    shutil.copytree(toy, root, ignore=shutil.ignore_patterns("__pycache__"))
-    (root / "stages.yaml").rename(root / "dvc.yaml")
-    params = root / "params.yaml"
-    text = params.read_text().replace("workers: 0", "workers: 2")
-    params.write_text(text.replace("seconds: 0.0", "seconds: 1.0"))
-    (root / "code").mkdir()
-    (root / "code" / "numbers.py").write_text("# stands for the library's code\n")
-    (root / ".gitignore").write_text("/data/\n/.dagster/\n/made.log\n/reports/\n")
-    subprocess.run(["git", "init", "-q"], cwd=root, check=True)
-    Repo.init(str(root)).close()
-    (root / ".dvcignore").write_text(".tmp-*\n")
+    root.mkdir(parents=True)
+    write_toy(root)
+    edit_params(root, "workers: 0", "workers: 2")
+    edit_params(root, "seconds: 0.0", "seconds: 1.0")
     chain = Chain(root, ("toy_cli.py",), "numbers", "numbers", "", (4.0, 10.0), 2)
     output, _ = chain.start(root, ("demo",)).communicate()
     sys.stdout.write(output)

@@ -17,7 +17,7 @@ from assets.checks.bounded import (
     only_told,
 )
 from assets.checks.rules import Rule, Shelf, rules_suite, whole_suite
-from assets.checks.shared import NOT_EMPTY, SPLITS, box_checks, flame_checks
+from assets.checks.shared import HEAD_UNIQUE, NOT_EMPTY, SPLITS, box_checks, flame_checks
 from assets.checks.suite import Suite, critical, warning
 from assets.checks.tables import boxes, heads, shard_tables
 from ml.quality import head_invariants
@@ -28,12 +28,7 @@ ANNOTATIONS = Suite(
     (
         NOT_EMPTY,
         SPLITS,
-        critical(
-            "head_unique",
-            gxe.ExpectCompoundColumnsToBeUnique,
-            "A head of an image is listed once.",
-            column_list=["sample_id", "head_id"],
-        ),
+        HEAD_UNIQUE,
         *box_checks(),
         *flame_checks(),
         critical(

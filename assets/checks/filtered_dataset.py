@@ -10,7 +10,7 @@ from assets.checks.accounts import LOST, verdicts_account
 from assets.checks.bounded import bounded, only_told
 from assets.checks.bounded import dataset_statistics as bounded_statistics
 from assets.checks.rules import Rule, Shelf, rules_suite, whole_suite
-from assets.checks.shared import NOT_EMPTY, SPLITS, box_checks, flame_checks
+from assets.checks.shared import HEAD_UNIQUE, NOT_EMPTY, SPLITS, box_checks, flame_checks
 from assets.checks.suite import Suite, critical, warning
 from assets.checks.tables import boxes, heads, one_table
 from ml.quality import invariants
@@ -50,12 +50,7 @@ FILTERED_DATASET = Suite(
     (
         NOT_EMPTY,
         SPLITS,
-        critical(
-            "head_unique",
-            gxe.ExpectCompoundColumnsToBeUnique,
-            "A head of an image is listed once.",
-            column_list=["sample_id", "head_id"],
-        ),
+        HEAD_UNIQUE,
         *box_checks(),
         *flame_checks(),
     ),

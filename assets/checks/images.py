@@ -18,7 +18,7 @@ from assets.checks.bounded import (
 )
 from assets.checks.custom import ExpectColumnQuantilesBetween
 from assets.checks.rules import Rule, Shelf, rules_suite, whole_suite
-from assets.checks.shared import NOT_EMPTY, SPLITS, box_checks, flame_checks
+from assets.checks.shared import HEAD_UNIQUE, NOT_EMPTY, SPLITS, box_checks, flame_checks
 from assets.checks.suite import Suite, critical, warning
 from assets.checks.tables import boxes, heads, shard_tables
 from ml.generation.config import EXACT_BACKENDS
@@ -84,12 +84,7 @@ TRUTH = Suite(
     shard_tables("truth", boxes, heads),
     (
         SPLITS,
-        critical(
-            "head_unique",
-            gxe.ExpectCompoundColumnsToBeUnique,
-            "A head of an image is listed once.",
-            column_list=["sample_id", "head_id"],
-        ),
+        HEAD_UNIQUE,
         *box_checks(),
         critical(
             "flame_there",

@@ -16,6 +16,12 @@ SPLITS = critical(
     column="split",
     value_set=["train", "val", "test"],
 )
+HEAD_UNIQUE = critical(
+    "head_unique",
+    gxe.ExpectCompoundColumnsToBeUnique,
+    "A head of an image is listed once.",
+    column_list=["sample_id", "head_id"],
+)
 MAX_PX = 4096
 """No head of a person is wider than this many pixels in an image of any profile."""
 

@@ -220,24 +220,20 @@ class CropDataModule(EpochDataModule):
         )
         return CropDataset(examples, self._architecture, augment, self._head_model, self.seed)
 
-    def collate(self, items: Sequence[CropItem]) -> CropBatch:
-        """Join crops to a batch, see `collate_crops`."""
-        return collate_crops(items)
+    @staticmethod
+    def collate(items: Sequence[CropItem]) -> CropBatch:
+        """Batch crops.
 
+        Args:
+            items: crops with their parameters.
 
-def collate_crops(items: Sequence[CropItem]) -> CropBatch:
-    """Batch crops.
-
-    Args:
-        items: crops with their parameters.
-
-    Returns:
-        The batch.
-    """
-    crops = torch.from_numpy(np.stack([item.crop_rgb for item in items])).permute(0, 3, 1, 2)
-    return CropBatch(
-        sample_ids=[item.crop_id for item in items],
-        crops=crops,
-        flame=torch.from_numpy(np.stack([item.flame for item in items])),
-        box_size=torch.tensor([item.box_size for item in items]),
-    )
+        Returns:
+            The batch.
+        """
+        crops = torch.from_numpy(np.stack([item.crop_rgb for item in items])).permute(0, 3, 1, 2)
+        return CropBatch(
+            sample_ids=[item.crop_id for item in items],
+            crops=crops,
+            flame=torch.from_numpy(np.stack([item.flame for item in items])),
+            box_size=torch.tensor([item.box_size for item in items]),
+        )

@@ -33,8 +33,7 @@ class Workspace:
     workers: int = 1
     threads: int = 2
     fingerprint: str = "adhoc"
-    # Left out of the hash, not of the comparison: a mapping has no hash, and loaded models are cached
-    # by workspace.
+    # A mapping has no hash, and loaded models are cached by workspace.
     folders: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     @property

@@ -16,7 +16,6 @@ from ml.annotation.crop_data import (
     CropDataModule,
     CropDataset,
     CropExamples,
-    collate_crops,
     load_crops,
 )
 from ml.annotation.drawing import draw_meshes
@@ -139,7 +138,7 @@ def held_out_batch(
         One batch.
     """
     dataset = CropDataset(val, architecture, NO_AUGMENTATION, head_model, seed)
-    return collate_crops([dataset[SampleKey(index, 0)] for index in range(len(val))])
+    return CropDataModule.collate([dataset[SampleKey(index, 0)] for index in range(len(val))])
 
 
 def _metrics(errors: CropErrors, num_train: int) -> dict[str, float]:

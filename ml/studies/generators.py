@@ -20,7 +20,7 @@ from ml.records.models import hash_model
 from ml.records.progress import progress
 from ml.records.workspace import Workspace
 from ml.stages import images
-from ml.studies.links import link
+from ml.studies.links import link, slug
 from ml.training.tracking import Tracker
 
 GIVEN_STAGES = ("poses", "captions", "head_model")
@@ -43,8 +43,8 @@ class Generator:
 
     @property
     def slug(self) -> str:
-        """The name as a folder has it."""
-        return "_".join("".join(c if c.isalnum() else " " for c in self.name.lower()).split())
+        """Name of its folder."""
+        return slug(self.name)
 
 
 @dataclass(frozen=True)

@@ -21,3 +21,12 @@ def link(place: Path, target: Path) -> None:
     if place.is_symlink():
         place.unlink()
     place.symlink_to(target.resolve())
+
+
+def slug(name: str) -> str:
+    """Return a name as that of a folder: letters and digits in lower case, joined by underscores.
+
+    Args:
+        name: in a study's table.
+    """
+    return "_".join("".join(c if c.isalnum() else " " for c in name.lower()).split())

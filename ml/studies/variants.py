@@ -25,7 +25,7 @@ from ml.records.models import hash_model
 from ml.records.workspace import Workspace
 from ml.stages import benchmark, trained_model
 from ml.stages.benchmark_scores import own_scores
-from ml.studies.links import link
+from ml.studies.links import link, slug
 from ml.training.tracking import Tracker
 
 DATASET_STAGES = ("images", "truth", "filtered_dataset")
@@ -53,8 +53,8 @@ class Variant:
 
     @property
     def slug(self) -> str:
-        """The name as a folder has it."""
-        return "_".join("".join(c if c.isalnum() else " " for c in self.name.lower()).split())
+        """Name of its folder."""
+        return slug(self.name)
 
 
 ABLATION = (

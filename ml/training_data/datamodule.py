@@ -248,30 +248,6 @@ class _Heads(NamedTuple):
         return HeadTargets.of_image(*(torch.from_numpy(array) for array in fields))
 
 
-def collate(items: Sequence[Item | Damage]) -> HeadBatch:
-    """Join samples to a batch; damaged ones are reported with it.
-
-    Args:
-        items: samples, and images that could not be read.
-
-    Returns:
-        The batch.
-
-    Raises:
-        ValueError: none of the images could be read.
-    """
-    damaged = tuple(item for item in items if isinstance(item, Damage))
-    read = [item for item in items if not isinstance(item, Damage)]
-    if not read:
-        raise ValueError(
-            f"none of the {len(items)} images of a batch could be read, the first: "
-            f"{damaged[0].detail}; make their shards again with the stage images"
-        )
-    ids, images, targets = zip(*read, strict=True)
-    pixels = torch.stack(images).permute(0, 3, 1, 2)
-    return HeadBatch(pixels, HeadTargets.collate(targets), ids, damaged)
-
-
 class HeadDataModule(EpochDataModule):
     """Training and validation loaders over labelled images."""
 
@@ -352,9 +328,29 @@ class HeadDataModule(EpochDataModule):
             self._mosaic_epochs(),
         )
 
-    def collate(self, items: Sequence[Item | Damage]) -> HeadBatch:
-        """Join samples to a batch, see `collate`."""
-        return collate(items)
+    @staticmethod
+    def collate(items: Sequence[Item | Damage]) -> HeadBatch:
+        """Join samples to a batch; damaged ones are reported with it.
+
+        Args:
+            items: samples, and images that could not be read.
+
+        Returns:
+            The batch.
+
+        Raises:
+            ValueError: none of the images could be read.
+        """
+        damaged = tuple(item for item in items if isinstance(item, Damage))
+        read = [item for item in items if not isinstance(item, Damage)]
+        if not read:
+            raise ValueError(
+                f"none of the {len(items)} images of a batch could be read, the first: "
+                f"{damaged[0].detail}; make their shards again with the stage images"
+            )
+        ids, images, targets = zip(*read, strict=True)
+        pixels = torch.stack(images).permute(0, 3, 1, 2)
+        return HeadBatch(pixels, HeadTargets.collate(targets), ids, damaged)
 
     def grid_items(self, count: int) -> list[NDArray[np.uint8]]:
         """Return the first validation images as the network sees them, for images.

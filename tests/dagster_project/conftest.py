@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.fixtures.toy_project import edit_params, write_toy
+
 HERE = Path(__file__).parent
 REPOSITORY = HERE.parents[1]
 
@@ -57,9 +59,7 @@ class Toy:
         return [line.rsplit(" ", 1)[0] for line in lines]
 
     def set_param(self, old: str, new: str) -> None:
-        path = self.root / "params.yaml"
-        assert old in path.read_text()
-        path.write_text(path.read_text().replace(old, new))
+        edit_params(self.root, old, new)
 
     def bytes(self) -> dict[str, bytes]:
         data = self.root / "data"
@@ -71,22 +71,6 @@ class Toy:
 def toy_template(made_once):
     """A toy project in which nothing has run."""
     return made_once("toy", write_toy)
-
-
-def write_toy(root):
-    for path in (HERE / "toy").iterdir():
-        if path.is_file():
-            shutil.copy(path, root)
-    # Under its own name it would be a dvc.yaml of this repository.
-    (root / "stages.yaml").rename(root / "dvc.yaml")
-    (root / "code").mkdir()
-    (root / "code" / "numbers.py").write_text("# stands for the library's code\n")
-    (root / ".gitignore").write_text("/data/\n/.dagster/\n/made.log\n/reports/\n")
-    subprocess.run(["git", "init", "-q"], cwd=root, check=True)
-    from dvc.repo import Repo
-
-    Repo.init(str(root)).close()
-    (root / ".dvcignore").write_text(".tmp-*\n")
 
 
 @pytest.fixture(scope="session")

@@ -10,6 +10,7 @@ from dagster_project.cli import main
 from dagster_project.config_commands import edit_lines
 from dagster_project.pipeline import Pipeline
 from ml.records.config import StageConfig
+from tests.fixtures.toy_project import edit_params
 
 
 class LampConfig(StageConfig):
@@ -38,14 +39,8 @@ def pipeline(tmp_path):
     return project
 
 
-def edit(pipeline, old, new):
-    path = pipeline.root / "params.yaml"
-    assert old in path.read_text()
-    path.write_text(path.read_text().replace(old, new))
-
-
 def test_config_says_where_each_value_comes_from(pipeline, capsys):
-    edit(pipeline, "seed: 1", "seed: 5")
+    edit_params(pipeline.root, "seed: 1", "seed: 5")
     capsys.readouterr()
     assert main(["config", "--explain"], pipeline) == 0
     shown = capsys.readouterr().out
@@ -62,7 +57,7 @@ def test_config_says_where_each_value_comes_from(pipeline, capsys):
 
 def test_edits_are_kept_until_somebody_agrees_to_lose_them(pipeline, capsys, monkeypatch):
     assert edit_lines(pipeline) == ["profile dark"]
-    edit(pipeline, "watts: 1", "watts: 3")
+    edit_params(pipeline.root, "watts: 1", "watts: 3")
     assert edit_lines(pipeline) == [
         "profile dark with 1 edits in params.yaml:",
         "  lamp.watts: 3 (profile: 1)",
@@ -93,7 +88,7 @@ def test_a_params_yaml_that_cannot_be_read_is_not_overwritten_unasked(pipeline, 
 
 
 def test_a_profile_that_conf_does_not_hold_is_said(pipeline, capsys):
-    edit(pipeline, "profile: dark", "profile: mine")
+    edit_params(pipeline.root, "profile: dark", "profile: mine")
     assert edit_lines(pipeline) == ["profile mine, which conf/ does not hold"]
     assert main(["profile", "small"], pipeline) == 1
     assert "names 'mine', which conf/ does not hold" in capsys.readouterr().out

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ from dagster._core.workspace.load_target import PythonFileTarget
 
 from dagster_project.webserver import application
 from tests.fixtures.browser import CHROMIUM, browser
+from tests.fixtures.ports import free_port
 
 MUTATION = """
 mutation { reportRunlessAssetEvents(eventParams: {
@@ -72,12 +72,6 @@ const ways = {
   await wait(500); document.title = "done";
 })();
 </script>"""
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
 
 
 @pytest.fixture

@@ -60,10 +60,15 @@ def test_every_profile_is_in_the_table():
 @pytest.mark.parametrize("profile", NAMES)
 @pytest.mark.parametrize("stage", ["trained_model", "trained_model_exact"])
 def test_the_recipe_is_that_of_the_table(profile, stage):
+    check_recipe(profile, stage, COLUMNS, RECIPES[profile], written_in="trained_model")
+
+
+def check_recipe(profile, stage, columns, recipe, written_in):
+    """Compare a stage's effective values with a row of the table; name the file of another one."""
     values = {".".join(place): v for place, v in leaves(effective(profile)[stage])}
     origins = read_profile(ROOT, profile).origins
-    for (what, key), wanted in zip(COLUMNS.items(), RECIPES[profile], strict=True):
-        said_by = origins.get(("trained_model", *key.split(".")), "the class default")
+    for (what, key), wanted in zip(columns.items(), recipe, strict=True):
+        said_by = origins.get((written_in, *key.split(".")), "the class default")
         assert values[key] == wanted, (
             f"{profile}: {what} ({stage}.{key}) is {values[key]!r} by {said_by}, not {wanted!r}"
         )
@@ -119,13 +124,7 @@ CROP_RECIPES = dict.fromkeys(NAMES, REGRESSOR) | {
     ],
 )
 def test_the_recipes_of_the_annotators_are_those_of_the_tables(profile, stage, columns, recipes):
-    values = {".".join(place): v for place, v in leaves(effective(profile)[stage])}
-    origins = read_profile(ROOT, profile).origins
-    for (what, key), wanted in zip(columns.items(), recipes[profile], strict=True):
-        said_by = origins.get((stage, *key.split(".")), "the class default")
-        assert values[key] == wanted, (
-            f"{profile}: {what} ({stage}.{key}) is {values[key]!r} by {said_by}, not {wanted!r}"
-        )
+    check_recipe(profile, stage, columns, recipes[profile], written_in=stage)
 
 
 SHARED_WITH_DEMO = {

@@ -3,7 +3,6 @@
 import importlib.util
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -13,6 +12,7 @@ import pytest
 
 from ml.training.tracking import TrackingUnavailable, mlflow_run, open_store, remote_store
 from tests.dagster_project.conftest import entered
+from tests.fixtures.ports import free_port
 
 NEEDED = ("moto", "dvc_s3", "boto3")
 MISSING = [name for name in NEEDED if importlib.util.find_spec(name) is None]
@@ -137,12 +137,6 @@ def test_a_server_that_is_away_is_a_clear_refusal(tmp_path, monkeypatch):
 def test_local_addresses_are_our_own_store(value, expected, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", value)
     assert remote_store() == expected
-
-
-def free_port():
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
 
 
 def wait_until_up(address, server, seconds=300):

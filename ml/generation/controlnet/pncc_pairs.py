@@ -229,31 +229,27 @@ class PairDataModule(EpochDataModule):
         """Return one split."""
         return self._train if training else self._val
 
-    def collate(self, items: Sequence[PairItem]) -> PairBatch:
-        """Join pairs to a batch, see `collate_pairs`."""
-        return collate_pairs(items)
+    @staticmethod
+    def collate(items: Sequence[PairItem]) -> PairBatch:
+        """Batch pairs.
 
+        Args:
+            items: pairs of one size.
 
-def collate_pairs(items: Sequence[PairItem]) -> PairBatch:
-    """Batch pairs.
+        Returns:
+            The batch.
+        """
 
-    Args:
-        items: pairs of one size.
+        def stacked(arrays: Sequence[np.ndarray]) -> Tensor:
+            return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).float() / 255.0
 
-    Returns:
-        The batch.
-    """
-
-    def stacked(arrays: Sequence[np.ndarray]) -> Tensor:
-        return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).float() / 255.0
-
-    return PairBatch(
-        sample_ids=[item.sample_id for item in items],
-        prompts=[item.prompt for item in items],
-        images=stacked([item.image for item in items]) * 2 - 1,
-        conditions=stacked([item.condition for item in items]),
-        noise_seeds=[item.noise_seed for item in items],
-    )
+        return PairBatch(
+            sample_ids=[item.sample_id for item in items],
+            prompts=[item.prompt for item in items],
+            images=stacked([item.image for item in items]) * 2 - 1,
+            conditions=stacked([item.condition for item in items]),
+            noise_seeds=[item.noise_seed for item in items],
+        )
 
 
 @lru_cache(maxsize=64)

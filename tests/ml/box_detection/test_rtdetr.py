@@ -9,7 +9,6 @@ import torch
 from ml.box_detection import load_box_detector
 from ml.box_detection.base import HeadBoxDetector
 from ml.box_detection.rtdetr import (
-    RTDetrArchitecture,
     RTDetrDetector,
     RTDetrOutput,
     build_rtdetr,
@@ -17,25 +16,13 @@ from ml.box_detection.rtdetr import (
     forward,
     keep_best,
 )
-
-TINY = RTDetrArchitecture(
-    input_size=64,
-    stem_width=8,
-    widths=(8, 16, 16),
-    hidden_size=16,
-    feed_forward_size=16,
-    attention_heads=2,
-    decoder_layers=1,
-    num_queries=6,
-    num_denoising=4,
-    depths=(1, 1, 1),
-)
+from tests.tiny_models.box_detector import TINY_RTDETR
 
 
 @pytest.fixture(scope="module")
 def model():
     torch.manual_seed(0)
-    return build_rtdetr(TINY).eval()
+    return build_rtdetr(TINY_RTDETR).eval()
 
 
 @pytest.fixture
@@ -86,7 +73,7 @@ def test_decode_by_hand():
 
 def test_boxes_are_in_the_pixels_of_each_image(model, images):
     found = RTDetrDetector(model, 64).detect(images)
-    assert all(1 <= len(boxes) <= TINY.num_queries for boxes, _ in found)
+    assert all(1 <= len(boxes) <= TINY_RTDETR.num_queries for boxes, _ in found)
     for (boxes, scores), image in zip(found, images, strict=True):
         assert boxes.dtype == np.float32
         assert (boxes >= 0).all()
@@ -161,7 +148,7 @@ def test_a_missing_model_is_named(tmp_path):
 )
 def test_impossible_sizes_are_named(changes, message):
     with pytest.raises(ValueError, match=message):
-        build_rtdetr(TINY.model_copy(update=changes))
+        build_rtdetr(TINY_RTDETR.model_copy(update=changes))
 
 
 @pytest.mark.parametrize(
@@ -175,7 +162,7 @@ def test_impossible_sizes_are_named(changes, message):
 )
 def test_losses_are_finite_and_reach_every_parameter_group(targets):
     torch.manual_seed(0)
-    model = build_rtdetr(TINY)
+    model = build_rtdetr(TINY_RTDETR)
     images = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
     losses = forward(model, images, targets).losses
     assert set(losses) == {"loss", "vfl", "bbox", "giou"}

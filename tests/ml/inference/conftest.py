@@ -15,6 +15,7 @@ from ml.model.building import build_detector, model_config
 from ml.model.detector import HeadDetectorNetwork
 from ml.model.postprocess import PostprocessConfig
 from ml.records.heads import Heads
+from tests.tiny_models.detector import liven
 
 SIZE = 96
 LOOSE = PostprocessConfig(score_threshold=0.2, iou_threshold=0.3, max_heads=6)
@@ -25,17 +26,7 @@ def network() -> HeadDetectorNetwork:
     """Untrained, but normalised by an image and with scores all over the range."""
     torch.manual_seed(0)
     network = build_detector(model_config("nano"))
-    noise = torch.rand(4, 3, SIZE, SIZE)
-    with torch.no_grad():
-        for module in network.modules():
-            if isinstance(module, torch.nn.BatchNorm2d):
-                module.momentum = 1.0
-        network(noise)
-        network.eval()
-        for head in (network.heads.head1, network.heads.head2, network.heads.head3):
-            head.cls_pred.weight.mul_(2 / network(noise).score_logits.std())
-            head.cls_pred.bias.zero_()
-    return network
+    return liven(network, torch.rand(4, 3, SIZE, SIZE))
 
 
 @pytest.fixture(scope="session")

@@ -5,6 +5,7 @@ import torch
 from ml.flame.head_model import HeadModel
 from ml.model.building import model_config
 from ml.model.config import HeadConfig, ModelConfig
+from tests.fixtures.ball_head import head_of_points
 from tests.tiny_models.detector import tiny_detector
 
 
@@ -20,23 +21,7 @@ def head_model() -> HeadModel:
     shapedirs = np.zeros((5023, 3, 400), np.float32)
     for leading in (slice(0, 40), slice(300, 320)):
         shapedirs[:, :, leading] = 0.002 * rng.normal(size=shapedirs[:, :, leading].shape)
-    return HeadModel(
-        v_template=points.astype(np.float32),
-        faces=rng.integers(0, 5023, (9976, 3), dtype=np.int32),
-        shapedirs=shapedirs,
-        posedirs=np.zeros((5023, 3, 36), np.float32),
-        J_regressor=np.full((5, 5023), 1 / 5023, np.float32),
-        weights=weights,
-        landmark_faces=np.arange(68, dtype=np.int32),
-        landmark_barycentric=np.full((68, 3), 1 / 3, np.float32),
-        mirror_vertices=np.arange(5023, dtype=np.int32),
-        mirror_shape=np.ones(300, np.float32),
-        mirror_expression=np.ones(100, np.float32),
-        regions={
-            "all": np.arange(5023, dtype=np.int32),
-            "head": np.arange(0, 5023, 2, dtype=np.int32),
-        },
-    )
+    return head_of_points(points, rng, shapedirs, weights, np.arange(5023))
 
 
 @pytest.fixture(scope="session")

@@ -26,6 +26,7 @@ from ml.model.postprocess import (
     suppression_inputs,
 )
 from ml.model.weights import import_published
+from tests.tiny_models.detector import liven
 
 SIZE = 96
 CONFIG = PostprocessConfig(score_threshold=0.3, iou_threshold=0.3, max_heads=9)
@@ -37,20 +38,8 @@ THREE = torch.cat([STRIPES, DARK, DARK.flip(3) * 4])
 
 
 def lively(config):
-    """A network that sees: normalised by images, scores all over the range."""
     torch.manual_seed(0)
-    network = build_detector(config)
-    noise = torch.rand(4, 3, SIZE, SIZE)
-    with torch.no_grad():
-        for module in network.modules():
-            if isinstance(module, torch.nn.BatchNorm2d):
-                module.momentum = 1.0
-        network(noise)
-        network.eval()
-        for head in (network.heads.head1, network.heads.head2, network.heads.head3):
-            head.cls_pred.weight.mul_(2 / network(noise).score_logits.std())
-            head.cls_pred.bias.zero_()
-    return network
+    return liven(build_detector(config), torch.rand(4, 3, SIZE, SIZE))
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,7 @@ from ml.model.building import build_detector
 from ml.model.fusing import fuse
 from ml.model.kept import KeptHeadsNetwork
 from ml.model.postprocess import PostprocessConfig, postprocess
+from tests.tiny_models.detector import liven
 
 IMAGES = torch.randint(
     0, 256, (2, 3, 96, 128), dtype=torch.uint8, generator=torch.Generator().manual_seed(1)
@@ -21,17 +22,7 @@ def network(request, nano, tiny):
     swapped = {"swapped_branches": "swapped" in request.param}
     head = config.head.model_copy(update=swapped)
     torch.manual_seed(0)
-    network = build_detector(config.model_copy(update={"head": head}))
-    with torch.no_grad():
-        for module in network.modules():
-            if isinstance(module, torch.nn.BatchNorm2d):
-                module.momentum = 1.0
-        network(IMAGES)
-        network.eval()
-        for scale in (network.heads.head1, network.heads.head2, network.heads.head3):
-            scale.cls_pred.weight.mul_(2 / network(IMAGES).score_logits.std())
-            scale.cls_pred.bias.zero_()
-    return network
+    return liven(build_detector(config.model_copy(update={"head": head})), IMAGES)
 
 
 def test_every_anchor_has_the_values_of_the_whole_network(network):

@@ -9,12 +9,11 @@ import torch
 from ml.poses.config import EstimatorConfig
 from ml.poses.vitpose import VitPoseEstimator
 from ml.records.models import ModelError
+from tests.ml.poses.source_files import image
 
 
 def coloured(seed, height=96, width=128):
-    rng = np.random.default_rng(seed)
-    blocks = rng.integers(0, 256, (height // 16, width // 16, 3), dtype=np.uint8)
-    return np.kron(blocks, np.ones((16, 16, 1), np.uint8))
+    return image(seed, height, width)
 
 
 @pytest.fixture

@@ -11,7 +11,6 @@ import pytest
 import torch
 
 from ml.box_detection import load_box_detector
-from ml.box_detection.rtdetr import RTDetrArchitecture
 from ml.imaging.io import encode_jpeg
 from ml.labels.coco import CocoBox, CocoDataset, CocoImage, write_coco
 from ml.records.exclusions import TooManyExcluded
@@ -23,20 +22,10 @@ from ml.stages.head_detector import HeadDetectorConfig, run
 from ml.training.fit import FitConfig
 from ml.training.optim import OptimConfig
 from ml.training.tracking import NullTracker
+from tests.tiny_models.box_detector import TINY_RTDETR
 
 CONFIG = HeadDetectorConfig(
-    architecture=RTDetrArchitecture(
-        input_size=64,
-        stem_width=8,
-        widths=(8, 16, 16),
-        hidden_size=16,
-        feed_forward_size=16,
-        attention_heads=2,
-        decoder_layers=1,
-        num_queries=6,
-        num_denoising=4,
-        depths=(1, 1, 1),
-    ),
+    architecture=TINY_RTDETR,
     batch_size=4,
     dense_weight=2.0,
     optim=OptimConfig(

@@ -14,7 +14,7 @@ from ml.records.shards import shard_writer
 from ml.training.determinism import SampleKey
 from ml.training_data.augmentation import AugmentConfig
 from ml.training_data.damage import Damage, DamageLog
-from ml.training_data.datamodule import HeadBatch, HeadDataModule, LoaderConfig, collate
+from ml.training_data.datamodule import HeadBatch, HeadDataModule, LoaderConfig
 from ml.training_data.labels import HeadLabels, LabelLimits
 from ml.training_data.mosaic import MosaicConfig
 from ml.training_data.samples import HeadSamples
@@ -147,7 +147,7 @@ def test_damage_met_while_reading_leaves_the_batch_and_is_excluded(
 
 def test_a_batch_of_damaged_images_is_an_error() -> None:
     with pytest.raises(ValueError, match=r"none of the 2 images of a batch could be read.*x\.tar"):
-        collate([Damage("a", "damaged_shard", "x.tar/a: gone")] * 2)
+        HeadDataModule.collate([Damage("a", "damaged_shard", "x.tar/a: gone")] * 2)
 
 
 def equal(first: list[HeadBatch], second: list[HeadBatch]) -> bool:

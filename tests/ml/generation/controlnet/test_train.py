@@ -16,7 +16,7 @@ import yaml
 from ml.generation.config import HeadVariation
 from ml.generation.controlnet import train as train_controlnet
 from ml.generation.controlnet.module import ControlNetTraining
-from ml.generation.controlnet.pncc_pairs import PairDataset, collate_pairs, read_pairs
+from ml.generation.controlnet.pncc_pairs import PairDataModule, PairDataset, read_pairs
 from ml.generation.controlnet.train import STAGE, ControlNetConfig, main, train
 from ml.generation.renderer.people import draw_flame
 from ml.imaging.io import encode_jpeg
@@ -155,7 +155,7 @@ def test_pairs_show_the_same_heads_and_noise_follows_pair_and_epoch(workspace, h
         assert abs(y.mean() - 32) < 8
     fixed = PairDataset(pairs, head_model, 64, 0.0, 4, STAGE, fixed_noise=True)
     assert fixed[SampleKey(1, 0)].noise_seed == fixed[SampleKey(1, 7)].noise_seed
-    batch = collate_pairs(items[:3])
+    batch = PairDataModule.collate(items[:3])
     assert batch.images.shape == batch.conditions.shape == (3, 3, 64, 64)
     assert float(batch.images.min()) >= -1
     assert float(batch.conditions.max()) <= 1
@@ -177,7 +177,7 @@ def test_the_loss_depends_on_condition_prompt_and_noise(workspace, config, head_
 
     pairs = read_pairs(workspace, "train", "truth", Exclusions(STAGE))
     dataset = PairDataset(pairs, head_model, 64, 0.0, 4, STAGE, fixed_noise=True)
-    batch = collate_pairs([dataset[SampleKey(0, 0)], dataset[SampleKey(1, 0)]])
+    batch = PairDataModule.collate([dataset[SampleKey(0, 0)], dataset[SampleKey(1, 0)]])
     frozen = FrozenParts.load(config.base.resolve(workspace.root), torch.float32)
     from diffusers import ControlNetModel
 

@@ -36,7 +36,7 @@ class _Skin(Function):
 
     @staticmethod
     def forward(ctx, shape, expression, jaw, mesh):  # type: ignore[no-untyped-def]
-        batch, weight, moving = len(jaw), mesh.jaw_weight, mesh.moving
+        batch, weight, moving = len(jaw), mesh.jaw_weight, mesh.moving  # (M,) weights, (M,) indices
         delta, jacobian = rodrigues(jaw)  # (B, 3, 3) R - I, and its derivative by the axis-angle
         ones = delta.new_ones(batch, 1)
         # (1 + 9 + K, B): the template's 1, the pose correctives' R - I, shape, expression
@@ -63,22 +63,24 @@ class _Skin(Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, grad):  # type: ignore[no-untyped-def]
+        # from_joint (B, 3, M)
         from_joint, delta, jacobian, weight, moving, *tables = ctx.saved_tensors
-        batch, _, num_vertices = grad.shape
+        batch, _, num_vertices = grad.shape  # (B, 3, V)
         # The gradient by the table's columns, all vertices and the joint, before one product with
         # the table gives that of every coefficient.
         flat = grad.new_empty(batch, 3 * num_vertices + 3)
         points = flat[:, :-3].view(batch, 3, num_vertices)
         points.copy_(grad)
-        grad_moving = points.gather(2, moving.expand(batch, 3, -1)).mul_(weight)
+        grad_moving = points.gather(2, moving.expand(batch, 3, -1)).mul_(weight)  # (B, 3, M)
         # A moving vertex passes its gradient on through w (R - I); the joint gets the opposite.
         grad_from_joint = delta.transpose(1, 2) @ grad_moving  # (B, 3, M)
         points.index_add_(2, moving, grad_from_joint)
         flat[:, -3:] = -grad_from_joint.sum(2)
-        coefficients = torch.cat([table @ flat.T for table in tables]).T
+        coefficients = torch.cat([table @ flat.T for table in tables]).T  # (B, 1 + 9 + K)
+        # the template's 1 gets no gradient
         pose = coefficients[:, 1:_NUM_LEADING].reshape(batch, 3, 3)
         # R - I acts twice: through the pose correctives and through the skinning.
-        grad_delta = torch.baddbmm(pose, grad_moving, from_joint.transpose(1, 2))
+        grad_delta = torch.baddbmm(pose, grad_moving, from_joint.transpose(1, 2))  # (B, 3, 3)
         shape, expression = coefficients[:, _NUM_LEADING:].tensor_split([ctx.num_shape], dim=1)
         grad_jaw = rodrigues_gradient(grad_delta, delta, jacobian)
         return shape, expression, grad_jaw, None
@@ -86,7 +88,7 @@ class _Skin(Function):
 
 def _rows(num_shape: int, num_expression: int) -> list[slice]:
     """Return the basis' rows of so many leading coefficients, in as few slices as can be."""
-    behind = _NUM_LEADING + NUM_SHAPE
+    behind = _NUM_LEADING + NUM_SHAPE  # first row of the expression
     if num_shape == NUM_SHAPE:
         return [slice(0, behind + num_expression)]
     return [slice(0, _NUM_LEADING + num_shape), slice(behind, behind + num_expression)]
@@ -115,6 +117,7 @@ class _FoldedMesh(nn.Module):
         basis = table[index].transpose(2, 1, 0).reshape(table.shape[2], -1)
         origin = np.append((template[index] + offset).T, regressor @ template + offset)
         weight = head_model.weights[index, JAW_JOINT]
+        # Skinning leaves the others where they are: six of seven vertices have no jaw weight.
         moving = np.flatnonzero(weight > 0)
         basis = np.vstack([origin, np.concatenate([basis, joint_table.T], axis=1)])
         for name, array in (
@@ -132,7 +135,7 @@ class _FoldedMesh(nn.Module):
         dtype = self.basis.dtype
         inputs = (tensor.to(dtype) for tensor in (shape, expression, jaw))
         points = _Skin.apply(*inputs, self)
-        return points.transpose(1, 2)
+        return points.transpose(1, 2)  # (B, V, 3)
 
 
 class FlameLayer(nn.Module):
@@ -172,6 +175,7 @@ class FlameLayer(nn.Module):
         super().__init__()
         index = _indices(head_model, vertices)
         self._mesh = _FoldedMesh(head_model, index)
+        # 68 landmarks lie on at most 204 vertices: a mesh of these is what `landmarks` computes.
         corners = head_model.faces[head_model.landmark_faces].reshape(-1)
         used, corner = np.unique(corners, return_inverse=True)
         self._landmark_mesh = _FoldedMesh(head_model, used.astype(np.int64))
@@ -255,6 +259,7 @@ class FlameLayer(nn.Module):
         """
         parts = split(flame)
         vertices = self._run(self._landmark_mesh, parts.shape, parts.expression, parts.jaw)
+        # (B, 68, 3 corners, 3) -> (B, 68, 3)
         return (vertices[:, self.landmark_corners] * self.landmark_barycentric).sum(2)
 
     def landmarks_in_image(self, flame: Tensor) -> Tensor:
@@ -309,6 +314,7 @@ def _indices(
 
 
 def _faces_within(head_model: HeadModel, index: np.ndarray) -> np.ndarray:
+    # vertex of the whole mesh -> place in `index`
     number = np.full(NUM_VERTICES, -1, dtype=np.int64)
     number[index] = np.arange(len(index))
     faces = number[head_model.faces]

@@ -42,8 +42,9 @@ def project(vertices_m: Tensor, rotation: Tensor, translation_px: Tensor, scale:
 
     Source: paper 4.1.
     """
-    turn = _scaled_rotation(vertices_m, rotation, translation_px, scale)
-    return vertices_m @ turn.transpose(-1, -2) + translation_px[..., None, :]
+    scaled_rotation = _scaled_rotation(vertices_m, rotation, translation_px, scale)
+    # (..., V, 3)
+    return vertices_m @ scaled_rotation.transpose(-1, -2) + translation_px[..., None, :]
 
 
 def project_xy(
@@ -66,8 +67,10 @@ def project_xy(
 
     Source: paper 4.1.
     """
-    turn = _scaled_rotation(vertices_m, rotation, translation_px, scale)[..., :2, :]
-    points = turn @ vertices_m.transpose(-1, -2) + translation_px[..., :2, None]
+    # Two rows of the rotation suffice, a third less work; (..., 2, 3).
+    scaled_rotation = _scaled_rotation(vertices_m, rotation, translation_px, scale)[..., :2, :]
+    # (..., 2, V)
+    points = scaled_rotation @ vertices_m.transpose(-1, -2) + translation_px[..., :2, None]
     return points.transpose(-1, -2)
 
 
@@ -119,10 +122,11 @@ def transform_flame(flame: Tensor, factor: Tensor | float, shift_px: Tensor) -> 
     check_flame(flame)
     if shift_px.shape[-1:] != (2,):
         raise ValueError(f"transform_flame: shift_px must end in 2, got {tuple(shift_px.shape)}")
-    ratio = torch.as_tensor(factor, dtype=flame.dtype, device=flame.device)
+    ratio = torch.as_tensor(factor, dtype=flame.dtype, device=flame.device)  # () or (...)
     if ratio.ndim:
-        ratio = ratio[..., None]
+        ratio = ratio[..., None]  # (..., 1)
     out = flame.clone()
+    # P = s R v + t: a similarity scales s and t alike and shifts t alone; z has no shift.
     out[..., TRANSLATION] = out[..., TRANSLATION] * ratio
     out[..., TRANSLATION.start : TRANSLATION.start + 2] += shift_px
     out[..., SCALE] = out[..., SCALE] * ratio
@@ -153,7 +157,9 @@ def mirror_flame(flame: Tensor, width_px: float, maps: MirrorMaps) -> Tensor:
     out[..., SHAPE] = _mirror_coefficients(flame[..., SHAPE], maps.mirror_shape)
     out[..., EXPRESSION] = _mirror_coefficients(flame[..., EXPRESSION], maps.mirror_expression)
     # with S = diag(-1, 1, 1) the rotation becomes S R S
+    # An axis-angle vector is axial: S a S negates its y and z, not its x.
     out[..., JAW] = flame[..., JAW] * flame.new_tensor([1.0, -1.0, -1.0])
+    # The two columns of S R S: of the first, y and z change sign; of the second, x does.
     signs = flame.new_tensor([1.0, -1.0, -1.0, -1.0, 1.0, 1.0])
     out[..., ROTATION] = flame[..., ROTATION] * signs
     out[..., TRANSLATION.start] = width_px - flame[..., TRANSLATION.start]
@@ -178,6 +184,7 @@ def mean_flame(first: Tensor, second: Tensor) -> Tensor:
     check_flame(first)
     check_flame(second)
     mean = (first + second) / 2
+    # A mean of 6D vectors depends on their order of columns; the chordal mean does not.
     total = matrix_from_6d(first[..., ROTATION]) + matrix_from_6d(second[..., ROTATION])
     mean[..., ROTATION] = sixd_from_matrix(nearest_rotation(total))
     return mean
@@ -185,4 +192,4 @@ def mean_flame(first: Tensor, second: Tensor) -> Tensor:
 
 def _mirror_coefficients(coefficients: Tensor, matrix: object) -> Tensor:
     table = torch.as_tensor(matrix, dtype=coefficients.dtype, device=coefficients.device)
-    return coefficients * table if table.ndim == 1 else coefficients @ table
+    return coefficients * table if table.ndim == 1 else coefficients @ table  # (..., K)

@@ -28,10 +28,12 @@ def matrix_from_6d(rotation_6d: Tensor) -> Tensor:
     """
     _check(rotation_6d, (6,), "rotation_6d")
     first, second = rotation_6d[..., :3], rotation_6d[..., 3:]
+    # Gram-Schmidt through cross products: z is normal to both halves, y completes a right-handed
+    # frame. The length of `second` and its part along x have no influence.
     x = torch.nn.functional.normalize(first, dim=-1)
     z = torch.nn.functional.normalize(torch.linalg.cross(x, second, dim=-1), dim=-1)
     y = torch.linalg.cross(z, x, dim=-1)
-    return torch.stack([x, y, z], dim=-1)
+    return torch.stack([x, y, z], dim=-1)  # columns
 
 
 def sixd_from_matrix(matrix: Tensor) -> Tensor:
@@ -65,10 +67,11 @@ def nearest_rotation(matrix: Tensor) -> Tensor:
     Source: Hartley et al. 2013, "Rotation averaging", section 5.3.
     """
     _check(matrix, (3, 3), "matrix")
+    # U diag(1, 1, det(U V^T)) V^T: the last sign excludes reflections.
     u, _, vh = torch.linalg.svd(matrix)
     signs = torch.ones(matrix.shape[:-1], dtype=matrix.dtype, device=matrix.device)
     signs[..., 2] = torch.linalg.det(u @ vh).sign()
-    return u * signs[..., None, :] @ vh
+    return u * signs[..., None, :] @ vh  # scales the columns of u
 
 
 def rodrigues(axis_angle: Tensor) -> tuple[Tensor, Tensor]:
@@ -98,24 +101,28 @@ def rodrigues(axis_angle: Tensor) -> tuple[Tensor, Tensor]:
     # (1 - sin x / x) / x^2 loses its digits at small angles, where k2 is smaller still
     cubic = (1.0 - sine).div_(angle.square().clamp_(min=torch.finfo(angle.dtype).tiny))
     k = skew(axis_angle)
-    k2 = k @ k
+    k2 = k @ k  # (..., 3, 3)
     eye = torch.eye(3, dtype=k.dtype, device=k.device)
-    turn = (sine * k).addcmul_(cosine, k2)
-    return turn, torch.addcmul(eye, cosine, k).addcmul_(cubic, k2)
+    # Rodrigues: R - I = sin x / x K + (1 - cos x) / x^2 K^2. Without the identity a small rotation
+    # keeps the digits that float32 drops beside a 1.
+    delta = (sine * k).addcmul_(cosine, k2)
+    return delta, torch.addcmul(eye, cosine, k).addcmul_(cubic, k2)
 
 
-def rodrigues_gradient(grad: Tensor, turn: Tensor, jacobian: Tensor) -> Tensor:
+def rodrigues_gradient(grad: Tensor, delta: Tensor, jacobian: Tensor) -> Tensor:
     """Return the gradient at axis-angle vectors from that at their matrices.
 
     Args:
         grad: (..., 3, 3) at the matrices.
-        turn: (..., 3, 3) R - I, from :func:`rodrigues`.
+        delta: (..., 3, 3) R - I, from :func:`rodrigues`.
         jacobian: (..., 3, 3) from :func:`rodrigues`.
 
     Returns:
         (..., 3).
     """
-    torque = _axial(grad + grad @ turn.transpose(-1, -2))
+    # With R' = (I + [J d]) R, the change of the loss is <grad R^T, [J d]>; a skew matrix meets only
+    # the antisymmetric part of grad R^T = grad + grad (R - I)^T.
+    torque = _axial(grad + grad @ delta.transpose(-1, -2))
     return (torque[..., None, :] @ jacobian)[..., 0, :]
 
 
@@ -151,14 +158,16 @@ def geodesic_distance(a: Tensor, b: Tensor) -> Tensor:
     _check(a, (3, 3), "a")
     _check(b, (3, 3), "b")
     dtype = torch.promote_types(torch.promote_types(a.dtype, b.dtype), torch.float32)
-    r = a.to(dtype).transpose(-1, -2) @ b.to(dtype)
-    squared = _axial(r).square().sum(-1)
+    r = a.to(dtype).transpose(-1, -2) @ b.to(dtype)  # (..., 3, 3) relative rotation
+    squared = _axial(r).square().sum(-1)  # (...) (2 sin angle)^2
     # the square root has no gradient at zero; there the distance is a minimum or a maximum anyway
     flat = squared < 1e-20
     sine = (
+        # The inner `where` keeps the infinite derivative of sqrt(0) out of the graph: a NaN times
+        # the outer zero would still be NaN.
         torch.where(flat, torch.zeros_like(squared), torch.where(flat, 1.0, squared).sqrt()) * 0.5
     )
-    cosine = 0.5 * (r.diagonal(dim1=-2, dim2=-1).sum(-1) - 1.0)
+    cosine = 0.5 * (r.diagonal(dim1=-2, dim2=-1).sum(-1) - 1.0)  # trace = 1 + 2 cos angle
     return torch.atan2(sine, cosine)
 
 
@@ -178,15 +187,17 @@ def euler_deg_from_matrix(matrix: Tensor) -> Tensor:
         ValueError: the trailing dimensions are not 3 x 3.
     """
     _check(matrix, (3, 3), "matrix")
+    # The transposed matrix is Rz(roll) Ry(yaw) Rx(pitch).
     m = matrix.transpose(-1, -2)
-    cos_yaw = torch.hypot(m[..., 0, 0], m[..., 1, 0])
+    cos_yaw = torch.hypot(m[..., 0, 0], m[..., 1, 0])  # >= 0, so |yaw| <= 90
     yaw = torch.atan2(-m[..., 2, 0], cos_yaw)
-    locked = cos_yaw < 1e-6
+    locked = cos_yaw < 1e-6  # gimbal lock: pitch and roll turn about one axis
     pitch = torch.where(
         locked, torch.atan2(-m[..., 1, 2], m[..., 1, 1]), torch.atan2(m[..., 2, 1], m[..., 2, 2])
     )
     roll = torch.where(locked, torch.zeros_like(yaw), torch.atan2(m[..., 1, 0], m[..., 0, 0]))
     angles = torch.rad2deg(torch.stack([pitch, yaw, roll], dim=-1))
+    # A frontal head is half a turn about x away from the identity: FLAME's y points up.
     offset = angles.new_tensor([180.0, 0.0, 0.0])
     return wrap_deg(angles - offset)
 
@@ -207,6 +218,7 @@ def matrix_from_euler_deg(euler_deg: Tensor) -> Tensor:
     offset = euler_deg.new_tensor([180.0, 0.0, 0.0])
     x, y, z = torch.deg2rad(euler_deg + offset).unbind(-1)
     cx, sx, cy, sy, cz, sz = x.cos(), x.sin(), y.cos(), y.sin(), z.cos(), z.sin()
+    # (Rz Ry Rx)^T, row by row.
     rows = [
         cz * cy, sz * cy, -sy,
         cz * sy * sx - sz * cx, sz * sy * sx + cz * cx, cy * sx,

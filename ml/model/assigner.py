@@ -67,35 +67,40 @@ def assign(
     Source: Feng et al., TOOD (2021); the published configuration.
     """
     num_images, num_anchors = scores.shape
-    rows = _rows_by_image(targets, num_images)
+    rows = _rows_by_image(targets, num_images)  # (B, M), -1 where there is no head
     if rows.shape[1] == 0:
         background = torch.full_like(scores, -1, dtype=torch.int64)
         zeros = torch.zeros_like(scores, dtype=torch.float32)
         return Assignment(background, zeros, torch.zeros_like(scores, dtype=torch.bool))
 
     present = rows >= 0
-    heads = targets.boxes_xyxy[rows.clamp(min=0)]
-    inside = _centres_inside(anchors.centres_px, heads) & present[..., None]
+    heads = targets.boxes_xyxy[rows.clamp(min=0)]  # (B, M, 4)
+    inside = _centres_inside(anchors.centres_px, heads) & present[..., None]  # (B, M, A)
     ignored_heads = targets.ignore[rows.clamp(min=0)]
+    # Anchors in a head to be ignored are neither: no loss says "head" or "background".
     in_ignored = (inside & ignored_heads[..., None]).any(dim=1)
     inside &= ~ignored_heads[..., None]
 
-    iou = box_iou(heads, boxes_xyxy.float())
+    iou = box_iou(heads, boxes_xyxy.float())  # (B, M, A)
+    # s^alpha u^beta
     alignment = scores.float()[:, None].pow(config.score_power) * iou.pow(config.iou_power)
     alignment = alignment * inside
+    # The mask again: with fewer than top_k candidates, the largest values include zeros outside.
     claimed = _top_k_mask(alignment, min(config.top_k, num_anchors)) & inside
     # Several claims on one anchor: the head with the largest overlap wins.
-    owner = torch.where(claimed, iou, -1.0).argmax(dim=1, keepdim=True)
-    own = torch.zeros_like(claimed).scatter(1, owner, True) & claimed
+    owner = torch.where(claimed, iou, -1.0).argmax(dim=1, keepdim=True)  # (B, 1, A)
+    own = torch.zeros_like(claimed).scatter(1, owner, True) & claimed  # (B, M, A)
 
     alignment = alignment * own
-    best_alignment = alignment.amax(dim=2, keepdim=True)
-    best_iou = (iou * own).amax(dim=2, keepdim=True)
+    best_alignment = alignment.amax(dim=2, keepdim=True)  # (B, M, 1)
+    best_iou = (iou * own).amax(dim=2, keepdim=True)  # (B, M, 1)
+    # A head's best anchor learns its best IoU, the others in proportion; the sum over M has one
+    # term, as an anchor has one owner. The clamp is for heads that no prediction overlaps.
     score = (alignment / best_alignment.clamp(min=torch.finfo(torch.float32).tiny) * best_iou).sum(
         dim=1
     )
     positive = own.any(dim=1)
-    target = torch.where(positive, rows.gather(1, owner[:, 0]), -1)
+    target = torch.where(positive, rows.gather(1, owner[:, 0]), -1)  # (B, A)
     return Assignment(target, score, in_ignored & ~positive)
 
 
@@ -110,8 +115,10 @@ def _rows_by_image(targets: HeadTargets, num_images: int) -> Tensor:
         )
     most = int(counts.max()) if len(targets) else 0
     rows = torch.full((num_images, most), -1, dtype=torch.int64, device=index.device)
+    # A target's column is its place among those of its image: its place in the sorted list less
+    # where the image begins there.
     order = torch.argsort(index, stable=True)
-    starts = counts.cumsum(0) - counts
+    starts = counts.cumsum(0) - counts  # (B,)
     sorted_index = index[order]
     column = torch.arange(len(order), device=index.device) - starts[sorted_index]
     rows[sorted_index, column] = order
@@ -121,7 +128,7 @@ def _rows_by_image(targets: HeadTargets, num_images: int) -> Tensor:
 def _centres_inside(centres_px: Tensor, boxes_xyxy: Tensor) -> Tensor:
     """Return (A, 2) centres strictly inside (B, M, 4) boxes: (B, M, A) bool."""
     x, y = centres_px.unbind(-1)
-    left, top, right, bottom = boxes_xyxy[..., None].unbind(-2)
+    left, top, right, bottom = boxes_xyxy[..., None].unbind(-2)  # (B, M, 1) each
     return (x > left) & (y > top) & (x < right) & (y < bottom)
 
 

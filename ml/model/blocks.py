@@ -143,6 +143,7 @@ class QARepVGGBlock(nn.Module):
         )
         self.branch_3x3.add_module("bn", norm.build(out_channels))
         self.branch_1x1 = PointConv(in_channels, out_channels, stride)
+        # As published: the scalars start near 1, and not all alike.
         self.alpha = nn.Parameter(1.0 + 0.01 * torch.randn(1)) if learned_alpha else None
         self.post_bn: nn.Module = norm.build(out_channels)
         self.rbr_reparam: nn.Conv2d | None = None
@@ -154,7 +155,7 @@ class QARepVGGBlock(nn.Module):
     def _branches(self, x: Tensor) -> Tensor:
         if self.rbr_reparam is not None:
             return self.rbr_reparam(x)
-        one = self.branch_1x1(x)
+        one = self.branch_1x1(x)  # (B, C', H', W')
         total = self.branch_3x3(x) + (one if self.alpha is None else self.alpha * one)
         return total + x if self.residual else total
 
@@ -165,8 +166,10 @@ class QARepVGGBlock(nn.Module):
             return
         conv, norm = self.branch_3x3.conv, self.branch_3x3.bn
         assert isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d)  # noqa: PT018
-        kernel, bias = folded_norm(conv.weight, None, norm)
+        kernel, bias = folded_norm(conv.weight, None, norm)  # (O, I, 3, 3), (O,)
         alpha = 1.0 if self.alpha is None else self.alpha
+        # All three branches are linear: the 1x1 kernel is the centre of a 3x3, the identity a 1
+        # there.
         kernel = kernel + alpha * functional.pad(self.branch_1x1.weight, (1, 1, 1, 1))
         assert self.branch_1x1.bias is not None
         bias = bias + alpha * self.branch_1x1.bias
@@ -203,8 +206,8 @@ def folded_norm(kernel: Tensor, bias: Tensor | None, norm: nn.BatchNorm2d) -> tu
     """
     if norm.running_mean is None or norm.running_var is None:
         raise ValueError("folded_norm: the batch normalisation keeps no running statistics")
-    gain = norm.weight / torch.sqrt(norm.running_var + norm.eps)
-    shift = -norm.running_mean if bias is None else bias - norm.running_mean
+    gain = norm.weight / torch.sqrt(norm.running_var + norm.eps)  # (O,)
+    shift = -norm.running_mean if bias is None else bias - norm.running_mean  # (O,)
     return kernel * gain[:, None, None, None], norm.bias + shift * gain
 
 
@@ -315,7 +318,7 @@ class CSPLayer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (B, C, H, W) -> (B, C', H, W)."""
-        parts = [self.conv1(x)]
+        parts = [self.conv1(x)]  # (B, hidden, H, W)
         for bottleneck in self.bottlenecks:
             parts.append(bottleneck(parts[-1]))
         kept = parts if self.concat_intermediates else parts[-1:]

@@ -43,13 +43,13 @@ def decode(outputs: RawOutputs, indices: Tensor | None = None) -> Decoded:
     Source: paper 4.2; the published decoding.
     """
     scores, sides, flame = outputs.score_logits, outputs.box_logits, outputs.flame
-    centres = outputs.anchors.centres_px.expand(scores.shape[0], -1, -1)
-    strides = outputs.anchors.strides.expand(scores.shape[0], -1)
+    centres = outputs.anchors.centres_px.expand(scores.shape[0], -1, -1)  # (B, A, 2)
+    strides = outputs.anchors.strides.expand(scores.shape[0], -1)  # (B, A)
     if indices is not None:
-        scores = scores.gather(1, indices)
+        scores = scores.gather(1, indices)  # (B, K)
         strides = strides.gather(1, indices)
         centres = centres.gather(1, indices[..., None].expand(-1, -1, 2))
-        rows = indices[..., None, None].expand(-1, -1, *sides.shape[2:])
+        rows = indices[..., None, None].expand(-1, -1, *sides.shape[2:])  # (B, K, 4, bins)
         sides = sides.gather(1, rows)
         flame = flame.gather(1, indices[..., None].expand(-1, -1, flame.shape[-1]))
     boxes = decode_boxes(sides, centres, strides)
@@ -83,6 +83,7 @@ def decode_boxes(box_logits: Tensor, centres_px: Tensor, strides: Tensor) -> Ten
 
     Source: Li et al., Generalized Focal Loss (2020).
     """
+    # A side's distance is the mean of its distribution over whole strides.
     bins = torch.arange(box_logits.shape[-1], device=box_logits.device, dtype=torch.float32)
     distances = (box_logits.float().softmax(dim=-1) @ bins) * strides[..., None]
     return torch.cat([centres_px - distances[..., :2], centres_px + distances[..., 2:]], dim=-1)
@@ -110,8 +111,11 @@ def decode_flame(
     return FlameParameters(
         shape=COEFFICIENT_LIMIT * shape.tanh(),
         expression=COEFFICIENT_LIMIT * expression.tanh(),
+        # Rotation and jaw stay raw: any 6D vector is a rotation after Gram-Schmidt.
         jaw=jaw,
         rotation=rotation,
+        # px, not strides, as published: the offset to the anchor's centre is not scaled.
         translation=torch.cat([shift[..., :2] + centres_px, shift[..., 2:]], dim=-1),
+        # A head of fixed size in strides at zero: each scale starts at the heads it is for.
         scale=config.scale_base_px_per_m * zoom.exp() * stride,
     )

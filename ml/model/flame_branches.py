@@ -35,12 +35,14 @@ class ScaleHead(nn.Module):
         super().__init__()
         self.branch_blocks = config.branch_blocks
         box, flame = config.box_channels[scale_index], config.flame_channels[scale_index]
+        # For published weights whose code reads the rotation branch's first three values as the
+        # jaw.
         self.swapped = config.swapped_branches
         self.pose_stem = self._pose_stem(in_channels, flame, norm)
         self.bbox_stem = SeqConvBNAct(in_channels, box, 1, norm)
         self.cls_convs = nn.Sequential(SeqConvBNAct(box, box, 3, norm))
         self.reg_convs = nn.Sequential(SeqConvBNAct(box, box, 3, norm))
-        self.cls_pred = nn.Conv2d(box, 1, 1)
+        self.cls_pred = nn.Conv2d(box, 1, 1)  # one class: head
         self.reg_pred = nn.Conv2d(box, 4 * (config.reg_max + 1), 1)
         pose, shape, expression = config.pose_inter, config.shape, config.expression
         self.flame_shape_pred = self._branch(flame, shape.inter, shape.out, norm)
@@ -126,6 +128,7 @@ class ScaleHead(nn.Module):
     @torch.no_grad()
     def _initialise(self) -> None:
         assert self.cls_pred.bias is not None
+        # sigmoid(bias) = PRIOR_SCORE
         self.cls_pred.bias.fill_(-math.log((1 - PRIOR_SCORE) / PRIOR_SCORE))
 
 
@@ -162,7 +165,7 @@ class DetectionHeads(nn.Module):
             (B, A) score logits, (B, A, 4, reg_max + 1) box logits, (B, A, K) raw FLAME values.
         """
         results = [head(x) for head, x in zip(self.scales, maps, strict=True)]
-        flame = torch.cat([r[2] for r in results], dim=1)
+        flame = torch.cat([r[2] for r in results], dim=1)  # anchors of strides 8, 16, 32 in turn
         return *self._joined([r[:2] for r in results]), flame
 
     @property
@@ -184,4 +187,4 @@ class DetectionHeads(nn.Module):
     def _joined(self, results: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
         scores = torch.cat([score for score, _ in results], dim=1)
         sides = torch.cat([side for _, side in results], dim=1)
-        return scores, sides.unflatten(-1, (4, self.config.reg_max + 1))
+        return scores, sides.unflatten(-1, (4, self.config.reg_max + 1))  # (B, A, 4, bins)

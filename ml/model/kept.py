@@ -113,12 +113,13 @@ class KeptHeadsNetwork(nn.Module):
         scores, indices = candidates(dense.score_logits, config)
         rows = indices[..., None, None].expand(-1, -1, *dense.box_logits.shape[2:])
         sides = dense.box_logits.gather(1, rows)
+        # (B, K, 4)
         boxes = decode_boxes(sides, anchors.centres_px[indices], anchors.strides[indices])
         kept = suppress(boxes, scores, config)
         # From here on the heads of all images are one list, (N,), as every branch runs once.
         image_index = torch.cat([torch.full_like(rows, i) for i, rows in enumerate(kept)])
         chosen = indices[image_index, torch.cat(kept)]
-        raw = self.flame_at(dense.pose_maps, image_index, chosen)
+        raw = self.flame_at(dense.pose_maps, image_index, chosen)  # (N, values)
         centres, strides = anchors.centres_px[chosen], anchors.strides[chosen]
         flame = join(decode_flame(raw, centres, strides, self.config.head))
         results = []
@@ -138,7 +139,7 @@ def _branches_at(head: ScaleHead, features: Tensor, cells: Cells) -> Tensor:
     """Return a scale's raw FLAME values at some cells, (N, K)."""
     # All branches have the same blocks, so one window, (N, C, S, S), serves the six of them.
     reach = sum(_margin(block) for block in list(head.flame_shape_pred)[:-1])
-    windows, inside = cell_windows(features, cells, reach)
+    windows, inside = cell_windows(features, cells, reach)  # (N, C, S, S), (N, 1, S, S)
     return head.assemble(
         {name: _run(getattr(head, f"flame_{name}_pred"), windows, inside) for name in head.BRANCHES}
     )
@@ -157,7 +158,7 @@ def _run(branch: nn.Sequential, windows: Tensor, inside: Tensor) -> Tensor:
         # be zero again here; a bias has just made it something else.
         end = inside.shape[-1] - margin
         windows = windows * inside[:, :, margin:end, margin:end]
-    return blocks[-1](windows)[:, :, 0, 0]
+    return blocks[-1](windows)[:, :, 0, 0]  # 1x1, on (N, C, 1, 1)
 
 
 def _margin(block: nn.Module) -> int:

@@ -130,19 +130,21 @@ class HeadLoss(nn.Module):
 
     def _terms(self, outputs: TrainingOutputs, targets: HeadTargets) -> dict[str, Tensor]:
         config = self.config
-        logits = outputs.score_logits.float()
+        logits = outputs.score_logits.float()  # (B, A)
         with torch.no_grad():
-            scores, boxes = logits.sigmoid(), decode_all_boxes(outputs)
+            scores, boxes = logits.sigmoid(), decode_all_boxes(outputs)  # (B, A), (B, A, 4)
             # Which anchors learn depends on what they predict now; no gradient flows through it.
             found = assign(scores, boxes, outputs.anchors, targets, config.assigner)
+        # Normalised by the sum of the scores to learn, not by the number of positives (TOOD): an
+        # image of many poorly matched heads does not dilute the others' loss.
         total_score = self._mean_over_processes(found.score.sum(), least=1.0)
         terms = {"classification": classification_loss(logits, found, config) / total_score}
         image, anchor = (found.target >= 0).nonzero(as_tuple=True)  # (P,) positives
         rows, weight = found.target[image, anchor], found.score[image, anchor]
-        matched = targets.boxes_xyxy[rows]
-        sides = outputs.box_logits[image, anchor].float()
+        matched = targets.boxes_xyxy[rows]  # (P, 4)
+        sides = outputs.box_logits[image, anchor].float()  # (P, 4, bins)
         centres, strides = outputs.anchors.centres_px[anchor], outputs.anchors.strides[anchor]
-        ciou = box_ciou_pairs(decode_boxes(sides, centres, strides), matched)
+        ciou = box_ciou_pairs(decode_boxes(sides, centres, strides), matched)  # (P,)
         terms["box"] = ((1 - ciou) * weight).sum() / total_score
         dfl = distribution_focal_loss(sides, centres, strides, matched)
         terms["dfl"] = (dfl * weight).sum() / total_score
@@ -159,12 +161,15 @@ class HeadLoss(nn.Module):
     ) -> dict[str, Tensor]:
         """Return vertices, rotation and reprojection over anchors of heads with parameters."""
         config = self.config
-        learns = found.target >= 0
+        learns = found.target >= 0  # (B, A)
+        # Heads without parameters teach score and box alone.
         learns &= targets.flame_valid[found.target.clamp(min=0)] if len(targets) else learns
         learning = spread(learns.nonzero(), config.max_positives)
-        image, anchor = learning.unbind(dim=1)
+        image, anchor = learning.unbind(dim=1)  # (P,) each
         raw = outputs.flame_at(image, anchor)  # (P, K)
         weight = found.score[image, anchor] if config.weigh_by_score else torch.ones_like(anchor)
+        # Before the early return: every process takes part in the reduction, also one without a
+        # head.
         weight = weight / self._mean_over_processes(weight.sum(), least=1e-9)
         if len(image) == 0:
             # A zero on the graph: processes that train together all need a gradient.
@@ -178,22 +183,24 @@ class HeadLoss(nn.Module):
             outputs.config,
         )
         # A head is the target of up to top_k anchors; its mesh is made once.
-        heads, head_of = rows.unique(return_inverse=True)
+        heads, head_of = rows.unique(return_inverse=True)  # (H,) rows, (P,) place in `heads`
         with torch.no_grad():
             truth = split(targets.flame[heads])
-            true_vertices = self.layer(truth.shape, truth.expression, truth.jaw)
+            true_vertices = self.layer(truth.shape, truth.expression, truth.jaw)  # (H, V, 3)
             true_rotation = matrix_from_6d(truth.rotation)
             true_px = project_xy(true_vertices, true_rotation, truth.translation, truth.scale)
-            true_px, true_unit = (
+            true_px, true_unit = (  # (P, V, 2), (P, V, 3)
                 # the layer's memory layout is kept
                 mesh.transpose(1, 2)[head_of].transpose(1, 2)
                 for mesh in (true_px, unit_cube(true_vertices))
             )
-        vertices = self.layer(predicted.shape, predicted.expression, predicted.jaw)
-        rotation = matrix_from_6d(predicted.rotation)
+        vertices = self.layer(predicted.shape, predicted.expression, predicted.jaw)  # (P, V, 3)
+        rotation = matrix_from_6d(predicted.rotation)  # (P, 3, 3)
         points = project_xy(vertices, rotation, predicted.translation, predicted.scale)  # (P, V, 2)
         boxes = targets.boxes_xyxy[rows]
         per_anchor = {
+            # Vertices see shape, expression and jaw without the pose, rotation sees the pose alone,
+            # and the reprojection ties both to scale and translation (paper 4.1).
             "vertices": vertices_loss(unit_cube(vertices), true_unit, config.vertices),
             "rotation": geodesic_distance(rotation, true_rotation[head_of]),
             "reprojection": reprojection_loss(points, true_px, boxes, config.reprojection),
@@ -234,8 +241,11 @@ def classification_loss(logits: Tensor, found: Assignment, config: LossConfig) -
         logits, found.score, reduction="none"
     )
     if config.classification == "quality_focal":
+        # GFL, beta = 2: an anchor that already predicts its soft target has no weight.
         weight = (score - found.score).square()
     else:
+        # VFL, alpha = 0.75, gamma = 2: heads by their target score, background down-weighted by
+        # p^2.
         weight = torch.where(found.target >= 0, found.score, 0.75 * score.detach().square())
     return (weight * cross_entropy * ~found.ignored).sum()
 
@@ -257,13 +267,14 @@ def distribution_focal_loss(
     Source: Li et al., Generalized Focal Loss (2020).
     """
     last = box_logits.shape[-1] - 1
+    # (P, 4) px
     distances = torch.cat([centres_px - boxes_xyxy[:, :2], boxes_xyxy[:, 2:] - centres_px], dim=1)
-    distances = (distances / strides[:, None]).clamp(0, last - 0.01)
+    distances = (distances / strides[:, None]).clamp(0, last - 0.01)  # in strides
     # A distance of 2.3 strides is 0.7 of bin 2 and 0.3 of bin 3; the last bin keeps a right one.
     left = distances.floor()
     fraction_right = distances - left
-    log_probability = box_logits.log_softmax(dim=-1)
-    index = left.long()[..., None]
+    log_probability = box_logits.log_softmax(dim=-1)  # (P, 4, bins)
+    index = left.long()[..., None]  # (P, 4, 1)
     at_left = log_probability.gather(-1, index)[..., 0]
     at_right = log_probability.gather(-1, index + 1)[..., 0]
     return -(at_left * (1 - fraction_right) + at_right * fraction_right).mean(dim=-1)
@@ -282,6 +293,7 @@ def unit_cube(vertices: Tensor) -> Tensor:
     """
     # min and max, not amin and amax: the gradient of one vertex, not of all that may be equal
     low, high = vertices.min(dim=1, keepdim=True).values, vertices.max(dim=1, keepdim=True).values
+    # (P, 1, 1), the longest side becomes 2
     factor = 2.0 / (high - low).amax(dim=2, keepdim=True).clamp(min=1e-6)
     return (vertices - (low + high) / 2) * factor
 
@@ -329,7 +341,8 @@ def reprojection_loss(
     if form == "l1":
         return (points - true_points).abs().mean(dim=(1, 2)) / area.sqrt()
     # A keypoint similarity as COCO's, with the head region for the object's area.
-    squared = (points - true_points).square().sum(dim=-1)
+    squared = (points - true_points).square().sum(dim=-1)  # (P, V) px^2
+    # COCO's exponent d^2 / (2 k^2 area) with k = 2 sigma: 0.005 * 0.53 area as its denominator.
     spread_px2 = (2 * OKS_SIGMA) ** 2 * (OKS_AREA_FRACTION * area + 1e-9) * 2
     return (1 - torch.exp(-squared / spread_px2[:, None])).mean(dim=1)
 

@@ -59,7 +59,7 @@ def postprocess(
             f"letterboxes: expected one for each of the {num_images} images, got {len(letterboxes)}"
         )
     _, indices = candidates(outputs.score_logits, config)
-    decoded = decode(outputs, indices)
+    decoded = decode(outputs, indices)  # (B, K, ...)
     kept = suppress(decoded.boxes_xyxy, decoded.scores, config)
     results = []
     for i, (letterbox, rows) in enumerate(zip(letterboxes, kept, strict=True)):
@@ -88,6 +88,8 @@ def candidates(score_logits: Tensor, config: PostprocessConfig) -> tuple[Tensor,
     # No image has more heads than its anchors above the threshold, so the batch's largest number
     # of those is enough.
     above = int((logits.sigmoid() >= config.score_threshold).sum(dim=1).max()) if len(logits) else 0
+    # A stable sort of logits, not topk of scores: equal scores keep the anchors' order on every
+    # device, and sigmoid makes far logits equal in float32.
     indices = torch.argsort(logits, dim=1, descending=True, stable=True)[:, : min(count, above)]
     return logits.gather(1, indices).sigmoid(), indices
 
@@ -103,6 +105,7 @@ def suppress(boxes_xyxy: Tensor, scores: Tensor, config: PostprocessConfig) -> l
     Returns:
         Positions of the kept candidates of each image, best first, int64.
     """
+    # (B, K)
     kept = nms_mask(boxes_xyxy, scores, config.iou_threshold) & (scores >= config.score_threshold)
     return [rows.nonzero()[: config.max_heads, 0] for rows in kept]
 

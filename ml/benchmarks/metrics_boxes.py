@@ -51,9 +51,11 @@ class BoxCollector:
                         "category_id": _CATEGORY,
                         "bbox": box.tolist(),
                         "area": float(box[2] * box[3]),
+                        # COCO's crowd: a detection on it is neither right nor wrong.
                         "iscrowd": int(ignore),
                     }
                 )
+        # Stable: of equal scores the first detection counts, on any machine.
         best = np.argsort(-predictions.confidences, kind="stable")[: self.max_detections]
         found = xyxy_to_xywh(predictions.boxes)[best]
         for box, score in zip(found, predictions.confidences[best], strict=True):
@@ -94,6 +96,7 @@ class MatchedBoxes:
         scores = np.concatenate([np.zeros(0), *(e["dtScores"] for _, e in kept)])
         order = np.argsort(-scores, kind="stable")
         empty = np.zeros((num_thresholds, 0))
+        # (thresholds, detections)
         matched = np.concatenate([empty, *(e["dtMatches"] for _, e in kept)], axis=1)
         ignored = np.concatenate([empty, *(e["dtIgnore"] for _, e in kept)], axis=1)
         self._image = np.repeat([i for i, _ in kept], [len(e["dtScores"]) for _, e in kept])
@@ -118,14 +121,17 @@ class MatchedBoxes:
         total = float(weights @ self.num_true)
         if not total:
             return np.full(thresholds, np.nan)
-        drawn = weights[self._image]
+        drawn = weights[self._image]  # (detections,) by falling score
         values = []
         for correct, counted in zip(
             self._correct[:thresholds], self._counted[:thresholds], strict=True
         ):
+            # A draw of the images weighs its detections; the matches themselves do not change.
             hits, shown = np.cumsum(drawn * correct), np.cumsum(drawn * counted)
             precision = hits / np.maximum(shown, np.spacing(1))
+            # precision made to fall with recall
             envelope = np.append(np.maximum.accumulate(precision[::-1])[::-1], 0.0)
+            # first detection of each recall
             levels = np.searchsorted(hits / total, np.linspace(0, 1, 101), side="left")
             values.append(envelope[np.minimum(levels, len(precision))].mean())
         return np.array(values)

@@ -144,6 +144,7 @@ def z_order_stated(predicted: np.ndarray, true: np.ndarray, neighbours: int = NE
     """
     from scipy.spatial import cKDTree
 
+    # the nearest is the vertex itself
     others = cKDTree(true).query(true, k=neighbours + 1)[1][:, 1:]
     return _agreement(predicted[:, 2], true[:, 2], others)
 
@@ -163,13 +164,13 @@ def z_order_coded(predicted: np.ndarray, true: np.ndarray, neighbours: int = NEI
         0 to 1.
     """
     centres = true[1 : neighbours + 1]
-    squared = ((true[:, None] - centres[None]) ** 2).sum(axis=2)
-    others = np.argsort(squared, axis=0, kind="stable")
+    squared = ((true[:, None] - centres[None]) ** 2).sum(axis=2)  # (Z, 5)
+    others = np.argsort(squared, axis=0, kind="stable")  # (Z, 5), along the wrong axis as there
     return _agreement(predicted[:, 2], true[:, 2], others)
 
 
 def _agreement(predicted_z: np.ndarray, true_z: np.ndarray, others: np.ndarray) -> float:
-    true_order = true_z[:, None] >= true_z[others]
+    true_order = true_z[:, None] >= true_z[others]  # (Z, 5)
     return float((true_order == (predicted_z[:, None] >= predicted_z[others])).mean())
 
 
@@ -199,9 +200,11 @@ def chamfer(
     from scipy.spatial import cKDTree
 
     true_seven = topology.landmarks(vertices_world)[list(SEVEN)]
+    # two of the seven are the inner eye corners
     scale = INNER_EYE_DISTANCE / np.linalg.norm(true_seven[1] - true_seven[2])
     move = fit_similarity(seven, scale * true_seven, may_mirror=may_mirror)
     tree = cKDTree(move(vertices))
+    # From the true face to the prediction alone: what a mesh has besides the face costs nothing.
     distance, _ = tree.query(scale * vertices_world[topology.face_index])
     return float((distance**2).mean())
 

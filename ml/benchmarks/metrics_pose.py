@@ -86,7 +86,7 @@ def vggheads_error_deg(predicted_deg: np.ndarray, true_deg: np.ndarray) -> np.nd
     Returns:
         (N, 3) degrees.
     """
-    wild = (np.abs(predicted_deg) > ZEROED_ABOVE_DEG).any(axis=1)
+    wild = (np.abs(predicted_deg) > ZEROED_ABOVE_DEG).any(axis=1)  # (N,)
     return _least(np.where(wild[:, None], 0.0, predicted_deg), true_deg, (0.0, 360.0, -360.0))
 
 
@@ -119,14 +119,15 @@ def img2pose_error_deg(predicted_deg: np.ndarray, true_deg: np.ndarray) -> np.nd
         (N, 3) degrees.
     """
     last = np.maximum.accumulate(
+        # Row of the last head found up to and including each; -1 before the first.
         np.where(np.isnan(predicted_deg).any(axis=1), -1, np.arange(len(predicted_deg)))
     )
     carried = np.where((last >= 0)[:, None], predicted_deg[last], np.nan)
     return np.abs(carried - true_deg)
 
 
-def _least(predicted: np.ndarray, true: np.ndarray, turns: tuple[float, ...]) -> np.ndarray:
-    return np.min([np.abs(predicted - true + turn) for turn in turns], axis=0)
+def _least(predicted: np.ndarray, true: np.ndarray, offsets_deg: tuple[float, ...]) -> np.ndarray:
+    return np.min([np.abs(predicted - true + offset) for offset in offsets_deg], axis=0)
 
 
 EULER_PROTOCOLS: Mapping[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
@@ -150,7 +151,7 @@ def frobenius_error(predicted: np.ndarray, true: np.ndarray) -> np.ndarray:
 
     Source: DAD-3DHeads benchmark.
     """
-    between = np.einsum("nij,nkj->nik", predicted, true)
+    between = np.einsum("nij,nkj->nik", predicted, true)  # (N, 3, 3) R_predicted R_true^T
     return np.linalg.norm(np.eye(3) - between, axis=(1, 2))
 
 
@@ -175,13 +176,15 @@ def frame_rotation(predicted: np.ndarray, true: np.ndarray) -> np.ndarray:
     kept = np.isfinite(predicted).all(axis=(1, 2))
     if not kept.any():
         return np.eye(3)
+    # C of every single row: R_predicted^T R_true, in the head's own axes.
     between = Rotation.from_matrix(np.swapaxes(predicted[kept], 1, 2) @ true[kept])
     # Weiszfeld's steps need a start in the right half of the rotations: the best of some rows.
     some = between[:: max(1, len(between) // _CANDIDATES)]
     starts = Rotation.concatenate([some, between.mean()])
     centre = starts[int(np.argmin([(s.inv() * between).magnitude().sum() for s in starts]))]
     for _ in range(_ITERATIONS):
-        left = (centre.inv() * between).as_rotvec()
+        left = (centre.inv() * between).as_rotvec()  # (N, 3) rad, what is left of each row
+        # Weiszfeld: a mean weighted by one over the distance goes to the median.
         weights = 1.0 / np.maximum(np.linalg.norm(left, axis=1), 1e-9)
         step = (weights[:, None] * left).sum(axis=0) / weights.sum()
         centre = centre * Rotation.from_rotvec(step)
@@ -255,9 +258,9 @@ def _ours(pairs: PosePairs) -> Callable[[np.ndarray], dict[str, float]]:
     true = np.asarray(pairs.true_rotations, np.float64)
     frame = frame_rotation(predicted, true)
     aligned = predicted @ frame
-    turn = np.degrees(Rotation.from_matrix(frame).as_rotvec())
-    constant = {"frame_rotation_deg": float(np.linalg.norm(turn))}
-    constant |= {f"frame_{axis}_deg": float(v) for axis, v in zip("xyz", turn, strict=True)}
+    frame_deg = np.degrees(Rotation.from_matrix(frame).as_rotvec())  # (3,) axis times angle
+    constant = {"frame_rotation_deg": float(np.linalg.norm(frame_deg))}
+    constant |= {f"frame_{axis}_deg": float(v) for axis, v in zip("xyz", frame_deg, strict=True)}
     plain = _errors(predicted, true, *pairs.euler_deg())
     after = _errors(aligned, true, euler_from_rotations(aligned), pairs.euler_deg()[1])
 
@@ -291,9 +294,11 @@ def _rotation_metrics(errors: _Errors, rows: np.ndarray) -> dict[str, float]:
     values = {
         "rotation_deg": mean(geodesic),
         "rotation_median_deg": median(geodesic),
+        # A detector that finds the easy heads alone does not win by it.
         "rotation_with_misses_deg": mean(np.where(np.isnan(geodesic), MISSED_DEG, geodesic)),
         "rotation_frobenius": mean(errors.frobenius[rows]),
     }
+    # NaN, a missed head, fails at every threshold.
     values |= {f"rotation_failure_rate_{t}": failed(geodesic, t) for t in FAILURES_DEG}
     return values | _angle_means(errors.angles[rows])
 

@@ -115,7 +115,7 @@ def scan_errors(
     """
     if protocol not in SCAN_PROTOCOLS:
         raise ValueError(f"scan protocol: expected one of {SCAN_PROTOCOLS}, got {protocol!r}")
-    points = vertices_mm[crop_scan(vertices_mm, landmarks_mm, RADIUS_FACTOR[protocol])]
+    points = vertices_mm[crop_scan(vertices_mm, landmarks_mm, RADIUS_FACTOR[protocol])]  # (N, 3) mm
     if len(points) == 0:
         raise ValueError(
             f"scan: none of its {len(vertices_mm)} vertices is near its landmarks; expected both "
@@ -124,6 +124,7 @@ def scan_errors(
     scaled = protocol != "now_metrical"
     landmarks = np.asarray(prediction.seven, np.float64), np.asarray(landmarks_mm, np.float64)
     alignment = fit_similarity(*landmarks, scaled=scaled)
+    # counted only; no mesh is mirrored here
     mirrored = fit_similarity(*landmarks, scaled=scaled, may_mirror=True).mirrors
     surface = Surface(prediction.vertices, prediction.faces)
     if protocol != "feng":
@@ -161,9 +162,9 @@ def refine(
 
     def moved(step: np.ndarray) -> Similarity:
         # The step turns and scales about the scan's centre, so that its parts hardly interact.
-        turn, factor = Rotation.from_rotvec(step[:3]).as_matrix(), float(np.exp(step[6:].sum()))
-        shift = factor * turn @ (start.translation - centre) + centre + step[3:6]
-        return Similarity(factor * start.scale, turn @ start.rotation, shift)
+        rotation, factor = Rotation.from_rotvec(step[:3]).as_matrix(), float(np.exp(step[6:].sum()))
+        shift = factor * rotation @ (start.translation - centre) + centre + step[3:6]
+        return Similarity(factor * start.scale, rotation @ start.rotation, shift)
 
     last: dict[bytes, tuple[np.ndarray, np.ndarray]] = {}
 
@@ -172,11 +173,13 @@ def refine(
         if key not in last:
             last.clear()
             distances, closest, towards = _distances(surface, points_mm, moved(step))
-            arm = closest - centre - step[3:6]
+            lever = closest - centre - step[3:6]
             # The nearest point slides along the surface only, so it counts as fixed to the mesh.
-            columns = [-_left_turn(step[:3], arm, towards), -towards]
+            # Jacobian of each distance by rotation (3), shift (3) and log scale (1): the nearest
+            # point moves by d, the distance shrinks by its part along `towards`.
+            columns = [-_rotation_derivative(step[:3], lever, towards), -towards]
             if scaled:
-                columns.append(-(towards * arm).sum(axis=1, keepdims=True))
+                columns.append(-(towards * lever).sum(axis=1, keepdims=True))
             last[key] = distances, np.concatenate(columns, axis=1)
         return last[key]
 
@@ -200,22 +203,24 @@ def _distances(
 
     The points are brought to the mesh, not the mesh to the points: its tree stays as it is.
     """
+    # inverse similarity, mesh frame
     own = (points - alignment.translation) @ alignment.rotation / alignment.scale
     distances, closest = surface.nearest(own)
     there = alignment(closest)
-    distances = distances * alignment.scale
+    distances = distances * alignment.scale  # back to mm
+    # At a distance of 0 the direction is undefined; the clamp makes it 0.
     away = (points - there) / np.maximum(distances, 1e-12)[:, None]
     return distances, there, away
 
 
-def _left_turn(step: np.ndarray, arm: np.ndarray, towards: np.ndarray) -> np.ndarray:
-    """Return how far `arm` moves along `towards` for a change of the rotation vector `step`."""
+def _rotation_derivative(step: np.ndarray, lever: np.ndarray, towards: np.ndarray) -> np.ndarray:
+    """Return how far `lever` moves along `towards` for a change of the rotation vector `step`."""
     import torch
 
     from ml.flame.rotation import rodrigues
 
     _, jacobian = rodrigues(torch.as_tensor(step, dtype=torch.float64))
-    return np.cross(arm, towards) @ jacobian.numpy()
+    return np.cross(lever, towards) @ jacobian.numpy()  # (N, 3)
 
 
 @dataclass(frozen=True)
@@ -286,6 +291,7 @@ def score_scans(
             np.concatenate([empty, *(s.bins for s in filled)]),
             np.append(0, np.cumsum([len(s.bins) if s else 0 for s in summaries])),
         ),
+        # Sparse: of 5,000 bins a scan fills some hundreds, and every bootstrap draw weighs them.
         shape=(len(summaries), _BINS + 1),
     )
     names = np.array(groups, dtype=object)
@@ -295,7 +301,7 @@ def score_scans(
     }
 
     def statistics(rows: np.ndarray) -> dict[str, float]:
-        drawn = np.bincount(rows, minlength=len(summaries))
+        drawn = np.bincount(rows, minlength=len(summaries))  # (images,) how often each was drawn
         values: dict[str, float] = {}
         for suffix, inside in members.items():
             weights = drawn * inside
@@ -335,7 +341,7 @@ def _histogram_median(histogram: np.ndarray) -> float:
     Inf beyond the last bin.
     """
     below = np.cumsum(histogram)
-    half = below[-1] / 2
+    half = below[-1] / 2  # counts, from the front
     bin_index = int(np.searchsorted(below, half))
     if bin_index == _BINS:
         return float("inf")

@@ -184,6 +184,8 @@ class Judge:
         if known_boxes is None:
             whole = self._detect(images)
         else:
+            # Annotations hold no weak detections; `can_reuse` has made sure that none are asked
+            # for.
             whole = [Sightings(boxes, boxes) for boxes in known_boxes]
         mirrored = self._detect([flip_image(image) for image in images])
         flipped = [
@@ -191,10 +193,13 @@ class Judge:
             for seen, image in zip(mirrored, images, strict=True)
         ]
         faces: Sequence[Boxes | None] = [None] * len(images)
+        # ONNX sessions and tokenizers are not known to be safe for threads.
         with self._one_at_a_time:
             if self.face_detector is not None:
                 faces = self.face_detector.detect_faces(images)
             screened = [screen.screen(images) for screen in self.screens]
+        # In the order of `RULES`, after the screens: the first finding decides, and only images
+        # without any go on to the third pass.
         early = [
             [
                 *(findings[index] for findings in screened),
@@ -260,6 +265,8 @@ class Judge:
         lowest = min(limits.threshold, self.rules.confirm_threshold)
         seen = []
         for (boxes, scores), image in zip(self.detector.detect(images), images, strict=True):
+            # Suppressed once, at the lower threshold: a strong head is then the same box in both
+            # lists.
             weak, weak_scores = select_detections(
                 boxes, scores, image.shape[:2], lowest, limits.nms_iou, limits.max_heads
             )
@@ -272,12 +279,13 @@ class Judge:
         """Return heads of left and right parts in px of the whole image, in one pass."""
         to_cut = [(index, column) for index, column in enumerate(columns) if column is not None]
         found = self._detect(
+            # left, right, left, right, ...
             [part for i, column in to_cut for part in cut_image(images[i], column)]
         )
         result: list[tuple[Sightings, Sightings] | None] = [None] * len(images)
         for position, (index, column) in enumerate(to_cut):
             left, right = found[2 * position : 2 * position + 2]
-            shift = np.array([column, 0, column, 0], np.float32)
+            shift = np.array([column, 0, column, 0], np.float32)  # back to px of the whole image
             result[index] = (left, Sightings(right.strong + shift, right.weak + shift))
         return result
 

@@ -70,6 +70,7 @@ def confirmed_count(first: Sightings, second: Sightings) -> int:
     """
     confirmed_in_second = _confirmed(first.strong, second)
     confirmed_in_first = _confirmed(second.strong, first)
+    # Equal to len(first.strong) exactly when the heads that neither view confirms balance out.
     return len(second.strong) + confirmed_in_second - confirmed_in_first
 
 
@@ -77,7 +78,7 @@ def _confirmed(heads: Boxes, view: Sightings) -> int:
     """Return heads that a view has no strong sighting of, but a weak one."""
     if not len(heads) or not len(view.weak):
         return 0
-    weak = np.asarray(box_iou(heads, view.weak)).max(axis=1) >= CONFIRM_IOU
+    weak = np.asarray(box_iou(heads, view.weak)).max(axis=1) >= CONFIRM_IOU  # (N,)
     if not len(view.strong):
         return int(weak.sum())
     strong = np.asarray(box_iou(heads, view.strong)).max(axis=1) >= CONFIRM_IOU
@@ -107,6 +108,7 @@ def flip_boxes(boxes_xyxy: Boxes, width: int) -> Boxes:
         (N, 4) px, in the mirrored image.
     """
     x0, y0, x1, y1 = boxes_xyxy.T
+    # left and right change places
     return np.stack([width - x1, y0, width - x0, y1], axis=1).astype(np.float32)
 
 
@@ -196,7 +198,7 @@ def cut_column(
         return width // 2 if width >= 2 else None
     columns = np.arange(1, width)
     left, right = boxes_xyxy[:, 0], boxes_xyxy[:, 2]
-    crossed = ((left < columns[:, None]) & (columns[:, None] < right)).any(axis=1)
+    crossed = ((left < columns[:, None]) & (columns[:, None] < right)).any(axis=1)  # (W - 1,)
     free = columns[~crossed]
     if not len(free):
         return None

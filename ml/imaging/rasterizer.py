@@ -111,7 +111,7 @@ def _fill(vertices, faces, face_index, barycentric, depth):  # type: ignore[no-u
         ax, ay, az = vertices[ia, 0], vertices[ia, 1], vertices[ia, 2]
         bx, by, bz = vertices[ib, 0], vertices[ib, 1], vertices[ib, 2]
         cx, cy, cz = vertices[ic, 0], vertices[ic, 1], vertices[ic, 2]
-        area = (bx - ax) * (cy - ay) - (by - ay) * (cx - ax)
+        area = (bx - ax) * (cy - ay) - (by - ay) * (cx - ax)  # twice the signed area, px^2
         # Also false for NaN and infinity: such a triangle is invisible instead of out of bounds.
         if not (1e-12 < abs(area) < 1e12):
             continue
@@ -119,11 +119,13 @@ def _fill(vertices, faces, face_index, barycentric, depth):  # type: ignore[no-u
         y_min, y_max = min(ay, by, cy), max(ay, by, cy)
         if x_max < 0.5 or y_max < 0.5 or x_min > width - 0.5 or y_min > height - 0.5:
             continue
+        # Pixels whose centre, half a pixel inside, lies in the bounding box.
         column_from = max(0, int(np.ceil(x_min - 0.5)))
         column_to = min(width - 1, int(np.floor(x_max - 0.5)))
         row_from = max(0, int(np.ceil(y_min - 0.5)))
         row_to = min(height - 1, int(np.floor(y_max - 0.5)))
         inverse = 1.0 / area
+        # Weights are linear in x: one evaluation a row, then additions.
         step_a = (by - cy) * inverse
         step_b = (cy - ay) * inverse
         for row in range(row_from, row_to + 1):
@@ -136,7 +138,7 @@ def _fill(vertices, faces, face_index, barycentric, depth):  # type: ignore[no-u
                 # The slack closes the cracks that rounding opens between neighbours.
                 if weight_a >= -1e-6 and weight_b >= -1e-6 and weight_c >= -1e-6:
                     z = weight_a * az + weight_b * bz + weight_c * cz
-                    if z < depth[row, column]:
+                    if z < depth[row, column]:  # of equal depths the first triangle stays
                         depth[row, column] = z
                         face_index[row, column] = f
                         barycentric[row, column, 0] = weight_a
@@ -179,6 +181,7 @@ def _accumulate_normals(vertices, faces, normals):  # type: ignore[no-untyped-de
             vertices[c, 1] - vertices[a, 1],
             vertices[c, 2] - vertices[a, 2],
         )
+        # u x v: twice the area long
         nx, ny, nz = uy * vz - uz * vy, uz * vx - ux * vz, ux * vy - uy * vx
         for k in (a, b, c):
             normals[k, 0] += nx

@@ -48,8 +48,11 @@ def orthogonalize(matrices: Tensor) -> Tensor:
             "flatten a convolution weight to (out, in * kh * kw) first"
         )
     tall = matrices.shape[-2] > matrices.shape[-1]
+    # (B, M, N), M <= N
     x = (matrices.mT if tall else matrices).reshape(-1, *sorted(matrices.shape[-2:]))
+    # The Frobenius norm bounds the largest singular value by 1, where the iteration converges.
     x = x / (torch.linalg.matrix_norm(x, keepdim=True) + 1e-7)
+    # Through the Gram matrix when that is cheaper: M x M products instead of M x N ones.
     if x.shape[-1] > 2 * x.shape[-2]:
         x = _polynomial_of_gram(x) @ x
     else:
@@ -74,6 +77,7 @@ def _polynomial_of_gram(x: Tensor) -> Tensor:
     gram = x @ x.mT
     product = factor = _step_of_gram(gram, *NEWTON_SCHULZ_STEPS[0])
     for step in NEWTON_SCHULZ_STEPS[1:]:
+        # Q and G commute, being polynomials of one matrix: the next G is (Q x)(Q x)^T = Q G Q.
         gram = factor @ gram @ factor
         factor = _step_of_gram(gram, *step)
         product = factor @ product
@@ -82,7 +86,7 @@ def _polynomial_of_gram(x: Tensor) -> Tensor:
 
 def _step_of_gram(gram: Tensor, a: float, b: float, c: float) -> Tensor:
     """Return what a step multiplies by: a I + b G + c G^2 of a (B, M, M) G."""
-    factor = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
+    factor = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)  # b G + c G G
     factor.diagonal(dim1=-2, dim2=-1).add_(a)
     return factor
 
@@ -164,12 +168,14 @@ class MuonAdamW(torch.optim.Optimizer):
         grads = [param.grad for param in params if param.grad is not None]
         momenta = [self.state[param]["momentum"] for param in params]
         torch._foreach_lerp_(momenta, grads, 1 - group["momentum"])
+        # Nesterov: looks a step ahead
         updates = torch._foreach_lerp(grads, momenta, group["momentum"])
         if group["weight_decay"]:
+            # decoupled from the gradient
             torch._foreach_mul_(list(params), 1 - group["lr"] * group["weight_decay"])
         by_shape: dict[tuple[int, int], list[tuple[Tensor, Tensor]]] = defaultdict(list)
         for param, update in zip(params, updates, strict=True):
-            matrix = _as_matrix(update)
+            matrix = _as_matrix(update)  # (out, in kh kw)
             by_shape[matrix.shape[0], matrix.shape[1]].append((param, matrix))
         for (rows, columns), pairs in by_shape.items():
             matrices = orthogonalize(torch.stack([matrix for _, matrix in pairs]))
@@ -195,6 +201,7 @@ class MuonAdamW(torch.optim.Optimizer):
             [state["exp_avg_sq"] for state in states],
             [],
             [state["step"] for state in states],
+            # One pass over memory, and the same numbers as torch.optim.AdamW(fused=True).
             fused=True,
             amsgrad=False,
             beta1=group["betas"][0],
@@ -245,6 +252,8 @@ def parameter_groups(module: nn.Module, config: OptimConfig) -> list[dict[str, A
         excepted = any(pattern.search(name) for pattern in exceptions)
         if config.kind == "muon" and id(param) in matrix_ids and not excepted:
             muon.append(param)
+        # Biases and norms are not decayed: pulling them to zero changes what a layer computes and
+        # does not regularise it.
         elif param.ndim >= 2:
             decayed.append(param)
         else:
@@ -269,6 +278,8 @@ def _hidden_matrices(module: nn.Module, linear: bool) -> Iterable[int]:
     """Yield ids of weights that Muon may take."""
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d):
+            # Depthwise kernels and single outputs are bundles of vectors: nothing to orthogonalise.
+            # The layer that reads the image stays with AdamW, as Muon's author advises.
             if layer.groups == 1 and layer.in_channels > 4 and layer.out_channels > 1:
                 yield id(layer.weight)
         elif linear and isinstance(layer, nn.Linear):
@@ -309,10 +320,12 @@ def lr_factor(
         # One step more than there are, so that the last is not quite at the end.
         done = min(max(step - flat, 0) / (max(total_steps - flat, 0) + 1), 1.0)
     else:
+        # short trainings warm up shortly
         warmup = min(config.warmup_steps, max(total_steps // 4, 1))
         if step < warmup:
-            return (step + 1) / (warmup + 1)
+            return (step + 1) / (warmup + 1)  # never 0: the first step counts
         done = min((step - warmup) / max(total_steps - warmup, 1), 1.0)
+    # 1 at the start, `low` at the end
     return low + (1 - low) * 0.5 * (1 + math.cos(math.pi * done))
 
 
@@ -396,14 +409,14 @@ class EMA(WeightAveraging):
             batch: unused.
             batch_idx: unused.
         """
-        if trainer.global_step <= self._latest_update_step:
+        if trainer.global_step <= self._latest_update_step:  # gradients were only accumulated
             return
         assert self._average_model is not None
         count = self._average_model.n_averaged
         if not self._pairs:
             self._pairs = _by_kind(_tensors(self._average_model.module), _tensors(pl_module))
         for averages, currents in self._pairs:
-            if count == 0:
+            if count == 0:  # the first average is the weights themselves
                 torch._foreach_copy_(averages, currents)
             else:
                 self._average(averages, currents, count)
@@ -421,6 +434,7 @@ class EMA(WeightAveraging):
         """
         if self.growth == "published":
             return self.decay * (1 - math.exp(-50 * count / self.total_steps))
+        # 0.1, 0.18, 0.25, ...: the average spans about the last ninth of the steps so far.
         return min(self.decay, (1 + count) / (10 + count))
 
     def _average(
@@ -432,7 +446,7 @@ class EMA(WeightAveraging):
             torch._foreach_lerp_(list(averages), list(currents), 1 - decay)
         else:
             for average, current in zip(averages, currents, strict=True):
-                average.copy_(current)
+                average.copy_(current)  # counters of batch normalisation
 
     def copy_to(self, module: nn.Module) -> None:
         """Put the averaged values into a module, as Lightning does when a training ends.

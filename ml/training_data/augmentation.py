@@ -77,15 +77,18 @@ def head_outlines(boxes_xyxy: Array, vertices_px: list[Array | None]) -> NDArray
         (N, 32, 2) float32 image frame, px.
     """
     angles = np.arange(NUM_OUTLINE_POINTS) * (2 * np.pi / NUM_OUTLINE_POINTS)
-    directions = np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    directions = np.stack([np.cos(angles), np.sin(angles)], axis=1)  # (32, 2)
     outlines = np.empty((len(boxes_xyxy), NUM_OUTLINE_POINTS, 2), np.float32)
     for outline, box, vertices in zip(outlines, boxes_xyxy, vertices_px, strict=True):
         low, high = box[:2], box[2:]
         points = directions
         if vertices is not None:
             xy = vertices[:, :2]
+            # 16 vertices and a third of the box: a mesh that covers less belongs to another place,
+            # as with a wrong label, and says nothing of the outline.
             seen = xy[((xy >= low) & (xy <= high)).all(axis=1)]
             if len(seen) >= 16 and (np.ptp(seen, axis=0) > 0.3 * (high - low)).all():
+                # The extreme vertex in each direction: 32 corners of the convex hull, (32, 2).
                 points = seen[(seen @ directions.T).argmax(axis=0)]
         start, extent = points.min(axis=0), np.ptp(points, axis=0)
         outline[:] = low + (points - start) / extent * (high - low)
@@ -120,9 +123,11 @@ def random_similarity(
     window = window or size
     if config.recipe == "published":
         return published_similarity(height, width, window, rng, config.flip)
+    # All draws first and always: which of them are used never shifts the random numbers behind.
     flip, turn, chosen, anywhere, x, y = rng.random(6)
     angle, log_zoom, dx, dy = rng.uniform(-1, 1, 4)
     low, high = np.log(config.zoom)
+    # uniform in the logarithm
     zoom = float(np.exp((low + high) / 2 + log_zoom * (high - low) / 2)) * size / max(height, width)
     angle_rad = float(np.deg2rad(config.rotation_deg) * angle) if turn < config.rotate else 0.0
     focus = np.array([width / 2, height / 2])
@@ -132,6 +137,7 @@ def random_similarity(
             focus = centres_px[int(chosen * len(centres_px))].astype(float)
     if flip < config.flip:
         focus[0] = width - focus[0]
+    # The shift that brings the focus, already scaled and rotated, to the middle of the window.
     turned = Similarity(zoom, angle_rad).points(focus)
     shift = window / 2 + config.shift * window * np.array([dx, dy]) - turned
     return Similarity(
@@ -165,7 +171,7 @@ def change_look(image_rgb: Image, config: AugmentConfig, rng: np.random.Generato
         image = np.asarray(cv2.GaussianBlur(image, (0, 0), sigma), np.uint8)
     if rng.random() < config.noise:
         strength = np.float32(rng.uniform(1.0, config.noise_sigma))
-        noise = rng.standard_normal(image.shape, np.float32) * strength
+        noise = rng.standard_normal(image.shape, np.float32) * strength  # (H, W, 3) grey levels
         image = np.clip(image + noise, 0, 255).astype(np.uint8)
     if rng.random() < config.jpeg:
         image = _recompressed(image, int(rng.integers(*config.jpeg_quality, endpoint=True)))
@@ -177,12 +183,14 @@ def _recoloured(image: Image, config: AugmentConfig, rng: np.random.Generator) -
     contrast, gain = 1 + config.brightness * rng.uniform(-1, 1, 2)
     hue = rng.uniform(-config.hue, config.hue)
     saturation = 1 + config.saturation * rng.uniform(-1, 1)
-    mean = float(image[::4, ::4].mean())
+    mean = float(image[::4, ::4].mean())  # a sixteenth of the pixels tells it
     levels = np.arange(256)
     table = np.clip((levels - mean) * contrast + mean * gain, 0, 255).astype(np.uint8)
     hsv = cv2.cvtColor(cv2.LUT(image, table), cv2.COLOR_RGB2HSV)
     tables = np.stack(
-        [(levels + round(hue)) % 180, np.clip(levels * saturation, 0, 255), levels], axis=-1
+        # OpenCV stores hue in steps of 2 degrees, 0 to 179.
+        [(levels + round(hue)) % 180, np.clip(levels * saturation, 0, 255), levels],
+        axis=-1,
     ).astype(np.uint8)
     return np.asarray(cv2.cvtColor(cv2.LUT(hsv, tables[None]), cv2.COLOR_HSV2RGB), np.uint8)
 

@@ -128,8 +128,10 @@ class MosaicPlanner:
             window = self._windows.of_epoch(key.epoch)
             of_head = window[self._indices]
             order = np.argsort(of_head, kind="stable")
-            edges = np.flatnonzero(np.diff(of_head[order])) + 1
+            edges = np.flatnonzero(np.diff(of_head[order])) + 1  # where another group begins
             groups = {int(of_head[part[0]]): part for part in np.split(order, edges)}
+            # Grouped once an epoch: a mosaic draws up to nine heads, and a search for each would
+            # cost more than reading them.
             self._of_epoch = (key.epoch, window, groups)
         _, window, groups = self._of_epoch
         return groups.get(int(window[key.index]))
@@ -143,7 +145,7 @@ class MosaicPlanner:
         angle, fraction, dx, dy = rng.uniform(-1, 1, 4)
         low, high = np.log(self._config.head_fraction)
         wanted = side * np.exp((low + high) / 2 + fraction * (high - low) / 2)
-        zoom = float(wanted / np.sqrt(box_area(box)))
+        zoom = float(wanted / np.sqrt(box_area(box)))  # px of the window per px of the image
         angle_rad = (
             float(np.deg2rad(augment.rotation_deg) * angle) if turn < augment.rotate else 0.0
         )

@@ -43,7 +43,7 @@ class Similarity:
             (2, 2).
         """
         cosine, sine = np.cos(self.angle_rad), np.sin(self.angle_rad)
-        return np.array([[cosine, -sine], [sine, cosine]])
+        return np.array([[cosine, -sine], [sine, cosine]])  # y points down: clockwise on the screen
 
     def matrix(self) -> NDArray[np.float64]:
         """Return the whole change as an affine matrix of continuous pixel coordinates.
@@ -53,6 +53,8 @@ class Similarity:
         """
         matrix = np.column_stack([self.zoom * self.rotation(), np.asarray(self.shift)])
         if self.mirror_width is not None:
+            # zoom R (w - x, y) + shift: the mirror's w moves into the shift, its sign into the x
+            # column.
             matrix[:, 2] += matrix[:, 0] * self.mirror_width
             matrix[:, 0] *= -1
         return matrix
@@ -105,11 +107,14 @@ class Similarity:
                     "needed; pass `mirror`, or set the flip probability to 0"
                 )
             moved = np.array(mirror(flame), np.float64)
+            # `mirror` mirrors about x = 0; the image is mirrored about its middle.
             moved[:, SHIFT_XY.start] += self.mirror_width
-        turn = self.rotation().T
+        transposed = self.rotation().T  # of row vectors
+        # Rz acts on x and y of both columns of the 6D rotation; z is the axis it turns about.
         for first in (ROTATION.start, ROTATION.start + 3):
-            moved[:, first : first + 2] = moved[:, first : first + 2] @ turn
-        moved[:, SHIFT_XY] = self.zoom * moved[:, SHIFT_XY] @ turn + np.asarray(self.shift)
+            moved[:, first : first + 2] = moved[:, first : first + 2] @ transposed
+        moved[:, SHIFT_XY] = self.zoom * moved[:, SHIFT_XY] @ transposed + np.asarray(self.shift)
+        # Weak perspective: depth is in pixels, too.
         moved[:, SHIFT_Z] *= self.zoom
         moved[:, SCALE] *= self.zoom
         return moved.astype(np.float32)
@@ -125,7 +130,7 @@ class Similarity:
             (N, 4) float32 new frame, px; not clipped.
         """
         source = outlines if self.angle_rad else boxes_xyxy.reshape(-1, 2, 2)
-        points = self.points(source)
+        points = self.points(source)  # (N, K or 2, 2)
         return np.concatenate([points.min(axis=1), points.max(axis=1)], axis=1)
 
     def warp(self, image_rgb: Image, size: int) -> Image:
@@ -142,6 +147,8 @@ class Similarity:
         if self.zoom < 1:
             # Averages areas first, as the letterbox does: bilinear sampling alone would alias.
             rows, columns = self._source(size, *image_rgb.shape[:2])
+            # Only what the window shows is reduced: a crop of a large image costs what the crop
+            # costs.
             image_rgb = image_rgb[rows, columns]
             height, width = image_rgb.shape[:2]
             matrix[:, 2] += matrix[:, :2] @ (columns.start, rows.start)
@@ -149,6 +156,7 @@ class Similarity:
             image_rgb = np.asarray(
                 cv2.resize(image_rgb, small, interpolation=cv2.INTER_AREA), np.uint8
             )
+            # The reduced size is rounded, so that its factor differs a little between the axes.
             matrix[:, :2] *= np.array([width, height]) / small
         # Pixel centres lie at halves in our frames and at integers in OpenCV's.
         matrix[:, 2] += 0.5 * matrix[:, :2].sum(axis=1) - 0.5
@@ -165,6 +173,7 @@ class Similarity:
     def _source(self, size: int, height: int, width: int) -> tuple[slice, slice]:
         """Return rows and columns of the old image that the new one shows, with some to spare."""
         cosine, sine = math.cos(self.angle_rad), math.sin(self.angle_rad)
+        # The window's centre in the old image: shift, zoom, rotation and mirror undone in turn.
         x, y = ((size / 2 - shift) / self.zoom for shift in self.shift)
         x, y = cosine * x + sine * y, cosine * y - sine * x
         if self.mirror_width is not None:

@@ -10,6 +10,9 @@ from numba import njit
 from ml.generation.renderer.meshes import Mesh
 from ml.imaging.rasterizer import Float32Array, rasterize
 
+KEY, KEY_COLOUR, RIM, SKY, GROUND, RIM_COLOUR, FILL, FILL_COLOUR = range(8)
+"""Rows of `LightRig.as_array`: unit directions towards the lights, and linear RGB."""
+
 
 @dataclass(frozen=True)
 class LightRig:
@@ -38,19 +41,18 @@ class LightRig:
     softness: float
 
     def as_array(self) -> Float32Array:
-        """Return (8, 3) rows in the order that the shading kernel reads."""
-        return np.stack(
-            [
-                _unit(self.key),
-                self.key_colour,
-                _unit(self.rim),
-                self.sky,
-                self.ground,
-                self.rim_colour,
-                _unit(self.fill),
-                self.fill_colour,
-            ]
-        ).astype(np.float32)
+        """Return (8, 3) float32 for the shading kernel: the rows `KEY` to `FILL_COLOUR`."""
+        rows = {
+            KEY: _unit(self.key),
+            KEY_COLOUR: self.key_colour,
+            RIM: _unit(self.rim),
+            SKY: self.sky,
+            GROUND: self.ground,
+            RIM_COLOUR: self.rim_colour,
+            FILL: _unit(self.fill),
+            FILL_COLOUR: self.fill_colour,
+        }
+        return np.stack([rows[row] for row in range(len(rows))]).astype(np.float32)
 
 
 @dataclass(frozen=True)

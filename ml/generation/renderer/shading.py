@@ -7,7 +7,18 @@ from dataclasses import dataclass
 import numpy as np
 from numba import njit
 
-from ml.generation.renderer.lighting import LightRig, ShadowMap
+from ml.generation.renderer.lighting import (
+    FILL,
+    FILL_COLOUR,
+    GROUND,
+    KEY,
+    KEY_COLOUR,
+    RIM,
+    RIM_COLOUR,
+    SKY,
+    LightRig,
+    ShadowMap,
+)
 from ml.generation.renderer.materials import (
     BEARD,
     BLOTCHES,
@@ -60,7 +71,7 @@ def shade(
     metres_per_px: float,
     supersampling: int = 1,
 ) -> Float32Array:
-    """Return light the visible surfaces.
+    """Light the visible surfaces.
 
     Of the samples of an image's pixel that show one material, those of cloth are lit once: its
     patterns are wide, and it fills most of an image of people.
@@ -119,13 +130,13 @@ def _cloth(m, u, v, w, fine):  # type: ignore[no-untyped-def]
     r, g, b = m[RED], m[RED + 1], m[RED + 2]
     pattern, scale, seed = int(m[PATTERN]), m[SCALE], m[SEED]
     mix = 0.0
-    if pattern == 1:
+    if pattern == 1:  # striped: along v, the height
         mix = _smoothstep(-0.12, 0.12, np.sin(6.2832 * v / scale))
-    elif pattern == 2:
+    elif pattern == 2:  # checked: both directions, where they cross darker
         a = _smoothstep(-0.15, 0.15, np.sin(6.2832 * v / scale))
         c = _smoothstep(-0.15, 0.15, np.sin(6.2832 * u / scale))
         mix = 0.5 * (a + c) * 0.85
-    elif pattern == 3:
+    elif pattern == 3:  # dotted, every second row half a period aside
         gu, gv = u / scale, v / scale
         gu += 0.5 * (np.floor(gv) % 2.0)
         du, dv = gu - np.floor(gu) - 0.5, gv - np.floor(gv) - 0.5
@@ -141,6 +152,8 @@ def _cloth(m, u, v, w, fine):  # type: ignore[no-untyped-def]
         petals = (0.20 + 0.16 * chance) * (1.0 + 0.28 * np.cos(5.0 * np.arctan2(dv, du) + turn))
         mix = 1.0 - _smoothstep(petals - 0.05, petals + 0.03, reach)
         centre = 1.0 - _smoothstep(0.05, 0.09, reach)
+        # Half of the flowers have the third colour; the others' petals have the second, and the
+        # third in the middle.
         third = mix * (1.0 if chance > 0.5 else centre)
         mix *= 1.0 - third
         r += third * (m[RED3] - r)
@@ -151,6 +164,7 @@ def _cloth(m, u, v, w, fine):  # type: ignore[no-untyped-def]
     b += mix * (m[RED2 + 2] - b)
     # A jacket's open front shows what is worn under it; a shirt has a button band.
     if w > 0.5 and pattern != 4:
+        # Closes 42 cm below the collar; v grows downwards.
         opening = m[OPENING] * max(0.0, 1.0 - v / 0.42)
         if m[OPENING] > 0.0:
             inside = 1.0 - _smoothstep(opening - 0.004, opening + 0.004, abs(u))
@@ -158,6 +172,7 @@ def _cloth(m, u, v, w, fine):  # type: ignore[no-untyped-def]
             r = (r + inside * (m[RED3] - r)) * edge
             g = (g + inside * (m[RED3 + 1] - g)) * edge
             b = (b + inside * (m[RED3 + 2] - b)) * edge
+        # Two seams 16 mm from the middle, buttons of 11 mm every 85 mm.
         if m[BUTTONS] > 0.5:
             band = np.exp(-((abs(u) - 0.016) ** 2) / 0.000006)
             button_v = v / 0.085 - np.floor(v / 0.085) - 0.5
@@ -165,6 +180,8 @@ def _cloth(m, u, v, w, fine):  # type: ignore[no-untyped-def]
             dark = (1.0 - 0.35 * band) * (1.0 - 0.55 * button)
             r, g, b = r * dark, g * dark, b * dark
     if m[FIBRE] > 0.0:
+        # Threads of 2.4 mm, fibres of 2.4 mm, wear of a hand's breadth; the first two fade out
+        # where a pixel is larger.
         weave = (np.sin(u * 2600.0) * np.sin(v * 2600.0)) * 0.5
         grain = value_noise_2d(u * 420.0, v * 420.0, seed) - 0.5
         wear = value_noise_2d(u * 14.0, v * 9.0, seed + 4.0) - 0.5
@@ -176,10 +193,11 @@ def _cloth(m, u, v, w, fine):  # type: ignore[no-untyped-def]
 @njit(cache=True, fastmath=True)
 def _fold(m, u, v, seed):  # type: ignore[no-untyped-def]
     """Return the height of the folds of a garment, about -1 to 1."""
+    # Noise shifts the noise, or folds would run along the axes of the surface coordinates.
     skew = 0.35 * (value_noise_2d(u * 5.0, v * 5.0, seed + 11.0) - 0.5)
     a = value_noise_2d(u * m[FOLD_ACROSS] + skew * 3.0, v * m[FOLD_ALONG] + skew * 4.0, seed)
     b = value_noise_2d(u * m[FOLD_ACROSS] * 2.3 - v * 4.0, v * m[FOLD_ALONG] * 2.1, seed + 5.0)
-    ridge = 1.0 - abs(2.0 * a - 1.0)
+    ridge = 1.0 - abs(2.0 * a - 1.0)  # a fold is sharp at its top
     return 1.2 * ridge + 0.45 * b
 
 
@@ -188,6 +206,7 @@ def _skin(m, x, y, z, extra, fine):  # type: ignore[no-untyped-def]
     """Return the colour of skin, and how much brow, lip and beard hair cover it."""
     r, g, b = m[RED], m[RED + 1], m[RED + 2]
     seed = m[SEED]
+    # Blotches of 26 and 7 mm.
     broad = value_noise(x * 38.0 + seed, y * 38.0, z * 38.0) - 0.5
     middle = value_noise(x * 140.0, y * 140.0 + seed, z * 140.0) - 0.5
     tone = 1.0 + m[BLOTCHES] * (0.55 * broad + 0.35 * middle)
@@ -206,19 +225,19 @@ def _skin(m, x, y, z, extra, fine):  # type: ignore[no-untyped-def]
         r, g, b = r * (1 - 0.25 * freckle), g * (1 - 0.42 * freckle), b * (1 - 0.5 * freckle)
     lip = extra[1]
     if lip > 0.0:
-        line = 1.0 - 0.18 * value_noise(x * 900.0, y * 160.0, seed)
+        line = 1.0 - 0.18 * value_noise(x * 900.0, y * 160.0, seed)  # lips have fine vertical lines
         r += lip * (m[RED2] * line - r)
         g += lip * (m[RED2 + 1] * line - g)
         b += lip * (m[RED2 + 2] * line - b)
-    elif lip < 0.0:
+    elif lip < 0.0:  # negative: teeth, in one colour
         r, g, b = r - lip * (0.62 - r), g - lip * (0.58 - g), b - lip * (0.50 - b)
         lip = 0.0
     hair = 0.0
-    if extra[2] > 0.0 and m[BEARD] > 0.0:
+    if extra[2] > 0.0 and m[BEARD] > 0.0:  # where a beard grows
         strand = value_noise(x * 900.0 + seed, y * 260.0, z * 900.0)
         cover = extra[2] * m[BEARD]
         hair = cover * (0.55 + 0.45 * fine * (2.0 * strand - 1.0))
-    if extra[0] > 0.0:
+    if extra[0] > 0.0:  # where the brow is
         strand = value_noise(x * 700.0 + y * 500.0, y * 900.0, seed + 2.0)
         brow = _smoothstep(0.12, 0.55, extra[0] * (0.8 + 0.4 * fine * strand)) * m[BROW]
         hair = max(hair, brow)
@@ -233,14 +252,14 @@ def _skin(m, x, y, z, extra, fine):  # type: ignore[no-untyped-def]
 def _eye(m, x, y, z):  # type: ignore[no-untyped-def]
     """Return the colour of an eyeball at the unit direction (x, y, z), gaze along +z."""
     off_axis = np.sqrt(x * x + y * y)
-    if z < 0.0:
+    if z < 0.0:  # the back of the ball has no iris
         off_axis = 2.0
     seed = m[SEED]
     r, g, b = 0.60, 0.575, 0.55
     vein = value_noise(x * 6.0 + seed, y * 6.0, z * 6.0)
     g *= 1.0 - 0.10 * vein
     b *= 1.0 - 0.10 * vein
-    iris = 1.0 - _smoothstep(0.43, 0.50, off_axis)
+    iris = 1.0 - _smoothstep(0.43, 0.50, off_axis)  # sine of the angle from the gaze
     if iris > 0.0:
         angle = np.arctan2(y, x)
         streak = 0.65 + 0.6 * value_noise_2d(angle * 8.0, off_axis * 6.0, seed)
@@ -258,10 +277,13 @@ def _eye(m, x, y, z):  # type: ignore[no-untyped-def]
 @njit(cache=True, fastmath=True)
 def _shadow_at(depth_map, basis, bias, softness, px, py, pz):  # type: ignore[no-untyped-def]
     """Return the fraction of key light that reaches a point, over a 3 x 3 rotated grid."""
+    # column, row and distance in the map
     u = basis[0, 0] * px + basis[0, 1] * py + basis[0, 2] * pz + basis[0, 3]
     v = basis[1, 0] * px + basis[1, 1] * py + basis[1, 2] * pz + basis[1, 3]
     d = basis[2, 0] * px + basis[2, 1] * py + basis[2, 2] * pz + basis[2, 3] - bias
     size = depth_map.shape[0]
+    # Percentage-closer filtering; the grid is turned by 37 degrees (0.8, 0.6), so that its steps do
+    # not show along the map's axes.
     lit = 0.0
     for i in range(3):
         for j in range(3):
@@ -273,7 +295,7 @@ def _shadow_at(depth_map, basis, bias, softness, px, py, pz):  # type: ignore[no
                 if gap <= 0.0:
                     lit += 1.0
                 elif gap < bias:
-                    lit += 1.0 - gap / bias
+                    lit += 1.0 - gap / bias  # a ramp instead of a step
             else:
                 lit += 1.0
     return lit / 9.0
@@ -292,9 +314,10 @@ def _shade(  # type: ignore[no-untyped-def]
     image,
 ):  # fmt: skip
     height, width = face_index.shape
-    lx, ly, lz = rig[0, 0], rig[0, 1], rig[0, 2]
-    rx, ry, rz = rig[2, 0], rig[2, 1], rig[2, 2]
-    fx, fy, fz = rig[6, 0], rig[6, 1], rig[6, 2]
+    # Image axes: x right, y down, z away from the viewer, so a normal with nz < 0 faces us.
+    lx, ly, lz = rig[KEY, 0], rig[KEY, 1], rig[KEY, 2]
+    rx, ry, rz = rig[RIM, 0], rig[RIM, 1], rig[RIM, 2]
+    fx, fy, fz = rig[FILL, 0], rig[FILL, 1], rig[FILL, 2]
     # Detail finer than a pixel only makes noise.
     fine = min(1.0, 0.0016 / max(metres_per_px, 1e-6))
     extra = np.zeros(4, np.float32)
@@ -343,6 +366,7 @@ def _shade(  # type: ignore[no-untyped-def]
             sx, sy, sz = nx, ny, nz
 
             specular, gloss = m[SPECULAR], m[GLOSS]
+            # How far light reaches round a surface, by colour: 0 is Lambert.
             wrap_r = wrap_g = wrap_b = 0.05
             if kind == CLOTH:
                 if m[BUMP] > 0.0:
@@ -352,6 +376,7 @@ def _shade(  # type: ignore[no-untyped-def]
                     here = _fold(m, u, v, seed)
                     du = (_fold(m, u + step, v, seed) - here) / step
                     dv = (_fold(m, u, v + step, seed) - here) / step
+                    # bitangent: t x n
                     bx, by, bz = ty * nz - tz * ny, tz * nx - tx * nz, tx * ny - ty * nx
                     amount = m[BUMP]
                     nx -= amount * (du * bx + dv * tx)
@@ -371,6 +396,7 @@ def _shade(  # type: ignore[no-untyped-def]
                     ny += m[BUMP] * fine * p1
                     length = np.sqrt(nx * nx + ny * ny + nz * nz) + 1e-9
                     nx, ny, nz = nx / length, ny / length, nz / length
+                # hair hides the sheen of skin, lips are wet
                 specular = specular * (1.0 - 0.8 * beard) + 0.05 * lip
                 gloss = gloss + 18.0 * lip
                 # Light that enters skin leaves elsewhere, red travels farthest.
@@ -387,6 +413,7 @@ def _shade(  # type: ignore[no-untyped-def]
                 shade_hair = 1.0 + contrast * (
                     0.9 * (0.35 + 0.65 * fine) * (strand - 0.5) + 1.1 * (lock - 0.5)
                 )
+
                 tip = min(max(extra[1], 0.0), 1.0)
                 dark = shade_hair * (0.72 + 0.28 * min(1.0, 2.0 * tip + 0.3))
                 red = (m[RED] + tip * (m[RED3] - m[RED])) * dark
@@ -416,20 +443,26 @@ def _shade(  # type: ignore[no-untyped-def]
             key_r = max(0.0, (cosine + wrap_r) / (1.0 + wrap_r))
             key_g = max(0.0, (cosine + wrap_g) / (1.0 + wrap_g))
             key_b = max(0.0, (cosine + wrap_b) / (1.0 + wrap_b))
-            up = 0.5 - 0.5 * ny
+            up = 0.5 - 0.5 * ny  # 1 looks up, as y points down
             fill = max(0.0, 0.4 + 0.6 * (nx * fx + ny * fy + nz * fz))
             rim = max(0.0, nx * rx + ny * ry + nz * rz)
-            # Ground (4) and sky (3) blend, fill (7), key (1) and rim (5) add.
-            light_r = rig[4, 0] + up * (rig[3, 0] - rig[4, 0]) + fill * rig[7, 0]
-            light_g = rig[4, 1] + up * (rig[3, 1] - rig[4, 1]) + fill * rig[7, 1]
-            light_b = rig[4, 2] + up * (rig[3, 2] - rig[4, 2]) + fill * rig[7, 2]
+            # Ground and sky blend by how far the surface looks up; fill, key and rim add.
+            light_r = (
+                rig[GROUND, 0] + up * (rig[SKY, 0] - rig[GROUND, 0]) + fill * rig[FILL_COLOUR, 0]
+            )
+            light_g = (
+                rig[GROUND, 1] + up * (rig[SKY, 1] - rig[GROUND, 1]) + fill * rig[FILL_COLOUR, 1]
+            )
+            light_b = (
+                rig[GROUND, 2] + up * (rig[SKY, 2] - rig[GROUND, 2]) + fill * rig[FILL_COLOUR, 2]
+            )
             # Occluded skin and cloth glow in their own colour rather than in grey.
             light_r *= open_sky + (1 - open_sky) * 0.35 * red
             light_g *= open_sky + (1 - open_sky) * 0.35 * green
             light_b *= open_sky + (1 - open_sky) * 0.35 * blue
-            light_r += lit * key_r * rig[1, 0] + rim * rig[5, 0]
-            light_g += lit * key_g * rig[1, 1] + rim * rig[5, 1]
-            light_b += lit * key_b * rig[1, 2] + rim * rig[5, 2]
+            light_r += lit * key_r * rig[KEY_COLOUR, 0] + rim * rig[RIM_COLOUR, 0]
+            light_g += lit * key_g * rig[KEY_COLOUR, 1] + rim * rig[RIM_COLOUR, 1]
+            light_b += lit * key_b * rig[KEY_COLOUR, 2] + rim * rig[RIM_COLOUR, 2]
 
             # Highlights: half vector between light and the viewer, who looks along +z.
             hx, hy, hz = lx, ly, lz - 1.0
@@ -443,25 +476,29 @@ def _shade(  # type: ignore[no-untyped-def]
                 shine = (
                     specular * (sine**gloss) * (0.35 + 0.65 * lit) * max(0.0, cosine * 0.7 + 0.3)
                 )
-                glint_r = shine * (0.35 * rig[1, 0] + 1.6 * red * rig[1, 0])
-                glint_g = shine * (0.35 * rig[1, 1] + 1.6 * green * rig[1, 1])
-                glint_b = shine * (0.35 * rig[1, 2] + 1.6 * blue * rig[1, 2])
+                glint_r = shine * (0.35 * rig[KEY_COLOUR, 0] + 1.6 * red * rig[KEY_COLOUR, 0])
+                glint_g = shine * (0.35 * rig[KEY_COLOUR, 1] + 1.6 * green * rig[KEY_COLOUR, 1])
+                glint_b = shine * (0.35 * rig[KEY_COLOUR, 2] + 1.6 * blue * rig[KEY_COLOUR, 2])
             else:
                 facing = max(0.0, nx * hx + ny * hy + nz * hz)
+                # Blinn and Phong, normalised
                 shine = specular * (gloss + 2.0) * 0.125 * facing**gloss
+                # No highlight on the side that is turned away from the light.
                 shine *= lit * max(0.0, min(1.0, cosine * 3.0))
+                # Fresnel: surfaces seen edge-on mirror the sky (after Schlick, 1994, with power 4).
                 grazing = (1.0 - min(1.0, abs(nz))) ** 4
                 sheen = specular * 0.9 * grazing * open_sky
                 if kind == EYE:
                     # The window in the eye: a small round reflection of the key light.
                     shine += 0.0 if facing < 0.985 else 0.55
-                glint_r = shine * rig[1, 0] + sheen * rig[3, 0]
-                glint_g = shine * rig[1, 1] + sheen * rig[3, 1]
-                glint_b = shine * rig[1, 2] + sheen * rig[3, 2]
+                glint_r = shine * rig[KEY_COLOUR, 0] + sheen * rig[SKY, 0]
+                glint_g = shine * rig[KEY_COLOUR, 1] + sheen * rig[SKY, 1]
+                glint_b = shine * rig[KEY_COLOUR, 2] + sheen * rig[SKY, 2]
+                # The rim light outlines people: it shows on edges alone.
                 rim_facing = max(0.0, nx * rx + ny * ry + nz * (rz - 1.0) * 0.5)
-                glint_r += specular * rig[5, 0] * rim_facing * grazing * 3.0
-                glint_g += specular * rig[5, 1] * rim_facing * grazing * 3.0
-                glint_b += specular * rig[5, 2] * rim_facing * grazing * 3.0
+                glint_r += specular * rig[RIM_COLOUR, 0] * rim_facing * grazing * 3.0
+                glint_g += specular * rig[RIM_COLOUR, 1] * rim_facing * grazing * 3.0
+                glint_b += specular * rig[RIM_COLOUR, 2] * rim_facing * grazing * 3.0
 
             image[row, column, 0] = _tone(max(0.0, red * light_r + glint_r))
             image[row, column, 1] = _tone(max(0.0, green * light_g + glint_g))

@@ -199,7 +199,7 @@ class Judge:
                 faces = self.face_detector.detect_faces(images)
             screened = [screen.screen(images) for screen in self.screens]
         # In the order of `RULES`, after the screens: the first finding decides, and only images
-        # without any go on to the third pass.
+        # without any reach the third pass.
         early = [
             [
                 *(findings[index] for findings in screened),

@@ -104,7 +104,7 @@ def rodrigues(axis_angle: Tensor) -> tuple[Tensor, Tensor]:
     k2 = k @ k  # (..., 3, 3)
     eye = torch.eye(3, dtype=k.dtype, device=k.device)
     # Rodrigues: R - I = sin x / x K + (1 - cos x) / x^2 K^2. Without the identity a small rotation
-    # keeps the digits that float32 drops beside a 1.
+    # keeps the digits that float32 drops next to a 1.
     delta = (sine * k).addcmul_(cosine, k2)
     return delta, torch.addcmul(eye, cosine, k).addcmul_(cubic, k2)
 

@@ -119,7 +119,7 @@ def _fill(vertices, faces, face_index, barycentric, depth):  # type: ignore[no-u
         y_min, y_max = min(ay, by, cy), max(ay, by, cy)
         if x_max < 0.5 or y_max < 0.5 or x_min > width - 0.5 or y_min > height - 0.5:
             continue
-        # Pixels whose centre, half a pixel inside, lies in the bounding box.
+        # Pixels whose centre, half a pixel inside, is in the bounding box.
         column_from = max(0, int(np.ceil(x_min - 0.5)))
         column_to = min(width - 1, int(np.floor(x_max - 0.5)))
         row_from = max(0, int(np.ceil(y_min - 0.5)))

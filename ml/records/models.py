@@ -376,7 +376,7 @@ def hash_stage(folder: Path) -> str:
         folder: the stage's folder.
 
     Returns:
-        As `hash_model`; empty where there is no file, which whoever loads the results reports.
+        As `hash_model`; empty where there is no file, which loading the results reports.
     """
     return hash_model(folder) if any(_files(Path(folder))) else ""
 

@@ -5,7 +5,7 @@
     python -m benchmarks.throughput --precisions fp32 bf16 fp16 --runtimes torch onnxruntime
     python -m benchmarks.throughput --sizes --checkpoints data/trained_model --json scores
 
-`ml.benchmarks.architectures` documents what is timed. `--json` writes a score file a model, which
+`ml.benchmarks.architectures` documents what is timed. `--json` writes a score file per model, which
 `ml.benchmarks.tables` compares with the paper's numbers. `vggheads study architectures` measures
 the same for a project and its MLflow.
 """

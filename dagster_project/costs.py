@@ -73,7 +73,7 @@ def kept_images(pipeline: Pipeline) -> int:
 
 
 def _made(pipeline: Pipeline, stage: str, unmade: tuple[int, int] | None = None) -> tuple[int, int]:
-    """Return images a stage went through, and bytes it wrote; `unmade` when it was never made."""
+    """Return the images that a stage processed and the bytes it wrote; `unmade` if it never ran."""
     markers = pipeline.markers(stage, pipeline.units(stage))
     if not markers and unmade is not None:
         return unmade

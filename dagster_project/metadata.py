@@ -38,7 +38,7 @@ def unit_metadata(root: Path, marker: Marker) -> Metadata:
 
 
 def shard_table(markers: Mapping[str, Marker]) -> dg.TableMetadataValue:
-    """Return one row a shard: counts and metadata."""
+    """Return one row per shard: counts and metadata."""
     rows = [
         {
             "shard": unit,

@@ -1,4 +1,4 @@
-"""Statistics of the dataset as tables to judge: one row a shard, and one of the whole."""
+"""Statistics of the dataset as tables to judge: one row per shard, and one of the whole."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ml.records.workspace import Workspace
 
 
 def image_statistics(ws: Workspace, shards: Sequence[str]) -> pd.DataFrame:
-    """Return one row a shard: images, brightness, true heads and their sizes."""
+    """Return one row per shard: images, brightness, true heads and their sizes."""
     rows = []
     for shard in shards:
         images = read_raw(ws.table_path("images", shard))
@@ -41,7 +41,7 @@ def image_statistics(ws: Workspace, shards: Sequence[str]) -> pd.DataFrame:
 
 
 def annotation_statistics(ws: Workspace, shards: Sequence[str]) -> pd.DataFrame:
-    """Return one row a shard: heads found, fraction with parameters, scores."""
+    """Return one row per shard: heads found, fraction with parameters, scores."""
     rows = []
     for shard in shards:
         found = read_raw(ws.table_path("annotations", shard))

@@ -57,7 +57,7 @@ def load_flame_regressor(
 
     Raises:
         FileNotFoundError: our own has not been trained.
-        ModelError: the user's file is missing or not the one meant.
+        ModelError: the user's file is missing or has another hash than stated.
         ValueError: the file is of another kind; the message says what it answers instead.
     """
     if config.backend == "dad":
@@ -83,7 +83,7 @@ def load_dad(root: Path, config: RegressorConfig, device: str = "cpu") -> DadReg
         The regressor.
 
     Raises:
-        ModelError: the user's file is not named, missing or not the one meant.
+        ModelError: the user's file is not named, missing, or has another hash than stated.
         DadError: the file is not DAD-3DNet.
     """
     model = require(config.model, "annotations.regressor.model", "dad", root)
@@ -102,7 +102,7 @@ def load_predictor(root: Path, config: RegressorConfig, device: str = "cpu") -> 
         The predictor.
 
     Raises:
-        ModelError: the user's file is not named, missing or not the one meant.
+        ModelError: the user's file is not named, missing, or has another hash than stated.
         ValueError: the file is of another kind; the message says what it answers instead.
     """
     model = require(config.model, "annotations.regressor.model", "landmarks", root)
@@ -120,7 +120,7 @@ def load_embedding(root: Path, config: LandmarkModelConfig) -> LandmarkEmbedding
         The embedding, or None where none is named.
 
     Raises:
-        ModelError: the file is missing or not the one meant.
+        ModelError: the file is missing or has another hash than stated.
         FlameFileError: it holds no landmarks.
     """
     if config.embedding is None:

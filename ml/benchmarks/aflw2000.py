@@ -1,4 +1,4 @@
-"""AFLW2000-3D: one image and one MAT file a head.
+"""AFLW2000-3D: one image and one MAT file per head.
 
 An image's id is its name without ending, such as `image00002`.
 """
@@ -35,7 +35,7 @@ def read_aflw2000(root: Path, exclusions: Exclusions) -> Iterator[BenchmarkSampl
             whose annotation is broken.
 
     Yields:
-        Heads in order of name. `euler_deg` is `Pose_Para` in degrees, `box_xyxy` goes around the 68
+        Heads sorted by name. `euler_deg` is `Pose_Para` in degrees, `box_xyxy` goes around the 68
         landmarks, `crop_xyxy` is Hopenet's, none where every point of `pt2d` is missing.
 
     Raises:
@@ -81,14 +81,14 @@ def hopenet_crop(points_px: np.ndarray) -> np.ndarray | None:
         (4,) xyxy px, not cut at the image's border; None where every point is missing.
 
     Raises:
-        BrokenAnnotation: these are no points.
+        BrokenAnnotation: not an array of points.
     """
     points = checked("pt2d", points_px, (2, None))
     seen = points[:, (points >= 0).all(axis=0)]
     if not seen.shape[1]:
         return None
     (left, top), (right, bottom) = seen.min(axis=1), seen.max(axis=1)
-    # each side is moved with the sides as they are by then
+    # in place: each side is extended from the sides updated before it
     left -= 0.4 * (right - left)
     top -= 0.4 * (bottom - top)
     right += 0.4 * (right - left)

@@ -27,14 +27,14 @@ class Similarity:
 
     @property
     def mirrors(self) -> bool:
-        """Whether left and right change sides."""
+        """Whether left and right are swapped."""
         return bool(np.linalg.det(self.rotation) < 0)
 
 
 def fit_similarity(
     source: np.ndarray, target: np.ndarray, *, scaled: bool = True, may_mirror: bool = False
 ) -> Similarity:
-    """Return the similarity that brings points nearest to their partners, by the sum of squares.
+    """Return the similarity that maps points to their partners with the least sum of squares.
 
     Args:
         source: (N, 3) points.
@@ -47,7 +47,7 @@ def fit_similarity(
         The similarity from source to target.
 
     Raises:
-        ValueError: the shapes differ, or the points of either set are all one.
+        ValueError: the shapes differ, or all points of one set coincide.
 
     Source: Umeyama 1991, "Least-squares estimation of transformation parameters between two point
         patterns".

@@ -1,7 +1,7 @@
-"""What detectors cost (paper, table 8): parameters, multiply-accumulates, images per second.
+"""Costs of detectors (paper, table 8): parameters, multiply-accumulates, images per second.
 
 What is timed is `HeadDetector`'s runtime from letterboxed pixels to heads in image pixels: copy to
-the device, network, suppression, FLAME branches at about ten kept heads an image. Meshes are not
+the device, network, suppression, FLAME branches at about ten kept heads per image. Meshes are not
 made. Lower precisions are torch's autocast; the export holds float32, so onnxruntime has no other.
 Parameters and multiply-accumulates are those of the partly fused network, as in the paper.
 """
@@ -45,7 +45,7 @@ _DTYPES: Mapping[Precision, torch.dtype | None] = {
     "fp16": torch.float16,
 }
 HEADS = 10
-#: How a detector is run by default: its speed is shown in the paper's column.
+#: The default way to run a detector; its speed is shown in the paper's column.
 USUAL = ("torch", "fp32", 1)
 Speeds = Mapping[tuple[str, str, int], "float | None"]
 
@@ -57,7 +57,7 @@ class Architecture:
     Attributes:
         name: in the table.
         network: its network, on the CPU.
-        config: thresholds that leave about `HEADS` heads an image.
+        config: thresholds that leave about `HEADS` heads per image.
         parameters: of the partly fused network.
         gmacs: 1e9 multiply-accumulates of its convolutions for an image.
     """
@@ -75,7 +75,7 @@ class Architecture:
 
 
 def published_name(size: ModelSize) -> str:
-    """Return how the paper calls a size; one that it does not know keeps its name.
+    """Return the paper's name of a size; sizes that are not in the paper keep theirs.
 
     Args:
         size: of the network.
@@ -86,12 +86,12 @@ def published_name(size: ModelSize) -> str:
 def architecture(
     name: str, network: HeadDetectorNetwork, config: PostprocessConfig | None = None
 ) -> Architecture:
-    """Count what a network costs; nothing is computed for it.
+    """Count a network's parameters and multiply-accumulates, without running it.
 
     Args:
         name: in the table.
         network: the network.
-        config: thresholds; the usual ones by default, which do for counting.
+        config: thresholds; the defaults are enough for counting.
     """
     partial = fuse(network, "partial")
     bare = copy.deepcopy(partial).to("meta")
@@ -105,7 +105,7 @@ def of_size(size: ModelSize, timed: bool = True) -> Architecture:
 
     Args:
         size: of the network.
-        timed: whether it will be run: its heads are then spread so that about `HEADS` are kept.
+        timed: whether it will be run; its scores then leave about `HEADS` heads.
     """
     if not timed:
         return _counted(size)
@@ -126,7 +126,7 @@ def of_file(name: str, path: Path, timed: bool = True) -> Architecture:
     Args:
         name: in the table.
         path: its folder, or an official .pth or .trcd file.
-        timed: whether it will be run: with a threshold that keeps as many heads as in other rows.
+        timed: whether it will be run; its threshold then keeps as many heads as in other rows.
     """
     network = read_detector(path).network.eval()
     if not timed:
@@ -172,7 +172,7 @@ def finder(
 
 
 def unmeasured(runtime: str, precision: str, device: str) -> str:
-    """Return why a combination cannot be timed here; empty where it can.
+    """Return why a combination cannot be timed on this machine; empty if it can.
 
     Args:
         runtime: what runs it.
@@ -243,11 +243,11 @@ def cost_scores(model: Architecture, found: Speeds, notes: Sequence[str] = ()) -
 
 # ------------------------------------------------------------------ networks worth timing
 def crowded(size: ModelSize, heads: int) -> tuple[HeadDetectorNetwork, PostprocessConfig]:
-    """Return a random network whose scores differ, and a threshold that leaves so many heads.
+    """Return a random network whose scores differ, and a threshold that leaves `heads` heads.
 
     Args:
         size: of the network.
-        heads: to be left of `sample_image`, about.
+        heads: about how many are left of `sample_image`.
     """
     torch.manual_seed(0)
     network = build_detector(model_config(size))
@@ -268,12 +268,12 @@ def crowded(size: ModelSize, heads: int) -> tuple[HeadDetectorNetwork, Postproce
 
 
 def leaving(network: HeadDetectorNetwork, square: torch.Tensor, heads: int) -> PostprocessConfig:
-    """Return a threshold that leaves about so many heads of an image.
+    """Return a threshold that leaves about `heads` heads of an image.
 
     Args:
         network: in evaluation mode.
         square: (1, 3, H, W) uint8 image.
-        heads: how many.
+        heads: number of heads.
     """
     with torch.no_grad():
         found = decode(network(square))
@@ -284,7 +284,7 @@ def leaving(network: HeadDetectorNetwork, square: torch.Tensor, heads: int) -> P
 
 
 def sample_image() -> np.ndarray:
-    """Return (720, 1280, 3) uint8 smooth noise: the time does not depend on what is to be seen."""
+    """Return (720, 1280, 3) uint8 smooth noise: the time does not depend on the content."""
     rng = np.random.default_rng(0)
     small = torch.from_numpy(rng.uniform(0, 255, (1, 3, 45, 80)).astype(np.float32))
     large = torch.nn.functional.interpolate(small, (720, 1280), mode="bicubic")

@@ -28,10 +28,10 @@ _PLACES = ("annotations.json", "annotations/*.json", "*.json")
 
 
 def read_coco_boxes(root: Path, exclusions: Exclusions) -> Iterator[BenchmarkSample[FaceBoxes]]:
-    """Yield a COCO detection file whose one category is what is looked for.
+    """Yield the images of a COCO detection file that has one category.
 
     Unlike `ml.labels.coco`, which guards our own labels, it takes boxes that leave the image and a
-    category of any name, as other people's files have them.
+    category of any name, as files of other projects have them.
 
     Args:
         root: the file, or a folder with `annotations.json`; images are below the folder or its

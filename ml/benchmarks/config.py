@@ -1,4 +1,4 @@
-"""Configuration of what is evaluated: public sets, models, predictions and score files."""
+"""Configuration of the evaluation: public sets, models, predictions and score files."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class OutsidePredictions(StageConfig):
     path: Path
     """The file or folder; see docs/benchmarks for the format."""
     content: str = ""
-    """sha256 of it; a run without it says it."""
+    """Its sha256; a run without it reports the hash to state."""
     dataset: str = ""
     """What the method was trained on, for the tables' column of that name."""
 
@@ -32,10 +32,10 @@ class PublicSet(StageConfig):
     data: Path
     """The set's folder, as its publisher lays it out."""
     content: str = ""
-    """sha256 of names and bytes below the folder; a run without it says it. Results are made again
-    when it changes, and by nothing else that happens to the folder."""
+    """sha256 of names and bytes below the folder; a run without it reports the hash to state.
+    Results are computed again only when it changes."""
     protocols: tuple[str, ...] = ()
-    """Whose rules; none given: all that the set can be scored by."""
+    """Evaluation protocols; empty: all protocols of the set."""
     outside: dict[str, OutsidePredictions] = Field(default_factory=dict)
     """Method -> its predictions."""
 
@@ -46,7 +46,7 @@ class EvaluatedModel(StageConfig):
     path: Path
     """A folder of ours, an export, an official .trcd, .onnx or .pth."""
     content: str = ""
-    """sha256 of it; a run without it says it."""
+    """Its sha256; a run without it reports the hash to state."""
     head_model: Path | None = None
     """Head model of its parameters; none: found next to the model."""
     dataset: str = ""
@@ -54,7 +54,7 @@ class EvaluatedModel(StageConfig):
 
 
 class ScoreFiles(StageConfig):
-    """Scores that were made elsewhere.
+    """Scores computed outside the pipeline.
 
     By `vggheads benchmark --out`, `vggheads score`, `vggheads generation-quality` (table 6) or
     `vggheads study architectures` (table 8).
@@ -63,9 +63,9 @@ class ScoreFiles(StageConfig):
     path: Path
     """A score file, or a folder with `.json` score files."""
     content: str = ""
-    """sha256 of it; a run without it says it."""
+    """Its sha256; a run without it reports the hash to state."""
     origin: Origin = "ours"
-    """Whose model was scored."""
+    """Name of the model that was scored."""
     labels: dict[str, str] = Field(default_factory=dict)
     """Column of text in a table -> text, such as Dataset or Condition."""
 
@@ -76,14 +76,14 @@ class BenchmarkScoresConfig(StageConfig):
     sets: dict[PublicSetName, PublicSet] = Field(default_factory=dict)
     """Public sets; each is switched off until its folder is named here."""
     models: dict[str, EvaluatedModel] = Field(default_factory=dict)
-    """Name -> model, besides those that the pipeline trains."""
+    """Name -> model, in addition to those that the pipeline trains."""
     score_files: dict[str, ScoreFiles] = Field(default_factory=dict)
-    """Name in the tables -> scores that were made elsewhere."""
+    """Name in the tables -> scores computed outside the pipeline."""
     generated_images: Index = 6
     """Images of each set that is generated from held-out renders, 0 for none."""
     generated_scans: Index = 2
-    """The same of the sets of scans, whose protocols take seconds an image."""
+    """The same of the sets of scans, whose protocols take seconds per image."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
     resamples: Count = 200
-    """Bootstrap draws of the images."""
+    """Number of bootstrap resamples over the images."""

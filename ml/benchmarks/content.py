@@ -1,4 +1,4 @@
-"""What a set or file from outside holds, as one number: the only thing that its results hang on."""
+"""Content hashes of external sets and files: results depend on nothing else of them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from ml.records.models import ModelError, hash_model
 
 
 class OtherContent(ValueError):
-    """What is at a configured path is not what the configuration says."""
+    """A file or folder does not have the hash that the configuration states."""
 
 
 def content_of(path: Path) -> str:
@@ -18,10 +18,10 @@ def content_of(path: Path) -> str:
         path: a file, or a folder with all that is below it.
 
     Returns:
-        sha256 in hexadecimal; the path itself and dates are no part of it.
+        sha256 in hexadecimal; the path itself and dates do not count.
 
     Raises:
-        FileNotFoundError: there is nothing, or a folder without files.
+        FileNotFoundError: nothing is there, or the folder has no files.
     """
     try:
         return hash_model(Path(path))
@@ -30,10 +30,10 @@ def content_of(path: Path) -> str:
 
 
 def check_content(key: str, path: Path, stated: str) -> str:
-    """Refuse what is not what the configuration says.
+    """Check a file or folder against the hash in the configuration.
 
     Args:
-        key: where the configuration says it, for the error text.
+        key: where the configuration says it, for the error message.
         path: the file or folder.
         stated: the expected hash; empty if unknown.
 
@@ -41,7 +41,7 @@ def check_content(key: str, path: Path, stated: str) -> str:
         The hash.
 
     Raises:
-        OtherContent: another hash, or none is stated; the text holds the one to state.
+        OtherContent: the hash differs or none is stated; the message holds the one to state.
         FileNotFoundError: there is nothing at the path.
     """
     found = content_of(path)

@@ -1,4 +1,4 @@
-"""Rotations and Euler angles of heads as others write them, brought to ours.
+"""Conversion of head rotations and Euler angles from the conventions of other projects to ours.
 
 Ours: a rotation takes FLAME axes (x to the head's left, y up, z out of the face) to image axes (x
 right, y down, z away from the camera), so a frontal head is diag(1, -1, -1); pitch, yaw and roll
@@ -18,7 +18,7 @@ from ml.flame.rotation import FRONTAL, euler_deg_from_matrix, matrix_from_euler_
 
 
 def _from_xyz(euler_deg: np.ndarray) -> np.ndarray:
-    """Return the extrinsic xyz angles of scipy of BIWI's matrix, which its .bin files hold."""
+    """Return scipy's extrinsic xyz angles of BIWI's matrix, as its .bin files hold them."""
     from scipy.spatial.transform import Rotation
 
     return Rotation.from_euler("xyz", euler_deg, degrees=True).as_matrix() @ FRONTAL

@@ -1,4 +1,4 @@
-"""DAD-3DHeads: one annotated mesh an image, and the benchmark's submission file.
+"""DAD-3DHeads: one annotated mesh per image, and the benchmark's submission file.
 
 An image's id is its `item_id`.
 """

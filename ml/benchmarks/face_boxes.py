@@ -12,7 +12,7 @@ nothing is ever dropped; read as pi / 2, what looks away from the camera is."""
 
 
 def azimuth_deg(rotations: np.ndarray) -> np.ndarray:
-    """Return how far heads are turned away from the camera, about the vertical axis of the image.
+    """Return the angle of heads away from the camera, about the vertical axis of the image.
 
     The Euler yaw of any rotation is within 90 degrees and could never pass a right angle, so this
     is the direction in which the face looks.

@@ -99,7 +99,7 @@ def read_fddb_predictions(path: Path) -> dict[str, HeadPredictions]:
     centre in px and its angle in rad, as in the lists of the ground truth.
 
     Args:
-        path: one text file of all images, or a folder of one file a fold.
+        path: one text file of all images, or a folder of one file per fold.
 
     Returns:
         Image -> scores with boxes or ellipses.

@@ -1,4 +1,4 @@
-"""Sums over image features that FID, KID and inception score need; none grows with the images."""
+"""Sums over image features for FID, KID and inception score; their size is constant."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class Moments:
 
 
 def frechet_distance(first: Moments, second: Moments) -> float:
-    """Return the squared Fréchet distance of two Gaussians: what FID is, of features.
+    """Return the squared Fréchet distance of two Gaussians: of features, this is FID.
 
     Args:
         first: moments of at least two vectors.
@@ -91,8 +91,8 @@ class Reservoir:
 
     Attributes:
         rng: seeded generator.
-        capacity: the most that are kept.
-        seen: how many were added.
+        capacity: largest number of vectors kept.
+        seen: number of vectors added.
     """
 
     rng: np.random.Generator
@@ -156,7 +156,7 @@ class InceptionScore:
     """Running inception score over splits of equal size.
 
     Each ten images after another go to the ten splits in a random order, so the splits are even
-    and random without knowing how many images will come.
+    and random although the number of images is not known in advance.
 
     Attributes:
         rng: seeded generator.

@@ -33,7 +33,7 @@ def read_feng(root: Path, exclusions: Exclusions) -> Iterator[BenchmarkSample[Fa
         exclusions: receives images whose name names no person, or whose person has no usable scan.
 
     Yields:
-        Images in order of name, so that those of a person follow each other; `group` is HQ or LQ.
+        Images sorted by name, so that those of a person follow each other; `group` is HQ or LQ.
 
     Raises:
         MissingBenchmarkFile: there are no images, or no scans.

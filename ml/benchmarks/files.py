@@ -23,26 +23,26 @@ _MAT_DAMAGE = (ValueError, IndexError, OverflowError, EOFError, struct.error, zl
 
 
 class MissingBenchmarkFile(FileNotFoundError):
-    """A file of a data set is not where its publisher puts it."""
+    """A file of a data set is missing from its published place."""
 
 
 class UnreadableBenchmarkFile(ValueError):
-    """A file of a data set is not what its publisher writes."""
+    """A file of a data set does not have the published format."""
 
 
 def find_path(root: Path, candidates: Sequence[str], what: str) -> Path:
-    """Return the first of the places where a file or folder may be.
+    """Return the first existing path of a file or folder.
 
     Args:
         root: the folder that the user names.
-        candidates: paths below it, the published one first; they may hold wildcards.
-        what: the data set and the thing, for the error text.
+        candidates: paths below it, the published one first; may contain wildcards.
+        what: data set and file, for the error message.
 
     Returns:
-        The path; of several that fit a wildcard the first in order of name.
+        The path; of several that match a wildcard the first by name.
 
     Raises:
-        MissingBenchmarkFile: it is at none of them.
+        MissingBenchmarkFile: none of them exists.
     """
     root = Path(root)
     for candidate in candidates:
@@ -157,7 +157,7 @@ def read_bytes(path: Path, limit: int = MAX_JSON_BYTES) -> bytes:
 
 
 class NumberedLines:
-    """Walks through the lines of a text file and says where something is wrong."""
+    """Reads the lines of a text file; errors name the line."""
 
     def __init__(self, path: Path) -> None:
         """Read the file."""
@@ -166,7 +166,7 @@ class NumberedLines:
         self.number = 0
 
     def skip_blank(self) -> bool:
-        """Pass blank lines; whether there is anything after them."""
+        """Skip blank lines; return whether another line follows."""
         while self.number < len(self._lines) and not self._lines[self.number].strip():
             self.number += 1
         return self.number < len(self._lines)
@@ -183,10 +183,10 @@ class NumberedLines:
         return self._lines[self.number - 1].strip()
 
     def count(self, what: str) -> int:
-        """Return the next line as a number of things.
+        """Return the next line as a count.
 
         Raises:
-            UnreadableBenchmarkFile: it is none.
+            UnreadableBenchmarkFile: it is not a count.
         """
         text = self.take(what)
         if not text.isdigit():
@@ -198,7 +198,7 @@ class NumberedLines:
 
         Args:
             length: how many.
-            what: what they are.
+            what: their meaning, for the error message.
 
         Raises:
             UnreadableBenchmarkFile: fewer, more, or no finite numbers.
@@ -221,7 +221,7 @@ class NumberedLines:
         return len(self._lines[self.number].split()) if self.number < len(self._lines) else 0
 
     def wrong(self, message: str) -> UnreadableBenchmarkFile:
-        """Return an error that names this place."""
+        """Return an error that names the current line."""
         return UnreadableBenchmarkFile(f"{self.path}, line {self.number}: {message}")
 
 

@@ -1,7 +1,7 @@
 """A page of images for each set: the best, the median, the worst, and failures by kind.
 
-An outcome is a few numbers an image, so a whole set fits; images are read again only for those that
-are shown.
+An outcome is a few numbers per image, so a whole set fits; images are read again only for those
+that are shown.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from ml.records.templates import template_environment
 
 TEMPLATES = Path(__file__).parent / "templates"
 KINDS: Mapping[str, str] = {
-    "missed": "A head that was asked for and not found.",
+    "missed": "A head of the ground truth that was missed.",
     "false": "A hit where there is no head.",
     "wrong rotation": "Off by more than 30 degrees, also after the two frames are aligned.",
     "wrong frame": "Off by more than 10 degrees, of which aligning the frames takes away half.",
@@ -36,7 +36,7 @@ KINDS: Mapping[str, str] = {
     "profile": "A failure on a head turned away from the camera by 60 to 120 degrees.",
     "back": "A failure on a head turned away by more than 120 degrees.",
 }
-"""Kind -> what it means, in the order of the page."""
+"""Kind of failure -> description, in the order of the page."""
 WRONG_DEG, FRAME_DEG = 30.0, 10.0
 TINY_PX = 20.0
 PROFILE_DEG, BACK_DEG = 60.0, 120.0
@@ -47,11 +47,11 @@ _TRUE_COLOUR = (80, 230, 90)
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of one image.
+    """The outcome of one image.
 
     Attributes:
         sample_id: the image's id.
-        error: what images are ordered by; NaN where nothing was found.
+        error: sort key of the images; NaN where nothing was found.
         kinds: keys of `KINDS` that apply.
         caption: the error in words and units.
     """
@@ -63,7 +63,7 @@ class Outcome:
 
     @property
     def words(self) -> tuple[str, ...]:
-        """Return the caption of the image: the error, and the kinds that it does not mention."""
+        """Return the image's caption: the error, and the kinds that the text does not mention."""
         said = self.caption.replace(",", "").split()
         kinds = [kind for kind in self.kinds if kind not in said]
         return (self.caption, ", ".join(kinds)) if kinds else (self.caption,)
@@ -88,13 +88,13 @@ def pose_outcomes(
     """Return outcomes of a set with one head an image.
 
     Args:
-        sample_ids: ids, one a head.
+        sample_ids: ids, one per head.
         pairs: true and predicted rotations.
         sizes_px: (N,) size of the true heads, NaN where unknown; unknown by default.
         occluded: (N,) bool; none by default.
 
     Returns:
-        One outcome a head; its error is the angle between the rotations, degrees.
+        One outcome per head; its error is the angle between the rotations, degrees.
     """
     predicted, true = pairs.predicted_rotations, pairs.true_rotations
     plain = geodesic_deg(predicted, true)
@@ -165,7 +165,7 @@ def scan_outcomes(medians_mm: Mapping[str, float]) -> list[Outcome]:
         medians_mm: image -> median distance of its scan, NaN where nothing was predicted.
 
     Returns:
-        One outcome an image; its error is that distance.
+        One outcome per image; its error is that distance.
     """
     return [
         Outcome(sample_id, value, ("missed",), "missed")
@@ -176,7 +176,7 @@ def scan_outcomes(medians_mm: Mapping[str, float]) -> list[Outcome]:
 
 
 def sections_of(outcomes: Iterable[Outcome], per_section: int = PER_SECTION) -> list[Section]:
-    """Choose what is shown.
+    """Choose the images of the page.
 
     Args:
         outcomes: of all images.
@@ -245,7 +245,7 @@ def write_gallery(
         outcomes: of all images.
         draw: image id to the image with what was found, (H, W, 3) uint8 RGB; called once for each
             image that is shown. `UnreadableImage` from it leaves a card without an image.
-        notes: what a reader must know.
+        notes: remarks for the reader.
         per_section: images in a section at most.
 
     Returns:

@@ -1,7 +1,7 @@
-"""Evaluates what is configured and gathers all scores for the tables.
+"""Run the configured evaluations and gather all scores for the tables.
 
-Results of a set are under its name and the first digits of its content's hash, so that they are
-those of this content; what was found in its images is kept there and not predicted again.
+The results of a set are stored under its name and the first digits of its content hash. Predictions
+are kept there as well and reused.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class Gathered:
     num_images: int = 0
 
     def add(self, result: ModelResults) -> None:
-        """Add scores; those of a model that is known already are put to its others."""
+        """Add scores; those of a known model are appended to its others."""
         for number, known in enumerate(self.results):
             if (known.origin, known.model) == (result.origin, result.model):
                 scores = [*known.scores, *result.scores]
@@ -77,7 +77,7 @@ class Gathered:
         self.results.append(result)
 
     def count(self, results: list[BenchmarkResult]) -> None:
-        """Count the images of a set and what it leaves out, once for all protocols."""
+        """Count images and exclusions of a set, once for all protocols."""
         first = results[0]
         self.num_images += first.scores.counts.get("num_images", 0)
         for row in first.exclusions.rows():
@@ -103,12 +103,12 @@ def run_models(
         gathered: counts the images.
         name: the benchmark's name.
         data: its folder.
-        folder: receives a folder a model.
-        protocols: whose rules.
-        models: who predicts.
+        folder: receives a folder per model.
+        protocols: evaluation protocols.
+        models: models to run.
         config: device and bootstrap.
         seed: of the bootstrap.
-        note: what a reader of the galleries must know.
+        note: remarks for the reader of the gallery.
 
     Yields:
         A model, its score files and its results.
@@ -138,7 +138,7 @@ def gather_public(
     Args:
         gathered: receives the scores.
         config: the sets.
-        models: who predicts, in addition to the predictions that a set's configuration names.
+        models: models to run, in addition to the predictions that a set's configuration names.
         seed: of the bootstrap.
 
     Raises:
@@ -201,19 +201,19 @@ def gather_generated(
     Args:
         gathered: receives the scores.
         sets: where they are.
-        models: who predicts.
+        models: models to run.
         config: device and bootstrap.
         seed: of the bootstrap.
     """
     for name, data in sets.folders.items():
         folder = gathered.root / GENERATED / name
-        # what was found in earlier images may be another's: ids are numbers here
+        # earlier predictions may belong to other images: ids are plain numbers here
         remove(folder)
         protocols = benchmark_set(name).protocols
         for model, scores, _ in run_models(
             gathered, name, data, folder, protocols, models, config, seed, GENERATED_NOTE
         ):
-            # so small on purpose: how it differs from the published set says nothing
+            # small on purpose: differences to the published counts mean nothing
             marked = [
                 {
                     **one,
@@ -232,7 +232,7 @@ def gather_generated(
 def gather_costs(gathered: Gathered, models: Sequence[Model]) -> None:
     """Count parameters and multiply-accumulates: of the published sizes and of models.
 
-    Speeds belong to a machine and are measured by the study `architectures`.
+    Speeds depend on the machine; the study `architectures` measures them.
 
     Args:
         gathered: receives the scores.
@@ -249,7 +249,7 @@ def gather_costs(gathered: Gathered, models: Sequence[Model]) -> None:
 
 
 def gather_files(gathered: Gathered, config: BenchmarkScoresConfig) -> None:
-    """Add score files that were made elsewhere.
+    """Add score files computed outside the pipeline.
 
     Args:
         gathered: receives the scores.

@@ -28,12 +28,12 @@ from ml.records.tars import DamagedTar, TarReader
 
 STAGE = "generation_quality"
 PAPER_SIZE, USUAL_SIZE = 64, 2048
-"""Size of the features of the paper's own FID and of everyone else's."""
+"""Feature sizes of the paper's FID and of the usual one."""
 
 
 @dataclass
 class ImageSetStatistics:
-    """What a set of images leaves behind.
+    """Statistics of a set of images.
 
     Attributes:
         moments: feature size -> mean and covariance.
@@ -56,7 +56,7 @@ class Measuring:
 
     Attributes:
         network: gives features and class scores.
-        sizes: of the features that FID is taken of; the network must give them.
+        sizes: feature sizes for FID; the network must provide them.
         side: of the network's input, px.
         batch_size: images at once.
         device: where the network is.
@@ -136,7 +136,7 @@ def image_statistics(
     Args:
         source: as in :func:`encoded_images`.
         measuring: how.
-        limit: only the first so many that can be read; all by default.
+        limit: read at most this many images; all by default.
         name: of the set, for progress and the seed.
 
     Returns:
@@ -196,7 +196,7 @@ def generation_scores(
     """Return FID at each feature size, KID and inception score.
 
     Args:
-        generated: statistics of the images that are judged.
+        generated: statistics of the generated images.
         reference: statistics of real images.
         seed: run seed of KID's subsets.
 
@@ -250,7 +250,7 @@ def compare_sets(
         sources: title and images of each set.
         reference: images of the reference.
         measuring: how.
-        reference_limit: only the first so many of the reference; 1,500 in the paper.
+        reference_limit: read at most this many images of the reference; 1,500 in the paper.
 
     Returns:
         Title -> scores.

@@ -37,7 +37,7 @@ _DAMAGE: Final = (
 _SQUARE: Final = {1: (1, 1), 3: (3, 3), 5: (5, 5)}
 # Convolutions: name -> (channels in, channels out, kernel, stride, padded).
 _Spec = tuple[int, int, tuple[int, int], int, bool]
-# A path through a block: names one after the other, a pair of names side by side, or a pooling.
+# A path through a block: names in sequence, a pair of parallel names, or a pooling.
 _Path = tuple["str | tuple[str, str]", ...]
 
 
@@ -251,7 +251,7 @@ class Inception(nn.Module):
         self.fc = nn.Linear(2048, NUM_CLASSES)
 
     def forward(self, images: Tensor) -> tuple[dict[int, Tensor], Tensor]:
-        """Return what :class:`FeatureNetwork` says.
+        """Return features and class scores, see :class:`FeatureNetwork`.
 
         The scores leave the bias out, as FID's tools do.
         """

@@ -1,4 +1,4 @@
-"""Looks at the frame of a MAT file before scipy does, which crashes on some damaged ones."""
+"""Checks the structure of a MAT file before scipy reads it: scipy crashes on some damaged files."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _MAX_DEPTH = 6
 
 
 def check_mat(data: bytes, names: Collection[str]) -> None:
-    """Compare what the elements of a MAT file of level 5 claim with the bytes there are.
+    """Compare the sizes stated in a MAT file of level 5 with the bytes it has.
 
     Args:
         data: the file.

@@ -24,12 +24,12 @@ from ml.records.atomic import atomic_write, write_bytes
 from ml.records.limits import MAX_PICKLE_BYTES, short
 
 MESH_SUFFIXES = (".obj", ".ply")
-# What trimesh complains of once `check_ply` has passed the header.
+# Errors of trimesh on files whose header `check_ply` accepts.
 _PLY_DAMAGE = (ValueError, IndexError, EOFError, OverflowError)
 
 
 def read_mesh(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Return vertices and triangles of a .obj or .ply file, in the file's order.
+    """Return vertices and triangles of an .obj or .ply file, in the file's order.
 
     Args:
         path: the file; polygons are cut into triangles.

@@ -20,10 +20,10 @@ _CATEGORY = 1
 
 
 class BoxCollector:
-    """Gathers the boxes of one image after the other for COCO's tool."""
+    """Collects boxes image by image for COCO's tool."""
 
     def __init__(self, max_detections: int = MAX_DETECTIONS) -> None:
-        """Start without any.
+        """Start empty.
 
         Args:
             max_detections: the best so many of each image count; COCO's rule is 100.
@@ -34,7 +34,7 @@ class BoxCollector:
         self.num_images = 0
 
     def add(self, truth: FaceBoxes, predictions: HeadPredictions) -> None:
-        """Take one image.
+        """Add an image.
 
         Args:
             truth: its faces; those without an area are left out, ignored ones count neither way.
@@ -79,14 +79,14 @@ class BoxCollector:
 
 
 class MatchedBoxes:
-    """COCO's matches of all images, from which any draw of the images follows."""
+    """COCO's matches of all images; metrics of any bootstrap draw follow from them."""
 
     def __init__(self, images: Sequence[dict[str, Any] | None], num_thresholds: int) -> None:
         """Sort all detections by score.
 
         Args:
             images: `evalImgs` of the tool for boxes of every size, None for an empty image.
-            num_thresholds: how many IoU thresholds there are.
+            num_thresholds: number of IoU thresholds.
         """
         self.num_images = len(images)
         self.num_true = np.array(
@@ -109,11 +109,11 @@ class MatchedBoxes:
         return int(self._correct[0].sum()) if len(self._correct) else 0
 
     def average_precision(self, weights: np.ndarray, thresholds: int) -> np.ndarray:
-        """Return AP at 101 levels of recall at the first so many IoU thresholds.
+        """Return AP at 101 levels of recall at the first IoU thresholds.
 
         Args:
-            weights: (images,) how often each counts.
-            thresholds: how many.
+            weights: (images,) multiplicity of each image.
+            thresholds: number of thresholds.
 
         Returns:
             (thresholds,) AP; NaN when there is nothing to find.
@@ -143,7 +143,7 @@ def score_boxes(collected: BoxCollector, seed: int = 0, resamples: int = RESAMPL
     Args:
         collected: all images.
         seed: run seed of the bootstrap.
-        resamples: how often the images are drawn again.
+        resamples: number of bootstrap resamples over the images.
 
     Returns:
         The scores with intervals and counts.

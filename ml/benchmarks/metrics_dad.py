@@ -1,4 +1,4 @@
-"""The metrics of DAD-3DHeads, each in the form that is right and in the form that was published."""
+"""Metrics of DAD-3DHeads, each in its correct and in its published form."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ METRICS = (
 
 @dataclass(frozen=True)
 class DadTopology:
-    """Which vertices the metrics use.
+    """Vertices that the metrics use.
 
     Attributes:
         z5_index: (Z,) vertices whose depth order is compared: 3,669 in DAD's own benchmark, 3,457
@@ -85,7 +85,7 @@ class DadTruth:
 
 @dataclass(frozen=True)
 class DadPrediction:
-    """What a submission holds of one head; what a model cannot give is None.
+    """One head of a submission; fields that a model does not provide are None.
 
     Attributes:
         landmarks_px: `68_landmarks_2d`, (68, 2).
@@ -116,7 +116,7 @@ def nme_box(predicted_px: np.ndarray, true_px: np.ndarray, box_xyxy: np.ndarray)
 
 
 def nme_published(predicted_px: np.ndarray, true_px: np.ndarray, box_xyxy: np.ndarray) -> float:
-    """Return it over sqrt(x2 y2), as VGGHeads' script: smaller the further right and down.
+    """Return the error over sqrt(x2 y2), as VGGHeads' script: it shrinks to the right and down.
 
     Args:
         predicted_px: (68, 2).
@@ -150,9 +150,9 @@ def z_order_stated(predicted: np.ndarray, true: np.ndarray, neighbours: int = NE
 
 
 def z_order_coded(predicted: np.ndarray, true: np.ndarray, neighbours: int = NEIGHBOURS) -> float:
-    """Return the same as the public code has it: vertex i is compared with five arbitrary ones.
+    """Return Z5 as the public code computes it: vertex i is compared with five arbitrary ones.
 
-    There the distances are sorted along one axis of their table and cut along the other: row i
+    That code sorts the distances along one axis of the table and slices the other: row i
     holds the i-th nearest vertex to vertex 1, to vertex 2, and so on to vertex 5.
 
     Args:
@@ -279,9 +279,9 @@ def score_dad(
 
     Args:
         errors: results of :func:`dad_errors`.
-        found: whether there was a prediction at all.
+        found: whether there is a prediction.
         seed: run seed of the bootstrap.
-        resamples: how often the images are drawn again.
+        resamples: number of bootstrap resamples over the images.
 
     Returns:
         Means of `METRICS` over the heads that have them, and `failure_rate_68`, which counts

@@ -23,7 +23,7 @@ from ml.records.limits import MAX_IMAGE_PIXELS
 
 PROTOCOL = "fddb"
 DISCRETE_IOU = 0.5
-#: No image is as large; drawing further would overflow.
+#: Larger than any image; larger coordinates would overflow when drawn.
 _FARTHEST_PX = 1_000_000
 FALSE_POSITIVES = (100, 500, 1000, 2000)
 
@@ -66,7 +66,7 @@ def region_overlaps(
 def ellipse_overlaps(
     detected: np.ndarray, ellipses: np.ndarray, size_hw: tuple[int, int] | None = None
 ) -> np.ndarray:
-    """Overlaps of detections that are ellipses themselves, drawn like those of the truth.
+    """Return overlaps of detected ellipses with true ones; both are drawn alike.
 
     Args:
         detected: (D, 5) half axes (px), angle (rad), centre (px).
@@ -112,7 +112,7 @@ class _Region:
         return cls(cut, left, top, int(cut.sum(dtype=np.int64)))
 
     def common(self, other: _Region) -> int:
-        """How many pixels are in both."""
+        """Count the pixels in both."""
         left, top = max(self.left, other.left), max(self.top, other.top)
         right, bottom = (
             min(self.left + self.mask.shape[1], other.left + other.mask.shape[1]),
@@ -139,7 +139,7 @@ def _drawn(ellipse: np.ndarray, height: int, width: int) -> np.ndarray:
 def _canvas(
     ellipses: np.ndarray, size_hw: tuple[int, int] | None, error: type[ValueError]
 ) -> tuple[int, int]:
-    """Height and width to draw on: the image's, or what holds all ellipses on the right and below.
+    """Return the canvas size: the image's, or one that holds all ellipses to the right and below.
 
     Raises:
         ValueError: of the given type; an ellipse reaches impossibly far.
@@ -156,11 +156,11 @@ def _canvas(
 
 @dataclass(frozen=True)
 class ScoreSteps:
-    """What changes in one image when the score falls past each of its distinct scores.
+    """Changes in one image as the threshold falls past each of its distinct scores.
 
     Attributes:
         scores: (K,) falling.
-        detections: (K,) how many more.
+        detections: (K,) number of additional detections.
         discrete: (K,) change of the number of faces found.
         continuous: (K,) change of the sum of overlaps.
     """
@@ -172,15 +172,14 @@ class ScoreSteps:
 
 
 def score_steps(scores: np.ndarray, overlaps: np.ndarray) -> ScoreSteps:
-    """Assign again at each distinct score of an image.
+    """Assign detections to ellipses at each distinct score of an image.
 
     Args:
         scores: (D,) confidences.
         overlaps: (D, F) of detections with ellipses.
 
     Returns:
-        The steps. A detection that overlaps nothing cannot change an assignment, so none is made
-        for it.
+        The steps. A detection that overlaps nothing cannot change the assignment and is skipped.
     """
     order = np.argsort(-scores, kind="stable")
     ranked, overlaps = scores[order], overlaps[order]
@@ -230,7 +229,7 @@ class RocCurves:
 
 
 class FddbEvaluation:
-    """Steps of all images, from which curves of any draw of the images follow."""
+    """Steps of all images; curves of any bootstrap draw follow from them."""
 
     def __init__(self, steps: Sequence[ScoreSteps], num_faces: np.ndarray) -> None:
         """Sort all images' steps by score.
@@ -252,7 +251,7 @@ class FddbEvaluation:
         self._last = np.flatnonzero(np.diff(self._scores, append=-np.inf))
 
     def curves(self, weights: np.ndarray | None = None) -> RocCurves:
-        """Return the curves, when each image counts as often as its weight says.
+        """Return the curves for given multiplicities of the images.
 
         Once by default.
         """
@@ -288,7 +287,7 @@ def score_fddb(
         steps: those of each image.
         num_faces: true faces of each image.
         seed: run seed of the bootstrap.
-        resamples: how often the images are drawn again.
+        resamples: number of bootstrap resamples over the images.
 
     Returns:
         The scores with intervals and counts, and the curves.

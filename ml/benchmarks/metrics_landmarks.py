@@ -1,4 +1,4 @@
-"""Error of 68 landmarks, over all heads and by how far they are turned."""
+"""Error of 68 landmarks, over all heads and by yaw."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def landmark_nme(predicted_px: np.ndarray, true_px: np.ndarray) -> np.ndarray:
 
     Args:
         predicted_px: (N, 68, 2 or more) predicted landmarks, px; NaN where the head was missed.
-        true_px: (N, 68, 2 or more) true landmarks, px; depth is not looked at.
+        true_px: (N, 68, 2 or more) true landmarks, px; depth is ignored.
 
     Returns:
         (N,) percent, NaN where the head was missed.
@@ -48,7 +48,7 @@ def score_landmarks(
         true_px: (N, 68, 2 or more) px.
         true_yaw_deg: (N,) degrees, of either sign.
         seed: run seed of the bootstrap.
-        resamples: how often the images are drawn again.
+        resamples: number of bootstrap resamples over the images.
 
     Returns:
         `nme_68`, `nme_68_yaw_0_30`, `nme_68_yaw_30_60`, `nme_68_yaw_60_90`, `nme_68_yaw_mean` in

@@ -1,4 +1,4 @@
-"""Errors of head rotations, under the rules of each public protocol and under ours."""
+"""Errors of head rotations under each public protocol and under ours."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _ITERATIONS = 200
 
 @dataclass(frozen=True)
 class PosePairs:
-    """True poses of a benchmark and what was predicted for them, one row a true head.
+    """True poses of a benchmark and their predictions, one row per true head.
 
     The rows are in the benchmark's order, which matters to the protocol `img2pose`.
 
@@ -74,10 +74,10 @@ class PosePairs:
 
 
 def vggheads_error_deg(predicted_deg: np.ndarray, true_deg: np.ndarray) -> np.ndarray:
-    """Return errors as the official VGGHeads script counts them.
+    """Return errors as the official VGGHeads script computes them.
 
     The least of the differences and those less and plus 360 degrees; a prediction with any angle
-    over 135 degrees is taken for (0, 0, 0), which turns a gross error into a moderate one.
+    over 135 degrees is replaced by (0, 0, 0), which turns a gross error into a moderate one.
 
     Args:
         predicted_deg: (N, 3) pitch, yaw, roll.
@@ -91,7 +91,7 @@ def vggheads_error_deg(predicted_deg: np.ndarray, true_deg: np.ndarray) -> np.nd
 
 
 def sixd_repnet_error_deg(predicted_deg: np.ndarray, true_deg: np.ndarray) -> np.ndarray:
-    """Return errors as 6DRepNet's script counts them: also less and plus 180 degrees.
+    """Return errors as 6DRepNet's script computes them: differences modulo 180 degrees too.
 
     An angle that is wrong by half a turn therefore has no error at all.
 
@@ -106,10 +106,10 @@ def sixd_repnet_error_deg(predicted_deg: np.ndarray, true_deg: np.ndarray) -> np
 
 
 def img2pose_error_deg(predicted_deg: np.ndarray, true_deg: np.ndarray) -> np.ndarray:
-    """Return errors as img2pose's notebook counts them: plain differences, no missed head.
+    """Return errors as img2pose's notebook computes them: plain differences, no missed head.
 
-    A head that was missed keeps the prediction of the head before it, which is that tool's fault;
-    missed heads before the first one that was found stay out.
+    A missed head keeps the prediction of the head before it, a bug of that tool;
+    missed heads before the first found one are left out.
 
     Args:
         predicted_deg: (N, 3) pitch, yaw, roll in the benchmark's order; NaN where missed.
@@ -159,8 +159,8 @@ def frame_rotation(predicted: np.ndarray, true: np.ndarray) -> np.ndarray:
     """Return the rotation between two conventions of a head's axes: R_true = R_predicted C.
 
     Two head models call another pose frontal, so all rotations of the one differ from those of the
-    other by one turn of the head's own axes. It is the geodesic median of the rows, which a
-    minority of wrong predictions hardly moves: it minimises the sum of the angles left over.
+    other by one constant rotation of the head's axes. It is the geodesic median of the rows, which
+    a minority of wrong predictions hardly moves: it minimises the sum of the remaining angles.
 
     Args:
         predicted: (N, 3, 3) rotations, NaN where missed.
@@ -207,7 +207,7 @@ def score_poses(
         pairs: the benchmark.
         protocol: one of `POSE_PROTOCOLS`.
         seed: run seed of the bootstrap.
-        resamples: how often the images are drawn again.
+        resamples: number of bootstrap resamples over the images.
 
     Returns:
         The scores.

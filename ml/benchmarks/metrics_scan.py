@@ -42,13 +42,13 @@ class MeshPrediction:
 
 @dataclass(frozen=True)
 class ScanErrors:
-    """Distances of one scan, and how the mesh was brought to it.
+    """Distances of one scan, and the alignment of the mesh with it.
 
     Attributes:
         distances_mm: (N,) of the scan's vertices inside the radius, unsigned.
         alignment: predicted mesh to scan.
-        mirrored: whether the public tools would have mirrored this mesh: their similarity of the
-            seven landmarks may.
+        mirrored: whether the public tools would have mirrored this mesh, as their similarity of the
+            seven landmarks may do.
     """
 
     distances_mm: np.ndarray
@@ -142,12 +142,12 @@ def refine(
     scaled: bool = True,
     loss: str = "linear",
 ) -> Similarity:
-    """Move a mesh until a scan's unsigned distances from it are least.
+    """Minimise a scan's unsigned distances from a mesh over the mesh's pose.
 
     Args:
         surface: the mesh.
         points_mm: (N, 3) points of the scan.
-        start: mesh to scan, near enough.
+        start: initial mesh-to-scan similarity.
         scaled: whether the scale is free.
         loss: as in `scipy.optimize.least_squares`; distances over `LOSS_MM` count less with any but
             `linear`.
@@ -161,7 +161,7 @@ def refine(
     centre = points_mm.mean(axis=0)
 
     def moved(step: np.ndarray) -> Similarity:
-        # The step turns and scales about the scan's centre, so that its parts hardly interact.
+        # The step rotates and scales about the scan's centre, which decouples its parts.
         rotation, factor = Rotation.from_rotvec(step[:3]).as_matrix(), float(np.exp(step[6:].sum()))
         shift = factor * rotation @ (start.translation - centre) + centre + step[3:6]
         return Similarity(factor * start.scale, rotation @ start.rotation, shift)
@@ -201,7 +201,7 @@ def _distances(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return distances, nearest points and unit vectors from these to the points, scan frame.
 
-    The points are brought to the mesh, not the mesh to the points: its tree stays as it is.
+    The points are mapped to the mesh, not the mesh to the points: its search tree is reused.
     """
     # inverse similarity, mesh frame
     own = (points - alignment.translation) @ alignment.rotation / alignment.scale
@@ -225,10 +225,10 @@ def _rotation_derivative(step: np.ndarray, lever: np.ndarray, towards: np.ndarra
 
 @dataclass(frozen=True)
 class DistanceSummary:
-    """What a scan's distances leave behind, so that no distance is kept.
+    """Summary statistics of a scan's distances; the distances themselves are not kept.
 
     Attributes:
-        count: how many.
+        count: number of distances.
         total: their sum, mm.
         squares: the sum of their squares, mm squared.
         bins: (B,) int32 occupied bins of `BIN_MM`; the last holds all beyond `LARGEST_MM`.
@@ -268,11 +268,11 @@ def score_scans(
 
     Args:
         protocol: one of `SCAN_PROTOCOLS`.
-        summaries: one an image, None where nothing was predicted.
-        groups: one an image: HQ or LQ, or NoW's challenge; empty for none.
+        summaries: one per image, None where nothing was predicted.
+        groups: one per image: HQ or LQ, or NoW's challenge; empty for none.
         num_mirrored: images whose mesh the public tools would have mirrored.
         seed: run seed of the bootstrap.
-        resamples: how often the images are drawn again.
+        resamples: number of bootstrap resamples over the images.
 
     Returns:
         `scan_median_mm`, `scan_mean_mm`, `scan_std_mm` and `scan_rmse_mm`, and the same with
@@ -336,7 +336,7 @@ def _pooled(sums: np.ndarray, histogram: np.ndarray) -> dict[str, float]:
 
 
 def _histogram_median(histogram: np.ndarray) -> float:
-    """Return the median of binned distances, mm, as if a bin's were spread evenly.
+    """Return the median of binned distances, mm, assuming uniform density within a bin.
 
     Inf beyond the last bin.
     """

@@ -1,10 +1,10 @@
 """WIDER FACE's easy, medium and hard average precision, as the public Python port computes them.
 
-Its rules: boxes reach one pixel further than x + w and y + h; scores are stretched to 0..1 over the
-whole run; a detection belongs to the true face it overlaps most; if that face is not asked for, the
-detection counts neither way; the first detection of a face finds it, any other is wrong; precision
-and recall are taken at 1,000 thresholds and the area under them as VOC 2010 does. The MATLAB tool
-differs: 51.2 where the port says 51.9 on the hard faces of one published run.
+Its rules: boxes reach one pixel further than x + w and y + h; scores are rescaled to 0..1 over the
+whole run; a detection belongs to the true face it overlaps most; if the difficulty excludes that
+face, the detection counts neither way; the first detection of a face finds it, any other is wrong;
+precision and recall are taken at 1,000 thresholds and the area under them as VOC 2010 does. The
+MATLAB tool differs: 51.2 where the port says 51.9 on the hard faces of one published run.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ _ONE_PIXEL_MORE = np.array([0.0, 0.0, 1.0, 1.0])
 
 @dataclass(frozen=True)
 class ImageMatches:
-    """What becomes of an image's detections under each difficulty.
+    """Outcome of an image's detections under each difficulty.
 
     Attributes:
         scores: (D,) confidences, falling.
-        first_hits: difficulty -> (D,) bool, the detection finds a face that was asked for.
+        first_hits: difficulty -> (D,) bool, the detection finds a face of this difficulty.
         counted: difficulty -> (D,) bool, the detection counts; without it, it is neutral.
-        num_true: difficulty -> faces asked for.
+        num_true: difficulty -> number of its faces.
     """
 
     scores: np.ndarray
@@ -49,13 +49,13 @@ def match_image(
     true_xyxy: np.ndarray,
     kept: Mapping[str, np.ndarray],
 ) -> ImageMatches:
-    """Decide about the detections of one image.
+    """Match the detections of one image.
 
     Args:
         boxes_xyxy: (D, 4) detections, px, corners at x + w and y + h.
         scores: (D,) confidences.
-        true_xyxy: (T, 4) all rows of the ground truth, also those not asked for.
-        kept: difficulty -> (T,) bool, the faces asked for.
+        true_xyxy: (T, 4) all rows of the ground truth, of any difficulty.
+        kept: difficulty -> (T,) bool, its faces.
 
     Returns:
         The decisions, in order of falling score, equal scores in the order given.
@@ -80,7 +80,7 @@ def match_image(
 
 
 def stretched(scores: np.ndarray) -> np.ndarray:
-    """Return scores of a whole run brought to 0..1; all equal ones become 1 instead of 0 / 0."""
+    """Return scores of a whole run rescaled to 0..1; equal scores become 1 instead of 0 / 0."""
     if not len(scores):
         return scores
     low, high = scores.min(), scores.max()
@@ -103,7 +103,7 @@ def voc_average_precision(recall: np.ndarray, precision: np.ndarray) -> np.ndarr
 
 
 class WiderEvaluation:
-    """Counts of each image at each threshold, from which any draw of the images follows."""
+    """Counts of each image at each threshold; metrics of any bootstrap draw follow from them."""
 
     def __init__(self, matches: Sequence[ImageMatches]) -> None:
         """Count the detections of each image between neighbouring thresholds.
@@ -131,11 +131,11 @@ class WiderEvaluation:
     def curve(
         self, difficulty: str, weights: np.ndarray | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Return recall and precision at the thresholds, when each image counts as its weight says.
+        """Return recall and precision at the thresholds for given multiplicities of the images.
 
         Args:
             difficulty: easy, medium or hard.
-            weights: (images,) how often each counts; once by default.
+            weights: (images,) multiplicity of each image; once by default.
 
         Returns:
             (1000,) recall and (1000,) precision, thresholds falling; precision is 0 where nothing
@@ -148,7 +148,7 @@ class WiderEvaluation:
         return hits / faces, hits / np.maximum(counted, 1.0)
 
     def metrics(self, weights: np.ndarray | None = None) -> dict[str, float]:
-        """Return `ap_easy`, `ap_medium`, `ap_hard`; NaN where no face is asked for."""
+        """Return `ap_easy`, `ap_medium`, `ap_hard`; NaN where a difficulty has no face."""
         weights = np.ones(self.num_images) if weights is None else weights
         return {
             f"ap_{name}": float(voc_average_precision(*self.curve(name, weights)))
@@ -166,7 +166,7 @@ def score_wider(
     Args:
         matches: those of each image.
         seed: run seed of the bootstrap.
-        resamples: how often the images are drawn again.
+        resamples: number of bootstrap resamples over the images.
 
     Returns:
         The scores with intervals and counts.

@@ -1,6 +1,6 @@
 """Benchmark scores in the MLflow run of the model that they belong to.
 
-A training tags its run with the hash of the weights that it wrote; by this tag it is found again.
+A training tags its run with the hash of the weights that it wrote; the tag identifies the run.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def log_scores(store: Path, model: Path, scores: Mapping[str, float]) -> str | N
 
 
 def _run_of(client: Any, weights: str) -> Any | None:
-    """Return the newest finished run whose weights these are."""
+    """Return the newest finished run that wrote these weights."""
     experiments = [one.experiment_id for one in client.search_experiments()]
     runs = client.search_runs(
         experiments,
@@ -65,11 +65,11 @@ def _run_of(client: Any, weights: str) -> Any | None:
 
 
 def metric_names(scores: Mapping[str, Any], prefix: str) -> dict[str, float]:
-    """Return the numbers of a score file under names that say data set and protocol.
+    """Return the numbers of a score file under names with data set and protocol.
 
     Args:
         scores: as `BenchmarkResult.as_json` gives them.
-        prefix: such as `fddb.coco`; MLflow draws what shares one together.
+        prefix: such as `fddb.coco`; MLflow groups charts by it.
     """
     return {
         f"{prefix}/{name}": float(value)

@@ -66,7 +66,7 @@ def _folder(root: Path, name: str) -> Path:
     try:
         return find_path(root, [f.format(name) for f in _FOLDERS], "NoW")
     except MissingBenchmarkFile:
-        # whatever is asked of it will say so
+        # any use of the withheld truth raises
         return root / name
 
 
@@ -76,7 +76,7 @@ def _box(root: Path, line: str) -> np.ndarray | None:
 
 
 class _Scans:
-    """Reads the scan of the subject that is asked for, once in a row."""
+    """Reads scans by subject; the last one is cached."""
 
     def __init__(self, scans: Path, landmarks: Path) -> None:
         self._scans, self._landmarks = scans, landmarks

@@ -1,4 +1,4 @@
-"""A JSON file that holds one large object: its values are found once and read one at a time."""
+"""A JSON file of one large object: values are located once and read one at a time."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _BLANKS = (" ", "\t", "\r", "\n")
 
 
 class ObjectFile(Mapping[str, Any]):
-    """The values of a JSON object; only where each begins is kept in memory."""
+    """The values of a JSON object; only their offsets are kept in memory."""
 
     def __init__(self, path: Path) -> None:
         """Find the values.
@@ -109,7 +109,7 @@ class _Scanner:
                 if self._more():
                     continue
                 raise self._wrong(str(error)) from error
-            # a number at the end of what was read may continue
+            # a number at the end of the buffer may continue
             if end == len(self._text) and self._more():
                 continue
             start, self._position = self._before + self._position, end
@@ -118,7 +118,7 @@ class _Scanner:
     def _more(self) -> bool:
         if self._ended:
             return False
-        # twice as much each time: a large value is tried a few times, not once a chunk
+        # doubled each time: a large value is tried a few times, not once per chunk
         chunk = self._file.read(max(_CHUNK, len(self._text) - self._position))
         self._before += self._position
         self._text, self._position = self._text[self._position :] + chunk, 0

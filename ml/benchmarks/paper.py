@@ -1,4 +1,4 @@
-"""What the paper prints in its tables 2 to 12, as printed, with what is doubtful about it.
+"""Tables 2 to 12 of the paper as printed, with doubts about single numbers.
 
 The numbers were read from a scan. A doubt says what cannot be read or contradicts another number.
 """
@@ -15,7 +15,7 @@ class Printed:
 
     Attributes:
         text: as printed, so that its digits are kept.
-        doubt: why it should not be relied on; empty if nothing speaks against it.
+        doubt: why the number is unreliable; empty if there is no doubt.
     """
 
     text: str
@@ -32,14 +32,14 @@ class Column:
     """A column of a table and where its number comes from in a score file.
 
     Attributes:
-        group: what the paper sets above several columns, such as the benchmark.
+        group: heading above several columns, such as the benchmark.
         label: the column's own name.
         higher_is_better: which way the arrow points; None for no arrow.
         benchmark: the set of the score file.
         protocol: its protocol.
         metric: the name in docs/metrics.md.
-        decimals: digits behind the point.
-        factor: what the metric is multiplied with to be in the paper's unit.
+        decimals: digits after the decimal point.
+        factor: converts the metric to the paper's unit.
     """
 
     group: str
@@ -59,7 +59,7 @@ class PaperRow:
     Attributes:
         model: the method.
         values: one a column; None where the paper gives none.
-        labels: what else names the row, one a label column of the table.
+        labels: further names of the row, one per label column of the table.
     """
 
     model: str
@@ -73,11 +73,11 @@ class PaperTable:
 
     Attributes:
         number: as in the paper.
-        title: what it compares.
+        title: heading.
         columns: its columns of numbers.
         rows: as printed.
         label_columns: names of the columns of text after the model.
-        notes: what a reader must know before comparing.
+        notes: remarks for the reader.
     """
 
     number: int

@@ -1,4 +1,4 @@
-"""The box that NoW pickles as a dictionary into an .npy file, read without running anything."""
+"""Reader of NoW's face boxes, dictionaries pickled into .npy files; executes nothing."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class _Ndarray:
 
 
 class _Array:
-    """An array as its pickle describes it: its state is kept, nothing is built."""
+    """An array as its pickle describes it; the state is stored, no array is built."""
 
     def __init__(self, *_: Any) -> None:
         self.state: Any = None
@@ -47,7 +47,7 @@ class _Array:
 
 
 class _Dtype(_Array):
-    """A dtype; only numbers are taken, by their code."""
+    """A dtype; only numeric codes are accepted."""
 
     def __init__(self, code: str = "", *_: Any) -> None:
         super().__init__()
@@ -68,7 +68,7 @@ def _encode(text: str, encoding: str) -> bytes:
 
 
 class _Unpickler(pickle.Unpickler):
-    """Knows what numpy writes around an array of one dictionary, and nothing else."""
+    """Unpickler that accepts only the globals of a numpy array of one dictionary."""
 
     def find_class(self, module: str, name: str) -> Any:
         known: dict[tuple[str, str], Any] = {
@@ -96,7 +96,7 @@ def read_box(path: Path) -> np.ndarray:
 
     Raises:
         MissingBenchmarkFile: there is no such file.
-        UnreadableBenchmarkFile: it holds something else.
+        UnreadableBenchmarkFile: it has another content.
     """
     data = read_bytes(path, MAX_YAML_BYTES)
     try:

@@ -1,4 +1,4 @@
-"""Looks at the header of a PLY file before trimesh does, which some damaged ones lead astray."""
+"""Checks the header of a PLY file before trimesh reads it: some damaged ones mislead trimesh."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _COORDINATES = ("x", "y", "z")
 
 
 def check_ply(data: bytes) -> None:
-    """Compare a PLY file's header with the format, and its claims with the bytes there are.
+    """Check a PLY file's header, and the sizes it states against the bytes in the file.
 
     Args:
         data: the file.
@@ -71,7 +71,7 @@ def _check_sizes(
     for name, count in elements.items():
         if count and not properties[name]:
             raise ValueError(f"element {short(name)!r} has no properties")
-        # in text, a value takes a sign and what separates it from the next
+        # in text, a value takes at least one character and a separator
         row = properties[name].values()
         least += count * (2 * len(row) if is_text else sum(row))
     if least > num_bytes + 1:

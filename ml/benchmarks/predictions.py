@@ -44,12 +44,12 @@ _FIELDS = {
 
 
 class PredictionError(ValueError):
-    """A predictions file cannot be used; the message says where, what was expected and found."""
+    """A predictions file cannot be used; the message gives place, expected and found values."""
 
 
 @dataclass(frozen=True)
 class HeadPredictions:
-    """What a method says about one image; checked when built, each field None if it says nothing.
+    """Predictions for one image, checked when built; what a method does not provide is None.
 
     Rotations and Euler angles follow from each other: if one is given, both are there.
 
@@ -137,7 +137,7 @@ class HeadPredictions:
 
 
 NOTHING = HeadPredictions()
-"""What is said about an image of which a file says nothing."""
+"""Predictions for an image that a file does not mention: no heads."""
 
 
 def _array(name: str, value: object, shape: tuple[int | None, ...]) -> np.ndarray:
@@ -160,10 +160,10 @@ def _array(name: str, value: object, shape: tuple[int | None, ...]) -> np.ndarra
 
 # ------------------------------------------------------------------ the file
 class PredictionFile(Mapping[str, HeadPredictions]):
-    """A predictions file; only where each image's line begins is kept in memory."""
+    """A predictions file; only the offset of each image's line is kept in memory."""
 
     def __init__(self, path: Path) -> None:
-        """Read the first line and find the others.
+        """Read the header and locate the other lines.
 
         Args:
             path: a .jsonl file.
@@ -202,7 +202,7 @@ class PredictionFile(Mapping[str, HeadPredictions]):
 
     @property
     def model(self) -> str:
-        """Who predicted, as the file says."""
+        """Name of the model, from the file's header."""
         return str(self.header.get("model", self.path.stem))
 
     @property
@@ -217,7 +217,7 @@ class PredictionFile(Mapping[str, HeadPredictions]):
         """Read one image's line.
 
         Raises:
-            KeyError: the file says nothing of it.
+            KeyError: the file has no line for it.
             PredictionError: its line holds something else than the form asks for.
         """
         offset, number = self._offsets[image]
@@ -293,12 +293,12 @@ class PredictionWriter:
         self._line({"format": FORMAT, "model": model})
 
     def add(self, image: str, predictions: HeadPredictions, vertices: bool = True) -> None:
-        """Write what is said about one image.
+        """Write the predictions for one image.
 
         Args:
             image: its id in the benchmark.
             predictions: its heads.
-            vertices: write vertices too; they take 100 KB a head.
+            vertices: write vertices too; they take 100 KB per head.
         """
         entry: dict[str, Any] = {"image": image, "scores": predictions.confidences.tolist()}
         # Both: a yaw over 90 degrees, as some methods state it, is another triple by its matrix.
@@ -316,11 +316,11 @@ class PredictionWriter:
 
 @contextmanager
 def open_predictions(path: Path, model: str) -> Iterator[PredictionWriter]:
-    """Open a predictions file for writing; it appears when all is written, or not at all.
+    """Open a predictions file for writing; it appears only when it is complete.
 
     Args:
         path: a .jsonl file.
-        model: who predicts.
+        model: name of the predicting model.
 
     Yields:
         The writer.

@@ -1,7 +1,7 @@
 """Our detectors, exports and the official files as predictors of every benchmark.
 
-What the network finds is kept as it is, 413 parameters a head, one line an image, in `heads.jsonl`:
-boxes, landmarks and meshes follow from it, and a run that was stopped resumes where it was.
+The network's raw heads, 413 parameters each, are stored in `heads.jsonl`, one line per image:
+boxes, landmarks and meshes are derived from them, and an interrupted run resumes.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ from ml.records.heads import Heads
 
 FORMAT = "vggheads-heads/1"
 LEAST_SCORE = 0.01
-"""Lowest confidence that is kept; each protocol takes from these what its script takes."""
+"""Lowest confidence that is stored; each protocol applies its own threshold to these heads."""
 MAX_HEADS = 1000
 IOU_THRESHOLD = 0.5
 POSE_SCORE, POSE_RETRY_SCORE, DAD_SCORE = 0.5, 0.1, 0.2
 
 
 class DetectorHeads:
-    """Heads of images by a detector, remembered in a file."""
+    """Heads of images by a detector, cached in a file."""
 
     def __init__(
         self, model: Path, head_model: Path | None, store: Path | None, device: str = "auto"
@@ -50,7 +50,7 @@ class DetectorHeads:
         Args:
             model: a folder of ours, an export, or an official .trcd, .onnx or .pth file.
             head_model: the head model of its parameters; found next to the model by default.
-            store: folder that remembers what was found, so that a second run resumes; None for
+            store: folder of the cache, from which a second run resumes; None for
                 none.
             device: auto, cpu, cuda or cuda:N.
 
@@ -126,11 +126,11 @@ class HeadStore:
     """Heads of images in a file of lines, written as they are found."""
 
     def __init__(self, path: Path, model: str) -> None:
-        """Open the file; what another model left there, or a line cut by a kill, is dropped.
+        """Open the file; lines of another model and an incomplete last line are dropped.
 
         Args:
             path: the .jsonl file.
-            model: identity of what finds the heads.
+            model: identity of the detector.
         """
         header = json.dumps({"format": FORMAT, "model": model}, sort_keys=True) + "\n"
         self._path, self._places = path, dict[str, int]()
@@ -169,8 +169,8 @@ class HeadStore:
         )
 
     def add(self, image: str, heads: Heads) -> None:
-        """Remember an image's heads."""
-        # float32 as the shortest decimals that give it back
+        """Store an image's heads."""
+        # float32 as the shortest decimals that round-trip
         entry = {
             "image": image,
             "boxes_xyxy": [[float(str(v)) for v in row] for row in heads.boxes_xyxy],
@@ -181,7 +181,7 @@ class HeadStore:
         self._file.write(json.dumps(entry, allow_nan=False).encode() + b"\n")
 
     def close(self) -> None:
-        """Write what is still in memory."""
+        """Flush buffered lines."""
         self._file.close()
 
 
@@ -201,12 +201,12 @@ Convert = Callable[[BenchmarkSample[Any], Heads], Any]
 
 
 def head_boxes() -> Convert:
-    """Return boxes of heads as the detector gives them."""
+    """Return the detector's own head boxes."""
     return lambda sample, heads: HeadPredictions(heads.scores, heads.boxes_xyxy)
 
 
 def faces_of(head_model: HeadModel, rule: str | None) -> Convert:
-    """Return boxes of the faces of heads, as the paper scores a head detector on faces.
+    """Return face boxes of heads, with which the paper scores a head detector on faces.
 
     Args:
         head_model: whose region `face` bounds the boxes.
@@ -227,7 +227,7 @@ def faces_of(head_model: HeadModel, rule: str | None) -> Convert:
 
 
 def poses_of(head_model: HeadModel, protocol: str) -> Convert:
-    """Return the rotation, landmarks and face box of the heads that a pose protocol judges.
+    """Return the rotation, landmarks and face box of the heads that a pose protocol scores.
 
     Args:
         head_model: the head model.
@@ -301,7 +301,7 @@ def dad_of(head_model: HeadModel) -> Convert:
     """Return the one head that overlaps the true box most, as DAD-3DHeads' submission holds it.
 
     Args:
-        head_model: FLAME, if the numbers are to mean anything.
+        head_model: FLAME, for comparable numbers.
     """
     head = HeadGeometry(head_model, "head")
     whole = HeadGeometry(head_model, "all")

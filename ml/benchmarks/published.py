@@ -67,7 +67,7 @@ PUBLISHED_COUNTS: Mapping[str, Mapping[str, PublishedCount]] = {
 
 @dataclass(frozen=True)
 class CountDifference:
-    """A count that is not as published."""
+    """A count that differs from the published one."""
 
     name: str
     published: PublishedCount
@@ -83,7 +83,7 @@ def count_differences(benchmark: str, counts: Mapping[str, int]) -> list[CountDi
 
     Args:
         benchmark: a key of `PUBLISHED_COUNTS`; any other set has no published counts.
-        counts: name -> what was counted; names without a published count are passed over.
+        counts: name -> what was counted; names without a published count are ignored.
 
     Returns:
         The differences, in the order of the published counts.

@@ -1,4 +1,4 @@
-"""Runs a model on a benchmark: reads images one by one, predicts, scores, writes what it found."""
+"""Run a model on a benchmark: read images one by one, predict, score, write predictions."""
 
 from __future__ import annotations
 
@@ -62,14 +62,14 @@ def benchmark(
         name: the benchmark's name.
         data: the set's folder, with its images.
         model: a folder of ours, an export, an official .trcd, .onnx or .pth file, or predictions.
-        protocol: whose rules; the set's first by default.
+        protocol: evaluation protocol; the set's first by default.
         out: receives scores, exclusions, what was found and the set's gallery.
         head_model: the head model of the parameters; found next to the model by default.
-        boxes: what of a head is scored as a box: `head`, or its face by one of the two readings of
+        boxes: which box of a head is scored: `head`, or its face by one of the two readings of
             the paper's yaw rule; faces for FDDB and WIDER FACE by default, else heads.
         device: auto, cpu, cuda or cuda:N.
         seed: run seed of the bootstrap.
-        resamples: how often the images are drawn again.
+        resamples: number of bootstrap resamples over the images.
 
     Returns:
         The result.
@@ -104,7 +104,7 @@ def benchmark_protocols(
         name: the benchmark's name.
         data: the set's folder, with its images.
         model: a folder of ours, an export, an official .trcd, .onnx or .pth file, or predictions.
-        protocols: whose rules, at least one.
+        protocols: evaluation protocols, at least one.
         out: receives `scores.json` of the first protocol and `scores-<protocol>.json` of the
             others, `exclusions.csv`, what was found, the set's official form of predictions, and
             `gallery/gallery.html`, a page of the best, worst and failed; what is found there from
@@ -113,11 +113,11 @@ def benchmark_protocols(
         boxes: see :func:`benchmark`.
         device: auto, cpu, cuda or cuda:N.
         seed: run seed of the bootstrap.
-        resamples: how often the images are drawn again.
-        note: what a reader of the gallery must know.
+        resamples: number of bootstrap resamples over the images.
+        note: remarks for the reader of the gallery.
 
     Returns:
-        A result a protocol, in their order.
+        A result per protocol, in their order.
 
     Raises:
         ValueError: no such set, protocol or kind of boxes, or the model cannot be used.
@@ -172,7 +172,7 @@ def _predictor(
 def converter(
     benchmark: BenchmarkSet, protocol: str, head_model: HeadModel | None, boxes: str | None = None
 ) -> Convert:
-    """Return what turns a detector's heads into what a set's protocol scores.
+    """Return the conversion of a detector's heads to the predictions that a protocol scores.
 
     Args:
         benchmark: the set.
@@ -211,7 +211,7 @@ def _write_form(
     convert: Convert,
     out: Path,
 ) -> None:
-    """Write the set's official form of predictions, from what was found and remembered."""
+    """Write cached predictions in the set's official format."""
 
     def everything() -> Iterator[tuple[str, Any]]:
         sample: BenchmarkSample[Any]
@@ -219,7 +219,7 @@ def _write_form(
             try:
                 prediction = convert(sample, heads(sample))
             except UnreadableImage:
-                # has its row among the exclusions already
+                # already an exclusion
                 continue
             if prediction is not None:
                 yield sample.sample_id, prediction

@@ -1,7 +1,7 @@
-"""What a benchmark yields: an image's id, a way to read the image, and its ground truth.
+"""Samples of a benchmark: an image's id, a function that reads it, and its ground truth.
 
 One truth class for each kind of benchmark; every array is checked when the truth is built, so that
-metrics need not look again. Pixels are those of the stored image, the origin is its upper left.
+metrics need no checks. Pixels are those of the stored image, the origin is its upper left corner.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ def checked(name: str, value: object, shape: tuple[int | None, ...]) -> np.ndarr
     """Return an array of finite numbers of a given shape.
 
     Args:
-        name: what it is, for the error text.
-        value: anything numpy can make an array of.
+        name: what it is, for the error message.
+        value: anything that numpy can convert.
         shape: expected size of each axis; None for any.
 
     Returns:
@@ -54,7 +54,7 @@ def checked_rotation(name: str, value: object) -> np.ndarray:
     """Return a rotation matrix.
 
     Args:
-        name: what it is, for the error text.
+        name: what it is, for the error message.
         value: (3, 3) numbers.
 
     Returns:
@@ -124,7 +124,7 @@ class HeadPose:
             default.
         box_xyxy: (4,) px, where the set has one.
         landmarks_px: (68, 2) or (68, 3) px, iBUG order, where the set has them.
-        centre_px: (2,) px, the head's centre or the point nearest to which it is looked for.
+        centre_px: (2,) px, the head's centre or the point nearest to which it is searched for.
         crop_xyxy: (4,) px, what methods are shown that look at one head; may leave the image.
         group: what the images are grouped by, such as BIWI's sequence.
     """
@@ -191,7 +191,7 @@ class FaceScan:
         faces: (F, 3) int64 triangles of the scan; empty where the protocol needs none.
         subject: who it is.
         group: what the images are grouped by: HQ or LQ, or NoW's challenge.
-        box_xyxy: (4,) px, where the face is in the image, if the set says so.
+        box_xyxy: (4,) px, the face in the image, if the set states it.
     """
 
     vertices_mm: np.ndarray

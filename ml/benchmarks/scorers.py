@@ -1,4 +1,4 @@
-"""One scorer for each kind of benchmark: it takes image after image, then gives the scores."""
+"""Scorers, one per kind of benchmark: they accumulate images and return scores."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ from ml.imaging.boxes import box_iou, expand_boxes
 from ml.records.limits import MAX_IMAGE_PIXELS
 
 MIN_IOU = 0.1
-"""A head whose box overlaps that of the true landmarks by less is not the one asked for."""
+"""Smallest IoU with the box of the true landmarks at which a head counts as the annotated one."""
 MANY_DETECTIONS = 1000
 #: The protocol that looks for heads in `HeadPose.crop_xyxy`, not in the whole image.
 CROPPED = "hopenet_crop"
@@ -50,11 +50,11 @@ class Scorer(Protocol):
     """Scores one benchmark under one protocol."""
 
     def add(self, sample: BenchmarkSample[Any], prediction: Any | None) -> None:
-        """Take an image.
+        """Add an image.
 
         Args:
             sample: the image and its truth.
-            prediction: what was predicted; None if nothing was.
+            prediction: the predictions; None if there are none.
         """
         ...
 
@@ -63,7 +63,7 @@ class Scorer(Protocol):
 
         Args:
             seed: run seed of the bootstrap.
-            resamples: how often the images are drawn again.
+            resamples: number of bootstrap resamples over the images.
         """
         ...
 
@@ -72,7 +72,7 @@ class FddbScorer:
     """FDDB's discrete and continuous ROC."""
 
     def __init__(self, image_size: Callable[[str], tuple[int, int] | None]) -> None:
-        """Start without images.
+        """Start with no images.
 
         Args:
             image_size: an image's height and width, None if they are unknown.
@@ -113,7 +113,7 @@ class WiderScorer:
     """WIDER FACE's easy, medium and hard."""
 
     def __init__(self) -> None:
-        """Start without images."""
+        """Start with no images."""
         self._matches: list[Any] = []
 
     def add(self, sample: BenchmarkSample[FaceBoxes], prediction: HeadPredictions | None) -> None:
@@ -138,7 +138,7 @@ class BoxScorer:
     """COCO's average precision of boxes."""
 
     def __init__(self, max_detections: int | None = None) -> None:
-        """Start without images; COCO's limit of detections an image by default."""
+        """Start with no images; COCO's limit of detections per image by default."""
         self._boxes = BoxCollector() if max_detections is None else BoxCollector(max_detections)
 
     def add(self, sample: BenchmarkSample[FaceBoxes], prediction: HeadPredictions | None) -> None:
@@ -168,7 +168,7 @@ def overlapping(truth: HeadPose, heads: HeadPredictions) -> int | None:
 
 
 def overlapping_or_only(truth: HeadPose, heads: HeadPredictions) -> int | None:
-    """Return the same as the official script has it: a single head is taken wherever it is."""
+    """Return the head that the official script takes: a single head wherever it is."""
     if len(heads) == 1 or truth.box_xyxy is None:
         return 0
     return _best_overlap(heads.boxes, truth.box_xyxy, 0.0)
@@ -224,7 +224,7 @@ CHOICES: Mapping[tuple[str, str], Choice] = {
 
 
 def crop_of(sample: BenchmarkSample[HeadPose]) -> np.ndarray:
-    """Return the part of an image that a protocol on crops shows, (4,) xyxy px.
+    """Return the crop of an image that a protocol uses, (4,) xyxy px.
 
     Args:
         sample: the image.
@@ -245,7 +245,7 @@ class PoseScorer:
     """Rotation of one head an image, or its 68 landmarks."""
 
     def __init__(self, benchmark: str, protocol: str) -> None:
-        """Start without images.
+        """Start with no images.
 
         Args:
             benchmark: aflw2000 or biwi.
@@ -283,7 +283,7 @@ class PoseScorer:
     def _index(self, sample: BenchmarkSample[HeadPose], heads: HeadPredictions) -> int | None:
         located = (heads.boxes_xyxy, heads.landmarks_px, heads.vertices_px)
         if all(field is None for field in located):
-            # a method that is shown a crop says nothing of where the head is
+            # a method on crops does not locate the head
             if len(heads) == 1:
                 return 0
             raise PredictionError(
@@ -319,7 +319,7 @@ class DadScorer:
     """DAD-3DHeads, right and as published."""
 
     def __init__(self, topology: DadTopology) -> None:
-        """Start without heads; `topology` defines the vertices that the metrics use."""
+        """Start with no heads; `topology` defines the vertices that the metrics use."""
         self._topology = topology
         self._errors: list[Mapping[str, float]] = []
         self._found: list[bool] = []
@@ -349,7 +349,7 @@ class ScanScorer:
     """Distances of scans from predicted faces: Feng et al. and NoW."""
 
     def __init__(self, protocol: str) -> None:
-        """Start without scans; `protocol` is one of `SCAN_PROTOCOLS`."""
+        """Start with no scans; `protocol` is one of `SCAN_PROTOCOLS`."""
         self._protocol = protocol
         self._summaries: list[DistanceSummary | None] = []
         self._groups: list[str] = []
@@ -390,10 +390,10 @@ class ScanScorer:
 
 
 class SubmissionScorer:
-    """A set whose truth is withheld: it only counts what a submission holds."""
+    """A set whose ground truth is withheld: only the entries of a submission are counted."""
 
     def __init__(self) -> None:
-        """Start without images."""
+        """Start with no images."""
         self._images = self._found = 0
 
     def add(self, sample: BenchmarkSample[Any], prediction: Any | None) -> None:

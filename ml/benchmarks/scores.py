@@ -1,4 +1,4 @@
-"""What a protocol says of a benchmark: metrics by name, their intervals, and what was counted."""
+"""Scores of a benchmark under one protocol: metrics by name, their intervals, and counts."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Scores:
         protocol: whose rules were followed; see docs/metrics.md.
         metrics: metric name -> value, NaN where there was nothing to measure.
         intervals: metric name -> lower and upper end of its 95 % bootstrap interval.
-        counts: num_images, num_heads, num_found, num_missed and what else the protocol counts.
+        counts: num_images, num_heads, num_found, num_missed and further counts of the protocol.
         notes: remarks on the numbers.
     """
 
@@ -62,8 +62,8 @@ def score_heads(
         images: (N,) the image of each true head, any numbers.
         found: (N,) bool, whether the head was predicted.
         seed: run seed of the bootstrap.
-        resamples: how often the images are drawn again.
-        notes: what a reader must know.
+        resamples: number of bootstrap resamples over the images.
+        notes: remarks for the reader.
 
     Returns:
         The scores of all heads in the order given.
@@ -103,23 +103,23 @@ def score_heads(
 
 
 def mean(values: np.ndarray) -> float:
-    """Return the mean of what was measured, NaN rows left out; NaN if nothing was."""
+    """Return the mean without NaN rows; NaN if no row is left."""
     values = values[~np.isnan(values)]
     return float(values.mean()) if len(values) else float("nan")
 
 
 def median(values: np.ndarray) -> float:
-    """Return the median of what was measured, NaN rows left out; NaN if nothing was."""
+    """Return the median without NaN rows; NaN if no row is left."""
     values = values[~np.isnan(values)]
     return float(np.median(values)) if len(values) else float("nan")
 
 
 def failed(errors: np.ndarray, threshold: float) -> float:
-    """Return the fraction of errors over a threshold; NaN, a missed head, is over any.
+    """Return the fraction of errors over a threshold; NaN, a missed head, counts as over it.
 
     Args:
         errors: (N,) errors, NaN where a head was missed.
-        threshold: what still passes.
+        threshold: largest error that passes.
 
     Returns:
         Fraction in [0, 1]; NaN when there are no heads.

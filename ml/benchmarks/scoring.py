@@ -25,15 +25,15 @@ STAGE = "benchmarks"
 
 @dataclass(frozen=True)
 class BenchmarkResult:
-    """What came out of one benchmark.
+    """The result of one benchmark.
 
     Attributes:
         benchmark: the set's name.
-        model: who predicted.
+        model: name of the predicting model.
         scores: metrics, intervals and counts under one protocol.
         excluded: reason -> how many annotations or images were left out.
         exclusions: the rows behind these numbers.
-        differences: where the copy of the set is not as published.
+        differences: counts in which the copy of the set differs from the published one.
         scorer: the scorer, for details beyond the scores.
     """
 
@@ -67,7 +67,7 @@ class BenchmarkResult:
 
 
 class SetCounter:
-    """Adds up what the samples of a set count."""
+    """Adds up the counts of a set's samples."""
 
     def __init__(self, benchmark: BenchmarkSet) -> None:
         """Start at nothing."""
@@ -109,12 +109,12 @@ def score(
 
     Args:
         name: the benchmark's name.
-        truth: the set's folder; its images are not needed, but where docs/benchmarks says so.
-        predictions: a predictions file of ours (.jsonl), or what the set's own tools read.
-        protocol: whose rules; the set's first by default.
+        truth: the set's folder; its images are not needed unless docs/benchmarks says so.
+        predictions: our predictions file (.jsonl), or the format of the set's own tools.
+        protocol: evaluation protocol; the set's first by default.
         head_model: the head model of the predictions, where a metric needs one.
         seed: run seed of the bootstrap.
-        resamples: how often the images are drawn again.
+        resamples: number of bootstrap resamples over the images.
 
     Returns:
         The result.
@@ -149,19 +149,19 @@ def score_with(
     seed: int = 0,
     resamples: int = RESAMPLES,
 ) -> BenchmarkResult:
-    """Score whatever predicts.
+    """Score the output of any predictor.
 
     Args:
         benchmark: the set.
         situation: its folder and what the scorer needs.
         predict: sample to predictions, None if there are none.
-        model: who predicts.
-        protocol: whose rules; the set's first by default.
+        model: name of the predicting model.
+        protocol: evaluation protocol; the set's first by default.
         known: the predictions by image, if they come from a file: whatever in it belongs to no
             image of the set is counted, and a file in which nothing fits is refused.
         exclusions: receives what is left out; `predict` may add to it too.
         seed: run seed of the bootstrap.
-        resamples: how often the images are drawn again.
+        resamples: number of bootstrap resamples over the images.
 
     Returns:
         The result.

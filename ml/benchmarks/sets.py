@@ -49,7 +49,7 @@ Counts = Mapping[str, int | str]
 
 @dataclass(frozen=True)
 class Situation:
-    """What a scorer may need in addition to images and predictions.
+    """Inputs of a scorer in addition to images and predictions.
 
     Attributes:
         root: the set's folder.
@@ -86,16 +86,16 @@ class BenchmarkSet:
     """A benchmark.
 
     Attributes:
-        name: as it is called on the command line.
-        title: as the paper calls it.
-        kind: what its truth is: boxes, pose, mesh or scan.
-        protocols: whose rules it can be scored by, the usual one first.
+        name: on the command line.
+        title: name in the paper.
+        kind: kind of ground truth: boxes, pose, mesh or scan.
+        protocols: evaluation protocols, the usual one first.
         read: folder and exclusions to samples.
-        count: what a sample adds to the set's counts: a number is summed, of texts the different
-            ones are counted.
+        count: a sample's contribution to the set's counts: numbers are summed, distinct texts
+            are counted.
         open_predictions: a file or folder to image id -> predictions.
         scorer: protocol and situation to a scorer.
-        excluded_counts: reason of an exclusion -> the count that it adds to.
+        excluded_counts: reason of an exclusion -> the count that it increments.
     """
 
     name: str
@@ -112,7 +112,7 @@ class BenchmarkSet:
 def _jsonl_or(
     other: Callable[[Path], Mapping[str, HeadPredictions]],
 ) -> Callable[[Path], Mapping[str, HeadPredictions]]:
-    """Return predictions in our own form if the file's ending says so, else in the set's."""
+    """Return predictions in our own format by the file's ending, else in the set's."""
     return lambda path: PredictionFile(path) if path.suffix == ".jsonl" else other(path)
 
 

@@ -51,12 +51,12 @@ def write_set_gallery(
         folder: receives `gallery.html` and its images.
         benchmark: the set.
         situation: its folder.
-        heads: sample to what was found in its image; asked twice, so it should remember.
+        heads: sample to the heads in its image; called twice, so it should cache.
         convert: sample and heads to predictions, for poses those of our own protocol.
         head_model: draws meshes; boxes are drawn without.
         title: of the page.
         medians_mm: image -> median distance of its scan; only sets of scans have it.
-        notes: what a reader must know.
+        notes: remarks for the reader.
 
     Returns:
         The page.
@@ -117,7 +117,7 @@ def _of_rotations(
 def _rotation(
     benchmark: BenchmarkSet, sample: BenchmarkSample[Any], prediction: Any
 ) -> np.ndarray | None:
-    """Return the predicted rotation of the head that is asked for, None if it was missed."""
+    """Return the predicted rotation of the annotated head, None if it was missed."""
     if prediction is None or benchmark.kind == "mesh":
         return None if prediction is None else prediction.rotation
     if not len(prediction):
@@ -127,13 +127,13 @@ def _rotation(
 
 
 def _occluded(truth: HeadPose | HeadMesh) -> bool:
-    """Return what DAD-3DHeads says of the head; the other sets say nothing."""
+    """Return DAD-3DHeads' attributes of the head; the other sets have none."""
     value = truth.attributes.get("occlusions") if isinstance(truth, HeadMesh) else None
     return value is True or str(value).lower() in ("true", "yes", "1")
 
 
 def _true_boxes(truth: Any) -> np.ndarray:
-    """Return (N, 4) px boxes of the truth, or of its landmarks; none where it has neither."""
+    """Return (N, 4) px boxes of the ground truth, or of its landmarks; empty if it has neither."""
     if isinstance(truth, FaceBoxes):
         return truth.boxes_xyxy
     if getattr(truth, "box_xyxy", None) is not None:

@@ -17,7 +17,7 @@ Array = NDArray[np.float64]
 
 
 class Surface:
-    """A mesh that can be asked for the point of its surface nearest to a point."""
+    """A mesh with a search for the nearest point of its surface."""
 
     def __init__(self, vertices: np.ndarray, faces: np.ndarray) -> None:
         """Build the tree.
@@ -64,7 +64,7 @@ class Surface:
 
 
 def _build(corners: Array) -> tuple[Array, Array, NDArray[np.int64]]:
-    """Split triangles in halves along the longest side until few are left.
+    """Split triangles in halves along the longest side until leaves are small.
 
     Returns:
         triangles (F, 3, 3) in the order of the leaves; boxes (nodes, 2, 3) low and high corner;
@@ -126,7 +126,7 @@ def _search(points, triangles, boxes, children, squared, closest):  # type: igno
                         best = distance
                         closest[n, 0], closest[n, 1], closest[n, 2] = found[0], found[1], found[2]
                 continue
-            # The nearer child is looked at first: it usually rules out the other.
+            # The nearer child is searched first: it usually rules out the other.
             if _box_distance(p, boxes[first]) < _box_distance(p, boxes[second]):
                 first, second = second, first
             stack[top] = first

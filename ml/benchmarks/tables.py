@@ -44,7 +44,7 @@ HEADLINES: Mapping[str, tuple[str, ...]] = {
     "generation_quality": ("fid_64",),
     "cost": ("images_per_second",),
 }
-"""Protocol -> the metrics that sum a set up, the first one first."""
+"""Protocol -> its headline metrics, the most important first."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class ModelResults:
     labels: Mapping[str, str]
 
     def find(self, column: Column) -> Mapping[str, Any] | None:
-        """Return the scores that a column takes its number from; the last of several."""
+        """Return the scores of a column; of several the last."""
         fitting = [
             one
             for one in self.scores
@@ -78,11 +78,11 @@ class Cell:
     """One number of a grid.
 
     Attributes:
-        text: as shown; says so where nothing was measured.
+        text: as shown, also if nothing was measured.
         value: in the unit of the column, None where there is none.
         low: lower end of the 95 % interval.
         high: upper end.
-        note: what is doubtful, or how many heads were missed.
+        note: a doubt, or the number of missed heads.
     """
 
     text: str
@@ -94,7 +94,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class GridRow:
-    """A row: its names, where its numbers come from, and the numbers."""
+    """A row: its names, the origin of its numbers, and the numbers."""
 
     names: tuple[str, ...]
     origin: str
@@ -132,7 +132,7 @@ def read_scores(path: Path) -> dict[str, Any]:
         Its content.
 
     Raises:
-        ValueError: no JSON object, or it does not say what was scored.
+        ValueError: not a JSON object, or set, protocol or model are missing.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -234,7 +234,7 @@ def _arrow(column: Column) -> str:
 
 
 def summary_grids(results: Sequence[ModelResults]) -> list[Grid]:
-    """Return one table of what was measured at all: the first headline of each set and protocol.
+    """Return one summary table: the first headline metric of each set and protocol.
 
     Args:
         results: of any models.
@@ -242,7 +242,7 @@ def summary_grids(results: Sequence[ModelResults]) -> list[Grid]:
     Returns:
         The table; none if nothing was measured.
     """
-    # sizes of which only the cost is counted have no headline, and need no column
+    # sizes with counted costs alone have no headline metric and need no column
     found = {(one.origin, one.model): _headlines(one) for one in results}
     shown = [one for one in results if found[one.origin, one.model]]
     rows = []
@@ -361,12 +361,12 @@ def write_tables(
     provenance: Mapping[str, str],
     pages: Mapping[str, str] | None = None,
 ) -> dict[str, Path]:
-    """Write all of the paper's tables and one table a set; CSV files of other tables go.
+    """Write all of the paper's tables and one table per set; CSV files of other tables are removed.
 
     Args:
         folder: receives `tables.md`, `tables.html`, and a CSV a table.
         results: of any models; may be empty.
-        provenance: date, commit, hardware, command and what else the numbers belong to.
+        provenance: date, commit, hardware, command and further context of the numbers.
         pages: title -> page next to the tables, such as a set's gallery; relative to `folder`.
 
     Returns:
@@ -400,7 +400,7 @@ def write_tables(
 
 
 def _in_table(text: str) -> str:
-    """Return the text inside a cell of a Markdown table: no bar ends the cell, no line the row.
+    """Escape text for a cell of a Markdown table: no bars, no line breaks.
 
     No tags.
     """

@@ -1,4 +1,4 @@
-"""How long calls take, and on what: for speeds that are reported with accuracies."""
+"""Durations of calls, and the hardware they ran on."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ def milliseconds(
 ) -> list[float]:
     """Return the median time of a call of each function, ms.
 
-    They take turns, so that other work on the machine hits all of them; the first call of a turn is
-    not counted, so that none pays for what another left in the caches.
+    The functions alternate, so that other load on the machine affects all of them; the first call
+    of a turn is not counted, so that none pays for the caches that another one filled.
 
     Args:
         functions: what is timed.
-        seconds: for each function; five calls are made even if they take longer.
+        seconds: per function; at least five calls are made.
         clock: seconds, of the wall or of the processor.
     """
     times: list[list[float]] = [[] for _ in functions]

@@ -160,7 +160,7 @@ def _text_rows(path: Path) -> Iterator[Rows]:
     form = "x y w h blur expression illumination invalid occlusion pose"
     while lines.skip_blank():
         image = lines.take("an image's path").removesuffix(".jpg")
-        # an image without a face has a count of 0 and one row of zeros all the same
+        # an image without a face has a count of 0 and still one row of zeros
         rows = lines.rows(max(lines.count("the number of its faces"), 1), 10, form)
         attributes = {
             name: rows[:, 4 + column].astype(np.int64)
@@ -171,13 +171,13 @@ def _text_rows(path: Path) -> Iterator[Rows]:
 
 # ------------------------------------------------------------------ predictions
 class WiderPredictions(Mapping[str, HeadPredictions]):
-    """A folder of `<event>/<image>.txt`, read when asked for."""
+    """A folder of `<event>/<image>.txt`, read on demand."""
 
     def __init__(self, folder: Path) -> None:
         """List the files.
 
         Args:
-            folder: holds one folder an event.
+            folder: holds one folder per event.
 
         Raises:
             PredictionError: it holds no such files.

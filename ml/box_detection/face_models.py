@@ -241,7 +241,7 @@ class ScrfdFaces(_OnnxFaces):
     """SCRFD, the detector of insightface's packs (the paper's code).
 
     Nine outputs: scores, distances to the four sides and landmarks in strides, for strides 8, 16
-    and 32, two anchors a cell. Six without landmarks are accepted for the face rule.
+    and 32, two anchors per cell. Six without landmarks are accepted for the face rule.
     """
 
     kind = "scrfd"
@@ -280,7 +280,7 @@ class ScrfdFaces(_OnnxFaces):
 class RetinaFaces(_OnnxFaces):
     """RetinaFace as the widely used PyTorch version exports it: boxes, two class scores, landmarks.
 
-    Two prior boxes a cell at strides 8, 16 and 32, variances 0.1 and 0.2, BGR less its mean.
+    Two prior boxes per cell at strides 8, 16 and 32, variances 0.1 and 0.2, BGR less its mean.
     """
 
     kind = "retinaface"

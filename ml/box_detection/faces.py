@@ -127,7 +127,7 @@ def build_face_detector(
         The detector, or None when the check is switched off.
 
     Raises:
-        ModelError: the model's file is missing or not the one meant.
+        ModelError: the model's file is missing or has another hash than stated.
         FaceModelError: the file is no such model.
     """
     if config.backend == "haar":

@@ -1,4 +1,4 @@
-"""Captions before names are looked for: drawn from the grammar, or what a describer saw."""
+"""Captions before the name filter: drawn from the grammar, or written by a describer."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ class LeakError(ValueError):
 
 
 class SplitLedger:
-    """Which split each source pose is in, piece by piece; keeps nine bytes an image."""
+    """Which split each source pose is in, piece by piece; keeps nine bytes per image."""
 
     def __init__(self) -> None:
         """Start without samples."""
@@ -66,7 +66,7 @@ def check_no_leak(samples: pd.DataFrame) -> None:
     """Refuse a table in which one source pose has samples in two splits.
 
     Args:
-        samples: One row a sample with columns `sample_id`, `pose_id`, `split`.
+        samples: One row per sample with columns `sample_id`, `pose_id`, `split`.
 
     Raises:
         LeakError: A pose is in more than one split; names up to three poses with their samples.
@@ -96,7 +96,7 @@ def split_counts(samples: pd.DataFrame) -> Mapping[str, int]:
     """Return the number of samples of each split.
 
     Args:
-        samples: One row a sample, with a column `split`.
+        samples: One row per sample, with a column `split`.
 
     Returns:
         Count by split name, every split present, in the order of `SPLITS`.

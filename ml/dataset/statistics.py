@@ -77,7 +77,7 @@ def compute_statistics(
 
 
 class StatisticsCounter:
-    """Counts a dataset piece by piece; keeps 12 bytes a head or image, whatever they hold.
+    """Counts a dataset piece by piece; keeps 12 bytes per head or image, whatever they hold.
 
     The numbers are those of all pieces at once: nothing is averaged over pieces.
     """
@@ -108,7 +108,7 @@ class StatisticsCounter:
             images: Generated images, columns of `IMAGES`.
             heads: Their annotated heads, columns of `HEADS` at least; those of removed images are
                 ignored.
-            verdicts: One row an image that reached the filters, columns of `VERDICTS`.
+            verdicts: One row per image that reached the filters, columns of `VERDICTS`.
             captions: Columns of `CAPTIONS`; its scenes hold the skin tones.
 
         Raises:

@@ -129,7 +129,7 @@ class Evaluation:
 
         Args:
             rng: seeded generator.
-            resamples: how often the images are drawn again.
+            resamples: number of bootstrap resamples over the images.
         """
         prediction_rows = _by_image(self.predictions, self.num_images)
         pair_rows = _by_image(self.pairs, self.num_images)

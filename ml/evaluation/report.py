@@ -86,7 +86,7 @@ def cell(metric: Metric, metrics: Mapping[str, float]) -> str:
 
 
 def results_frame(metrics: Mapping[str, Mapping[str, float]]) -> pd.DataFrame:
-    """Return the results table: one row a metric, one column a model or baseline."""
+    """Return the results table: one row per metric, one column per model or baseline."""
     columns = {title: [cell(m, values) for m in METRICS] for title, values in metrics.items()}
     return pd.DataFrame(columns, index=pd.Index([f"{m.label} {m.arrow}" for m in METRICS]))
 

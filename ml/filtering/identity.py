@@ -280,7 +280,7 @@ def load_face_reader(config: IdentityConfig, root: Path) -> FaceReader:
 
     Raises:
         IdentityError: a model is not configured.
-        ModelError: a file is missing or not the one meant.
+        ModelError: a file is missing or has another hash than stated.
         FaceModelError: a file is of another kind.
     """
     if config.detector_model is None or config.embedder_model is None:

@@ -12,7 +12,7 @@ from ml.filtering.rules import RULES
 
 
 class VerdictTally:
-    """Counts verdicts piece by piece; keeps eight bytes an image, for the mean of its stability."""
+    """Counts verdicts piece by piece; keeps eight bytes per image, for the mean stability."""
 
     def __init__(self) -> None:
         """Start with empty counts."""

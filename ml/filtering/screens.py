@@ -47,7 +47,7 @@ def build_screens(
         The screens in the order in which they look; none when nothing is configured.
 
     Raises:
-        ModelError: a model is missing or not the one meant.
+        ModelError: a model is missing or has another hash than stated.
         IdentityError: the index is missing or was made with another model.
     """
     # Imported here: diffusers and transformers take seconds, and the demo needs neither.

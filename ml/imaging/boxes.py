@@ -235,7 +235,7 @@ def nms(
         boxes_xyxy: (N, 4).
         scores: (N,).
         iou_threshold: overlaps above it suppress.
-        max_output: keep at most so many.
+        max_output: keep at most this many.
 
     Returns:
         (K,) int64 positions of the kept boxes, best first; of equal scores the first comes first.

@@ -69,7 +69,7 @@ class HeadDetector:
                 own value where that is higher.
             iou_threshold: of heads that overlap more the best stays; the model's own value if left
                 out.
-            max_heads: at most so many an image; likewise.
+            max_heads: at most this many per image; likewise.
             batch_size: images at once.
             flip_test: look at the mirror image of each image too and average: a little more exact,
                 in twice the time.

@@ -49,7 +49,7 @@ class PreBoxes:
 
     Attributes:
         source: what the labelling tool shows as their origin.
-        by_pose: pose id -> (N, 4) boxes xyxy, px; empty when faces are looked for.
+        by_pose: pose id -> (N, 4) boxes xyxy, px; empty when faces are searched for.
         find_faces: looks for faces in the images; None when the poses give the boxes.
     """
 

@@ -24,7 +24,7 @@ class Norm:
     momentum: float
 
     def build(self, channels: int) -> nn.BatchNorm2d:
-        """Return a batch normalisation of so many channels."""
+        """Return a batch normalisation of this number of channels."""
         return nn.BatchNorm2d(channels, eps=self.eps, momentum=self.momentum)
 
 
@@ -329,7 +329,7 @@ class SPP(nn.Module):
     """Spatial pyramid pooling: max-pools of 5, 9 and 13 pixels concatenated with the map itself."""
 
     def __init__(self, channels: int, norm: Norm) -> None:
-        """Build the layer for so many channels in and out."""
+        """Build the layer for this number of channels in and out."""
         super().__init__()
         hidden = channels // 2
         self.cv1 = ConvBNAct(channels, hidden, 1, norm)

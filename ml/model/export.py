@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 METADATA_KEY = "vggheads"
 """Under this key an exported file carries its description, as JSON."""
 OFFICIAL_CANDIDATES = 1000
-"""So many best anchors an image come out of the official TorchScript file."""
+"""This many best anchors per image come out of the official TorchScript file."""
 ONNX_OPSET = 20
 ONNX_INPUT = "images"
 ONNX_OUTPUTS = ("boxes", "scores", "flame", "image_index")

@@ -29,7 +29,7 @@ def join_parts(
         config: defaults of the optional inputs.
 
     Returns:
-        The model; its outputs are boxes, scores, flame and image_index, one row a head.
+        The model; its outputs are boxes, scores, flame and image_index, one row per head.
     """
     graph = first.graph
     defaults = suppression_inputs(config)

@@ -144,7 +144,7 @@ class DetectionHeads(nn.Module):
     """
 
     def __init__(self, in_channels: tuple[int, int, int], config: HeadConfig, norm: Norm) -> None:
-        """Build the heads for maps of so many channels."""
+        """Build the heads for maps of this number of channels."""
         super().__init__()
         self.config = config
         self.head1, self.head2, self.head3 = (

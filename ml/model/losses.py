@@ -52,8 +52,9 @@ class LossConfig(StageConfig):
     weigh_by_score: bool = False
     """Weigh the three FLAME terms of an anchor by its target score instead of equally."""
     max_positives: int = Field(default=65_536, ge=1, le=10**9)
-    """At most so many anchors a batch go through the head model, and through FLAME branches that
-    are trained sparsely. The published training takes all: the default only bounds the memory."""
+    """At most this many anchors per batch go through the head model, and through FLAME branches
+    that are trained sparsely. The published training takes all: the default only bounds the
+    memory."""
     num_vertices: int | None = Field(default=None, ge=4, le=10**9)
     """Vertices compared, spread evenly over the head region; none: all of it."""
     assigner: AssignerConfig = AssignerConfig()

@@ -26,9 +26,9 @@ class PostprocessConfig(StageConfig):
     iou_threshold: float = Field(default=0.5, ge=0, le=1)
     """Of two heads that overlap by more than this the better one stays."""
     max_candidates: int = Field(default=1000, ge=1, le=10**9)
-    """So many best anchors an image enter the suppression."""
+    """This many best anchors per image enter the suppression."""
     max_heads: int = Field(default=100, ge=1, le=10**9)
-    """At most so many heads an image."""
+    """At most this many heads per image."""
 
 
 @torch.no_grad()

@@ -75,7 +75,7 @@ class PoseSample:
     people: tuple[Person, ...]
 
     def to_frame(self) -> pd.DataFrame:
-        """Return one row a person, as declared by `ml.records.tables.POSES`."""
+        """Return one row per person, as declared by `ml.records.tables.POSES`."""
         rows = []
         for index, person in enumerate(self.people):
             rows.append(

@@ -69,7 +69,7 @@ def from_frontal_deg(flame: NDArray[np.floating]) -> NDArray[np.float64]:
 
 
 def scene_words(captions: pd.DataFrame) -> Words:
-    """Return words of the scenes: one a caption for place and light, one a person for the look.
+    """Return words of the scenes: one per caption for place and light, one per person for the look.
 
     Args:
         captions: rows of CAPTIONS; those without a scene have none.
@@ -139,7 +139,7 @@ def per_image(rows: pd.DataFrame, num_images: int) -> dict[str, float]:
     """Return heads per image.
 
     Args:
-        rows: column `sample_id`, one row a head.
+        rows: column `sample_id`, one row per head.
         num_images: images, with or without heads.
 
     Returns:

@@ -56,7 +56,7 @@ def curve(history: pd.DataFrame) -> dict[str, float]:
     """Return what the curves of a training say.
 
     Args:
-        history: one row an epoch; `train/loss`, and `val/loss` where it was measured.
+        history: one row per epoch; `train/loss`, and `val/loss` where it was measured.
 
     Returns:
         `loss_ratio`: last over first training loss; `val_over_train`: last validation over last

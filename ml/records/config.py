@@ -112,7 +112,7 @@ def parse_yaml(text: str, name: str = "YAML") -> Any:
 
     Args:
         text: the document.
-        name: the file's name, for the error text.
+        name: the file's name, for the error message.
 
     Returns:
         Mappings, lists, strings, numbers; None for an empty document.
@@ -181,7 +181,7 @@ def line_of(text: str, path: Sequence[str]) -> int | None:
 
     Args:
         text: a YAML document.
-        path: keys from the top; what does not exist is looked for above.
+        path: keys from the top; what does not exist is searched for above.
 
     Returns:
         The line of the deepest key that exists, None if not even the first does.
@@ -203,7 +203,7 @@ def read_config(config_class: type[C], section: str, values: Mapping[str, Any]) 
 
     Args:
         config_class: the `StageConfig`.
-        section: the section's name, for the error text.
+        section: the section's name, for the error message.
         values: the section as read from YAML; a nested mapping states what differs from the
             default of its field.
 

@@ -27,7 +27,7 @@ class Exclusions:
     """Collects the excluded samples of one stage and shard."""
 
     def __init__(self, stage: str, journal: Path | None = None) -> None:
-        """Start without any.
+        """Start empty.
 
         Args:
             stage: the stage that excludes.

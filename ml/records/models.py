@@ -303,7 +303,7 @@ def require(ref: ModelRef | None, where: str, needed_by: str, root: Path) -> Mod
 
     Args:
         ref: the reference, or None when params.yaml names none.
-        where: its place in params.yaml, for the error text.
+        where: its place in params.yaml, for the error message.
         needed_by: the backend's name, likewise.
         root: the project folder.
 

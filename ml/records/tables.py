@@ -1,6 +1,6 @@
 """The tables of the pipeline: columns with dtype and unit, declared once, validated on write.
 
-One Parquet file a stage and shard. A float vector column is a list column in the file and a
+One Parquet file per stage and shard. A float vector column is a list column in the file and a
 numpy array in each row of the data frame; `stack` makes one array of it.
 """
 

@@ -38,7 +38,7 @@ def what_lacks(release: Release, sources: Sequence[Path], sums: bool = True) -> 
 
     Args:
         release: the listed copy.
-        sources: where it is; a file MD5SUMS is looked for there, or next to a tar.
+        sources: where it is; a file MD5SUMS is searched for there, or next to a tar.
         sums: whether to read every file that MD5SUMS names.
 
     Returns:

@@ -113,7 +113,7 @@ class ImageHeads:
 
 
 def load_annotator(ws: Workspace, config: AnnotationsConfig) -> Annotator:
-    """Load the models that earlier stages made and those the user brings, once a process.
+    """Load the models that earlier stages made and those the user brings, once per process.
 
     Args:
         ws: the workspace.
@@ -124,7 +124,7 @@ def load_annotator(ws: Workspace, config: AnnotationsConfig) -> Annotator:
 
     Raises:
         FileNotFoundError: one of the stages has not run.
-        ModelError: the regressor's file is missing or not the one meant.
+        ModelError: the regressor's file is missing or has another hash than stated.
     """
     return _annotator(ws, config, tuple(hash_stage(ws.stage_dir(stage)) for stage in _MODELS_OF))
 
@@ -214,7 +214,7 @@ def annotate_shard(
 
 
 def _images_table(found: list[ImageHeads]) -> pd.DataFrame:
-    """Return one row an image that was looked at, with the number of its heads."""
+    """Return one row per image that was looked at, with the number of its heads."""
     rows = [
         {"sample_id": heads.sample_id, "split": heads.split, "num_heads": len(heads.scores)}
         for heads in found
@@ -322,7 +322,7 @@ def _draw_previews(
 def heads_table(
     found: list[ImageHeads], config: AnnotationsConfig, annotator: Annotator
 ) -> pd.DataFrame:
-    """Return the table of labelled heads, one row a head.
+    """Return the table of labelled heads, one row per head.
 
     Args:
         found: heads with status and parameters.

@@ -161,7 +161,7 @@ def _headlines(gathered: Gathered) -> dict[str, float | None]:
 
 
 def headline_table(results: list[ModelResults]) -> pd.DataFrame:
-    """Return one row a set, protocol and model, with its first headline.
+    """Return one row per set, protocol and model, with its first headline.
 
     Args:
         results: of any models.

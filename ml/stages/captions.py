@@ -149,7 +149,7 @@ def load_name_detector(config: CaptionsConfig, root: Path) -> NameDetector:
         root: The project folder.
 
     Returns:
-        The detector; a model is loaded once a process.
+        The detector; a model is loaded once per process.
     """
     if config.name_detector == "gliner":
         return _gliner(config.gliner, root)

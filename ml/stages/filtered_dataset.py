@@ -125,7 +125,7 @@ def run(ws: Workspace, config: FilteredDatasetConfig) -> StageReport:
         FileNotFoundError: a stage before this one has not run.
         LeakError: images of one pose are in two splits.
         TooManyExcluded: more than `config.max_drop_rate` allows.
-        ModelError: a configured model is missing or not the one meant.
+        ModelError: a configured model is missing or has another hash than stated.
     """
     if all(is_judged(judged_folder(ws, shard)) for shard in ws.shards):
         return reduce_judged(ws, config)
@@ -147,7 +147,7 @@ def filter_dataset(ws: Workspace, config: FilteredDatasetConfig, judge: Judge) -
 
 
 def load_judge(ws: Workspace, config: FilteredDatasetConfig) -> Judge:
-    """Load the detectors and screens of the configuration, once a process.
+    """Load the detectors and screens of the configuration, once per process.
 
     Args:
         ws: the workspace; the stage `head_detector` must have run.
@@ -155,7 +155,7 @@ def load_judge(ws: Workspace, config: FilteredDatasetConfig) -> Judge:
 
     Raises:
         FileNotFoundError: there is no detector.
-        ModelError: a configured model is missing or not the one meant.
+        ModelError: a configured model is missing or has another hash than stated.
     """
     return _judge(ws, config, hash_stage(ws.stage_dir("head_detector")))
 
@@ -190,7 +190,7 @@ def judge_shard(ws: Workspace, config: FilteredDatasetConfig, shard: str) -> Sta
 
     Raises:
         FileNotFoundError: a stage before this one has not run.
-        ModelError: a configured model is missing or not the one meant.
+        ModelError: a configured model is missing or has another hash than stated.
     """
     return judge_images(ws, config, shard, load_judge(ws, config))
 

@@ -53,7 +53,7 @@ class Reference:
 
     Attributes:
         images: folder or tars of real images.
-        limit: only the first so many; 1,500 in the paper.
+        limit: read at most this many; 1,500 in the paper.
     """
 
     images: Path

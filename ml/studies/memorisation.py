@@ -2,8 +2,8 @@
 
 A model is fine-tuned on photographs of many people, and another on one person alone, each by
 adapters and as a whole. Images are generated from prompts predicted from the photographs, and
-their faces are looked for among the training faces. The threshold is calibrated on the photographs
-themselves: pairs of one person against pairs of two.
+their faces are searched for among the training faces. The threshold is calibrated on the
+photographs themselves: pairs of one person against pairs of two.
 """
 
 from __future__ import annotations
@@ -200,7 +200,7 @@ def reidentify(
         threshold: similarity from which two faces are one person.
 
     Returns:
-        One row an image: face (whether there is one), similarity, nearest (index of the nearest
+        One row per image: face (whether there is one), similarity, nearest (index of the nearest
         photograph, -1 without a face), identity, second (similarity of the nearest of another
         person), matched.
     """
@@ -266,7 +266,7 @@ def run_memorisation(
         exclusions: receives photographs that cannot be used.
 
     Returns:
-        One row a model: people, mode, photographs, images, faces, matched, rate and its interval.
+        One row per model: people, mode, photographs, images, faces, matched, rate and its interval.
     """
     faces = read_faces(photographs, reader, describe, exclusions, options.batch_size)
     calibration = calibrate(faces, options.false_match_rate)

@@ -45,7 +45,7 @@ def read_photographs(
 
     Args:
         root: the folder; files may be at any depth.
-        exclusions: receives images whose name says nothing of a person.
+        exclusions: receives images whose name identifies no person.
         cameras: which to take; from 000 and 180 no face can be recognised.
 
     Returns:

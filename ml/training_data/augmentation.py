@@ -85,7 +85,7 @@ def head_outlines(boxes_xyxy: Array, vertices_px: list[Array | None]) -> NDArray
         if vertices is not None:
             xy = vertices[:, :2]
             # 16 vertices and a third of the box: a mesh that covers less belongs to another place,
-            # as with a wrong label, and says nothing of the outline.
+            # as with a wrong label, and does not describe the outline.
             seen = xy[((xy >= low) & (xy <= high)).all(axis=1)]
             if len(seen) >= 16 and (np.ptp(seen, axis=0) > 0.3 * (high - low)).all():
                 # The extreme vertex in each direction: 32 corners of the convex hull, (32, 2).

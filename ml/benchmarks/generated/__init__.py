@@ -1,5 +1,5 @@
-"""Small sets in the published layouts of the benchmarks, from exactly known truth.
+"""Small sets in the published layouts of the benchmarks, with exact ground truth.
 
-None of the public sets may be passed on. These show that every reader, protocol and table works,
-and what a detector scores on them says nothing of the public sets.
+None of the public sets may be redistributed. These show that every reader, protocol and table
+works, and what a detector scores on them says nothing about the public sets.
 """

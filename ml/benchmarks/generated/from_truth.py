@@ -57,10 +57,10 @@ _NOW_CHALLENGES = ("multiview_neutral", "multiview_expressions", "selfie")
 
 @dataclass(frozen=True)
 class GeneratedSets:
-    """Where the sets are, and the heads that are in their images.
+    """Folders of the sets, and the heads in their images.
 
     Attributes:
-        folders: set -> folder; a set for which no image was fit is left out.
+        folders: set -> folder; sets without a suitable image are left out.
         heads: set -> image id -> its true heads, px of the set's image.
     """
 
@@ -86,11 +86,11 @@ def write_generated_sets(
     """Write every set.
 
     Args:
-        root: receives a folder a set.
+        root: receives a folder per set.
         samples: renders with ground truth; the first fitting ones are taken, no more are read.
         head_model: of their parameters.
         num_images: images of a set at most.
-        num_scans: the same for the sets of scans; as many by default.
+        num_scans: the same for the sets of scans; `num_images` by default.
 
     Returns:
         The sets.
@@ -127,7 +127,7 @@ def _choose(
 
 
 class _Writer:
-    """Writes one set after the other; each method returns image id -> heads."""
+    """Writes the sets one by one; each method returns image id -> heads."""
 
     def __init__(self, head_model: HeadModel) -> None:
         self._head_model = head_model

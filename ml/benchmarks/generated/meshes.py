@@ -47,7 +47,7 @@ def weak_perspective(scale: float, shift_px: np.ndarray, height: int) -> np.ndar
     """Return the projection that takes metres to pixels by a scale and a shift alone; (4, 4).
 
     Args:
-        scale: px a metre.
+        scale: px per metre.
         shift_px: (2,) where the frame's origin appears.
         height: of the image, px.
     """

@@ -42,7 +42,7 @@ class LoadedPipeline:
 
 @lru_cache(maxsize=1)
 def load_pipeline(name: str, config: DiffusionConfig, root: Path) -> LoadedPipeline:
-    """Load a pipeline once a process: a worker makes many shards.
+    """Load a pipeline once per process: a worker makes many shards.
 
     Args:
         name: a key of `BACKENDS`.

@@ -58,7 +58,7 @@ class PersonMeshes:
 
 @lru_cache(maxsize=2)
 def head_kit(head_model: HeadModel) -> HeadKit:
-    """Prepare a head model once a process.
+    """Prepare a head model once per process.
 
     Args:
         head_model: the model.

@@ -144,7 +144,7 @@ def paint_office(canvas: Canvas, mood: Mood) -> None:
     """Paint an office: desks with screens, ceiling lights, a row of windows.
 
     Args:
-        canvas: what is painted on, back to front.
+        canvas: receives the layers, back to front.
         mood: sky and lamps of the light.
     """
     rng = canvas.rng
@@ -194,7 +194,7 @@ def paint_kitchen(canvas: Canvas, mood: Mood) -> None:
     """Paint a kitchen: cupboards, tiles, fridge, a window.
 
     Args:
-        canvas: what is painted on, back to front.
+        canvas: receives the layers, back to front.
         mood: sky and lamps of the light.
     """
     rng = canvas.rng
@@ -265,7 +265,7 @@ def paint_living_room(canvas: Canvas, mood: Mood) -> None:
     """Paint a living room: sofa, paintings, shelf, lamp, a window with curtains.
 
     Args:
-        canvas: what is painted on, back to front.
+        canvas: receives the layers, back to front.
         mood: sky and lamps of the light.
     """
     rng = canvas.rng
@@ -350,7 +350,7 @@ def paint_studio(canvas: Canvas, mood: Mood) -> None:
     """Paint a studio: a paper backdrop with a pool of light.
 
     Args:
-        canvas: what is painted on, back to front.
+        canvas: receives the layers, back to front.
         mood: sky and lamps of the light.
     """
     rng = canvas.rng
@@ -384,7 +384,7 @@ def paint_station(canvas: Canvas, mood: Mood) -> None:
     """Paint a station: a platform hall with a train, signs and columns.
 
     Args:
-        canvas: what is painted on, back to front.
+        canvas: receives the layers, back to front.
         mood: sky and lamps of the light.
     """
     rng = canvas.rng

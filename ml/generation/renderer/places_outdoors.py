@@ -58,7 +58,7 @@ def paint_street(canvas: Canvas, mood: Mood) -> None:
     """Paint a street: houses with windows, cars, lamp posts.
 
     Args:
-        canvas: what is painted on, back to front.
+        canvas: receives the layers, back to front.
         mood: sky and lamps of the light.
     """
     rng = canvas.rng
@@ -126,7 +126,7 @@ def paint_park(canvas: Canvas, mood: Mood) -> None:
     """Paint a park: lawn, path, trees, at times a pond and a bench.
 
     Args:
-        canvas: what is painted on, back to front.
+        canvas: receives the layers, back to front.
         mood: sky and lamps of the light.
     """
     rng = canvas.rng
@@ -158,7 +158,7 @@ def paint_beach(canvas: Canvas, mood: Mood) -> None:
     """Paint a beach: sky, sea, foam, sand and umbrellas.
 
     Args:
-        canvas: what is painted on, back to front.
+        canvas: receives the layers, back to front.
         mood: sky and lamps of the light.
     """
     rng = canvas.rng
@@ -199,7 +199,7 @@ def paint_forest(canvas: Canvas, mood: Mood) -> None:
     """Paint a forest: trunks, undergrowth and light between the leaves.
 
     Args:
-        canvas: what is painted on, back to front.
+        canvas: receives the layers, back to front.
         mood: sky and lamps of the light.
     """
     rng = canvas.rng
@@ -244,7 +244,7 @@ def paint_stadium(canvas: Canvas, mood: Mood) -> None:
     """Paint a stadium: tiers full of blurred colour above a pitch.
 
     Args:
-        canvas: what is painted on, back to front.
+        canvas: receives the layers, back to front.
         mood: sky and lamps of the light.
     """
     rng = canvas.rng
@@ -312,7 +312,7 @@ def paint_market(canvas: Canvas, mood: Mood) -> None:
     """Paint a market: stalls with striped roofs and crates in front of a house.
 
     Args:
-        canvas: what is painted on, back to front.
+        canvas: receives the layers, back to front.
         mood: sky and lamps of the light.
     """
     rng = canvas.rng
@@ -376,7 +376,7 @@ def paint_meadow(canvas: Canvas, mood: Mood) -> None:
     """Paint a meadow with flowers, behind it mountain ridges in haze.
 
     Args:
-        canvas: what is painted on, back to front.
+        canvas: receives the layers, back to front.
         mood: sky and lamps of the light.
     """
     rng = canvas.rng

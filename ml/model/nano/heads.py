@@ -98,7 +98,7 @@ class NanoHeads(DetectionHeads):
     def __init__(
         self, in_channels: tuple[int, int, int], config: NanoHeadConfig, norm: Norm
     ) -> None:
-        """Build the heads for maps of so many channels."""
+        """Build the heads for maps of this number of channels."""
         super().__init__(in_channels, config, norm)
         for head in (self.head2, self.head3):
             _share_convolutions(self.head1, head)

@@ -1,4 +1,4 @@
-"""FLAME's own pickle: read without chumpy and without running anything, written for smplx."""
+"""FLAME's pickle format: read without chumpy or code execution, written for smplx."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def write_flame_pickle(head_model: HeadModel, path: Path) -> None:
 
     Args:
         head_model: the model.
-        path: a .pkl file, written whole or not at all; equal models give equal bytes.
+        path: a .pkl file, written atomically; equal models give equal bytes.
     """
     content = {
         "v_template": head_model.v_template.astype(np.float64),
@@ -55,7 +55,7 @@ def write_flame_pickle(head_model: HeadModel, path: Path) -> None:
 
 
 def write_landmark_embedding(head_model: HeadModel, path: Path) -> None:
-    """Write the 51 static landmarks in the file format that `smplx.FLAME` asks for.
+    """Write the 51 static landmarks in the format of `smplx.FLAME`.
 
     Args:
         head_model: the model.
@@ -72,11 +72,11 @@ def write_landmark_embedding(head_model: HeadModel, path: Path) -> None:
 # ------------------------------------------------------------------ reading
 @dataclass(frozen=True)
 class FlameFile:
-    """What a FLAME model file holds.
+    """Content of a FLAME model file.
 
     Attributes:
         arrays: float64 and int64 arrays under FLAME's keys.
-        release: which release it is, and how it was identified.
+        release: the release, and how it was identified.
         sha256: of the file.
     """
 
@@ -90,8 +90,8 @@ def read_flame_file(path: Path, asset: str | None = None, sha256: str = "") -> F
 
     Args:
         path: the file, a pickle.
-        asset: the release that it is said to be, by its name in the asset register.
-        sha256: the hash that it is said to have; empty for any.
+        asset: the stated release, by its name in the asset register.
+        sha256: the stated hash; empty accepts any.
 
     Returns:
         Its arrays, release and hash.
@@ -155,7 +155,7 @@ def read_masks(path: Path) -> dict[str, NDArray[np.int32]]:
 
     Raises:
         FileNotFoundError: there is no such file.
-        FlameFileError: it is damaged or holds something else.
+        FlameFileError: it is damaged or has another content.
     """
     path = Path(path)
     if not path.is_file():
@@ -199,15 +199,15 @@ def head_model_from_flame(
         contour_path: the dynamic embedding, where the landmarks are in a pair of files.
         index_paths: published lists of vertices, see `ml.flame.index_files`; they replace the
             regions defined by the masks or weights.
-        asset: the release that the model is said to be, by its name in the asset register.
-        sha256: the hash that the model is said to have; empty for any.
+        asset: the model's stated release, by its name in the asset register.
+        sha256: the model's stated hash; empty accepts any.
 
     Returns:
         the head model.
 
     Raises:
         FileNotFoundError: a file is not there.
-        FlameFileError: a file cannot be read, or is not the one that it is said to be.
+        FlameFileError: a file cannot be read, or has another hash or release than stated.
     """
     file = read_flame_file(model_path, asset, sha256)
     arrays = file.arrays

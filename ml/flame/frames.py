@@ -1,4 +1,4 @@
-"""Frames of an image (network square, crop of a head) and FLAME parameters moved between them.
+"""Image frames (network square, crop of a head) and FLAME parameters converted between them.
 
 The crop frame is in crop pixels: x right, y down, the crop covers (0, 0, size, size).
 """

@@ -26,7 +26,7 @@ class HeadGeometry:
 
         Args:
             head_model: the head model of the parameters.
-            region: which vertices to give back.
+            region: region whose vertices are returned.
         """
         self.head_model = head_model
         self.faces = region_faces(head_model, region)

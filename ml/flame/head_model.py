@@ -66,14 +66,14 @@ class HeadModel:
         weights: (5023, 5) float32 skinning weights, rows sum to 1.
         landmark_faces: (68,) int32 face of each landmark, iBUG order.
         landmark_barycentric: (68, 3) float32.
-        mirror_vertices: (5023,) int32, the vertex on the other side.
+        mirror_vertices: (5023,) int32, each vertex's mirror image.
         mirror_shape: (300,) signs or (300, 300) matrix that takes row vectors of shape coefficients
             to those of the mirrored head.
         mirror_expression: (100,) or (100, 100), likewise.
         regions: name -> sorted int32 vertex indices.
         attributes: name -> (5023,) float32 weight, 0..1, names of ATTRIBUTES; empty if unknown.
         source: where the model comes from, one line.
-        shape_names: what the first shape coefficients do, where they have names.
+        shape_names: names of the first shape coefficients, where they have any.
         expression_names: likewise for expression.
     """
 
@@ -193,7 +193,7 @@ class HeadModel:
         """Write the npz: equal models give equal bytes, no pickle inside.
 
         Args:
-            path: the file, written whole or not at all.
+            path: the file, written atomically.
         """
         arrays = self._arrays()
         for key in _TEXTS:

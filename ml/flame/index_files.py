@@ -1,7 +1,7 @@
 """The published lists of vertices, so that published metrics are computed on published vertices.
 
-VGGHeads' and DAD-3DHeads' code bring them as .npy files; between the two, `head_indices.npy` and
-other names denote different regions, so a region is identified by its number of vertices.
+VGGHeads' and DAD-3DHeads' code ship them as .npy files; as `head_indices.npy` and other names
+denote different regions in the two, a region is identified by its number of vertices.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _INSIDE: Final = (
     ("keypoints_191", "keypoints_445", "face", "head", "head_with_ears"),
     ("face", "face_with_ears"),
 )
-"""Regions that lie in one another."""
+"""Nested regions: inner -> outer."""
 
 
 def read_index_files(paths: Sequence[Path]) -> Regions:

@@ -1,4 +1,4 @@
-"""Landmark embeddings on FLAME's mesh, in every public form, read without executing anything.
+"""Landmark embeddings on FLAME's mesh in every public format, read without executing code.
 
 Public forms: `flame_static_embedding.pkl` (51 points), `flame_dynamic_embedding.npy` (the contour's
 17 for each of 79 head turns; an array of one object), `landmark_embedding.npy` of DECA and MICA (a
@@ -48,8 +48,8 @@ class LandmarkEmbedding:
         contour: the 17 of the contour of the resting head, None where no file has them.
         static: the 51 of brows, nose, eyes and mouth.
         mediapipe: the 105 of MediaPipe's embedding.
-        mediapipe_numbers: (105,) which of MediaPipe's 468 or 478 points those are, None where the
-            file does not say.
+        mediapipe_numbers: (105,) their indices among MediaPipe's 468 or 478 points, None where the
+            file does not state them.
     """
 
     contour: Points | None = None

@@ -19,7 +19,7 @@ from ml.flame.projection import project_flame
 from ml.flame.rotation import rodrigues, rodrigues_gradient
 
 Z_OFFSET_M = 0.05
-"""The origin moves to the centre of the skull, so that heads turn about it."""
+"""Moves the origin to the centre of the skull, about which heads rotate."""
 _NUM_POSE = 9
 _NUM_LEADING = 1 + _NUM_POSE
 """The template's coefficient, always 1, and the pose correctives' precede those of the
@@ -87,7 +87,7 @@ class _Skin(Function):
 
 
 def _rows(num_shape: int, num_expression: int) -> list[slice]:
-    """Return the basis' rows of so many leading coefficients, in as few slices as can be."""
+    """Return the basis' rows of the leading coefficients, in as few slices as possible."""
     behind = _NUM_LEADING + NUM_SHAPE  # first row of the expression
     if num_shape == NUM_SHAPE:
         return [slice(0, behind + num_expression)]
@@ -150,7 +150,7 @@ class FlameLayer(nn.Module):
     First derivatives only.
 
     Attributes:
-        vertex_indices: (V,) the vertices that forward gives, indices of the whole mesh.
+        vertex_indices: (V,) the computed vertices, as indices into the whole mesh.
         faces: (F, 3) triangles with all corners among them, numbered within them.
     """
 
@@ -166,7 +166,7 @@ class FlameLayer(nn.Module):
 
         Args:
             head_model: the head model.
-            vertices: which vertices to give: a region's name, indices in any order, None for all.
+            vertices: vertices to compute: a region's name, indices in any order, None for all.
 
         Raises:
             KeyError: there is no such region.
@@ -189,7 +189,7 @@ class FlameLayer(nn.Module):
 
     @property
     def num_vertices(self) -> int:
-        """How many vertices forward gives."""
+        """Number of computed vertices."""
         return len(self.vertex_indices)
 
     def forward(self, shape: Tensor, expression: Tensor, jaw: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The 413 numbers of a head: names, places, splitting and joining. Image frame, pixels."""
+"""The 413 parameters of a head: names, slices, splitting and joining. Image frame, pixels."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ _SIZES = FlameParameters(300, 100, 3, 6, 3, 1)
 
 
 def check_flame(flame: Tensor | np.ndarray, name: str = "flame") -> None:
-    """Refuse anything whose last dimension is not 413.
+    """Check that the last dimension is 413.
 
     Args:
         flame: (..., 413).
-        name: how the message calls it.
+        name: for the error message.
 
     Raises:
         ValueError: the last dimension differs.

@@ -46,7 +46,7 @@ def pncc_map(
 
 
 def drawn_faces(head_model: HeadModel) -> np.ndarray:
-    """Return the faces of a head that a PNCC map shows: its region with ears where it has one.
+    """Return the faces that a PNCC map shows: the region with ears if the model has one.
 
     Args:
         head_model: the model.
@@ -66,7 +66,7 @@ def draw_pncc(
     width: int,
     depth_order: Sequence[float] | None = None,
 ) -> tuple[np.ndarray, Int32Array]:
-    """Draw the PNCC map of all heads of an image, and say which head each pixel shows.
+    """Draw the PNCC map of all heads of an image, with the head shown by each pixel.
 
     The official code paints heads in list order; here one depth buffer decides. Under weak
     perspective the heads' own z cannot be compared, so each head is shifted by its place in

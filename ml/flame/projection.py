@@ -1,4 +1,4 @@
-"""Weak-perspective projection and what changes of the image frame do to the 413 parameters."""
+"""Weak-perspective projection, and the 413 parameters under changes of the image frame."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MIN_SCALE = 1e-8
 
 
 class MirrorMaps(Protocol):
-    """What mirroring needs to know of a head model."""
+    """Properties of a head model that mirroring needs."""
 
     @property
     def mirror_shape(self) -> object:
@@ -50,7 +50,7 @@ def project(vertices_m: Tensor, rotation: Tensor, translation_px: Tensor, scale:
 def project_xy(
     vertices_m: Tensor, rotation: Tensor, translation_px: Tensor, scale: Tensor
 ) -> Tensor:
-    """Return what :func:`project` gives, without depth; for losses.
+    """Return the result of :func:`project` without depth; for losses.
 
     Args:
         vertices_m: (..., V, 3) FLAME frame, metres.
@@ -106,7 +106,7 @@ def project_flame(vertices_m: Tensor, flame: Tensor) -> Tensor:
 
 
 def transform_flame(flame: Tensor, factor: Tensor | float, shift_px: Tensor) -> Tensor:
-    """Follow a change of frame x_out = factor * x + shift (resize, crop, letterbox, or back).
+    """Apply a change of frame x_out = factor * x + shift (resize, crop, letterbox, or inverse).
 
     Args:
         flame: (..., 413) old frame.

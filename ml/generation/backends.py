@@ -1,4 +1,4 @@
-"""Which image generators exist: the embedded renderer, and diffusion models."""
+"""Registry of image generators: the embedded renderer, and diffusion models."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Renderer:
         self._dense = config.dense
 
     def batches(self, requests: Sequence[GenerationRequest]) -> list[list[GenerationRequest]]:
-        """Return one image a batch.
+        """Return batches of one request.
 
         Args:
             requests: all images of a shard.
@@ -79,7 +79,7 @@ class Renderer:
                 request.pose, request.scene, self._head_model, self._config, request.rng
             )
         except ValueError as error:
-            # Poses and scenes are checked when they are read; other errors are the program's.
+            # Poses and scenes are checked when they are read; other errors are bugs.
             return NotGenerated(reasons.NOT_DRAWN, str(error))
         return GeneratedSample(
             sample.image_rgb,

@@ -13,7 +13,7 @@ from ml.records.models import ModelRef
 DIFFUSION_BACKENDS: Final = ("sdxl-t2i", "sdxl-controlnet", "sd15-controlnet", "sdxl-pncc")
 """Generators that sample a diffusion model."""
 EXACT_BACKENDS: Final = ("renderer", "sdxl-pncc")
-"""Generators that know the heads of their images exactly; the others write no truth."""
+"""Generators with exact ground truth; the others write none."""
 
 
 DenseMap = Literal["depth", "normals", "segmentation", "instances", "uv", "pncc"]
@@ -21,7 +21,7 @@ DenseMap = Literal["depth", "normals", "segmentation", "instances", "uv", "pncc"
 
 
 class HeadVariation(StageConfig):
-    """How much the rendered heads differ from the head model's mean."""
+    """Variation of the rendered heads around the head model's mean."""
 
     num_shape: int = Field(default=64, ge=0, le=300)
     """Leading shape coefficients that are drawn; the rest is 0."""
@@ -51,7 +51,7 @@ class RendererConfig(StageConfig):
 
 
 class DiffusionConfig(StageConfig):
-    """A diffusion model, what steers it, and how its samples are drawn.
+    """A diffusion model, its conditioner, and the sampling settings.
 
     Steps, guidance, adapter scale and scheduler are those of the paper's data generation.
     """
@@ -61,7 +61,7 @@ class DiffusionConfig(StageConfig):
     conditioner: ModelRef | None = None
     """The T2I-Adapter or ControlNet that reads the skeletons (or the heads' PNCC map)."""
     variant: str = ""
-    """The base's variant, where its own reference names none; a conditioner's is in its own."""
+    """The base's variant, if its own reference names none; a conditioner's is in its reference."""
     steps: int = Field(default=40, ge=1, le=1000)
     """Denoising steps."""
     guidance: float = Field(default=7.0, ge=1.0, le=1e6)
@@ -71,7 +71,7 @@ class DiffusionConfig(StageConfig):
     algorithm: Literal["sde-dpmsolver++", "dpmsolver++"] = "sde-dpmsolver++"
     """DPM-Solver++ multistep, with or without noise in its steps."""
     karras_sigmas: bool = True
-    """Whether steps are spaced as Karras et al. do."""
+    """Whether steps follow the noise schedule of Karras et al."""
     safety_concepts: str = "nsfw, nudity, violence"
     """The part of the negative prompt that `safety_weight` weighs."""
     safety_weight: float = Field(default=1.0, ge=0.0, le=4.0)
@@ -79,7 +79,7 @@ class DiffusionConfig(StageConfig):
     max_side: int = Field(default=1280, ge=64, le=10**9)
     """Longest side of an image, px; a larger pose is excluded."""
     batch_size: int = Field(default=4, ge=1, le=10**9)
-    """Images of equal size sampled at once; part of what decides the last bit of an image."""
+    """Images of equal size sampled at once; changes the last bits of an image."""
     device: str = "auto"
     """Where to compute; `auto` takes the GPU when there is one."""
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
@@ -98,7 +98,7 @@ class DiffusionConfig(StageConfig):
     @model_validator(mode="before")
     @classmethod
     def _variant_of_base(cls, values: Any) -> Any:
-        """Hand the shorthand to the base: adapters are published without variants."""
+        """Apply the shorthand to the base: adapters are published without variants."""
         if not isinstance(values, Mapping) or not values.get("variant"):
             return values
         base = values.get("base")
@@ -116,7 +116,7 @@ class DiffusionConfig(StageConfig):
 
 
 class ImagesConfig(StageConfig):
-    """What the images stage does."""
+    """Settings of the images stage."""
 
     backend: Literal["renderer", "sdxl-t2i", "sdxl-controlnet", "sd15-controlnet", "sdxl-pncc"] = (
         "renderer"
@@ -199,7 +199,7 @@ class CropsConfig(StageConfig):
     """Side of a rendered image. The head's crop with its margin takes two thirds of it; the rest
     is what shifts, zooms and rotations of the crop bring into view."""
     min_visible: Fraction = 0.2
-    """Heads of which a smaller fraction is seen are left out: the image does not determine them."""
+    """Heads with a smaller visible fraction are left out: the image does not determine them."""
     val_fraction: Fraction = 0.1
     """Fraction held out, by a hash of the crop's id."""
     jpeg_quality: Count = 95

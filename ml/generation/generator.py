@@ -20,9 +20,9 @@ class GenerationRequest:
     Attributes:
         sample_id: the image's id.
         pose: the skeletons and the image's size.
-        scene: what the caption says, word by word; None when the caption is free text.
+        scene: the caption's scene in words of the grammar; None for a free-text caption.
         prompt: the final prompt.
-        negative_prompt: what the image must not show.
+        negative_prompt: content to avoid.
         seed: the sample's seed.
         rng: the sample's generator, seeded with `seed`.
     """
@@ -38,12 +38,12 @@ class GenerationRequest:
 
 @dataclass(frozen=True)
 class GeneratedSample:
-    """An image and what is known of it.
+    """An image and its ground truth.
 
     Attributes:
         image_rgb: (H, W, 3) uint8.
         heads: its visible heads; empty when the generator has no ground truth.
-        draw_condition: draws the (H, W, 3) uint8 RGB image of what it was made from.
+        draw_condition: draws the (H, W, 3) uint8 RGB condition image.
         notes: what its lineage records in addition to the generator's settings, JSON-serialisable.
         members: further members of the shard, by extension: bytes, or what becomes JSON.
     """
@@ -57,14 +57,14 @@ class GeneratedSample:
 
 @dataclass(frozen=True)
 class NotGenerated:
-    """Why an image could not be made; becomes a row of the exclusions."""
+    """Reason why an image could not be generated; becomes a row of the exclusions."""
 
     reason: str
     detail: str
 
 
 class ImageGenerator(Protocol):
-    """Makes images of poses as captions describe them."""
+    """Generates images from poses and captions."""
 
     name: str
 
@@ -86,7 +86,7 @@ class ImageGenerator(Protocol):
             batch: from `batches`.
 
         Returns:
-            One result a request, in their order.
+            One result per request, in their order.
         """
         ...
 
@@ -94,6 +94,6 @@ class ImageGenerator(Protocol):
         """Return the settings of the images in addition to prompt and seed, for their lineage.
 
         Returns:
-            JSON-serialisable; empty when the stage's parameters say it all.
+            JSON-serialisable; empty if the stage's parameters are sufficient.
         """
         ...

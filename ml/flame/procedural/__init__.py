@@ -1,4 +1,4 @@
-"""A head model made by rule, without data or licence, in FLAME's format."""
+"""A procedural head model in FLAME's format, without data or licence."""
 
 from __future__ import annotations
 

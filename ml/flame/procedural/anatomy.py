@@ -1,4 +1,4 @@
-"""Soft masks and movements on the resting head, out of which the bases are sculpted."""
+"""Soft masks and movements on the resting head, from which the bases are built."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ class Basis:
         directions: (V, 3, K) mm per unit coefficient.
         signs: (K,) +1 for symmetric components, -1 for antisymmetric ones: the mirror image of a
             head has the coefficients times these signs.
-        names: (K,) what a component does.
+        names: (K,) effect of each component.
     """
 
     directions: FloatArray
@@ -45,7 +45,7 @@ def _waves(
     Args:
         a: the anatomy.
         rng: source of the waves.
-        count: how many fields.
+        count: number of fields.
         length_mm: longest and shortest wave length scale, from the first to the last field.
         parity: +1 symmetric, -1 antisymmetric.
     """
@@ -75,7 +75,7 @@ def _principal(
     Args:
         fields: controls.
         count: components wanted.
-        keep_first: how many controls give their names to components.
+        keep_first: number of controls whose names pass to components.
 
     Returns:
         (name, (V, 3) direction of one standard deviation, its size) triples.

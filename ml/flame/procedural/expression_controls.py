@@ -1,4 +1,4 @@
-"""How faces move: named expressions."""
+"""Named expressions of the procedural head."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ml.flame.procedural.surface import smooth_step
 def expression_controls(a: Anatomy) -> list[Field]:
     """Return named displacements (V, 3), mm, symmetric.
 
-    Left and right halves are split off later.
+    Left and right halves are separated later.
     """
     x, y = a.x, a.y
     lids = eyelid_closing(a)

@@ -1,4 +1,4 @@
-"""Triangles: strips between rows, wanted edges, better edges, smoothing."""
+"""Triangulation: strips between rows, prescribed edges, edge flips, smoothing."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def turn(a: FloatArray, b: FloatArray, c: FloatArray) -> FloatArray:
 
 
 def recover_edges(flat: FloatArray, faces: IntArray, wanted: list[tuple[int, int]]) -> IntArray:
-    """Flip edges of a plane triangulation until it has the wanted ones.
+    """Flip edges of a plane triangulation until it has the prescribed ones.
 
     Args:
         flat: (N, 2) places of the vertices.
@@ -79,7 +79,7 @@ def improve(
         points: (N, 3) mm.
         faces: (F, 3) oriented triangles.
         on_midline: vertices that no edge may join across a third one: it would lie in the mirror.
-        rounds: most sweeps over all edges.
+        rounds: largest number of sweeps over all edges.
 
     Returns:
         (F, 3) triangles over the same points with the same border.

@@ -1,4 +1,4 @@
-"""Where the free vertices of the skin go: density, holes, the midline, relaxation."""
+"""Placement of the free vertices of the skin: density, holes, the midline, relaxation."""
 
 from __future__ import annotations
 

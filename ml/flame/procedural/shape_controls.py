@@ -1,4 +1,4 @@
-"""How heads differ: named anatomical controls and asymmetries."""
+"""Named anatomical controls and asymmetries of the procedural head."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from ml.flame.procedural.anatomy import Anatomy, Field, eyelid_closing, radial
 from ml.flame.procedural.surface import lower_border, smooth_step, upper_border
 
 _LIVELINESS = 0.8
-"""All named shape controls together must stay believable at random coefficients."""
+"""Keeps heads plausible when all named controls have random coefficients."""
 
 
 def shape_controls(a: Anatomy) -> list[Field]:

@@ -37,7 +37,7 @@ NUM_EYEBALLS = 1090
 NUM_NECK_RING = 60
 """A closed skin with one hole of 60 edges has exactly FLAME's number of faces (Euler)."""
 _NUM_FREE_EXPECTED = 1150
-"""About how many free vertices a half has: the midline is spaced as they are."""
+"""Approximate number of free vertices of a half, by which the midline is spaced."""
 
 
 @dataclass

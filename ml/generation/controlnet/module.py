@@ -21,12 +21,12 @@ _KEPT_LATENTS = 4096
 
 @dataclass
 class FrozenParts:
-    """SDXL's parts, none of which is trained.
+    """The frozen parts of SDXL.
 
     Attributes:
         pipe: the whole pipeline, which encodes texts.
         vae: images to latents.
-        unet: predicts noise, steered by the ControlNet.
+        unet: predicts noise, conditioned by the ControlNet.
         scheduler: adds noise.
         dtype: number format of all of them.
     """
@@ -176,7 +176,7 @@ class ControlNetTraining(TrainingModule):
 
     @torch.no_grad()
     def _encode(self, batch: PairBatch) -> Tensor:
-        """Return (B, 4, h, w) float32 latents, remembered: images are not augmented."""
+        """Return (B, 4, h, w) float32 latents, cached: images are not augmented."""
         missing = [i for i, name in enumerate(batch.sample_ids) if name not in self._latents]
         if missing:
             vae = self.frozen.vae
@@ -210,5 +210,5 @@ class ControlNetTraining(TrainingModule):
         height, width = batch.images.shape[2:]
         sizes = torch.tensor([height, width, 0, 0, height, width], device=tokens.device)
         ids = sizes.float().expand(len(texts), 6)
-        # Embeddings are made without autograd's bookkeeping; training needs ordinary tensors.
+        # Embeddings are computed in inference mode; training needs ordinary tensors.
         return tokens.clone(), {"text_embeds": pooled.clone(), "time_ids": ids}

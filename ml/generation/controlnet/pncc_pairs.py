@@ -1,4 +1,4 @@
-"""Pairs of an image and the PNCC map of its heads: what a PNCC ControlNet is trained on."""
+"""Training data of a PNCC ControlNet: pairs of an image and the PNCC map of its heads."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Pair:
     Attributes:
         sample_id: the image's id.
         shard: the tar that holds it.
-        prompt: what it was made from.
+        prompt: the prompt it was generated from.
         flames: (N, 413) float32 of its heads, image frame, px.
     """
 
@@ -81,10 +81,10 @@ class PairBatch:
 
     Attributes:
         sample_ids: ids.
-        prompts: one a pair.
+        prompts: one per pair.
         images: (B, 3, H, W) float32 in [-1, 1].
         conditions: (B, 3, H, W) float32 in [0, 1].
-        noise_seeds: one a pair.
+        noise_seeds: one per pair.
     """
 
     sample_ids: list[str]
@@ -141,7 +141,7 @@ class PairDataset(Dataset[PairItem]):
         stage: str,
         fixed_noise: bool,
     ) -> None:
-        """Keep what is needed.
+        """Store the examples and settings.
 
         Args:
             pairs: the examples.
@@ -213,7 +213,7 @@ class PairDataModule(EpochDataModule):
 
         Args:
             train: examples to learn from.
-            val: examples that are only measured.
+            val: examples for validation.
             batch_size: pairs in a batch.
             seed: the run's seed.
             stage: name of the training.

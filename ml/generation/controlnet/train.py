@@ -51,7 +51,7 @@ class ControlNetConfig(StageConfig):
     base: ModelRef | None = None
     """SDXL, frozen."""
     start: ModelRef | None = None
-    """A ControlNet to start from; without it a new one copies SDXL's encoder."""
+    """A ControlNet to start from; without one, SDXL's encoder is copied."""
     heads: HeadSource = "annotations"
     """`annotations`: the filtered dataset's pseudo-labels, as in the paper; `truth`: the renderer's
     exact heads."""
@@ -62,7 +62,7 @@ class ControlNetConfig(StageConfig):
     batch_size: int = Field(default=4, ge=1, le=10**9)
     """Pairs in a batch."""
     max_val: int = Field(default=64, ge=1, le=10**9)
-    """Held-out pairs that are measured after an epoch."""
+    """Held-out pairs for validation after an epoch."""
     fixed_noise: bool = False
     """Draw the same noise and timesteps in every epoch; shows that the loss falls."""
     frozen_dtype: Literal["float32", "float16", "bfloat16"] = "bfloat16"

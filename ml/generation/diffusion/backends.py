@@ -13,9 +13,9 @@ class Backend:
     Attributes:
         pipeline: class of diffusers that samples.
         conditioner: class of diffusers that reads the condition.
-        conditioner_argument: how the pipeline's constructor calls it.
-        scale_argument: how the pipeline's call names the conditioner's weight.
-        condition: what is drawn for it.
+        conditioner_argument: its parameter of the pipeline's constructor.
+        scale_argument: parameter of the pipeline's call for the conditioner's weight.
+        condition: kind of its condition image.
         reverse_channels: whether the skeleton's red and blue are swapped.
         multiple: sizes must be multiples of this, px.
         is_xl: whether the text has two encoders and pooled embeddings.

@@ -1,4 +1,4 @@
-"""The images that steer a diffusion model: skeletons, or the PNCC map of posed heads."""
+"""Condition images of a diffusion model: skeletons, or the PNCC map of posed heads."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from ml.records.determinism import one_thread
 _SOLO_SIDE: Final = 160
 """Longest side, px, at which a head is drawn alone to measure what hides it."""
 UNKNOWN: Final = "unknown"
-"""In place of a look that the image's model chose."""
+"""Stands for a look that the diffusion model chose."""
 UNKNOWN_TONE: Final = 5
-"""Monk tone written where no caption decides one: the scale's middle."""
+"""Monk tone recorded where no caption states one: the scale's middle."""
 
 
 @dataclass(frozen=True)
 class Condition:
-    """What an image is steered by, and the heads that are thereby known.
+    """The condition of an image, and the heads that it determines.
 
     Attributes:
         image_rgb: (H, W, 3) uint8.
@@ -69,8 +69,8 @@ def pncc_condition(
 ) -> Condition:
     """Return heads posed as the skeletons' and drawn as a PNCC map (appendix F of the paper).
 
-    The map is all that the model is given, so the truth is that of the map: a head's box encloses
-    its drawn pixels, what hides it is other heads, and its hair is the model's choice.
+    The model sees only the map, so the ground truth is that of the map: a head's box encloses its
+    drawn pixels, only other heads hide it, and its hair is the model's choice.
 
     Args:
         request: pose, scene (for the skin tones that the prompt fits) and random generator.

@@ -1,7 +1,7 @@
-"""Features of a T2I-Adapter, kept for the images that share a pose.
+"""Cache of a T2I-Adapter's features for the images that share a pose.
 
 They do not depend on the step or the prompt, so several images of one pose need them once. Each
-condition is computed alone: its features are the same whatever batch it comes in.
+condition is computed alone: its features do not depend on the batch.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 _KEPT = 16
-"""Conditions whose features are kept; about 30 MB each for SDXL at 1024 px in half precision."""
+"""Cached conditions; about 30 MB each for SDXL at 1024 px in half precision."""
 
 
 class FeatureCache:
@@ -25,7 +25,7 @@ class FeatureCache:
 
         Args:
             forward: the adapter's own.
-            kept: conditions to remember.
+            kept: number of conditions to cache.
         """
         self._forward = forward
         self._kept = kept
@@ -39,7 +39,7 @@ class FeatureCache:
             x: (B, 3, H, W) conditions in [0, 1].
 
         Returns:
-            One (B, C, h, w) tensor a level.
+            One (B, C, h, w) tensor per level.
         """
         levels = zip(*(self._of_one(condition[None]) for condition in x), strict=True)
         return [torch.cat(level) for level in levels]
@@ -57,7 +57,7 @@ class FeatureCache:
 
 
 def cache_features(adapter: nn.Module) -> FeatureCache:
-    """Make an adapter remember its features.
+    """Make an adapter cache its features.
 
     Args:
         adapter: a T2I-Adapter; its forward function is replaced.
@@ -66,6 +66,6 @@ def cache_features(adapter: nn.Module) -> FeatureCache:
         The cache.
     """
     cache = FeatureCache(adapter.forward)
-    # nn.Module looks its forward function up on the instance.
+    # nn.Module looks up its forward function on the instance.
     object.__setattr__(adapter, "forward", cache)
     return cache

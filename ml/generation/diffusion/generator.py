@@ -25,12 +25,12 @@ from ml.records.determinism import one_thread
 logger = logging.getLogger(__name__)
 
 MAX_TOKENS: Final = 77
-"""What the text encoders read of a prompt."""
+"""Tokens of a prompt that the text encoders read."""
 
 
 @dataclass(frozen=True)
 class _Job:
-    """A request that can be sampled, with what steers it."""
+    """A request that can be sampled, with its condition."""
 
     request: GenerationRequest
     condition: Condition
@@ -38,7 +38,7 @@ class _Job:
 
 
 class DiffusionGenerator:
-    """Samples images, batched by size, one seeded generator an image."""
+    """Samples images, batched by size, one seeded generator per image."""
 
     def __init__(self, head_model: HeadModel | None, config: ImagesConfig, root: Path) -> None:
         """Load the pipeline.
@@ -57,7 +57,7 @@ class DiffusionGenerator:
         )
 
     def with_steps(self, steps: int) -> DiffusionGenerator:
-        """Return the same pipeline, sampling in another number of steps.
+        """Return the same pipeline with another number of steps.
 
         Args:
             steps: denoising steps.
@@ -99,7 +99,7 @@ class DiffusionGenerator:
             batch: requests of one size.
 
         Returns:
-            One result a request; a size that the model cannot draw, a pose that cannot be posed
+            One result per request; a size that the model cannot draw, a pose that cannot be posed
             and an image that is not finite are failures.
         """
         results: dict[str, GeneratedSample | NotGenerated] = {}

@@ -30,7 +30,7 @@ class LoadedPipeline:
         backend: what kind it is.
         pipe: the diffusers pipeline.
         device: where it computes.
-        models: base and conditioner as they were found.
+        models: the resolved base and conditioner.
     """
 
     name: str
@@ -65,7 +65,7 @@ def load_pipeline(name: str, config: DiffusionConfig, root: Path) -> LoadedPipel
     device = choose_device(config.device)
     dtype = _dtype(config.dtype, device)
     steering = conditioner.load(getattr(diffusers, backend.conditioner), dtype=dtype)
-    # Images are judged by a stage of their own, which also records the verdict.
+    # A later stage judges the images and records the verdict.
     no_checker = {} if backend.is_xl else {"safety_checker": None, "requires_safety_checker": False}
     pipe = base.load(
         getattr(diffusers, backend.pipeline),

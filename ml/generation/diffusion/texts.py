@@ -1,4 +1,4 @@
-"""Prompt embeddings: each text alone, remembered, and the weight of safety concepts."""
+"""Prompt embeddings, cached by text, and the weight of safety concepts."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 _KEPT = 256
-"""Texts whose embeddings are kept; about 300 kB each for SDXL in half precision."""
+"""Cached embeddings; about 300 kB each for SDXL in half precision."""
 
 
 @dataclass(frozen=True)
 class TextEmbedding:
-    """What the text encoders make of one text.
+    """The embedding of one text.
 
     Attributes:
         tokens: (1, 77, C).
@@ -47,7 +47,7 @@ class TextEncoder:
             text: prompt or negative prompt; all beyond 77 tokens is cut off by the encoders.
 
         Returns:
-            The embedding; the same whatever was encoded before.
+            The embedding; independent of what was encoded before.
         """
         if text not in self._kept:
             self._kept[text] = self._compute(text)
@@ -87,7 +87,7 @@ class TextEncoder:
             text: a prompt.
 
         Returns:
-            Its tokens; more than 77 means that its end is not seen.
+            Its number of tokens; beyond 77 the end is cut off.
         """
         return len(self._pipe.tokenizer(text, truncation=False).input_ids)
 

@@ -1,4 +1,4 @@
-"""Smooth joints: limbs and torso are swept separately and flow into one another here.
+"""Smooth transitions between limbs and torso, which are swept separately.
 
 The body is also described as an implicit surface, a smooth union of round cones and of an
 elliptical loft. Where the sweeps meet, the union is outside them; their vertices are pushed out
@@ -26,7 +26,7 @@ def blend(
             width, half depth.
         cones: (K, 8) float32 limbs: start 3, end 3, start radius, end radius.
         radius_m: reach of the smoothing.
-        border_m: y of the image's lower border; what is below it stays as it is.
+        border_m: y of the image's lower border; vertices below it are not moved.
 
     Returns:
         The mesh with moved vertices and adapted normals.

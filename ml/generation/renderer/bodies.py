@@ -40,7 +40,7 @@ def body_meshes(
         scale_px: pixels per metre, which decides how fine the meshes are.
         rng: draws wrinkles and the hands' turn.
         border_m: y of the image's lower border. Legs that are all below it are left out, which
-            also gives the shadow map to what is seen.
+            also leaves the shadow map to visible parts.
 
     Returns:
         Meshes, metres, image axes.
@@ -73,7 +73,7 @@ def _highest_leg_joint(frame: BodyFrame) -> float:
 
 
 _LOFT_TOP, _LOFT_END = -0.15, 1.20
-"""Where the torso begins and ends, fractions of the way from neck to pelvis."""
+"""Start and end of the torso, as fractions of the way from neck to pelvis."""
 
 
 def _torso_loft(frame: BodyFrame, garments: Garments) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""What a camera does to a scene: exposure, white balance, lens, sensor."""
+"""Camera model: exposure, white balance, lens, sensor."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ class Canvas:
             height: pixels.
             width: pixels.
             horizon: row of the horizon, pixels.
-            rng: draws everything that is not asked for explicitly.
+            rng: draws everything that is not given explicitly.
         """
         self.pixels: np.ndarray = np.zeros((height, width, 3), np.uint8)
         self.height = height

@@ -39,16 +39,17 @@ from ml.poses.skeleton import PoseSample
 from ml.records.determinism import one_thread
 
 MAPS: Final[tuple[str, ...]] = get_args(DenseMap)
-"""Names of the maps that can be asked for."""
+"""Names of the available maps."""
 
 CLASSES: Final = (
     "background", "body", "clothing", "neck", "face_and_scalp", "ears", "eyes", "hair",
     "headwear_and_glasses", "prop",
 )  # fmt: skip
-"""What the numbers of the segmentation mean."""
+"""Meaning of the segmentation's numbers."""
 
 _OCCLUSION_SLACK_M = 0.004
-"""A vertex this far behind what is seen still counts as seen: half a pixel on a slanted cheek."""
+"""A vertex this far behind the visible surface still counts as visible: half a pixel on a
+slanted cheek."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ class DenseTruth:
             `pncc` (H, W, 3) uint8 as the conditioning map, which nothing but heads hides.
         vertex_visible: (P, V) bool vertices of each person's head model that are seen; those of
             the neck where it is drawn, bent to the trunk.
-        heads: one JSON-serialisable description a person, see `_describe`.
+        heads: one JSON-serialisable description per person, see `_describe`.
         camera: the camera's setting, JSON-serialisable.
         light: directions towards the lights and their colours, JSON-serialisable.
     """
@@ -92,10 +93,10 @@ def dense_truth(
         sample: from `render_sample`.
         pose: the pose it was made from.
         head_model: the same head model.
-        maps: names of the maps wanted, of `MAPS`.
+        maps: names of the requested maps, from `MAPS`.
 
     Returns:
-        The maps, and what is known of each person's head.
+        The maps, and a description of each person's head.
 
     Raises:
         ValueError: there is no such map.
@@ -248,7 +249,7 @@ def _describe(
 
 
 def _is_seen(points_px: np.ndarray, depth_px: Float32Array, scale: float) -> np.ndarray:
-    """Return which points (N, 3), image px, lie in the image and behind nothing."""
+    """Return which points (N, 3), image px, are in the image and not hidden."""
     height, width = depth_px.shape
     inside = (
         (points_px[:, 0] >= 0.0)

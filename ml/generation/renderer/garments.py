@@ -1,4 +1,4 @@
-"""What people wear: materials and cut from the caption's words."""
+"""Clothing: materials and cut from the caption's words."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ml.generation.renderer.palette import cloth_colour, companion_colour
 
 @dataclass(frozen=True)
 class Garments:
-    """Material rows and cut of what a person wears; lengths are metres or fractions of a limb."""
+    """Material rows and cut of a person's clothing; lengths are metres or fractions of a limb."""
 
     skin: int
     top: int

@@ -1,4 +1,4 @@
-"""Hair and hats on a dome around the skull, and what hangs from it.
+"""Hair and hats on a dome around the skull, and long hair below it.
 
 A dome is a polar grid around a whorl: strands run along its meridians. Its cover value
 (extras[0], metres) is positive where the surface exists; the renderer cuts it at 0 after adding
@@ -25,7 +25,7 @@ from ml.imaging.rasterizer import Float32Array
 
 @dataclass(frozen=True)
 class Headwear:
-    """Hair, hat and what hangs, in the template frame; `ragged` is drawn with cut edges."""
+    """Hair, hat and hanging hair, in the template frame; `ragged` is drawn with cut edges."""
 
     ragged: list[Mesh]
     solid: list[Mesh]

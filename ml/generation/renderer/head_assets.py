@@ -1,6 +1,6 @@
-"""What the renderer prepares once from a head model: paint maps, parts, eyes, the skull's radius.
+"""Assets prepared once from a head model: paint maps, parts, eyes, the skull's radius.
 
-Everything is found from the template, its regions and its 68 landmarks, so that FLAME and the
+Everything is derived from the template, its regions and its 68 landmarks, so that FLAME and the
 procedural head are painted alike. Template frame: metres, x to the person's left, y up, z to the
 front, origin in the middle of the skull (FLAME's with z + 0.05).
 """
@@ -64,7 +64,7 @@ def prepare_head(
     landmarks: np.ndarray,
     attributes: dict[str, np.ndarray] | None = None,
 ) -> HeadAssets:
-    """Find everything the renderer needs on a head model.
+    """Derive the renderer's assets from a head model.
 
     Args:
         template: (5023, 3) metres, FLAME's axes, origin in the middle of the skull.
@@ -72,7 +72,7 @@ def prepare_head(
         regions: vertex indices; `head`, `ears`, `eyeballs` are used.
         landmarks: (68, 3) metres, the usual 68 points on the template.
         attributes: (V,) weights of lips, teeth, mouth_interior and nostril, where the model has
-            them; otherwise they are found from the landmarks.
+            them; otherwise they are derived from the landmarks.
 
     Returns:
         The assets.

@@ -1,4 +1,4 @@
-"""The material table: one row of numbers a surface, read by the shading kernel.
+"""The material table: one row of numbers per surface, read by the shading kernel.
 
 Colours are linear RGB in [0, 1]; `srgb` turns a display colour into one.
 """

@@ -18,7 +18,7 @@ NUM_EXTRAS = 4
 
 @dataclass(frozen=True)
 class Mesh:
-    """A surface and what its shading needs.
+    """A surface and its attributes for shading.
 
     Attributes:
         positions: (V, 3) float32.

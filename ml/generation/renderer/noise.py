@@ -112,7 +112,7 @@ def fractal_image(
         cell: size of the coarsest cells, pixels.
         octaves: number of octaves, each half the cell of the one before.
         seed: any number.
-        stretch: how much wider than high the cells are.
+        stretch: width of the cells over their height.
 
     Returns:
         (height, width) float32 in [0, 1], mean about 0.5.

@@ -1,4 +1,4 @@
-"""What a rendered triangle belongs to; truth is measured by these codes."""
+"""Part codes of rendered triangles, by which the ground truth is measured."""
 
 from __future__ import annotations
 

@@ -44,8 +44,8 @@ class PersonMeshes:
     Attributes:
         solid: closed surfaces.
         ragged: surfaces that are cut at their cover value.
-        head_vertices: where the head model's vertices are in `solid`.
-        head_faces: where its drawn faces are.
+        head_vertices: place of the head model's vertices in `solid`.
+        head_faces: place of its drawn faces.
         gaze: (3,) unit vector of the looking direction, image axes.
     """
 
@@ -78,11 +78,11 @@ def head_kit(head_model: HeadModel) -> HeadKit:
 
 
 def draw_flame(person: Person, variation: HeadVariation, rng: np.random.Generator) -> Float32Array:
-    """Return a head's 413 parameters: place from the skeleton, form by chance.
+    """Return a head's 413 parameters: pose from the skeleton, shape and expression by chance.
 
     Args:
         person: with known third dimension.
-        variation: how much heads differ.
+        variation: variation of the heads.
         rng: source of chance.
 
     Returns:
@@ -116,7 +116,7 @@ def deform(kit: HeadKit, flames: Float32Array, variation: HeadVariation) -> Floa
     Args:
         kit: the head model's.
         flames: (N, 413).
-        variation: says how many coefficients can differ from 0.
+        variation: defines how many coefficients can differ from 0.
 
     Returns:
         (N, V, 3) float32 metres.
@@ -141,7 +141,7 @@ def person_meshes(
     prop_probability: float,
     rng: np.random.Generator,
 ) -> PersonMeshes:
-    """Return everything of one person, placed in the buffer.
+    """Return all meshes of one person, placed in the buffer.
 
     Args:
         person: with known third dimension.
@@ -152,7 +152,7 @@ def person_meshes(
         depth_px: added to z, image pixels.
         height_px: of the image.
         supersampling: buffer pixels per image pixel.
-        prop_probability: that a hand holds something.
+        prop_probability: probability that a hand holds something.
         rng: source of chance.
 
     Returns:

@@ -1,4 +1,4 @@
-"""What the painted places share: moods, skies, trees, varied colours."""
+"""Shared parts of the painted places: moods, skies, trees, varied colours."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ml.generation.renderer.noise import fractal_image
 
 @dataclass(frozen=True)
 class Mood:
-    """How a light changes a place: sky colours (top, horizon) and gains of the finished image."""
+    """Effect of a light on a place: sky colours (top, horizon) and gains of the finished image."""
 
     sky: tuple[Colour, Colour]
     gain: tuple[float, float, float]
@@ -108,7 +108,7 @@ def paint_trees(canvas: Canvas, count: int, near: float, far: float, spread: flo
 
     Args:
         canvas: what is painted on.
-        count: how many.
+        count: number of trees.
         near: smallest distance, metres.
         far: largest distance, metres.
         spread: width of their strip against its distance.

@@ -1,6 +1,6 @@
-"""Compiles the renderer's loops, so that the first image does not wait for it.
+"""Compile the renderer's loops, so that the first image does not wait for it.
 
-numba keeps what it compiled next to the source files. Two workers that start on a fresh clone would
+numba caches compiled code next to the source files. Two workers that start on a fresh clone would
 both compile everything: half a minute in which no image is made. Installation does it once.
 
     python -m ml.generation.renderer.precompile
@@ -19,11 +19,11 @@ from ml.poses.config import PosesConfig
 from ml.poses.sampler import sample_pose
 
 _IMAGES = 4
-"""Enough to meet every kind of hair, garment and hand."""
+"""Enough to cover every kind of hair, garment and hand."""
 
 
 def main() -> None:
-    """Draw a few small images of several people and throw them away."""
+    """Draw a few small images of several people and discard them."""
     head_model = build_procedural_head()
     poses = PosesConfig.model_validate({"width": 128, "height": 128})
     for index in range(_IMAGES):

@@ -41,7 +41,7 @@ DEPTH_GAP_M = 0.55
 
 @dataclass(frozen=True)
 class SceneGeometry:
-    """What an image was drawn of, from which dense ground truth is computed.
+    """Geometry of a drawn image, from which dense ground truth is computed.
 
     Attributes:
         mesh: all people, in pixels of the buffer.
@@ -64,7 +64,7 @@ class SceneGeometry:
 
 @dataclass(frozen=True)
 class RenderedSample:
-    """An image and what is known of it.
+    """An image and its ground truth.
 
     Attributes:
         image_rgb: (H, W, 3) uint8.
@@ -72,7 +72,7 @@ class RenderedSample:
         head_ids: (H, W) int16 index of the person whose head is seen at a pixel's upper left
             sample, -1 elsewhere.
         flames: (P, 413) float32 of all persons, seen or not.
-        geometry: what was drawn.
+        geometry: the drawn meshes.
     """
 
     image_rgb: np.ndarray
@@ -94,7 +94,7 @@ def render_sample(
 
     Args:
         pose: the skeletons; every person needs the third dimension.
-        scene: the caption's scene, one look a person.
+        scene: the caption's scene, one look per person.
         head_model: the heads' model.
         config: quality and variety.
         rng: the sample's generator; equal state gives equal bytes.
@@ -174,7 +174,7 @@ def _check(pose: PoseSample, scene: Scene) -> None:
 
 
 def require_posed(pose: PoseSample) -> None:
-    """Refuse a pose whose heads cannot be placed.
+    """Reject a pose whose heads cannot be placed.
 
     Args:
         pose: the skeletons.

@@ -54,7 +54,7 @@ from ml.imaging.rasterizer import Float32Array, Int32Array
 
 @dataclass(frozen=True)
 class Visibility:
-    """Which triangle is seen at every pixel, as `rasterize` returns it."""
+    """The visible triangle at every pixel, as `rasterize` returns it."""
 
     face_index: Int32Array
     barycentric: Float32Array
@@ -73,8 +73,8 @@ def shade(
 ) -> Float32Array:
     """Light the visible surfaces.
 
-    Of the samples of an image's pixel that show one material, those of cloth are lit once: its
-    patterns are wide, and it fills most of an image of people.
+    Cloth is shaded once per image pixel, not once per sample: its patterns are wide, and it fills
+    most of an image of people.
 
     Args:
         mesh: the scene, positions in pixels of the buffer.
@@ -125,7 +125,7 @@ def _smoothstep(low: float, high: float, x: float) -> float:
 def _cloth(m, u, v, w, fine):  # type: ignore[no-untyped-def]
     """Return the colour of cloth at surface coordinates (metres).
 
-    W is 1 on the front of a torso.
+    `w` is 1 on the front of a torso.
     """
     r, g, b = m[RED], m[RED + 1], m[RED + 2]
     pattern, scale, seed = int(m[PATTERN]), m[SCALE], m[SEED]
@@ -203,7 +203,7 @@ def _fold(m, u, v, seed):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, fastmath=True)
 def _skin(m, x, y, z, extra, fine):  # type: ignore[no-untyped-def]
-    """Return the colour of skin, and how much brow, lip and beard hair cover it."""
+    """Return the colour of skin, the weight of the lips, and the cover by brow and beard hair."""
     r, g, b = m[RED], m[RED + 1], m[RED + 2]
     seed = m[SEED]
     # Blotches of 26 and 7 mm.

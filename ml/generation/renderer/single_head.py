@@ -34,7 +34,7 @@ class SingleHead:
         box_xyxy: (4,) float32 box of the visible head, px of the image.
         flame: (413,) float32, frame of the image, px.
         visible: fraction of the head that is seen, 0 to 1.
-        truth: everything else that is known of the head.
+        truth: the head's other ground truth.
     """
 
     image_rgb: np.ndarray
@@ -106,7 +106,7 @@ def _shared_place(light: str, number: int, side: int) -> Float32Array:
 
 
 _PROFILE_DEG = 95.0
-"""Heads that are not turned anywhere show at least one eye."""
+"""Return whether at least one eye of the head can be seen."""
 
 
 def _person(config: SingleHeadConfig, rng: np.random.Generator, size: int) -> Person:
@@ -192,7 +192,7 @@ def _bust(
 
 
 def _random_look(config: SingleHeadConfig, rng: np.random.Generator) -> PersonLook:
-    """Return any combination of the vocabularies; bare heads and faces are the most frequent."""
+    """Draw any combination of the vocabularies; bare heads and faces are the most frequent."""
     subject = str(rng.choice(["person", "man", "woman"]))
     hat = str(rng.choice(words.HATS)) if rng.random() < config.hat_probability else "none"
     glasses = str(rng.choice(words.GLASSES)) if rng.random() < 0.35 else "none"

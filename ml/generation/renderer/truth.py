@@ -18,7 +18,7 @@ _SOLO_SIDE = 120
 
 @dataclass(frozen=True)
 class TruthHead:
-    """What is known of one visible head.
+    """Ground truth of one visible head.
 
     Attributes:
         person_id: index in the pose.
@@ -71,7 +71,7 @@ def head_extents(head_ids: Int32Array, num_people: int) -> list[Extent]:
 
 
 def solo_fraction(meshes: Sequence[Mesh], height: int, width: int) -> tuple[float, float]:
-    """Return the silhouette of a head that nothing hides.
+    """Return the area of a head's unoccluded silhouette.
 
     Args:
         meshes: the person's, positions in buffer pixels; only the head's parts count.
@@ -92,7 +92,7 @@ def solo_fraction(meshes: Sequence[Mesh], height: int, width: int) -> tuple[floa
 def silhouette(
     points: Float32Array, faces: Int32Array, height: int, width: int, longest: int
 ) -> tuple[float, float]:
-    """Return the area of a surface that nothing hides, drawn alone.
+    """Return the area of a surface drawn alone.
 
     Args:
         points: (N, 3) float32 px, z away from the camera.
@@ -120,7 +120,7 @@ def silhouette(
 
 
 def _head_triangles(mesh: Mesh) -> Float32Array:
-    """Return (F, 3, 3) corners of the head's faces that are seen after the cut of their edges."""
+    """Return (F, 3, 3) corners of the head's faces that remain after their edges are cut."""
     own = mesh.faces[in_head_box(mesh.parts)]
     # Three gathers are several times faster than a reduction over an axis of three.
     covered = mesh.extras[:, 0] > -0.002

@@ -1,4 +1,4 @@
-"""Which surface is seen at every pixel: closed surfaces first, then hair with its ragged edge."""
+"""The visible surface at every pixel: closed surfaces first, then hair with its ragged edge."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def _shifted(part: slice, offset: int) -> slice:
 
 
 def _uncut(mesh: Mesh) -> Mesh:
-    """Return the faces of a ragged mesh that can show anything after the cut."""
+    """Return the faces of a ragged mesh of which anything remains after the cut."""
     shown = mesh.extras[:, 0] > -_FRAY_M
     keep = shown[mesh.faces[:, 0]] | shown[mesh.faces[:, 1]] | shown[mesh.faces[:, 2]]
     return replace(

@@ -1,4 +1,4 @@
-"""Checks existing data, for the job that runs checks without materialising anything."""
+"""Check existing data, for the job that runs checks without materialising anything."""
 
 from __future__ import annotations
 

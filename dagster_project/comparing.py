@@ -16,10 +16,10 @@ _BOUNDS = ("_low", "_high")
 
 @dataclass(frozen=True)
 class Comparison:
-    """What differs between two runs.
+    """Differences between two runs.
 
     Attributes:
-        names: how the runs are called.
+        names: names of the runs.
         params: parameter -> both values; None where a run has none.
         metrics: metric -> both values as text, with the interval where one was logged.
     """

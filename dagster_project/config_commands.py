@@ -1,4 +1,4 @@
-"""Commands about values: what holds and where it comes from, and switching the profile."""
+"""Commands for configuration: effective values with their origins, and profile switching."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _SHOWN_EDITS = 8
 
 
 def config(pipeline: Pipeline, options: argparse.Namespace) -> int:
-    """Print the effective values, each with what it means and where it comes from."""
+    """Print the effective values, each with its meaning and origin."""
     params = pipeline.params
     profile = profile_of(pipeline)
     changed = {edit.place: edit for edit in edits(profile, params.written)} if profile else {}
@@ -58,7 +58,7 @@ def profile(pipeline: Pipeline, options: argparse.Namespace) -> int:
 
 
 def edit_lines(pipeline: Pipeline) -> list[str]:
-    """Return what of params.yaml is not its profile's, for a person to read."""
+    """Return the edits of params.yaml in readable form."""
     name = pipeline.params.run.profile
     profile = profile_of(pipeline)
     if profile is None:
@@ -80,7 +80,7 @@ def profile_of(pipeline: Pipeline) -> Profile | None:
 
 
 def _lost(pipeline: Pipeline) -> list[str]:
-    """Return what writing another profile would overwrite."""
+    """Return the edits that another profile would overwrite."""
     try:
         profile = profile_of(pipeline)
         if profile is None:
@@ -112,7 +112,7 @@ def _explained(config: BaseModel, above: Place) -> Iterator[tuple[Place, Any, st
 def _source(
     place: Place, written: Mapping[str, Any], profile: Profile | None, changed: Mapping[Place, Edit]
 ) -> str:
-    """Return where a value comes from, in words."""
+    """Return a value's origin in words."""
     like = (written.get(place[0]) or {}).get(LIKE)
     for candidate in [place, *([(like, *place[1:])] if like else [])]:
         # A mapping may be replaced by a value, so a shorter place can decide as well.

@@ -1,4 +1,4 @@
-"""What a run says on the terminal."""
+"""Terminal output of a run."""
 
 from __future__ import annotations
 
@@ -39,5 +39,5 @@ def stage_line(stage: str, text: str) -> str:
 
 
 def say_of(stage: str, line: str) -> None:
-    """Write what another process said of a stage; its line of the stage gets our number."""
+    """Write another process's output about a stage; its stage line gets our number."""
     say(f"{_POSITION.get()}{line}" if line.startswith(f"{stage} ") else line)

@@ -1,4 +1,4 @@
-"""What this project's stages took, from Dagster's records and the files on disk."""
+"""Time and disk space of this project's stages, from Dagster's records and the files."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _MADE = "made in this run"
 def measure(
     pipeline: Pipeline, given: Mapping[str, Any], planned: int = 0
 ) -> list[StageMeasurement]:
-    """Return seconds and bytes of every stage that has been made, latest run first.
+    """Return seconds and bytes of every finished stage, latest run first.
 
     Args:
         pipeline: the project.
@@ -31,7 +31,7 @@ def measure(
         A measurement for each stage, in order.
 
     Raises:
-        ValueError: a stage has never been made and is not given, or a given one is unknown.
+        ValueError: a stage has never run and is not given, or a given one is unknown.
     """
     from dagster_project.launch import open_instance
 
@@ -57,7 +57,7 @@ def measure(
 
 
 def kept_images(pipeline: Pipeline) -> int:
-    """Return images that the filters kept.
+    """Return the number of images that the filters kept.
 
     Args:
         pipeline: the project.

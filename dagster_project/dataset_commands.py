@@ -97,7 +97,7 @@ def fine_tune(pipeline: Pipeline, options: argparse.Namespace) -> int:
         options.images, options.boxes, teacher, heads, config.min_side_px, target
     )
     print(f"{count} images labelled by {teacher.name} in {target}, {left_out} left out")
-    # DVC does not look at sources: what was imported before need not be these images.
+    # DVC does not track sources: an earlier import may have used other images.
     return make("released_dataset", force=True) or make("released_benchmark")
 
 
@@ -143,7 +143,7 @@ def study(pipeline: Pipeline, options: argparse.Namespace) -> int:
 
 
 def licences(pipeline: Pipeline, options: argparse.Namespace) -> int:
-    """Show parents and what they allow."""
+    """Show parents and the uses that they allow."""
     from ml.records.register import lookup, permission
 
     allowed = permission(run_parents(pipeline.effective_values()))
@@ -159,7 +159,7 @@ def licences(pipeline: Pipeline, options: argparse.Namespace) -> int:
 
 
 def label_export(pipeline: Pipeline, options: argparse.Namespace) -> int:
-    """Write images with boxes to correct: the first round, or what the verdicts say."""
+    """Write images with boxes to correct: of the first round, or by the verdicts."""
     from ml.labels.tool_export import export_first_round, export_for_labelling
     from ml.stages.labels import LabelsConfig
 
@@ -178,7 +178,7 @@ def label_export(pipeline: Pipeline, options: argparse.Namespace) -> int:
 
 
 def _pre_boxes(pipeline: Pipeline, source: str | None) -> PreBoxes:
-    """Return boxes to start from: those asked for, else the poses', else faces."""
+    """Return initial boxes: the requested kind, else the poses', else faces."""
     from ml.box_detection.faces import FaceCheckConfig, build_face_detector
     from ml.labels.first_round import PreBoxes, boxes_of_poses
 
@@ -356,11 +356,11 @@ def plan(pipeline: Pipeline, options: argparse.Namespace) -> int:
 
 
 def run_parents(values: Mapping[str, Any], model: bool = True) -> tuple[str, ...]:
-    """Return what the active profile's results descend from: derived, and what its card names.
+    """Return the parents of the active profile's results: derived, and those its card names.
 
     Args:
         values: section -> every key -> value.
-        model: with what the trained detector alone descends from; False: the dataset's parents.
+        model: include parents of the trained detector; False: the dataset's parents alone.
 
     Raises:
         ValueError: something is not in the asset register.

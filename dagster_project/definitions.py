@@ -1,4 +1,4 @@
-"""What Dagster loads: the assets of all stages, jobs, the DVC sensor, automation, resources."""
+"""Dagster's definitions: assets of all stages, jobs, the DVC sensor, automation, resources."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def stage_assets(pipeline: Pipeline) -> list[dg.AssetsDefinition]:
     return [
         completed(
             loaded[name],
-            # Stages that could run now run in the order in which dvc.yaml lists them.
+            # Of several ready stages the first in dvc.yaml runs first.
             priority=-number,
             deps=[*node.upstream, *(set_key(of) for of in NAMES if name == READER)],
             code_version=pipeline.code_version(name),
@@ -114,7 +114,7 @@ def build_automation() -> dg.SensorDefinition:
 
 
 def build_resources(pipeline: Pipeline) -> dict[str, dg.ConfigurableResource]:
-    """Return what assets and ops are given."""
+    """Return the resources of assets and ops."""
     this = ProjectResource(root=str(pipeline.root), registry=pipeline.registry)
     address = os.environ.get(MLFLOW_ADDRESS, f"http://127.0.0.1:{MLFLOW_PORT}")
     mlflow = MLflowResource(folder=str(pipeline.root / "mlruns"), address=address)

@@ -1,7 +1,7 @@
-"""Finds what of a project's own records is damaged, and with `repair` moves it aside.
+"""Find damage in a project's own records, and with `repair` move damaged files aside.
 
-Nothing is deleted: what is moved is in `.dagster/damaged/`. dvc.lock is written again from the
-markers, which say of every finished shard from what it was made.
+Nothing is deleted: moved files are in `.dagster/damaged/`. dvc.lock is written again from the
+markers, which record the inputs of every finished shard.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from ml.records.atomic import PREFIX, remove_temporaries
 DAMAGED_FOLDER: Final = "damaged"
 _SQLITE: Final = b"SQLite format 3\0"
 _BUSY_SECONDS: Final = 5.0
-"""How long a database that another process writes may stay locked."""
+"""Longest wait for a database that another process has locked."""
 RWLOCK: Final = Path(".dvc") / "tmp" / "rwlock"
 
 
@@ -40,7 +40,7 @@ class Finding:
     Attributes:
         path: the file or folder.
         problem: what is wrong with it.
-        remedy: what a repair does.
+        remedy: effect of a repair.
         repair: does it; None where a person has to.
     """
 
@@ -51,7 +51,7 @@ class Finding:
 
 
 def check_quickly(pipeline: Pipeline, home: Path) -> None:
-    """Refuse to start on records that are empty or no longer what their first bytes must be.
+    """Check that records are not empty and begin with the bytes of their format.
 
     Costs a few milliseconds; `examine` reads them whole.
 
@@ -77,7 +77,7 @@ def check_quickly(pipeline: Pipeline, home: Path) -> None:
 
 
 def examine(pipeline: Pipeline, home: Path) -> list[Finding]:
-    """Return everything that is wrong with a project's records.
+    """Return all damage in a project's records.
 
     Args:
         pipeline: the project.
@@ -108,10 +108,10 @@ def _lock_findings(pipeline: Pipeline, home: Path) -> Iterator[Finding]:
 
 
 def restore_lock(pipeline: Pipeline) -> list[str]:
-    """Record in dvc.lock every stage whose files are as its markers say.
+    """Record in dvc.lock every stage whose files match its markers.
 
-    A marker holds the fingerprint of code, values and inputs: a stage is only recorded if making it
-    now would give what there is.
+    A marker holds the fingerprint of code, values and inputs: a stage is recorded only if a rerun
+    would reproduce its files.
 
     Args:
         pipeline: the project, without a dvc.lock.
@@ -123,7 +123,7 @@ def restore_lock(pipeline: Pipeline) -> list[str]:
     for stage in pipeline.graph:
         units = pipeline.units(stage)
         if set(pipeline.graph[stage].upstream) - set(recorded):
-            # DVC would record its inputs as they are there, altered or not.
+            # DVC would record the inputs on disk, altered or not.
             continue
         if pipeline.unfinished(stage, units) or pipeline.altered(stage, units, audit=True):
             continue
@@ -139,7 +139,7 @@ def _rwlock_findings(root: Path, home: Path) -> Iterator[Finding]:
 
 
 def _json_problem(path: Path) -> str:
-    """Return what is wrong with a JSON file that DVC keeps; empty for nothing, or no file."""
+    """Return the damage of a JSON file of DVC; empty if it is sound or absent."""
     if not path.exists():
         return ""
     try:

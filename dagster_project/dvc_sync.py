@@ -1,6 +1,6 @@
-"""The bridge to DVC: dvc.lock is the one record of what the data is.
+"""The bridge to DVC: dvc.lock is the only record of the data's versions.
 
-Everything that uses `dvc.repo.Repo` is here: it works, but only `dvc.api` is a promised interface.
+All uses of `dvc.repo.Repo` are here: only `dvc.api` is a documented interface.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ Versions = dict[str, str]
 
 
 class DamagedLock(ValueError):
-    """dvc.lock cannot be read; the message says why, and what to do."""
+    """dvc.lock cannot be read; the message gives cause and remedy."""
 
 
 def read_lock(path: Path) -> dict[str, Versions]:
-    """Return what a dvc.lock records.
+    """Return the content of a dvc.lock.
 
     Args:
         path: the file; one that is missing records nothing.
@@ -78,7 +78,7 @@ class DvcBridge:
     root: Path
 
     def locked(self) -> dict[str, Versions]:
-        """Return what dvc.lock records: stage -> outs' versions. Cheap: one YAML file is read."""
+        """Return the recorded versions: stage -> outs' versions. Cheap: one YAML file is read."""
         path = self.root / "dvc.lock"
         if not path.exists():
             return {}
@@ -98,7 +98,7 @@ class DvcBridge:
         return os.environ.get("DVC_STAGE") == stage
 
     def changed(self, stages: list[str]) -> set[str]:
-        """Return stages whose command, params, dependencies or outs are not as dvc.lock records.
+        """Return stages whose command, params, dependencies or outs differ from dvc.lock.
 
         Takes none of DVC's locks, so it also answers inside `dvc repro`.
         """
@@ -107,7 +107,7 @@ class DvcBridge:
             return {name for name in stages if _is_changed(loaded[name])}
 
     def on_disk(self, stages: Iterable[str]) -> dict[str, Versions]:
-        """Return versions of stages' outs as they are on disk now; absent outs are left out."""
+        """Return the current versions of stages' outs on disk; absent outs are left out."""
         with self._repo() as repo:
             loaded = self._load(repo)
             return {
@@ -118,7 +118,7 @@ class DvcBridge:
             }
 
     def md5s(self, names: Iterable[str]) -> Versions:
-        """Return the md5 of files as they are on disk; absent ones are left out.
+        """Return the current md5 of files on disk; absent ones are left out.
 
         A file whose time, size and inode DVC has seen before is not read again.
 
@@ -150,12 +150,12 @@ class DvcBridge:
             return {out.def_path: out.hash_info.value for out in committed.outs}
 
     def collect_garbage(self) -> None:
-        """Remove from DVC's cache whatever the present dvc.lock does not name."""
+        """Remove from DVC's cache everything that the current dvc.lock does not name."""
         with self._lock_file(), self._repo(wait=True) as repo:
             repo.gc(workspace=True, force=True)
 
     def remotes(self) -> list[str]:
-        """Return names of the remotes that DVC knows."""
+        """Return the names of DVC's remotes."""
         with self._repo(wait=True) as repo:
             return sorted(repo.config.get("remote", {}))
 

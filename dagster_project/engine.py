@@ -22,13 +22,13 @@ from ml.records.report import StageReport
 from ml.records.workspace import Workspace
 
 MAX_ATTEMPTS = 3
-"""How often a shard may lose its worker before it is given up."""
+"""Lost workers of a shard after which it is abandoned."""
 MAX_LOST_NODES = 20
-"""How often it may lose its worker because a whole node went: that is no fault of the shard's."""
+"""Lost nodes of a shard after which it is abandoned; a lost node is not the shard's fault."""
 
 
 class EngineError(RuntimeError):
-    """The engine cannot do the work; the message says why, and what to do."""
+    """The engine cannot do the work; the message gives cause and remedy."""
 
 
 class WorkerLostError(EngineError):
@@ -59,7 +59,7 @@ class ShardTask:
                 machine.
 
         Returns:
-            The stage's report, which says where it was made.
+            The stage's report, with the place where it was made.
         """
         report: StageReport = load(self.function)(self.ws, self.config, self.shard)
         return dataclasses.replace(report, place=here(node))
@@ -82,7 +82,7 @@ class Ready:
 
 @dataclass(frozen=True)
 class Done:
-    """A worker has made its shard."""
+    """A worker has finished its shard."""
 
     worker: Hashable
     report: StageReport
@@ -112,7 +112,7 @@ class Workers(Protocol):
     """The workers of one stage, as an engine provides them."""
 
     def start(self) -> None:
-        """Ask for one more worker; a `Ready` says when it can be used."""
+        """Request another worker; a `Ready` reports when it can be used."""
 
     def submit(self, worker: Hashable, task: ShardTask) -> None:
         """Give a task to a worker that has none."""
@@ -137,16 +137,16 @@ class _Attempt:
 def make_shards(
     tasks: Iterable[ShardTask], workers: Workers | None, num_workers: int
 ) -> Generator[tuple[str, StageReport], None, None]:
-    """Make shards and yield each one's report as it is finished.
+    """Process shards and yield each one's report as it is finished.
 
-    A task is taken from `tasks` only when a worker is there for it. A shard whose worker is lost
+    A task is taken from `tasks` only when a worker is ready for it. A shard whose worker is lost
     goes back and is next made on another node, if there is one; one that has lost its worker
     `MAX_ATTEMPTS` times is given up, and the rest is finished before that is raised.
 
     Args:
         tasks: the shards.
-        workers: who makes them; None makes them in this process, one after the other.
-        num_workers: how many workers to have at the same time.
+        workers: the workers; None processes shards one by one in this process.
+        num_workers: largest number of workers at the same time.
 
     Raises:
         WorkerLostError: shards were given up; names them.
@@ -164,7 +164,7 @@ def make_shards(
 
 
 class _Queue:
-    """Who makes what at the moment, and what is still to be made."""
+    """Assignment of shards to workers, and the remaining tasks."""
 
     def __init__(self, tasks: Iterable[ShardTask], workers: Workers) -> None:
         self._source = iter(tasks)
@@ -203,7 +203,7 @@ class _Queue:
                 self._workers.submit(worker, attempt.task)
 
     def _next(self, node: str) -> _Attempt | None:
-        """Return a worker's next task: what came back first, unless it was lost on its node."""
+        """Return a worker's next task: returned ones first, unless they were lost on its node."""
         nodes = set(self._nodes.values())
         for attempt in self._back:
             if node not in attempt.avoid or nodes <= attempt.avoid:

@@ -45,7 +45,7 @@ _NO_COMPUTE_LOGS = {
 }
 CLI_CONFIG = "dagster-cli.yaml"
 _NO_PATH_OF_A_DATABASE = re.compile(r"\?|%[0-9a-fA-F]{2}")
-"""Dagster puts the path into the address of its databases as it is."""
+"""Dagster puts the path unescaped into the address of its databases."""
 
 
 def prepare(root: Path) -> Path:

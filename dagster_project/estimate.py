@@ -1,4 +1,4 @@
-"""How long a run still takes, from the fractions of time that its profile's stages took before."""
+"""Remaining time of a run, from the fractions of time that its profile's stages took before."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def measured_run(root: Path, profile: str) -> MeasuredRun | None:
 
 
 class TimeLeft:
-    """Reckons the time left from what is finished; nothing is said of what was never measured."""
+    """Estimates the remaining time from finished stages; unknown for unmeasured stages."""
 
     def __init__(
         self,
@@ -57,7 +57,7 @@ class TimeLeft:
 
         Args:
             measured: the recorded run of the profile.
-            stages: what is to be made.
+            stages: stages of the run.
             clock: seconds that only grow.
         """
         self._clock, self._started = clock, clock()
@@ -70,14 +70,14 @@ class TimeLeft:
         """Count a stage as finished.
 
         Args:
-            stage: one of those to be made.
+            stage: one of the run's stages.
         """
         if self._left is not None:
             self._done += self._left.pop(stage)
 
     @property
     def seconds(self) -> float | None:
-        """Wall clock until all are finished; None where nothing is known."""
+        """Wall-clock time until all are finished; None if unknown."""
         if self._left is None:
             return None
         elapsed = self._clock() - self._started
@@ -86,7 +86,7 @@ class TimeLeft:
         return sum(self._left.values()) * pace
 
     def __str__(self) -> str:
-        """Return it in words, such as `about 7 min left`; empty where nothing is known."""
+        """Return it in words, such as `about 7 min left`; empty if unknown."""
         seconds = self.seconds
         if seconds is None:
             return ""
@@ -94,7 +94,7 @@ class TimeLeft:
 
 
 def duration(seconds: float) -> str:
-    """Return a time as a person says it: `40 s`, `7 min`, `2.5 h`.
+    """Format a duration: `40 s`, `7 min`, `2.5 h`.
 
     Args:
         seconds: the time.

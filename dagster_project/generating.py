@@ -1,6 +1,6 @@
 """`vggheads generate`: images of many people with ground truth, without the rest of the chain.
 
-A folder of its own, which any other run may fill further: shards that are finished stay.
+Images go to a separate folder, which later runs may extend: finished shards are reused.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ from ml.stages.head_model import HeadModelConfig
 
 C = TypeVar("C", bound=StageConfig)
 SHARD_SIZE = 100
-"""Images in a shard; the last one has what is left."""
+"""Images in a shard; the last one has the rest."""
 SETTINGS_NAME = "generated.json"
-"""What the images of a folder were made with."""
+"""Settings with which the images of a folder were made."""
 _STAGES = ("head_model", "poses", "captions", "images", "truth")
 _OUTS = tuple(f"data/{stage}" for stage in _STAGES[1:])
 
@@ -53,7 +53,7 @@ _README_DENSE = ", `ID.dense.npz` ({maps}) and `ID.heads.json`"
 
 
 class GenerateConfig(StageConfig):
-    """What the three stages of `vggheads generate` do."""
+    """Settings of the three stages of `vggheads generate`."""
 
     poses: PosesConfig
     captions: CaptionsConfig
@@ -65,11 +65,11 @@ def make_shard(ws: Workspace, config: GenerateConfig, shard: str) -> StageReport
 
     Args:
         ws: the folder; its head model must be there.
-        config: what to make.
+        config: settings of the stages.
         shard: name of the shard.
 
     Returns:
-        The report of the images, with the poses that were asked for as its input.
+        The report of the images, with the requested poses as its input.
     """
     drawn = poses.run_shard(ws, config.poses, shard)
     captions.run_shard(ws, config.captions, shard)
@@ -124,7 +124,7 @@ def evaluate(pipeline: Pipeline, options: argparse.Namespace) -> int:
 
 
 def _same_head_model(model: Path, ws: Workspace) -> None:
-    """Refuse a detector whose 413 numbers mean another head than the images' do.
+    """Check that detector and images use the same head model.
 
     Raises:
         UnusableModel: there is no detector.
@@ -140,7 +140,7 @@ def _same_head_model(model: Path, ws: Workspace) -> None:
 
 
 def _config(pipeline: Pipeline, options: argparse.Namespace) -> GenerateConfig:
-    """Return the profile's settings, at the size and with the maps that were asked for.
+    """Return the profile's settings, at the requested size and with the requested maps.
 
     Raises:
         ValueError: a number is not possible, or the profile's images are not rendered.
@@ -176,7 +176,7 @@ def _config(pipeline: Pipeline, options: argparse.Namespace) -> GenerateConfig:
 
 
 def _world(path: Path | None) -> Mapping[str, Mapping[str, Any]]:
-    """Read what a file changes of the active profile's people, looks and images.
+    """Read a file of changes to the active profile's people, looks and images.
 
     Raises:
         ValueError: the file is no YAML of such sections.
@@ -195,7 +195,7 @@ def _world(path: Path | None) -> Mapping[str, Mapping[str, Any]]:
 
 
 def _claim(ws: Workspace, config: GenerateConfig, head: HeadModelConfig, count: int) -> None:
-    """Make the head model, and state what the folder holds.
+    """Make the head model, and record the settings in the folder.
 
     Raises:
         ValueError: the folder holds images of other settings, or something else.
@@ -272,7 +272,7 @@ def _missing(
 
 
 def _markers(ws: Workspace) -> dict[str, Marker]:
-    """Return the finished shards, of those asked for."""
+    """Return the finished ones of the requested shards."""
     found = {shard: read_marker(ws.stage_dir("generated"), shard) for shard in ws.shards}
     return {
         shard: marker

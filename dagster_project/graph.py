@@ -21,7 +21,7 @@ class Node:
         data: its dependencies that other stages make, path -> stage, relative to the root.
         code: its other dependencies: files and folders of the library.
         params: keys of params.yaml that it depends on.
-        outs: what it makes, relative to the root.
+        outs: its outputs, relative to the root.
     """
 
     name: str
@@ -43,7 +43,7 @@ def read_graph(root: Path) -> dict[str, Node]:
         root: the project folder.
 
     Returns:
-        Stage -> node, in the file's order; a stage comes after all that it depends on.
+        Stage -> node, in the file's order; a stage follows its dependencies.
 
     Raises:
         FileNotFoundError: there is no dvc.yaml.
@@ -107,7 +107,7 @@ def code_hash(root: Path, paths: Iterable[str]) -> str:
 
 @lru_cache(maxsize=4096)
 def file_md5(path: Path, mtime_ns: int, size: int) -> str:
-    """Return the md5 of a file; time and size are given so that a changed file is read again."""
+    """Return the md5 of a file; time and size are cache keys, so that a changed file is reread."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "md5").hexdigest()
 
@@ -124,7 +124,7 @@ def _outs(stage: Mapping[str, Any]) -> list[str]:
 
 
 def _maker(dep: str, makers: Mapping[str, str]) -> str | None:
-    """Return the stage that makes a dependency: as an out of its own, or inside one."""
+    """Return the stage that makes a dependency: as one of its outs, or inside one."""
     for out, maker in makers.items():
         if dep == out or dep.startswith(f"{out}/"):
             return maker

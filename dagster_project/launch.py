@@ -43,14 +43,14 @@ def launch(
     force: bool = False,
     verbose: bool = False,
 ) -> bool:
-    """Materialise stages in one run; says what failed.
+    """Materialise stages in one run; report failures.
 
     Args:
         pipeline: the project.
         instance: Dagster's instance.
         stages: which stages.
         shard: only this shard of a stage with partitions.
-        force: make again what is finished.
+        force: rerun finished stages.
         verbose: show Dagster's own log.
 
     Returns:
@@ -111,7 +111,7 @@ def _failure(event: dg.DagsterEvent) -> str:
 
 
 def _close_abandoned(instance: dg.DagsterInstance) -> None:
-    """Mark runs as failed whose process was killed; Dagster would show them as running forever."""
+    """Mark runs of killed processes as failed; Dagster would show them as running forever."""
     running = dg.RunsFilter(
         statuses=[dg.DagsterRunStatus.STARTED], tags={_HOST: socket.gethostname()}
     )

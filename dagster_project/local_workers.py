@@ -1,4 +1,4 @@
-"""Workers of this machine: processes that stay between stages, each with its own CUDA device."""
+"""Local workers: processes that are reused by all stages, each with its own CUDA device."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class LocalWorkers:
         """Take over the processes of the stage before, if they are of the same kind.
 
         Args:
-            environments: of each process, what differs from this one's environment.
+            environments: changes to this process's environment, per worker.
         """
         self._slots = _KEPT.take([dict(environment) for environment in environments])
         self._unused = list(range(len(self._slots.environments)))
@@ -106,7 +106,7 @@ class LocalWorkers:
         for slot in self._flying.values():
             self._slots.drop(slot)
         if not finished or any(DEVICES in one for one in self._slots.environments):
-            # A process that stays would keep its memory on the GPU.
+            # A reused process would keep its GPU memory.
             _KEPT.close()
 
     def _event(self, future: Future[StageReport]) -> Event:
@@ -168,7 +168,7 @@ class _Slots:
 
 
 class _Kept:
-    """The processes of this process; kept between stages, so that imports are paid once."""
+    """The workers of this process; reused by later stages, so that imports are paid once."""
 
     def __init__(self) -> None:
         self._slots: _Slots | None = None
@@ -190,10 +190,10 @@ atexit.register(_KEPT.close)
 
 
 def open_local(resources: WorkerConfig, num_workers: int) -> tuple[LocalWorkers, int]:
-    """Return workers of this machine, and how many there are.
+    """Return the workers of this machine and their number.
 
     Args:
-        resources: what each of them is to have.
+        resources: resources of each worker.
         num_workers: workers wanted; fewer when the CUDA devices are fewer.
 
     Raises:

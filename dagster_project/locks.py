@@ -1,4 +1,4 @@
-"""Locks between runs: on a shard while it is made, on a stage while it is tidied or recorded.
+"""Locks between runs: on a shard while it is processed, on a stage while it is cleaned or recorded.
 
 All belong to the process that took them: a killed one gives them up. They are files in `.dagster/`,
 so runs on machines that share the project folder see each other's (flock, which NFS has from 4 on).
@@ -73,7 +73,7 @@ class ShardLocks:
     """The shards of one stage that this run is making now."""
 
     def __init__(self, root: Path, stage: str) -> None:
-        """Hold none yet.
+        """Start without locks.
 
         Args:
             root: the project folder.

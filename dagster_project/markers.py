@@ -22,13 +22,13 @@ WHOLE = "stage"
 
 @dataclass(frozen=True)
 class Marker:
-    """What is known about a finished unit: a shard, or a whole unsharded stage.
+    """Record of a finished unit: a shard, or a whole unsharded stage.
 
     Attributes:
-        fingerprint: hash of code, parameters and inputs it was made from.
+        fingerprint: hash of its code, parameters and inputs.
         files: path relative to the root -> md5, of all files made.
         num_in: samples given.
-        num_out: samples passed on.
+        num_out: samples in its output.
         num_excluded: samples excluded.
         metadata: that of the stage's report.
         images: name -> path relative to the root.

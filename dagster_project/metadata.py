@@ -25,7 +25,7 @@ Metadata = dict[str, dg.MetadataValue]
 
 
 def unit_metadata(root: Path, marker: Marker) -> Metadata:
-    """Return what one finished unit shows: its counts, metadata and images."""
+    """Return the metadata of one finished unit: its counts, metadata and images."""
     values: Metadata = {
         "samples in": dg.MetadataValue.int(marker.num_in),
         "samples out": dg.MetadataValue.int(marker.num_out),
@@ -67,7 +67,7 @@ def table(frame: pd.DataFrame) -> dg.TableMetadataValue:
 def figure(root: Path, name: str) -> dg.MetadataValue:
     """Return a reference to an image file, which `vggheads ui` shows; the event log holds no pixel.
 
-    What is in the event log cannot be edited: an image that has to go would stay there.
+    The event log cannot be edited: an image in it could not be taken down.
 
     Args:
         root: the project folder.
@@ -79,7 +79,7 @@ def figure(root: Path, name: str) -> dg.MetadataValue:
 
 
 def check_metadata(outcome: Outcome, root: Path, docs: str) -> Metadata:
-    """Return what a check shows: why it is there, what was observed, which rows break it.
+    """Return the metadata of a check: its reason, the observed value, the rows that break it.
 
     Args:
         outcome: the check's result.

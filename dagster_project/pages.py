@@ -1,6 +1,6 @@
-"""A stage's report as one file that says when, where and by which code it was made.
+"""A stage's report as one file with the time, place and code version of its run.
 
-Reports in `data/` say nothing of that: equal inputs give equal bytes, and DVC compares them.
+Reports in `data/` omit these: equal inputs give equal bytes, and DVC compares them.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ def page_path(pipeline: Pipeline, stage: str) -> Path:
 
 
 def write_page(pipeline: Pipeline, stage: str, seconds: float) -> Path | None:
-    """Write the page of a stage that was just made.
+    """Write the page of a stage that has just run.
 
     Args:
         pipeline: the project.
         stage: its name.
-        seconds: what it took.
+        seconds: duration of the run.
 
     Returns:
         The page; None where the stage has no report.html.

@@ -30,14 +30,14 @@ LIKE: Final = "like"
 
 
 class RunConfig(StageConfig):
-    """What every stage shares: the size of the dataset and how it is made."""
+    """Settings that all stages share: size of the dataset and execution."""
 
     profile: str
     """The profile these values come from (conf/<profile>.yaml)."""
     seed: int = Field(ge=0, lt=2**63)
     """Every random choice derives from it and a sample's id."""
     num_shards: int = Field(ge=1, le=100_000)
-    """Shards of the sharded stages; more of them can be added later, those made are kept."""
+    """Shards of the sharded stages; more can be added later without changing finished ones."""
     shard_size: int = Field(ge=1, le=1_000_000)
     """Images in a shard."""
     workers: int = Field(ge=0, le=4096)
@@ -45,11 +45,12 @@ class RunConfig(StageConfig):
     threads: int = Field(ge=1, le=4096)
     """Threads of a training stage."""
     engine: Engine = "local"
-    """Who makes shards: `local` processes, or actors of a `ray` cluster; never changes a byte."""
+    """Where shards are processed: `local` processes, or actors of a `ray` cluster; never changes a
+    byte."""
     ray: RayConfig = RayConfig()
     """The cluster of the engine `ray`."""
     resources: dict[str, WorkerConfig] = Field(default_factory=dict)
-    """Stage -> what each of its workers has."""
+    """Stage -> resources of each of its workers."""
 
 
 @dataclass(frozen=True)
@@ -144,7 +145,7 @@ class Params:
         return overlay(self.written[like] or {}, own)
 
     def _refuse(self, error: ConfigError) -> NoReturn:
-        """Name file and line of what is wrong, on one line."""
+        """Describe an error with its file and line, on one line."""
         sections = [error.section.split(".")]
         if like := (self.written[sections[0][0]] or {}).get(LIKE):
             sections.append([like, *sections[0][1:]])
@@ -180,7 +181,7 @@ def read_params(root: Path, stages: Iterable[str]) -> Params:
 
 
 def profile_params(root: Path, name: str, stages: Iterable[Stage]) -> Params:
-    """Return what params.yaml would hold for a profile, checked.
+    """Return the checked content of params.yaml for a profile.
 
     Raises:
         FileNotFoundError: there is no such profile.
@@ -212,7 +213,7 @@ def with_name(profile: Profile) -> Profile:
 def _check_sections(
     file: str, text: str, values: Any, stages: Iterable[str], also: tuple[str, ...] = ()
 ) -> None:
-    """Refuse what is not sections, or not known ones."""
+    """Check that the document has known sections only."""
     if not isinstance(values, dict):
         raise ValueError(f"{file}: expected sections with values, got {type(values).__name__}")
     expected = {RUN, *stages, *also}

@@ -1,4 +1,4 @@
-"""One project: its stages, their graph, values, versions and what of them is finished."""
+"""One project: its stages, their graph, values, versions and finished parts."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _SHARD_NAME = re.compile(r".*?-\d{5}")
 
 
 class InputError(RuntimeError):
-    """What a stage would read is not what the stage before it recorded."""
+    """An input of a stage differs from what its producer recorded."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Pipeline:
     """A project folder and the stages declared for it.
 
     Attributes:
-        root: the folder that holds dvc.yaml, params.yaml and data/.
+        root: the folder of dvc.yaml, params.yaml and data/.
         assets: stage -> its declaration.
         registry: where `assets` is defined, `module:name`; Dagster's resources find it there.
         program: arguments of the interpreter that start the command line in `root`.
@@ -103,7 +103,7 @@ class Pipeline:
         return self.root / "data" / stage
 
     def units(self, stage: str) -> list[str]:
-        """Return what a stage is made of: its shards, or itself as a whole."""
+        """Return the units of a stage: its shards, or the stage as a whole."""
         asset = self.assets[stage]
         if not asset.sharded:
             return [WHOLE]
@@ -129,7 +129,7 @@ class Pipeline:
         return _hash(self.params.subset(keys), code_hash(self.root, node.code), sorted(node.data))
 
     def fingerprints(self, stage: str, units: Sequence[str]) -> dict[str, str]:
-        """Return the hash of what each unit is made from: code version and versions of inputs.
+        """Return each unit's fingerprint: hash of code version and versions of inputs.
 
         A shard made from another stage's shard depends on that shard alone.
         """
@@ -173,7 +173,7 @@ class Pipeline:
         return versions
 
     def require_inputs(self, stage: str, units: Sequence[str]) -> None:
-        """Refuse to read what is not what its maker recorded.
+        """Check inputs against their recorded versions.
 
         Raises:
             InputError: an input is missing, unfinished, or was altered after it was recorded.
@@ -182,7 +182,7 @@ class Pipeline:
             raise InputError(problem)
 
     def input_problem(self, stage: str, units: Sequence[str]) -> str | None:
-        """Return what is wrong with a stage's inputs, None if nothing is.
+        """Return the fault of a stage's inputs, None if there is none.
 
         When only some shards are asked for, it is enough that those are finished upstream.
         """
@@ -202,12 +202,12 @@ class Pipeline:
         return None
 
     def unfinished(self, stage: str, units: Sequence[str]) -> list[str]:
-        """Return those of some units that are missing, or were made from something else."""
+        """Return those of some units that are missing or outdated."""
         fingerprints = self.fingerprints(stage, units)
         return [unit for unit in units if not self.is_finished(stage, unit, fingerprints[unit])]
 
     def is_finished(self, stage: str, unit: str, fingerprint: str) -> bool:
-        """Return whether a unit was made from what its fingerprint says, with all files there."""
+        """Return whether a unit has the current fingerprint and all its files."""
         return self._is_current(self.stage_dir(stage), unit, fingerprint)
 
     def _is_current(self, folder: Path, unit: str, fingerprint: str) -> bool:
@@ -217,7 +217,7 @@ class Pipeline:
         )
 
     def step_dir(self, stage: str) -> Path:
-        """Return the folder of what a stage's step made.
+        """Return the folder of a stage's step.
 
         Raises:
             ValueError: the stage has no step.
@@ -228,11 +228,11 @@ class Pipeline:
         return self.stage_dir(stage) / step.name
 
     def start_step(self, stage: str, *, force: bool = False) -> dict[str, str]:
-        """Remove what a stage's step made from something else.
+        """Remove outdated results of a stage's step.
 
         Args:
             stage: the stage.
-            force: remove what is current as well.
+            force: remove current results as well.
 
         Returns:
             Shard -> fingerprint, of the shards to make; empty without a step.
@@ -286,7 +286,7 @@ class Pipeline:
             num_in=report.num_in,
             num_out=report.num_out,
             num_excluded=report.num_excluded,
-            # Without the timings: everything in the data folder is to be the same in every run.
+            # Without the timings: all files in the data folder must be the same in every run.
             metadata={name: _plain(value) for name, value in report.metadata.items()},
             images={
                 name: str(Path(path).relative_to(self.root)) for name, path in report.images.items()
@@ -301,7 +301,7 @@ class Pipeline:
         return {unit: marker for unit, marker in found.items() if marker}
 
     def forget(self, stage: str, units: Sequence[str]) -> None:
-        """Remove the markers of units, so that they are made again."""
+        """Remove the markers of units, so that they are processed again."""
         for unit in units:
             marker_path(self.stage_dir(stage), unit).unlink(missing_ok=True)
 

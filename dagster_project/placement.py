@@ -1,4 +1,4 @@
-"""Where shards are made, as `run` of params.yaml says; none of it ever changes a byte."""
+"""Placement of shards by `run` of params.yaml; it never changes a byte of the results."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Engine = Literal["local", "ray"]
 
 
 class RayConfig(StageConfig):
-    """How a Ray cluster is reached."""
+    """Address of a Ray cluster."""
 
     address: str = "auto"
     """`auto`: the cluster of this machine; `HOST:PORT`; or `local`: start one here."""
@@ -25,7 +25,7 @@ class RayConfig(StageConfig):
 
 
 class WorkerConfig(StageConfig):
-    """What a worker of one stage has."""
+    """Resources of a worker of one stage."""
 
     workers: int | None = Field(default=None, ge=1, le=4096)
     """Workers at the same time; none given: `run.workers`."""

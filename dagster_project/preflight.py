@@ -68,7 +68,7 @@ def ensure(pipeline: Pipeline, stages: Sequence[str]) -> list[Problem]:
 
     Args:
         pipeline: the project.
-        stages: what the run is to make.
+        stages: stages of the run.
 
     Returns:
         The problems of these stages; the run must not start unless there are none.
@@ -98,7 +98,7 @@ def remember(pipeline: Pipeline, stages: Sequence[str], problems: Sequence[Probl
     Args:
         pipeline: the project.
         stages: what was looked at; none given: all.
-        problems: what was found.
+        problems: problems found.
     """
     values = pipeline.params.values
     outside = [name for name in pipeline.graph if needs_outside(name, values.get(name) or {})]
@@ -201,7 +201,7 @@ def _texts(value: Any) -> Iterator[str]:
 
 
 def table(root: Path, profiles: Sequence[str] = ("research", "open", "official")) -> str:
-    """Return what profiles need from outside, from the asset register, in Markdown.
+    """Return the external files that profiles need, from the asset register, in Markdown.
 
     Args:
         root: the project folder, with conf/.

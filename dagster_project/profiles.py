@@ -83,7 +83,7 @@ def read_profile(root: Path, name: str) -> Profile:
 
 
 def leaves(values: Mapping[str, Any], above: Place = ()) -> Iterator[tuple[Place, Any]]:
-    """Yield the place and value of everything that is not a mapping with keys of its own."""
+    """Yield the place and value of every leaf of nested mappings."""
     for key, value in values.items():
         if isinstance(value, Mapping) and value:
             yield from leaves(value, (*above, str(key)))

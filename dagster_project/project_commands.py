@@ -55,7 +55,7 @@ def demo(pipeline: Pipeline, options: argparse.Namespace) -> int:
 def _materialize_command(
     program: Sequence[str], stage: str, options: argparse.Namespace
 ) -> list[str]:
-    """Return the command of this program again, to make one stage with the same options."""
+    """Return the command that makes one stage in a new process with the same options."""
     verbose = ["--verbose"] if options.verbose else []
     force = ["--force"] if options.force else []
     # The same interpreter on the project's own code; its folder is the current one.
@@ -88,7 +88,7 @@ def preflight(pipeline: Pipeline, options: argparse.Namespace) -> int:
 
 
 def materialize(pipeline: Pipeline, options: argparse.Namespace) -> int:
-    """Make one stage, in one run with what it depends on if asked to.
+    """Make one stage, with its dependencies if requested, in one run.
 
     Raises:
         ValueError: there is no such stage, or a shard is asked for of several stages.
@@ -182,7 +182,7 @@ def sync(pipeline: Pipeline, options: argparse.Namespace) -> int:
 
 
 def compare(pipeline: Pipeline, options: argparse.Namespace) -> int:
-    """Print what differs between two trainings."""
+    """Print the differences between two trainings."""
     from dagster_project.comparing import compare_runs
 
     found = compare_runs(pipeline.root / "mlruns", options.first, options.second)
@@ -199,7 +199,7 @@ def ui(pipeline: Pipeline, options: argparse.Namespace) -> int:
 
 
 def doctor(pipeline: Pipeline, options: argparse.Namespace) -> int:
-    """Print what is damaged, and repair it if asked to."""
+    """Print damaged records, and repair them if requested."""
     home = prepare(pipeline.root)
     findings = examine(pipeline, home)
     for finding in findings:
@@ -218,7 +218,7 @@ def doctor(pipeline: Pipeline, options: argparse.Namespace) -> int:
 
 
 def bench(pipeline: Pipeline, options: argparse.Namespace) -> int:
-    """Run benchmarks one after the other, each in a process of its own."""
+    """Run benchmarks one by one, each in a separate process."""
     folder = pipeline.root / "benchmarks"
     known = sorted(path.stem for path in folder.glob("*.py") if "def main()" in path.read_text())
     unknown = sorted(set(options.names) - set(known))

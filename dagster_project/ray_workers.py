@@ -37,20 +37,20 @@ _LIBRARIES: Final = (
 """Libraries whose version may change a byte."""
 _WAIT_SECONDS: Final = 15.0
 _NODE_SECONDS: Final = 20.0
-"""How long Ray may take to notice that a node is gone whose actor cannot be reached."""
+"""Longest wait for Ray to notice that an unreachable actor's node is gone."""
 _MAX_FAILED_STARTS: Final = 3
 """So many workers in a row that do not start are no accident."""
 
 
 class ShardActor:
-    """Makes shards in a process of the cluster; what the stage's function caches stays with it."""
+    """Processes shards in the cluster; caches of the stage's function live in this process."""
 
     def __init__(self) -> None:
         """Log errors alone; Ray shows them on the driver's terminal."""
         logging.basicConfig(level=logging.ERROR)
 
     def hello(self, root: str) -> tuple[str, dict[str, str]]:
-        """Return the id of the node, and what may change a byte.
+        """Return the id of the node, and the versions that may change a byte.
 
         Args:
             root: the project folder.
@@ -105,7 +105,7 @@ class RayWorkers:
         Args:
             root: the project folder.
             cluster: which cluster.
-            resources: what an actor is given.
+            resources: resources of an actor.
 
         Raises:
             EngineError: ray is not installed, or the cluster cannot be reached.
@@ -156,7 +156,7 @@ class RayWorkers:
         return [event for future in done for event in self._events(future)]
 
     def close(self, *, finished: bool) -> None:
-        """Kill all actors, whatever they are doing."""
+        """Kill all actors, busy or not."""
         for actor in {*self._nodes, *self._starting.values()}:
             self._ray.kill(actor)
 
@@ -191,7 +191,7 @@ class RayWorkers:
         return [Ready(actor, node)]
 
     def _require_equal(self, node: str, found: dict[str, str]) -> None:
-        """Refuse a node that would make other bytes."""
+        """Check that a node would give the same bytes."""
         expected = {"project folder": "seen", **versions()}
         differing = [
             f"{name}: expected {expected[name]}, got {found.get(name)}"
@@ -206,13 +206,13 @@ class RayWorkers:
             )
 
     def _lost(self, actor: Any, error: Exception) -> Lost:
-        """Return what became of an actor that answers no more.
+        """Return the fate of an actor that no longer answers.
 
         It is killed in case it still lives.
         """
         node = self._nodes.pop(actor)
         self._ray.kill(actor)
-        # Of a lost node Ray first knows only that its actors cannot be reached.
+        # Ray notices unreachable actors before it notices the lost node.
         patience = _NODE_SECONDS if _is_unreachable(self._ray, error) else 0.0
         return Lost(actor, self._has_lost(node, patience), _first_line(error))
 
@@ -225,7 +225,7 @@ class RayWorkers:
             time.sleep(0.25)
 
     def _check_patience(self) -> None:
-        """Say what is waited for when nothing runs; give up after the configured time."""
+        """Report what a run waits for when nothing runs; give up after the configured time."""
         if self._flying or self._nodes:
             self._since = time.monotonic()
             return

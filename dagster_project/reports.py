@@ -57,7 +57,7 @@ def report_url(name: str) -> str:
 
 
 def application(root: Path) -> ASGIApp:
-    """Return what is served: a list of the pages there are, and their files.
+    """Return the web application: a list of pages, and their files.
 
     Args:
         root: the project folder.

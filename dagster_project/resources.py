@@ -1,4 +1,4 @@
-"""Resources of the assets: where shards are made, and where trainings report to."""
+"""Resources of the assets: workers for shards, and tracking of trainings."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class ProjectResource(Dataset):
         return Pipeline(Path(self.root), load(self.registry), self.registry)
 
     def workspace(self) -> Workspace:
-        """Return the workspace that holds the data."""
+        """Return the data's workspace."""
         return self.pipeline.workspace()
 
     def values(self) -> Mapping[str, Mapping[str, Any]]:
@@ -73,7 +73,7 @@ class TakedownResource(Takedown):
     """The project."""
 
     def remove(self, samples: Sequence[str], sources: Sequence[str]) -> Removed:
-        """Remove images, and all images of sources, and search for what is left.
+        """Remove images and all images of sources, and search for remaining traces.
 
         Raises:
             ValueError: an id is unknown.
@@ -91,7 +91,7 @@ class PreflightResource(Preflight):
     """The project."""
 
     def look(self, stages: Sequence[str]) -> Report:
-        """Return all problems, and what the models' forwards took."""
+        """Return all problems, and the duration of the models' forward passes."""
         from dagster_project.preflight import look
 
         return look(self.project.pipeline, stages)
@@ -104,7 +104,7 @@ class FineTuningResource(FineTuning):
     """The project."""
 
     def run(self, images: Path, boxes: Path, labels: Sequence[str]) -> Path:
-        """Run the command in a process of its own, whose stages are runs of their own.
+        """Run the command in a separate process, whose stages are separate runs.
 
         Raises:
             CommandFailed: a step of it failed.
@@ -138,11 +138,11 @@ class ShardEngine(dg.ConfigurableResource):
     def make(
         self, tasks: Iterable[ShardTask], num_tasks: int, pipeline: Pipeline, stage: str
     ) -> Generator[tuple[str, StageReport], None, None]:
-        """Make shards and yield reports as they are finished; close the iterator when done.
+        """Process shards and yield reports as they are finished; close the iterator when done.
 
         Args:
             tasks: the shards; each is taken when a worker is there for it.
-            num_tasks: how many there are at most.
+            num_tasks: largest number of tasks.
             pipeline: the project.
             stage: the stage.
         """
@@ -233,7 +233,7 @@ class MLflowResource(ModelStore):
 
 
 def run_name(pipeline: Pipeline, stage: str) -> str:
-    """Return what a run is called: stage, profile, and the values that were changed.
+    """Return a run's name: stage, profile, and the changed values.
 
     Args:
         pipeline: the project.
@@ -254,7 +254,7 @@ def run_name(pipeline: Pipeline, stage: str) -> str:
 
 
 def run_tags(pipeline: Pipeline, stage: str, dagster_run_id: str) -> dict[str, str]:
-    """Return what an MLflow run is made from: code, data, and the run that made it."""
+    """Return the origin of an MLflow run: code, data, and the Dagster run."""
     locked = pipeline.bridge.locked()
     tags = {
         "dagster.run_id": dagster_run_id,

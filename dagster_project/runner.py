@@ -1,4 +1,4 @@
-"""What surrounds every stage: inputs, missing shards, checks, DVC, and what Dagster shows.
+"""The frame of every stage: inputs, missing shards, checks, DVC, and Dagster's metadata.
 
     inputs as recorded -> make what is missing -> checks -> dvc.lock -> materialization
 
@@ -39,7 +39,7 @@ from ml.records.workspace import Workspace
 from ml.training.tracking import NullTracker, TrackingUnavailable
 
 FORCE = "vggheads/force"
-"""Run tag: make everything again, also what is finished."""
+"""Run tag: rerun everything, also finished units."""
 DATA_DOCS = "reports/data_docs"
 
 
@@ -71,7 +71,7 @@ class RecordedStageRunner(StageRunner):
 def judge_only(
     pipeline: Pipeline, stage: Stage, context: dg.AssetExecutionContext
 ) -> Iterator[dg.AssetCheckResult]:
-    """Run the selected checks of a stage on what is finished on disk; nothing is made.
+    """Run the selected checks of a stage on finished data; nothing is made.
 
     Raises:
         dg.Failure: nothing is finished.
@@ -132,7 +132,7 @@ def check_result(pipeline: Pipeline, asset: str, outcome: Outcome) -> dg.AssetCh
 
 
 def failure_text(stage: str, blocking: Sequence[Outcome]) -> str:
-    """Return why a stage was not recorded, and what to do."""
+    """Return why a stage was not recorded, and the remedy."""
     lines = "\n".join(f"  - {outcome.sentence()}" for outcome in blocking)
     return (
         f"{stage}: {len(blocking)} critical checks fail; nothing is recorded and nothing that "
@@ -194,7 +194,7 @@ class StageRun:
             self._make(units)
         # No process makes shards of it from here on.
         with lock.alone():
-            # Before recording all is judged, also shards that earlier runs made.
+            # All shards are checked before recording, also those of earlier runs.
             ready = not self.pipeline.unfinished(self.stage, self.pipeline.units(self.stage))
             judged = self.pipeline.units(self.stage) if ready else units
             outcomes = check_stage(self.pipeline, self.asset, judged)
@@ -212,7 +212,7 @@ class StageRun:
         self._say(markers, outcomes, versions is not None, time.monotonic() - started)
 
     def _look_ahead(self) -> None:
-        """Refuse to start with a model that is not there, whichever entry point started the run.
+        """Check that all models are available, whichever entry point started the run.
 
         Raises:
             dg.Failure: each problem of the stage is a line of it.
@@ -238,7 +238,7 @@ class StageRun:
         return list(self.context.partition_keys)
 
     def _prepare(self, units: Sequence[str]) -> None:
-        """Refuse wrong inputs and parameters; drop what a killed run left, and what is forced."""
+        """Check inputs and parameters; remove leftovers of killed runs and forced units."""
         try:
             self.pipeline.require_inputs(self.stage, units)
             self.config = self.pipeline.params.config(self.asset)
@@ -271,7 +271,7 @@ class StageRun:
                     )
 
     def _make(self, units: Sequence[str]) -> None:
-        """Make those units that are missing or outdated; what another run makes is waited for."""
+        """Make missing or outdated units; wait for those that another run is making."""
         missing = self.pipeline.unfinished(self.stage, units)
         while missing:
             locks = ShardLocks(self.pipeline.root, self.stage)
@@ -303,7 +303,7 @@ class StageRun:
         return elsewhere
 
     def _make_step(self) -> None:
-        """Make what the stage does shard by shard, where it is missing or outdated."""
+        """Run the stage's step for shards where it is missing or outdated."""
         step, pipeline = self.asset.step, self.pipeline
         if step is None:
             return
@@ -331,7 +331,7 @@ class StageRun:
                 elsewhere.append(unit)
                 continue
             if self.pipeline.is_finished(self.stage, unit, fingerprints[unit]):
-                locks.release(unit)  # made by another run, after this one looked
+                locks.release(unit)  # finished by another run after this one checked
                 continue
             self.pipeline.forget(self.stage, [unit])
             ws = self.pipeline.workspace(fingerprints[unit])
@@ -347,7 +347,7 @@ class StageRun:
         return self.asset.run(ws, self.config, *arguments)
 
     def _forced(self) -> bool:
-        """Return whether finished work is to be made again.
+        """Return whether finished work must be repeated.
 
         DVC only starts a stage that is up to date when forced (`dvc repro --force`).
         """
@@ -403,7 +403,7 @@ class StageRun:
         values.update({f"dvc: {p}": dg.MetadataValue.text(v) for p, v in (versions or {}).items()})
         spec = self.context.assets_def.get_asset_spec(dg.AssetKey(self.stage))
         if lineage := spec.metadata.get(LINEAGE):
-            # Dagster shows the lineage of what was made, not of what is declared.
+            # Dagster shows the lineage of materialized data, not of declarations.
             values[LINEAGE] = dg.MetadataValue.column_lineage(lineage)
         if self.url:
             values["MLflow run"] = dg.MetadataValue.url(self.url)

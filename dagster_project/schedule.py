@@ -1,7 +1,7 @@
 """Runs stages in the order of their graph; single-core stages run concurrently with others.
 
-A training uses few threads badly: two of them, each in a process of its own, end sooner than one
-after the other with both cores. Which stage runs where changes no byte of what it makes.
+A training scales badly with threads: two in parallel processes end sooner than two in sequence with
+both cores. Placement changes no byte of the results.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ class Schedule:
     Attributes:
         pipeline: the project.
         stages: what to make, in the order of the graph.
-        here: makes one stage in this process; says whether it succeeded.
-        aside: the command that makes one stage in a process of its own.
+        here: makes one stage in this process; returns whether it succeeded.
+        aside: the command that makes one stage in a separate process.
     """
 
     pipeline: Pipeline
@@ -45,7 +45,7 @@ class Schedule:
     _finished: int = 0
 
     def __post_init__(self) -> None:
-        """Look up what the profile's stages took before."""
+        """Look up the earlier durations of the profile's stages."""
         measured = measured_run(self.pipeline.root, self.pipeline.params.run.profile)
         self._time_left = TimeLeft(measured, self.stages)
         self._told = time.monotonic()
@@ -115,24 +115,24 @@ class Schedule:
     def _wants_all_cores(self, stage: str) -> bool:
         """Return whether a training was given more than one core.
 
-        Its loop's declaration says so.
+        Declared by its training loop.
         """
         fit = self.pipeline.params.values[stage].get("fit") or {}
         return read_config(FitConfig, f"{stage}.fit", fit).wants_all_cores
 
     def _is_switched_off(self, stage: str) -> bool:
-        """Return whether a stage only has to say that it does nothing: no process is worth that."""
+        """Return whether a stage is switched off, so that no process is needed for it."""
         return self.pipeline.params.values[stage].get("enabled") is False
 
     def _reap(self) -> bool:
-        """Report the stages aside that have ended; says whether they succeeded."""
+        """Report finished background stages; return whether they succeeded."""
         ended = [stage for stage, process in self._running.items() if process.poll() is not None]
         joined = [self._join(stage) for stage in ended]
         return all(joined)
 
     @contextmanager
     def _finishing(self, stage: str) -> Iterator[None]:
-        """Give a number to the stage that ends within, and say now and then how long is left."""
+        """Give a number to the stage that ends within, and report the remaining time."""
         with numbered(self._finished + 1, len(self.stages)):
             yield
         self._finished += 1
@@ -141,7 +141,7 @@ class Schedule:
             self._say_how_far()
 
     def _say_how_far(self) -> None:
-        """Say what runs aside, since when, what it said last, and how long is left of all."""
+        """Report background stages with start and last output, and the remaining time of all."""
         self._told = time.monotonic()
         parts = [str(self._time_left)] if str(self._time_left) else []
         for stage, started in self._started.items():
@@ -176,7 +176,7 @@ class Schedule:
         return process.returncode == 0
 
     def _output(self, stage: str, process: subprocess.Popen[str]) -> str:
-        """Return what a process wrote, once it has ended; meanwhile, say a line now and then."""
+        """Return a process's output once it has ended; report progress meanwhile."""
         with waiting(stage):
             while True:
                 try:

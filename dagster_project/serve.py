@@ -73,7 +73,7 @@ def serve(root: Path, home: Path, ports: Ports) -> int:
     """
     for name, port in vars(ports).items():
         _require_free(name, port)
-    # What Dagster shows links to the other two.
+    # Dagster's pages link to the other two.
     os.environ[MLFLOW_ADDRESS] = f"http://{HOST}:{ports.mlflow}"
     os.environ[REPORTS_ADDRESS] = f"http://{HOST}:{ports.reports}"
     from ml.training.tracking import open_store, page_address, remote_store
@@ -134,7 +134,7 @@ def stop(servers: Mapping[str, subprocess.Popen[bytes]]) -> None:
 
 
 def _require_free(name: str, port: int) -> None:
-    """Refuse a port that is taken: the page found there would be another program's.
+    """Check that a port is free: a taken one would show another program's page.
 
     Raises:
         ValueError: something listens on it.
@@ -156,7 +156,7 @@ def _address(port: int) -> list[str]:
 
 
 def _start(command: Sequence[str], root: Path, log: Path) -> subprocess.Popen[bytes]:
-    # A session of its own: the terminal's Ctrl-C reaches only this process, which stops them.
+    # A new session: the terminal's Ctrl-C reaches only this process, which stops the servers.
     with log.open("wb") as file:
         return subprocess.Popen(
             command, cwd=root, stdout=file, stderr=subprocess.STDOUT, start_new_session=True

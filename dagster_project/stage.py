@@ -1,4 +1,4 @@
-"""What a stage is to the scheduler and its workers: light to import, no Dagster needed."""
+"""Description of a stage for scheduler and workers: light to import, without Dagster."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Stage:
         own_shards: names of the shards from the stage's section of params.yaml, for a stage that
             is not divided as the dataset is; Dagster then shows it without partitions.
         tracked: whether the stage trains, and reports to MLflow.
-        step: what a stage that is not sharded does shard by shard before the rest.
+        step: work that an unsharded stage does shard by shard before the rest.
     """
 
     name: str

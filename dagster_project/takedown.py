@@ -26,7 +26,7 @@ _IMAGE = re.compile(r"data:image/[a-z]+;base64,[A-Za-z0-9+/=]+")
 
 @dataclass(frozen=True)
 class TakedownReport:
-    """What a takedown did.
+    """Result of a takedown.
 
     Attributes:
         samples: ids of the images that are gone.
@@ -57,7 +57,7 @@ def run_takedown(
     Args:
         pipeline: the project.
         samples: ids of images.
-        sources: ids of poses, whose every image goes.
+        sources: ids of poses, all of whose images are removed.
 
     Raises:
         TakedownError: an id is unknown, or a file cannot be edited.
@@ -98,7 +98,7 @@ def strip_images(database: Path) -> int:
         database: a SQLite file; the space is overwritten.
 
     Returns:
-        How many texts were changed.
+        Number of changed texts.
     """
     changed = 0
     with closing(sqlite3.connect(database)) as connection:
@@ -116,7 +116,7 @@ def strip_images(database: Path) -> int:
 
 
 def _outside(root: Path) -> list[str]:
-    """Return known places beyond the project in which traces may be."""
+    """Return known places outside the project that may hold traces."""
     home = os.environ.get("DAGSTER_HOME", "")
     places = [home] if home and root.resolve() not in Path(home).resolve().parents else []
     if home:
@@ -147,7 +147,7 @@ def _tracked_by_git(root: Path) -> list[str]:
 def _finished(pipeline: Pipeline) -> list[str]:
     """Return stages that are recorded and whole.
 
-    Trainings are not kept, they have seen the samples.
+    Trainings are removed, as they have seen the samples.
     """
     locked = pipeline.bridge.locked()
     return [

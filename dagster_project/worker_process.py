@@ -29,7 +29,7 @@ def start(lifeline: Connection) -> None:
 
 
 def run(task: bytes) -> Any:
-    """Run a task; what fails while its libraries are imported is raised like its own errors.
+    """Run a task; errors of its imports are raised like its own.
 
     Args:
         task: a pickled `ShardTask`, ours.

@@ -25,7 +25,7 @@ from ml.records.limits import (
 
 _KINDS: Final = "biufU"
 """Booleans, whole numbers, floats and texts; never objects, which would have to be unpickled."""
-# What zipfile, zlib and numpy's header parser raise on damaged bytes.
+# Errors of zipfile, zlib and numpy's header parser on damaged bytes.
 _DAMAGE: Final = (
     zipfile.BadZipFile,
     zlib.error,
@@ -43,7 +43,7 @@ _DAMAGE: Final = (
 
 
 class UnreadableArrays(ValueError):
-    """An npz file cannot be read; the message says which of its arrays, and why."""
+    """An npz file cannot be read; the message gives array and cause."""
 
 
 def read_arrays(
@@ -56,7 +56,7 @@ def read_arrays(
     Args:
         source: the file, or its bytes.
         wanted: names to read if they are there; all of them if left out.
-        max_array_bytes: what one array may have.
+        max_array_bytes: largest size of one array.
 
     Returns:
         Name -> array, writable, in the file's order.
@@ -86,7 +86,7 @@ def read_array(path: Path, max_array_bytes: int = MAX_ARRAY_BYTES) -> NDArray[An
 
     Args:
         path: the file.
-        max_array_bytes: what it may have.
+        max_array_bytes: largest size of the array.
 
     Returns:
         The array, writable.
@@ -128,7 +128,7 @@ def _read(
                     if not more:
                         break
                     filled += more
-                # One read further, which is what compares the checksum.
+                # One read past the end makes zipfile compare the checksum.
                 if filled != len(raw) or member.read(1):
                     raise UnreadableArrays(f"{name}: {filled} bytes, expected {len(raw)}")
             arrays[name] = _array(raw, name)

@@ -19,14 +19,14 @@ from pathlib import Path
 from typing import Any, Final
 
 PREFIX: Final = ".tmp-"
-"""How the names of all unfinished things begin; DVC and the markers leave them out."""
+"""Prefix of all temporary names; DVC and the markers ignore them."""
 
 
 def temporary_path(path: Path) -> Path:
     """Return the name under which this process writes something until it is whole.
 
     Args:
-        path: what it will be called; the suffix is kept, for some writers choose by it.
+        path: its final name; the suffix is kept, because some writers choose the format by it.
 
     Returns:
         A hidden name in the same folder.
@@ -48,7 +48,7 @@ def remove(path: Path) -> None:
     """Remove a file, a link, or a folder with all that is in it; nothing to remove is no error.
 
     Args:
-        path: what is to go; a link goes, not what it leads to.
+        path: file, folder or link to remove; a link's target is not touched.
     """
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
@@ -57,15 +57,15 @@ def remove(path: Path) -> None:
 
 
 def remove_temporaries(folder: Path) -> list[Path]:
-    """Remove what killed writers left below a folder, files and folders alike.
+    """Remove temporary files and folders that killed writers left below a folder.
 
     Args:
         folder: need not exist. The caller must ensure that no process is writing there.
 
     Returns:
-        What was removed.
+        The removed paths.
     """
-    # Listed first: a folder that goes takes its inside with it.
+    # Listed first: removing a folder removes its content.
     found = sorted(folder.rglob(f"{PREFIX}*")) if folder.is_dir() else []
     for path in found:
         remove(path)
@@ -91,7 +91,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def temporary_folder(beside: Path) -> Iterator[Path]:
-    """Yield a new empty folder for unfinished work, which goes in the end.
+    """Yield a new empty folder for temporary files, which is removed at the end.
 
     Args:
         beside: the folder to make it in, created if missing: not the system's, which may be
@@ -108,7 +108,7 @@ def temporary_folder(beside: Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """Yield a new temporary folder; on success it takes the place of `path`, on error it goes.
+    """Yield a new temporary folder; it replaces `path` on success and is removed on error.
 
     Args:
         path: the folder to make; one that is there already is replaced as a whole.

@@ -34,7 +34,7 @@ class ConfigError(ValueError):
 
     Attributes:
         section: the section of the values.
-        problems: the place of each wrong value below the section, and what is wrong with it.
+        problems: the place of each wrong value below the section, and the error.
     """
 
     def __init__(self, section: str, problems: list[tuple[tuple[str, ...], str]]) -> None:
@@ -68,7 +68,7 @@ class StageConfig(BaseModel):
 
 
 class _Loader(_BASE):
-    """Plain values as YAML 1.2 reads them, which is what DVC writes; keys are unique."""
+    """Plain values as YAML 1.2 reads them and DVC writes them; keys are unique."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         """Build a mapping whose keys differ.
@@ -144,7 +144,7 @@ def parse_yaml(text: str, name: str = "YAML") -> Any:
 
 
 def _check_aliases(document: yaml.Node) -> None:
-    """Refuse a document that is small and means a large or an endless one.
+    """Reject a small document that expands to a large or infinite one.
 
     An alias costs nothing until something walks over what it names: merging does, and so does
     every check of the values.
@@ -181,7 +181,7 @@ def line_of(text: str, path: Sequence[str]) -> int | None:
 
     Args:
         text: a YAML document.
-        path: keys from the top; what does not exist is searched for above.
+        path: keys from the top; if one is missing, its parent is used.
 
     Returns:
         The line of the deepest key that exists, None if not even the first does.
@@ -226,8 +226,8 @@ def overlay(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     """Return values laid over others, nested mappings key by key.
 
     Args:
-        base: what is below.
-        over: what replaces it.
+        base: the inherited values.
+        over: the overriding values.
     """
     merged = dict(base)
     for key, value in over.items():
@@ -249,7 +249,7 @@ def defaults_of(config_class: type[BaseModel]) -> dict[str, Any]:
 def _problem(
     config_class: type[BaseModel], place: Sequence[str | int], message: str, given: Any
 ) -> str:
-    """Return what is wrong, what was given, and for an unknown key which there are."""
+    """Return the error, the given value, and for an unknown key the known ones."""
     if not message.startswith("Extra inputs"):
         message = message.removeprefix("Value error, ")
         shown = "" if isinstance(given, Mapping) else f", got {reprlib.repr(given)}"

@@ -1,4 +1,4 @@
-"""What a dataset of a given size costs, from what a smaller run took."""
+"""Estimated cost of a dataset of a given size, from a smaller run."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ ONCE: Final = frozenset({"head_model", "labels", "head_detector", "crops", "flam
 
 @dataclass(frozen=True)
 class StageMeasurement:
-    """What a stage took.
+    """Measured cost of a stage.
 
     Attributes:
         stage: its name.
         seconds: wall clock.
         images: images it went through in that time; 0 for a stage that was switched off.
-        size_bytes: of what it wrote for them.
-        device: what it ran on.
+        size_bytes: size of its output for them.
+        device: where it ran.
         batch: images in a pass; 0 where there are no passes.
     """
 
@@ -36,7 +36,7 @@ class StageMeasurement:
     batch: int = 0
 
     def __post_init__(self) -> None:
-        """Refuse what no rate follows from."""
+        """Check that rates can be computed."""
         if min(self.seconds, self.images, self.size_bytes) < 0:
             raise ValueError(
                 f"measurement of {self.stage}: expected seconds, bytes and images of at least 0, "
@@ -95,7 +95,7 @@ def plan_costs(
 
 
 def paper_hours(images: int) -> float:
-    """Return the paper's GPU hours for as many images.
+    """Return the paper's GPU hours for a number of images.
 
     Args:
         images: images of the dataset.

@@ -1,4 +1,4 @@
-"""Results made repeatable: fixed threads, deterministic algorithms, seeded generators."""
+"""Reproducibility: fixed threads, deterministic algorithms, seeded generators."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def seed_all(seed: int) -> None:
 def one_thread() -> Iterator[None]:
     """Run torch on one thread: the order of a sum, and so its last bit, depends on their number.
 
-    Shards are what runs in parallel.
+    Parallelism is across shards.
     """
     before = torch.get_num_threads()
     torch.set_num_threads(1)

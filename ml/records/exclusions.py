@@ -1,4 +1,4 @@
-"""What a stage leaves out, and why: in = out + excluded, always."""
+"""Exclusions of a stage, with reasons: in = out + excluded, always."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Exclusions:
         """Exclude a sample.
 
         Args:
-            sample_id: what is left out; a head is written `sample_id#head_id`.
+            sample_id: the excluded sample; a head is written `sample_id#head_id`.
             reason: a constant of `ml.records.reasons`.
             detail: where, expected, got.
         """
@@ -141,7 +141,7 @@ def check_drop_rate(
 
     Args:
         who: stage, and shard or split, for the message.
-        counts: how many samples were excluded for each reason.
+        counts: number of excluded samples by reason.
         num_in: samples that were given.
         setting: the limit's key in params.yaml, for the message.
         limit: largest fraction that may be excluded.

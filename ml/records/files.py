@@ -27,7 +27,7 @@ _FAULTS_OF_PATHS: Final = frozenset(
         errno.EINVAL,
     }
 )
-"""What is wrong with a path as it was given; anything else the system says is about the machine."""
+"""Errors about the given path; all other system errors are about the machine."""
 _KINDS: Final = (
     (stat.S_ISDIR, "a folder"),
     (stat.S_ISFIFO, "a named pipe, which would be waited for"),
@@ -38,11 +38,11 @@ _KINDS: Final = (
 
 
 class Closing(ABC):
-    """Something that a `with` block closes at its end, whatever happened in it."""
+    """A resource that a `with` block always closes at its end."""
 
     @abstractmethod
     def close(self) -> None:
-        """Give back what is held."""
+        """Release the resource."""
 
     def __enter__(self) -> Self:
         return self
@@ -67,7 +67,7 @@ def is_environment(error: BaseException) -> bool:
     one.
 
     Args:
-        error: what was raised.
+        error: the exception.
 
     Returns:
         True when the work has to stop: another item would meet the same fault.
@@ -80,7 +80,7 @@ def is_environment(error: BaseException) -> bool:
 
 
 def check_regular(path: Path) -> os.stat_result:
-    """Return what the system says of a file that can be read from its beginning to an end.
+    """Return the `stat` of a regular file that can be read from beginning to end.
 
     Args:
         path: the file.

@@ -1,8 +1,8 @@
 """The one container for the heads of an image.
 
 A different class: `ml.inference.heads.DetectedHeads` computes meshes and
-angles of these for users; `ml.benchmarks.predictions.HeadPredictions` is whatever another method
-says of an image, where every part but the scores may be missing;
+angles of these for users; `ml.benchmarks.predictions.HeadPredictions` are another method's
+predictions for an image, where every part but the scores may be missing;
 `ml.release.official.OfficialHeads` are the arrays of a published file in its own convention;
 `ml.stages.annotations.ImageHeads` are heads of which some have no parameters yet.
 """

@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 class HubError(ValueError):
-    """A file of a hub's repository cannot be had; the message says which and why."""
+    """A file of a hub's repository is unavailable; the message gives file and cause."""
 
 
 def download_file(hub_id: str, revision: str, file: str) -> Path:
@@ -93,7 +93,7 @@ def listed(hub_id: str, revision: str) -> str:
 
 
 def _failures() -> tuple[type[Exception], ...]:
-    """Return what its client raises when the hub says no or cannot be reached.
+    """Return the client's exceptions for a refusing or unreachable hub.
 
     The errors of its HTTP library are named through its own: which library it is has changed.
     """

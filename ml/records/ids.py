@@ -20,7 +20,7 @@ def sample_seed(run_seed: int, stage: str, sample_id: str) -> int:
     Args:
         run_seed: the run's seed, `run.seed` in params.yaml.
         stage: the stage's name.
-        sample_id: the sample's id, or any text that names what is being drawn.
+        sample_id: the sample's id, or any text that names the random draw.
     """
     digest = hashlib.sha256(f"{run_seed}/{stage}/{sample_id}".encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1

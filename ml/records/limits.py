@@ -1,7 +1,7 @@
-"""The limits of everything that comes from outside, in one place, compared before any work is done.
+"""Limits of all external inputs, in one place and checked before any work is done.
 
-What a header claims costs nothing; believing it does. Readers compare these numbers with the claim
-and refuse, so that no file makes a process use more than two gigabytes.
+A header can claim any size; allocating it is what costs. Readers compare the claim with these
+numbers and refuse, so that no file makes a process use more than two gigabytes.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from itertools import islice
 from typing import Any, Final
 
 MAX_IMAGE_PIXELS: Final = 100_000_000
-"""A decoded image of so many pixels, its alpha and its RGB copy fit into 1.3 GB."""
+"""A decoded image of this number of pixels, its alpha and its RGB copy fit into 1.3 GB."""
 MAX_IMAGE_FILE_BYTES: Final = 256 << 20
 MAX_ARRAY_BYTES: Final = 64 << 20
 """One array of a file of labels or of a head model; FLAME's largest has 48 MB."""
@@ -39,15 +39,15 @@ _FREE_EXPANSION: Final = 16 << 20
 
 
 class LimitExceeded(ValueError):
-    """Something claims or has more than is accepted; the message says how much of what."""
+    """A size exceeds its limit; the message gives amount, unit and limit."""
 
 
 def check_limit(amount: int, limit: int, what: str) -> None:
-    """Refuse a claim that is too large.
+    """Check a claimed size against its limit.
 
     Args:
-        amount: what is claimed.
-        limit: what is accepted.
+        amount: the claimed size.
+        limit: the largest accepted size.
         what: the amount's unit and nature, such as `bytes of an array`.
 
     Raises:
@@ -58,7 +58,7 @@ def check_limit(amount: int, limit: int, what: str) -> None:
 
 
 def check_zip(archive: zipfile.ZipFile, size: int, limit: int) -> None:
-    """Refuse an archive that would unpack to too much.
+    """Check the unpacked size of an archive.
 
     Args:
         archive: an open archive, of which only the directory has been read.
@@ -78,7 +78,7 @@ def check_zip(archive: zipfile.ZipFile, size: int, limit: int) -> None:
 
 
 def check_pickle(data: bytes) -> None:
-    """Refuse a pickle whose opcodes ask for memory that its bytes do not back.
+    """Reject a pickle whose opcodes request memory that its bytes do not back.
 
     The opcodes are only listed: nothing is built and nothing is run.
 
@@ -96,7 +96,7 @@ def check_pickle(data: bytes) -> None:
 
 
 class _Brief(reprlib.Repr):
-    """A representation of bounded length and depth, whatever the value."""
+    """A representation of any value, bounded in length and depth."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -105,7 +105,7 @@ class _Brief(reprlib.Repr):
         self.maxstring, self.maxlong, self.maxother = 80, 40, 80
 
     def repr_int(self, value: int, level: int) -> str:
-        """Return whole numbers by their size where Python would refuse to write them out."""
+        """Describe integers by their size where Python refuses to print them."""
         if value.bit_length() > 512:
             return f"<whole number of {value.bit_length()} bits>"
         return super().repr_int(value, level)
@@ -139,7 +139,7 @@ def short(text: str) -> str:
 
 
 def short_names(names: Iterable[Any]) -> str:
-    """Return the first names of something from outside, for a message that says what was found.
+    """Return the first names of external data for an error message.
 
     Args:
         names: such as a mapping's keys; of any kind.

@@ -1,4 +1,4 @@
-"""Where a sample comes from and what was decided about it, gathered from the stages' tables."""
+"""Origin of a sample and all decisions about it, gathered from the stages' tables."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def sample_lineage(ws: Workspace, sample_id: str) -> dict[str, Any]:
 
 
 def _source(ws: Workspace, pose_id: str) -> dict[str, Any]:
-    """Return what a pose was estimated in, and with what; empty for a sampled pose."""
+    """Return source and estimator of a pose; empty for a sampled pose."""
     for shard in ws.shards:
         path = ws.table_path("poses", f"{shard}.sources")
         if path.exists():
@@ -88,7 +88,7 @@ def _source(ws: Workspace, pose_id: str) -> dict[str, Any]:
 
 
 def _settings(ws: Workspace, shard: str, sample_id: str) -> dict[str, Any]:
-    """Return what the shard says an image was generated with; empty for renders."""
+    """Return the generation settings recorded in the shard; empty for renders."""
     path = ws.stage_dir("images") / f"{shard}.tar"
     if not path.exists():
         return {}

@@ -26,7 +26,7 @@ _INDEX = "model_index.json"
 
 
 class ModelError(ValueError):
-    """A referenced model is not there or is not the one that was asked for."""
+    """A referenced model is missing or has another hash or kind than stated."""
 
 
 class ModelRef(StageConfig):
@@ -43,9 +43,9 @@ class ModelRef(StageConfig):
     variant: str = Field("", pattern=r"^\w*$")
     """Which of several sets of weights in this folder to load, such as fp16; empty: the plain."""
     sha256: str = Field("", pattern="^([0-9a-f]{64})?$")
-    """What `hash_model` gives for the file or folder; empty accepts any and records what it is."""
+    """`hash_model` of the file or folder; empty accepts any and records the actual hash."""
     asset: str = Field(min_length=1)
-    """Name in the asset register, which holds the licence and what it allows."""
+    """Name in the asset register, which has the licence and its permissions."""
 
     is_file: ClassVar[bool | None] = False
     """Whether the model is one file: ONNX, TorchScript, a checkpoint; None leaves it open."""
@@ -82,13 +82,13 @@ class ModelRef(StageConfig):
         return self
 
     def check_kind(self, is_file: bool) -> None:
-        """Check that the reference names what the model is: one file, or a folder.
+        """Check that the reference names the model's kind: one file, or a folder.
 
         Args:
             is_file: whether the model is one file.
 
         Raises:
-            ValueError: it names the other, or what only the other has.
+            ValueError: it names the other kind, or an option of the other kind.
         """
         if is_file and self.hub_id and not self.file:
             raise ValueError(
@@ -112,7 +112,7 @@ class ModelRef(StageConfig):
 
     @property
     def source(self) -> str:
-        """Where it comes from, as configured: path, repository, or repository and file."""
+        """The configured source: path, repository, or repository and file."""
         return self.path or "/".join(part for part in (self.hub_id, self.file) if part)
 
     def resolve(self, root: Path) -> Model:
@@ -239,7 +239,7 @@ class Model:
         return self.load_part(kind, **options)
 
     def load_part(self, kind: Any, **options: Any) -> Any:
-        """Load what has no weights, so no variant: a tokenizer, an image processor.
+        """Load a part without weights, and so without variant: a tokenizer, an image processor.
 
         Args:
             kind: class with a `from_pretrained` method.
@@ -261,7 +261,7 @@ class Model:
             ) from error
 
     def _require_variant(self) -> None:
-        """Refuse a local folder, a part of which has weights, but not of the variant."""
+        """Check that every part of a local folder with weights has those of the variant."""
         if self.ref.hub_id:
             return
         folder, mark = Path(self.location), f".{self.ref.variant}"
@@ -282,7 +282,7 @@ class Model:
         return f"its files are {', '.join(names)}" if names else "it has no files"
 
     def record(self) -> dict[str, str]:
-        """Return what the lineage keeps.
+        """Return the model's entry in the lineage.
 
         Returns:
             Register name, source as configured, version (sha256 or commit) and licence; the

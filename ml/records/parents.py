@@ -26,7 +26,7 @@ BUILT_IN: Final[Mapping[tuple[str, str], Mapping[str, str | None]]] = {
 
 
 _MODEL_SECTIONS: Final = frozenset({"trained_model", "trained_model_exact", "released_model"})
-"""Stages that are made from the dataset."""
+"""Stages that depend on the dataset."""
 
 
 class UnknownParent(ValueError):
@@ -34,7 +34,7 @@ class UnknownParent(ValueError):
 
 
 def derive_parents(values: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the registered names of everything that a run with these parameters descends from.
+    """Return the registered names of all parents of a run with these parameters.
 
     Every model reference (`asset`, with `path` or `hub_id`) and every `source_asset` counts, and
     so do the embedded backends that are chosen.
@@ -43,7 +43,7 @@ def derive_parents(values: Mapping[str, Any]) -> tuple[str, ...]:
         values: params.yaml: section -> key -> value.
 
     Returns:
-        The names, sorted; whether the register knows them is for `permission` to say.
+        The names, sorted; `permission` checks them against the register.
 
     Raises:
         UnknownParent: a file is used that names no entry of the register.
@@ -70,7 +70,7 @@ def derive_parents(values: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def dataset_parents(values: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return names in the asset register of everything that a run's dataset descends from.
+    """Return names in the asset register of all parents of a run's dataset.
 
     Args:
         values: params.yaml: section -> key -> value.

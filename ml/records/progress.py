@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 T = TypeVar("T")
 LINE_SECONDS: Final = 30.0
-"""Between two lines where there is no terminal; what takes less is silent there."""
+"""Interval of log lines without a terminal; shorter loops are silent there."""
 _LINE: Final = "{desc}: {n_fmt}/{total_fmt} [{elapsed}, {remaining} left]"
 
 
@@ -79,7 +79,7 @@ def open_progress(
         description: shown in front.
         total: number of items, None if unknown.
         done: items that an earlier run has done.
-        unit: what the bar calls an item.
+        unit: name of an item on the bar.
     """
     if not sys.stderr.isatty():
         return ProgressLines(description, total, done)
@@ -92,7 +92,7 @@ def progress(items: Iterable[T], description: str, total: int | None = None) -> 
     """Iterate, showing on stderr how far it is: a bar on a terminal, elsewhere lines.
 
     Args:
-        items: what to iterate.
+        items: items to iterate over.
         description: shown in front.
         total: number of items, when `items` has no length.
     """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-# Files and what they hold.
+# Files and their content.
 DAMAGED_IMAGE = "damaged_image"
 DAMAGED_VIDEO = "damaged_video"
 OTHER_KIND = "other_kind"
@@ -60,13 +60,13 @@ ROTATED_BOX = "rotated_box"
 BOX_OUTSIDE = "box_outside"
 DUPLICATE_BOX = "duplicate_box"
 UNKNOWN_REGION = "unknown_region"
-"""A region that is no head's box, or is not known to be one."""
+"""A region that is not a head's box, or possibly not."""
 NOT_ANNOTATED = "not_annotated"
 UNKNOWN_IMAGE = "unknown_image"
 DUPLICATE_IMAGE = "duplicate_image"
 TEST_IMAGE = "test_image"
 OTHER_SIZE = "other_size"
-"""An image of another size than its table or its labels say."""
+"""An image whose size differs from its table or labels."""
 
 # The filters: rules (`ml.filtering.rules.RULES`) and screens (`ml.filtering.screens`).
 FLIP_COUNT = "flip_count"

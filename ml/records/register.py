@@ -1,6 +1,6 @@
-"""The asset register: what may be done with everything a run descends from.
+"""The asset register: permitted uses of everything that a run descends from.
 
-None of this is legal advice; it is what the licences were found to say.
+None of this is legal advice; it is our reading of the licences.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ class RegisteredAsset:
         sha256: of the file, empty when the user brings it.
         commercial: whether results may be used commercially.
         redistributable: whether results may be given to others.
-        files: which files of what is published there are needed; empty: all.
-        size_bytes: of them, 0 where it is not known.
+        files: the required files of the published ones; empty: all.
+        size_bytes: their size, 0 if unknown.
     """
 
     name: str
@@ -49,14 +49,14 @@ _FLAME = "https://flame.is.tue.mpg.de"
 
 
 def _own(name: str) -> RegisteredAsset:
-    """Return what this project makes itself."""
+    """Return an asset that this project makes itself."""
     return RegisteredAsset(name, _OWN)
 
 
 def _research(
     name: str, licence: str, url: str, redistributable: bool = True, sha256: str = ""
 ) -> RegisteredAsset:
-    """Return what may not be used commercially."""
+    """Return an asset that may not be used commercially."""
     return RegisteredAsset(name, licence, url, sha256, False, redistributable)
 
 
@@ -193,7 +193,7 @@ REGISTER: dict[str, RegisteredAsset] = {
 
 @dataclass(frozen=True)
 class Permission:
-    """What may be done with results, from what they descend from.
+    """Permitted uses of results, derived from their parents.
 
     Attributes:
         parents: names in the register, sorted.
@@ -217,10 +217,10 @@ class Permission:
 
 
 def permission(parents: Iterable[str]) -> Permission:
-    """Return what results with these parents may be used for.
+    """Return the permitted uses of results with these parents.
 
     Args:
-        parents: names of everything they descend from.
+        parents: names of all their parents.
 
     Raises:
         KeyError: a parent is not registered.
@@ -245,13 +245,13 @@ def lookup(name: str) -> RegisteredAsset:
 
 
 def where_to_get(name: str) -> str:
-    """Say where a registered asset comes from: page or hub repository, files, size, licence.
+    """Describe the source of a registered asset: page or hub repository, files, size, licence.
 
     Args:
         name: of the asset.
 
     Returns:
-        A clause for the end of a sentence; empty for what this project makes itself, and for a name
+        A clause for the end of a sentence; empty for this project's own assets, and for a name
         that is not registered.
     """
     asset = REGISTER.get(name)
@@ -263,10 +263,10 @@ def where_to_get(name: str) -> str:
 
 
 def check_export(parents: Sequence[str], commercial: bool = False) -> None:
-    """Refuse to give away what a parent forbids.
+    """Check that no parent forbids redistribution.
 
     Args:
-        parents: names of everything the export descends from.
+        parents: names of all parents of the export.
         commercial: whether the export is for commercial use.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What a stage says about the work it did."""
+"""Report of a stage's work."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class StageReport:
 
     Attributes:
         num_in: samples the stage was given.
-        num_out: samples it passed on.
+        num_out: samples in its output.
         num_excluded: samples it excluded; each has a row in the exclusions table.
         metadata: values shown with the counts; equal inputs give equal ones.
         timings: name -> seconds; shown, but never stored in the data folder, as they differ from

@@ -26,7 +26,7 @@ class DamagedSample(ValueError):
     """A sample of a shard cannot be read; the message names shard, sample and cause."""
 
     def __init__(self, shard: Path, sample_id: str, detail: str) -> None:
-        """Keep the parts, so that an exclusion row can be made of them."""
+        """Store the parts, for a row of the exclusions."""
         super().__init__(f"{Path(shard).name}/{sample_id}: {detail}")
         self.shard = Path(shard)
         self.sample_id = sample_id
@@ -130,7 +130,7 @@ class ShardReader(Closing):
             self.damage = f"tar breaks after byte {end}: no end marker"
 
     def _take(self, member: TarMember) -> None:
-        """Index a member; what is none of a sample's is damage."""
+        """Index a member; a member that belongs to no sample is damage."""
         sample_id, _, extension = member.name.partition(".")
         if member.kind != "file" or "/" in member.name or not extension:
             self.damage = f"member {member.name!r} is not <sample_id>.<extension>"
@@ -188,23 +188,23 @@ class ShardReader(Closing):
 
 
 class OpenShards:
-    """Shards opened when they are first asked for; only the last few stay open.
+    """Shards opened on first use; only the last few stay open.
 
     Picklable: each process opens its own.
     """
 
     def __init__(self, limit: int = 128) -> None:
-        """Open none yet.
+        """Start without open shards.
 
         Args:
-            limit: most shards open at the same time; each holds a file and its index.
+            limit: largest number of open shards; each has a file and its index.
         """
         self._limit = limit
         self._pid = os.getpid()
         self._readers: OrderedDict[Path, ShardReader] = OrderedDict()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Open files stay behind: another process opens its own.
+        # Open files are not pickled: another process opens its own.
         return type(self), (self._limit,)
 
     def __len__(self) -> int:

@@ -43,7 +43,7 @@ class Column:
     Attributes:
         name: the column's name.
         kind: the scalar type, also of a vector's elements.
-        doc: what it holds, with unit and frame.
+        doc: meaning, with unit and frame.
         length: number of elements of a vector column, None for a scalar.
         nullable: whether a value may be missing.
         choices: the allowed values of a string column, empty for any.
@@ -308,7 +308,7 @@ def write_table(path: Path, frame: pd.DataFrame, spec: TableSpec) -> None:
         pq.write_table(table, temporary, compression="zstd", store_schema=False)
 
 
-# What pyarrow raises on damaged bytes, and the conversion on columns of another type.
+# Errors of pyarrow on damaged bytes, and of the conversion on columns of another type.
 _DAMAGE = (
     pa.ArrowException,
     OSError,
@@ -368,7 +368,7 @@ def table_writer(path: Path, spec: TableSpec, group_rows: int = 0) -> Iterator[T
             that `write_table` gives it.
 
     Yields:
-        What takes the rows.
+        The writer.
     """
     with (
         atomic_write(path) as temporary,
@@ -442,7 +442,7 @@ def open_parquet(path: Path) -> pq.ParquetFile:
 
 
 def table_rows(path: Path, spec: TableSpec) -> int:
-    """Return how many rows a table has, without reading them.
+    """Return the number of rows of a table without reading them.
 
     Args:
         path: the Parquet file.
@@ -501,7 +501,7 @@ def _open_table(path: Path, spec: TableSpec) -> pq.ParquetFile:
 
 
 def _count_values(about: pq.FileMetaData) -> int:
-    """Return how many values a file claims to have: in memory repeated ones take room too."""
+    """Return the number of values that a file claims; repeated ones take memory too."""
     return sum(
         about.row_group(group).column(column).num_values
         for group in range(about.num_row_groups)

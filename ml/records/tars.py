@@ -1,6 +1,6 @@
-"""The one way into a tar: its members one after the other, within limits, with one error type.
+"""The only reader of tars: members one by one, within limits, with one error type.
 
-A tar that breaks in the middle gives what came before; then it says where and why it broke.
+A tar that breaks off yields the members before the break; then the error gives place and cause.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ _DAMAGE: Final = (
 
 
 class DamagedTar(ValueError):
-    """A tar cannot be read, or not to its end; the message says after which byte and why.
+    """A tar cannot be read to its end; the message gives byte and cause.
 
     Attributes:
         after: bytes that could be read.
@@ -96,7 +96,7 @@ class TarMember:
 
     Attributes:
         name: as in the tar.
-        kind: a plain file, a folder, or anything else.
+        kind: a plain file, a folder, or another kind.
         offset: where its bytes begin, in a tar that is not compressed.
         size: bytes.
         problem: why its content must not be used, empty when it may.
@@ -220,7 +220,7 @@ class TarReader(Closing):
         return info
 
     def _check_padding(self) -> None:
-        """Refuse an end marker with something behind it: a header that was overwritten by zeros."""
+        """Reject data behind an end marker: a header was overwritten by zeros."""
         for _ in range(_MAX_PADDING // _CHUNK):
             try:
                 piece = self._tar.fileobj.read(_CHUNK)
@@ -243,7 +243,7 @@ class TarReader(Closing):
         return ""
 
     def _damaged(self, error: BaseException) -> BaseException:
-        """Return the error to raise: the machine's own, or what is wrong with the tar."""
+        """Return the error to raise: the machine's own, or the tar's damage."""
         if is_environment(error):
             return error
         text = f"{self._path.name} breaks after byte {self.end}: {error}"

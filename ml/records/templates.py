@@ -10,9 +10,9 @@ if TYPE_CHECKING:
 
 
 def template_environment(folder: Path) -> Environment:
-    """Return what reads the templates of a folder.
+    """Return the template environment of a folder.
 
-    A name without a value is an error, and what goes into `*.html.jinja` is escaped.
+    An undefined name is an error, and values in `*.html.jinja` are escaped.
 
     Args:
         folder: the folder of the templates.

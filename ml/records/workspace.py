@@ -16,7 +16,7 @@ class Workspace:
     Attributes:
         root: the project folder; data are in `root/data/<stage>`.
         seed: the run's seed; every random choice derives from it and a sample's id.
-        num_shards: how many shards the sharded stages have.
+        num_shards: number of shards of the sharded stages.
         shard_size: poses in a shard.
         workers: processes that may make shards; never changes a byte of the result.
         threads: torch threads in training stages; fixed, because sums depend on it.

@@ -1,4 +1,4 @@
-"""Pseudo-labels against ground truth: what the annotator finds, and how far off it is.
+"""Stage `annotation_quality`: detections and parameters of the annotator against ground truth.
 
 Requires a renderer: images of a diffusion model have no ground truth.
 """
@@ -38,7 +38,7 @@ class AnnotationQualityConfig(StageConfig):
     """Section `annotation_quality` of params.yaml."""
 
     limits: LabelLimits = EVALUATED
-    """Which true heads the annotator is not asked for."""
+    """Limits below which true heads are ignored."""
     resamples: Count = 500
     """Bootstrap draws of the images."""
     num_images: Count = 12
@@ -105,7 +105,7 @@ def run(ws: Workspace, config: AnnotationQualityConfig) -> StageReport:
 
 
 def _measured(ws: Workspace, evaluation: Evaluation, resamples: int) -> dict[str, float]:
-    """Return all metrics with their intervals; every call draws the same images again."""
+    """Return all metrics with their intervals; every call draws the same resamples."""
     metrics = evaluation.metrics()
     rng = sample_rng(ws.seed, STAGE, "bootstrap")
     for name, (low, high) in evaluation.intervals(rng, resamples).items():

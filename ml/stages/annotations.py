@@ -77,7 +77,7 @@ class Annotator:
     Attributes:
         detector: finds the heads.
         regressor: gives their FLAME parameters.
-        head_model: what the parameters belong to.
+        head_model: head model of the parameters.
     """
 
     detector: HeadBoxDetector
@@ -198,7 +198,7 @@ def annotate_shard(
     exclusions.check_drop_rate(len(images), config.max_drop_rate, "images", shard)
     table = heads_table(found, config, annotator)
     write_table(ws.table_path(STAGE, shard), table, HEADS)
-    # Images without a head have no row among the heads: what was looked at is written down apart.
+    # Images without a head have no row among the heads: this table records all annotated images.
     seen = _images_table(found)
     write_table(ws.table_path(STAGE, f"{shard}.images"), seen, ANNOTATED_IMAGES)
     exclusions.write(ws, shard)

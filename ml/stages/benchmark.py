@@ -1,7 +1,7 @@
 """The benchmark: trained models and trivial baselines on held-out images.
 
 Predictions are compared with the ground truth where a renderer made the images, else with the
-labels of the filtered dataset; metrics, report and model cards say which.
+labels of the filtered dataset; metrics, report and model cards state which.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class BenchmarkConfig(StageConfig):
     """Section `benchmark` of params.yaml."""
 
     limits: LabelLimits = EVALUATED
-    """Which heads are not asked for."""
+    """Limits below which true heads are ignored."""
     operating_score: Fraction = OPERATING_SCORE
     """Confidence from which a prediction counts outside average precision."""
     batch_size: Count = 16
@@ -63,7 +63,7 @@ class BenchmarkConfig(StageConfig):
     num_images: Count = 12
     """Successes and failures to show, each."""
     photographs: bool = True
-    """Show what the first model finds in photographs that come with installed libraries."""
+    """Show the first model's heads in photographs that come with installed libraries."""
 
 
 def run(
@@ -83,8 +83,8 @@ def run(
         stage: the stage whose folder receives the results.
         models: stage that trained a model -> its column's title; the first one's errors are shown
             by groups.
-        splits: whose images are held out.
-        command: what the report says it was made with; left out, the stage's.
+        splits: splits of the held-out images.
+        command: the command stated in the report; the stage's by default.
 
     Returns:
         Counts of test images, the results table, and images of successes and failures.
@@ -184,7 +184,7 @@ _ABOUT_PHOTOGRAPHS = (
 )
 HEADLINE_METRICS = ("ap50", "rotation_deg", "nme_bbox")
 HEADLINE_NAME = "headline.json"
-"""What `dvc metrics` shows: few numbers; all of them, with intervals, are in metrics.json."""
+"""The few numbers of `dvc metrics`; all of them, with intervals, are in metrics.json."""
 
 
 def _headline(
@@ -206,7 +206,7 @@ def predict_all(
 
     Args:
         predictor: the detector.
-        samples: what to predict on.
+        samples: images to predict on.
         batch_size: images at once.
 
     Returns:

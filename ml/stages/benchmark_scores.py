@@ -1,4 +1,4 @@
-"""Stage `benchmark_scores`: the paper's tables 2 to 12 from whatever was evaluated (paper 5)."""
+"""Stage `benchmark_scores`: the paper's tables 2 to 12 from all evaluated models (paper 5)."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from ml.training_data.labels import LabelLimits
 
 STAGE = "benchmark_scores"
 MODELS = {"trained_model": "pseudo_labels", "trained_model_exact": "exact_labels"}
-"""Stage that trains -> how the stage `benchmark` calls its model."""
+"""Training stage -> name of its model in the stage `benchmark`."""
 BENCHMARK, FLIPPED = "benchmark", "_flip"
 
 
@@ -51,7 +51,7 @@ def run(ws: Workspace, config: BenchmarkScoresConfig) -> StageReport:
         Counts of scored images, and a headline a set.
 
     Raises:
-        OtherContent: a set, model or file is not what the configuration says.
+        OtherContent: a set, model or file has another hash than the configuration states.
         ValueError: predictions or scores that cannot be used.
     """
     prepare_torch(ws, STAGE)
@@ -150,7 +150,7 @@ def _everything(gathered: Gathered) -> list[dict[str, Any]]:
 
 
 def _headlines(gathered: Gathered) -> dict[str, float | None]:
-    """Return what DVC compares: a number a set, protocol and model."""
+    """Return DVC's metrics: one number per set, protocol and model."""
     return {
         f"{one['set']}.{one['protocol'].partition('/')[0]}.{result.model}.{name}": one[name]
         for result in gathered.results

@@ -1,4 +1,4 @@
-"""Stage `captions`: what each image of a shard shows, and its prompt."""
+"""Stage `captions`: a caption and a prompt for each image of a shard."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ NO_TERM: Final = "none"
 
 @dataclass
 class _Work:
-    """What a shard's loop collects."""
+    """Results that a shard's loop collects."""
 
     exclusions: Exclusions
     rows: list[dict[str, object]] = field(default_factory=list)
@@ -42,7 +42,7 @@ class _Work:
 
 
 def sample_ids(pose_id: str, variants: int) -> list[str]:
-    """Return ids of the images made of a pose.
+    """Return ids of a pose's images.
 
     Args:
         pose_id: Such as `pose-00003-00012`.

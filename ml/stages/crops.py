@@ -44,7 +44,7 @@ def run_shard(ws: Workspace, config: CropsConfig, shard: str) -> StageReport:
 
     Args:
         ws: the workspace.
-        config: how many heads, how large.
+        config: number and size of the heads.
         shard: a name of `crop_shards(config)`.
 
     Returns:

@@ -2,7 +2,7 @@
 
     images, annotations -> judge_shard -> judged/<shard> -> reduce_judged -> dataset, statistics
 
-Judging needs one shard and is done by any process; the rest is a reduction over what was judged.
+Judging needs one shard and runs in any process; the rest is a reduction over the judgements.
 """
 
 from __future__ import annotations
@@ -59,19 +59,19 @@ logger = logging.getLogger(__name__)
 
 STAGE = "filtered_dataset"
 JUDGED_STEP: Final = "judged"
-"""Folder, in the stage's, of what was judged shard by shard."""
+"""Subfolder of the stage's folder with the judgements of each shard."""
 GROUP_ROWS: Final = 16384
 """Rows of a row group of the dataset's tables; one of heads takes about 60 MB in memory."""
 _STAGES_BEFORE = ("poses", "captions", "images", "annotations")
 
 
 class DatasetMetadata(StageConfig):
-    """What the dataset card says about the dataset's origin."""
+    """Origin of the dataset, for its card."""
 
     name: str = "VGGHeads"
     """Name of the dataset."""
     profile: str = "own"
-    """Profile it was made with."""
+    """Profile of the run."""
     parents: tuple[str, ...] = (
         "procedural-head",
         "renderer",
@@ -80,24 +80,24 @@ class DatasetMetadata(StageConfig):
         "rt-detr-from-scratch",
         "crop-regressor",
     )
-    """Everything the data descends from, by name in the asset register."""
+    """Parents of the data, by name in the asset register."""
     rendered: bool = True
     """Whether the images are rendered, not made by a diffusion model."""
 
 
 class FilteredDatasetConfig(StageConfig):
-    """Rules, thresholds, and what is shown."""
+    """Rules, thresholds and previews."""
 
     detections: DetectionLimits = DetectionLimits()
     """Which detections count as heads; the annotation stage's values, for its boxes are judged."""
     rules: RulesConfig = RulesConfig()
-    """How the rules are applied."""
+    """Application of the rules."""
     face_check: FaceCheckConfig = FaceCheckConfig()
     """Rule 3's face detector."""
     safety: SafetyConfig = SafetyConfig()
     """Which images are unsafe; looked at before the rules."""
     identity: IdentityConfig = IdentityConfig()
-    """Whose faces must not appear; looked for before the rules."""
+    """Known faces that must not appear; checked before the rules."""
     device: str = "cpu"
     """Where the box detector computes; `auto` takes the GPU when there is one."""
     images_per_batch: int = Field(default=50, ge=1, le=10**9)
@@ -111,7 +111,7 @@ class FilteredDatasetConfig(StageConfig):
 
 
 def run(ws: Workspace, config: FilteredDatasetConfig) -> StageReport:
-    """Judge what is not judged yet, and make the dataset of all that was.
+    """Judge the remaining shards, and reduce all judgements to the dataset.
 
     Args:
         ws: the workspace; reads `images`, `captions`, `annotations`, `head_detector`, writes
@@ -133,7 +133,7 @@ def run(ws: Workspace, config: FilteredDatasetConfig) -> StageReport:
 
 
 def filter_dataset(ws: Workspace, config: FilteredDatasetConfig, judge: Judge) -> StageReport:
-    """Judge with given detectors what is not judged yet, and make the dataset; see `run`.
+    """Judge the remaining shards with given detectors, and make the dataset; see `run`.
 
     Args:
         ws: the workspace.
@@ -218,7 +218,7 @@ def judge_images(
 
 
 def reduce_judged(ws: Workspace, config: FilteredDatasetConfig) -> StageReport:
-    """Make the dataset of what was judged; one shard is in memory at a time.
+    """Make the dataset from the judgements; one shard is in memory at a time.
 
     Args:
         ws: the workspace; every shard must be judged.
@@ -246,13 +246,13 @@ def reduce_judged(ws: Workspace, config: FilteredDatasetConfig) -> StageReport:
             verdicts.append(part.verdicts)
             heads.append(part.heads)
             exclusions.append(part.removed)
-        # Before anything replaces what an earlier run wrote.
+        # Checked before the results of an earlier run are replaced.
         dataset.check()
     return dataset.describe()
 
 
 class _Part(NamedTuple):
-    """What one shard gives to the dataset: rows of its three tables."""
+    """One shard's rows of the dataset's three tables."""
 
     verdicts: pd.DataFrame
     heads: pd.DataFrame
@@ -260,7 +260,7 @@ class _Part(NamedTuple):
 
 
 class _Dataset:
-    """Everything that is known of the whole dataset, counted shard by shard."""
+    """Counts and statistics of the whole dataset, accumulated shard by shard."""
 
     def __init__(self, ws: Workspace, config: FilteredDatasetConfig) -> None:
         self._ws, self._config = ws, config
@@ -312,7 +312,7 @@ class _Dataset:
         return _Part(verdicts, kept_heads, removed)
 
     def check(self) -> None:
-        """Refuse a dataset that lost too much, or leaks.
+        """Check the drop rate and that splits do not leak.
 
         Raises:
             LeakError: images of one pose are in two splits.
@@ -390,7 +390,7 @@ def can_reuse(
 
     Returns:
         True when every head comes from the same weights at the same threshold, and no weaker
-        detections are asked for.
+        detections are needed.
     """
     if rules.confirm_threshold < limits.threshold:
         return False
@@ -425,7 +425,7 @@ def _batches(
     batch_size: int,
     damaged: Exclusions,
 ) -> Iterator[tuple[list[str], list[Image]]]:
-    """Yield decoded images of a shard; what cannot be read is noted."""
+    """Yield decoded images of a shard; unreadable ones become exclusions."""
     with ShardReader(ws.stage_dir("images") / f"{shard}.tar") as reader:
         for start in range(0, len(images), batch_size):
             sample_ids, decoded = [], []
@@ -474,7 +474,7 @@ def _describe(
 
 
 def _label_quality(ws: Workspace) -> dict[str, float]:
-    """Return what `annotation_quality` measured; empty where there is no truth to compare with."""
+    """Return the metrics of `annotation_quality`; empty without ground truth."""
     path = ws.stage_dir("annotation_quality") / "metrics.json"
     if not path.exists():
         return {}

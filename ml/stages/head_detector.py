@@ -144,7 +144,7 @@ def run(ws: Workspace, config: HeadDetectorConfig, tracker: Tracker) -> StageRep
         result = _train(ws, config, tracker, train, val, out)
     write_history(out / "history.csv", result.history)
     exclusions.write(ws, "all")
-    # Measured with what later stages will load, not with what was trained.
+    # Measured with the weights that later stages load, not with those in memory.
     detector = load_box_detector(out)
     found = detector.detect(val.images)
     metrics = _measure(config, detector, train, val, found)
@@ -181,7 +181,7 @@ def _train(
 
 
 def _take_checkpoint(ws: Workspace, config: HeadDetectorConfig, out: Path) -> FitResult:
-    """Write the checkpoint as it is; its curves have no epochs."""
+    """Write the unchanged checkpoint; its curves have no epochs."""
     feeding = Feeding(**config.pretrained.model_dump(exclude={"model"}))
     save_with_feeding(load_checkpoint(ws, config), feeding, out / "model")
     history = pd.DataFrame(columns=["epoch", "train/loss", "val/ap50", "val/ap50_95"])
@@ -193,12 +193,12 @@ def _take_checkpoint(ws: Workspace, config: HeadDetectorConfig, out: Path) -> Fi
 def load_checkpoint(
     ws: Workspace, config: HeadDetectorConfig, num_labels: int | None = None
 ) -> RTDetrForObjectDetection:
-    """Load the checkpoint that is trained further or taken as it is.
+    """Load the checkpoint that is trained further or used unchanged.
 
     Args:
         ws: the workspace, to whose root its path is relative.
         config: section `head_detector`.
-        num_labels: give it so many labels; its own number if left out.
+        num_labels: number of labels; the checkpoint's own by default.
 
     Returns:
         The network.

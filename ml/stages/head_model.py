@@ -26,7 +26,7 @@ STAGE = "head_model"
 
 
 class HeadModelConfig(StageConfig):
-    """Where the head model comes from."""
+    """Source of the head model."""
 
     source: Literal["procedural", "open", "flame"] = "procedural"
     """`procedural`: made here, no licence. `open`: built from MakeHuman's CC0 data, which the

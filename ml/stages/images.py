@@ -43,7 +43,7 @@ _CONDITION_PREVIEWS: Final = 8
 
 @dataclass
 class _Work:
-    """What one shard has made so far."""
+    """Results of one shard so far."""
 
     exclusions: Exclusions
     images: list[dict[str, object]] = field(default_factory=list)
@@ -99,7 +99,7 @@ def run_shard(ws: Workspace, config: ImagesConfig, shard: str) -> StageReport:
 def _requests(
     ws: Workspace, poses: pd.DataFrame, captions: pd.DataFrame, exclusions: Exclusions
 ) -> list[GenerationRequest]:
-    """Return what the captions ask for; those with a broken pose or scene are excluded."""
+    """Return requests from the captions; those with a broken pose or scene are excluded."""
     rows_of_pose = {str(key): rows for key, rows in poses.groupby("pose_id", sort=False)}
     requests = []
     for caption in captions.to_dict("records"):
@@ -217,7 +217,7 @@ def _finish(ws: Workspace, shard: str, work: _Work, num_in: int) -> StageReport:
         num_in=num_in,
         num_out=len(images),
         num_excluded=len(work.exclusions),
-        metadata=_metadata(images, truth) | _said(work),
+        metadata=_metadata(images, truth) | _prompt_metadata(work),
         tables={"heads_by_skin_tone": _tone_table(truth)},
         images=sheets,
     )
@@ -238,8 +238,8 @@ def _metadata(images: pd.DataFrame, truth: pd.DataFrame) -> dict[str, Scalar]:
     }
 
 
-def _said(work: _Work) -> dict[str, Scalar]:
-    """Return what text encoders did not read; nothing for a generator that reads no prompt."""
+def _prompt_metadata(work: _Work) -> dict[str, Scalar]:
+    """Return the number of truncated prompts; empty if there are none."""
     return {"prompts_cut": work.num_prompts_cut} if work.num_prompts_cut else {}
 
 

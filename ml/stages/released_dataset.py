@@ -56,7 +56,7 @@ _FOLDERS: Final = {
 
 
 class ReleasedDatasetConfig(StageConfig):
-    """Where a copy of the official release is, and what its parts are for."""
+    """Location of a copy of the official release, and the use of its parts."""
 
     enabled: bool = False
     """Import it. False: the stage only says that it did not."""
@@ -147,7 +147,7 @@ def run(ws: Workspace, config: ReleasedDatasetConfig) -> StageReport:
     found = import_release(release, view, work, rule, head_model.sha256, exclusions)
     num_out = found.counts.total()
     num_in = num_out + exclusions.num_samples
-    # What the release's own lists remove, about a fifth of it, is no loss.
+    # Images that the release's own lists remove, about a fifth, do not count as lost.
     lost = Exclusions(STAGE)
     lost.extend(r for r in exclusions.rows() if r["reason"] != reasons.EXCLUSION_LIST)
     lost.check_drop_rate(
@@ -212,7 +212,7 @@ def _check_head_model(head_model: HeadModel, config: ReleasedDatasetConfig) -> N
 
 
 def _split_rule(release: Release, config: ReleasedDatasetConfig) -> tuple[SplitRule, list[str]]:
-    """Return which images are for what, and what was decided otherwise than configured."""
+    """Return the use of each image, and the decisions that differ from the configuration."""
     there = {int(match[1]) for part in release.parts if (match := SPLIT_NAME.fullmatch(part))}
     has_test = any(part.startswith("test/") for part in release.parts)
     notes, fractions = [], {}

@@ -85,7 +85,7 @@ class TrainedModelConfig(StageConfig):
     of a model trained here) is continued whole, in the order of its own outputs; of YOLO-NAS on
     COCO whatever fits by name and shape is taken and the rest reported."""
     source_asset: str | None = None
-    """Name of the initial weights in the register of models: what the model descends from."""
+    """Name of the initial weights in the asset register, as a parent of the model."""
     initial_encoder: Literal["flame_regressor"] | None = None
     """Where the encoder's initial weights come from: the crop regressor, as the paper starts from
     weights trained on COCO; none: random. The regressor must have been given the same encoder."""
@@ -366,7 +366,7 @@ def _no_attributes(count: int) -> pd.DataFrame:
 
 
 class GridDrawing:
-    """Draws what the detector finds in a few validation images."""
+    """Draws the detector's heads in a few validation images."""
 
     def __init__(self, items: Sequence[NDArray[np.uint8]], geometry: HeadGeometry) -> None:
         """Keep the images.
@@ -400,7 +400,7 @@ class GridDrawing:
 
 
 def _log_data(tracker: Tracker, dataset: str, splits: Mapping[str, HeadSamples]) -> None:
-    """Say what the data looks like: as parameters, and in the run's column of datasets."""
+    """Log the data's statistics as parameters and as the run's datasets."""
     for name, samples in splits.items():
         heads, ignored = count_heads(samples.labels, samples.sample_ids)
         counts = {"images": len(samples), "heads": heads, "ignored": ignored}
@@ -441,7 +441,7 @@ def _register(
     card: str,
     tags: Mapping[str, str],
 ) -> None:
-    """Register the written detector, with everything needed to serve it and its card."""
+    """Register the written detector, with its card and everything needed to serve it."""
     if not config.registered_name or not tracker.active:
         return
     from ml.inference import pyfunc_model

@@ -14,7 +14,7 @@ STAGE = "trained_model_exact"
 
 
 class TrainedModelExactConfig(TrainedModelConfig):
-    """The same training with exact labels: what the pseudo-labels cost is the difference."""
+    """The same training with exact labels; the difference is the cost of the pseudo-labels."""
 
     supervision: ClassVar[Literal["pseudo", "truth"]] = "truth"
     enabled: bool = True

@@ -1,4 +1,4 @@
-"""Augmentation of single-head crops: what the detector's boxes and small heads will do to them.
+"""Augmentation of single-head crops, for inexact boxes and small heads.
 
 Colour, blur and noise are those of whole images, see `ml.training_data.augmentation`.
 """
@@ -15,7 +15,7 @@ from ml.training_data.augmentation import AugmentConfig, Similarity, change_look
 Image = NDArray[np.uint8]
 
 LOOK = AugmentConfig(colour=0.7, hue=6.0, blur=0.1, blur_sigma_px=1.5, noise=0.1, jpeg=0.05)
-"""Weaker than for whole images: what coarsens small heads is `low_resolution`."""
+"""Weaker than for whole images: `low_resolution` covers small heads."""
 
 
 class CropAugmentConfig(StageConfig):
@@ -55,7 +55,7 @@ NO_AUGMENTATION = CropAugmentConfig(
     truncation=0,
     look=None,
 )
-"""What held-out crops get: the crop that the annotation stage would cut."""
+"""For held-out crops: the crop that the annotation stage would cut."""
 
 
 def truncated(
@@ -73,7 +73,7 @@ def truncated(
         rng: source of randomness.
 
     Returns:
-        The image, black beyond the cut, and the box of what is left of the head.
+        The image, black beyond the cut, and the box of the remaining part of the head.
     """
     if rng.random() >= config.truncation:
         return image_rgb, box_xyxy

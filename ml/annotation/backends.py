@@ -20,7 +20,7 @@ from ml.records.workspace import Workspace
 
 
 class RegressorConfig(StageConfig):
-    """Who gives the FLAME parameters."""
+    """Choice of the FLAME regressor."""
 
     backend: Literal["own", "dad", "landmarks"] = "own"
     """`own`: the crop regressor of the stage flame_regressor; `dad`: DAD-3DNet, as in the paper;
@@ -32,7 +32,7 @@ class RegressorConfig(StageConfig):
     landmarks: LandmarkModelConfig = LandmarkModelConfig()
     """landmarks: which kind of model that is, and where its points lie on the head."""
     fit: LandmarkFitConfig = LandmarkFitConfig()
-    """landmarks: how the head model is fitted to them."""
+    """landmarks: settings of the fit of the head model."""
 
     @model_validator(mode="after")
     def _file_named(self) -> RegressorConfig:
@@ -49,7 +49,7 @@ def load_flame_regressor(
     Args:
         ws: the workspace; our own regressor is read from `data/flame_regressor`.
         config: which one.
-        head_model: says what a mirrored head's parameters are.
+        head_model: head model, with its mirror maps.
         device: where DAD-3DNet or the fit computes.
 
     Returns:

@@ -1,4 +1,4 @@
-"""The rendered crops as training data: images in memory, placed and changed again every epoch."""
+"""The rendered crops as training data: images in memory, augmented differently every epoch."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def load_crops(ws: Workspace, split: str, exclusions: Exclusions) -> CropExample
 
 
 class CropDataset(Dataset[CropItem]):
-    """Crops of one split; item and epoch decide everything random about a crop."""
+    """Crops of one split; item and epoch seed a crop's augmentation."""
 
     def __init__(
         self,

@@ -32,7 +32,7 @@ _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class DadError(ValueError):
-    """A TorchScript file is not DAD-3DNet; the message says what it answers instead."""
+    """A TorchScript file is not DAD-3DNet; the message describes its outputs."""
 
 
 class DadRegressor:

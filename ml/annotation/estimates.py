@@ -1,4 +1,4 @@
-"""Crops of heads for a regressor, and what it says of them, in the image frame and with reasons."""
+"""Crops of heads for a regressor, and its estimates in the image frame, with reasons."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class CutsCrops(Protocol):
 
 @runtime_checkable
 class SaysWhatFailed(Protocol):
-    """A regressor that knows why it has no parameters for a head."""
+    """A regressor that gives a reason when it has no parameters for a head."""
 
     def predict_or_say(self, crops: Tensor) -> tuple[Tensor, list[str]]:
         """Estimate the head in the middle of each crop.
@@ -54,7 +54,7 @@ class SaysWhatFailed(Protocol):
 
 @dataclass(frozen=True)
 class Estimates:
-    """What a regressor says of heads.
+    """Estimates of a regressor.
 
     Attributes:
         flame: (N, 413) float32 image frame; of no use where there is a reason.
@@ -73,7 +73,7 @@ def cut_crops(
     """Cut crops of an image's heads as a model takes them.
 
     Args:
-        model: says which crops it takes, or cuts them itself.
+        model: defines the crops that it takes, or cuts them itself.
         image_rgb: (H, W, 3) uint8.
         boxes_xyxy: (N, 4) head boxes, image px.
 

@@ -1,6 +1,6 @@
 """The head model fitted to 2D landmarks of a head: many heads at once, robust, with the priors.
 
-What is minimised for each head is the negative logarithm of a posterior: landmark errors follow
+Each head's negative log posterior is minimised: landmark errors follow
 Student's t distribution, so that a misplaced landmark pulls little; coefficients and jaw are
 Gaussian. The camera is the weak perspective of the whole library.
 """
@@ -35,7 +35,7 @@ _EPSILON, _BETAS = 0.1, (0.9, 0.95)
 
 
 class LandmarkFitConfig(StageConfig):
-    """How the head model is fitted to landmarks."""
+    """Settings of the fit of the head model to landmarks."""
 
     num_shape: int = Field(default=100, ge=1, le=NUM_SHAPE)
     """Leading shape coefficients fitted; the rest is zero."""
@@ -186,7 +186,7 @@ def _fit_batch(
     with torch.enable_grad():
         for _ in range(config.iterations):
             optimiser.zero_grad()
-            # Adam goes its own way in every number: a sum over heads does not couple them.
+            # Adam's steps are elementwise: summing the loss over heads does not couple them.
             _penalty(_distance(free, target, surface), known, free, config).sum().backward()
             optimiser.step()
             schedule.step()
@@ -240,7 +240,7 @@ class _Start:
 
 
 def _free_parameters(start: _Start, config: LandmarkFitConfig) -> dict[str, Tensor]:
-    """Return what is fitted, at its first values: the mean head in its pose."""
+    """Return the fitted variables at their initial values: the mean head in its pose."""
     zeros = start.scale.new_zeros
     count = len(start.scale)
     first = {

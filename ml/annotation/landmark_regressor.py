@@ -18,7 +18,7 @@ class LandmarkRegressor:
     """Fits the head model to a predictor's landmarks, in the shape of `FlameRegressor`.
 
     Attributes:
-        name: what the heads table records; the predictor's name is part of it.
+        name: entry in the heads table; contains the predictor's name.
         sha256: hash of the predictor's weights.
         crop_size: side of its crops, px.
         box_margin: fraction of the head box that its crops add on each side.
@@ -36,8 +36,8 @@ class LandmarkRegressor:
 
         Args:
             predictor: finds landmarks.
-            head_model: what is fitted.
-            config: how.
+            head_model: the fitted head model.
+            config: settings of the fit.
             embedding: where MediaPipe's points lie; not needed for the 68.
             device: where the fit computes.
 
@@ -77,7 +77,7 @@ class LandmarkRegressor:
         return self.predict_or_say(crops)[0]
 
     def predict_or_say(self, crops: Tensor) -> tuple[Tensor, list[str]]:
-        """Estimate the head in the middle of each crop, and say where and why there is none.
+        """Estimate the head in the middle of each crop, with reasons where it fails.
 
         Args:
             crops: (N, 3, crop_size, crop_size) uint8 RGB.

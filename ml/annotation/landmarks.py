@@ -29,14 +29,14 @@ _INSIGHTFACE_3D: Final = (1103, 68)
 
 
 class LandmarkError(ValueError):
-    """A file is no landmark model that can be used; the message says what differs."""
+    """A file is not a usable landmark model; the message gives the difference."""
 
 
 class LandmarkPredictor(TakesCrops, Protocol):
     """Finds the landmarks of the head in a crop; may cut its crops itself, see `CutsCrops`."""
 
     num_points: int
-    """How many landmarks it finds: 68, 105, 468 or 478."""
+    """Number of its landmarks: 68, 105, 468 or 478."""
 
     def find(self, crops: Tensor) -> Tensor:
         """Find the landmarks in each crop.
@@ -51,7 +51,7 @@ class LandmarkPredictor(TakesCrops, Protocol):
 
 
 class LandmarkModelConfig(StageConfig):
-    """Which kind of landmark model is asked, what it is fed and what its answer means.
+    """Kind of a landmark model, with its input and the meaning of its output.
 
     The defaults are those of insightface's `1k3d68.onnx` (pack buffalo_l).
     """
@@ -78,11 +78,11 @@ class OnnxLandmarks:
     name = "onnx_landmarks"
 
     def __init__(self, file: Path, config: LandmarkModelConfig, batch_size: int = 32) -> None:
-        """Load the file, and see what it answers to a grey crop.
+        """Load the file, and check its output for a grey crop.
 
         Args:
             file: the ONNX file.
-            config: what it is fed and what its answer means.
+            config: its input and the meaning of its output.
             batch_size: crops in one pass, where the file allows several.
 
         Raises:
@@ -99,7 +99,7 @@ class OnnxLandmarks:
         first = self._session.get_inputs()[0]
         self._input = first.name
         self.crop_size, self._channels_last = _input_layout(file, first.shape)
-        # A file with a fixed batch of one, as most are published, is asked crop by crop.
+        # A file with a fixed batch of one, as most are published, runs crop by crop.
         self._batch_size = first.shape[0] if isinstance(first.shape[0], int) else batch_size
         self.box_margin = config.box_margin
         grey = torch.full((self._batch_size, 3, self.crop_size, self.crop_size), 127).byte()
@@ -142,7 +142,7 @@ class OnnxLandmarks:
         return unit * self.crop_size
 
     def _landmarks(self, outputs: Sequence[Any], batch: int) -> NDArray[np.float32]:
-        """Return the output that holds landmarks, (batch, P, 2), as it says them."""
+        """Return the landmark output, (batch, P, 2), in the model's own unit."""
         arrays = [np.asarray(output, np.float32) for output in outputs]
         for array in arrays:
             count, rest = divmod(array.size, batch)
@@ -234,7 +234,7 @@ def points_on_head(
 
     Args:
         head_model: has the 68.
-        num_points: how many landmarks the predictor finds.
+        num_points: number of the predictor's landmarks.
         embedding: has MediaPipe's 105, if there is one.
 
     Returns:

@@ -1,6 +1,6 @@
 """One's own images with boxes of heads, given parameters by a teacher: a release of one's own.
 
-What is written has the official layout, so that all that reads the published release reads it.
+The output has the official layout, so that every reader of the published release can read it.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ HELD_OUT: Final = (("val", 0.1), ("test", 0.1))
 
 
 class BoxesError(ValueError):
-    """A file of boxes cannot be used at all; the message says why."""
+    """A file of boxes cannot be used; the message gives the cause."""
 
 
 def write_own_release(
@@ -47,7 +47,7 @@ def write_own_release(
     min_side_px: float,
     target: Path,
 ) -> tuple[int, int]:
-    """Label one's own boxes and write them in the official layout, with what was left out.
+    """Label user-provided boxes and write them in the official layout, with exclusions.
 
     Args:
         images: as `label_own_boxes` takes it, as are the next four.
@@ -55,7 +55,7 @@ def write_own_release(
         regressor: likewise.
         heads: likewise.
         min_side_px: likewise.
-        target: folder that is made, or made again; `exclusions.csv` in it says what was left out.
+        target: output folder, replaced if it exists; `exclusions.csv` in it lists the exclusions.
 
     Returns:
         Images written, and images and heads left out.
@@ -197,7 +197,7 @@ def _regress(
     regressor: FlameRegressor,
     exclusions: Exclusions,
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Return parameters (N, 413) of the heads asked for, and whether they can be used."""
+    """Return parameters (N, 413) of the requested heads, and whether they are usable."""
     flame, valid = np.zeros((len(boxes), NUM_PARAMETERS), np.float32), asked.copy()
     if not asked.any():
         return flame, valid

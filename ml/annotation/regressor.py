@@ -38,7 +38,7 @@ class TakesCrops(Protocol):
     """A model that looks at crops of heads."""
 
     name: str
-    """What the heads table records as their teacher, or as a part of its name."""
+    """Entry in the heads table's column `teacher`, or a part of it."""
     sha256: str
     """Hash of the weights."""
     crop_size: int
@@ -70,7 +70,7 @@ class RegressorArchitecture(StageConfig):
     box_margin: NonNegative = BOX_MARGIN
     """Fraction of the box added on each of its sides to get the crop (paper: 0.25)."""
     encoder: ModelSize = "nano"
-    """The detector size whose encoder the regressor has: the detector may start from it."""
+    """Detector size of the regressor's encoder, from which the detector can start."""
     num_squeezed: Count = 48
     """Channels of each flattened feature map."""
     num_features: Count = 256
@@ -213,13 +213,13 @@ def check_crops(crops: Tensor, crop_size: int) -> None:
 
 
 class MirroredRegressor:
-    """A regressor that looks at every crop and at its mirror image, and averages what it sees.
+    """A regressor that averages its estimates for every crop and its mirror image.
 
-    What one pass gets wrong by chance the other one often does not: a fifth of the rotation error
-    of a short training goes. The rotations' mean is the nearest rotation to their sum.
+    Random errors of the two passes partly cancel: the rotation error of a short training falls by a
+    fifth. The rotations' mean is the nearest rotation to their sum.
 
     Args:
-        regressor: the regressor asked twice.
+        regressor: the regressor, which runs twice.
         maps: the head model, with its mirror maps.
     """
 
@@ -276,7 +276,7 @@ def save_regressor(network: CropRegressor, model_dir: Path) -> str:
 
 
 def load_regressor(model_dir: Path) -> TrainedRegressor:
-    """Read what `save_regressor` wrote.
+    """Read the files of `save_regressor`.
 
     Args:
         model_dir: the folder with the two files.

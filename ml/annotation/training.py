@@ -1,4 +1,4 @@
-"""How the crop regressor is trained: losses, Lightning module, measures on held-out crops."""
+"""Training of the crop regressor: losses, Lightning module, metrics on held-out crops."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ def load_box_detector(folder: Path, device: str = "cpu") -> HeadBoxDetector:
 
     Raises:
         FileNotFoundError: there is no model in the folder.
-        ModelError: it is of a family that is not known here.
+        ModelError: it is of an unsupported family.
     """
     # Imported here: transformers takes seconds to import.
     from ml.box_detection.pretrained import is_own_format, load_family_detector

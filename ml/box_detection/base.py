@@ -1,4 +1,4 @@
-"""What every detector of head boxes offers, and how its raw boxes become the heads of an image."""
+"""Protocol of head box detectors, and the selection of heads from their raw boxes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Average precision by the public reference tool, and what a threshold makes of it."""
+"""Average precision by the public reference tool, and metrics at a score threshold."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def operating_point(
     threshold: float,
     iou: float = 0.5,
 ) -> dict[str, float]:
-    """Return what is found and what is invented at one score threshold.
+    """Return precision, recall and counts at one score threshold.
 
     Greedy matching, best score first. A detection that matches no head but overlaps an ignored one
     is neither right nor wrong.

@@ -45,7 +45,7 @@ class BoxLimits(StageConfig):
 
 
 class ShardImages(Sequence[Image]):
-    """Images of shards, decoded when asked for; what fits the budget is kept."""
+    """Images of shards, decoded on demand and cached within a budget."""
 
     def __init__(self, samples: HeadSamples) -> None:
         """Show the images alone.
@@ -241,7 +241,7 @@ def select_targets(
         boxes_xyxy: (N, 4) network px, may leave the square.
         ignore: (N,) heads to ignore.
         input_size: side of the square, px.
-        limits: what is too little of a head.
+        limits: limits of partly visible heads.
 
     Returns:
         (N, 4) clipped boxes and (N,) whether each is a target.
@@ -254,7 +254,7 @@ def select_targets(
 
 
 def hide_non_targets(image: Image, boxes_xyxy: Boxes, is_target: NDArray[np.bool_]) -> Image:
-    """Paint over heads that are neither targets nor background; RT-DETR's loss knows no third case.
+    """Paint over heads that are neither targets nor background; RT-DETR's loss has no third case.
 
     Args:
         image: (S, S, 3) uint8 RGB.

@@ -31,12 +31,12 @@ Array = NDArray[np.floating[Any]]
 
 
 class FaceModelError(ValueError):
-    """An ONNX file is not the face detector it was said to be; the message says what differs."""
+    """An ONNX file is not the stated face detector; the message gives the difference."""
 
 
 @dataclass(frozen=True)
 class FaceModelSettings:
-    """What the three have in common.
+    """Common base of the three detectors.
 
     Attributes:
         threshold: lowest score of a face.
@@ -191,7 +191,7 @@ class YuNetFaces(_FaceModel):
         """
         super().__init__(file, settings)
         try:
-            # All candidates are asked for; thresholds are ours, as for the others.
+            # All candidates are requested; thresholds are ours, as for the others.
             self._network = cv2.FaceDetectorYN.create(str(file), "", (64, 64), 0.01, 1.0, 5000)
         except cv2.error as error:
             raise FaceModelError(f"yunet: OpenCV cannot read {file}: {error.err}") from error
@@ -349,7 +349,7 @@ def open_session(file: Path) -> Any:
             "face models need onnxruntime; install the extra `faces`: pip install -e '.[faces]'"
         ) from error
     options = onnxruntime.SessionOptions()
-    # Shards are what runs in parallel; and sums must not depend on the number of cores.
+    # Parallelism is across shards, and sums must not depend on the number of cores.
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 3
     wanted = ("CUDAExecutionProvider", "CPUExecutionProvider")

@@ -54,7 +54,7 @@ class FaceCheckConfig(StageConfig):
     scale_factor: Positive = 1.1
     """Haar: step between the sizes it looks for, > 1."""
     min_neighbours: Index = 6
-    """Haar: how many overlapping hits make a face; more gives fewer false alarms."""
+    """Haar: number of overlapping hits that make a face; more give fewer false alarms."""
     min_side_px: Count = 24
     """Haar: smallest face, image px."""
 

@@ -43,7 +43,7 @@ FAMILIES: Final[Mapping[str, tuple[str, str]]] = {
 
 
 class Feeding(StageConfig):
-    """How a checkpoint wants its images, which the library's files do not say."""
+    """Preprocessing of a checkpoint, which the library's files do not state."""
 
     input_size: Count = PRETRAINED_INPUT_SIZE
     """Side of the square input, px; a multiple of 32."""
@@ -158,7 +158,7 @@ def load_network(
 
     Args:
         location: folder, or a hub's repository.
-        num_labels: give it so many labels, with new class layers where it had another number.
+        num_labels: number of labels, with new class layers if it had another number.
         variant: which of several sets of weights, such as fp16; the plain one if left out.
         arguments: for the library's `from_pretrained`.
 
@@ -214,7 +214,7 @@ def save_with_feeding(model: RTDetrForObjectDetection, feeding: Feeding, folder:
 
 
 def load_family_detector(folder: Path, device: str = "cpu", batch_size: int = 8) -> FamilyDetector:
-    """Load what `save_with_feeding` wrote, or a folder of the library's.
+    """Load a folder of `save_with_feeding`, or one of the library.
 
     Args:
         folder: holds config.json, model.safetensors and perhaps input.json.

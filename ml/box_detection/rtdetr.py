@@ -79,12 +79,12 @@ class RTDetrArchitecture(StageConfig):
 
 @dataclass(frozen=True)
 class RTDetrOutput:
-    """What a forward pass gives.
+    """Outputs of a forward pass.
 
     Attributes:
         boxes_cxcywh: (B, Q, 4) float32, fractions of the input's side.
         logits: (B, Q, L) float32, one per label.
-        maps: (B, C, H, W) float32 each, what the encoder made of the image, finest first.
+        maps: (B, C, H, W) float32 each, the encoder's feature maps, finest first.
         losses: terms by name, `loss` is their sum; empty without labels.
     """
 

@@ -34,16 +34,16 @@ _UNKNOWN: Final = -2.0
 
 
 class CalibrationError(ValueError):
-    """The faces do not determine a threshold; the message says what is missing."""
+    """The faces do not determine a threshold; the message names what is missing."""
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """A measured threshold, as it is kept with the index.
+    """A measured threshold, stored with the index.
 
     Attributes:
         threshold: cosine similarity from which a face is taken for one of the index's persons.
-        target: the false-match rate that was asked for.
+        target: the requested false-match rate.
         false_match_rate: fraction of the faces whose best match among other persons reaches it.
         true_match_rate: fraction of the faces whose best match among other images of their own
             person reaches it; NaN if no person has two images.
@@ -100,7 +100,7 @@ class Calibration:
 
 @dataclass(frozen=True)
 class Similarities:
-    """What the faces of an index say about each other.
+    """Similarities among the faces of an index.
 
     Attributes:
         own: (M,) best similarity with another image of the same person.
@@ -161,7 +161,7 @@ def calibrate(similarities: Similarities, target: float = TARGET) -> Calibration
         target: accepted false match rate, > 0.
 
     Returns:
-        The threshold and what it does.
+        The threshold and its rates.
 
     Raises:
         CalibrationError: there are too few faces for so small a target.
@@ -174,7 +174,7 @@ def calibrate(similarities: Similarities, target: float = TARGET) -> Calibration
             f"{target:g}; it takes {needed}, or a target of {_ENOUGH / max(len(strangers), 1):.2g}"
         )
     allowed = math.floor(target * len(strangers))
-    # Just above the first that may not match: what is equal to it must not either.
+    # Just above the first that may not match: equal ones must not match either.
     threshold = float(np.nextafter(strangers[allowed], np.float32(2), dtype=np.float32))
     own = similarities.own
     return Calibration(

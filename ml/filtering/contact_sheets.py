@@ -1,4 +1,4 @@
-"""What the filters saw: contact sheets of kept and removed images."""
+"""Contact sheets of kept and removed images."""
 
 from __future__ import annotations
 

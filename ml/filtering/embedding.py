@@ -29,7 +29,7 @@ _TEMPLATE: Final = np.array(
 
 
 class FaceEmbedder(Protocol):
-    """Turns an aligned face into a vector whose direction says whose it is."""
+    """Embeds an aligned face as a vector whose direction identifies the person."""
 
     name: str
     """Name and hash; an index belongs to it."""

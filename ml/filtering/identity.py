@@ -37,12 +37,12 @@ logger = logging.getLogger(__name__)
 
 INDEX_FORMAT: Final = "vggheads-identity-index/1"
 _FAISS_FROM = 200_000
-"""From so many entries on FAISS is used where it is installed; below, one matrix product wins."""
+"""From this number of entries on, FAISS is used if installed; below, a matrix product is faster."""
 _IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
 
 
 class IdentityError(ValueError):
-    """An index cannot be used with this configuration; the message says why."""
+    """An index cannot be used with this configuration; the message gives the cause."""
 
 
 class IdentityConfig(StageConfig):
@@ -51,7 +51,7 @@ class IdentityConfig(StageConfig):
     index: str = ""
     """File that `vggheads identity-index` wrote, relative to the project; empty: not used."""
     source_asset: str | None = None
-    """What the index was made of, by its name in the asset register, such as celeba."""
+    """Source of the index, by its name in the asset register, such as celeba."""
     detector: FaceModelName = "yunet"
     """Which face detector finds and aligns the faces."""
     detector_model: ModelFile | None = None
@@ -88,7 +88,7 @@ class IdentityIndex:
 
     Attributes:
         embeddings: (N, D) float32 of length 1.
-        embedder: name and hash of what made them.
+        embedder: name and hash of their network.
         sources: (N,) sha256 of the image each came from; no name of a person is kept.
         calibration: the threshold calibrated on its own faces; None if that failed.
     """
@@ -142,7 +142,7 @@ class IdentityIndex:
         """Write the index; the same faces give the same bytes.
 
         Args:
-            path: where; keep it out of what is shared.
+            path: the file; it must not be shared.
         """
         out = io.BytesIO()
         np.savez(
@@ -218,7 +218,7 @@ class IdentityScreen:
             images: (H, W, 3) uint8 RGB each.
 
         Returns:
-            A finding for each image with a known face; it says how alike, not whom.
+            A finding for each image with a known face; it states the similarity, not the person.
         """
         found: list[Finding | None] = []
         for image in images:

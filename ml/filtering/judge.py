@@ -38,7 +38,7 @@ NOT_TESTED = -1
 
 
 class DetectionLimits(StageConfig):
-    """Which detections count as heads; equal to the annotation stage's, whose boxes are reused."""
+    """Limits of detections; equal to the annotation stage's, whose boxes are reused."""
 
     threshold: float = Field(default=0.5, gt=0, lt=1)
     """Lowest score of a head."""
@@ -49,7 +49,7 @@ class DetectionLimits(StageConfig):
 
 
 class RulesConfig(StageConfig):
-    """How the rules are applied."""
+    """Application of the rules."""
 
     cut: CutForm = "at_gap"
     """Rule 4: `at_gap` as in the official code, `half` as in the paper's text."""
@@ -62,7 +62,7 @@ class RulesConfig(StageConfig):
 
 @dataclass(frozen=True)
 class Judgement:
-    """The verdict on one image with everything it rests on; boxes in px of the image.
+    """The verdict on one image with its evidence; boxes in px of the image.
 
     Attributes:
         sample_id: the image.
@@ -150,9 +150,9 @@ class Judge:
         face_detector: finds faces; None skips rule 3.
         limits: which detections count.
         rules: how the rules are applied.
-        screens: look at the images first; what one of them rejects is out whatever rules say.
+        screens: run before the rules; an image that one of them rejects is removed.
 
-    Threads may share a judge: what is not torch, and may keep state, sees one batch at a time.
+    Threads may share a judge: parts other than torch may have state and see one batch at a time.
     """
 
     detector: HeadBoxDetector
@@ -171,7 +171,7 @@ class Judge:
         """Judge a batch of images.
 
         Pass 1 sees the images, unless their heads are known; pass 2 the mirrored ones; pass 3 both
-        parts of every image that is still in and is to be cut, each part letterboxed on its own.
+        parts of every image without a finding that can be cut, each part letterboxed separately.
 
         Args:
             sample_ids: ids of the images.
@@ -258,7 +258,7 @@ class Judge:
         )
 
     def _detect(self, images: Sequence[Image]) -> list[Sightings]:
-        """Return one pass; heads, and what may confirm heads."""
+        """Return one pass: heads, and weaker detections that may confirm heads."""
         if not images:
             return []
         limits = self.limits

@@ -1,4 +1,4 @@
-"""What judging a shard leaves on disk: its verdicts, what could not be read, and who judged.
+"""Files of a judged shard: verdicts, unreadable images, and the models that judged.
 
 Every shard is judged for itself, by any process; the dataset is put together from these files.
 """
@@ -49,7 +49,7 @@ _COLUMNS: Final = [column.name for column in VERDICTS.columns]
 
 @dataclass(frozen=True)
 class JudgedBy:
-    """Who judged a shard.
+    """The models that judged a shard.
 
     Attributes:
         face_check: name of the face detector, or `none`.
@@ -66,7 +66,7 @@ class JudgedBy:
         """Return the names of a judge's models.
 
         Args:
-            judge: who judges.
+            judge: the judge.
             detector_passes: passes of its head detector over an image.
         """
         return JudgedBy(
@@ -84,7 +84,7 @@ class JudgedShard:
         verdicts: columns of `VERDICTS`, stability as float64; in the order of the images.
         shown: the judgements that may be shown, by sample id.
         damaged: the images that could not be read, columns of `EXCLUSIONS`.
-        by: who judged.
+        by: the models that judged.
     """
 
     verdicts: pd.DataFrame
@@ -106,15 +106,15 @@ def write_judged(
     by: JudgedBy,
     num_shown: int,
 ) -> None:
-    """Write what came out of judging a shard.
+    """Write the judgements of a shard.
 
     Args:
         folder: receives the files, whose names are those of the shard.
         images: the images that were to be judged, columns of `IMAGES`; all of one shard.
         judgements: of those that could be read.
         damaged: the others.
-        by: who judged.
-        num_shown: so many images of each reason keep the boxes that they may be shown with.
+        by: the models that judged.
+        num_shown: number of images per reason whose boxes are stored for previews.
     """
     shard = folder.name
     of_image = {judgement.sample_id: judgement for judgement in judgements}
@@ -144,7 +144,7 @@ def is_judged(folder: Path) -> bool:
 
 
 def read_judged(folder: Path) -> JudgedShard:
-    """Read what `write_judged` wrote.
+    """Read the files of `write_judged`.
 
     Args:
         folder: the same.

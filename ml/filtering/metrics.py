@@ -1,4 +1,4 @@
-"""Figures of a filtering run: what each rule removed."""
+"""Metrics of a filtering run: images removed by each rule."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ class VerdictTally:
 
 
 def drop_table(tally: VerdictTally, reasons: Sequence[str] = RULES) -> pd.DataFrame:
-    """Return how many images each rule removed, in the order of the rules.
+    """Return the number of images that each rule removed, in the order of the rules.
 
     Args:
         tally: the verdicts.
-        reasons: what an image may be removed for, in the order in which it is looked at.
+        reasons: reasons for removal, in the order of the checks.
 
     Returns:
         Columns rule, tested (images that reached the rule), removed, rate (removed / tested) and

@@ -29,7 +29,7 @@ CutForm = Literal["at_gap", "half"]
 
 @dataclass(frozen=True)
 class Finding:
-    """What a rule found.
+    """The objection of a rule.
 
     Attributes:
         reason: one of `RULES`, or `KEEP`.
@@ -46,7 +46,7 @@ class Sightings:
 
     Attributes:
         strong: (N, 4) heads at the threshold, px.
-        weak: (M, 4) what reaches the lower confirming threshold, px; holds `strong`.
+        weak: (M, 4) detections at the lower confirming threshold, px; includes `strong`.
     """
 
     strong: Boxes
@@ -56,7 +56,7 @@ class Sightings:
 def confirmed_count(first: Sightings, second: Sightings) -> int:
     """Return heads the second view shows, when a weak sighting may confirm a strong one.
 
-    A head whose score crosses the threshold between two views is no contradiction: both saw it.
+    A head whose score crosses the threshold between two views is no contradiction: both found it.
     So a strong head of one view without strong partner counts in the other view too if that has a
     weak sighting in its place. When `weak` equals `strong` this is the plain count of the paper.
     Without it, a head at 0.49 in one view and 0.51 in the other costs an image.

@@ -133,7 +133,7 @@ class ClipSafetyChecker:
 
 
 class UnsafeClassifier:
-    """An image classifier, some of whose labels are safe."""
+    """An image classifier with safe and unsafe labels."""
 
     def __init__(self, model: Model, config: SafetyConfig) -> None:
         """Load the classifier.

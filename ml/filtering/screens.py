@@ -1,4 +1,4 @@
-"""What looks at every image before the consistency rules: safety and identity, as configured."""
+"""Screens that run before the consistency rules: safety and identity, as configured."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ml.records.reasons import KNOWN_IDENTITY, UNSAFE_CLASS, UNSAFE_CONCEPT
 SCREEN_REASONS = (UNSAFE_CONCEPT, UNSAFE_CLASS, KNOWN_IDENTITY)
 """Reasons in the order in which the screens look; they come before the rules."""
 NONE_NEEDED = "none needed"
-"""What a run without screens records: its images are rendered and show no real person."""
+"""Entry of a run without screens: its images are rendered and show no real person."""
 
 
 class ImageScreen(Protocol):
@@ -40,7 +40,7 @@ def build_screens(
 
     Args:
         safety: which images are unsafe.
-        identity: whose faces must not appear.
+        identity: known faces that must not appear.
         root: the project folder.
 
     Returns:

@@ -59,11 +59,11 @@ def align_head(
         points_px: (V, 2) points of the head that have to be inside, image px.
         skull_centre_px: (2,) point to turn about, image px.
         rotation: (3, 3) FLAME axes to image axes.
-        size: side of the result, px; as many pixels as in the image if left out.
+        size: side of the result, px; the head's size in the image by default.
         margin: added on each side, as a fraction of the points' box.
 
     Returns:
-        The image and how it was made.
+        The image and its alignment.
 
     Raises:
         ValueError: size is not positive.

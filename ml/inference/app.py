@@ -25,14 +25,14 @@ MAX_UPLOAD = "50mb"
 MAX_WAITING = 64
 """Maximum number of queued requests; further ones are asked to retry."""
 KEPT_S = 3600
-"""How long what was uploaded and made for a visitor is kept."""
+"""Lifetime of a visitor's uploads and results."""
 _LOOK_EVERY_S = 600
 _FONTS = ["system-ui", "sans-serif"]
 _FONTS_MONO = ["ui-monospace", "monospace"]
 
 
 class Page:
-    """What the page does with an image."""
+    """Processing of an image for the page."""
 
     def __init__(self, detector: HeadDetector) -> None:
         """Keep the detector; scenes live in a temporary folder as long as this object.
@@ -69,7 +69,7 @@ class Page:
         if image is None:
             return None, None, None
         self._forget()
-        # Read here and not by gradio, which decodes whatever size a header claims.
+        # Read here and not by gradio, which decodes images of any claimed size.
         result = self._detector(decode_image(image), score_threshold)
         assert isinstance(result, PredictionResult)
         if not len(result):
@@ -80,7 +80,7 @@ class Page:
         return result.draw(method), str(path), result.to_json()
 
     def _forget(self) -> None:
-        """Remove the scenes of visitors who have long gone; gradio has copies of newer ones."""
+        """Remove the scenes of inactive visitors; gradio has copies of newer ones."""
         for path in Path(self._folder.name).glob("*.glb"):
             if time.time() - path.stat().st_mtime > KEPT_S:
                 path.unlink(missing_ok=True)
@@ -179,7 +179,7 @@ def open_page(
 
 
 def serve(detector: HeadDetector, host: str = LOOPBACK, port: int = PORT) -> None:
-    """Serve the page until interrupted; it asks no other host for anything.
+    """Serve the page until interrupted; it makes no requests to other hosts.
 
     Args:
         detector: finds the heads; must have a head model.

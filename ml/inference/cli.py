@@ -171,7 +171,7 @@ def _detector(options: argparse.Namespace) -> Any:
 def predict(options: argparse.Namespace) -> int:
     """Find heads and write JSON, and drawings and meshes if they are asked for.
 
-    What is missing is said before anything heavy is imported.
+    Missing inputs are reported before heavy imports.
     """
     files = [Path(text) for text in options.sources if not _may_be_live(text)]
     OutputFolder(options.output).check_sources(files)
@@ -199,14 +199,14 @@ def predict(options: argparse.Namespace) -> int:
 
 
 def _may_be_live(text: str) -> bool:
-    """Return whether a source may be a camera or a stream; `live_source` says so for certain."""
+    """Return whether a source may be a camera or a stream; `live_source` decides."""
     return ("://" in text and not text.startswith("http")) or (
         text.isdecimal() and not Path(text).exists()
     )
 
 
 def _require(checkpoint: Path) -> None:
-    """Refuse a checkpoint that is not there.
+    """Check that a checkpoint exists.
 
     Raises:
         UnusableModel: neither a file nor a folder.

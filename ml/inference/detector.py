@@ -161,7 +161,7 @@ class HeadDetector:
         images = read_images(entries, exclusions)
         if len(entries) > 1 or any(is_video(entry) or is_live(entry) for entry in entries):
             images = progress(images, "heads", count_images(entries))
-        # A live frame is looked at when it comes and does not wait for others.
+        # A live frame is processed on arrival and does not wait for a batch.
         at_once = 1 if any(map(is_live, entries)) else self.batch_size
         while batch := list(islice(images, at_once)):
             found = self._predict([image.image_rgb for image in batch], at_once, thresholds)

@@ -29,7 +29,7 @@ def export_detector(checkpoint: Path, output: Path, form: ExportFormat) -> None:
     """Write a detector in another format, fused.
 
     Args:
-        checkpoint: what `read_detector` reads.
+        checkpoint: any input of `read_detector`.
         output: a file, or for safetensors a folder.
         form: onnx (decoding and suppression in the graph), torchscript (inputs and outputs of the
             official file), safetensors (a model folder, faster to load than an unfused one).

@@ -19,7 +19,7 @@ SAME_HEAD_IOU = 0.5
 
 
 class FlipAveraged:
-    """A detector that is asked twice; as often used to measure pose estimators ("flip test").
+    """A detector run on image and mirror image ("flip test" of pose estimators).
 
     A head that both passes find gets the mean of boxes, scores and parameters; one that a single
     pass finds keeps its box and half of its score. Takes twice the time.
@@ -29,7 +29,7 @@ class FlipAveraged:
         """Keep both.
 
         Args:
-            predictor: the detector asked twice.
+            predictor: the detector, which runs twice.
             maps: the head model, with its mirror maps.
         """
         self._predictor = predictor

@@ -24,7 +24,7 @@ _ANY: Final = "*"
 
 
 class SameOrigin:
-    """Lets through what comes from the server's own pages, or from no page at all."""
+    """Accepts requests from the server's own pages, or from no page at all."""
 
     def __init__(self, app: ASGIApp, hosts: Sequence[str] = ALLOWED_HOSTS) -> None:
         """Wrap an application.

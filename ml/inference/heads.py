@@ -1,4 +1,4 @@
-"""The heads found in an image, with what the head model makes of their parameters."""
+"""The heads found in an image, with meshes and landmarks from the head model."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class HeadShapes:
 class DetectedHeads:
     """All heads of an image in one container, in that image's pixels.
 
-    Whatever needs the head model is computed once for all heads, when it is first asked for.
+    Results of the head model are computed once for all heads, on first use.
     """
 
     def __init__(self, heads: Heads, shapes: HeadShapes | None = None) -> None:

@@ -19,7 +19,7 @@ from ml.imaging.io import UnreadableImage
 SCHEMES: Final = ("rtsp", "rtsps", "rtmp", "rtp", "udp", "tcp", "srt")
 _CAMERA: Final = re.compile(r"\d{1,3}")
 _PATIENCE_S: Final = 15.0
-"""How long a source may be silent: cameras take seconds to start, and streams for a key frame."""
+"""Longest silence of a source: cameras start for seconds, streams wait for a key frame."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class LiveSource:
 
     Attributes:
         address: the number of a camera, or a stream's address.
-        name: what its results are called; without the user and password of an address.
+        name: name of its results; without the user and password of an address.
     """
 
     address: int | str
@@ -42,7 +42,7 @@ class LiveFrame:
     Attributes:
         number: position among the frames that came, from 0; those that were not looked at, because
             the one before took too long, are counted.
-        time_s: when it came, seconds after the first.
+        time_s: arrival time, seconds after the first.
         image_rgb: (H, W, 3) uint8 RGB.
     """
 
@@ -52,7 +52,7 @@ class LiveFrame:
 
 
 def live_source(text: object) -> LiveSource | None:
-    """Return what a word of the command line means.
+    """Return the live source that a command-line argument denotes.
 
     Args:
         text: `0` for the first camera, unless a file is called so; `rtsp://host/path` and such.

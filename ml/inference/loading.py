@@ -1,4 +1,4 @@
-"""A trained detector on disk: written, read without executing anything, and made to run."""
+"""Trained detectors on disk: written, read without executing code, and instantiated."""
 
 from __future__ import annotations
 
@@ -47,13 +47,13 @@ _NEEDED = {"model", "image_size", "postprocess"}
 
 @dataclass(frozen=True)
 class StoredDetector:
-    """What a model folder or a weight file holds.
+    """Content of a model folder or a weight file.
 
     Attributes:
         network: the network with its weights, in evaluation mode.
         image_size: side of the square input it was trained with, px.
         postprocessing: its default thresholds.
-        description: what `config.json` says, or would say.
+        description: content of `config.json`, or its equivalent.
     """
 
     network: HeadDetectorNetwork
@@ -76,7 +76,7 @@ def describe(
         image_size: side of the square input it was trained with, px.
         postprocessing: default thresholds.
         head_model_sha256: identity of the head model its parameters belong to; None if unknown.
-        training: how it was trained; must be JSON.
+        training: description of its training; must be JSON.
 
     Returns:
         The description, plain JSON.
@@ -99,7 +99,7 @@ def save_detector(
     head_model_sha256: str | None,
     training: dict[str, Any],
 ) -> None:
-    """Write a detector: weights, and everything needed to load and to name it.
+    """Write a detector: weights, and the description that loading needs.
 
     Args:
         folder: receives `model.safetensors` and `config.json`; created if missing.
@@ -107,7 +107,7 @@ def save_detector(
         image_size: side of the square input it was trained with, px.
         postprocessing: default thresholds.
         head_model_sha256: identity of the head model its parameters belong to; None if unknown.
-        training: how it was trained, kept as it is; must be JSON.
+        training: description of its training, stored unchanged; must be JSON.
     """
     # Contiguous copies: the file format refuses tensors that share memory, as shared branches do,
     # and those of a channels-last training.
@@ -130,7 +130,7 @@ def read_detector(checkpoint: Path) -> StoredDetector:
             one; a super-gradients checkpoint or state dict (`.pth`).
 
     Returns:
-        The network and what belongs to it.
+        The network and its description.
 
     Raises:
         UnusableModel: a file is missing, damaged, of another format, or they do not fit together.
@@ -163,7 +163,7 @@ def load_detector(
     """Load a detector for inference; executes nothing from the files.
 
     Args:
-        model_dir: what `read_detector` reads, or an ONNX file of `export_onnx`.
+        model_dir: any input of `read_detector`, or an ONNX file of `export_onnx`.
         device: where to run.
         postprocessing: thresholds; those stored with the model if left out.
         runtime: torch, or onnxruntime; with the latter anything but an ONNX file is first exported
@@ -231,7 +231,7 @@ def _configs(description: dict[str, Any], path: Path) -> tuple[ModelConfig, Post
     """Return the typed parts of a description.
 
     Raises:
-        UnusableModel: a value is not what it must be.
+        UnusableModel: a value is invalid.
     """
     try:
         model, thresholds = dict(description["model"]), dict(description["postprocess"])
@@ -244,7 +244,7 @@ def _configs(description: dict[str, Any], path: Path) -> tuple[ModelConfig, Post
 
 
 def _refuse_box_detector(folder: Path) -> None:
-    """Say what is wrong with the folder of the stage `head_detector`, or the model within.
+    """Explain the error for a folder of the stage `head_detector`, or the model within.
 
     Raises:
         UnusableModel: it holds a detector of boxes, as transformers stores it.
@@ -264,7 +264,7 @@ def _refuse_box_detector(folder: Path) -> None:
 
 
 def _read_weight_file(path: Path) -> StoredDetector:
-    """Return a TorchScript or pickle file: ours if it says so, else a published one."""
+    """Return a TorchScript or pickle file: ours if it has our description, else a published one."""
     if path.suffix == Path(WEIGHTS_NAME).suffix:
         raise UnusableModel(
             f"{path}: expected the folder with {CONFIG_NAME} and {WEIGHTS_NAME}, got a file; "
@@ -285,7 +285,7 @@ def _read_weight_file(path: Path) -> StoredDetector:
 
 
 def _embedded_description(path: Path) -> dict[str, Any] | None:
-    """Return what `export_torchscript` put into a file, None if it is not one of ours."""
+    """Return the description from `export_torchscript`, None if the file is not ours."""
     if not zipfile.is_zipfile(path):
         return None
     try:

@@ -44,7 +44,7 @@ def upright_vertices(heads: DetectedHeads, unit: MeshUnit, image_height: int) ->
     centred = (heads.vertices_px - shift) * _UPRIGHT
     if unit == "m":
         return centred / np.maximum(heads.flame[:, None, SCALE], MIN_SCALE)
-    # The depth of a head's centre is not known, so all lie on the image.
+    # The depth of a head's centre is unknown, so all are on the image plane.
     places = np.stack([shift[..., 0], image_height - shift[..., 1], 0 * shift[..., 2]], axis=-1)
     return centred + places
 
@@ -90,7 +90,7 @@ def save_meshes(
     form: MeshFormat = "obj",
     unit: MeshUnit = "m",
 ) -> list[Path]:
-    """Write every head to a file of its own, `head_0`, `head_1` and so on.
+    """Write every head to a separate file, `head_0`, `head_1` and so on.
 
     Args:
         folder: created if missing.

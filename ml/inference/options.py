@@ -1,4 +1,4 @@
-"""The words that results are asked for with, and what is refused; imports nothing heavy."""
+"""Names of the options of results, and their checks; imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -13,4 +13,4 @@ UNITS: tuple[MeshUnit, ...] = get_args(MeshUnit)
 
 
 class UnusableModel(ValueError):
-    """A model cannot be loaded; the message says which file and why."""
+    """A model cannot be loaded; the message gives file and cause."""

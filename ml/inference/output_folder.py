@@ -1,4 +1,4 @@
-"""The folder that a run of `predict` writes into: what the last run left there goes first."""
+"""The output folder of `predict`: results of the last run are removed first."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _URL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]+:/")
 
 
 class OutputFolder:
-    """Keeps account of what is written, so that the next run can replace it and nothing else."""
+    """Records the written files, so that the next run replaces them and nothing else."""
 
     def __init__(self, path: Path) -> None:
         """Name the folder; nothing is made or removed yet.
@@ -36,7 +36,7 @@ class OutputFolder:
             raise ValueError(f"predict: --output {path} is a file; name a folder")
 
     def check_sources(self, sources: Sequence[Path]) -> None:
-        """Refuse what cannot be read, or would be replaced while it is read.
+        """Check that a source can be read and is not replaced while it is read.
 
         Args:
             sources: images, folders and videos.
@@ -62,7 +62,7 @@ class OutputFolder:
                 )
 
     def begin(self) -> None:
-        """Remove what the last run wrote here; files of others stay."""
+        """Remove the last run's files; other files are not touched."""
         listed = self.path / LIST_NAME
         if listed.is_file():
             for line in listed.read_text(encoding="utf-8", errors="surrogateescape").splitlines():

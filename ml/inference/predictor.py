@@ -1,4 +1,4 @@
-"""Images in, heads out: the letterbox around whatever runs the network."""
+"""Images to heads: letterboxing around any runtime of the network."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ class HeadPredictor:
         postprocessing: PostprocessConfig,
         description: dict[str, Any] | None = None,
     ) -> None:
-        """Keep what is needed.
+        """Store description and runtime.
 
         Args:
             runtime: runs the network.
             image_size: side of the network's square input, px.
             postprocessing: thresholds.
-            description: what `config.json` says.
+            description: content of `config.json`.
         """
         self.image_size = image_size
         self.postprocessing = postprocessing

@@ -1,4 +1,4 @@
-"""What a detector found in one image, and everything that can be made of it."""
+"""The heads of one image, with drawings, meshes, maps, crops and JSON."""
 
 from __future__ import annotations
 
@@ -75,10 +75,10 @@ class PredictionResult:
         self._shapes = shapes
 
     def replaced(self, heads: Heads, tracks: np.ndarray) -> PredictionResult:
-        """Return the same image with other parameters of its heads, and whose they are.
+        """Return the same image with other parameters of its heads, and their track ids.
 
         Args:
-            heads: as many as there are, with the same boxes.
+            heads: the same number of heads, with the same boxes.
             tracks: (N,) number of the person that each is.
         """
         result = PredictionResult(self.image_rgb, heads, self._shapes, self.name, self.time_s)
@@ -137,7 +137,7 @@ class PredictionResult:
         """Return each head cut out upright: turned about the centre of its skull, at any yaw.
 
         Args:
-            size: side of the images, px; as many pixels as in the image if left out.
+            size: side of the images, px; the heads' size in the image by default.
             margin: added on each side, as a fraction of the head's size.
 
         Returns:
@@ -156,7 +156,7 @@ class PredictionResult:
     def save_meshes(
         self, folder: Path | str, format: MeshFormat = "obj", unit: MeshUnit = "m"
     ) -> list[Path]:
-        """Write every head to a mesh file of its own, upright: y up, z to the viewer.
+        """Write every head to a separate mesh file, upright: y up, z to the viewer.
 
         Args:
             folder: created if missing; receives head_0.obj and so on.
@@ -202,7 +202,7 @@ class PredictionResult:
         return {name: self.heads.part_boxes(name) for name in PARTS if name in known}
 
     def to_json(self) -> dict[str, Any]:
-        """Return everything but pixels and vertices as numbers, texts, lists and dictionaries.
+        """Return all results but pixels and vertices as numbers, texts, lists and dictionaries.
 
         Returns:
             `image` (name, width, height, of a video's frame also time_s) and `heads`: box_xyxy,

@@ -1,4 +1,4 @@
-"""What runs the network: torch, or onnxruntime. Both give the same heads."""
+"""Runtimes of the network: torch or onnxruntime, with the same results."""
 
 from __future__ import annotations
 
@@ -80,14 +80,14 @@ class OnnxRuntime:
     """The exported network in onnxruntime; decoding and suppression are in its graph.
 
     Attributes:
-        description: what the file says of itself; empty for a graph of `onnx_model` without one.
+        description: the file's own description; empty for a graph of `onnx_model` without one.
     """
 
     def __init__(self, model: bytes | str, device: torch.device | str = "cpu") -> None:
         """Open a session.
 
         Args:
-            model: what `onnx_model` made, serialised, or the path of such a file.
+            model: serialised graph of `onnx_model`, or the path of such a file.
             device: where to run; on a GPU only if onnxruntime was built for one.
 
         Raises:

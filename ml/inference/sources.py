@@ -26,7 +26,7 @@ Source: TypeAlias = OneImage | Sequence[OneImage]
 
 @dataclass(frozen=True)
 class NamedImage:
-    """An image and what to call it.
+    """An image and its name.
 
     Attributes:
         name: path as it was given or found, `image-3`, or `clip.mp4#00012`.
@@ -61,7 +61,7 @@ def is_single(source: Source) -> bool:
 def expand(
     source: Source, exclusions: Exclusions | None = None, without: Path | None = None
 ) -> list[OneImage]:
-    """Return what a source consists of.
+    """Return the images and videos of a source.
 
     A folder becomes its images and videos, in order of their paths.
 
@@ -69,7 +69,7 @@ def expand(
         source: an image, a path, or several of them.
         exclusions: receives files of a folder that are neither, hidden ones apart, and links that
             lead nowhere.
-        without: a folder that is left out wherever it is: what is written is not read.
+        without: a folder to skip, so that outputs are not read as inputs.
 
     Returns:
         Images and paths of files; a video stays one entry.
@@ -104,13 +104,13 @@ def expand(
 
 
 def count_images(entries: Sequence[OneImage]) -> int | None:
-    """Return how many images there will be, for a progress bar.
+    """Return the number of images, for a progress bar.
 
     Args:
         entries: what `expand` returned.
 
     Returns:
-        None when a video does not say how many frames it has, or a source has no end.
+        None when a video does not state its number of frames, or a source has no end.
     """
     total = 0
     for entry in entries:
@@ -126,7 +126,7 @@ def count_images(entries: Sequence[OneImage]) -> int | None:
 def read_images(
     entries: Sequence[OneImage], exclusions: Exclusions | None = None
 ) -> Iterator[NamedImage]:
-    """Read images one after the other; a video gives its frames.
+    """Read images one by one; a video yields its frames.
 
     Args:
         entries: what `expand` returned.

@@ -1,8 +1,8 @@
-"""Heads through a film: who is who, one shape a person, and a pose that does not tremble.
+"""Heads in a video: tracks of persons, one shape per person, and smoothed poses.
 
-Who is who is decided by ByteTrack, from boxes and times. Of each track the shape is the mean over
-the frames so far, for a skull does not change, and what moves is smoothed over a moment: place and
-size relative to the box, so that a head that goes by is not left behind. Nothing of a frame waits
+ByteTrack assigns heads to tracks, from boxes and times. A track's shape is the mean over the
+frames so far, as a skull does not change; its pose is smoothed over time, with position and size
+relative to the box, so that a moving head does not lag. Nothing of a frame waits
 for later ones, so that cameras and streams can be followed too.
 """
 
@@ -37,7 +37,7 @@ _JUMP_DEG: Final = 60.0
 
 @dataclass
 class _Track:
-    """What is known of one person; the parameters are in the frame of the box."""
+    """State of one person's track; the parameters are in the frame of the box."""
 
     shape_sum: np.ndarray
     weight: float
@@ -52,7 +52,7 @@ class HeadTracks:
         """Begin without any track.
 
         Args:
-            smoothing_s: time constant of the smoothing, seconds; 0 leaves poses as they are.
+            smoothing_s: time constant of the smoothing, seconds; 0 disables it.
 
         Raises:
             ValueError: the time is negative.
@@ -105,7 +105,7 @@ class HeadTracks:
         return numbers
 
     def _smoothed(self, number: int, flame: np.ndarray, score: float, time_s: float) -> np.ndarray:
-        """(413,) parameters with the track's shape, and what moves nearer to the frame before."""
+        """Return (413,) parameters with the track's shape and a smoothed pose."""
         track = self._tracks.get(number)
         if track is None:
             track = _Track(np.zeros(SHAPE.stop), 0.0, flame, time_s)

@@ -1,4 +1,4 @@
-"""Videos: frames with their times, and what of them is damaged or missing; and writing one.
+"""Reading videos, with frame times and damaged or missing frames, and writing them.
 
 Read by PyAV, which reports decoding errors and timestamps. OpenCV does neither: a video that breaks
 off ends there as if it had been whole, and its count of frames is a guess for some containers.
@@ -51,13 +51,13 @@ class Frame:
 
 
 def count_frames(path: Path) -> int | None:
-    """Return how many frames a video says it has, for a progress bar.
+    """Return the number of frames that a video states, for a progress bar.
 
     Args:
         path: the video.
 
     Returns:
-        None when it does not say, or cannot be opened.
+        None when it states none, or cannot be opened.
     """
     try:
         with _opened(path) as (_, stream):
@@ -152,7 +152,7 @@ def _opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
     av = _av()
     try:
         check_regular(path)
-        # A name may hold what FFmpeg takes for a protocol or for the number of an image.
+        # FFmpeg could interpret parts of a name as a protocol or an image number.
         with av.logging.Capture(local=False):
             container = av.open(
                 f"file:{Path(path).absolute()}",
@@ -177,7 +177,7 @@ def _opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
                 f"video {path} has frames of {stream.width} x {stream.height} pixels, expected at "
                 f"most {MAX_IMAGE_PIXELS:,}"
             )
-        # Errors are wanted, not frames patched together from what there is.
+        # Report errors instead of concealing damage in frames.
         stream.codec_context.options = {"err_detect": "explode"}
         yield container, stream
 
@@ -225,14 +225,14 @@ def _decoded(
 
 
 def _upright(frame: VideoFrame) -> np.ndarray:
-    """Return a frame's pixels, turned as the video's matrix says."""
+    """Return a frame's pixels, rotated by the video's matrix."""
     pixels = frame.to_ndarray(format="rgb24")
     turns = round(frame.rotation / _QUARTER_TURN) % 4
     return np.ascontiguousarray(np.rot90(pixels, turns)) if turns else pixels
 
 
 def _duration(container: InputContainer, stream: VideoStream) -> float | None:
-    """Return how long the images last, as the video states it; None when only the sound says so."""
+    """Return the stated duration of the images; None if only the sound has one."""
     if stream.duration and stream.time_base:
         return float(stream.duration * stream.time_base)
     hours, _, rest = stream.metadata.get("DURATION", "").partition(":")

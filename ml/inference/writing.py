@@ -1,4 +1,4 @@
-"""Results into files: a folder for each image, with drawing, JSON, meshes and what is asked for."""
+"""Writing of results: a folder for each image, with drawing, JSON, meshes and further outputs."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ COCO_NAME = "coco.json"
 
 @dataclass
 class Summary:
-    """What was done.
+    """Counts of a run.
 
     Attributes:
         output: where the files are.
@@ -72,8 +72,8 @@ class ResultWriter:
         meshes: formats of meshes.
         unit: of the meshes.
         pncc: write PNCC maps.
-        crops: write upright heads of this size, px; 0: as many pixels as found; None: none.
-        frames: stop a camera or stream after so many frames; None: when it ends or by Ctrl-C.
+        crops: write upright heads of this size, px; 0: the size in the image; None: none.
+        frames: stop a camera or stream after this many frames; None: at its end or by Ctrl-C.
         tracks: follow heads through videos, cameras and streams.
     """
 
@@ -87,7 +87,7 @@ class ResultWriter:
     tracks: bool = False
 
     def write_all(self, detector: HeadDetector, sources: Sequence[Path | LiveSource]) -> Summary:
-        """Find heads in all sources and write what was found.
+        """Find heads in all sources and write the results.
 
         Images give `<name>/heads.json`, and all of them together `coco.json`; a video, camera or
         stream gives `<name>/heads.jsonl`, a line a frame. Drawings (`drawing.jpg`, `drawing.mp4`),
@@ -99,7 +99,7 @@ class ResultWriter:
             sources: images, folders, videos, cameras and streams.
 
         Returns:
-            Counts; what could not be read is in `excluded.csv`.
+            Counts; unreadable sources are in `excluded.csv`.
 
         Raises:
             FileNotFoundError: a source does not exist.
@@ -134,7 +134,7 @@ class ResultWriter:
         return summary
 
     def _followed(self, results: Iterator[PredictionResult]) -> Iterator[PredictionResult]:
-        """Follow the heads of one film, if that is asked for."""
+        """Track the heads of one video, if requested."""
         if not self.tracks:
             return results
         from ml.inference.tracks import HeadTracks
@@ -165,7 +165,7 @@ class ResultWriter:
         output: OutputFolder,
         summary: Summary,
     ) -> Iterator[PredictionResult]:
-        """Write each result as it comes and pass it on."""
+        """Write each result on arrival and yield it."""
         for result in results:
             folder = folders[Path(result.name)]
             output.note(folder)
@@ -206,12 +206,12 @@ class ResultWriter:
             except KeyboardInterrupt:
                 if not live:
                     raise
-                # How a camera is stopped: what was seen until then is the result.
+                # Ctrl-C stops a camera: the frames so far are the result.
                 summary.stopped = True
 
     @contextmanager
     def _video(self, path: Path, rate: float) -> Iterator[Callable[[PredictionResult], None]]:
-        """Yield what writes drawings into a video, or nothing when none are asked for."""
+        """Yield the writer of a video of drawings, or None if not requested."""
         draw = self.draw
         if draw is None:
             yield lambda result: None

@@ -26,7 +26,7 @@ class AssignerConfig(StageConfig):
 
 
 class Assignment(NamedTuple):
-    """What each anchor should learn.
+    """Target of each anchor.
 
     Attributes:
         target: (B, A) int64 row of `HeadTargets`, -1 for background.

@@ -14,7 +14,7 @@ FeatureMaps = tuple[Tensor, Tensor, Tensor, Tensor]
 
 @runtime_checkable
 class Encoder(Protocol):
-    """What the neck needs of an encoder; any `nn.Module` with these two will do.
+    """Interface of an encoder to the neck; any `nn.Module` with these two members fits.
 
     Attributes:
         channels: channels of c2, c3, c4, c5.

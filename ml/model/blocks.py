@@ -77,11 +77,11 @@ class SeqConvBNAct(nn.Module):
 
 
 class PointConv(nn.Conv2d):
-    """A 1x1 convolution whose stride leaves pixels out before it, with the same result.
+    """A strided 1x1 convolution computed as slicing and an unstrided one, with the same result.
 
     On CPUs torch 2.13 writes beyond its memory in the weights' gradient of a strided 1x1
     convolution with two to seven channels in channels_last, as the stem has it: the process dies
-    sooner or later, or computes with what it has overwritten.
+    sooner or later, or computes with overwritten memory.
     """
 
     def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
@@ -128,7 +128,7 @@ class QARepVGGBlock(nn.Module):
             learned_alpha: weigh the 1x1 branch by a learned scalar.
 
         Raises:
-            ValueError: a residual is asked for where shapes differ.
+            ValueError: a residual is requested where shapes differ.
         """
         super().__init__()
         if residual and (in_channels != out_channels or stride != 1):
@@ -305,8 +305,8 @@ class CSPLayer(nn.Module):
             hidden: channels of either half.
             kind: 3x3 block of the bottlenecks.
             norm: batch normalisation.
-            concat_intermediates: concatenate what enters the bottlenecks and what leaves each of
-                them, not what leaves the last alone.
+            concat_intermediates: concatenate the bottlenecks' input and the output of each of
+                them, not only the output of the last.
         """
         super().__init__()
         self.concat_intermediates = concat_intermediates

@@ -46,7 +46,7 @@ def read_model_config(values: Mapping[str, Any]) -> ModelConfig:
     """Read a configuration that was stored as JSON.
 
     Args:
-        values: what `model_dump` gave.
+        values: output of `model_dump`.
 
     Returns:
         The configuration.

@@ -59,7 +59,7 @@ def values_at(
     anchor_index: Tensor,
     branches: Sequence[Callable[[Tensor, Cells], Tensor]],
 ) -> Tensor:
-    """Return what each scale's branch says of its anchors, in the order that was asked for.
+    """Return each scale's branch outputs at its anchors, in the requested order.
 
     Args:
         maps: (B, C, H, W) of each scale, finest first.

@@ -34,7 +34,7 @@ StateDict = dict[str, Tensor]
 
 
 class UnusableCheckpoint(ValueError):
-    """A checkpoint cannot be read; the message says which file, why, and what to do."""
+    """A checkpoint cannot be read; the message gives file, cause and remedy."""
 
 
 _DTYPES = {
@@ -68,7 +68,7 @@ UNPICKLING_ERRORS: Final = (
     OverflowError,
     OSError,
 )
-"""What zipfile, the unpickler and torch raise on damaged input; includes RecursionError."""
+"""Errors of zipfile, the unpickler and torch on damaged input; includes RecursionError."""
 
 
 class _Placeholder:
@@ -115,7 +115,7 @@ class _Reader(pickle.Unpickler):
             return _rebuild_tensor
         if (module, name) in {
             ("torch._utils", "_rebuild_parameter"),
-            ("_codecs", "encode"),  # how pickle carries bytes; what becomes of them is ignored
+            ("_codecs", "encode"),  # pickle's encoding of bytes, whose value is ignored
         }:
             return _first_argument
         if module == "torch" and name in _DTYPES:
@@ -177,7 +177,7 @@ def read_checkpoint_tensors(path: Path) -> StateDict:
 
     Raises:
         FileNotFoundError: there is no such file.
-        UnusableCheckpoint: the file is damaged, is no such checkpoint, or holds what it should not.
+        UnusableCheckpoint: the file is damaged, not a checkpoint, or holds forbidden content.
     """
     if not path.is_file():
         raise FileNotFoundError(f"checkpoint: no file {path}")
@@ -212,7 +212,7 @@ def read_checkpoint_tensors(path: Path) -> StateDict:
 
 
 def _root_folder(archive: zipfile.ZipFile) -> str:
-    """Return the one folder that torch puts everything in."""
+    """Return the archive's top folder."""
     for name in archive.namelist():
         path = PurePosixPath(name)
         if path.name == "data.pkl" and len(path.parts) == 2:

@@ -96,7 +96,7 @@ class TransformersEncoder(nn.Module):
 
         Args:
             config: the architecture.
-            folder: model folder whose weights it gets; random ones if left out.
+            folder: model folder with its weights; random weights if left out.
 
         Raises:
             ValueError: the architecture does not have maps at strides 4, 8, 16 and 32.

@@ -1,6 +1,6 @@
 """The detector in formats that need none of our code: ONNX and TorchScript.
 
-What is written is fused and computes what `ml.model.postprocess` does; the tests compare them.
+Exports are fused and give the results of `ml.model.postprocess`; the tests compare them.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ ONNX_OUTPUTS = ("boxes", "scores", "flame", "image_index")
 
 
 class _DenseOnnx(nn.Module):
-    """First part of the ONNX graph: candidates of uint8 images, and what the second part reads."""
+    """First part of the ONNX graph: candidates of uint8 images, and the second part's inputs."""
 
     def __init__(self, network: KeptHeadsNetwork, image_size: int, count: int) -> None:
         super().__init__()
@@ -73,7 +73,7 @@ class _KeptOnnx(nn.Module):
 
 
 class _Official(nn.Module):
-    """What the official file computes: the best anchors of each image, decoded, best first."""
+    """The official file's computation: the best anchors of each image, decoded, best first."""
 
     def __init__(self, network: HeadDetectorNetwork, image_size: int, count: int) -> None:
         super().__init__()
@@ -158,7 +158,7 @@ def onnx_model(
         raise ValueError("exporting to ONNX needs the package onnx: pip install onnx") from error
     config = postprocessing or PostprocessConfig()
     parts = KeptHeadsNetwork(network).cpu().float()
-    # ONNX knows no channels-last weights.
+    # ONNX has no channels-last weights.
     parts.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     first = _DenseOnnx(parts, image_size, config.max_candidates).eval()
     images = torch.zeros(2, 3, image_size, image_size, dtype=torch.uint8)

@@ -1,4 +1,4 @@
-"""The ONNX graph put together: candidates, suppression, parameters of what is left."""
+"""Assembly of the ONNX graph: candidates, suppression, parameters of the remaining heads."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _PREFIX = "kept/"
 def join_parts(
     first: onnx.ModelProto, second: onnx.ModelProto, config: PostprocessConfig
 ) -> onnx.ModelProto:
-    """Return candidates, suppression and the parameters of what is left as one graph.
+    """Return candidates, suppression and the remaining heads' parameters as one graph.
 
     Args:
         first: images to `FIRST_OUTPUTS`; changed in place.
@@ -69,7 +69,7 @@ def join_parts(
 
 
 def _suppression() -> list[onnx.NodeProto]:
-    """Suppress, then pick the rows of what is left."""
+    """Suppress, then gather the rows of the remaining heads."""
     node = helper.make_node
     limits = ["max_heads", "iou_threshold", "score_threshold"]
     return [

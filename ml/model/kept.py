@@ -31,7 +31,7 @@ from ml.records.heads import Heads
 
 
 class DenseOutputs(NamedTuple):
-    """What is computed at every anchor.
+    """Outputs that are computed at every anchor.
 
     Attributes:
         score_logits: (B, A).

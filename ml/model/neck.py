@@ -54,7 +54,7 @@ class DownStage(nn.Module):
     """Downsample x, join it with the map of the way up at that size."""
 
     def __init__(self, x: int, skip: int, config: NeckStageConfig, norm: Norm) -> None:
-        """Build the stage for x and skip with so many channels."""
+        """Build the stage for given channels of x and skip."""
         super().__init__()
         half = config.channels // 2
         self.conv = ConvBNAct(x, half, 3, norm, stride=2)

@@ -1,4 +1,4 @@
-"""What the network returns before decoding, and the layout of its raw FLAME values."""
+"""Network outputs before decoding, and the layout of raw FLAME values."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Anchors:
 
 
 class TrainingOutputs(Protocol):
-    """What the loss reads of a network's predictions for a batch."""
+    """Interface of a batch's predictions to the loss."""
 
     @property
     def score_logits(self) -> Tensor:

@@ -1,4 +1,4 @@
-"""What a batch of images should yield: the labels of all heads as flat tensors."""
+"""Training targets of a batch: the labels of all heads as flat tensors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Published weights into our detector: whole models, and initialisation by what fits."""
+"""Published weights for our detector: whole models, and initialisation by matching entries."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _SIZE_MARKS: dict[tuple[int, ...], ModelSize] = {
 
 @dataclass(frozen=True)
 class WeightReport:
-    """What became of the entries of a state dict.
+    """Report on the entries of a loaded state dict.
 
     Attributes:
         loaded: names taken over.
@@ -122,7 +122,7 @@ def initialise_from(model: nn.Module, path: Path) -> WeightReport:
         path: the file.
 
     Returns:
-        What was taken over (same name and shape) and what was not.
+        Loaded entries (same name and shape) and the others.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -154,7 +154,7 @@ def load_fitting(model: nn.Module, state: StateDict) -> WeightReport:
         state: names and tensors.
 
     Returns:
-        What was copied and what was not.
+        Copied entries and the others.
     """
     own = model.state_dict()
     both = [name for name in own if name in state]

@@ -56,7 +56,7 @@ class EpochMeans(pl.Callback):
         self._count += pl_module.batch_size
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Log; must come before the callbacks that read what was logged.
+        """Log; must precede the callbacks that read the logged values.
 
         Args:
             trainer: unused.
@@ -86,7 +86,7 @@ class EpochMeans(pl.Callback):
 
 
 def _epoch_values(trainer: pl.Trainer) -> dict[str, float]:
-    """Return what was logged in this epoch, by name.
+    """Return the logged values of this epoch, by name.
 
     Lightning would repeat an older validation's.
     """
@@ -206,7 +206,7 @@ class EpochProgress(pl.Callback):
             self._shown = trainer.global_step
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Say how the epoch went and how long is left.
+        """Report the epoch's losses and the remaining time.
 
         Args:
             trainer: gives the values.
@@ -261,7 +261,7 @@ def _clock(seconds: float) -> str:
 
 
 class PredictionGrid(pl.Callback):
-    """Images of what the averaged weights predict, after validation of chosen epochs."""
+    """Images with predictions of the averaged weights, after validation of chosen epochs."""
 
     def __init__(
         self,

@@ -21,11 +21,11 @@ class TrainingCheckpoint(pl.Callback):
     """Keeps one checkpoint, of the last epoch or of some steps later, complete or not at all."""
 
     def __init__(self, folder: Path, key: str, every_steps: int = 0) -> None:
-        """Remember where and for what.
+        """Store path and key.
 
         Args:
             folder: folder of the checkpoint.
-            key: digest of everything that decides the training; a resume demands the same.
+            key: digest of all settings of the training; a resume requires the same.
             every_steps: optimiser steps between checkpoints within an epoch; 0: none there.
         """
         self.path = folder / CHECKPOINT_NAME
@@ -43,7 +43,7 @@ class TrainingCheckpoint(pl.Callback):
             pl_module: unused.
 
         Raises:
-            ValueError: the loader would start the epoch again.
+            ValueError: the loader would restart the epoch.
         """
         self._last_step = trainer.global_step
         loader = trainer.train_dataloader
@@ -92,7 +92,7 @@ class TrainingCheckpoint(pl.Callback):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        """Write after so many steps, but for the last of an epoch, which is written after all.
+        """Write every given number of steps, except at the last step of an epoch.
 
         Args:
             trainer: saves its whole state.

@@ -33,7 +33,7 @@ class FitConfig(StageConfig):
     """Processes on this machine, each with a device; more than one trains data-parallel, with
     batches of the loader's size in every one."""
     threads: int = Field(default=0, ge=0, le=10**9)
-    """Torch threads of each process, part of what decides the weights' bits; 0: `run.threads`."""
+    """Torch threads of each process, which affect the weights' last bits; 0: `run.threads`."""
     sync_batchnorm: bool = False
     """Share the statistics of batch normalisation between processes (GPU only)."""
     checkpoint_every_steps: Index = 0
@@ -55,7 +55,7 @@ class FitConfig(StageConfig):
 
     @property
     def validation_interval(self) -> int:
-        """The largest divisor of the epochs that is no larger than asked for."""
+        """The largest divisor of the epochs up to the requested interval."""
         wanted = range(min(self.validate_every_epochs, self.epochs), 0, -1)
         return next(distance for distance in wanted if self.epochs % distance == 0)
 

@@ -1,4 +1,4 @@
-"""Batches of a training: order, division among processes, resumption; whatever the samples are."""
+"""Batches of any samples: order, division among processes, resumption."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def _start_worker(_: int) -> None:
 
 
 class EpochDataModule(pl.LightningDataModule, ABC):
-    """Shuffled training batches and held-out batches in order; a subclass says what is in them.
+    """Shuffled training batches and held-out batches in order; subclasses define the samples.
 
     Run seed, stage, epoch and sample id decide the order and, by the `SampleKey` that a dataset is
     asked with, every random change. Several processes share a batch; a training that was stopped
@@ -28,7 +28,7 @@ class EpochDataModule(pl.LightningDataModule, ABC):
     """
 
     val_in_every_process = False
-    """Whether each process validates on everything, not on its part."""
+    """Whether each process validates on all samples, not on its part."""
     windows: ShardWindows | None = None
     """Which shards training reads together; none: any sample may follow any other."""
 

@@ -1,4 +1,4 @@
-"""What makes a training repeatable: fixed threads, orders and seeds that depend on names only.
+"""Reproducible training: fixed threads, and orders and seeds that depend on names only.
 
 No random state survives from one step to the next, so a training that was killed and resumed
 draws exactly what the uninterrupted one would have drawn.
@@ -24,14 +24,14 @@ from ml.training.quiet import silence
 
 @dataclass(frozen=True, slots=True)
 class SampleKey:
-    """What a dataset is asked for: which sample, and in which epoch (the augmentation's seed)."""
+    """Key of a sample: its index, and the epoch, which seeds its augmentation."""
 
     index: int
     epoch: int
 
 
 class ShardWindows:
-    """Which shards are read together: an epoch goes through windows of a few shards each.
+    """Windows of shards that are read together: an epoch passes through windows of a few shards.
 
     Which shards share a window is drawn again for every epoch. Random access over thousands of
     shards would open each of them for every batch.
@@ -207,7 +207,7 @@ class ProcessSettings(pl.Callback):
     """Fixes threads and log of every process of a training, spawned ones included."""
 
     def __init__(self, threads: int) -> None:
-        """Remember how many.
+        """Store the number of threads.
 
         Args:
             threads: torch threads of each process.
@@ -215,7 +215,7 @@ class ProcessSettings(pl.Callback):
         self._threads = threads
 
     def __setstate__(self, state: dict[str, int]) -> None:
-        """Arrive in a spawned process, before anything is logged there."""
+        """Apply the settings in a spawned process, before anything is logged there."""
         self.__dict__.update(state)
         silence()
 
@@ -238,7 +238,7 @@ class SeedEachBatch(pl.Callback):
     """
 
     def __init__(self, seed: int, stage: str) -> None:
-        """Remember what the seeds derive from.
+        """Store the origin of the seeds.
 
         Args:
             seed: the run's seed.

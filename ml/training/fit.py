@@ -33,7 +33,7 @@ HISTORY_NAME = "history.csv"
 
 @dataclass(frozen=True)
 class FitResult:
-    """What a training left behind; the module itself holds the averaged weights.
+    """Results of a training; the module itself holds the averaged weights.
 
     Attributes:
         history: one row per epoch (`epoch`, `lr/...`, `train/...`, `val/...`).
@@ -185,7 +185,7 @@ def finish_work(ws: Workspace, stage: str) -> None:
 def _fit_key(
     module: TrainingModule, ws: Workspace, stage: str, config: FitConfig, threads: int
 ) -> str:
-    """Return a digest of what determines a training, except its data (in the folder's name)."""
+    """Return a digest of a training's settings, except its data (in the folder's name)."""
     parts = {
         "stage": stage,
         "seed": ws.seed,

@@ -85,7 +85,7 @@ def _polynomial_of_gram(x: Tensor) -> Tensor:
 
 
 def _step_of_gram(gram: Tensor, a: float, b: float, c: float) -> Tensor:
-    """Return what a step multiplies by: a I + b G + c G^2 of a (B, M, M) G."""
+    """Return the factor of a step: a I + b G + c G^2 of a (B, M, M) G."""
     factor = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)  # b G + c G G
     factor.diagonal(dim1=-2, dim2=-1).add_(a)
     return factor
@@ -301,7 +301,7 @@ def lr_factor(
         Number in (0, 1].
 
     Raises:
-        ValueError: the published schedule is asked for without the steps of an epoch.
+        ValueError: the published schedule is requested without the steps of an epoch.
 
     Source: the published training configuration (published).
     """
@@ -379,7 +379,7 @@ class EMA(WeightAveraging):
         super().__init__(multi_avg_fn=self._average)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Learn how long the training is.
+        """Read the length of the training.
 
         Args:
             trainer: knows it.

@@ -19,7 +19,7 @@ _WARNINGS = (
     ".*LeafSpec.*",
     # Small sets.
     ".*logging interval.*",
-    # Loaders whose workers would only compete with the training for the cores.
+    # Loaders for which workers would only compete with the training for the cores.
     ".*does not have many workers.*",
 )
 

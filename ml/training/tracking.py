@@ -1,4 +1,4 @@
-"""Where a training reports to: the tracker protocol, one that drops everything, one for MLflow."""
+"""Experiment tracking: the protocol, a tracker that drops everything, and one for MLflow."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 MAX_PARAM_CHARS = 6000
-"""MLflow refuses parameter values beyond this length (SqlAlchemy store)."""
+"""MLflow's SQLAlchemy store rejects longer parameter values."""
 EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
-"""What makes MLflow's pages show trainings, and not conversations with language models."""
+"""Setting with which MLflow's pages show trainings, not conversations with language models."""
 _AS_TRAININGS = "workflowType=machine_learning"
 """The same for one page: MLflow follows the tag only where an address leads to no view."""
 CANDIDATE = "candidate"
@@ -50,7 +50,7 @@ _ANSWERS_IN_S = 15
 
 @dataclass(frozen=True)
 class ModelPackage:
-    """What a tracker needs to register a servable model.
+    """A servable model with the files and texts for its registration.
 
     Args:
         name: name in the registry.
@@ -59,7 +59,7 @@ class ModelPackage:
         code_paths: packages copied next to the model, so that it loads without this checkout.
         signature: input and output schema.
         input_example: an input the signature accepts, stored next to the model.
-        pip_requirements: what a serving environment must install.
+        pip_requirements: packages of a serving environment.
         tags: tags of the registered version (licences, parents, profile).
         description: of this version, on the registry's page.
         summary: of the model whatever its version.
@@ -131,12 +131,12 @@ class Tracker(Protocol):
         ...
 
     def log_dataset(self, name: str, split: str, counts: Mapping[str, int]) -> None:
-        """Say what data the run used.
+        """Record the run's data.
 
         Args:
             name: the stage that made the data.
             split: which part of it, such as `train`.
-            counts: what is in it: images, heads.
+            counts: its size: images, heads.
         """
         ...
 
@@ -404,7 +404,7 @@ def _active_run(run_id: str) -> Iterator[None]:
 
 
 def sqlite_uri(database: Path) -> str:
-    """Return the address of a database for MLflow, whatever characters its path holds.
+    """Return the address of a database for MLflow, with special characters escaped.
 
     Args:
         database: path of the file.
@@ -479,7 +479,7 @@ def _remote_experiment(uri: str, experiment: str) -> str:
 
 
 def _check_answer(uri: str) -> None:
-    """Refuse a server that does not answer.
+    """Check that a server answers.
 
     Raises:
         TrackingUnavailable: it does not, after some seconds.
@@ -488,7 +488,7 @@ def _check_answer(uri: str) -> None:
         try:
             urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=_ANSWERS_IN_S).close()
         except urllib.error.HTTPError:
-            pass  # it answers; whether we may log in is said below
+            pass  # it answers; permission is checked below
         except OSError as error:
             raise TrackingUnavailable(
                 f"MLFLOW_TRACKING_URI is {uri}, and no server answers there ({error}); start it, "
@@ -552,7 +552,7 @@ def build_tables(database: Path) -> None:
     """
     import mlflow
 
-    # Asking for anything builds the tables.
+    # Any request creates the tables.
     mlflow.MlflowClient(sqlite_uri(database)).get_experiment_by_name("")
 
 
@@ -590,7 +590,7 @@ def mlflow_run(
 
 
 def _end_killed(experiment_id: str) -> None:
-    """Mark this machine's runs as killed whose process is gone: they would be running for ever."""
+    """Mark runs of ended processes on this machine as killed: they would stay running."""
     import mlflow
 
     client = mlflow.MlflowClient()

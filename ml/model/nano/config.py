@@ -1,6 +1,6 @@
 """Sizes of the nano detector.
 
-Fields that have a single value say in a stored description what its network is; they are no choice.
+Fields with a single value document the network in stored descriptions; they are not options.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from ml.model.outputs import Anchors
 
 @dataclass(frozen=True)
 class SparseOutputs:
-    """Predictions of a batch whose FLAME values are computed where they are asked for.
+    """Predictions of a batch whose FLAME values are computed at requested anchors only.
 
     Attributes:
         score_logits: (B, A).
@@ -39,7 +39,7 @@ class NanoNetwork(HeadDetectorNetwork):
     heads: NanoHeads
 
     def training_outputs(self, images: Tensor) -> SparseOutputs:
-        """Predict scores and boxes of all anchors, and FLAME values where they are asked for.
+        """Predict scores and boxes of all anchors, and FLAME values at requested anchors.
 
         A training step asks for those of the anchors that learn a head, one in fifty or fewer.
 

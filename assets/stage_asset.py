@@ -25,7 +25,7 @@ UNALTERED = "files_unaltered"
 """The check that every asset has."""
 UNALTERED_WHY = "Finished files are as they were written."
 LINEAGE = "dagster/column_lineage"
-"""A metadata entry that names the upstream column of each column that is taken over as it is."""
+"""A metadata entry with the upstream column of each unchanged column."""
 
 _SUITES: dict[str, tuple[Suite, ...]] = {}
 

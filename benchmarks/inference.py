@@ -43,7 +43,7 @@ TOLERANCE = 1e-3
 
 
 class PlainWay:
-    """Unfused, everything decoded, one head after the other."""
+    """Unfused, all anchors decoded, heads one by one."""
 
     def __init__(
         self, network: HeadDetectorNetwork, head_model: HeadModel, config: PostprocessConfig
@@ -73,7 +73,7 @@ class PlainWay:
 
 
 def greedy(boxes: torch.Tensor, scores: torch.Tensor, config: PostprocessConfig) -> torch.Tensor:
-    """Suppress as it is usually written: take the best, drop what overlaps it, repeat."""
+    """Suppress in the usual way: take the best, drop overlapping ones, repeat."""
     left = scores.argsort(descending=True, stable=True)[: config.max_candidates]
     kept: list[int] = []
     while len(left) and len(kept) < config.max_heads:

@@ -53,7 +53,7 @@ MISPLACED = 0.1
 
 @dataclass(frozen=True)
 class Truth:
-    """Heads that are exactly known.
+    """Heads with exact parameters.
 
     Attributes:
         flame: (N, 413) image frame.

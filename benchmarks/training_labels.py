@@ -23,7 +23,7 @@ HEADS_PER_IMAGE = 1.3
 
 
 def main() -> int:
-    """Measure each number of heads in a process of its own."""
+    """Measure each number of heads in a separate process."""
     parser = parser_of(__doc__)
     parser.add_argument("heads", nargs="*", type=int, default=[20_000, 100_000, 500_000])
     parser.add_argument("--one", type=int, help="measure this number in this process")

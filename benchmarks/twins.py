@@ -1,4 +1,4 @@
-"""Slow and obvious versions of metrics: what the fast ones are measured against and tested by."""
+"""Slow and obvious versions of metrics, to which the fast ones are compared."""
 
 from __future__ import annotations
 

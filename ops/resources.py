@@ -1,4 +1,4 @@
-"""What ops ask of the project, as typed resources; `dagster_project` provides them."""
+"""Typed resources of ops; `dagster_project` implements them."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Preflight(dg.ConfigurableResource, ABC):
 
     @abstractmethod
     def look(self, stages: Sequence[str]) -> Report:
-        """Return all problems, and what the models' forwards took.
+        """Return all problems, and the duration of the models' forward passes.
 
         Args:
             stages: which; none given: all.
@@ -60,7 +60,7 @@ class RecordedData(dg.ConfigurableResource, ABC):
 
 @dataclass(frozen=True)
 class Removed:
-    """What a takedown did: ids of images that are gone, stages to make again, what is left."""
+    """Result of a takedown: ids of removed images, stages to rerun, remaining traces."""
 
     samples: tuple[str, ...] = ()
     stale: tuple[str, ...] = ()
@@ -68,7 +68,7 @@ class Removed:
 
 
 class CommandFailed(RuntimeError):
-    """A command of the project ended with an error; the message is the end of what it said."""
+    """A command of the project ended with an error; the message is the end of its output."""
 
 
 class FineTuning(dg.ConfigurableResource, ABC):
@@ -96,7 +96,7 @@ class Takedown(dg.ConfigurableResource, ABC):
 
     @abstractmethod
     def remove(self, samples: Sequence[str], sources: Sequence[str]) -> Removed:
-        """Remove images, and all images of sources, and search for what is left.
+        """Remove images and all images of sources, and search for remaining traces.
 
         Raises:
             ValueError: an id is unknown.

@@ -46,7 +46,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Import what is asked for.
+    """Import a public name on first use.
 
     Raises:
         AttributeError: the package offers no such name.

@@ -181,7 +181,7 @@ def _bytes(shelf: Shelf, shard: str) -> pd.DataFrame:
 
 
 def _exact(shelf: Shelf, shard: str) -> pd.DataFrame:
-    """Return the images whose heads are known exactly."""
+    """Return the images with exact ground truth."""
     images = shelf.table("images", shard)
     return images[images["generator"].str.split(":").str[0].isin(EXACT_BACKENDS)]
 

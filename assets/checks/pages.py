@@ -37,15 +37,15 @@ _KINDS: Final = {
 
 @dataclass(frozen=True)
 class Summary:
-    """What the page of all suites says of one.
+    """One suite's entry on the page of all suites.
 
     Attributes:
         name: the suite's name and its folder.
         title: the name as words.
         kind: a key of the groups.
         about: names of its checks.
-        checks: how many checks it has.
-        passed: how many of them hold.
+        checks: number of its checks.
+        passed: number of passed checks.
         failed: critical ones that do not.
         warned: others that do not.
         rows: rows judged.

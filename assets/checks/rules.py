@@ -59,7 +59,7 @@ class Shelf:
         return self._kept(path, shard, lambda: read_raw(path))
 
     def _kept(self, path: Path, shard: str, read: Callable[[], pd.DataFrame]) -> pd.DataFrame:
-        """Return what `read` gives, from memory while the same shard is judged."""
+        """Return the result of `read`, cached while the same shard is judged."""
         if shard != self._shard:
             self._tables, self._shard = {}, shard
         if path not in self._tables:

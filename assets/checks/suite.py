@@ -1,4 +1,4 @@
-"""What a suite of checks is: expectations of Great Expectations on one table."""
+"""Suites of checks: expectations of Great Expectations on one table."""
 
 from __future__ import annotations
 

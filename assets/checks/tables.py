@@ -23,7 +23,7 @@ Derive = Callable[[pd.DataFrame], pd.DataFrame]
 
 SHAPE_AND_EXPRESSION = slice(0, 400)
 PIECE_ROWS = 200_000
-"""Rows that are judged together: few enough for any memory, so many that a small table is one."""
+"""Rows that are judged together: few enough for memory, enough for a small table in one piece."""
 READ_ROWS = 8192
 """Rows that are read together where each has 413 numbers."""
 
@@ -83,7 +83,7 @@ def gathered(frames: Iterable[pd.DataFrame]) -> Iterator[pd.DataFrame]:
 
 
 def read_raw(path: Path, columns: Sequence[str] | None = None) -> pd.DataFrame:
-    """Return a Parquet file as it is; vectors are lists or None.
+    """Return an unvalidated Parquet file; vectors are lists or None.
 
     Args:
         path: the file.
@@ -138,7 +138,7 @@ def rows_of_shard(path: Path, shard: str) -> pd.DataFrame:
 
 @contextmanager
 def _naming(path: Path) -> Iterator[None]:
-    """Name the file in what is raised when it cannot be read."""
+    """Name the file in reading errors."""
     try:
         yield
     except (pa.ArrowException, OSError) as error:
@@ -154,9 +154,9 @@ def boxes(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def heads(frame: pd.DataFrame) -> pd.DataFrame:
-    """Replace `flame` by what can be judged: whether it is there and finite, its ranges."""
+    """Replace `flame` by columns to judge: whether it exists and is finite, its ranges."""
     present = frame["flame"].notna()
-    # Imported here: torch comes along, which declaring the checks does not need.
+    # Imported here: it imports torch, which the declarations of checks do not need.
     from ml.flame.params import NUM_PARAMETERS, ROTATION, SCALE
 
     flame = _columns(frame["flame"], NUM_PARAMETERS)
@@ -187,13 +187,13 @@ def keypoints(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def whole_pose(frame: pd.DataFrame) -> pd.DataFrame:
-    """Add how many persons of its pose a row's shard holds."""
+    """Add the number of persons of the row's pose in its shard."""
     counts = frame.groupby("pose_id")["person_id"].transform("size")
     return frame.assign(persons_listed=counts, all_listed=counts == frame["num_people"])
 
 
 def texts(frame: pd.DataFrame) -> pd.DataFrame:
-    """Add lengths of texts, and drop what is only text."""
+    """Add lengths of texts, and drop the texts."""
     return frame.assign(
         prompt_chars=frame["prompt"].str.len(), caption_chars=frame["caption"].str.len()
     ).drop(columns=["scene", "choices"])
@@ -206,7 +206,7 @@ def _with_place(path: Path, shard: str, derive: Sequence[Derive]) -> pd.DataFram
 def _placed(frame: pd.DataFrame, shard: str, derive: Sequence[Derive], start: int) -> pd.DataFrame:
     for function in derive:
         frame = function(frame)
-    # A column of this name says which tar holds an image; here the row's own file is meant.
+    # Overwrites the column of the image's tar with the row's own file.
     frame = frame.drop(columns="shard", errors="ignore")
     return frame.assign(shard=shard, row=np.arange(start, start + len(frame)))
 

@@ -1,4 +1,4 @@
-"""Runs a suite with Great Expectations and says in which shard and row it fails.
+"""Run a suite with Great Expectations and locate failures by shard and row.
 
 A table comes in pieces: expectations of single rows are judged piece by piece and their counts
 added; for the others, uniqueness, quantiles and the number of rows, the columns that they need are
@@ -41,8 +41,8 @@ class Outcome:
         why: what it protects from.
         observed: the value that was seen, as text.
         unexpected: rows that break it: shard, row, column, value; at most `MAX_ROWS`.
-        num_unexpected: how many rows break it.
-        num_rows: how many rows were judged.
+        num_unexpected: number of failing rows.
+        num_rows: number of judged rows.
     """
 
     suite: str
@@ -69,7 +69,7 @@ class Outcome:
         return f"{self.name}: {told}" + (f"; and {more} more" if more > 0 else "")
 
     def sentence(self) -> str:
-        """Return the failure in words: check, what was seen, and the first places."""
+        """Return the failure in words: check, observed values, and the first places."""
         text = f"{self.name}: {self.why} Observed {self.observed}."
         if self.unexpected:
             places = "; ".join(
@@ -103,7 +103,7 @@ def validate(
 
 
 def _judge(ws: Workspace, suite: Suite, shards: Sequence[str]) -> list[Outcome]:
-    """Judge rows piece by piece, and what needs all rows by the columns that it needs of them."""
+    """Judge rows piece by piece, and whole-table expectations on their columns only."""
     by_row = [check for check in suite.checks if _is_by_row(check)]
     of_all = [check for check in suite.checks if not _is_by_row(check)]
     needed = dict.fromkeys([*ROW, *(name for check in of_all for name in _columns_of(check))])
@@ -198,7 +198,7 @@ class _Tally:
         self._counted |= "unexpected_count" in details
 
     def outcome(self, suite: Suite, check: Check) -> Outcome:
-        """Return what holds of all pieces together."""
+        """Return the combined outcome of all pieces."""
         counted = f"{self._num_unexpected} unexpected rows" if self._counted else "nothing"
         return Outcome(
             suite=suite.name,

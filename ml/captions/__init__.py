@@ -1,1 +1,1 @@
-"""Captions: what an image shows, in words, and the prompt made of them."""
+"""Captions: descriptions of images, and the prompts made from them."""

@@ -32,7 +32,7 @@ class CaptionsConfig(StageConfig):
     """Where captions come from: `scene-grammar` draws a scene and describes it, `source` takes what
     the poses stage's describer saw in the source image."""
     name_detector: Literal["gazetteer", "gliner"] = "gazetteer"
-    """What finds personal names; `gazetteer` is the bundled lists and the capitalised-pair rule."""
+    """Detector of personal names; `gazetteer`: bundled lists and the capitalised-pair rule."""
     gliner: GlinerConfig = GlinerConfig()
     """The model of the name detector `gliner`."""
     name_probability: float = Field(0.04, ge=0, le=1)

@@ -24,7 +24,7 @@ class NoCaption(ValueError):
 
 @dataclass(frozen=True)
 class Draft:
-    """A caption and what is known of it.
+    """A caption and its metadata.
 
     Attributes:
         text: the caption.
@@ -63,7 +63,7 @@ class Captioner(Protocol):
 
 
 class GrammarCaptioner:
-    """Draws scenes whose skin tones come evenly over a shard."""
+    """Draws scenes with evenly distributed skin tones over a shard."""
 
     def __init__(self, ws: Workspace, config: CaptionsConfig, stage: str, shard: str) -> None:
         """Shuffle the shard's deck of tones.
@@ -78,7 +78,7 @@ class GrammarCaptioner:
         self._deck = ToneDeck(sample_rng(ws.seed, stage, f"{shard}/tones"))
 
     def draft(self, pose: PoseSample, rng: np.random.Generator) -> Draft:
-        """Draw a scene for the people of a pose and say it.
+        """Draw a scene for the people of a pose and describe it.
 
         Args:
             pose: the skeletons.

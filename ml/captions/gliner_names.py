@@ -1,4 +1,4 @@
-"""Personal names found by GLiNER, a model that finds what its labels say."""
+"""Personal names found by GLiNER, a model that finds entities of given labels."""
 
 from __future__ import annotations
 

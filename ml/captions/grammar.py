@@ -1,4 +1,4 @@
-"""The embedded captioner: a grammar that draws a scene and says it in neutral words.
+"""The embedded captioner: a grammar that draws a scene and describes it in neutral words.
 
 It takes the place of an image captioner, faults included: now and then it writes a person's name,
 which the name rule has to find.
@@ -74,10 +74,10 @@ _BEARDS: Final = {"none": 0.55, "stubble": 0.22, "beard": 0.23}
 
 @dataclass(frozen=True)
 class Caption:
-    """What the captioner says of one image.
+    """The captioner's output for one image.
 
     Attributes:
-        scene: What the image must show.
+        scene: Content of the image.
         text: The caption.
         described: Indices of the people the text describes, in the order of their mention.
         names_person: Whether the text holds a personal name.
@@ -90,7 +90,7 @@ class Caption:
 
 
 class ToneDeck:
-    """Deals Monk tones evenly: each of the ten once before any comes again."""
+    """Draws Monk tones evenly: each of the ten once before any repeats."""
 
     def __init__(self, rng: np.random.Generator) -> None:
         """Shuffle the first deck; `rng` shuffles this and all later ones."""
@@ -101,7 +101,7 @@ class ToneDeck:
         """Take tones off the deck.
 
         Args:
-            count: How many.
+            count: Number of tones.
 
         Returns:
             Monk tones, 1 to 10.
@@ -162,7 +162,7 @@ def describe(look: PersonLook) -> str:
     """Return one person in neutral words: clothing, glasses and hat, nothing of origin or skin.
 
     Args:
-        look: How the person looks.
+        look: The person's look.
 
     Returns:
         A noun phrase such as `a woman in a red striped shirt and blue jeans with glasses`.

@@ -1,6 +1,6 @@
 """The name filter: an image must not be generated from a text that names a person.
 
-Diffusion models keep what they know of a person under the name (paper, section 3.3), so a caption
+Diffusion models associate a person's appearance with the name (paper, section 3.3), so a caption
 with a first or last name is excluded before it becomes a prompt.
 """
 
@@ -19,7 +19,7 @@ _WORD: Final = re.compile(r"[^\W\d_]+(?:[-'’][^\W\d_]+)*")  # noqa: RUF001 (ty
 _POSSESSIVE: Final = re.compile(r"['’]s$", re.IGNORECASE)  # noqa: RUF001 (typographic apostrophe)
 _SAINTS: Final = frozenset({"san", "santa", "saint", "st", "sao"})
 _TITLE_CASE_SHARE: Final = 0.7
-"""Above this fraction of capitalised words a caption is a title and capitals say nothing."""
+"""Above this fraction of capitalised words a caption is a title, and capitals mean nothing."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class NameSpan:
     Attributes:
         start: First character.
         end: Character after the last.
-        label: What it is; `name` when first and last name are not distinguished.
+        label: Kind of name; `name` when first and last name are not distinguished.
         rule: Which rule found it.
     """
 

@@ -119,7 +119,7 @@ class Prompt:
 
 
 class TermDeck:
-    """Deals terms evenly: each of the fifteen once before any comes again."""
+    """Draws terms evenly: each of the fifteen once before any repeats."""
 
     def __init__(self, rng: np.random.Generator) -> None:
         """Shuffle the first deck; `rng` shuffles this and all later ones."""
@@ -231,7 +231,7 @@ def find_terms(text: str) -> list[str]:
 
 @cache
 def term_weights() -> np.ndarray:
-    """Return how often each term is drawn for each skin tone.
+    """Return the frequency of each term for each skin tone.
 
     Scaled alternately by rows and columns (Sinkhorn) until, with skin tones drawn evenly, the
     terms come evenly too and never with a tone outside their range.
@@ -268,7 +268,7 @@ def _draw_term(rng: np.random.Generator, tone: int | None, deck: TermDeck | None
 def _reason_to_keep(
     caption: str, match: re.Match[str], before: str, noun: str, seen: set[str]
 ) -> str | None:
-    """Return why a mention gets no term of its own, or None when it may get one."""
+    """Return why a mention gets no term, or None if it may get one."""
     preceding = _WORD_BEFORE.search(caption[: match.start()])
     word_before = preceding.group(1).lower() if preceding else ""
     if not before.strip() and word_before in _NOUNS:

@@ -71,12 +71,12 @@ HATS = ("none", "cap", "beanie", "wide hat", "headscarf")
 BEARDS = ("none", "stubble", "beard")
 MONK_TONES = tuple(range(1, 11))
 NO_SCENE = "null"
-"""In place of a scene's JSON where a caption is free text and no words of it are known."""
+"""Stands for a scene's JSON where a caption is free text."""
 
 
 @dataclass(frozen=True)
 class PersonLook:
-    """How one person looks; every word comes from the vocabularies of this module.
+    """Look of one person; every word comes from the vocabularies of this module.
 
     `skin_tone` is the Monk scale's number, 1 (lightest) to 10 (darkest). `subject` is the
     neutral noun used in the caption: person, man, woman, girl or boy.
@@ -98,7 +98,7 @@ class PersonLook:
 
 @dataclass(frozen=True)
 class Scene:
-    """What a caption says and an image must honour; `people` follows the pose's person order."""
+    """Content of a caption and its image; `people` follows the pose's person order."""
 
     place: str
     light: str
@@ -110,7 +110,7 @@ class Scene:
 
     @staticmethod
     def from_json(text: str) -> Scene:
-        """Read what `to_json` wrote.
+        """Read the output of `to_json`.
 
         Raises:
             ValueError: it is not JSON, a field is unknown or missing, or a word is unknown.

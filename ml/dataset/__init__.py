@@ -1,1 +1,1 @@
-"""What the filtered dataset is: its splits, statistics and card."""
+"""Description of the filtered dataset: splits, statistics and card."""

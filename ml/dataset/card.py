@@ -1,4 +1,4 @@
-"""The dataset card: what the data is, how it was made, what is in it, what it must not be used for.
+"""The dataset card: the data's nature, origin, content and excluded uses.
 
 Markdown with the front matter that the Hugging Face hub reads.
 """
@@ -44,7 +44,7 @@ _SIZE_CATEGORIES: Final = (
 
 @dataclass(frozen=True)
 class CardMetadata:
-    """What a card says beyond the statistics.
+    """Content of a card in addition to the statistics.
 
     Attributes:
         name: Name of the dataset.

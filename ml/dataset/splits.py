@@ -63,7 +63,7 @@ def _hashes(samples: pd.DataFrame) -> np.ndarray:
 
 
 def check_no_leak(samples: pd.DataFrame) -> None:
-    """Refuse a table in which one source pose has samples in two splits.
+    """Check that no source pose has samples in two splits.
 
     Args:
         samples: One row per sample with columns `sample_id`, `pose_id`, `split`.

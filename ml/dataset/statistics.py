@@ -1,4 +1,4 @@
-"""What is in the dataset, and what was dropped on the way: one tidy table and its plots."""
+"""Statistics of the dataset and of dropped samples: one tidy table and its plots."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def compute_statistics(
 
 
 class StatisticsCounter:
-    """Counts a dataset piece by piece; keeps 12 bytes per head or image, whatever they hold.
+    """Counts a dataset piece by piece; keeps 12 bytes per head or image.
 
     The numbers are those of all pieces at once: nothing is averaged over pieces.
     """

@@ -28,7 +28,7 @@ Evaluate = Callable[
 
 
 class HeadDetectorModule(TrainingModule):
-    """Trains a detector; validates what it would return for each image."""
+    """Trains a detector; validates on its final heads of each image."""
 
     def __init__(
         self,
@@ -106,7 +106,7 @@ class HeadDetectorModule(TrainingModule):
 
 
 def _of_all_processes(own: list[T]) -> list[T]:
-    """Return what the processes of a training have, in the order of the images."""
+    """Gather the values of all processes of a training, in the order of the images."""
     if not (distributed.is_available() and distributed.is_initialized()):
         return own
     parts: list[list[T]] = [[] for _ in range(distributed.get_world_size())]

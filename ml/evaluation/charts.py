@@ -1,4 +1,4 @@
-"""Charts of a benchmark, as SVG text that goes into its report; equal evaluations, equal bytes."""
+"""Charts of a benchmark as SVG text for its report; equal evaluations give equal bytes."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def draw_charts(
 
     Args:
         evaluations: title of a model -> its matched benchmark; the first one's errors are shown.
-        samples: what they were evaluated on.
+        samples: the evaluated images.
         operating_score: confidence from which a prediction is shown to people.
         rng: seeded generator, for intervals.
         resamples: bootstrap draws.
@@ -103,7 +103,7 @@ def precision_recall(predictions: pd.DataFrame, num_true: int) -> pd.DataFrame:
 
 
 def calibration(predictions: pd.DataFrame, bins: int = _SCORE_BINS) -> pd.DataFrame:
-    """Return how often predictions of about equal confidence are right.
+    """Return the precision of predictions by confidence.
 
     Args:
         predictions: columns score and correct.
@@ -124,7 +124,7 @@ def calibration(predictions: pd.DataFrame, bins: int = _SCORE_BINS) -> pd.DataFr
 
 
 def head_sizes(evaluation: Evaluation, samples: Sequence[EvaluationSample]) -> pd.DataFrame:
-    """Return every head that was asked for, with its size and whether it was found.
+    """Return every head of the ground truth, with its size and whether it was found.
 
     Args:
         evaluation: of the samples.

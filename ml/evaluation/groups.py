@@ -1,4 +1,4 @@
-"""Errors of the found heads by what the heads are like, with intervals over the images."""
+"""Errors of the found heads by attributes of the heads, with intervals over the images."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def group_table(
 
     Returns:
         Title -> table with columns group, heads, NME and rotation error, both with 95 % intervals;
-        no table of what is not known of the heads.
+        no table of unknown attributes.
     """
     pairs = evaluation.pairs
     tables = {}
@@ -70,7 +70,7 @@ def group_table(
 def compare_skin_tones(
     evaluation: Evaluation, rng: np.random.Generator, resamples: int
 ) -> str | None:
-    """Say in a sentence by how much errors of the darkest and the lightest skin tones differ.
+    """Describe the difference of errors between the darkest and the lightest skin tones.
 
     Args:
         evaluation: a matched benchmark.

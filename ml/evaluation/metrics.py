@@ -1,6 +1,6 @@
 """The numbers: average precision, vertex error, rotation error, and their intervals.
 
-Every function takes plain arrays of matched heads; who matched them is `matching.py`'s business.
+Every function takes plain arrays of matched heads; `matching.py` matches them.
 """
 
 from __future__ import annotations
@@ -167,7 +167,7 @@ def failure_rate(
     Args:
         nme_percent: (M,) errors of the heads that were found; NaN, for want of parameters, fails.
         num_missed: heads that were not found; each is a failure.
-        threshold_percent: what still passes.
+        threshold_percent: largest error that passes.
 
     Returns:
         Fraction in [0, 1]; NaN when there was nothing to find.
@@ -179,7 +179,7 @@ def failure_rate(
 
 
 def nullable(metrics: Mapping[str, float]) -> dict[str, float | None]:
-    """Return metrics as metrics.json holds them: what is no finite number is null, and so seen.
+    """Return metrics for metrics.json: values that are not finite become null.
 
     Args:
         metrics: name -> value.
@@ -205,7 +205,7 @@ def bootstrap_intervals(
         statistics: takes (num_images,) int64 positions of the drawn images, gives the metrics.
         num_images: images in the benchmark.
         rng: seeded generator.
-        resamples: how often to draw.
+        resamples: number of bootstrap resamples.
         confidence: fraction of the draws inside an interval.
 
     Returns:

@@ -1,6 +1,6 @@
 """Photographs shipped with installed libraries: qualitative examples on real images.
 
-They are no benchmark: a handful, known to everybody, without ground truth.
+They are not a benchmark: a handful of well-known images without ground truth.
 """
 
 from __future__ import annotations

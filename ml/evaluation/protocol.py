@@ -1,4 +1,4 @@
-"""One protocol for every benchmark: predict heads, match them to the truth, count everything.
+"""One protocol for every benchmark: predict heads, match them to the ground truth, count.
 
 A benchmark yields samples with ground truth; a predictor turns images into `Heads`; `evaluate`
 matches and measures. Missed heads count. Every metric carries its sample count and an interval.
@@ -32,7 +32,7 @@ from ml.records.heads import OPERATING_SCORE, Heads
 
 ANGLES = ("pitch", "yaw", "roll")
 LEADING = 10
-"""Shape and expression components whose correlation is reported, each."""
+"""Number of shape and of expression components whose correlation is reported."""
 # Predictions under this confidence enter the average precision but no other metric: they are not
 # what a user would be shown.
 
@@ -58,7 +58,7 @@ class EvaluationSample:
 
     Attributes:
         sample_id: the image's id.
-        image: (H, W, 3) uint8 RGB, or what reads it: a benchmark may be larger than memory.
+        image: (H, W, 3) uint8 RGB, or a function that reads it: a benchmark may exceed memory.
         heads: true heads, image px.
         ignore: (N,) bool, heads too hidden, cut off or small to be asked for.
         attributes: one row a true head; columns to group the errors by.
@@ -85,7 +85,7 @@ class Evaluation:
         pairs: one row a found head: image, prediction, truth, errors and attributes.
         num_true: (images,) true heads that count.
         num_missed: (images,) of those, not found at the operating score.
-        num_ignored: true heads that were not asked for.
+        num_ignored: ignored true heads.
         annotated: (images,) predictions at the operating score that count.
         coefficients: (pairs, 2, 2 * LEADING) leading shape and expression coefficients of each
             pair, predicted and true.
@@ -114,7 +114,7 @@ class Evaluation:
         metrics = _metrics(
             self.predictions, self.pairs, self.num_true, self.num_missed, self.annotated
         )
-        # Not resampled: a correlation over the few different heads of a draw says little.
+        # Not resampled: a correlation over the few distinct heads of a draw is unreliable.
         predicted, true = self.coefficients[:, 0], self.coefficients[:, 1]
         for name, part in (("shape", slice(LEADING)), ("expression", slice(LEADING, None))):
             metrics[f"{name}_correlation"] = component_correlation(

@@ -17,12 +17,12 @@ from ml.records.templates import template_environment
 
 TEMPLATES = Path(__file__).parent / "templates"
 _MADE = "<!-- made -->"
-"""Where `standalone` says when and where the report was made."""
+"""Place at which `standalone` inserts time and place of the report."""
 
 
 @dataclass(frozen=True)
 class Metric:
-    """How a metric is shown: its key, its label, which way is better, and its format."""
+    """Presentation of a metric: its key, its label, the better direction, and its format."""
 
     name: str
     label: str
@@ -53,7 +53,7 @@ METRICS = (
 
 @dataclass(frozen=True)
 class GroundTruth:
-    """How a report words what predictions were compared with: the title, the heads, a warning."""
+    """A report's words for its reference labels: the title, the heads, a warning."""
 
     title: str
     heads: str
@@ -112,7 +112,7 @@ def write_report(
         images: title -> path of an image.
         metadata: protocol, ground_truth (key of `GROUND_TRUTHS`), num_images, num_heads,
             num_ignored.
-        provenance: seed, versions, command: what is the same whenever the report is made.
+        provenance: seed, versions, command: independent of the time of the report.
         charts: title -> SVG.
         remarks: title of a group table or image -> a sentence that belongs below it.
 
@@ -156,11 +156,11 @@ def write_report(
 
 
 def standalone(page: Path, made: Mapping[str, str]) -> str:
-    """Return a report as one file: its images inside, and by what it was made.
+    """Return a report as one file, with embedded images and its origin.
 
     Args:
         page: report.html, next to its images.
-        made: date, commit, machine: what differs from one making to the next.
+        made: date, commit, machine: they differ between runs.
 
     Raises:
         ValueError: the page has no place for it, so `write_report` did not write it.

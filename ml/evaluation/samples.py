@@ -1,4 +1,4 @@
-"""Held-out images as evaluation samples: with ground truth where it is known, else with labels."""
+"""Held-out images as evaluation samples, with ground truth if known, else with labels."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ GROUP_COLUMNS = ("visible", "skin_tone", "hair_style", "glasses", "hat")
 
 
 def ignored_heads(labels: HeadLabels, limits: LabelLimits) -> np.ndarray:
-    """Return which true heads are not asked for: hidden, cut off, or smaller than can be measured.
+    """Return which true heads are ignored: hidden, cut off, or too small to be measured.
 
     Args:
         labels: true heads, image px.
@@ -64,7 +64,7 @@ def has_truth(ws: Workspace) -> bool:
 def read_samples(
     ws: Workspace, split: str, limits: LabelLimits, exclusions: Exclusions
 ) -> list[EvaluationSample]:
-    """Read every image of a split with its ground truth; pixels are decoded when asked for.
+    """Read every image of a split with its ground truth; pixels are decoded on demand.
 
     Args:
         ws: the workspace.

@@ -203,7 +203,7 @@ def nms_mask(boxes_xyxy: Tensor, scores: Tensor, iou_threshold: float) -> Tensor
 
     A box is kept if no better kept box overlaps it by more than the threshold; of equal scores the
     first is the better. That rule is iterated from "all are kept" until nothing changes, which
-    gives what the greedy loop gives: after n rounds the n best boxes are settled.
+    gives the result of the greedy loop: after n rounds the n best boxes are settled.
 
     Args:
         boxes_xyxy: (..., N, 4).

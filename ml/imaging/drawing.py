@@ -1,4 +1,4 @@
-"""Boxes drawn on images: labels, predictions, and what a filter saw."""
+"""Boxes drawn on images: labels, predictions, and detections of a filter."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def draw_boxes(
         boxes_xyxy: (N, 4) px before enlarging.
         colour_rgb: of the lines.
         scores: (N,) written above the boxes; None writes nothing.
-        zoom: how much larger the image is than the boxes' frame.
+        zoom: scale from the boxes' frame to the image.
 
     Returns:
         (H, W, 3) uint8 RGB.

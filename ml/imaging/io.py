@@ -28,18 +28,18 @@ SUFFIXES: Final = frozenset(
 _FORMATS: Final = (
     "JPEG", "PNG", "WEBP", "BMP", "DIB", "TIFF", "GIF", "AVIF", "JPEG2000", "PPM",
 )  # fmt: skip
-"""Pillow's names of them: no other decoder is let near the bytes."""
+"""Pillow's names of the formats: no other decoder may read the bytes."""
 _PILLOW_ONLY: Final = frozenset({"GIF", "AVIF"})
 """OpenCV leaves AVIF's rotation out, and a GIF's transparency."""
 TRANSPARENT_GREY = 127
-"""What shows through transparent pixels: the letterbox's grey, so that they look like padding."""
+"""Colour behind transparent pixels: the letterbox's grey, so that they look like padding."""
 _START_OF_SCAN, _END_OF_IMAGE = 0xDA, b"\xff\xd9"
 _ORIENTATION: Final = 0x0112
 """EXIF's number of the tag."""
 _STANDALONE: Final = frozenset({0x01, *range(0xD0, 0xD9)})
 """JPEG markers without a length: TEM, the restart markers and the start of the image."""
 _STRIP_PIXELS: Final = 4_000_000
-# What decoders raise on damaged bytes, each of them seen.
+# Errors of decoders on damaged bytes, all of them observed.
 _DAMAGE: Final = (
     OSError,
     SyntaxError,
@@ -57,7 +57,7 @@ _DAMAGE: Final = (
 
 
 class UnreadableImage(ValueError):
-    """An image cannot be decoded; the message says why."""
+    """An image cannot be decoded; the message gives the cause."""
 
 
 def decode_image(data: bytes | Path) -> np.ndarray:
@@ -91,7 +91,7 @@ def decode_image(data: bytes | Path) -> np.ndarray:
 
     try:
         with warnings.catch_warnings():
-            # Pillow warns of what the limits decide, and of odd metadata.
+            # Pillow warns of large sizes, which our limits decide, and of odd metadata.
             warnings.simplefilter("ignore")
             return _decode(data)
     except UnidentifiedImageError as error:
@@ -109,7 +109,7 @@ def decode_image(data: bytes | Path) -> np.ndarray:
 
 
 def _decode(data: bytes) -> np.ndarray:
-    """Decode what the header says can be decoded, with the library that does it right."""
+    """Decode an image with the library that handles its format correctly."""
     from PIL import Image
 
     with Image.open(io.BytesIO(data), formats=_FORMATS) as image:

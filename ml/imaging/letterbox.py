@@ -31,7 +31,7 @@ class Letterbox:
     pad_y: float = 0.0
 
     def __post_init__(self) -> None:
-        """Refuse a scale that has no inverse."""
+        """Check that the scale has an inverse."""
         if not (np.isfinite(self.scale) and self.scale > 0):
             raise ValueError(f"Letterbox.scale: expected a finite number > 0, got {self.scale}")
 

@@ -1,4 +1,4 @@
-"""Reading the images of a shard: what cannot be read becomes an exclusion."""
+"""Reading the images of a shard: unreadable ones become exclusions."""
 
 from __future__ import annotations
 

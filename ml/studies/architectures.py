@@ -1,4 +1,4 @@
-"""What the published sizes and the project's detector cost, on this machine (paper, table 8)."""
+"""Costs of the published sizes and the project's detector on this machine (paper, table 8)."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ OpenRun = Callable[[str, Mapping[str, str]], AbstractContextManager[Tracker]]
 
 
 class ArchitecturesConfig(StageConfig):
-    """What is timed, and how long; conf/studies/architectures.yaml is an example."""
+    """Detectors and duration of the timing; conf/studies/architectures.yaml is an example."""
 
     sizes: tuple[ModelSize, ...] = PUBLISHED_SIZES
     """Networks with random weights."""
@@ -62,7 +62,7 @@ def measure_architectures(ws: Workspace, config: ArchitecturesConfig, open_run: 
 
     Args:
         ws: the workspace; the project's own detectors are measured if there are any.
-        config: what is timed.
+        config: detectors to time.
         open_run: opens an MLflow run for a detector.
 
     Returns:

@@ -29,7 +29,7 @@ _ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
 
 @dataclass(frozen=True)
 class TuningOptions:
-    """How a model is fine-tuned.
+    """Settings of a fine-tuning.
 
     Attributes:
         mode: `lora` or `full`.
@@ -80,7 +80,7 @@ def tune(
     options: TuningOptions,
     checkpoint: Path,
 ) -> list[float]:
-    """Fine-tune the network that predicts noise; text encoder and VAE stay as they are.
+    """Fine-tune the network that predicts noise; text encoder and VAE are frozen.
 
     Which photographs, noise and timesteps a step sees follows from the seed and the step alone, so
     a resumed training continues as the uninterrupted one would have.

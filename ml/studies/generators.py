@@ -34,7 +34,7 @@ class Generator:
     Attributes:
         name: in the table.
         changes: over the section `images`: backend and models.
-        condition: what guides it, for the table's column.
+        condition: its condition, for the table's column.
     """
 
     name: str
@@ -49,7 +49,7 @@ class Generator:
 
 @dataclass(frozen=True)
 class Reference:
-    """What generators are measured against.
+    """Real images that generators are compared with.
 
     Attributes:
         images: folder or tars of real images.

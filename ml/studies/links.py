@@ -1,4 +1,4 @@
-"""Small projects of links: a stage runs as it is, on inputs that are elsewhere."""
+"""Projects made of links, in which stages run on the results of other projects."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def link(place: Path, target: Path) -> None:
-    """Make a link to a stage's results; an older link goes.
+    """Make a link to a stage's results; an older link is replaced.
 
     Args:
         place: where the link is to be.

@@ -33,7 +33,7 @@ from ml.studies.rafd import Photograph
 from ml.training.tracking import Tracker
 
 Describe = Callable[[Sequence[NDArray[np.uint8]]], list[str]]
-"""Image to a text that says what it shows, without names."""
+"""Image to a description without names."""
 OpenRun = Callable[[str, Mapping[str, str]], AbstractContextManager[Tracker]]
 MODES = ("lora", "full")
 FALSE_MATCH_RATES = (1e-2, 1e-3, 1e-4)
@@ -43,7 +43,7 @@ _SHOWN_PAIRS = 12
 
 @dataclass(frozen=True)
 class MemorisationOptions:
-    """How the study is run.
+    """Settings of the study.
 
     Attributes:
         tuning: of a model; its mode is set by the study.
@@ -66,9 +66,9 @@ class PhotographedFaces:
 
     Attributes:
         embeddings: (N, D) float32 of length 1.
-        identities: (N,) who each is.
+        identities: (N,) identity of each.
         paths: the photographs.
-        prompts: what each shows, in words.
+        prompts: description of each.
     """
 
     embeddings: NDArray[np.float32]
@@ -158,14 +158,14 @@ def read_faces(
 
 
 def calibrate(faces: PhotographedFaces, false_match_rate: float) -> Calibration:
-    """Find the threshold at which so many pairs of two people are taken for one.
+    """Find the threshold for a given false-match rate.
 
     Args:
         faces: of known people.
         false_match_rate: fraction of pairs, 0 to 1.
 
     Returns:
-        The lowest similarity that keeps to the rate, and what it does to both kinds of pairs.
+        The lowest similarity within the rate, and the match rates of both kinds of pairs.
 
     Raises:
         ValueError: there is no pair of two people.
@@ -230,8 +230,8 @@ def rate_interval(hits: int, total: int) -> tuple[float, float]:
     """Return Wilson's 95 % interval of a rate; NaN where nothing was counted.
 
     Args:
-        hits: how many.
-        total: of how many.
+        hits: number of successes.
+        total: number of trials.
     """
     if not total:
         return float("nan"), float("nan")
@@ -310,7 +310,7 @@ def _one_model(
     if done.is_file() and json.loads(done.read_text(encoding="utf-8"))["identity"] == identity:
         return pd.read_csv(folder / "matches.csv", keep_default_na=True)
     if not (begun.is_file() and json.loads(begun.read_text(encoding="utf-8")) == identity):
-        # what another configuration has left must not be taken for this one's images
+        # images of another configuration must not be mistaken for this one's
         remove(folder)
         write_json(begun, identity)
     tuning = options.tuning
@@ -333,7 +333,7 @@ def _one_model(
 
     def kept() -> Iterator[NDArray[np.float32]]:
         for number, name in enumerate(names):
-            # PNG gives back what was generated, so a resumed run reads the same faces
+            # PNG is lossless, so a resumed run reads the same faces
             if number in missing:
                 write_bytes(paths[name], encode_png(next(images)))
             yield reader.read(decode_image(paths[name]))

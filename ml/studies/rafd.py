@@ -1,4 +1,4 @@
-"""Photographs of known people whose names of files say who is seen: RaFD's layout."""
+"""Photographs of known people, identified by file names in RaFD's layout."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ class Photograph:
 
     Attributes:
         path: the file.
-        identity: who it is, as the set numbers people.
+        identity: number of the person in the set.
         camera: degrees; 90 is from the front.
-        emotion: what the face was asked to show.
+        emotion: the posed expression.
         gaze: left, frontal or right.
     """
 

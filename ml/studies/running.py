@@ -1,4 +1,4 @@
-"""Studies by name, with everything they need opened: what jobs and the command call."""
+"""Studies by name with their inputs, as called by jobs and the command."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ def run_study(
         generators: YAML file of generators: `generators` needs this and the next two.
         reference: real images.
         inception: weights of the Inception network.
-        reference_limit: first so many images of the reference; all by default.
-        photographs: of known people, named as RaFD names them: `memorisation` needs it.
+        reference_limit: read at most this many images of the reference; all by default.
+        photographs: of known people, named as in RaFD; needed by `memorisation`.
         config: YAML file of `MemorisationConfig`, which `memorisation` needs, or of
             `ArchitecturesConfig`, whose defaults `architectures` takes without.
 
@@ -116,7 +116,7 @@ def wider_name(ws: Workspace, wider: Path, config: StageConfig) -> str:
     Args:
         ws: the workspace; the head model must exist.
         wider: the folder of WIDER FACE.
-        config: who labels it, and from which size.
+        config: regressor of the labels, and the least size.
     """
     regressor = ws.stage_dir("flame_regressor")
     teacher = [

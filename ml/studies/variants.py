@@ -1,7 +1,7 @@
 """The detector trained several times: ablation (table 7), datasets (table 2), fine-tuning (5).
 
 Each variant is a small project of links: the inputs of the stage `trained_model`, and those of
-`benchmark`, so that both stages run as they are. What is finished is not made again.
+`benchmark`, so that both stages run unchanged. Finished variants are not repeated.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ def run_variants(
         study: its name: of the folder and of the MLflow runs.
         ws: the workspace; the dataset, head model, regressor and label quality must exist.
         values: effective values, section -> key -> value.
-        variants: what to train.
+        variants: variants to train.
         open_run: opens an MLflow run for a variant.
 
     Returns:
@@ -189,7 +189,7 @@ def _named(scores: Sequence[Mapping[str, Any]]) -> dict[str, float]:
 
 
 def _identity(place: Workspace, config: Any, values: Mapping[str, Any]) -> str:
-    """Return everything that a variant's results follow from, but the code."""
+    """Return all inputs of a variant's results except the code."""
     parts = [
         config.model_dump_json(),
         json.dumps([values["benchmark"], values["benchmark_scores"]], sort_keys=True, default=str),

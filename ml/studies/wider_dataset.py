@@ -72,7 +72,7 @@ class NoDetector:
     name, sha256 = "true_face_boxes", ""
 
     def detect(self, images_rgb: list[np.ndarray]) -> list[Any]:
-        """Refuse.
+        """Raise: boxes are known here.
 
         Raises:
             RuntimeError: always: the boxes are the published ones.

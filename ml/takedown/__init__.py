@@ -1,1 +1,1 @@
-"""Taking samples out of everything that was made of them."""
+"""Removal of samples from all files that contain or derive from them."""

@@ -1,4 +1,4 @@
-"""Telling an image by what it shows: copies that were scaled or encoded again have other bytes."""
+"""Comparison of images by content: rescaled or re-encoded copies have other bytes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Signature = NDArray[np.float32]
 
 
 def signature(image_rgb: NDArray[np.uint8]) -> Signature | None:
-    """Return what an image is compared by.
+    """Return the signature by which an image is compared.
 
     Args:
         image_rgb: (H, W, 3) uint8 RGB.
@@ -46,7 +46,7 @@ def resembles(data: bytes, signatures: list[Signature]) -> bool:
     """Return whether encoded bytes show one of some images.
 
     Args:
-        data: of any kind; what does not decode resembles nothing.
+        data: any bytes; those that do not decode resemble nothing.
         signatures: of the images.
     """
     try:

@@ -1,4 +1,4 @@
-"""Taking samples out of everything that was made of them, and proving that they are gone.
+"""Remove samples from all files that contain or derive from them, and verify the removal.
 
 Files are identified by content, not by name, so that DVC's cache is searched like the data. What
 cannot show whom it shows (contact sheets, plots with images) is removed and made again.
@@ -39,7 +39,7 @@ from ml.records.workspace import Workspace
 from ml.takedown.likeness import Signature, embedded_images, resembles, signature
 
 REGISTER_NAME: Final = "takedowns.json"
-"""In the project folder, tracked by git: hashes of what was taken down, so that it stays out."""
+"""In the project folder, tracked by git: hashes of removed samples, which keep them out."""
 _SKIPPED_FOLDERS: Final = frozenset({".git", ".venv", "__pycache__", "node_modules"})
 _TABLES = "SELECT name FROM sqlite_master WHERE type = 'table'"
 _PACKED: Final = (
@@ -56,18 +56,18 @@ _TEXT_SUFFIXES: Final = frozenset({".csv", ".txt", ".md", ".html", ".xml", ".yam
 
 
 class TakedownError(ValueError):
-    """What is to be taken down does not exist, or something is left; the message names it."""
+    """A sample to be removed does not exist, or traces are left; the message names them."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """What is to go.
+    """The target of a takedown.
 
     Attributes:
         samples: ids of images.
-        sources: ids of poses, whose every image goes too.
+        sources: ids of poses, all of whose images are removed.
         hashes: sha256 of the encoded images, to find copies under other names.
-        signatures: what the images show, to find copies of another size or encoding.
+        signatures: signatures of the images, to find copies of another size or encoding.
     """
 
     samples: frozenset[str]
@@ -89,7 +89,7 @@ class Target:
 
 @dataclass
 class Removal:
-    """What was done, by file relative to the project.
+    """Result of a takedown, by file relative to the project.
 
     Attributes:
         edited: files that were written again without the samples.
@@ -112,7 +112,7 @@ def find_target(ws: Workspace, samples: Iterable[str], sources: Iterable[str]) -
         Everything to take down.
 
     Raises:
-        TakedownError: nothing knows one of the ids.
+        TakedownError: one of the ids is unknown.
     """
     wanted, poses = set(samples), set(sources)
     known: set[str] = set()
@@ -139,7 +139,7 @@ def find_target(ws: Workspace, samples: Iterable[str], sources: Iterable[str]) -
 
 
 def _signatures(ws: Workspace, wanted: set[str]) -> list[Signature]:
-    """Return what the images show, as far as they can still be read."""
+    """Return the signatures of the images that can still be read."""
     found = []
     for shard in ws.shards:
         path = ws.stage_dir("images") / f"{shard}.tar"
@@ -162,13 +162,13 @@ def take_down(ws: Workspace, target: Target) -> Removal:
         target: what is to go.
 
     Returns:
-        What was edited and deleted.
+        The edited and deleted files.
 
     Raises:
         TakedownError: a file that names a sample is of no kind that can be edited.
     """
     removal = Removal()
-    # What merely looks like one of them is for a person to judge, not to be edited away.
+    # Images that merely resemble one of them are reported for review, not edited.
     target = replace(target, signatures=[])
     data = ws.root / "data"
     for path in progress(sorted(_files(data)), "takedown"):
@@ -190,7 +190,7 @@ def remember(root: Path, target: Target) -> None:
 
     Args:
         root: the project folder.
-        target: what was taken down.
+        target: the removed samples.
     """
     known = taken_down(root) | {hash_id(name) for name in target.names}
     write_json(root / REGISTER_NAME, sorted(known))
@@ -215,7 +215,7 @@ def taken_down(root: Path) -> frozenset[str]:
 
 
 def hash_id(name: str) -> str:
-    """Return how an id is remembered: the list of what was taken down must not name it."""
+    """Return the hash under which an id is recorded: the list must not name removed samples."""
     return hashlib.sha256(name.encode()).hexdigest()
 
 
@@ -240,7 +240,7 @@ def search(root: Path, target: Target, skipped: Sequence[str] = (REGISTER_NAME,)
 
 
 def found_in(path: Path, target: Target) -> str:
-    """Return what of the target a file holds; empty for nothing.
+    """Return the parts of the target in a file; empty if there are none.
 
     Args:
         path: a file of any kind; its kind is identified by its first bytes.
@@ -273,7 +273,7 @@ def _shown_in(data: bytes, target: Target) -> str:
 
 
 def unsearched(root: Path) -> list[str]:
-    """Return files whose content cannot be looked into: packed or encrypted archives.
+    """Return files whose content cannot be searched: packed or encrypted archives.
 
     Args:
         root: the project folder.

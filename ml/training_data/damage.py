@@ -22,7 +22,7 @@ class Damage(NamedTuple):
 
     @staticmethod
     def of(error: DamagedSample) -> Damage:
-        """Return what a reader's error says.
+        """Return reason and detail of a reader's error.
 
         Args:
             error: raised by `HeadSamples`.
@@ -39,7 +39,7 @@ class DamageLog:
         """Name the file.
 
         Args:
-            path: in the folder of unfinished work, so that a resumed training knows it.
+            path: in the folder of unfinished work, so that a resumed training reads it.
         """
         self.path = path
         self._noted: set[str] = set()
@@ -59,7 +59,7 @@ class DamageLog:
             exclusions: receives them.
 
         Returns:
-            How many there are.
+            The number of damaged samples.
         """
         lines = self.path.read_text().splitlines() if self.path.exists() else []
         # A process that was killed may have left half a line; the image is met again.

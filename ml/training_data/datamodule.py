@@ -107,7 +107,7 @@ Item = tuple[str, Tensor, HeadTargets]
 
 
 class NetworkSamples(Dataset[Item | Damage]):
-    """Samples in the network's frame; what is drawn depends on run seed, epoch and sample id."""
+    """Samples in the network's frame; random changes depend on run seed, epoch and sample id."""
 
     def __init__(
         self,
@@ -197,7 +197,7 @@ class NetworkSamples(Dataset[Item | Damage]):
         rng: np.random.Generator,
         key: SampleKey,
     ) -> tuple[NDArray[np.uint8], HeadTargets]:
-        """Return windows around heads side by side, each moved and recoloured on its own."""
+        """Return a mosaic of windows around heads, each augmented independently."""
         image = np.empty((self._image_size, self._image_size, 3), np.uint8)
         parts: list[_Heads] = []
         for cell in mosaics.draw(rng, key):
@@ -277,7 +277,7 @@ class HeadDataModule(EpochDataModule):
             damage: receives the images that cannot be read.
 
         Raises:
-            ValueError: flips are asked for without a mirror.
+            ValueError: flips are requested without a mirror.
         """
         super().__init__(seed, stage, config.batch_size, config.num_workers)
         if augment.flip > 0 and mirror is None:
@@ -295,7 +295,7 @@ class HeadDataModule(EpochDataModule):
         self.windows = ShardWindows(train.shards, seed, stage, config.shuffle_shards)
 
     def on_before_batch_transfer(self, batch: HeadBatch, dataloader_idx: int) -> HeadBatch:
-        """Write down what could not be read; Lightning calls this with every batch.
+        """Record unreadable samples; Lightning calls this with every batch.
 
         Args:
             batch: the batch.
@@ -356,7 +356,7 @@ class HeadDataModule(EpochDataModule):
         """Return the first validation images as the network sees them, for images.
 
         Args:
-            count: how many at most.
+            count: largest number of images.
 
         Returns:
             (S, S, 3) uint8 RGB images.
@@ -380,6 +380,6 @@ class HeadDataModule(EpochDataModule):
         )
 
     def _mosaic_epochs(self) -> int:
-        """Return how many epochs have mosaics."""
+        """Return the number of epochs with mosaics."""
         epochs = self.trainer.max_epochs or 0 if self.trainer else 0
         return max(epochs - self._config.mosaic.whole_epochs, 0)

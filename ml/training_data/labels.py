@@ -27,16 +27,16 @@ Project = Callable[[Array], Array]
 """(N, 413) parameters -> (N, V, 3) projected vertices, image frame, px."""
 
 _CHUNK: Final = 256
-"""Heads that are projected together; sums may depend on how many that are."""
+"""Heads that are projected together; the last bits of sums may depend on this number."""
 _KEPT_CHUNKS: Final = 1024
-"""Chunks whose outlines are kept: 64 MB."""
+"""Chunks whose outlines are cached: 64 MB."""
 
 
 class LabelLimits(StageConfig):
     """Which heads are hardly visible: neither targets nor background."""
 
     min_visible: Fraction = 0.2
-    """Smallest fraction of a head that is in front of everything else; exact labels only."""
+    """Smallest visible fraction of a head; exact labels only."""
     min_inside: Fraction = 0.35
     """Smallest fraction of a head, or after augmentation of its box, inside the image."""
     min_side_px: NonNegative = 3.0
@@ -300,7 +300,7 @@ def labels_of(labels: Mapping[str, HeadLabels], sample_id: str) -> HeadLabels | 
 
 
 def label_problem(labels: Mapping[str, HeadLabels], sample_id: str) -> str | None:
-    """Return what is wrong with an image's labels, None if nothing.
+    """Return the fault of an image's labels, None if there is none.
 
     Args:
         labels: by sample id.
@@ -327,7 +327,7 @@ def label_problem(labels: Mapping[str, HeadLabels], sample_id: str) -> str | Non
 
 
 def count_heads(labels: Mapping[str, HeadLabels], sample_ids: Sequence[str]) -> tuple[int, int]:
-    """Return how many heads some images have, and how many of these are ignored.
+    """Return the number of heads of some images, and of ignored ones among them.
 
     Args:
         labels: by sample id.

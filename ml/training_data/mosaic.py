@@ -56,7 +56,7 @@ class Cell:
 
 
 class MosaicPlanner:
-    """Draws what the windows of a mosaic show."""
+    """Draws the windows of a mosaic."""
 
     def __init__(
         self,

@@ -83,12 +83,12 @@ class HeadSamples:
         """Leave out samples with wrong labels and damaged images, each with a row.
 
         Args:
-            exclusions: receives id, reason and detail of what is left out.
+            exclusions: receives id, reason and detail of excluded samples.
             beyond_cache: whether to decode all images once; else decoding ends when the cache is
                 full, and damage in the rest is found when it is read.
 
         Returns:
-            The readable samples, with what the budget allows already decoded.
+            The readable samples, decoded in advance as far as the budget allows.
         """
         kept: list[int] = []
         full = False
@@ -107,7 +107,7 @@ class HeadSamples:
         return self._of(kept)
 
     def reordered(self, sample_ids: Sequence[str]) -> HeadSamples:
-        """Return the same samples, with what is decoded of them, in another order.
+        """Return the same samples, with their decoded images, in another order.
 
         Args:
             sample_ids: ids in the new order.

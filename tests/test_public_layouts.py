@@ -89,7 +89,7 @@ def test_research_loads_the_base_s_fp16_and_the_adapter_s_only_weights(tiny_mode
     assert type(loaded.pipe.adapter).__name__ == "T2IAdapter"
 
 
-def test_a_controlnet_without_variants_stands_beside_a_base_with_fp16(tiny_models, tmp_path):
+def test_a_controlnet_without_variants_is_loaded_next_to_a_base_with_fp16(tiny_models, tmp_path):
     conditioner = {
         "path": str(tiny_models.path("sdxl-controlnet")),
         "asset": "controlnet-openpose-sdxl",

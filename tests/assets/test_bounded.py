@@ -65,7 +65,7 @@ def test_what_lies_outside_stops_the_stage(ws):
     assert found["unproven_bounds"].passed
 
 
-def test_what_the_profile_only_warns_of_is_told_and_stops_nothing(tmp_path):
+def test_warnings_of_the_profile_are_reported_and_stop_nothing(tmp_path):
     found = outcomes(workspace(tmp_path, "only_warn: {never measured: [toys.red]}\n"))
     assert found["red_toys"].passed
     assert found["all_toys"].unexpected[0]["value"] == "toys.blue = 3, expected 0 to 1"

@@ -39,7 +39,7 @@ def test_the_version_is_the_content_alone(tmp_path):
         observe_set(values(fddb={"data": str(tmp_path / "no"), "content": ""}), "fddb")
 
 
-def test_every_set_stands_before_the_tables_in_the_graph():
+def test_every_set_precedes_the_tables_in_the_graph():
     graph = build_definitions(project()).resolve_asset_graph()
     parents = graph.get(dg.AssetKey("benchmark_scores")).parent_keys
     assert len(NAMES) == len(public_sets()) == 8

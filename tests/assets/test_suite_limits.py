@@ -203,7 +203,7 @@ def test_an_empty_table_is_refused_where_rows_are_a_must(tmp_path, name):
         assert judged(tmp_path, name, empty, "not_empty")["not_empty"].blocks
 
 
-def test_prompts_that_repeat_are_told(tmp_path):
+def test_repeated_prompts_are_reported(tmp_path):
     for number, passes in ((7, True), (8, False)):
         frame = sound(tables.CAPTIONS)
         frame.loc[: number - 1, "prompt"] = "a man"

@@ -38,7 +38,7 @@ def test_parameters_that_differ_and_metrics_with_intervals(store):
     assert compare_runs(store, by_id, "second").params == found.params
 
 
-def test_runs_that_are_not_there_and_one_run_twice_are_told(store, tmp_path):
+def test_missing_runs_and_one_run_twice_are_reported(store, tmp_path):
     with pytest.raises(
         ValueError, match=r"no run 'third'; the newest are \w{8} second; \w{8} first"
     ):

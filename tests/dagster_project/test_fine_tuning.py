@@ -159,7 +159,7 @@ def test_one_command_labels_trains_and_measures(project: Pipeline) -> None:
     assert not {"head_model", *RELEASED} & set(Pipeline(root, STAGES).stale())
 
 
-def test_what_lacks_is_said_before_anything_starts(
+def test_missing_inputs_are_reported_before_anything_starts(
     project: Pipeline, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (project.root / "models" / "dad_3dheads.trcd").write_bytes(b"no TorchScript")

@@ -104,7 +104,7 @@ def test_a_section_is_like_another(root):
         wrong.config(SPARE)
 
 
-def test_edits_are_told_apart_from_the_profile(root):
+def test_edits_are_distinguished_from_the_profile(root):
     write(root, "bright", "extends: small\nlamp: {watts: 100, names: [a]}\n")
     path = write_profile(root, "bright", [LAMP])
     profile = with_name(read_profile(root, "bright"))

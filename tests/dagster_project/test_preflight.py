@@ -105,7 +105,7 @@ def test_a_stage_without_outside_models_starts_nothing(project):
     assert project.looked == []
 
 
-def test_problems_hold_their_stage_back_and_others_are_told_once(project):
+def test_problems_stop_their_stage_and_others_are_reported_once(project):
     label = Problem("labels", "labels.file", "no file")
     project.found += [PROBLEM, label]
     assert ensure(project.pipeline, ["poses"]) == [PROBLEM]

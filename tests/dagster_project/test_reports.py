@@ -59,7 +59,7 @@ def test_paths_of_pages_become_links_to_that_server(root, monkeypatch):
     assert metadata._linked(root, "data/none.html").value == "data/none.html"
 
 
-def test_ports_are_told_apart_and_taken_ones_named():
+def test_ports_are_distinguished_and_taken_ones_named():
     assert Ports(1, 2, 3).mlflow == 2
     for wrong in ((1, 1, 2), (0, 1, 2), (1, 2, 70000)):
         with pytest.raises(ValueError, match="three different ports"):

@@ -53,7 +53,7 @@ def keys(address, prefix):
 
 
 @needs_s3
-def test_a_clone_goes_on_with_what_was_pushed(s3, toy, tmp_path, monkeypatch, capsys):
+def test_a_clone_continues_with_pushed_data(s3, toy, tmp_path, monkeypatch, capsys):
     toy.dvc("remote", "add", "-d", "lab", "s3://lab/dvc")
     toy.dvc("remote", "modify", "lab", "endpointurl", s3)
     toy.dvc("push")

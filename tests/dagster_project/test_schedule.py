@@ -73,7 +73,7 @@ def test_stages_are_numbered_as_they_end_wherever_they_run(run, capsys):
     assert told.count("warning: slow") == 4, "what is no stage's line has no number"
 
 
-def test_without_a_terminal_a_long_stage_aside_is_told_of(run, capsys, monkeypatch):
+def test_without_a_terminal_a_long_background_stage_is_reported(run, capsys, monkeypatch):
     monkeypatch.setattr(schedule, "LINE_SECONDS", 0.2)
     steps = "print('steps: 3/9 [00:10, 00:20 left]', file=sys.stderr, flush=True)"
     run(script="import sys, time; open('{stage}', 'w'); " + steps + "; time.sleep(0.7)")
@@ -118,7 +118,7 @@ def test_a_failure_here_stops_what_depends_on_it(run):
     assert "labels" not in here
 
 
-def test_a_failure_beside_is_told_and_stops_what_depends_on_it(run, capsys):
+def test_a_background_failure_is_reported_and_stops_dependent_stages(run, capsys):
     succeeded, here = run(script="import sys; print('no memory', file=sys.stderr); sys.exit(1)")
     assert not succeeded
     assert "labels" not in here

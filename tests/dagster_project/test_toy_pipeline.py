@@ -134,7 +134,7 @@ def test_the_shard_that_fails_is_shown_as_failed_and_the_others_as_made(fresh_to
     assert "numbers shard-00000" not in fresh_toy.made()
 
 
-def test_a_killed_run_goes_on_where_it_stopped(fresh_toy):
+def test_a_killed_run_resumes_where_it_stopped(fresh_toy):
     fresh_toy.set_param("seconds: 0.0", "seconds: 0.4")
     process = fresh_toy.popen("demo")
     first = fresh_toy.root / "data/numbers/shard-00000.json"

@@ -108,7 +108,7 @@ def test_a_release_of_ones_own_is_imported_like_the_published_one(own, tmp_path)
     assert heads["flame_status"].value_counts().to_dict() == {"ok": 3, "small": 3}
 
 
-def test_what_is_no_file_of_boxes_is_told(own, tmp_path):
+def test_unusable_box_files_are_reported(own, tmp_path):
     with pytest.raises(BoxesError, match=r"none of its categories \['Kopf', 'person'\] is one of"):
         label(own, ("head",))
     for text in ("", "[]", "{}", '{"images": 3}'):

@@ -107,7 +107,7 @@ def test_no_boxes_at_all():
     assert targets.shape == (0,)
 
 
-def test_hiding_leaves_taught_heads_alone():
+def test_hiding_leaves_target_heads_alone():
     image = np.full((20, 20, 3), 9, np.uint8)
     boxes = np.array([[0, 0, 10, 10], [5, 5, 15, 15]], np.float32)
     painted = hide_non_targets(image, boxes, np.array([True, False]))
@@ -116,7 +116,7 @@ def test_hiding_leaves_taught_heads_alone():
     assert (image == 9).all()
 
 
-def test_collate_gives_shares_of_the_side():
+def test_collate_gives_fractions_of_the_side():
     pixels = np.zeros((64, 64, 3), np.uint8)
     nothing = np.zeros((0, 4), np.float32)
     batch = collate(

@@ -132,7 +132,7 @@ def test_an_error_that_is_no_number_is_a_failure():
     assert failure_rate(nme, 1, 10.0) == 2 / 4
 
 
-def test_figures_that_are_no_numbers_stay_in_sight():
+def test_metrics_that_are_not_finite_become_null():
     assert nullable({"a": 1.5, "b": float("nan"), "c": float("inf")}) == {
         "a": 1.5,
         "b": None,

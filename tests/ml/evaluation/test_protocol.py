@@ -169,7 +169,7 @@ def test_cells():
     assert cell(metric, {}) == "n/a"
 
 
-def test_report_holds_the_figures_in_both_forms(tmp_path):
+def test_report_holds_the_metrics_in_both_forms(tmp_path):
     figures = {"pseudo-labels": {m.name: 1.5 for m in METRICS}, "always frontal": {}}
     written = write_report(
         tmp_path,

@@ -254,7 +254,7 @@ def test_bounded_number_of_anchors_and_vertices(head_config, head_model):
     assert taught == 5
 
 
-def test_sparse_outputs_are_asked_for_no_more_anchors_than_are_taught(head_config, head_model):
+def test_sparse_outputs_are_requested_for_trained_anchors_only(head_config, head_model):
     dense, targets = make_outputs(head_config), make_targets([3, 3])
     asked = []
 

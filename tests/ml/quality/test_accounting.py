@@ -29,7 +29,7 @@ def test_kept_and_excluded_make_what_was_given():
         ([A, B], [A, B], [C], f"{C} is in the exclusions of images but was not in captions"),
     ],
 )
-def test_each_fault_is_told_by_id(given, kept, excluded, told):
+def test_each_fault_is_reported_by_id(given, kept, excluded, told):
     assert problems(given, kept, excluded) == [told]
 
 

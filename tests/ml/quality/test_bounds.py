@@ -59,7 +59,7 @@ def test_a_profile_lays_its_bounds_over_those_it_extends(project):
         ({"w": 1.0}, "a.w = 1 has no bound; null says that none is meant"),
     ],
 )
-def test_what_lies_outside_is_told(project, values, told):
+def test_values_out_of_bounds_are_reported(project, values, told):
     assert problems_of(judge(values, read_bounds(project, "base"), "a")) == [told]
 
 
@@ -173,7 +173,7 @@ def test_drift_is_large_and_hardly_chance(tmp_path):
     assert read_reference(tmp_path, "other") is None
 
 
-def test_columns_that_come_and_go_are_told():
+def test_added_and_removed_columns_are_reported():
     found = drift({"new": np.arange(9.0)}, {}, summarise(columns(), {}), LIMITS)
     assert [text.split(" is ")[1][:3] for text in problems_of(found)] == ["not", "in "]
 

@@ -279,7 +279,7 @@ def test_people_whose_head_is_nowhere_are_counted(shard):
     assert invariants.people_without_heads(fewer, shard["images"]) == (0.25, ["image-00000-00001"])
 
 
-def test_in_a_shard_no_more_people_lack_a_head_than_others_hide():
+def test_in_a_shard_no_more_heads_are_missing_than_people_hide():
     images = pd.DataFrame(
         {"sample_id": [f"image-{n}" for n in range(50)], "num_people": [1] * 40 + [2] * 10}
     )

@@ -34,7 +34,7 @@ def test_other_bytes_than_stated_are_refused(model_hub, tmp_path):
         file_ref(sha256="0" * 64).resolve(tmp_path)
 
 
-def test_of_a_name_that_lacks_the_files_there_are_listed(model_hub, tmp_path):
+def test_for_a_missing_name_the_existing_files_are_listed(model_hub, tmp_path):
     model_hub.files[NET] = {"scrfd_10g_bnkps.onnx": b"a", "README.md": b"b"}
     with pytest.raises(
         ModelError,
@@ -72,7 +72,7 @@ class Net:
         raise OSError(f"no weights of {options['variant']} in {location}")
 
 
-def test_a_variant_that_the_hub_lacks_is_an_error_with_its_files(model_hub, tmp_path):
+def test_a_variant_missing_on_the_hub_is_an_error_with_its_files(model_hub, tmp_path):
     model_hub.files[NET] = {"config.json": b"{}", "diffusion_pytorch_model.safetensors": b""}
     ref = ModelRef(hub_id=NET, revision=COMMIT, variant="fp16", asset="sdxl-base")
     with pytest.raises(

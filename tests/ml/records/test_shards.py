@@ -68,7 +68,7 @@ def test_a_failed_block_leaves_no_file(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_member_that_stands_there_twice_is_given_to_nobody(tmp_path):
+def test_a_member_that_occurs_twice_is_not_returned(tmp_path):
     path = tmp_path / "x.tar"
     with shard_writer(path) as writer:
         writer.add("a", {"jpg": b"first", "json": {}})

@@ -27,7 +27,7 @@ CASES = [
 
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize(("content", "words"), CASES)
-def test_what_comes_before_the_damage_is_given_and_then_it_is_told(
+def test_members_before_the_damage_are_yielded_and_then_it_is_reported(
     tmp_path, content, words, stream
 ):
     path = tmp_path / "x.tar"

@@ -164,7 +164,7 @@ def test_killed_and_resumed_equals_uninterrupted(tmp_path: Path) -> None:
     assert result.history.equals(whole_result.history)
 
 
-def test_killed_in_mid_epoch_goes_on_from_there(tmp_path: Path) -> None:
+def test_killed_in_mid_epoch_resumes_there(tmp_path: Path) -> None:
     """Epochs of 6 batches, a checkpoint every 4 steps, killed before step 11: in epoch 1."""
     changes = {"checkpoint_every_steps": 4, "epochs": 2}
     seen, rest = Seen(), Seen()

@@ -141,7 +141,7 @@ def test_a_server_that_goes_away_within_a_run_is_named(mlflow_folder: Path, monk
         raise mlflow.MlflowException("a fault of ours")
 
 
-def test_processes_may_make_the_store_at_once_and_a_torn_one_is_made_anew(tmp_path: Path) -> None:
+def test_processes_may_make_the_store_at_once_and_a_torn_one_is_made_again(tmp_path: Path) -> None:
     pytest.importorskip("mlflow")
     folder = tmp_path / "mlruns"
     folder.mkdir()

@@ -47,7 +47,7 @@ def test_the_weight_moves_along_the_line_between_both_prompts():
     assert pipe.calls == 2
 
 
-def test_concepts_that_the_prompt_lacks_are_added():
+def test_concepts_missing_from_the_prompt_are_added():
     encoder = TextEncoder(LetterPipe(), torch.device("cpu"), is_xl=True)
     found = encoder.encode_negative("sketch", "nsfw, nudity", 2.0)
     rest, full = encoder.encode("sketch"), encoder.encode("sketch, nsfw, nudity")

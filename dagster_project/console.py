@@ -38,6 +38,6 @@ def stage_line(stage: str, text: str) -> str:
     return f"{_POSITION.get()}{stage:<20} {text}"
 
 
-def say_of(stage: str, line: str) -> None:
+def say_about(stage: str, line: str) -> None:
     """Write another process's output about a stage; its stage line gets our number."""
     say(f"{_POSITION.get()}{line}" if line.startswith(f"{stage} ") else line)

@@ -190,7 +190,7 @@ class StageRun:
         self._look_ahead()
         self._prepare(units)
         lock = StageLock(self.pipeline.root, self.stage)
-        with lock.shared(), one_blas_thread(), self._telling_what_is_kept():
+        with lock.shared(), one_blas_thread(), self._noting_finished_units():
             self._make(units)
         # No process makes shards of it from here on.
         with lock.alone():
@@ -251,7 +251,7 @@ class StageRun:
             self.pipeline.forget(self.stage, units)
 
     @contextmanager
-    def _telling_what_is_kept(self) -> Iterator[None]:
+    def _noting_finished_units(self) -> Iterator[None]:
         """Report the finished shards of a run that fails within; Dagster shows others as failed.
 
         They are on disk and will not be made again; they are judged when all are there.

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from dagster_project.console import numbered, say, say_of
+from dagster_project.console import numbered, say, say_about
 from dagster_project.estimate import TimeLeft, duration, measured_run
 from dagster_project.pipeline import Pipeline
 from ml.records.config import read_config
@@ -67,7 +67,7 @@ class Schedule:
                 continue
             stage, is_aside = self._choose(ready)
             if is_aside:
-                self._start_aside(stage)
+                self._start_in_background(stage)
             else:
                 with self._finishing(stage):
                     succeeded = self.here(stage)
@@ -138,9 +138,9 @@ class Schedule:
         self._finished += 1
         self._time_left.finish(stage)
         if self._finished < len(self.stages) and time.monotonic() - self._told > LINE_SECONDS:
-            self._say_how_far()
+            self._report_progress()
 
-    def _say_how_far(self) -> None:
+    def _report_progress(self) -> None:
         """Report background stages with start and last output, and the remaining time of all."""
         self._told = time.monotonic()
         parts = [str(self._time_left)] if str(self._time_left) else []
@@ -151,7 +151,7 @@ class Schedule:
         if parts:
             say(f"  {'; '.join(parts)}")
 
-    def _start_aside(self, stage: str) -> None:
+    def _start_in_background(self, stage: str) -> None:
         self._started[stage] = time.monotonic()
         log = self._log(stage)
         log.parent.mkdir(parents=True, exist_ok=True)
@@ -169,7 +169,7 @@ class Schedule:
         process = self._running.pop(stage)
         with self._finishing(stage):
             for line in self._output(stage, process).splitlines():
-                say_of(stage, line)
+                say_about(stage, line)
         if process.returncode != 0:
             tail = self._log(stage).read_text().splitlines()[-15:]
             say("\n".join(tail))
@@ -182,7 +182,7 @@ class Schedule:
                 try:
                     output, _ = process.communicate(timeout=LINE_SECONDS)
                 except subprocess.TimeoutExpired:
-                    self._say_how_far()
+                    self._report_progress()
                 else:
                     del self._started[stage]
                     return output

@@ -36,10 +36,10 @@ class CutsCrops(Protocol):
 
 
 @runtime_checkable
-class SaysWhatFailed(Protocol):
+class ReportsFailures(Protocol):
     """A regressor that gives a reason when it has no parameters for a head."""
 
-    def predict_or_say(self, crops: Tensor) -> tuple[Tensor, list[str]]:
+    def predict_with_reasons(self, crops: Tensor) -> tuple[Tensor, list[str]]:
         """Estimate the head in the middle of each crop.
 
         Args:
@@ -101,8 +101,8 @@ def estimate_heads(
         has a reason.
     """
     pixels = torch.from_numpy(crops).permute(0, 3, 1, 2)
-    if isinstance(regressor, SaysWhatFailed):
-        predicted, details = regressor.predict_or_say(pixels)
+    if isinstance(regressor, ReportsFailures):
+        predicted, details = regressor.predict_with_reasons(pixels)
     else:
         predicted, details = regressor.predict(pixels), [""] * len(crops)
     flame = crop_to_image(predicted.numpy(), frames, regressor.crop_size)

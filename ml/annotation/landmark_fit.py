@@ -96,6 +96,7 @@ class SurfacePoints(nn.Module):
             (B, P, 3) float64 FLAME frame, metres, z + 0.05.
         """
         vertices = self._layer(shape, expression, jaw)
+        # (B, P, 3 corners, 3) -> (B, P, 3)
         points: Tensor = (vertices[:, self.corners] * self.weights).sum(2)
         return points
 
@@ -147,7 +148,7 @@ def fit_landmarks(landmarks_px: Tensor, surface: SurfacePoints, config: Landmark
         flame[part], error_mm[part] = fitted.float().cpu(), errors.float().cpu()
     limit = config.max_error_std * config.noise_mm
     for index in usable.tolist():
-        if not error_mm[index] <= limit:
+        if not error_mm[index] <= limit:  # also where it is NaN
             flame[index] = torch.nan
             problems[index] = (
                 f"half of its landmarks lie {float(error_mm[index]):.1f} mm or more from the "
@@ -175,7 +176,7 @@ def _fit_batch(
     points = torch.where(known[..., None], points, 0.0)
     start = _Start.of_mean_head(points, known, surface)
     # From here on in metres on the head, so that noise and steps mean the same for every size.
-    target = (points - start.centre[:, None]) / start.scale[:, None]
+    target = (points - start.centre[:, None]) / start.scale[:, None]  # (B, P, 2)
     free = _free_parameters(start, config)
     optimiser = torch.optim.Adam(
         [{"params": [tensor], "lr": _STEPS[name]} for name, tensor in free.items()],
@@ -191,10 +192,10 @@ def _fit_batch(
             optimiser.step()
             schedule.step()
     found = {name: tensor.detach() for name, tensor in free.items()}
-    distance = _distance(found, target, surface).square().sum(-1).sqrt()
+    distance = _distance(found, target, surface).square().sum(-1).sqrt()  # (B, P) metres
     median = distance.masked_fill(~known, torch.nan).nanmedian(dim=1).values
-    scale = start.scale * found["log_scale"].exp()
-    shift = start.centre + start.scale * found["shift"]
+    scale = start.scale * found["log_scale"].exp()  # (B, 1) px per metre
+    shift = start.centre + start.scale * found["shift"]  # (B, 2) px
     flame: Tensor = join(
         FlameParameters(
             shape=found["shape"],
@@ -205,6 +206,7 @@ def _fit_batch(
             scale=scale,
         )
     )
+    # Over the fitted scale: from metres of the start's scale to millimetres on the head.
     return flame, 1000.0 * median / found["log_scale"].exp()[:, 0]
 
 
@@ -226,12 +228,15 @@ class _Start:
     def of_mean_head(cls, points: Tensor, known: Tensor, surface: SurfacePoints) -> _Start:
         """Solve for the affine camera, and take the nearest weak perspective one."""
         zero = points.new_zeros(1, 1)
-        mean = surface(zero, zero, points.new_zeros(1, 3))
+        mean = surface(zero, zero, points.new_zeros(1, 3))  # (1, P, 3)
+        # (B, P, 4) homogeneous
         design = torch.cat([mean, torch.ones_like(mean[..., :1])], dim=2).expand(len(points), -1, 4)
         seen = known[..., None].to(points)
         solved = torch.linalg.lstsq(design * seen, points * seen).solution  # (B, 4, 2)
-        camera, centre = solved[:, :3].transpose(1, 2), solved[:, 3]
+        camera, centre = solved[:, :3].transpose(1, 2), solved[:, 3]  # (B, 2, 3), (B, 2)
+        # Weak perspective has two equal singular values, the scale; noise makes them differ.
         scale = torch.linalg.svdvals(camera).mean(dim=1, keepdim=True)
+        # (B, 3, 3), the third row is free
         rows = torch.cat([camera, torch.zeros_like(camera[:, :1])], dim=1)
         rotation = sixd_from_matrix(nearest_rotation(rows))
         # LAPACK's last digits differ from call to call with where the arrays lie in memory; from
@@ -266,10 +271,13 @@ def _penalty(
     distance: Tensor, known: Tensor, free: dict[str, Tensor], config: LandmarkFitConfig
 ) -> Tensor:
     """Return the (B,) negative logarithm of the posterior, but for a constant."""
+    # (B, P), in squares of the noise
     squared = distance.square().sum(dim=2) / (config.noise_mm / 1000.0) ** 2
     nu = config.freedom
+    # Student's t in two dimensions: a landmark far off, hidden or on the wrong edge, pulls with a
+    # bounded force.
     misfit = (nu + 2.0) / 2.0 * torch.log1p(squared / nu)
     jaw = free["jaw"] / free["jaw"].new_tensor(config.jaw_std_rad)
-    gauss = [free["shape"], free["expression"], jaw]
+    gauss = [free["shape"], free["expression"], jaw]  # coefficients have unit variance in FLAME
     prior = torch.stack([part.square().sum(dim=1) for part in gauss]).sum(dim=0) / 2.0
     return (misfit * known).sum(dim=1) + prior

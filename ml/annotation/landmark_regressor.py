@@ -74,9 +74,9 @@ class LandmarkRegressor:
         Returns:
             (N, 413) float32 FLAME parameters, crop frame, px; NaN where the fit is bad.
         """
-        return self.predict_or_say(crops)[0]
+        return self.predict_with_reasons(crops)[0]
 
-    def predict_or_say(self, crops: Tensor) -> tuple[Tensor, list[str]]:
+    def predict_with_reasons(self, crops: Tensor) -> tuple[Tensor, list[str]]:
         """Estimate the head in the middle of each crop, with reasons where it fails.
 
         Args:

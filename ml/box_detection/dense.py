@@ -64,12 +64,13 @@ class DenseSupervision(nn.Module):
             predict(m).flatten(2).transpose(1, 2)
             for predict, m in zip(self.predict, maps, strict=True)
         ]
-        predicted = torch.cat(rows, dim=1)
+        predicted = torch.cat(rows, dim=1)  # (B, A, 5): score logit and four distances
         strides = tuple(self._input_size // m.shape[-1] for m in maps)
         anchors = Anchors.of_maps(
             [(m.shape[-2], m.shape[-1]) for m in maps], strides, predicted.device
         )
-        logits = predicted[..., 0]
+        logits = predicted[..., 0]  # (B, A)
+        # (B, A, 4) px, > 0
         distances = functional.softplus(predicted[..., 1:]) * _CELLS * anchors.strides[:, None]
         boxes = torch.cat(
             [anchors.centres_px - distances[..., :2], anchors.centres_px + distances[..., 2:]], -1
@@ -87,7 +88,7 @@ def _started(layer: nn.Conv2d) -> nn.Conv2d:
     assert layer.bias is not None
     nn.init.zeros_(layer.bias)
     with torch.no_grad():
-        layer.bias[0] = math.log(_START_SCORE / (1 - _START_SCORE))
+        layer.bias[0] = math.log(_START_SCORE / (1 - _START_SCORE))  # logit of the initial score
     return layer
 
 
@@ -116,12 +117,14 @@ def box_targets(labels: Sequence[dict[str, Tensor]], input_size: int) -> HeadTar
 
 def _box_loss(boxes: Tensor, targets: HeadTargets, found: Assignment) -> Tensor:
     """Return GIoU loss of the assigned cells, weighted by the scores they learn."""
-    assigned = found.target >= 0
+    assigned = found.target >= 0  # (B, A)
     predicted, true = boxes[assigned], targets.boxes_xyxy[found.target[assigned]]
     iou = box_iou_pairs(predicted, true)
     # iou = common / union and union = areas - common
     union = (box_area(predicted) + box_area(true)) / (1 + iou)
+    # corners of the hull: min of the upper left, max of the lower right
     low, high = torch.minimum(predicted, true), torch.maximum(predicted, true)
     hull = box_area(torch.cat([low[:, :2], high[:, 2:]], dim=1))
+    # the fraction of the hull that neither box covers
     giou = iou - (hull - union) / hull.clamp(min=1e-7)
     return ((1 - giou) * found.score[assigned]).sum()

@@ -26,12 +26,14 @@ def average_precision(scores: np.ndarray, correct: np.ndarray, num_true: int) ->
     if num_true == 0:
         return float("nan")
     order = np.argsort(-scores, kind="stable")
-    hits = np.cumsum(correct[order])
+    hits = np.cumsum(correct[order])  # (P,) true positives among the best k
     recall = hits / num_true
     precision = hits / np.arange(1, len(hits) + 1)
     # The best precision at this recall or a higher one.
     envelope = np.maximum.accumulate(precision[::-1])[::-1]
+    # first prediction of each of COCO's 101 recalls
     positions = np.searchsorted(recall, np.linspace(0, 1, 101), side="left")
+    # 0 where the recall is never reached
     values = np.append(envelope, 0.0)[np.minimum(positions, len(envelope))]
     return float(values.mean())
 
@@ -52,8 +54,8 @@ def nme_bbox(predicted_px: np.ndarray, true_px: np.ndarray) -> np.ndarray:
 
     Source: the paper's section 5.2; the official DAD script divides by sqrt(x2 * y2).
     """
-    extent = true_px.max(axis=1) - true_px.min(axis=1)
-    distance = np.linalg.norm(predicted_px - true_px, axis=2).mean(axis=1)
+    extent = true_px.max(axis=1) - true_px.min(axis=1)  # (N, 2) px
+    distance = np.linalg.norm(predicted_px - true_px, axis=2).mean(axis=1)  # (N,) px
     return 100.0 * distance / np.sqrt(extent.prod(axis=1))
 
 
@@ -79,14 +81,15 @@ def aligned_error(predicted: np.ndarray, true: np.ndarray) -> np.ndarray:
     a, b = predicted[usable], true[usable]
     a -= a.mean(axis=1, keepdims=True)
     b -= b.mean(axis=1, keepdims=True)
+    # (N, 3, 3) covariance of b and a
     left, singular, right = np.linalg.svd(np.einsum("nvi,nvj->nij", b, a))
     # A reflection would fit a mirrored face; the last axis turns back instead.
     sign = np.ones_like(singular)
     sign[:, 2] = np.sign(np.linalg.det(left) * np.linalg.det(right))
     rotation = (left * sign[:, None]) @ right
-    scale = (singular * sign).sum(axis=1) / (a**2).sum(axis=(1, 2))
+    scale = (singular * sign).sum(axis=1) / (a**2).sum(axis=(1, 2))  # trace(D S) / variance of a
     fitted = scale[:, None, None] * np.einsum("nij,nvj->nvi", rotation, a)
-    extent = np.ptp(b[:, :, :2], axis=1)
+    extent = np.ptp(b[:, :, :2], axis=1)  # (N, 2)
     distance = np.linalg.norm(fitted - b, axis=2).mean(axis=1)
     error[usable] = 100.0 * distance / np.sqrt(extent.prod(axis=1))
     return error
@@ -108,7 +111,7 @@ def component_correlation(predicted: np.ndarray, true: np.ndarray) -> float:
         return float("nan")
     a = predicted[:, varies] - predicted[:, varies].mean(axis=0)
     b = true[:, varies] - true[:, varies].mean(axis=0)
-    norm = np.sqrt((a**2).sum(axis=0) * (b**2).sum(axis=0))
+    norm = np.sqrt((a**2).sum(axis=0) * (b**2).sum(axis=0))  # (C,)
     products = (a * b).sum(axis=0)
     return float(np.divide(products, norm, out=np.zeros_like(norm), where=norm > 0).mean())
 
@@ -125,7 +128,7 @@ def turn_deg(rotations: np.ndarray) -> np.ndarray:
     Returns:
         (N,) degrees in [0, 180].
     """
-    facing = rotations[:, :, 2]
+    facing = rotations[:, :, 2]  # (N, 3) FLAME's z, out of the face, in image axes
     return np.degrees(np.arctan2(np.abs(facing[:, 0]), -facing[:, 2]))
 
 
@@ -139,6 +142,7 @@ def geodesic_deg(predicted: np.ndarray, true: np.ndarray) -> np.ndarray:
     Returns:
         (N,) degrees in [0, 180].
     """
+    # (N, 3, 3) R_predicted R_true^T
     between = np.einsum("nij,nkj->nik", predicted.astype(np.float64), true.astype(np.float64))
     skew = np.stack(
         [
@@ -149,8 +153,8 @@ def geodesic_deg(predicted: np.ndarray, true: np.ndarray) -> np.ndarray:
         axis=1,
     )
     # atan2 keeps its precision near 0 and 180 degrees, where acos of the trace loses it.
-    sine = np.linalg.norm(skew, axis=1)
-    cosine = np.trace(between, axis1=1, axis2=2) - 1.0
+    sine = np.linalg.norm(skew, axis=1)  # 2 sin(angle)
+    cosine = np.trace(between, axis1=1, axis2=2) - 1.0  # 2 cos(angle)
     return np.degrees(np.arctan2(sine, cosine))
 
 

@@ -54,15 +54,16 @@ def match_heads(
         Hungarian method and then miscounts; greedy matching needs no such repair.
     """
     ignore = np.zeros(len(true_xyxy), bool) if ignore is None else np.asarray(ignore, bool)
-    overlaps = box_iou(predicted_xyxy.reshape(-1, 4), true_xyxy.reshape(-1, 4))
+    overlaps = box_iou(predicted_xyxy.reshape(-1, 4), true_xyxy.reshape(-1, 4))  # (P, T)
     free = ~ignore
     pairs, false_positives, neutral = [], [], []
     for prediction in np.argsort(-np.asarray(scores), kind="stable"):
-        counted = np.where(free, overlaps[prediction], -1.0)
+        counted = np.where(free, overlaps[prediction], -1.0)  # (T,)
         if counted.size and counted.max() >= iou_threshold:
             truth = int(counted.argmax())
             free[truth] = False
             pairs.append((prediction, truth))
+        # Ignored heads stay available: two detections of one crowd are both neutral.
         elif (overlaps[prediction][ignore] >= iou_threshold).any():
             neutral.append(prediction)
         else:

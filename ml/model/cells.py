@@ -46,9 +46,10 @@ def cells_by_scale(
     for features in maps:
         height, width = int(features.shape[2]), int(features.shape[3])
         last = first + height * width
+        # (n,) of this scale
         place = ((anchor_index >= first) & (anchor_index < last)).nonzero()[:, 0]
         cell = anchor_index[place] - first
-        row = cell.div(width, rounding_mode="floor")
+        row = cell.div(width, rounding_mode="floor")  # anchors are numbered row by row
         yield features, Cells(place, image_index[place], row, cell - row * width)
         first = last
 
@@ -75,6 +76,7 @@ def values_at(
     for branch, (features, cells) in zip(branches, scales, strict=True):
         values.append(branch(features, cells))
         places.append(cells.place)
+    # Values come scale by scale; the inverse permutation puts them back.
     return torch.cat(values)[torch.cat(places).argsort()]
 
 
@@ -91,13 +93,15 @@ def cell_windows(features: Tensor, cells: Cells, reach: int) -> tuple[Tensor, Te
     """
     height, width = int(features.shape[2]), int(features.shape[3])
     offsets = torch.arange(-reach, reach + 1, device=features.device)
-    rows, columns = cells.row[:, None] + offsets, cells.column[:, None] + offsets
+    rows, columns = cells.row[:, None] + offsets, cells.column[:, None] + offsets  # (N, S) each
     inside = ((rows >= 0) & (rows < height))[:, :, None] & ((columns >= 0) & (columns < width))[
         :, None, :
     ]
+    # Indices outside are clamped only to be valid; the weight zeroes what they read.
     rows, columns = rows.clamp(0, height - 1), columns.clamp(0, width - 1)
+    # (N, S, S) rows of `table`
     flat = (cells.image[:, None, None] * height + rows[:, :, None]) * width + columns[:, None, :]
-    table = features.permute(0, 2, 3, 1).reshape(-1, features.shape[1])
+    table = features.permute(0, 2, 3, 1).reshape(-1, features.shape[1])  # (B H W, C)
     side = 2 * reach + 1
     windows = table.index_select(0, flat.reshape(-1)).reshape(-1, side, side, features.shape[1])
     weight = inside[:, None].to(features.dtype)

@@ -87,6 +87,7 @@ class NanoScaleHead(ScaleHead):
         last = self.flame_rotation_pred[-1]
         assert isinstance(last, nn.Conv2d)
         assert last.bias is not None
+        # At zero weights every head faces the camera, not at random.
         last.bias.copy_(torch.tensor(FRONTAL_6D))
 
 
@@ -129,6 +130,8 @@ def _share_convolutions(source: ScaleHead, target: ScaleHead) -> None:
         branch, own = (getattr(head, f"flame_{name}_pred") for head in (source, target))
         assert isinstance(branch, nn.Sequential)
         assert isinstance(own, nn.Sequential)
+        # The convolutions are shared, each scale keeps its own batch normalisation: statistics
+        # differ between scales.
         own[-1] = branch[-1]
         for index in range(len(own) - 1):
             own[index].conv = branch[index].conv

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -43,16 +45,16 @@ def build_blip_captioner(folder: Path) -> Path:
     return _build_blip(BlipForConditionalGeneration, folder, seed=6)
 
 
-def build_person_detector(folder: Path) -> Path:
-    """An RT-DETR with COCO's label `person`; its scores follow the image."""
-    from transformers import (
-        RTDetrConfig,
-        RTDetrForObjectDetection,
-        RTDetrImageProcessorPil,
-        RTDetrResNetConfig,
-    )
+def tiny_detr(kind: type, labels: Sequence[str], **changes: object) -> Any:
+    """The configuration of a small detector of the RT-DETR family.
 
-    torch.manual_seed(7)
+    Args:
+        kind: configuration class of transformers.
+        labels: names of the classes.
+        **changes: further values.
+    """
+    from transformers import RTDetrResNetConfig
+
     backbone = RTDetrResNetConfig(
         embedding_size=8,
         hidden_sizes=[8, 16, 16, 24],
@@ -60,7 +62,7 @@ def build_person_detector(folder: Path) -> Path:
         out_features=["stage2", "stage3", "stage4"],
         layer_type="basic",
     )
-    config = RTDetrConfig(
+    return kind(
         backbone_config=backbone,
         encoder_hidden_dim=32,
         encoder_in_channels=[16, 16, 24],
@@ -69,14 +71,21 @@ def build_person_detector(folder: Path) -> Path:
         encoder_attention_heads=4,
         d_model=32,
         num_queries=12,
-        decoder_layers=1,
         decoder_ffn_dim=48,
         decoder_attention_heads=4,
         decoder_in_channels=[32, 32, 32],
-        num_denoising=0,
-        id2label={0: "person", 1: "car"},
-        label2id={"person": 0, "car": 1},
+        id2label=dict(enumerate(labels)),
+        label2id={name: index for index, name in enumerate(labels)},
+        **changes,
     )
+
+
+def build_person_detector(folder: Path) -> Path:
+    """An RT-DETR with COCO's label `person`; its scores follow the image."""
+    from transformers import RTDetrConfig, RTDetrForObjectDetection, RTDetrImageProcessorPil
+
+    torch.manual_seed(7)
+    config = tiny_detr(RTDetrConfig, ["person", "car"], decoder_layers=1, num_denoising=0)
     model = RTDetrForObjectDetection(config)
     _liven(model)
     # Sure of persons: a random detector's scores would all be near one half.
@@ -238,14 +247,15 @@ def _liven(model: nn.Module) -> None:
 def _calibrate(model: nn.Module, images: torch.Tensor) -> None:
     """Take the statistics of batch normalisation from some images."""
     frozen = [m for m in model.modules() if type(m).__name__.endswith("FrozenBatchNorm2d")]
-    hooks = [m.register_forward_pre_hook(_statistics) for m in frozen]
+    hooks = [m.register_forward_pre_hook(take_statistics) for m in frozen]
     with torch.no_grad():
         model.eval()(images)
     for hook in hooks:
         hook.remove()
 
 
-def _statistics(module: nn.Module, inputs: tuple[torch.Tensor]) -> None:
+def take_statistics(module: nn.Module, inputs: tuple[torch.Tensor]) -> None:
+    """Take the statistics of a batch normalisation from its input, as a forward pre-hook."""
     (x,) = inputs
     module.running_mean.copy_(x.mean((0, 2, 3)))
     module.running_var.copy_(x.var((0, 2, 3)) + 1e-5)

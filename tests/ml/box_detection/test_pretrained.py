@@ -26,6 +26,7 @@ from ml.box_detection.rtdetr import WEIGHTS_FILE, RTDetrDetector
 from ml.records.models import ModelError
 from ml.stages.head_detector import HeadDetectorConfig, run
 from ml.training.tracking import NullTracker
+from tests.tiny_models.vision import take_statistics, tiny_detr
 
 _spec = importlib.util.spec_from_file_location(
     "detector_stage", Path(__file__).parents[1] / "stages" / "test_head_detector.py"
@@ -40,30 +41,9 @@ CLASSES = {"rt_detr": "RTDetr", "rt_detr_v2": "RTDetrV2", "d_fine": "DFine"}
 def build(kind, folder, num_labels=2):
     """A tiny live network: as built, all encoder scores tie and queries are picked by rounding."""
     torch.manual_seed(3)
-    backbone = transformers.RTDetrResNetConfig(
-        embedding_size=8,
-        hidden_sizes=[8, 16, 16, 24],
-        depths=[1, 1, 1, 1],
-        out_features=["stage2", "stage3", "stage4"],
-        layer_type="basic",
-    )
-    labels = {index: f"label-{index}" for index in range(num_labels)}
-    config = getattr(transformers, f"{CLASSES[kind]}Config")(
-        backbone_config=backbone,
-        encoder_hidden_dim=32,
-        encoder_in_channels=[16, 16, 24],
-        encoder_layers=1,
-        encoder_ffn_dim=48,
-        encoder_attention_heads=4,
-        d_model=32,
-        num_queries=12,
-        decoder_layers=2,
-        decoder_ffn_dim=48,
-        decoder_attention_heads=4,
-        decoder_in_channels=[32, 32, 32],
-        num_denoising=4,
-        id2label=labels,
-        label2id={name: index for index, name in labels.items()},
+    labels = [f"label-{index}" for index in range(num_labels)]
+    config = tiny_detr(
+        getattr(transformers, f"{CLASSES[kind]}Config"), labels, decoder_layers=2, num_denoising=4
     )
     model = getattr(transformers, f"{CLASSES[kind]}ForObjectDetection")(config)
     for module in model.modules():
@@ -82,12 +62,6 @@ def build(kind, folder, num_labels=2):
         hook.remove()
     model.save_pretrained(folder)
     return folder
-
-
-def take_statistics(module, inputs):
-    (x,) = inputs
-    module.running_mean.copy_(x.mean((0, 2, 3)))
-    module.running_var.copy_(x.var((0, 2, 3)) + 1e-5)
 
 
 @pytest.fixture(scope="module", params=list(FAMILIES))

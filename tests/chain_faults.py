@@ -45,7 +45,7 @@ _LOCKED_S = 3.0
 
 @dataclass(frozen=True)
 class Fault:
-    """What goes wrong while a stage is made again.
+    """A fault while a stage is rerun.
 
     Attributes:
         what: in words, for the table.
@@ -115,7 +115,7 @@ def _lock(database: str) -> Callable[[Path, int], None]:
 
 
 def _kill_at(sign: Callable[[Path], object]) -> Callable[[Path, int], None]:
-    """Return what kills a command and all that it started when a sign is seen."""
+    """Return a function that kills a command and its processes when a sign is seen."""
 
     def end(root: Path, group: int) -> None:
         if _wait(group, lambda: sign(root)):
@@ -339,7 +339,7 @@ def _await_port(port: int) -> None:
 
 def _limited(kind: int, amount: int) -> Callable[[], None]:
     def limit() -> None:
-        # Python is told by an error instead of being killed.
+        # Python gets an error instead of being killed.
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(kind, (amount, amount))
 
@@ -440,7 +440,7 @@ def run_fault(chain: Chain, name: str, folder: Path) -> bool:
             threading.Thread(target=fault.during, args=(root, process.pid)).start()
         output, _ = process.communicate()
     refused = process.returncode != 0
-    # A traceback is no refusal: whoever reads it learns where the code is, not what to do.
+    # A traceback is not a refusal: it shows the code, not the remedy.
     good = refused == bool(fault.refusal or fault.killed) and fault.refusal in output
     good = good and (process.returncode == -signal.SIGKILL) == fault.killed
     good = good and "Traceback" not in output

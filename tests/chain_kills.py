@@ -25,7 +25,7 @@ SEED = 20240718
 _LOOK_EVERY_S = 0.003
 _LOOKS = 100
 _ENDS_WITHIN_S = 20.0
-"""So long may what a killed run had started live on."""
+"""Longest lifetime of processes that a killed run had started."""
 
 
 def _being_written(root: Path) -> str:
@@ -47,7 +47,7 @@ def _dvc_records(root: Path) -> str:
 
 
 def _mlflow_writes(root: Path) -> str:
-    """SQLite's journal beside MLflow's database, which is there within a transaction only."""
+    """SQLite's journal next to MLflow's database, which exists within a transaction only."""
     return "in a write of MLflow's database" if (root / "mlruns/mlflow.db-journal").exists() else ""
 
 

@@ -1,4 +1,4 @@
-"""A finished project on which kills and faults are tried, and how a case of them is told."""
+"""A finished project on which kills and faults are tried, and the report of a case."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ class Chain:
 
 
 def row(name: str, what: str, outcome: str, good: bool, started: float, output: str = "") -> bool:
-    """Print a case as a row of Markdown, and what was said where it is not as it should be.
+    """Print a case as a row of Markdown, with the output of failed ones.
 
     Args:
         name: the case.
@@ -136,7 +136,7 @@ def smoke_chain(reference: Path) -> Chain:
 
 
 def _fields(number: int) -> list[str]:
-    """What /proc tells of a process behind its name; nothing of one that has ended."""
+    """Fields of /proc/PID/stat after the name; empty for an ended process."""
     try:
         return Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):

@@ -1,4 +1,4 @@
-"""Rehearse what must never go wrong with the data of a whole chain.
+"""Rehearse faults that must never damage the data of a whole chain.
 
     python -m tests.chain_rehearsal build/chain [sabotage] [damage]
 
@@ -75,7 +75,7 @@ def sabotage(folder: Path, reference: Path) -> None:
 
 
 def damage(folder: Path, reference: Path) -> None:
-    """Damaged images are excluded with reasons, and the chain goes on without them."""
+    """Damaged images are excluded with reasons, and the chain continues without them."""
     other = fork(reference, folder / "damaged")
     images = other / "data" / "images"
     changes = {3: lambda data: data[: len(data) // 2], 5: lambda data: b""}

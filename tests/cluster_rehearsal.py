@@ -36,7 +36,7 @@ from tests.rehearsal import ROOT, run, say, start
 TOY = ROOT / "tests" / "dagster_project" / "toy"
 TOY_SHARDS = 12
 TOY_SECONDS = 1.0
-#: A run whose cluster is gone has to end by itself within so many seconds.
+#: A run whose cluster is gone must end by itself within this number of seconds.
 HEAD_PATIENCE_S = 300.0
 #: Actors whose driver is gone have to end within so many seconds.
 DRIVER_PATIENCE_S = 60.0
@@ -227,7 +227,7 @@ def units(project: Path) -> list[Path]:
 
 
 def lose_the_head(chain: Chain, project: Path, nodes: TwoNodes, moment: float) -> None:
-    """Lose the whole cluster in the middle of a run; on another one the same command goes on."""
+    """Lose the whole cluster in the middle of a run; on another one the same command resumes."""
     before = nodes.engine
     started = time.monotonic()
     status, _ = run_and_kill(project, chain, nodes.kill, moment)

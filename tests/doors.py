@@ -103,7 +103,7 @@ def pickled_masks() -> Files:
 
 
 def pickled_parts() -> Files:
-    """What a FLAME model consists of: a sparse matrix, arrays, texts."""
+    """Parts of a FLAME model: a sparse matrix, arrays, texts."""
     parts = {"J_regressor": csc_matrix(np.eye(4)), "f": np.zeros((2, 3), np.uint32), "bs": "lbs"}
     return [(".pkl", pickle.dumps(parts, protocol)) for protocol in (2, 4, 5)]
 
@@ -201,7 +201,7 @@ def yaml_files() -> Files:
 
 
 def lock_file() -> Files:
-    """What DVC records of two stages."""
+    """DVC's records of two stages."""
     out = {"path": "data/a", "hash": "md5", "md5": "0" * 32 + ".dir", "size": 3, "nfiles": 1}
     stage = {"cmd": "make a", "params": {"params.yaml": {"run.seed": 1}}, "outs": [out]}
     content = {"schema": "2.0", "stages": {"a": stage, "b": {**stage, "deps": [out]}}}
@@ -249,7 +249,7 @@ def _is_padding(path: Path) -> bool:
 
 
 def _all_there(seen: int, written: int, told: object = None) -> int:
-    """Return how many parts of a file were given, if none is missing without a word.
+    """Return the number of returned parts of a file, if no part is lost silently.
 
     Raises:
         AssertionError: some are.
@@ -355,7 +355,7 @@ def all_doors() -> dict[str, Door]:
 
 
 def _knock_alone(name: str, count: int) -> tuple[str, Counter[str], float, int, str]:
-    """Knock at one door in a process of its own, whose memory is that door's."""
+    """Run one reader in a separate process, to measure its memory."""
     sys.addaudithook(_refuse_to_run)
     started, found, escaped = time.monotonic(), Counter[str](), ""
     with tempfile.TemporaryDirectory() as folder:

@@ -19,7 +19,7 @@ import numpy as np
 from tests.bombs import torch_zip
 
 PLANTED = "planted_module"
-"""A module beside the case whose import leaves the file."""
+"""A module next to the case whose import leaves the file."""
 
 
 def targets(sentinel: Path) -> list[tuple[str, str, tuple[object, ...]]]:
@@ -67,7 +67,7 @@ def _text(value: str) -> bytes:
 
 
 def _value(value: object) -> bytes:
-    """What puts a value on the unpickler's stack."""
+    """Opcodes that put a value on the unpickler's stack."""
     return pickle.dumps(value, protocol=2)[2:-1]
 
 
@@ -124,7 +124,7 @@ def _pickled(call: bytes) -> bytes:
 
 
 def checkpoint(call: bytes) -> bytes:
-    """Return a checkpoint whose pickle makes the call beside a state dict.
+    """Return a checkpoint whose pickle makes the call in addition to a state dict.
 
     Args:
         call: opcodes.

@@ -121,7 +121,7 @@ def mutate(name: str, group: Group, sample: int, seed: int, children: int) -> di
     say(f"{name}: {len(names)} mutants")
     if sample and sample < len(names):
         names = sorted(random.Random(f"{seed}/{name}").sample(names, sample))
-    # Not `check`: what survived is told below.
+    # Not `check`: survivors are reported below.
     command = [sys.executable, "-m", "mutmut", "run", "--max-children", str(children), *names]
     done = subprocess.run(
         command, cwd=folder, env=environment(folder), capture_output=True, text=True, check=False

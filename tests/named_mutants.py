@@ -146,7 +146,7 @@ def survives(change: Change) -> bool:
 
 
 def main(names: list[str]) -> int:
-    """Print what became of each change; 1 when one survives.
+    """Print the fate of each change; 1 when one survives.
 
     Raises:
         ValueError: tests fail without any change.

@@ -1,4 +1,4 @@
-"""What rehearsals share: a project of their own, and commands run in it."""
+"""Shared parts of rehearsals: a separate project, and commands run in it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def say(text: str) -> None:
-    """Tell what comes next."""
+    """Announce the next part."""
     sys.stdout.write(f"\n== {text}\n")
     sys.stdout.flush()
 

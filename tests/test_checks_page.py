@@ -1,4 +1,4 @@
-"""The page of the checks names what the code has: every check, every falsification."""
+"""The page of the checks lists every check and every falsification of the code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The image and the composition name what the project has, as far as shows without a registry."""
+"""Image and composition match the project, as far as that shows without a registry."""
 
 import re
 import shlex

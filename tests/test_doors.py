@@ -1,4 +1,4 @@
-"""Only its declared error leaves a reader, and what a file claims costs no memory."""
+"""A reader raises only its declared error, and a file's claims cost no memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `pip install vggheads` brings along may be used by an Apache-2.0 project, commercially too.
+"""All dependencies of `pip install vggheads` are usable in an Apache-2.0 project, commercially too.
 
 The requirements come from pyproject.toml, theirs from the metadata of what is installed.
 """

@@ -1,4 +1,4 @@
-"""Names and texts that came with the data are text in every page, whatever they look like."""
+"""Names and texts from the data are escaped in every page."""
 
 from __future__ import annotations
 

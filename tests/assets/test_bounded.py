@@ -1,4 +1,4 @@
-"""Bounds as checks: what lies outside stops the stage, unless the profile says why it does not."""
+"""Bounds as checks: values outside stop the stage, unless the profile only warns of them."""
 
 from __future__ import annotations
 

@@ -169,7 +169,7 @@ def put_back(ws: Workspace, what: str, shard: str) -> None:
 
 
 def told(ws: Workspace, what: str) -> list[str]:
-    """What the check that accounts for it finds."""
+    """Findings of the accounting check."""
     suite, name, _ = LOSERS[what]
     rows = suite.table(ws, CROPS if what == "crops" else SHARDS)[name].dropna()
     return [text for text in rows if text]

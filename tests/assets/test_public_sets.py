@@ -1,4 +1,4 @@
-"""Public sets as assets: off until configured, versioned by what is in them."""
+"""Public sets as assets: off until configured, versioned by content."""
 
 import dagster as dg
 import pytest

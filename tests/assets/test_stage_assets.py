@@ -1,4 +1,4 @@
-"""The asset modules: what Dagster sees of a stage, and what a worker does not have to import."""
+"""The asset modules: metadata of a stage in Dagster, and imports that a worker avoids."""
 
 import inspect
 import subprocess

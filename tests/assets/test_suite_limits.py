@@ -125,7 +125,7 @@ def path_of(ws: Workspace, name: str) -> Path:
 
 
 def judged(folder: Path, name: str, frame: pd.DataFrame, *only: str) -> dict[str, Outcome]:
-    """What a suite, or some of its checks, says of rows."""
+    """Findings of a suite, or some of its checks, on rows."""
     ws = Workspace(folder, seed=1, num_shards=1, shard_size=ROWS)
     suite = SUITES[name][0]
     checks = tuple(c for c in suite.checks if not only or c.name in only)

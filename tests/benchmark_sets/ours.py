@@ -1,4 +1,4 @@
-"""Renders in our own tables, and a COCO file of somebody else's."""
+"""Renders in our own tables, and a COCO file of another project."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`vggheads compare`: what differs between two runs, found by id, beginning or name."""
+"""`vggheads compare`: differences between two runs, found by id, prefix or name."""
 
 import json
 

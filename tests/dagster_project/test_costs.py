@@ -1,4 +1,4 @@
-"""What runs took, from Dagster's own records."""
+"""Costs of runs, from Dagster's own records."""
 
 import pytest
 

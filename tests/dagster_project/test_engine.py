@@ -1,4 +1,4 @@
-"""The shard queue with workers made of nothing: who gets what, what a lost worker costs."""
+"""The shard queue with fake workers: assignment of shards, and lost workers."""
 
 import importlib
 import os

@@ -104,7 +104,7 @@ def test_a_run_that_is_stopped_and_continued_makes_the_same_bytes(
 def test_members_are_those_that_were_asked_for_and_no_name_is_planted(pipeline, tmp_path):
     out = tmp_path / "made"
     assert generate(pipeline, out, 2, "--uv", "--instances", "--seed", "9") == 0
-    # The command line states the names anew, since it imports nothing.
+    # The command line repeats the names, since it imports nothing.
     every = tmp_path / "every"
     assert generate(pipeline, every, 1, *(f"--{name}" for name in MAPS)) == 0
     assert json.loads((every / "generated.json").read_text())["images"]["dense"] == list(MAPS)

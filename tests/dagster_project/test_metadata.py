@@ -1,4 +1,4 @@
-"""What Dagster is told refers to images and holds none of them."""
+"""Dagster's metadata refers to images and contains none."""
 
 import numpy as np
 

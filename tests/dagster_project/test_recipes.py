@@ -142,7 +142,7 @@ SHARED_BY_PROFILE = {
 
 @pytest.mark.parametrize("profile", PRODUCTION)
 def test_no_value_of_the_demo_shows_up_in_production(profile):
-    """Whatever the demo chose for its minutes is nobody else's, by a file or by a class default."""
+    """Values that the demo chose for speed appear in no other profile or class default."""
     composed = read_profile(ROOT, profile)
     assert not set(composed.files) & set(SMALL), f"{profile} extends a small profile"
     found = dict(leaves(effective(profile)))
@@ -177,7 +177,7 @@ PUBLISHED_LOSS = {
 
 
 def test_the_class_defaults_are_the_published_recipe():
-    """Nobody inherits the demo's: it says itself what is small about it."""
+    """No profile inherits from the demo; small profiles state what is small about them."""
     values = {".".join(k): v for k, v in leaves(TrainedModelConfig().model_dump(mode="json"))}
     own_machines = {"initial weights": None}
     for (what, key), wanted in zip(COLUMNS.items(), PAPER_L, strict=True):
@@ -212,7 +212,7 @@ def test_params_yaml_stays_readable(profile):
 
 @pytest.mark.parametrize("profile", NAMES)
 def test_the_exact_training_is_the_other_one(profile):
-    """What the pseudo-labels cost is the difference of trainings that differ in labels alone."""
+    """The cost of pseudo-labels is the difference of trainings that differ in labels alone."""
     found = effective(profile)
     exact = {k: v for k, v in found["trained_model_exact"].items() if k != "enabled"}
     assert exact == found["trained_model"]

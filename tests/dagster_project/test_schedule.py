@@ -1,4 +1,4 @@
-"""Which stages run here, which beside, and in what order."""
+"""Which stages run in this process, which in the background, and in what order."""
 
 import sys
 from types import SimpleNamespace

@@ -1,4 +1,4 @@
-"""Falsified data against the suites: what a table, an image or a metric can be made to say wrongly.
+"""Falsified tables, images and metrics against the suites.
 
     python -m tests.falsification [PROJECT]
 

@@ -42,7 +42,7 @@ def judged(root: Path, stage: str) -> list[Outcome]:
 
 @dataclass(frozen=True)
 class Seen:
-    """What the suites said of a falsification.
+    """Findings of the suites on a falsification.
 
     Attributes:
         name: the falsification's.
@@ -136,7 +136,7 @@ def say(line: str) -> None:
 
 
 def _wrong(seen: Seen) -> list[str]:
-    """What is wrong with what was seen: that it passed, or that ids are missing."""
+    """Fault of an outcome: the falsification passed, or ids are missing."""
     if not seen.stopped:
         return [seen.name] if FAULTS[seen.name].kind == "critical" else []
     return [f"{seen.name}: {', '.join(seen.unnamed)}"] if seen.unnamed else []

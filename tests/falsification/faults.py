@@ -31,7 +31,7 @@ Kind = Literal["critical", "statistic"]
 
 @dataclass(frozen=True)
 class Fault:
-    """A falsification: whose suites must see it, what it does, and who can.
+    """A falsification: the suites that must find it, its change, and its conditions.
 
     What it loses it returns: the suites must name those ids.
     """

@@ -1,4 +1,4 @@
-"""The dataset's jobs: what they pass on, and how they fail."""
+"""The dataset's jobs: their arguments and failures."""
 
 from ml.records.report import StageReport
 from ops.dataset import export_dataset_job, fine_tune_job, takedown_job

@@ -1,4 +1,4 @@
-"""Jobs of studies hand on what they were given, and fail with the study's own words."""
+"""Jobs of studies pass on their arguments, and fail with the study's own message."""
 
 from pathlib import Path
 

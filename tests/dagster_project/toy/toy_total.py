@@ -4,7 +4,7 @@ from ml.records.config import StageConfig
 
 
 class TotalConfig(StageConfig):
-    """What is added to the sum."""
+    """The term added to the sum."""
 
     offset: int = 0
     """Added once."""

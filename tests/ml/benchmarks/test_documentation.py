@@ -1,4 +1,4 @@
-"""Every set has its page, and every key of a score file stands in docs/metrics.md."""
+"""Every set has its page, and docs/metrics.md lists every key of a score file."""
 
 import re
 from pathlib import Path

@@ -22,7 +22,7 @@ ANGLES = np.array([[0.0, yaw, 0] for yaw in (0, 5, 10, 15, 20, 70, 150, -30, -10
 
 
 def poses(changes, frame_deg=0.0):
-    """Pairs in which each head is turned by so many degrees about its own axis, NaN for missed."""
+    """Pairs with a rotation of given degrees about each head's own axis, NaN for missed."""
     true = rotations_from_euler(ANGLES)
     changes = np.array(changes)
     frame = Rotation.from_euler("x", frame_deg, degrees=True).as_matrix()
@@ -71,7 +71,7 @@ def test_kinds_of_failures_of_boxes():
     assert some.kinds == ("missed", "false", "tiny", "occluded")
     assert some.error == pytest.approx(3 / 3)
     assert some.caption == "2 of 3 missed, 1 false"
-    # what nobody would be shown is no false hit
+    # a head below the operating score is not a false positive
     unsure = box_outcome(
         "c", np.concatenate([boxes, [[500.0, 0, 550, 50]]]), np.array([0.9] * 4 + [0.1]), truth
     )

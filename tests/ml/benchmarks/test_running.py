@@ -134,7 +134,7 @@ def test_heads_in_a_crop_come_back_in_pixels_of_the_image(tmp_path, procedural_h
     shown = []
 
     class Detector:
-        """Finds a head in the middle of whatever it is shown."""
+        """Finds a head in the middle of any image."""
 
         head_model = procedural_head
 

@@ -1,4 +1,4 @@
-"""Training data of the box detector: reading, augmenting, what is a target and what is hidden."""
+"""Training data of the box detector: reading, augmentation, targets and hidden heads."""
 
 from __future__ import annotations
 

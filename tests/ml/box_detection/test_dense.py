@@ -50,7 +50,7 @@ def test_following_its_gradient_lowers_it():
         optimizer.step()
         values.append(loss.item())
     assert values[-1] < 0.5 * values[0]
-    # Every map is reached: heads of any size are taught somewhere, the rest as background.
+    # Gradients reach every map: heads of any size are targets somewhere, the rest is background.
     assert all(m.grad is not None and m.grad.any() for m in features)
 
 

@@ -1,4 +1,4 @@
-"""GLiNER as name detector, on a tiny model that was taught four sentences."""
+"""GLiNER as name detector, on a tiny model trained on four sentences."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The scene grammar says what the scene holds, in words of the vocabularies."""
+"""The scene grammar describes the scene in words of the vocabularies."""
 
 import json
 from collections import Counter

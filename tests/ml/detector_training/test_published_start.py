@@ -1,4 +1,4 @@
-"""One checkpoint in the published layout gives one jaw and one rotation, whoever loads it."""
+"""One checkpoint in the published layout gives the same jaw and rotation in every loader."""
 
 from __future__ import annotations
 

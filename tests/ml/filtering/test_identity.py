@@ -1,4 +1,4 @@
-"""Known faces: found again whatever their place and size, others left alone, nobody named."""
+"""Known faces: found at any place and size, others not, and no person is named."""
 
 from __future__ import annotations
 

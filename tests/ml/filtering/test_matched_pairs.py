@@ -1,4 +1,4 @@
-"""Matched pairs: the removed image beside the known face, on this machine alone."""
+"""Matched pairs: the removed image next to the known face, on this machine alone."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Reader:
 
 @pytest.fixture
 def known(tmp_path):
-    """Two known persons: one looks like image-a2, the other like nobody."""
+    """Two known persons: one looks like image-a2, the other like no image."""
     folder = tmp_path / "known"
     folder.mkdir()
     (folder / "like_a2.png").write_bytes(encode_png(draw_image("image-a2")))

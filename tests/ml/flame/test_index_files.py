@@ -1,4 +1,4 @@
-"""Published lists of vertices: told by their length, read without running anything."""
+"""Published lists of vertices: identified by length, read without code execution."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""FLAME's releases are told apart by content; what is called open and is not is refused."""
+"""FLAME's releases are identified by content; a file wrongly called open is refused."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The commands, from arguments to files; what cannot be used is refused and nothing executed."""
+"""The commands, from arguments to files; unusable input is refused and no code executed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The flip test: what two passes agree on is averaged, and turning the image round turns all."""
+"""The flip test: two passes are averaged, and mirroring the image mirrors the result."""
 
 from __future__ import annotations
 

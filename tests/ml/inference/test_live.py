@@ -1,4 +1,4 @@
-"""Cameras and streams: what names one, the newest frame each time, and an end."""
+"""Cameras and streams: their names, the newest frame each time, and an end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Out to a labelling tool and back: nothing moves, and what is wrong is named."""
+"""Export to a labelling tool and back: nothing moves, and errors are named."""
 
 from __future__ import annotations
 

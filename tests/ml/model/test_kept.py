@@ -1,4 +1,4 @@
-"""FLAME branches at kept anchors give what the whole network gives, also at the borders."""
+"""FLAME branches at kept anchors equal those of the whole network, also at the borders."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Our losses against what the published training computes from the same raw outputs and labels.
+"""Our losses against the published training's, from the same raw outputs and labels.
 
 The recorded values come from `golden/make_official_losses.py`: super-gradients' own loss and
 assigner, smplx's meshes, nothing of ours.

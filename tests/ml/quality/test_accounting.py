@@ -1,4 +1,4 @@
-"""Accounts: each way in which an id can go wrong is told, by id."""
+"""Accounts: each possible fault of an id is reported by id."""
 
 import pandas as pd
 import pytest

@@ -1,4 +1,4 @@
-"""Bounds, drift and gates: what lies outside is told with its value, and nothing else."""
+"""Bounds, drift and gates: values outside are reported, and nothing else."""
 
 from pathlib import Path
 

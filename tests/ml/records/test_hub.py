@@ -1,4 +1,4 @@
-"""Files of a model hub: downloaded once, taken from the cache afterwards, named when they lack."""
+"""Files of a model hub: downloaded once, then taken from the cache, named when missing."""
 
 import hashlib
 

@@ -1,4 +1,4 @@
-"""Licences: what a run may do follows from what it descends from."""
+"""Licences: permitted uses of a run follow from its parents."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""A tar that is damaged anywhere says so; nothing behind the damage is lost without a word."""
+"""Damage anywhere in a tar is reported; nothing after it is lost silently."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What copies carry beside the parameters: the numbers of detections, in every format."""
+"""Derived numbers of detections in copies, in every format."""
 
 from __future__ import annotations
 

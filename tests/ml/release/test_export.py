@@ -1,4 +1,4 @@
-"""Exports: what other tools read out of them, and what licences forbid."""
+"""Exports: their content in other tools, and restrictions by licences."""
 
 import io
 import json

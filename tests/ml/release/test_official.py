@@ -1,4 +1,4 @@
-"""The official layout: ours written and read back, theirs read, and what is wrong excluded."""
+"""The official layout: ours written and read back, theirs read, faults excluded."""
 
 import io
 import json

@@ -1,4 +1,4 @@
-"""The benchmark stage with a detector that knows the answers and errs as it is told."""
+"""The benchmark stage with a detector that knows the ground truth and adds given errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The stage `released_dataset`: switched off, refused, imported, and what counts as lost."""
+"""The stage `released_dataset`: switched off, refused, imported, and losses counted."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_what_the_release_itself_removed_is_not_lost(ws: Workspace, files, monke
         add(self, images, heads, verdicts, captions)
 
     monkeypatch.setattr(StatisticsCounter, "add", noted)
-    # One image and one annotation lack of 15; four were removed by lists.
+    # One image and one annotation of 15 are missing; four were removed by lists.
     report = run(ws, ReleasedDatasetConfig(**{**GIVEN, "max_drop_rate": 0.15}))
     assert report.num_excluded > 0.25 * report.num_in
     view = released_view(ws)

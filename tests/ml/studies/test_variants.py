@@ -1,4 +1,4 @@
-"""Trainings side by side: each variant trains, is measured, stands in the table, and is resumed."""
+"""Trainings side by side: each variant trains, is measured, is in the table, and resumes."""
 
 from __future__ import annotations
 

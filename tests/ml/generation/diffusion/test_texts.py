@@ -1,4 +1,4 @@
-"""Weighted negative prompts, and what is remembered between images."""
+"""Weighted negative prompts, and the cache of embeddings."""
 
 from __future__ import annotations
 

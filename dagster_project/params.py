@@ -35,20 +35,20 @@ class RunConfig(StageConfig):
     profile: str
     """The profile these values come from (conf/<profile>.yaml)."""
     seed: int = Field(ge=0, lt=2**63)
-    """Every random choice derives from it and a sample's id."""
+    """Run seed; every random choice is derived from it and a sample id."""
     num_shards: int = Field(ge=1, le=100_000)
-    """Shards of the sharded stages; more can be added later without changing finished ones."""
+    """Shards of the sharded stages; increasing the number keeps finished shards."""
     shard_size: int = Field(ge=1, le=1_000_000)
     """Images in a shard."""
     workers: int = Field(ge=0, le=4096)
-    """Processes that make shards, 0 for this process only; has no effect on results."""
+    """Worker processes for shards; 0: the main process only. Has no effect on results."""
     threads: int = Field(ge=1, le=4096)
-    """Threads of a training stage."""
+    """Threads of a training."""
     engine: Engine = "local"
-    """Where shards are processed: `local` processes, or actors of a `ray` cluster; never changes a
-    byte."""
+    """Where shards are made: `local` processes or actors of a `ray` cluster; has no effect on
+    results."""
     ray: RayConfig = RayConfig()
-    """The cluster of the engine `ray`."""
+    """How to reach the cluster of the engine `ray`."""
     resources: dict[str, WorkerConfig] = Field(default_factory=dict)
     """Stage -> resources of each of its workers."""
 

@@ -21,21 +21,21 @@ class RayConfig(StageConfig):
     address: str = "auto"
     """`auto`: the cluster of this machine; `HOST:PORT`; or `local`: start one here."""
     start_seconds: float = Field(default=900.0, ge=1, le=86_400)
-    """How long to wait for a first worker (a cluster that grows needs minutes) before giving up."""
+    """How long to wait for the first worker; a cluster that adds nodes needs minutes."""
 
 
 class WorkerConfig(StageConfig):
     """Resources of a worker of one stage."""
 
     workers: int | None = Field(default=None, ge=1, le=4096)
-    """Workers at the same time; none given: `run.workers`."""
+    """Number of concurrent workers; default: `run.workers`."""
     num_cpus: float = Field(default=1.0, ge=0, le=1024)
-    """CPUs that Ray reserves for a worker; it computes on one thread all the same."""
+    """CPUs that Ray reserves for a worker, which nevertheless computes on one thread."""
     num_gpus: float | None = Field(default=None, ge=0, le=64)
-    """CUDA devices of a worker; 0.25 puts four workers on one. None given: local workers get one
-    device each, in turn, and Ray's get none."""
+    """CUDA devices of a worker; with 0.25, four workers share one. Default: one device for each
+    local worker, assigned in turn, and none for Ray's."""
     memory_gib: float = Field(default=0.0, ge=0, le=100_000)
-    """Memory in GiB that Ray reserves for a worker, 0 for no reservation."""
+    """Memory in GiB that Ray reserves for a worker; 0: no reservation."""
     environment: dict[str, str] = Field(default_factory=dict)
     """Environment variables of a worker."""
 

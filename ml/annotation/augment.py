@@ -30,19 +30,20 @@ class CropAugmentConfig(StageConfig):
     flip: Fraction = 0.5
     """Probability of mirroring."""
     low_resolution: Fraction = 0.5
-    """Probability of scaling down and up again, as crops of small heads are."""
+    """Probability of downscaling and upscaling the crop, to imitate crops of small heads."""
     smallest_side_px: Count = 20
-    """Smallest side of the whole crop in between."""
+    """Smallest side of the downscaled crop, px."""
     occlusion: Fraction = 0.15
-    """Probability of a patch of one colour over part of the crop."""
+    """Probability of a patch of uniform colour over part of the crop."""
     occlusion_side: Fraction = 0.45
-    """Largest side of the patch, as a fraction of the crop's."""
+    """Largest side of the patch, as a fraction of the crop's side."""
     truncation: Fraction = 0.1
-    """Probability of cutting the image through the head, as the border of an image does."""
+    """Probability of truncating the head, as at an image border."""
     truncation_fraction: Fraction = 0.4
-    """Largest fraction of the head's box that is cut off."""
+    """Largest fraction of the head's box that is truncated."""
     look: AugmentConfig | None = LOOK
-    """Changes of colour and sharpness; of its fields only these are used. None: no change."""
+    """Photometric augmentation; only these fields of the class are used. None: no photometric
+    changes."""
 
 
 NO_AUGMENTATION = CropAugmentConfig(

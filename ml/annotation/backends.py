@@ -24,13 +24,13 @@ class RegressorConfig(StageConfig):
 
     backend: Literal["own", "dad", "landmarks"] = "own"
     """`own`: the crop regressor of the stage flame_regressor; `dad`: DAD-3DNet, as in the paper;
-    `landmarks`: the head model fitted to 2D landmarks that a model finds."""
+    `landmarks`: a fit of the head model to detected 2D landmarks."""
     model: ModelFile | None = None
     """dad: DAD-3DNet's TorchScript file; landmarks: the landmark model."""
     batch_size: int = Field(default=32, ge=1, le=10**9)
-    """dad, landmarks: crops in one pass of the model."""
+    """dad, landmarks: crops in one forward pass."""
     landmarks: LandmarkModelConfig = LandmarkModelConfig()
-    """landmarks: which kind of model that is, and where its points lie on the head."""
+    """landmarks: type of the landmark model, and positions of its points on the head."""
     fit: LandmarkFitConfig = LandmarkFitConfig()
     """landmarks: settings of the fit of the head model."""
 

@@ -38,24 +38,24 @@ class LandmarkFitConfig(StageConfig):
     """Settings of the fit of the head model to landmarks."""
 
     num_shape: int = Field(default=100, ge=1, le=NUM_SHAPE)
-    """Leading shape coefficients fitted; the rest is zero."""
+    """Leading shape coefficients that are fitted; the others are zero."""
     num_expression: int = Field(default=50, ge=1, le=NUM_EXPRESSION)
-    """Leading expression coefficients fitted; the rest is zero."""
+    """Leading expression coefficients that are fitted; the others are zero."""
     noise_mm: Positive = 2.0
-    """Standard deviation of a good landmark's error, millimetres on the head: the smaller, the
-    more is believed of the landmarks and the less of the priors."""
+    """Standard deviation of the error of a good landmark, in millimetres on the head; smaller
+    values give landmarks more weight relative to the priors."""
     freedom: Positive = 3.0
-    """Degrees of freedom of Student's t: the smaller, the less a misplaced landmark pulls; large is
-    least squares."""
+    """Degrees of freedom of Student's t distribution; smaller values reduce the influence of
+    misplaced landmarks, large values approach least squares."""
     jaw_std_rad: tuple[Positive, Positive, Positive] = (0.2, 0.03, 0.03)
-    """Standard deviations of the jaw's rotation: opening, turning, tilting."""
+    """Standard deviations of the jaw rotation: opening, turning, tilting."""
     iterations: Count = 150
     """Steps of Adam."""
     heads_per_batch: Count = 256
-    """Heads fitted together; bounds the memory."""
+    """Heads fitted together; limits memory."""
     max_error_std: Positive = 4.0
-    """A head gets no parameters when half of its landmarks lie further from the fit than so many
-    times `noise_mm`."""
+    """A head gets no parameters if half of its landmarks are farther from the fit than this
+    multiple of `noise_mm`."""
 
 
 class SurfacePoints(nn.Module):

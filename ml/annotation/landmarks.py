@@ -57,19 +57,18 @@ class LandmarkModelConfig(StageConfig):
     """
 
     kind: Literal["onnx", "dad"] = "onnx"
-    """`onnx`: a landmark model on crops of heads; `dad`: the landmarks that DAD-3DNet's file finds
-    in addition to its parameters."""
+    """`onnx`: a landmark model on crops of heads; `dad`: the landmarks that DAD-3DNet's file
+    predicts in addition to its parameters."""
     box_margin: NonNegative = 0.0
-    """onnx: fraction of the head box that its crops add on each side. insightface's models look at
-    1.5 times the *face's* box, which is about the head's."""
+    """onnx: fraction of the head box that its crops add on each side. insightface's models expect
+    1.5 times the *face* box, which is about the head box."""
     pixel_range: Literal["0..255", "0..1", "-1..1"] = "0..255"
-    """onnx: how pixels are fed."""
+    """onnx: range of input pixel values."""
     coordinate_range: Literal["pixels", "0..1", "-1..1"] = "-1..1"
-    """onnx: how it says where landmarks are: in pixels of its input, or from one side of its input
-    to the other."""
+    """onnx: predicted coordinates: pixels of the input, or relative to its width and height."""
     embedding: ModelFile | None = None
-    """`mediapipe_landmark_embedding.npz`: where MediaPipe's points lie on FLAME. Needed for 105,
-    468 and 478 points; the 68 come with the head model."""
+    """`mediapipe_landmark_embedding.npz`: positions of MediaPipe's points on FLAME. Required for
+    105, 468 and 478 points; those of the 68 are part of the head model."""
 
 
 class OnnxLandmarks:

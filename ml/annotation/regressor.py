@@ -66,19 +66,19 @@ class RegressorArchitecture(StageConfig):
     """Size of the network, and the crops it takes."""
 
     crop_size: Count = 256
-    """Side of a crop, px; a multiple of the coarsest stride. DAD-3DNet takes 256."""
+    """Side of a crop, px; a multiple of the coarsest stride. DAD-3DNet uses 256."""
     box_margin: NonNegative = BOX_MARGIN
-    """Fraction of the box added on each of its sides to get the crop (paper: 0.25)."""
+    """Fraction of the box that a crop adds on each side (paper: 0.25)."""
     encoder: ModelSize = "nano"
-    """Detector size of the regressor's encoder, from which the detector can start."""
+    """Detector size whose encoder the regressor uses; the detector can be initialised from it."""
     num_squeezed: Count = 48
     """Channels of each flattened feature map."""
     num_features: Count = 256
     """Width of the fully connected layer before the outputs."""
     num_shape: Count = 64
-    """Leading shape coefficients regressed; the rest is zero."""
+    """Leading shape coefficients that are regressed; the others are zero."""
     num_expression: Count = 32
-    """Leading expression coefficients regressed; the rest is zero."""
+    """Leading expression coefficients that are regressed; the others are zero."""
 
 
 class CropRegressor(nn.Module):

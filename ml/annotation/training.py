@@ -29,15 +29,16 @@ class CropLossConfig(StageConfig):
     """Weights of the loss terms (paper 4.1), and the vertices they look at."""
 
     reprojection: NonNegative = 25.0
-    """Weight of the mean |dx| and |dy| of projected vertices, over the box's size."""
+    """Weight of the mean |dx| and |dy| of projected vertices, divided by the box size."""
     rotation: NonNegative = 3.0
-    """Weight of the geodesic angle, radians."""
+    """Weight of the geodesic rotation angle in radians."""
     vertices: NonNegative = 50.0
-    """Weight of the unrotated vertices' squared distance, heads normalised to the unit cube."""
+    """Weight of the squared distance of unrotated vertices, with heads normalised to the unit
+    cube."""
     prior: NonNegative = 1e-3
     """Weight of the mean squared shape and expression coefficients."""
     num_vertices: Count = 400
-    """Vertices compared, spread evenly over the head region."""
+    """Number of compared vertices, distributed evenly over the head region."""
 
 
 class CropLoss(nn.Module):

@@ -19,23 +19,23 @@ class OutsidePredictions(StageConfig):
     """Predictions of another method on a set."""
 
     path: Path
-    """The file or folder; see docs/benchmarks for the format."""
+    """File or folder of predictions; docs/benchmarks describes the formats."""
     content: str = ""
-    """Its sha256; a run without it reports the hash to state."""
+    """sha256 of the predictions; if empty, the run prints it."""
     dataset: str = ""
-    """What the method was trained on, for the tables' column of that name."""
+    """Training data of the method, for the column of that name in the tables."""
 
 
 class PublicSet(StageConfig):
     """A public set on this machine."""
 
     data: Path
-    """The set's folder, as its publisher lays it out."""
+    """Folder of the set, in the layout of its publisher."""
     content: str = ""
-    """sha256 of names and bytes below the folder; a run without it reports the hash to state.
-    Results are computed again only when it changes."""
+    """sha256 of names and bytes below the folder; if empty, the run prints it. Results are
+    recomputed only when it changes."""
     protocols: tuple[str, ...] = ()
-    """Evaluation protocols; empty: all protocols of the set."""
+    """Evaluation protocols; default: all protocols of the set."""
     outside: dict[str, OutsidePredictions] = Field(default_factory=dict)
     """Method -> its predictions."""
 
@@ -46,11 +46,11 @@ class EvaluatedModel(StageConfig):
     path: Path
     """A folder of ours, an export, an official .trcd, .onnx or .pth."""
     content: str = ""
-    """Its sha256; a run without it reports the hash to state."""
+    """sha256 of the model; if empty, the run prints it."""
     head_model: Path | None = None
-    """Head model of its parameters; none: found next to the model."""
+    """Head model of its parameters; default: the one next to the model."""
     dataset: str = ""
-    """What it was trained on."""
+    """Training data of the model."""
 
 
 class ScoreFiles(StageConfig):
@@ -63,26 +63,26 @@ class ScoreFiles(StageConfig):
     path: Path
     """A score file, or a folder with `.json` score files."""
     content: str = ""
-    """Its sha256; a run without it reports the hash to state."""
+    """sha256 of the scores; if empty, the run prints it."""
     origin: Origin = "ours"
-    """Name of the model that was scored."""
+    """Whether the scored model is ours (`ours`) or another method's (`outside`)."""
     labels: dict[str, str] = Field(default_factory=dict)
-    """Column of text in a table -> text, such as Dataset or Condition."""
+    """Text column of a table, such as Dataset or Condition -> its text."""
 
 
 class BenchmarkScoresConfig(StageConfig):
     """Section `benchmark_scores` of params.yaml. What is not configured is not evaluated."""
 
     sets: dict[PublicSetName, PublicSet] = Field(default_factory=dict)
-    """Public sets; each is switched off until its folder is named here."""
+    """Public sets; a set is evaluated only if its folder is stated here."""
     models: dict[str, EvaluatedModel] = Field(default_factory=dict)
-    """Name -> model, in addition to those that the pipeline trains."""
+    """Name -> model to evaluate in addition to those trained by the pipeline."""
     score_files: dict[str, ScoreFiles] = Field(default_factory=dict)
-    """Name in the tables -> scores computed outside the pipeline."""
+    """Name in the tables -> external scores."""
     generated_images: Index = 6
-    """Images of each set that is generated from held-out renders, 0 for none."""
+    """Images in each set generated from held-out renders; 0: no generated sets."""
     generated_scans: Index = 2
-    """The same of the sets of scans, whose protocols take seconds per image."""
+    """The same for scan sets, whose protocols take seconds per image."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
     resamples: Count = 200

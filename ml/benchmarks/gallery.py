@@ -28,13 +28,13 @@ from ml.records.templates import template_environment
 TEMPLATES = Path(__file__).parent / "templates"
 KINDS: Mapping[str, str] = {
     "missed": "A head of the ground truth that was missed.",
-    "false": "A hit where there is no head.",
-    "wrong rotation": "Off by more than 30 degrees, also after the two frames are aligned.",
-    "wrong frame": "Off by more than 10 degrees, of which aligning the frames takes away half.",
+    "false": "A detection without a head.",
+    "wrong rotation": "A rotation error over 30 degrees, even after alignment of the two frames.",
+    "wrong frame": "A rotation error over 10 degrees that alignment of the frames at least halves.",
     "tiny": "A failure on a head under 20 px.",
-    "occluded": "A failure on a head that is partly hidden.",
-    "profile": "A failure on a head turned away from the camera by 60 to 120 degrees.",
-    "back": "A failure on a head turned away by more than 120 degrees.",
+    "occluded": "A failure on a partly occluded head.",
+    "profile": "A failure on a head that faces 60 to 120 degrees away from the camera.",
+    "back": "A failure on a head that faces more than 120 degrees away from the camera.",
 }
 """Kind of failure -> description, in the order of the page."""
 WRONG_DEG, FRAME_DEG = 30.0, 10.0
@@ -193,7 +193,7 @@ def sections_of(outcomes: Iterable[Outcome], per_section: int = PER_SECTION) -> 
         Section("Best", "The smallest errors.", len(found), tuple(found[:per_section])),
         Section(
             "Median",
-            "Around the middle: what to expect.",
+            "Around the median error: typical results.",
             len(found),
             tuple(found[middle : middle + per_section]),
         ),

@@ -41,22 +41,23 @@ class FaceCheckConfig(StageConfig):
     """Which face detector looks for faces that no head covers."""
 
     backend: Literal["none", "haar", "yunet", "scrfd", "retinaface"] = "none"
-    """`none`: the rule is skipped and recorded as such; `haar`: OpenCV's frontal-face cascade;
-    `yunet` (OpenCV), `scrfd` (paper's code) and `retinaface` (paper's text) read `model`."""
+    """`none`: rule 3 is skipped, which is recorded; `haar`: OpenCV's frontal face cascade; `yunet`
+    (OpenCV), `scrfd` (paper's code) and `retinaface` (paper's text) load `model`."""
     model: ModelFile | None = None
     """ONNX file of yunet, scrfd or retinaface."""
     threshold: float = Field(default=0.5, gt=0, lt=1)
-    """ONNX models: lowest score of a face."""
+    """ONNX models: minimum score of a face."""
     nms_iou: float = Field(default=0.4, gt=0, le=1)
-    """ONNX models: of two faces that overlap more, the weaker goes."""
+    """ONNX models: IoU above which the weaker of two faces is suppressed."""
     input_size: int = Field(default=640, ge=64, le=10**9)
-    """ONNX models: longest side that an image is fed at, px."""
+    """ONNX models: longer side of the input image, px."""
     scale_factor: Positive = 1.1
-    """Haar: step between the sizes it looks for, > 1."""
+    """Haar: factor between successive detection scales, > 1."""
     min_neighbours: Index = 6
-    """Haar: number of overlapping hits that make a face; more give fewer false alarms."""
+    """Haar: overlapping detections required for a face; higher values give fewer false
+    positives."""
     min_side_px: Count = 24
-    """Haar: smallest face, image px."""
+    """Haar: smallest detectable face, image px."""
 
     @model_validator(mode="after")
     def _file_named(self) -> FaceCheckConfig:

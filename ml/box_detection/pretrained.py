@@ -48,10 +48,10 @@ class Feeding(StageConfig):
     input_size: Count = PRETRAINED_INPUT_SIZE
     """Side of the square input, px; a multiple of 32."""
     fit: Fit = "squash"
-    """`squash` stretches images to the square, as these checkpoints were trained and as the
-    official filtering does; `letterbox` keeps the aspect ratio and pads with grey."""
+    """`squash` stretches images to a square, as in the training of these checkpoints and in the
+    official filtering; `letterbox` preserves the aspect ratio and pads with grey."""
     labels: tuple[Index, ...] = ()
-    """Labels of the checkpoint that are heads; none: all of them, as in the official filtering."""
+    """Labels of the checkpoint that count as heads; default: all, as in the official filtering."""
 
 
 class PretrainedConfig(Feeding):

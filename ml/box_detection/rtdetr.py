@@ -60,21 +60,21 @@ class RTDetrArchitecture(StageConfig):
     depths: tuple[Count, Count, Count] = (2, 2, 2)
     """Residual blocks at each stride."""
     hidden_size: Count = 256
-    """Channels of encoder and decoder."""
+    """Channels of the encoder and decoder."""
     feed_forward_size: Count = 1024
-    """Hidden channels of the transformer layers' feed-forward parts."""
+    """Hidden channels of the feed-forward blocks of transformer layers."""
     attention_heads: Count = 8
-    """Heads of the attention layers."""
+    """Attention heads per layer."""
     encoder_layers: Count = 1
     """Transformer layers on the coarsest feature map."""
     encoder_expansion: Positive = 0.5
     """Channels inside the encoder's fusion blocks, as a fraction of `hidden_size`."""
     decoder_layers: Count = 3
-    """Refinements of every query."""
+    """Decoder layers, each of which refines all queries."""
     num_queries: Count = 300
-    """Most heads that can be found in an image."""
+    """Queries, the maximum number of heads detected in an image."""
     num_denoising: Index = 100
-    """Queries made from noisy labels during training; they steady the matching."""
+    """Denoising queries made from noisy labels in training; they stabilise the matching."""
 
 
 @dataclass(frozen=True)

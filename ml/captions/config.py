@@ -17,10 +17,10 @@ class GlinerConfig(StageConfig):
     model: ModelRef | None = None
     """GLiNER's folder."""
     encoder: ModelRef | None = None
-    """Base model of GLiNER, where its folder has neither tokenizer nor encoder configuration, as
-    the published ones: a folder or repository of the model that its `gliner_config.json` names."""
+    """Base model of GLiNER for folders without tokenizer and encoder configuration, such as the
+    published ones: folder or repository of the model named in `gliner_config.json`."""
     threshold: float = Field(default=0.5, gt=0, lt=1)
-    """Lowest confidence of a name."""
+    """Minimum confidence of a name."""
     device: str = "auto"
     """Where to compute; `auto` takes the GPU when there is one."""
 
@@ -29,22 +29,23 @@ class CaptionsConfig(StageConfig):
     """How captions are made, cleared of names and turned into prompts."""
 
     captioner: Literal["scene-grammar", "source"] = "scene-grammar"
-    """Where captions come from: `scene-grammar` draws a scene and describes it, `source` takes what
-    the poses stage's describer saw in the source image."""
+    """Source of captions: `scene-grammar` draws a scene and describes it; `source` uses the
+    description of the source image from the poses stage."""
     name_detector: Literal["gazetteer", "gliner"] = "gazetteer"
-    """Detector of personal names; `gazetteer`: bundled lists and the capitalised-pair rule."""
+    """Detector of personal names; `gazetteer` uses the bundled lists and the rule of capitalised
+    pairs."""
     gliner: GlinerConfig = GlinerConfig()
-    """The model of the name detector `gliner`."""
+    """Model of the name detector `gliner`."""
     name_probability: float = Field(0.04, ge=0, le=1)
-    """Probability that the grammar names a person, as image captioners do."""
+    """Probability that the grammar adds a person's name, as image captioners sometimes do."""
     hat_probability: float = Field(0.22, ge=0, le=1)
     """Probability that the grammar gives a person a hat or a headscarf."""
     max_described: int = Field(3, ge=1, le=8)
-    """Most people whose clothing a caption describes, nearest first."""
+    """Maximum number of people whose clothing a caption describes, nearest first."""
     variants_per_pose: int = Field(1, ge=1, le=10**9)
-    """Captions, and so images, made of each pose."""
+    """Captions, and thus images, per pose."""
     diversify_probability: float = Field(0.8, ge=0, le=1)
-    """Probability that a person in the prompt gets a word of origin."""
+    """Probability that a person in the prompt gets a term of origin."""
     suffix_probability: float = Field(0.5, ge=0, le=1)
     """Probability that the quality suffix is appended."""
     suffix: str = QUALITY_SUFFIX

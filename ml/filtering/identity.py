@@ -49,27 +49,28 @@ class IdentityConfig(StageConfig):
     """Faces that must not appear; without an index the check is skipped, which is recorded."""
 
     index: str = ""
-    """File that `vggheads identity-index` wrote, relative to the project; empty: not used."""
+    """File written by `vggheads identity-index`, relative to the project; empty: no identity
+    check."""
     source_asset: str | None = None
-    """Source of the index, by its name in the asset register, such as celeba."""
+    """Source of the index's faces in the asset register, such as celeba."""
     detector: FaceModelName = "yunet"
-    """Which face detector finds and aligns the faces."""
+    """Face detector that finds and aligns the faces."""
     detector_model: ModelFile | None = None
     """Its ONNX file."""
     embedder: Literal["sface", "arcface"] = "sface"
-    """`sface` through OpenCV; `arcface`: any ONNX network of that family through onnxruntime."""
+    """`sface` through OpenCV; `arcface`: any ONNX network of this family through onnxruntime."""
     embedder_model: ModelFile | None = None
     """Its ONNX file."""
     threshold: float | None = Field(default=None, gt=-1, lt=1)
-    """Cosine similarity from which two faces are taken for one person; none: what `vggheads
-    identity-index` measured on the index's own faces. No number of another network, detector or
-    index fits."""
+    """Cosine similarity above which two faces are considered the same person; default: the
+    threshold that `vggheads identity-index` calibrated on the index's own faces. Thresholds do not
+    transfer between networks, detectors or indexes."""
     detector_threshold: float = Field(default=0.6, gt=0, lt=1)
-    """Lowest score of a face."""
+    """Minimum score of a face."""
     input_size: int = Field(default=640, ge=64, le=10**9)
-    """Longest side that an image is fed to the detector at, px."""
+    """Longer side of the detector's input image, px."""
     min_face_px: float = Field(default=20.0, ge=0, le=1e6)
-    """Smaller faces have no identity to compare."""
+    """Smaller faces are not compared."""
 
     @model_validator(mode="after")
     def _files_named(self) -> IdentityConfig:

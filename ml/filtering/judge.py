@@ -41,11 +41,11 @@ class DetectionLimits(StageConfig):
     """Limits of detections; equal to the annotation stage's, whose boxes are reused."""
 
     threshold: float = Field(default=0.5, gt=0, lt=1)
-    """Lowest score of a head."""
+    """Minimum score of a head."""
     nms_iou: float = Field(default=0.5, gt=0, le=1)
-    """Of two boxes that overlap more than this, the weaker is dropped."""
+    """IoU above which the weaker of two boxes is suppressed."""
     max_heads: int = Field(default=100, ge=1, le=10**9)
-    """Most heads of an image."""
+    """Maximum number of heads in an image."""
 
 
 class RulesConfig(StageConfig):
@@ -54,10 +54,10 @@ class RulesConfig(StageConfig):
     cut: CutForm = "at_gap"
     """Rule 4: `at_gap` as in the official code, `half` as in the paper's text."""
     min_part_px: int = Field(default=10, ge=1, le=10**9)
-    """Rule 4, `at_gap`: narrowest part worth testing, px."""
+    """Rule 4, `at_gap`: minimum width of a part, px."""
     confirm_threshold: float = Field(default=0.25, gt=0, lt=1)
-    """Rules 2 and 4: lowest score that confirms a head which another view finds at the threshold.
-    At or above the threshold the rules compare plain counts, as in the paper."""
+    """Rules 2 and 4: minimum score that confirms a head which another view detects at the
+    threshold. If it is not below the threshold, the rules compare counts only, as in the paper."""
 
 
 @dataclass(frozen=True)

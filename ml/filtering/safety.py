@@ -30,21 +30,21 @@ class ClipSafetyConfig(StageConfig):
     """The CLIP safety checker."""
 
     model: ModelRef | None = None
-    """Folder with a StableDiffusionSafetyChecker and its image processor; none: not used."""
+    """Folder of a StableDiffusionSafetyChecker and its image processor; default: not used."""
     margin: float = Field(default=0.0, ge=-1, le=1)
-    """Added to every concept's similarity: above 0 rejects more, below 0 less."""
+    """Value added to the similarity of every concept: positive values reject more images."""
 
 
 class ClassifierConfig(StageConfig):
     """The classifier of unsafe images."""
 
     model: ModelRef | None = None
-    """Folder with a ViTForImageClassification and its image processor; none: not used."""
+    """Folder of a ViTForImageClassification and its image processor; default: not used."""
     safe_labels: tuple[str, ...] = ("normal", "neutral", "drawings")
     """Labels of safe images; every other label of the model is unsafe."""
     threshold: float | None = Field(default=None, gt=0, le=1)
-    """Probability of the unsafe labels together from which an image is rejected; none: as in the
-    paper's code, when the likeliest label is an unsafe one."""
+    """Total probability of unsafe labels from which an image is rejected; default: reject if the
+    most probable label is unsafe, as in the paper's code."""
 
 
 class SafetyConfig(StageConfig):
@@ -55,9 +55,9 @@ class SafetyConfig(StageConfig):
     classifier: ClassifierConfig = ClassifierConfig()
     """The classifier."""
     batch_size: int = Field(default=16, ge=1, le=10**9)
-    """Images in one pass."""
+    """Images in one forward pass."""
     device: str = "cpu"
-    """Where the two compute; `auto` takes the GPU when there is one."""
+    """Device of both models; `auto` selects the GPU if there is one."""
 
 
 class ClipSafetyChecker:

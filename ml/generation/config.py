@@ -24,17 +24,18 @@ class HeadVariation(StageConfig):
     """Variation of the rendered heads around the head model's mean."""
 
     num_shape: int = Field(default=64, ge=0, le=300)
-    """Leading shape coefficients that are drawn; the rest is 0."""
+    """Leading shape coefficients that are sampled; the others are zero."""
     shape_std: float = Field(default=1.0, ge=0.0, le=3.0)
-    """Standard deviation of the drawn shape coefficients."""
+    """Standard deviation of the sampled shape coefficients."""
     num_expression: int = Field(default=32, ge=0, le=100)
-    """Leading expression coefficients that are drawn; the rest is 0."""
+    """Leading expression coefficients that are sampled; the others are zero."""
     expression_std: float = Field(default=0.8, ge=0.0, le=3.0)
-    """Standard deviation of the strongest expressions; each head draws its own strength below."""
+    """Standard deviation of the strongest expressions; each head samples its own strength up to
+    this."""
     jaw_open_fraction: float = Field(default=0.3, ge=0.0, le=1.0)
     """Fraction of heads with an open mouth."""
     jaw_open_max_rad: float = Field(default=0.30, ge=0.0, le=0.6)
-    """Widest opening of the jaw."""
+    """Maximum opening of the jaw, radians."""
 
 
 class RendererConfig(StageConfig):
@@ -43,11 +44,11 @@ class RendererConfig(StageConfig):
     heads: HeadVariation = HeadVariation()
     """Variety of the rendered heads."""
     supersampling: int = Field(default=2, ge=1, le=4)
-    """Rendered pixels per image pixel and side."""
+    """Rendered pixels per image pixel along each axis."""
     shadow_map_px: int = Field(default=256, ge=64, le=2048)
     """Side of the shadow map for images up to 256 px; larger images get larger maps."""
     prop_probability: float = Field(default=0.16, ge=0.0, le=1.0)
-    """Probability that a hand holds something."""
+    """Probability that a hand holds an object."""
 
 
 class DiffusionConfig(StageConfig):
@@ -57,43 +58,44 @@ class DiffusionConfig(StageConfig):
     """
 
     base: ModelRef | None = None
-    """The pipeline's folder: SDXL or Stable Diffusion 1.5, as the backend's name says."""
+    """Folder of the pipeline: SDXL or Stable Diffusion 1.5, according to the backend."""
     conditioner: ModelRef | None = None
-    """The T2I-Adapter or ControlNet that reads the skeletons (or the heads' PNCC map)."""
+    """T2I-Adapter or ControlNet conditioned on skeletons (or on PNCC maps)."""
     variant: str = ""
-    """The base's variant, if its own reference names none; a conditioner's is in its reference."""
+    """Variant of the base model if its reference states none; conditioners state their own."""
     steps: int = Field(default=40, ge=1, le=1000)
     """Denoising steps."""
     guidance: float = Field(default=7.0, ge=1.0, le=1e6)
-    """Classifier-free guidance."""
+    """Scale of classifier-free guidance."""
     condition_scale: float = Field(default=0.7, ge=0.0, le=1e6)
     """Weight of the T2I-Adapter or ControlNet."""
     algorithm: Literal["sde-dpmsolver++", "dpmsolver++"] = "sde-dpmsolver++"
-    """DPM-Solver++ multistep, with or without noise in its steps."""
+    """DPM-Solver++ multistep, stochastic (sde) or deterministic."""
     karras_sigmas: bool = True
-    """Whether steps follow the noise schedule of Karras et al."""
+    """Use the noise schedule of Karras et al."""
     safety_concepts: str = "nsfw, nudity, violence"
-    """The part of the negative prompt that `safety_weight` weighs."""
+    """Part of the negative prompt that is weighted by `safety_weight`."""
     safety_weight: float = Field(default=1.0, ge=0.0, le=4.0)
-    """How far the negative embedding moves towards the safety concepts; 1 is the plain prompt."""
+    """Interpolation of the negative embedding from the prompt without safety concepts (0) to the
+    full prompt (1), and beyond."""
     max_side: int = Field(default=1280, ge=64, le=10**9)
-    """Longest side of an image, px; a larger pose is excluded."""
+    """Longest side of an image, px; larger poses are excluded."""
     batch_size: int = Field(default=4, ge=1, le=10**9)
-    """Images of equal size sampled at once; changes the last bits of an image."""
+    """Images of equal size that are sampled together; affects the last bit of an image."""
     device: str = "auto"
     """Where to compute; `auto` takes the GPU when there is one."""
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
     """Number format; `auto` is float16 on a GPU and float32 elsewhere."""
     attention: Literal["sdpa", "sliced", "xformers"] = "sdpa"
-    """How attention is computed; `sliced` needs the least memory."""
+    """Implementation of attention; `sliced` requires the least memory."""
     vae_slicing: bool = False
-    """Decode the images of a batch one by one, to save memory."""
+    """Decode the images of a batch one by one to save memory."""
     vae_tiling: bool = False
     """Decode large images in tiles, to save memory."""
     offload: bool = False
-    """Keep only the part of the model in GPU memory that computes."""
+    """Keep only the active part of the model in GPU memory."""
     compile: bool = False
-    """Compile the UNet: minutes at the start, faster steps; pays for sizes that repeat."""
+    """Compile the UNet: takes minutes, then speeds up each step; useful if image sizes repeat."""
 
     @model_validator(mode="before")
     @classmethod
@@ -121,18 +123,18 @@ class ImagesConfig(StageConfig):
     backend: Literal["renderer", "sdxl-t2i", "sdxl-controlnet", "sd15-controlnet", "sdxl-pncc"] = (
         "renderer"
     )
-    """Which generator makes the images, a name of `ml.generation.backends.GENERATORS`."""
+    """Generator of the images, a name of `ml.generation.backends.GENERATORS`."""
     renderer: RendererConfig = RendererConfig()
-    """The renderer's settings; its heads' variety also holds for sdxl-pncc."""
+    """Settings of the renderer; the variation of heads also applies to sdxl-pncc."""
     dense: tuple[DenseMap, ...] = ()
-    """Maps of dense ground truth that the renderer writes next to each image, with the pose,
-    landmarks and visibility of every head; see docs/dense.md."""
+    """Dense ground truth maps that the renderer writes for each image, with pose, landmarks and
+    visibility of every head; see docs/dense.md."""
     diffusion: DiffusionConfig = DiffusionConfig()
-    """The diffusion model's settings, for the backends whose name begins with sd."""
+    """Settings of the diffusion model, for backends whose name starts with sd."""
     jpeg_quality_min: int = Field(default=72, ge=30, le=100)
-    """Lowest JPEG quality drawn."""
+    """Minimum of the sampled JPEG quality."""
     jpeg_quality_max: int = Field(default=95, ge=30, le=100)
-    """Highest JPEG quality drawn."""
+    """Maximum of the sampled JPEG quality."""
     preview_images: int = Field(default=40, ge=1, le=400)
     """Images on a shard's contact sheet."""
     max_drop_rate: float = Field(default=0.05, ge=0.0, le=1.0)
@@ -172,11 +174,11 @@ class SingleHeadConfig(RendererConfig):
     yaw_std_deg: float = Field(default=48.0, ge=0.0, le=1e6)
     """Standard deviation of the yaw of most heads."""
     any_yaw_fraction: float = Field(default=0.12, ge=0.0, le=1.0)
-    """Fraction of heads whose yaw is uniform over the full turn."""
+    """Fraction of heads with a yaw that is uniform over all directions."""
     pitch_max_deg: float = Field(default=45.0, ge=0.0, le=90.0)
-    """Largest pitch."""
+    """Maximum pitch, degrees."""
     roll_max_deg: float = Field(default=40.0, ge=0.0, le=180.0)
-    """Largest roll."""
+    """Maximum roll, degrees."""
     hat_probability: float = Field(default=0.2, ge=0.0, le=1.0)
     """Probability of a hat or a headscarf."""
     hand_probability: float = Field(default=0.14, ge=0.0, le=1.0)
@@ -184,8 +186,8 @@ class SingleHeadConfig(RendererConfig):
     neighbour_probability: float = Field(default=0.25, ge=0.0, le=1.0)
     """Probability of another person next to this one."""
     places_per_light: int = Field(default=0, ge=0, le=10**9)
-    """Places painted for each light, of which images show windows, which saves time.
-    0 paints one for every image."""
+    """Backgrounds painted per lighting; images show random windows of them, which saves time. 0:
+    one background per image."""
 
 
 class CropsConfig(StageConfig):
@@ -197,19 +199,20 @@ class CropsConfig(StageConfig):
     """Heads in a shard."""
     image_px: int = Field(default=384, ge=64, le=10**9)
     """Side of a rendered image. The head's crop with its margin takes two thirds of it; the rest
-    is what shifts, zooms and rotations of the crop bring into view."""
+    becomes visible under shifts, zooms and rotations of the crop."""
     min_visible: Fraction = 0.2
-    """Heads with a smaller visible fraction are left out: the image does not determine them."""
+    """Heads with a smaller visible fraction are excluded, because their image does not determine
+    them."""
     val_fraction: Fraction = 0.1
-    """Fraction held out, by a hash of the crop's id."""
+    """Held-out fraction, by a hash of the crop's id."""
     jpeg_quality: Count = 95
     """Quality of the stored images."""
     preview_crops: Count = 24
-    """Heads on a shard's preview."""
+    """Heads in the preview of a shard."""
     max_drop_rate: Fraction = 0.1
-    """The stage fails when a larger fraction of a shard's heads is left out."""
+    """Maximum excluded fraction of a shard's heads; above it, the stage fails."""
     renderer: SingleHeadConfig = SingleHeadConfig(
         yaw_std_deg=34.0, any_yaw_fraction=0.1, pitch_max_deg=42.0, roll_max_deg=28.0
     )
-    """The images' renderer, and the rotations and occluders of the heads: as spread as in the
-    images (mean angle from frontal 40 degrees there); training turns them further."""
+    """Renderer, and distributions of rotations and occluders. The spread is as in the images (mean
+    angle from frontal: 40 degrees there); augmentation adds further rotations."""

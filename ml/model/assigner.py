@@ -18,7 +18,7 @@ class AssignerConfig(StageConfig):
     """Task-aligned assignment; defaults are the published ones."""
 
     top_k: int = Field(default=13, ge=1, le=10**9)
-    """Anchors that a head may claim."""
+    """Maximum number of anchors per head."""
     score_power: float = Field(default=1.0, ge=0, le=1e6)
     """Alignment = score^score_power * IoU^iou_power."""
     iou_power: float = Field(default=6.0, ge=0, le=1e6)

@@ -22,7 +22,7 @@ class TrunkStageConfig(StageConfig):
     blocks: int = Field(ge=1)
     """Bottlenecks of the CSP layer."""
     concat_intermediates: bool = False
-    """Concatenate the output of every bottleneck, not of the last alone."""
+    """Concatenate the outputs of all bottlenecks instead of only the last."""
 
 
 class BackboneConfig(StageConfig):
@@ -64,14 +64,15 @@ class BranchConfig(StageConfig):
     inter: int = Field(gt=0)
     """Channels of the branch's blocks."""
     out: int = Field(gt=0)
-    """Predicted values; for shape and expression the leading coefficients, the rest are zero."""
+    """Predicted values; for shape and expression, the leading coefficients (the others are
+    zero)."""
 
 
 class HeadConfig(StageConfig):
     """The three heads (strides 8, 16, 32), each with box, class and six FLAME branches."""
 
     reg_max: int = Field(default=16, ge=1)
-    """A box side is predicted as a distribution over the distances 0..reg_max, in strides."""
+    """Box sides are predicted as distributions over the distances 0..reg_max, in strides."""
     box_channels: tuple[int, int, int]
     """Channels of the box and class branch at each scale."""
     flame_channels: tuple[int, int, int]
@@ -87,9 +88,9 @@ class HeadConfig(StageConfig):
     scale_base_px_per_m: float = Field(default=20.0, gt=0)
     """Scale at z = 0 and stride 1: scale = base * e^z * stride."""
     swapped_branches: bool = False
-    """Weights of the official code, whose consumers read jaw and rotation elsewhere than they were
-    written: with R and J the outputs of the branches called rotation and jaw, the jaw is R[3:6] and
-    the 6D rotation is J + R[0:3]. False: the branches mean what they are called."""
+    """For weights of the official code, which reads jaw and rotation from other positions than it
+    writes: with outputs R and J of the branches called rotation and jaw, the jaw is R[3:6] and the
+    6D rotation is J + R[0:3]. False: the branches are named correctly."""
 
 
 class EncoderConfig(StageConfig):
@@ -98,7 +99,7 @@ class EncoderConfig(StageConfig):
     architecture: dict[str, Any]
     """The library's configuration with its `model_type`, as in a model folder's config.json."""
     imagenet_normalised: bool = True
-    """Take ImageNet's mean and deviation off the images first, as the published weights expect."""
+    """Normalise images by ImageNet's mean and standard deviation, as published weights expect."""
 
     @model_validator(mode="after")
     def _has_a_type(self) -> EncoderConfig:
@@ -116,15 +117,15 @@ class ModelConfig(StageConfig):
     name: str
     """Size, for logs and file names."""
     backbone: BackboneConfig
-    """Encoder; not built when there is another one."""
+    """Encoder; not built if `encoder` is set."""
     encoder: EncoderConfig | None = None
-    """Encoder in place of `backbone`; none: `backbone`."""
+    """Encoder that replaces `backbone`; default: none."""
     neck: NeckConfig
     """Neck."""
     head: HeadConfig
     """Heads."""
     image_size: int = Field(default=640, gt=0, multiple_of=32)
-    """Side of the square network input the size is meant for, px; others work."""
+    """Intended side of the square network input, px; other sizes work as well."""
     bn_eps: float = Field(default=1e-6, gt=0)
     """Epsilon of every batch normalisation."""
     bn_momentum: float = Field(default=0.1, gt=0, le=1)

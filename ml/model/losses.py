@@ -45,20 +45,20 @@ class LossConfig(StageConfig):
     classification: Literal["quality_focal", "varifocal"] = "quality_focal"
     """quality_focal: |p - q|^2 BCE. varifocal: q BCE on heads, 0.75 p^2 BCE on background."""
     vertices: Literal["l2", "smooth_l1"] = "smooth_l1"
-    """Distance of normalised vertices, mean over coordinates."""
+    """Distance between normalised vertices, averaged over coordinates."""
     reprojection: Literal["l1", "oks"] = "oks"
     """l1: mean |dx| and |dy| over sqrt(box area). oks: 1 - exp(-d^2 / (0.005 * 0.53 box area)),
-    whose gradient vanishes for predictions that are far off."""
+    whose gradient vanishes for predictions far from their target."""
     weigh_by_score: bool = False
-    """Weigh the three FLAME terms of an anchor by its target score instead of equally."""
+    """Weight the three FLAME terms of an anchor by its target score instead of equally."""
     max_positives: int = Field(default=65_536, ge=1, le=10**9)
-    """At most this many anchors per batch go through the head model, and through FLAME branches
-    that are trained sparsely. The published training takes all: the default only bounds the
+    """Maximum number of anchors per batch that are passed through the head model, and through FLAME
+    branches that are trained sparsely. The published training uses all; the default only limits
     memory."""
     num_vertices: int | None = Field(default=None, ge=4, le=10**9)
-    """Vertices compared, spread evenly over the head region; none: all of it."""
+    """Number of compared vertices, distributed evenly over the head region; default: all."""
     assigner: AssignerConfig = AssignerConfig()
-    """Which anchors learn which head."""
+    """Assignment of anchors to heads."""
 
 
 def loss_config(form: LossForm) -> LossConfig:

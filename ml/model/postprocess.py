@@ -22,13 +22,13 @@ class PostprocessConfig(StageConfig):
     """Which predictions become heads; defaults are those of the published detector."""
 
     score_threshold: float = Field(default=0.5, ge=0, le=1)
-    """Heads below this score are dropped."""
+    """Minimum score of a head."""
     iou_threshold: float = Field(default=0.5, ge=0, le=1)
-    """Of two heads that overlap by more than this the better one stays."""
+    """IoU above which the weaker of two heads is suppressed."""
     max_candidates: int = Field(default=1000, ge=1, le=10**9)
-    """This many best anchors per image enter the suppression."""
+    """Anchors with the highest scores that enter NMS, per image."""
     max_heads: int = Field(default=100, ge=1, le=10**9)
-    """At most this many heads per image."""
+    """Maximum number of heads per image."""
 
 
 @torch.no_grad()

@@ -18,9 +18,10 @@ class Question(StageConfig):
     """A question about an image, and how its answer becomes part of the description."""
 
     ask: str = Field(min_length=3)
-    """The question; neutral: about doing, clothes, place and light, not about who a person is."""
+    """The question; neutral, about activity, clothing, place and light, not about a person's
+    identity."""
     phrase: str = Field(default="{answer}", pattern=r"\{answer\}")
-    """The part of the description, with `{answer}` in it."""
+    """The part of the description, which contains `{answer}`."""
 
 
 QUESTIONS: Final = (
@@ -35,15 +36,15 @@ class DescriberConfig(StageConfig):
     """Which model describes source images, and what it is asked."""
 
     backend: Literal["blip-vqa", "blip"] = "blip-vqa"
-    """`blip-vqa` answers the questions below; `blip` writes a caption of its own."""
+    """`blip-vqa` answers the questions below; `blip` writes a free caption."""
     model: ModelRef | None = None
     """The model's folder."""
     questions: tuple[Question, ...] = QUESTIONS
-    """What blip-vqa is asked; answers are joined to the description in this order."""
+    """Questions for blip-vqa; the answers are joined to the description in this order."""
     useless_answers: tuple[str, ...] = ("", "yes", "no", "none", "nothing", "unknown", "not sure")
-    """Answers that say nothing; their part is left out."""
+    """Answers without information, which are omitted."""
     max_new_tokens: int = Field(default=50, ge=1, le=10**9)
-    """Most tokens of an answer or caption."""
+    """Maximum number of tokens of an answer or caption."""
     device: str = "auto"
     """Where to compute; `auto` takes the GPU when there is one."""
 

@@ -33,22 +33,23 @@ class ModelRef(StageConfig):
     """A folder of a model's files, or a repository of a model hub at one commit."""
 
     path: str = ""
-    """File or folder, relative to the project; give this or `hub_id`."""
+    """File or folder, relative to the project; alternative to `hub_id`."""
     hub_id: str = ""
     """Repository of the model hub, `owner/name`."""
     revision: str = ""
-    """Commit of the hub's repository, 40 hexadecimal digits; branches move and are refused."""
+    """Commit of the hub's repository, 40 hexadecimal digits; branches are rejected, because they
+    move."""
     file: str = ""
-    """For a model of one file with `hub_id`: the file's name in the repository."""
+    """With `hub_id`, for single-file models: name of the file in the repository."""
     variant: str = Field("", pattern=r"^\w*$")
-    """Which of several sets of weights in this folder to load, such as fp16; empty: the plain."""
+    """Set of weights in this folder, such as fp16; empty: the default weights."""
     sha256: str = Field("", pattern="^([0-9a-f]{64})?$")
-    """`hash_model` of the file or folder; empty accepts any and records the actual hash."""
+    """Result of `hash_model` for the file or folder; empty accepts any and records its hash."""
     asset: str = Field(min_length=1)
-    """Name in the asset register, which has the licence and its permissions."""
+    """Name in the asset register, which states the licence and permitted uses."""
 
     is_file: ClassVar[bool | None] = False
-    """Whether the model is one file: ONNX, TorchScript, a checkpoint; None leaves it open."""
+    """Whether the model is a single file (ONNX, TorchScript, a checkpoint); None: either."""
 
     @model_validator(mode="after")
     def _one_source(self) -> ModelRef:

@@ -38,11 +38,11 @@ class AnnotationQualityConfig(StageConfig):
     """Section `annotation_quality` of params.yaml."""
 
     limits: LabelLimits = EVALUATED
-    """Limits below which true heads are ignored."""
+    """Which ground-truth heads are ignored."""
     resamples: Count = 500
-    """Bootstrap draws of the images."""
+    """Bootstrap resamples of the images."""
     num_images: Count = 12
-    """Worst pseudo-labels to show."""
+    """Number of shown images with the worst pseudo-labels."""
 
 
 def run(ws: Workspace, config: AnnotationQualityConfig) -> StageReport:

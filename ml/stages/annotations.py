@@ -51,23 +51,23 @@ class AnnotationsConfig(StageConfig):
     regressor: RegressorConfig = RegressorConfig()
     """The FLAME regressor."""
     device: str = "cpu"
-    """Where detector and regressor compute; `auto` takes the GPU when there is one."""
+    """Device of detector and regressor; `auto` selects the GPU if there is one."""
 
     threshold: Fraction = 0.5
-    """Detector's lowest score of a head."""
+    """Minimum score of a detected head."""
     nms_iou: Fraction = 0.5
-    """Of two boxes that overlap more than this, the weaker one is dropped (published: 0.5)."""
+    """IoU above which the weaker of two boxes is suppressed (published: 0.5)."""
     max_heads: Count = 100
-    """Most heads of an image, best scores first."""
+    """Maximum number of heads in an image; the highest scores are used."""
     min_side_px: NonNegative = 3.0
-    """Heads whose longer box side is smaller get no FLAME parameters, and say so. The published
-    annotator has no such limit; no regressor sees a face in 3 px."""
+    """Heads whose longer box side is below this get no FLAME parameters and the status `small`. The
+    published annotator has no such limit, although no regressor recognises a face of 3 px."""
     images_per_batch: Count = 50
-    """Images decoded and detected together; bounds the memory, never changes a result."""
+    """Images decoded and processed together; limits memory, has no effect on results."""
     preview_images: Count = 12
-    """Images on a shard's preview."""
+    """Images in the preview of a shard."""
     max_drop_rate: Fraction = 0.2
-    """The stage fails when a larger fraction of a shard's images cannot be annotated."""
+    """Maximum excluded fraction of a shard's images; above it, the stage fails."""
 
 
 @dataclass(frozen=True)

@@ -67,7 +67,7 @@ class FlameRegressorConfig(StageConfig):
     batch_size: Count = 64
     """Crops in a batch."""
     preview_crops: Count = 24
-    """Held-out crops on each image."""
+    """Held-out crops in each preview."""
 
 
 def run(ws: Workspace, config: FlameRegressorConfig, tracker: Tracker) -> StageReport:

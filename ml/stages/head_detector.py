@@ -71,22 +71,23 @@ class HeadDetectorConfig(StageConfig):
     """
 
     source: Literal["scratch", "finetune", "pretrained"] = "scratch"
-    """`scratch` trains `architecture`; `finetune` trains the checkpoint of `pretrained` further,
-    with one label, as the paper does; `pretrained` only measures it and takes it as it is."""
+    """`scratch` trains `architecture`; `finetune` fine-tunes the checkpoint of `pretrained` with a
+    single label, as in the paper; `pretrained` only evaluates it and uses it unchanged."""
     pretrained: PretrainedConfig = PretrainedConfig()
-    """The checkpoint, for the sources that have one."""
+    """Checkpoint of the sources `finetune` and `pretrained`."""
     architecture: RTDetrArchitecture = RTDetrArchitecture()
     """Size of the network trained from scratch."""
     dense_weight: float = Field(default=0.0, ge=0, le=1e6)
-    """Weight of the dense supervision of the encoder; 0 trains as published."""
+    """Weight of dense encoder supervision; 0: training as published."""
     cache_mb: Index = 1024
-    """Memory for decoded images; beyond it they are decoded again each time."""
+    """Memory for decoded images; others are decoded each time."""
     batch_size: Count = 16
-    """Images in a batch; matching learns from the number of steps more than from images."""
+    """Images in a batch; convergence of the matching depends on the number of steps more than on
+    images."""
     augment: AugmentConfig = AugmentConfig(rotate=0.0, blur=0.05, noise=0.05, jpeg=0.0)
     """Random changes of training images."""
     limits: BoxLimits = BoxLimits()
-    """Which heads remain training targets after an augmentation."""
+    """Which heads remain training targets after augmentation."""
     optim: OptimConfig = OptimConfig(
         lr=1e-4, weight_decay=1e-4, warmup_steps=2000, final_lr_fraction=1.0, ema_decay=0.9999
     )
@@ -96,9 +97,9 @@ class HeadDetectorConfig(StageConfig):
     threshold: float = Field(default=0.5, gt=0, lt=1)
     """Score at which precision and recall are reported."""
     preview_images: int = Field(default=24, ge=1, le=10**9)
-    """Held-out images on the prediction grid."""
+    """Held-out images in the prediction grid."""
     max_drop_rate: Fraction = 0.05
-    """The stage fails when a larger fraction of the labelled images cannot be read."""
+    """Maximum unreadable fraction of the labelled images; above it, the stage fails."""
 
     @model_validator(mode="after")
     def _checkpoint_named(self) -> HeadDetectorConfig:

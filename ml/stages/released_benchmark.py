@@ -20,7 +20,7 @@ class ReleasedBenchmarkConfig(BenchmarkConfig):
     """The same benchmark on the release's test images, whose labels are pseudo-labels."""
 
     enabled: bool = False
-    """Run it. False: the stage only says that it did not."""
+    """Whether to run the benchmark; otherwise the stage only records that it is disabled."""
 
     @property
     def switched_off(self) -> bool:

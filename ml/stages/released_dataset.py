@@ -59,31 +59,32 @@ class ReleasedDatasetConfig(StageConfig):
     """Location of a copy of the official release, and the use of its parts."""
 
     enabled: bool = False
-    """Import it. False: the stage only says that it did not."""
+    """Whether to import the release; otherwise the stage only records that it is disabled."""
     sources: tuple[str, ...] = ("sources/VGGHeads",)
-    """Unpacked releases, folders of tars and tars, relative to the project; several where mirrors
-    cut the release. Tars are read in place; a compressed one is decompressed first."""
+    """Unpacked releases, tars, and folders of tars, relative to the project; several if a mirror
+    has split the release. Tars are read in place; compressed ones are decompressed first."""
     source_asset: str | None = None
-    """The release's name in the asset register, vggheads-release: it decides what a model that is
-    trained on it may be used for."""
+    """Name of the release in the asset register, vggheads-release, which determines the permitted
+    uses of models trained on it."""
     val_splits: tuple[Index, ...] = (0,)
-    """Numbers of the splits to validate on. The official training validates on the first two."""
+    """Numbers of the validation splits. The official training validates on the first two."""
     test_splits: tuple[Index, ...] = (1,)
-    """Numbers of the splits to benchmark on."""
+    """Numbers of the splits for the benchmark."""
     val_fraction: Fraction = 0.05
-    """Fraction of the manually labelled images, which no list assigns, that is used for validation;
-    also of the other splits if the validation splits are missing. Ids decide."""
+    """Fraction used for validation of those manually labelled images that no list assigns, and of
+    the other splits if the validation splits are missing; assigned by id."""
     test_fraction: Fraction = 0.05
     """Like `val_fraction`, for the benchmark."""
     any_head_model: bool = False
-    """Accept a head model that is not FLAME: the release's parameters mean other faces in it."""
+    """Accept a head model other than FLAME, in which the release's parameters describe different
+    faces."""
     check_sums: bool = True
-    """Read every file that a list MD5SUMS next to the sources names."""
+    """Verify all files listed in an MD5SUMS next to the sources."""
     max_drop_rate: Fraction = 0.1
-    """The stage fails when a larger fraction cannot be used, those aside that the release's own
-    lists remove."""
+    """Maximum unusable fraction, excluding images removed by the release's own lists; above it, the
+    stage fails."""
     preview_images: Count = 24
-    """Images with their boxes in the preview."""
+    """Images in the preview."""
 
     @property
     def switched_off(self) -> bool:

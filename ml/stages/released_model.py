@@ -18,11 +18,12 @@ class ReleasedModelConfig(TrainedModelConfig):
     """The same training on the release's images and labels."""
 
     enabled: bool = False
-    """Train it. False: the stage only says that it did not."""
+    """Whether to train; otherwise the stage only records that it is disabled."""
     initial_encoder: None = None
-    """No crop regressor is trained for a release; `initial_weights` start from published ones."""
+    """None, because no crop regressor is trained for a release; `initial_weights` selects published
+    weights."""
     registered_name: str = "vggheads-released"
-    """Name in the model registry; empty registers nothing."""
+    """Name in the model registry; empty: not registered."""
 
     @property
     def switched_off(self) -> bool:

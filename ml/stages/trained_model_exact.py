@@ -18,7 +18,8 @@ class TrainedModelExactConfig(TrainedModelConfig):
 
     supervision: ClassVar[Literal["pseudo", "truth"]] = "truth"
     enabled: bool = True
-    """Train it. False: the stage only says that it did not, and the benchmark does without it."""
+    """Whether to train; otherwise the stage only records that it is disabled, and the benchmark
+    omits it."""
 
     @property
     def switched_off(self) -> bool:

@@ -40,21 +40,21 @@ class ArchitecturesConfig(StageConfig):
     """Detectors and duration of the timing; conf/studies/architectures.yaml is an example."""
 
     sizes: tuple[ModelSize, ...] = PUBLISHED_SIZES
-    """Networks with random weights."""
+    """Networks to time, with random weights."""
     models: dict[str, Path] = Field(default_factory=dict)
-    """Name -> detector, besides those that the project has trained."""
+    """Name -> detector to time in addition to those trained by the project."""
     runtimes: tuple[RuntimeName, ...] = RUNTIMES
-    """What runs them."""
+    """Inference runtimes."""
     precisions: tuple[Precision, ...] = PRECISIONS
-    """Of the network; exports hold fp32."""
+    """Number formats of the network; exports use fp32."""
     batches: tuple[Count, ...] = (1, 64)
-    """Images at once."""
+    """Batch sizes."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
     threads: Count | None = None
-    """Threads of torch; none: the project's."""
+    """Threads of torch; default: those of the project."""
     seconds: float = Field(default=5.0, ge=0, le=3600)
-    """For each combination; five calls are made even if they take longer."""
+    """Time per combination; at least five calls are made."""
 
 
 def measure_architectures(ws: Workspace, config: ArchitecturesConfig, open_run: OpenRun) -> Path:

@@ -15,30 +15,30 @@ class FitConfig(StageConfig):
     epochs: Count = 10
     """Passes over the training samples."""
     precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = "auto"
-    """Number format. auto: bf16 where the device computes with it; a CPU that only emulates it
-    takes eight times as long as with 32 bits. 16 is for older GPUs."""
+    """Number format. auto: bf16 if the device supports it natively; emulation on a CPU takes eight
+    times as long as 32 bits. 16 is for older GPUs."""
     gradient_clip: NonNegative = 0.0
-    """Largest norm of the gradient; 0 clips nothing."""
+    """Maximum norm of the gradient; 0: no clipping."""
     channels_last: bool = True
-    """Memory layout that convolutions are faster in."""
+    """Use the channels-last memory layout, in which convolutions are faster."""
     accumulate_batches: Count = 1
-    """Batches whose gradients are summed before a step."""
+    """Batches whose gradients are accumulated before a step."""
     validate_every_epochs: Count = 1
-    """Longest interval between validations; the last epoch is always validated."""
+    """Maximum interval between validations; the last epoch is always validated."""
     log_every_steps: Count = 10
-    """Optimiser steps between two logs."""
+    """Optimiser steps between log entries."""
     accelerator: Literal["cpu", "gpu", "auto"] = "cpu"
-    """Device; weights are bit-identical between runs only on the same one."""
+    """Device type; weights are bit-identical only between runs on the same one."""
     devices: Count = 1
-    """Processes on this machine, each with a device; more than one trains data-parallel, with
-    batches of the loader's size in every one."""
+    """Processes on this machine, with one device each; more than one: data-parallel training with
+    `batch_size` per process."""
     threads: int = Field(default=0, ge=0, le=10**9)
-    """Torch threads of each process, which affect the weights' last bits; 0: `run.threads`."""
+    """Torch threads per process, which affect the last bits of the weights; 0: `run.threads`."""
     sync_batchnorm: bool = False
-    """Share the statistics of batch normalisation between processes (GPU only)."""
+    """Synchronise batch normalisation statistics between processes (GPU only)."""
     checkpoint_every_steps: Index = 0
-    """Optimiser steps between checkpoints within an epoch, for epochs of hours; 0: none, a killed
-    training resumes from its last epoch."""
+    """Optimiser steps between checkpoints within an epoch, for epochs that take hours; 0: an
+    interrupted training resumes from its last epoch."""
 
     def precision_here(self) -> Literal["32-true", "bf16-mixed", "16-mixed"]:
         """Return the number format that `precision` means on this machine."""
@@ -69,32 +69,33 @@ class OptimConfig(StageConfig):
     """Optimiser and schedule of one training; the defaults are those of AdamW and of Muon."""
 
     kind: Literal["muon", "adamw"] = "adamw"
-    """`muon`: orthogonalised momentum on hidden matrices, AdamW on the rest; `adamw`: on all."""
+    """`muon`: orthogonalised momentum for hidden matrices, AdamW for the others; `adamw`: AdamW for
+    all."""
     muon_lr: NonNegative = 0.02
     """Peak learning rate of the orthogonalised updates."""
     muon_momentum: Fraction = 0.95
-    """Momentum (Nesterov) of the orthogonalised updates."""
+    """Nesterov momentum of the orthogonalised updates."""
     muon_linear: bool = False
-    """Also orthogonalise weights of linear layers (transformers), not only of convolutions."""
+    """Also orthogonalise weights of linear layers (transformers), in addition to convolutions."""
     adamw_patterns: tuple[str, ...] = ()
-    """Regular expressions of parameter names that always belong to AdamW, e.g. output layers."""
+    """Regular expressions of parameter names that always use AdamW, such as output layers."""
     lr: NonNegative = 1e-3
     """Peak learning rate of AdamW."""
     betas: tuple[Fraction, Fraction] = (0.9, 0.999)
     """Decay rates of AdamW's moments."""
     weight_decay: NonNegative = 1e-2
-    """Decoupled decay of matrices; biases, norms and scalars are never decayed."""
+    """Decoupled weight decay of matrices; not applied to biases, norms and scalars."""
     schedule: Literal["cosine", "published"] = "cosine"
-    """cosine: warm-up, then a cosine to the end. published: warm-up from `warmup_start_lr`, flat
-    until the first epoch and `warmup_steps` more are over, then the cosine."""
+    """cosine: warm-up, then a cosine to the end. published: warm-up from `warmup_start_lr`,
+    constant until the end of the first epoch and `warmup_steps` more steps, then the cosine."""
     warmup_steps: Index = 0
-    """Steps of linear warm-up; `cosine` starts from nearly zero."""
+    """Steps of linear warm-up; `cosine` starts from almost zero."""
     warmup_start_lr: NonNegative = 1e-6
-    """First learning rate of the `published` warm-up."""
+    """Initial learning rate of the `published` warm-up."""
     final_lr_fraction: Fraction = 0.01
-    """Where the cosine ends, as a fraction of the peak."""
+    """Final value of the cosine, as a fraction of the peak."""
     ema_decay: Fraction = 0.0
-    """Limit of the weight average's decay; 0 switches the average off."""
+    """Maximum decay of the weight average (EMA); 0: no average."""
     ema_growth: Literal["counted", "published"] = "counted"
-    """How the decay grows after n of N steps. counted: at most (1 + n) / (10 + n). published: the
-    limit times 1 - exp(-50 n / N)."""
+    """Growth of the decay after n of N steps. counted: at most (1 + n) / (10 + n). published: the
+    maximum times 1 - exp(-50 n / N)."""

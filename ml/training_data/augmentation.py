@@ -26,40 +26,40 @@ class AugmentConfig(StageConfig):
     """Strength of every random change of a training image; probabilities are per image."""
 
     recipe: Literal["own", "published"] = "own"
-    """own: the strengths below. published: the official training's changes, in which only `flip`
-    can be chosen (it has none)."""
+    """own: the strengths below. published: the augmentation of the official training, in which only
+    `flip` is configurable (it has none)."""
     flip: Fraction = 0.5
-    """Probability of mirroring; needs a head model with a mirror map."""
+    """Probability of mirroring; requires a head model with a mirror map."""
     rotate: Fraction = 0.3
     """Probability of a rotation in the image plane."""
     rotation_deg: NonNegative = 20.0
-    """Largest rotation."""
+    """Maximum rotation, degrees."""
     zoom: tuple[Positive, Positive] = (0.8, 1.3)
-    """Smallest and largest scale, uniform in the logarithm."""
+    """Minimum and maximum scale, log-uniform."""
     shift: Fraction = 0.12
-    """Largest shift along each axis, as a fraction of the side."""
+    """Maximum shift along each axis, as a fraction of the side."""
     colour: Fraction = 0.8
-    """Probability of changing brightness, contrast, hue and saturation."""
+    """Probability of changes of brightness, contrast, hue and saturation."""
     brightness: Fraction = 0.2
-    """Largest relative change of brightness, and of contrast."""
+    """Maximum relative change of brightness and of contrast."""
     hue: NonNegative = 8.0
-    """Largest change of hue, in OpenCV's half degrees."""
+    """Maximum change of hue, in OpenCV's units of two degrees."""
     saturation: Fraction = 0.3
-    """Largest relative change of saturation."""
+    """Maximum relative change of saturation."""
     grey: Fraction = 0.05
-    """Probability of removing colour."""
+    """Probability of conversion to greyscale."""
     blur: Fraction = 0.1
     """Probability of a Gaussian blur."""
     blur_sigma_px: NonNegative = 1.2
-    """Largest sigma of the blur, network px."""
+    """Maximum sigma of the blur, network px."""
     noise: Fraction = 0.1
-    """Probability of added Gaussian noise."""
+    """Probability of additive Gaussian noise."""
     noise_sigma: NonNegative = 8.0
-    """Largest standard deviation of the noise, grey levels."""
+    """Maximum standard deviation of the noise, grey levels."""
     jpeg: Fraction = 0.1
-    """Probability of compressing once more."""
+    """Probability of JPEG compression."""
     jpeg_quality: tuple[Count, Count] = (30, 90)
-    """Range of the compression's quality."""
+    """Range of the JPEG quality."""
 
 
 def head_outlines(boxes_xyxy: Array, vertices_px: list[Array | None]) -> NDArray[np.float32]:

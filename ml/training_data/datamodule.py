@@ -40,22 +40,22 @@ class LoaderConfig(StageConfig):
     image_size: Count = 640
     """Side of the network's square input, px; a multiple of 32."""
     train_window: Count | None = None
-    """Side of the window around a head that training sees instead of the whole image, px; a
-    multiple of 32; none: the whole image. Windows make epochs cheaper, but a network trained on
-    128 px of 192 took large things for heads (precision 0.66 in the demo)."""
+    """Side of the window around a head that training uses instead of the whole image, px; a
+    multiple of 32; default: the whole image. Windows make epochs cheaper, but a network trained on
+    windows of 128 of 192 px took large objects for heads (precision 0.66 in the demo)."""
     batch_size: Count = 16
     """Images in a batch."""
     num_workers: Index = 0
-    """Processes that prepare batches; the batches do not depend on it."""
+    """Processes that prepare batches; has no effect on the batches."""
     cache_mb: Index = 1024
-    """Memory for decoded images. What fits is decoded once, before training; the rest each time it
-    is asked for, and damage in it is excluded when it is met."""
+    """Memory for decoded images. Images that fit are decoded once before training; others are
+    decoded each time, and excluded if found damaged."""
     shuffle_shards: Count = 64
-    """Shards that are read together: samples are shuffled within windows of so many shards, and
-    the shards of a window are drawn again each epoch. No more shards than this: all samples are
-    shuffled as one."""
+    """Shards read together: samples are shuffled within windows of this many shards, and the shards
+    of a window are drawn again in each epoch. With no more shards than this, all samples are
+    shuffled together."""
     mosaic: MosaicConfig = MosaicConfig()
-    """Training images put together from windows around heads."""
+    """Mosaics of windows around heads."""
 
 
 @dataclass(frozen=True)

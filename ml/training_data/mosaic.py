@@ -30,12 +30,13 @@ class MosaicConfig(StageConfig):
     probability: float = Field(default=0.0, ge=0.0, le=1.0)
     """Fraction of training images that are mosaics."""
     cells: tuple[Count, ...] = (2, 3)
-    """Windows along each side, drawn again for every mosaic; each must divide the image's side."""
+    """Number of windows along each side, drawn for every mosaic; each must divide the image's
+    side."""
     head_fraction: tuple[Fraction, Fraction] = (0.3, 0.75)
-    """Smallest and largest side of the head in the middle of a window, as a fraction of the
-    window's; uniform in the logarithm."""
+    """Minimum and maximum side of the central head of a window, as a fraction of the window's side;
+    log-uniform."""
     whole_epochs: int = Field(default=0, ge=0, le=10**9)
-    """Last epochs without mosaics, so that training ends on images as they will be seen."""
+    """Final epochs without mosaics, so that training ends with images as in inference."""
 
 
 @dataclass(frozen=True)

@@ -49,22 +49,22 @@ class ControlNetConfig(StageConfig):
     """How a PNCC ControlNet is trained."""
 
     base: ModelRef | None = None
-    """SDXL, frozen."""
+    """SDXL, with frozen weights."""
     start: ModelRef | None = None
-    """A ControlNet to start from; without one, SDXL's encoder is copied."""
+    """Initial ControlNet; without it, SDXL's encoder is copied."""
     heads: HeadSource = "annotations"
-    """`annotations`: the filtered dataset's pseudo-labels, as in the paper; `truth`: the renderer's
-    exact heads."""
+    """`annotations`: pseudo-labels of the filtered dataset, as in the paper; `truth`: the
+    renderer's ground truth."""
     size: int = Field(default=1024, ge=64, multiple_of=64, le=10**9)
     """Side of the training images, px."""
     prompt_dropout: float = Field(default=0.1, ge=0, le=1)
-    """Fraction of prompts that are left empty."""
+    """Fraction of prompts that are replaced by empty ones."""
     batch_size: int = Field(default=4, ge=1, le=10**9)
     """Pairs in a batch."""
     max_val: int = Field(default=64, ge=1, le=10**9)
-    """Held-out pairs for validation after an epoch."""
+    """Held-out pairs evaluated after each epoch."""
     fixed_noise: bool = False
-    """Draw the same noise and timesteps in every epoch; shows that the loss falls."""
+    """Use the same noise and timesteps in every epoch, so that a falling loss is visible."""
     frozen_dtype: Literal["float32", "float16", "bfloat16"] = "bfloat16"
     """Number format of SDXL."""
     optim: OptimConfig = OptimConfig(

@@ -33,9 +33,9 @@ class NanoBackboneConfig(BackboneConfig):
     """An encoder whose stem reaches stride 4, where nothing else works."""
 
     block: Literal["conv"] = "conv"
-    """3x3 block of downsampling and bottlenecks."""
+    """3x3 block used for downsampling and bottlenecks."""
     stem_stride: Literal[4] = 4
-    """One 6x6 convolution reaches stride 4 at once, which saves most of a small model's time."""
+    """A single 6x6 convolution reduces to stride 4, which saves most of a small model's time."""
     stages: tuple[
         NanoTrunkStageConfig, NanoTrunkStageConfig, NanoTrunkStageConfig, NanoTrunkStageConfig
     ]
@@ -65,26 +65,26 @@ class NanoNeckConfig(NeckConfig):
     block: Literal["conv"] = "conv"
     """3x3 block of all stages."""
     with_c2: Literal[False] = False
-    """c2 would cost two convolutions more, one of them at stride 4."""
+    """c2 would add two convolutions, one of them at stride 4."""
 
 
 class NanoHeadConfig(HeadConfig):
     """Heads with pointwise FLAME branches, which share their convolutions over the scales."""
 
     branch_block: Literal["pointwise"] = "pointwise"
-    """Block of the FLAME branches: 1x1, so that they can run at single anchors."""
+    """Block of the FLAME branches: 1x1, so that they can be evaluated at single anchors."""
     flame_stem_kernel: Literal[5] = 5
-    """Kernel of the convolution that feeds the FLAME branches, their only view of surroundings."""
+    """Kernel size of the convolution before the FLAME branches, their only spatial context."""
     translation_unit: Literal["stride"] = "stride"
     """Unit of the branch's offset from the anchor centre."""
     sparse_training: Literal[True] = True
-    """Training computes the FLAME branches at the anchors that learn a head, and nowhere else: a
-    third of a step. Their batch normalisations then never see background."""
+    """In training, evaluate the FLAME branches only at anchors assigned to a head, which takes a
+    third of a step. Their batch normalisation then never sees background."""
     share_branches: Literal[True] = True
-    """The convolutions of the FLAME branches are the same at all scales, each with its own batch
-    normalisation: the branches learn from heads of every size."""
+    """Share the convolutions of the FLAME branches between scales, each with its own batch
+    normalisation, so that they learn from heads of all sizes."""
     frontal_start: Literal[True] = True
-    """The rotation is biased to a frontal head before training."""
+    """Initialise the bias of the rotation to a frontal head."""
 
     @model_validator(mode="after")
     def _branches_can_be_shared(self) -> NanoHeadConfig:
@@ -102,7 +102,7 @@ class NanoConfig(ModelConfig):
     name: Literal["nano"] = "nano"
     """Size, for logs and file names."""
     backbone: NanoBackboneConfig
-    """Encoder; not built when there is another one."""
+    """Encoder; not built if another one is set."""
     neck: NanoNeckConfig
     """Neck."""
     head: NanoHeadConfig

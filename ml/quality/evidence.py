@@ -11,9 +11,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from ml.imaging.io import UnreadableImage
 from ml.quality.distributions import from_frontal_deg
 from ml.quality.head_invariants import vectors
 from ml.records.flame_layout import NUM_FLAME_PARAMETERS
+from ml.records.shards import DamagedSample
 
 SEEN_FROM_DEG = 60.0
 """Heads turned further show less face than hair."""
@@ -28,7 +30,7 @@ def face_colours(
 
     Args:
         truth: rows of TRUTH of some images.
-        read: id of an image -> (H, W, 3) uint8 RGB.
+        read: id of an image -> (H, W, 3) uint8 RGB; images that cannot be read are left out.
 
     Returns:
         (N, 5) of heads that show their face: mean red, green and blue in the middle of the box, 0
@@ -42,7 +44,11 @@ def face_colours(
     for item, places in truth.assign(place=np.arange(len(truth)))[shown].groupby("sample_id")[
         "place"
     ]:
-        image = read(str(item))
+        try:
+            image = read(str(item))
+        except (DamagedSample, UnreadableImage):
+            # Named by the check of the bytes; the other images say what they say without it.
+            continue
         luma = float(image.mean())
         for place in places:
             left, top, width, height = box[place]

@@ -182,6 +182,15 @@ def test_errors_of_the_machine_are_one_line(toy, capsys, monkeypatch):
     )
 
 
+def test_a_limit_within_which_no_library_loads_is_refused_at_once(toy, capsys, monkeypatch):
+    for limit, status in ((cli.LEAST_ADDRESS_SPACE - 1, 2), (cli.LEAST_ADDRESS_SPACE, 0)):
+        monkeypatch.setattr("resource.getrlimit", lambda _, limit=limit: (limit, limit))
+        assert toy.run("status") == status
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: no memory is left")
+    assert "ulimit -v" in line
+
+
 @pytest.mark.parametrize(("name", "refused"), [("a%20b", "%20"), ("what?", "?"), ("50% #ü", "")])
 def test_a_folder_in_which_dagster_opens_no_database_is_refused(
     name, refused, tmp_path, monkeypatch

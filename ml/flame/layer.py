@@ -104,30 +104,33 @@ class _FoldedMesh(nn.Module):
 
     def __init__(self, head_model: HeadModel, index: np.ndarray) -> None:
         super().__init__()
-        table = np.concatenate(
-            [head_model.posedirs[:, :, _JAW_ROWS], head_model.shapedirs], axis=2, dtype=np.float64
-        )
+        offset = np.array([0.0, 0.0, Z_OFFSET_M])
         template = head_model.v_template.astype(np.float64)
         regressor = head_model.J_regressor[JAW_JOINT].astype(np.float64)
-        joint_table = np.einsum("v,vck->ck", regressor, table)
-        # joints are regressed before the pose correctives are added
-        joint_table[:, :_NUM_POSE] = 0.0
-        offset = np.array([0.0, 0.0, Z_OFFSET_M])
-        # columns: x of all vertices, y, z, then the three coordinates of the jaw joint
-        basis = table[index].transpose(2, 1, 0).reshape(table.shape[2], -1)
-        origin = np.append((template[index] + offset).T, regressor @ template + offset)
+        # rows: x of all vertices, y, z, then the three coordinates of the jaw joint
+        columns = _NUM_LEADING + NUM_SHAPE + NUM_EXPRESSION
+        by_vertex = np.zeros((3 * len(index) + 3, columns), np.float32)
+        mesh = by_vertex[:-3].reshape(3, len(index), -1)
+        mesh[:, :, 0] = (template[index] + offset).T
+        for axis in range(3):
+            mesh[axis, :, 1:_NUM_LEADING] = head_model.posedirs[index, axis, _JAW_ROWS]
+            mesh[axis, :, _NUM_LEADING:] = head_model.shapedirs[index, axis]
+        by_vertex[-3:, 0] = regressor @ template + offset
+        # joints are regressed before the pose correctives are added, from few of the vertices
+        used = np.flatnonzero(regressor)
+        moved = head_model.shapedirs[used].astype(np.float64)
+        by_vertex[-3:, _NUM_LEADING:] = np.einsum("v,vck->ck", regressor[used], moved)
         weight = head_model.weights[index, JAW_JOINT]
         # Skinning leaves the others where they are: six of seven vertices have no jaw weight.
         moving = np.flatnonzero(weight > 0)
-        basis = np.vstack([origin, np.concatenate([basis, joint_table.T], axis=1)])
         for name, array in (
-            ("basis", basis),
+            ("basis", by_vertex.T),
             # the same numbers laid out for the product forward, 25 MB: with the other layout it
             # takes up to ten times as long for two to eight heads
-            ("basis_by_vertex", basis.T),
+            ("basis_by_vertex", by_vertex),
             ("jaw_weight", weight[moving]),
         ):
-            tensor = torch.as_tensor(np.ascontiguousarray(array), dtype=torch.float32)
+            tensor = torch.as_tensor(array, dtype=torch.float32).contiguous()
             self.register_buffer(name, tensor, persistent=False)
         self.register_buffer("moving", torch.as_tensor(moving), persistent=False)
 

@@ -29,21 +29,11 @@ class Toy:
         return main(list(arguments), self.pipeline)
 
     def popen(self, *arguments: str, **options) -> subprocess.Popen:
-        command = [sys.executable, "toy_cli.py", *arguments]
+        command = [sys.executable, *self.pipeline.program, *arguments]
         return subprocess.Popen(command, cwd=self.root, env=toy_environment(self.root), **options)
 
     def dvc(self, *arguments: str) -> str:
-        """Run a DVC command; `repro` in a process of its own, as its stages are."""
-        if arguments[0] != "repro":
-            return self._dvc_here(arguments)
-        command = [sys.executable, "-m", "dvc", *arguments]
-        done = subprocess.run(
-            command, cwd=self.root, env=toy_environment(self.root), capture_output=True, text=True
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
-
-    def _dvc_here(self, arguments: tuple[str, ...]) -> str:
+        """Run a DVC command in this process; `repro` starts stages in processes of their own."""
         from dvc.cli import main
 
         said = StringIO()
@@ -123,7 +113,7 @@ def entered(root: Path, monkeypatch):
     for name, value in toy_environment(root).items():
         monkeypatch.setenv(name, value)
     monkeypatch.syspath_prepend(str(root))
-    sys.modules.pop("toy_stages", None)
+    _forget_toy()
     import toy_stages
 
     toy = Toy(root, toy_stages.toy_pipeline(root))
@@ -132,4 +122,10 @@ def entered(root: Path, monkeypatch):
     from dagster_project import local_workers
 
     local_workers._KEPT.close()
-    sys.modules.pop("toy_stages", None)
+    _forget_toy()
+
+
+def _forget_toy() -> None:
+    """Let the next toy project import its own modules."""
+    for name in ("toy_stages", "toy_work", "toy_total"):
+        sys.modules.pop(name, None)

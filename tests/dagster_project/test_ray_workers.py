@@ -138,15 +138,6 @@ def test_without_ray_the_error_says_what_to_install(monkeypatch):
         ray_workers.connect("auto")
 
 
-def test_nothing_imports_ray_unless_it_is_the_engine():
-    code = (
-        "import sys, dagster_project.definitions, dagster_project.ray_workers\n"
-        "dagster_project.definitions.build_definitions\n"
-        "sys.exit('ray' in sys.modules)"
-    )
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-
-
 def started(toy):
     log = toy.root / "started.log"
     lines = log.read_text().splitlines() if log.exists() else []

@@ -18,14 +18,14 @@ def stepped(fresh_toy, monkeypatch):
     """Return the toy project, whose total first halves every shard."""
     import toy_stages
 
-    step = Step("halves", "toy_stages:make_halves", ("squares",))
+    step = Step("halves", "toy_work:make_halves", ("squares",))
     monkeypatch.setitem(toy_stages.STAGES, "total", replace(toy_stages.STAGES["total"], step=step))
     assert fresh_toy.run("demo") == 0
     return fresh_toy
 
 
 def test_one_changed_shard_makes_one_shard_of_every_stage_and_step(stepped, monkeypatch):
-    import toy_stages
+    import toy_work
 
     made = stepped.made()
     assert [line for line in made if line.startswith("halves")] == [f"halves {s}" for s in SHARDS]
@@ -44,8 +44,8 @@ def test_one_changed_shard_makes_one_shard_of_every_stage_and_step(stepped, monk
         frame.to_parquet(ws.table_path("numbers", shard))
         return report
 
-    original = toy_stages.make_numbers
-    monkeypatch.setattr(toy_stages, "make_numbers", other_numbers)
+    original = toy_work.make_numbers
+    monkeypatch.setattr(toy_work, "make_numbers", other_numbers)
     assert stepped.run("materialize", "numbers", "--shard", SHARDS[1], "--force") == 0
     assert stepped.run("demo") == 0
     of_one = [f"{stage} {SHARDS[1]}" for stage in ("numbers", "squares", "halves")]

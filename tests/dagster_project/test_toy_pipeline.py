@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import time
+from pathlib import Path
 
 import dagster as dg
 import pandas as pd
@@ -141,6 +142,8 @@ def test_a_killed_run_resumes_where_it_stopped(fresh_toy):
     while not first.exists():
         assert process.poll() is None
         time.sleep(0.05)
+    loaded = Path(f"/proc/{process.pid}/maps")
+    assert "_raylet" not in loaded.read_text(), "Ray is imported though it is not the engine"
     process.kill()
     process.wait()
     fresh_toy.made()

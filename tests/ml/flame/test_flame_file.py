@@ -1,8 +1,10 @@
 import io
 import os
 import pickle
+import shutil
 import sys
 import types
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -28,11 +30,17 @@ from ml.records.heads import Heads
 from tests.tiny_models.flame import build_flame, build_index_lists
 
 
-@pytest.fixture
-def pickle_path(head_model, tmp_path):
-    path = tmp_path / "generic_model.pkl"
+@pytest.fixture(scope="module")
+def written(head_model, tmp_path_factory):
+    path = tmp_path_factory.mktemp("written") / "generic_model.pkl"
     write_flame_pickle(head_model, path)
     return path
+
+
+@pytest.fixture
+def pickle_path(written, tmp_path):
+    """A copy, which a test may move or cut."""
+    return Path(shutil.copy(written, tmp_path))
 
 
 @pytest.fixture

@@ -24,6 +24,9 @@ from tests import bombs
 from tests.fixtures.browser import CHROMIUM, browser
 from tests.ml.inference.conftest import noise_image
 
+WEB = httpx.Client(verify=False)
+"""The page is served without TLS: no certificates are read, which takes longer than an answer."""
+
 
 @pytest.fixture(scope="module")
 def detector(project: Path) -> HeadDetector:
@@ -41,7 +44,7 @@ def upload(tmp_path: Path):
     return write
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def served(detector: HeadDetector) -> Iterator[str]:
     """The page, served as `vggheads app` serves it."""
     page = build_page(detector)
@@ -135,7 +138,11 @@ def test_the_served_page_answers_on_loopback(served: str, tmp_path: Path, upload
 
 def connect(url: str, folder: Path) -> gradio_client.Client:
     return gradio_client.Client(
-        url, verbose=False, download_files=str(folder), analytics_enabled=False
+        url,
+        verbose=False,
+        download_files=str(folder),
+        analytics_enabled=False,
+        ssl_verify=False,
     )
 
 
@@ -191,7 +198,7 @@ def test_uploads_of_another_kind_or_size_are_refused_with_a_sentence(
     with path.open("wb") as file:
         file.truncate((50 << 20) + 1)
     with path.open("rb") as file:
-        answer = httpx.post(f"{served}gradio_api/upload", files={"files": file}, timeout=60)
+        answer = WEB.post(f"{served}gradio_api/upload", files={"files": file}, timeout=60)
     assert answer.status_code == 413
 
 
@@ -206,25 +213,25 @@ def test_files_of_the_machine_are_not_given_out(served: str, tmp_path: Path) -> 
         "theme.css/../../../etc/passwd", f"gradio_api/proxy=file://{secret}",
     )  # fmt: skip
     for way in ways:
-        answer = httpx.get(served + way)
+        answer = WEB.get(served + way)
         assert answer.status_code in (400, 401, 403, 404), way
         assert "secret" not in answer.text.replace(str(secret), "")
         assert "root:" not in answer.text
     # By hand: gradio's own client would upload the file first.
     for path in (str(secret), f"/proc/self/cwd/..{secret}", "../../../../etc/hostname"):
         given = [{"path": path, "meta": {"_type": "gradio.FileData"}}, "bbox", 0.2]
-        asked = httpx.post(f"{served}gradio_api/call/find", json={"data": given}).json()
-        answer = httpx.get(f"{served}gradio_api/call/find/{asked['event_id']}").text
+        asked = WEB.post(f"{served}gradio_api/call/find", json={"data": given}).json()
+        answer = WEB.get(f"{served}gradio_api/call/find/{asked['event_id']}").text
         assert answer.startswith("event: error")
         assert "InvalidPathError" in answer or "upload" in answer or "not allowed" in answer, answer
 
 
 def test_an_upload_stays_in_its_folder_and_is_no_page(served: str) -> None:
     files = {"files": ("../../../outside.html", b"<script>alert(1)</script>", "text/html")}
-    answer = httpx.post(f"{served}gradio_api/upload", files=files)
+    answer = WEB.post(f"{served}gradio_api/upload", files=files)
     (stored,) = answer.json()
     assert Path(stored).resolve().is_relative_to(Path(tempfile.gettempdir()).resolve() / "gradio")
-    shown = httpx.get(f"{served}gradio_api/file={stored}")
+    shown = WEB.get(f"{served}gradio_api/file={stored}")
     html = "text/html" in shown.headers["content-type"]
     assert not html or "attachment" in shown.headers["content-disposition"]
 
@@ -241,5 +248,5 @@ def test_an_upload_stays_in_its_folder_and_is_no_page(served: str) -> None:
 )
 def test_pages_of_other_origins_may_not_upload(served: str, headers, status: int) -> None:
     files = {"files": ("a.png", b"x", "image/png")}
-    answer = httpx.post(f"{served}gradio_api/upload", files=files, headers=headers)
+    answer = WEB.post(f"{served}gradio_api/upload", files=files, headers=headers)
     assert answer.status_code == status

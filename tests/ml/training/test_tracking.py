@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import shutil
 import socket
@@ -146,23 +147,21 @@ def test_processes_may_make_the_store_at_once_and_a_torn_one_is_made_again(tmp_p
     folder = tmp_path / "mlruns"
     folder.mkdir()
     (folder / ".tmp-mlflow.db").write_bytes(b"what a killed process left")
-    code = (
-        "import sys; from pathlib import Path; from ml.training.tracking import open_store; "
-        "print(open_store(Path(sys.argv[1]), 'together')[1])"
-    )
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", code, str(folder)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for _ in range(2)
-    ]
-    printed = [process.communicate() for process in processes]
-    assert all(process.returncode == 0 for process in processes), printed
-    experiments = {out.strip() for out, _ in printed}
-    assert experiments == {open_store(folder, "together")[1]}
+    # Forks of this one, which all have the libraries that a new interpreter loads first.
+    context = multiprocessing.get_context("fork")
+    barrier, experiments = context.Barrier(2), context.Queue()
+
+    def open_at_once() -> None:
+        barrier.wait(60)
+        experiments.put(open_store(folder, "together")[1])
+
+    processes = [context.Process(target=open_at_once) for _ in range(2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0, 0]
+    assert {experiments.get(timeout=60) for _ in processes} == {open_store(folder, "together")[1]}
 
 
 @pytest.mark.parametrize("name", ["plain", "50%20 of what?uri=true#ñ"])

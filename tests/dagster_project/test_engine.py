@@ -1,6 +1,5 @@
 """The shard queue with fake workers: assignment of shards, and lost workers."""
 
-import importlib
 import os
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -24,6 +23,7 @@ from dagster_project.locks import ShardLocks, StageLock
 from dagster_project.placement import WorkerConfig
 from ml.records.config import ConfigError, read_config
 from ml.records.report import StageReport
+from tests.fixtures.worker_tasks import Environment, Unloadable
 
 
 @dataclass(frozen=True)
@@ -163,7 +163,7 @@ def test_workers_see_their_own_device_and_environment(monkeypatch):
     assert number == 2, "there are two devices"
     try:
         for slot in range(2):
-            workers.submit(slot, _Environment())
+            workers.submit(slot, Environment())
         reports = [event.report for _ in range(2) for event in _one(workers)]
     finally:
         workers.close(finished=True)
@@ -174,27 +174,12 @@ def test_workers_see_their_own_device_and_environment(monkeypatch):
     assert "GREETING" not in os.environ
 
 
-class _Environment:
-    """A task that says what its process sees."""
-
-    def run(self):
-        names = ("CUDA_VISIBLE_DEVICES", "GREETING", "OMP_NUM_THREADS")
-        return tuple(os.environ.get(name) for name in names)
-
-
-class _Unloadable:
-    """A task whose libraries cannot be loaded where it is to run."""
-
-    def __reduce__(self):
-        return importlib.import_module, ("no_such_library",)
-
-
 def test_a_worker_that_cannot_load_its_libraries_says_so():
     workers, _ = open_local(WorkerConfig(), 1)
     workers.start()
     workers.wait()
     try:
-        workers.submit(0, _Unloadable())
+        workers.submit(0, Unloadable())
         (event,) = workers.wait()
     finally:
         workers.close(finished=False)

@@ -70,35 +70,73 @@ def _build(corners: Array) -> tuple[Array, Array, NDArray[np.int64]]:
         triangles (F, 3, 3) in the order of the leaves; boxes (nodes, 2, 3) low and high corner;
         children (nodes, 2): two nodes, or for a leaf -1 - first and -1 - end of its triangles.
     """
-    centres = corners.mean(axis=1)
+    count = len(corners)
+    order = np.arange(count)
+    # Every leaf has two triangles at least, unless it is the only node.
+    boxes, children = np.empty((count, 2, 3)), np.empty((count, 2), np.int64)
     low, high = corners.min(axis=1), corners.max(axis=1)
-    order: list[NDArray[np.int64]] = []
-    boxes: list[Array] = []
-    children: list[tuple[int, int]] = []
-    waiting: list[tuple[NDArray[np.int64], int, int]] = [(np.arange(len(corners)), -1, 0)]
-    filled = 0
-    while waiting:
-        members, parent, side = waiting.pop()
-        node = len(boxes)
-        boxes.append(np.stack([low[members].min(axis=0), high[members].max(axis=0)]))
+    nodes = _halve(corners.mean(axis=1), low, high, order, boxes, children)
+    return np.ascontiguousarray(corners[order]), boxes[:nodes].copy(), children[:nodes].copy()
+
+
+@njit(cache=True)
+def _halve(centres, low, high, order, boxes, children):  # type: ignore[no-untyped-def]
+    """Fill order, boxes and children; return the number of nodes."""
+    keys = np.empty(len(order))
+    waiting = np.empty((_STACK, 4), np.int64)  # first and end of the triangles, parent, side
+    waiting[0] = 0, len(order), -1, 0
+    top, nodes = 1, 0
+    while top > 0:
+        top -= 1
+        first, end, parent, side = waiting[top]
+        node = nodes
+        nodes += 1
         if parent >= 0:
-            pair = children[parent]
-            children[parent] = (node, pair[1]) if side == 0 else (pair[0], node)
-        if len(members) <= _LEAF:
-            children.append((-1 - filled, -1 - filled - len(members)))
-            order.append(members)
-            filled += len(members)
+            children[parent, side] = node
+        widest, axis = -1.0, 0
+        for k in range(3):
+            least, most, near, far = np.inf, -np.inf, np.inf, -np.inf
+            for place in range(first, end):
+                member = order[place]
+                least, most = min(least, low[member, k]), max(most, high[member, k])
+                near, far = min(near, centres[member, k]), max(far, centres[member, k])
+            boxes[node, 0, k], boxes[node, 1, k] = least, most
+            if far - near > widest:
+                widest, axis = far - near, k
+        if end - first <= _LEAF:
+            children[node, 0], children[node, 1] = -1 - first, -1 - end
             continue
-        children.append((0, 0))
-        extent = np.ptp(centres[members], axis=0)
-        half = len(members) // 2
-        split = np.argpartition(centres[members, int(extent.argmax())], half)
-        waiting += [(members[split[half:]], node, 1), (members[split[:half]], node, 0)]
-    return (
-        np.ascontiguousarray(corners[np.concatenate(order)]),
-        np.ascontiguousarray(boxes),
-        np.array(children, np.int64),
-    )
+        half = first + (end - first) // 2
+        for place in range(first, end):
+            keys[place] = centres[order[place], axis]
+        _partition(keys, order, first, end - 1, half)
+        waiting[top] = half, end, node, 1
+        waiting[top + 1] = first, half, node, 0
+        top += 2
+    return nodes
+
+
+@njit(cache=True)
+def _partition(keys, order, left, right, middle):  # type: ignore[no-untyped-def]
+    """Move keys and their order so that none before `middle` exceeds one behind (quickselect)."""
+    while left < right:
+        pivot = keys[(left + right) // 2]
+        i, j = left, right
+        while i <= j:
+            while keys[i] < pivot:
+                i += 1
+            while pivot < keys[j]:
+                j -= 1
+            if i <= j:
+                keys[i], keys[j] = keys[j], keys[i]
+                order[i], order[j] = order[j], order[i]
+                i, j = i + 1, j - 1
+        if middle <= j:
+            right = j
+        elif middle >= i:
+            left = i
+        else:
+            return
 
 
 @njit(cache=True)

@@ -78,7 +78,8 @@ def test_onnxruntime_gives_the_same_heads(detector: HeadDetector, project: Path)
     for image in (WIDE, noise_image(7), 255 - WIDE):
         expected, found = detector(image), other(image)
         assert len(found) == len(expected) > 0
-        np.testing.assert_allclose(found.heads.scores, expected.heads.scores, atol=1e-5)
+        # Rounding of float32: 1.2e-5 on a processor with AVX-512, less on those without.
+        np.testing.assert_allclose(found.heads.scores, expected.heads.scores, atol=2e-5)
         difference = np.abs(found.heads.vertices_px - expected.heads.vertices_px).max(axis=(1, 2))
         extent = np.ptp(expected.heads.vertices_px, axis=1).max(axis=1)
         assert (difference / extent).max() < 1e-3

@@ -65,7 +65,6 @@ def build_open_head(seed: int = 0) -> HeadModel:
 
     actions = declare_actions(folder, sample_rng(seed, "open_head", "expression"))
     moves = 0.1 * mesh.apply(actions.targets)
-    moves[:, np.union1d(mesh.parts["left_eyeball"], mesh.parts["right_eyeball"])] = 0.0
     expression = principal_components(
         moves, actions.covariance, actions.names, mesh.mirror, NUM_EXPRESSION
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -14,12 +14,23 @@ from ml.evaluation.protocol import Evaluation
 TONES = "Monk skin tone"
 # The errors are grouped by these, so that a weakness of one group cannot hide in the mean.
 _GROUPS: Mapping[str, tuple[str, tuple[float, ...]]] = {
-    "rotation of the head from the camera, degrees": ("turn_deg", (0, 30, 60, 90, 180.1)),
+    "rotation of the head from the camera, degrees": ("turn_deg", (0, 30, 60, 90, 120, 180.1)),
     "size of the head, px": ("size_px", (0, 20, 40, 80, 10_000)),
     "visible fraction": ("visible", (0, 0.5, 0.8, 1.01)),
+    "heads in the image": ("people", (1, 2, 3, 5, 100)),
     TONES: ("skin_tone", (1, 4, 7, 11)),
 }
 _ERRORS = {"NME %": "nme_bbox", "rotation deg": "rotation_deg"}
+_BASELINES = {
+    "mean head": {"NME %": "nme_bbox", "aligned %": "nme_aligned"},
+    "always frontal": {"NME %": "nme_bbox", "rotation deg": "rotation_deg"},
+}
+"""Title of a baseline -> its columns."""
+_BEHIND_DEG = 90.0
+_NONE = "n/a"
+WRONG_WAY_DEG = 90.0
+_LISTED = 40
+"""Most heads in the list of those turned the wrong way."""
 _TONE = "skin_tone"
 _LIGHT, _DARK = (1, 4), (7, 11)
 _MIN_HEADS = 10
@@ -27,44 +38,95 @@ _MIN_HEADS = 10
 
 
 def group_table(
-    evaluation: Evaluation, rng: np.random.Generator, resamples: int
+    evaluation: Evaluation,
+    rng: np.random.Generator,
+    resamples: int,
+    baselines: Mapping[str, Evaluation] | None = None,
 ) -> dict[str, pd.DataFrame]:
-    """Return mean errors of the found heads by turn, size, visibility and skin tone.
+    """Return errors by turn, size, visibility, number of heads in the image, and skin tone.
 
     Args:
         evaluation: a matched benchmark.
         rng: seeded generator.
         resamples: bootstrap draws of the images.
+        baselines: title (a key of `_BASELINES`) -> what the same boxes reach with another head.
 
     Returns:
-        Title -> table with columns group, heads, NME and rotation error, both with 95 % intervals;
-        no table of unknown attributes.
+        Title -> table with columns group, heads (that count), found, NME and rotation error, both
+        with 95 % intervals, rotation errors above `WRONG_WAY_DEG`, the error
+        without pose and size, and the baselines' errors. No table of unknown
+        attributes.
     """
-    pairs = evaluation.pairs
-    tables = {}
+    pairs, tables = evaluation.pairs, {}
     for title, (column, edges) in _GROUPS.items():
         if column not in pairs:
             continue
-        grouped = pairs.assign(part=np.searchsorted(edges, pairs[column], side="right") - 1)
+        part_of = np.searchsorted(edges, pairs[column], side="right") - 1
+        grouped = pairs.assign(part=part_of)
         found = {
             label: group_intervals(grouped, "part", name, evaluation.num_images, rng, resamples)
             for label, name in _ERRORS.items()
         }
-        heads = next(iter(found.values()))["heads"]
-        lines = [
-            {
-                "group": _range(column, low, high),
-                "heads": int(heads[part]),
-                **{
-                    label: _with_interval(pd.Series(means.loc[part]))
-                    for label, means in found.items()
-                },
-            }
-            for part, (low, high) in enumerate(pairwise(edges))
-            if part in next(iter(found.values())).index
-        ]
-        tables[title] = pd.DataFrame(lines, columns=["group", "heads", *_ERRORS])
+        asked = np.searchsorted(edges, evaluation.asked[column], side="right") - 1
+        lines = []
+        for part, (low, high) in enumerate(pairwise(edges)):
+            here, of_group = part_of == part, evaluation.asked[asked == part]
+            if not len(of_group):
+                continue
+            lines.append(
+                {
+                    "group": _range(column, low, high),
+                    "heads": len(of_group),
+                    "found %": f"{100 * of_group['found'].mean():.0f}",
+                    **{
+                        label: _with_interval(pd.Series(means.loc[part])) if here.any() else _NONE
+                        for label, means in found.items()
+                    },
+                    f"over {WRONG_WAY_DEG:.0f} deg": int(
+                        (pairs.loc[here, "rotation_deg"] > WRONG_WAY_DEG).sum()
+                    ),
+                    "aligned %": _mean_of(evaluation, here, "nme_aligned"),
+                    **_of_baselines(baselines or {}, here),
+                }
+            )
+        tables[title] = pd.DataFrame(lines)
     return tables
+
+
+def _of_baselines(baselines: Mapping[str, Evaluation], here: np.ndarray) -> dict[str, str]:
+    """Return a row's cells of the baselines, whose pairs are those of the detector's boxes."""
+    return {
+        f"{title}: {label}": _mean_of(evaluation, here, name)
+        for title, evaluation in baselines.items()
+        for label, name in _BASELINES[title].items()
+    }
+
+
+def _mean_of(evaluation: Evaluation, here: np.ndarray, name: str) -> str:
+    return f"{evaluation.pairs.loc[here, name].mean():.1f}" if here.any() else _NONE
+
+
+def turned_wrongly(evaluation: Evaluation, sample_ids: Sequence[str]) -> pd.DataFrame:
+    """List the found heads whose rotation is wrong by more than `WRONG_WAY_DEG`, worst first.
+
+    Args:
+        evaluation: a matched benchmark.
+        sample_ids: ids of its images, in order.
+
+    Returns:
+        The worst of them, columns image, head (number of the true head), error, and what the head
+        is like.
+    """
+    wrong = evaluation.pairs[evaluation.pairs["rotation_deg"] > WRONG_WAY_DEG]
+    wrong = wrong.sort_values("rotation_deg", ascending=False).head(_LISTED)
+    columns = {"rotation_deg": "error deg", "turn_deg": "turned deg", "size_px": "size px"}
+    table = pd.DataFrame({"image": [sample_ids[int(i)] for i in wrong["image"]]})
+    table["head"] = wrong["truth"].to_numpy()
+    for name, label in columns.items():
+        table[label] = [f"{value:.0f}" for value in wrong[name]]
+    if "visible" in wrong:
+        table["visible"] = [f"{value:.2f}" for value in wrong["visible"]]
+    return table
 
 
 def compare_skin_tones(
@@ -181,12 +243,13 @@ def _with_interval(row: pd.Series) -> str:
 
 
 def _range(column: str, low: float, high: float) -> str:
-    if column == _TONE:
-        return f"{low:.0f} to {high - 1:.0f}"
+    if column == "people" and high >= 100:
+        return f"from {low:.0f}"
+    if column in (_TONE, "people"):
+        return f"{low:.0f}" if high - low == 1 else f"{low:.0f} to {high - 1:.0f}"
     if column == "size_px" and high > 1000:
         return f"from {low:.0f}"
-    return (
-        f"{low:g} to {np.floor(high * 100) / 100:g}"
-        if column == "visible"
-        else f"{low:g} to {int(high)}"
-    )
+    if column == "visible":
+        return f"{low:g} to {np.floor(high * 100) / 100:g}"
+    behind = ", from behind" if column == "turn_deg" and low >= _BEHIND_DEG else ""
+    return f"{low:g} to {int(high)}{behind}"

@@ -89,6 +89,8 @@ class Evaluation:
         annotated: (images,) predictions at the operating score that count.
         coefficients: (pairs, 2, 2 * LEADING) leading shape and expression coefficients of each
             pair, predicted and true.
+        asked: one row a true head that counts: image, truth, found, turn_deg, size_px, people (the
+            image's heads that count) and attributes.
     """
 
     predictions: pd.DataFrame
@@ -98,6 +100,7 @@ class Evaluation:
     num_ignored: int
     annotated: np.ndarray
     coefficients: np.ndarray
+    asked: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     @property
     def num_images(self) -> int:
@@ -169,6 +172,7 @@ def evaluate(
     if len(predictions) != len(samples):
         raise ValueError(f"evaluate: {len(predictions)} predictions for {len(samples)} samples")
     all_predictions, all_pairs, num_true, num_missed, annotated = [], [], [], [], []
+    asked = []
     coefficients = [np.zeros((0, 2, 2 * LEADING))]
     for index, (heads, sample) in enumerate(zip(predictions, samples, strict=True)):
         matches = match_heads(
@@ -180,6 +184,7 @@ def evaluate(
         all_predictions.append(pd.DataFrame({"image": index, "score": scores, "correct": correct}))
         shown = matches.pairs[heads.scores[matches.pairs[:, 0]] >= operating_score]
         all_pairs.append(_measure(index, heads, sample, shown, geometry))
+        asked.append(_asked(index, sample, shown[:, 1], geometry))
         coefficients.append(
             np.stack([_leading(heads[shown[:, 0]]), _leading(sample.heads[shown[:, 1]])], axis=1)
         )
@@ -194,6 +199,7 @@ def evaluate(
         num_ignored=int(sum(sample.ignore.sum() for sample in samples)),
         annotated=np.array(annotated),
         coefficients=np.concatenate(coefficients),
+        asked=pd.concat(asked, ignore_index=True),
     )
 
 
@@ -224,11 +230,32 @@ def _measure(
     predicted_angles, true_angles = (geometry.euler_deg(h.flame) for h in (predicted, true))
     for axis, name in enumerate(ANGLES):
         columns[f"{name}_deg"] = angle_error_deg(predicted_angles[:, axis], true_angles[:, axis])
-    columns["turn_deg"] = turn_deg(geometry.rotations(true.flame))
-    columns["size_px"] = np.sqrt(box_area(true.boxes_xyxy))
     frame = pd.DataFrame(columns, index=range(len(shown)))
-    attributes = sample.attributes.iloc[shown[:, 1]].reset_index(drop=True)
-    return pd.concat([frame, attributes], axis=1)
+    return pd.concat([frame, _described(sample, shown[:, 1], geometry)], axis=1)
+
+
+def _asked(
+    index: int, sample: EvaluationSample, found: np.ndarray, geometry: HeadGeometry
+) -> pd.DataFrame:
+    """Return the true heads of an image that count, whether found or not."""
+    heads = np.flatnonzero(~sample.ignore)
+    columns = {"image": index, "truth": heads, "found": np.isin(heads, found)}
+    frame = pd.DataFrame(columns, index=range(len(heads)))
+    return pd.concat([frame, _described(sample, heads, geometry)], axis=1)
+
+
+def _described(sample: EvaluationSample, heads: np.ndarray, geometry: HeadGeometry) -> pd.DataFrame:
+    """Return what some true heads are like: the columns that errors are grouped by."""
+    true = sample.heads[heads]
+    frame = pd.DataFrame(
+        {
+            "turn_deg": turn_deg(geometry.rotations(true.flame)),
+            "size_px": np.sqrt(box_area(true.boxes_xyxy)),
+            "people": int((~sample.ignore).sum()),
+        },
+        index=range(len(heads)),
+    )
+    return pd.concat([frame, sample.attributes.iloc[heads].reset_index(drop=True)], axis=1)
 
 
 def _metrics(

@@ -17,7 +17,7 @@ import pandas as pd
 
 from ml.evaluation.baselines import always_frontal, mean_head
 from ml.evaluation.charts import draw_charts
-from ml.evaluation.groups import TONES, compare_skin_tones, group_table
+from ml.evaluation.groups import TONES, compare_skin_tones, group_table, turned_wrongly
 from ml.evaluation.metrics import nullable
 from ml.evaluation.photographs import read_photographs
 from ml.evaluation.protocol import Evaluation, EvaluationSample, Predictor, evaluate
@@ -133,10 +133,16 @@ def run(
         sheets[_PHOTOGRAPHS] = sheet
         remarks[_PHOTOGRAPHS] = _ABOUT_PHOTOGRAPHS
     shown = {title: evaluations[title] for title in predictions if title not in _BASELINES}
+    groups = group_table(
+        model, rng_of("groups"), config.resamples, {t: evaluations[t] for t in _BASELINES}
+    )
+    wrong = turned_wrongly(model, [sample.sample_id for sample in samples])
+    if len(wrong):
+        groups[_TURNED_WRONGLY] = wrong
     reports = write_report(
         out,
         metrics,
-        group_table(model, rng_of("groups"), config.resamples),
+        groups,
         _label_quality(ws) if exact else {},
         sheets,
         {
@@ -175,6 +181,7 @@ def run(
 _SHOWN: tuple[Style, ...] = ("contour", "box", "pose")
 """Outlines: a shaded mesh would hide the faces of which one wants to see whether they fit."""
 _BASELINES = ("mean head", "always frontal")
+_TURNED_WRONGLY = "Heads whose rotation is wrong by more than 90 degrees, worst first"
 _PHOTOGRAPHS = "Qualitative examples: real photographs"
 _ABOUT_PHOTOGRAPHS = (
     "Photographs that come with scikit-image and matplotlib, with the heads detected by "

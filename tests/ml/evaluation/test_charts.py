@@ -6,7 +6,7 @@ import pytest
 
 from ml.evaluation import photographs
 from ml.evaluation.charts import calibration, draw_charts, head_sizes, precision_recall
-from ml.evaluation.groups import compare_skin_tones, group_intervals, group_table
+from ml.evaluation.groups import compare_skin_tones, group_intervals, group_table, turned_wrongly
 from ml.evaluation.metrics import average_precision
 from ml.evaluation.photographs import PHOTOGRAPHS, read_photographs
 from ml.evaluation.protocol import Evaluation, EvaluationSample
@@ -30,6 +30,11 @@ PREDICTIONS = pd.DataFrame(
 )
 
 
+PAIRS["nme_aligned"] = [1.0, 2.0, 3.0]
+PAIRS["people"] = [2, 2, 2]
+MISSED = PAIRS.iloc[[0]].assign(image=0, truth=1, turn_deg=50.0)
+
+
 def evaluation(pairs=PAIRS, num_images=2):
     return Evaluation(
         predictions=PREDICTIONS,
@@ -39,6 +44,7 @@ def evaluation(pairs=PAIRS, num_images=2):
         num_ignored=0,
         annotated=np.array([1, 2]),
         coefficients=np.zeros((len(pairs), 2, 20)),
+        asked=pd.concat([pairs.assign(found=True), MISSED.assign(found=False)], ignore_index=True),
     )
 
 
@@ -50,14 +56,55 @@ def test_groups_with_intervals_over_images():
     tables = group_table(evaluation(), rng(), 50)
     yaw = tables["rotation of the head from the camera, degrees"]
     # Every group lies in one image, so a draw has either its mean or nothing.
+    assert list(yaw) == [
+        "group", "heads", "found %", "NME %", "rotation deg", "over 90 deg", "aligned %",
+    ]  # fmt: skip
     assert yaw.to_numpy().tolist() == [
-        ["0 to 30", 1, "2.0 [2.0, 2.0]", "5.0 [5.0, 5.0]"],
-        ["30 to 60", 2, "5.0 [5.0, 5.0]", "15.0 [15.0, 15.0]"],
+        ["0 to 30", 1, "100", "2.0 [2.0, 2.0]", "5.0 [5.0, 5.0]", 0, "1.0"],
+        ["30 to 60", 3, "67", "5.0 [5.0, 5.0]", "15.0 [15.0, 15.0]", 0, "2.5"],
     ]
-    assert [len(table) for table in tables.values()] == [2, 3, 3, 3]
+    assert [len(table) for table in tables.values()] == [2, 3, 3, 1, 3]
+    assert tables["heads in the image"]["group"].tolist() == ["2"]
     assert "Monk skin tone" not in group_table(
         evaluation(PAIRS.drop(columns="skin_tone")), rng(), 5
     )
+
+
+def test_groups_stand_beside_the_baselines():
+    frontal = evaluation(PAIRS.assign(rotation_deg=[10.0, 40.0, 50.0], nme_bbox=[5.0, 20.0, 30.0]))
+    mean = evaluation(PAIRS.assign(nme_bbox=[2.5, 5.0, 8.0], nme_aligned=[1.0, 1.0, 2.0]))
+    tables = group_table(
+        evaluation(), rng(), 5, {"mean head": mean, "always frontal": frontal}
+    )  # fmt: skip
+    yaw = tables["rotation of the head from the camera, degrees"].set_index("group")
+    assert yaw.loc["30 to 60", "mean head: NME %"] == "6.5"
+    assert yaw.loc["30 to 60", "mean head: aligned %"] == "1.5"
+    assert yaw.loc["30 to 60", "always frontal: NME %"] == "25.0"
+    assert yaw.loc["30 to 60", "always frontal: rotation deg"] == "45.0"
+
+
+def test_a_group_of_missed_heads_stays_in_its_table():
+    found = evaluation()
+    found.asked.loc[3, "turn_deg"] = 70.0
+    table = group_table(found, rng(), 5, {"mean head": evaluation()})
+    row = table["rotation of the head from the camera, degrees"].set_index("group").loc["60 to 90"]
+    assert row.tolist() == [1, "0", "n/a", "n/a", 0, "n/a", "n/a", "n/a"]
+
+
+def test_heads_seen_from_behind_and_heads_turned_the_wrong_way():
+    pairs = PAIRS.assign(turn_deg=[100.0, 150.0, 45.0], rotation_deg=[91.0, 170.0, 90.0])
+    table = group_table(evaluation(pairs), rng(), 5)[
+        "rotation of the head from the camera, degrees"
+    ].set_index("group")
+    assert table["over 90 deg"].to_dict() == {
+        "30 to 60": 0, "90 to 120, from behind": 1, "120 to 180, from behind": 1,
+    }  # fmt: skip
+    listed = turned_wrongly(evaluation(pairs), ["first", "second"])
+    assert listed.to_numpy().tolist() == [
+        ["second", 0, "170", "150", "30", "0.40"],
+        ["first", 0, "91", "100", "15", "1.00"],
+    ]
+    assert len(turned_wrongly(evaluation(), ["first", "second"])) == 0
 
 
 def test_an_interval_holds_the_mean_and_comes_from_the_images():

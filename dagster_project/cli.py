@@ -222,12 +222,12 @@ def add_project_commands(add: Add) -> None:
     study = add(
         "study",
         "dagster_project.dataset_commands:study",
-        "reproduce tables 2, 5, 6, 7 or 8, or the memorisation study",
+        "reproduce tables 2, 5 to 8, repeat the training, or study memorisation",
     )
     study.add_argument(
         "name",
         metavar="NAME",
-        help="ablation, datasets, finetuning, generators, architectures or memorisation",
+        help="ablation, datasets, finetuning, seeds, generators, architectures or memorisation",
     )
     study.add_argument(
         "--wider", type=Path, metavar="DIR", help="WIDER FACE (datasets, finetuning)"

@@ -52,6 +52,12 @@ def ablate_losses(context: dg.OpExecutionContext, dataset: Dataset, mlflow: Mode
 
 
 @dg.op
+def repeat_training(context: dg.OpExecutionContext, dataset: Dataset, mlflow: ModelStore) -> str:
+    """Train with two more seeds; returns the folder of medians and ranges."""
+    return _run(context, dataset, mlflow, "seeds")
+
+
+@dg.op
 def compare_datasets(
     context: dg.OpExecutionContext, config: StudyConfig, dataset: Dataset, mlflow: ModelStore
 ) -> str:
@@ -130,6 +136,12 @@ def ablation_job() -> None:
     ablate_losses()
 
 
+@dg.job(description="The detector trained with three seeds: medians and ranges.")
+def seeds_job() -> None:
+    """The repetitions alone."""
+    repeat_training()
+
+
 @dg.job(description="Table 2: the detector trained on this dataset and on WIDER FACE.")
 def dataset_comparison_job() -> None:
     """The comparison alone."""
@@ -162,6 +174,7 @@ def memorisation_job() -> None:
 
 STUDY_JOBS = (
     ablation_job,
+    seeds_job,
     dataset_comparison_job,
     wider_finetuning_job,
     generator_comparison_job,

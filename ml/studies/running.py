@@ -16,7 +16,9 @@ from ml.records.workspace import Workspace
 from ml.training.tracking import Tracker, mlflow_run
 
 EXPERIMENT = "vggheads"
-NAMES = ("ablation", "datasets", "finetuning", "generators", "architectures", "memorisation")
+NAMES = (
+    "ablation", "datasets", "finetuning", "seeds", "generators", "architectures", "memorisation",
+)  # fmt: skip
 Values = Mapping[str, Mapping[str, Any]]
 
 
@@ -81,8 +83,10 @@ def run_study(
         if photographs is None or config is None:
             raise ValueError("memorisation: name the photographs and the configuration")
         return _memorisation(ws, values, photographs, config, open_run)
-    from ml.studies import variants
+    from ml.studies import seeds, variants
 
+    if name == "seeds":
+        return seeds.run_seeds(ws, values, open_run)
     if name == "ablation":
         return variants.run_variants(name, ws, values, variants.ABLATION, open_run)
     if wider is None:

@@ -1,4 +1,4 @@
-"""The detector trained several times: ablation (table 7), datasets (table 2), fine-tuning (5).
+"""The detector trained several times: ablation (table 7), datasets (2), fine-tuning (5), seeds.
 
 Each variant is a small project of links: the inputs of the stage `trained_model`, and those of
 `benchmark`, so that both stages run unchanged. Finished variants are not repeated.
@@ -31,6 +31,7 @@ from ml.training.tracking import Tracker
 DATASET_STAGES = ("images", "truth", "filtered_dataset")
 SHARED_STAGES = ("head_model", "flame_regressor")
 MEASURED_STAGES = ("images", "truth", "filtered_dataset", "annotation_quality", "head_model")
+_FINISHED = "finished.json"
 OpenRun = Callable[[str, Mapping[str, str]], AbstractContextManager[Tracker]]
 """Opens the MLflow run of a variant: its name and tags."""
 
@@ -44,12 +45,16 @@ class Variant:
         changes: over the section `trained_model`.
         dataset: folder that holds the dataset's stages; None for the project's own.
         labels: column of text in the table -> text.
+        seed: of the training; None for the project's.
+        trained: folder of a finished training that is measured in place of one of its own.
     """
 
     name: str
     changes: Mapping[str, Any] = field(default_factory=dict)
     dataset: Path | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
+    seed: int | None = None
+    trained: Path | None = None
 
     @property
     def slug(self) -> str:
@@ -117,18 +122,23 @@ def run_variants(
     scores = read_config(BenchmarkScoresConfig, "benchmark_scores", values["benchmark_scores"])
     gathered = Gathered(folder, Exclusions("studies"))
     for variant in variants:
-        place = replace(ws, root=folder / variant.slug)
+        seed = ws.seed if variant.seed is None else variant.seed
+        place = replace(ws, root=folder / variant.slug, seed=seed)
         changed = overlay(values["trained_model"], {**variant.changes, "registered_name": ""})
         config = read_config(trained_model.TrainedModelConfig, "trained_model", changed)
         link_stages(place, ws, variant.dataset)
-        found = _finished(place, config, values)
+        identity = _identity(place, variant, config, values)
+        found = _finished(place, identity)
         if found is None:
             tags = {"study": study, "variant": variant.name}
             with open_run(f"{study}: {variant.name}", tags) as tracker:
-                trained_model.run(place, config, tracker)
+                if variant.trained is None:
+                    trained_model.run(place, config, tracker)
+                else:
+                    link(place.stage_dir("trained_model"), variant.trained)
                 found = _evaluate(place, ws, variant, values, scores, gathered)
                 tracker.log_metrics(_named(found))
-            _finish(place, config, values, found)
+            write_json(place.root / _FINISHED, {"identity": identity, "scores": found})
         gathered.add(ModelResults(variant.name, "ours", found, variant.labels))
     provenance = {"study": study, "seed": str(ws.seed), "command": f"vggheads study {study}"}
     write_tables(folder, gathered.results, provenance, gathered.pages)
@@ -188,7 +198,7 @@ def _named(scores: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     return named
 
 
-def _identity(place: Workspace, config: Any, values: Mapping[str, Any]) -> str:
+def _identity(place: Workspace, variant: Variant, config: Any, values: Mapping[str, Any]) -> str:
     """Return all inputs of a variant's results except the code."""
     parts = [
         config.model_dump_json(),
@@ -196,19 +206,14 @@ def _identity(place: Workspace, config: Any, values: Mapping[str, Any]) -> str:
         hash_model(place.stage_dir("filtered_dataset")),
         hash_model(place.stage_dir("head_model")),
         str(place.seed),
+        *([] if variant.trained is None else [hash_model(variant.trained)]),
     ]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
-def _finished(place: Workspace, config: Any, values: Any) -> list[dict[str, Any]] | None:
-    path = place.root / "finished.json"
+def _finished(place: Workspace, identity: str) -> list[dict[str, Any]] | None:
+    path = place.root / _FINISHED
     if not path.is_file():
         return None
     content = json.loads(path.read_text(encoding="utf-8"))
-    same = content["identity"] == _identity(place, config, values)
-    return list(content["scores"]) if same else None
-
-
-def _finish(place: Workspace, config: Any, values: Any, scores: Sequence[Any]) -> None:
-    content = {"identity": _identity(place, config, values), "scores": list(scores)}
-    write_json(place.root / "finished.json", content)
+    return list(content["scores"]) if content["identity"] == identity else None

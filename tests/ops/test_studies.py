@@ -9,6 +9,7 @@ from ops.studies import STUDY_JOBS
 
 GIVEN = {
     "ablation_job": ("ablation", "ablate_losses", {}),
+    "seeds_job": ("seeds", "repeat_training", {}),
     "dataset_comparison_job": ("datasets", "compare_datasets", {"wider": "/sets/wider"}),
     "wider_finetuning_job": ("finetuning", "finetune_on_wider", {"wider": "/sets/wider"}),
     "generator_comparison_job": (

@@ -17,6 +17,7 @@ from ml.records.tables import DATASET_HEADS, IMAGES, VERDICTS, read_table
 from ml.stages import annotations
 from ml.studies import wider_dataset
 from ml.studies.running import read_generators, run_study, wider_name
+from ml.studies.seeds import run_seeds, summary
 from ml.studies.variants import ABLATION, Variant, run_variants
 from ml.training.tracking import mlflow_run
 from tests.benchmark_sets.boxes import WIDER_FACES, write_wider
@@ -97,6 +98,45 @@ def test_every_variant_is_measured_once_and_stands_in_the_table(world, without_t
     assert len(opened) == 2, "what is finished is not made again"
     run_variants("ablation", replace(world, seed=6), VALUES, VARIANTS[:1], opener(world, opened))
     assert len(opened) == 3, "another seed is another result"
+
+
+def test_seeds_repeat_the_training_and_tell_medians_and_ranges(world, monkeypatch, network):
+    seeds = []
+
+    def run(ws, config, tracker):
+        seeds.append(ws.seed)
+        head_model = HeadModel.load(ws.stage_dir("head_model") / "head_model.npz")
+        save_detector(ws.stage_dir("trained_model"), network, 96, LOOSE, head_model.sha256, {})
+
+    monkeypatch.setattr("ml.studies.variants.trained_model.run", run)
+    run(world, None, None)  # the pipeline's own training
+    opened = []
+    folder = run_seeds(world, VALUES, opener(world, opened))
+    assert seeds == [world.seed, world.seed + 1, world.seed + 2], "its own is not made again"
+    assert opened == [f"seeds: seed {seed}" for seed in seeds]
+    text = (folder / "seeds.md").read_text()
+    assert "# 3 trainings on the same data" in text
+    assert "## pseudo_labels\n" in text
+    assert "## always_frontal\n" in text
+    run_seeds(world, VALUES, opener(world, opened))
+    assert len(opened) == 3, "what is finished is not made again"
+    (world.stage_dir("trained_model") / "config.json").write_text(
+        (world.stage_dir("trained_model") / "config.json").read_text() + "\n"
+    )
+    run_seeds(world, VALUES, opener(world, opened))
+    assert opened[3:] == [f"seeds: seed {world.seed}"], "a new training of its own is measured"
+
+
+def test_medians_and_ranges_by_hand():
+    found = {
+        "seed 1": {"num_images": 3.0, "m.ap50": 0.9, "m.ap50_low": 0.1, "m.num_missed": None},
+        "seed 2": {"num_images": 3.0, "m.ap50": 0.7, "m.ap50_low": 0.1, "m.num_missed": None},
+        "seed 3": {"num_images": 3.0, "m.ap50": 0.75, "m.ap50_low": 0.1, "m.num_missed": 4.0},
+    }
+    lines = summary(found).splitlines()
+    assert "| | median | lowest | highest | seed 1 | seed 2 | seed 3 |" in lines
+    assert "| AP50 ↑ | 0.750 | 0.700 | 0.900 | 0.900 | 0.700 | 0.750 |" in lines
+    assert "| missed heads ↓ | n/a | n/a | n/a | n/a | n/a | 4 |" in lines
 
 
 def test_a_missing_input_is_named(world):

@@ -134,6 +134,25 @@ def truth_statistics(shelf: Shelf, shards: Sequence[str]) -> Values:
     }
 
 
+def world_of_truth(shelf: Shelf, shards: Sequence[str]) -> Values:
+    """Return what the world of exact heads is like; nothing where there are none to be known."""
+    # Only complete images: the first rows of a table may end within one.
+    limit = max(dist.MAX_ROWS // (8 * max(len(shards), 1)), 1)
+    heads, images = [], []
+    for shard in shards:
+        listed = read_raw(shelf.ws.table_path("images", shard)).head(limit)
+        exact = listed[listed["generator"].str.split(":").str[0].isin(EXACT_BACKENDS)]
+        poses = read_raw(shelf.ws.table_path("poses", shard), ["pose_id", "layout"])
+        layouts = poses.drop_duplicates("pose_id").set_index("pose_id")["layout"]
+        images.append(exact.assign(layout=exact["pose_id"].map(layouts).fillna("")))
+        truth = read_raw(shelf.ws.table_path("truth", shard))
+        heads.append(truth[truth["sample_id"].isin(exact["sample_id"])])
+    shown = pd.concat(images, ignore_index=True)
+    if few(shelf, len(shown)):
+        return {}
+    return dist.world_statistics(pd.concat(heads, ignore_index=True), shown)
+
+
 def face_evidence(shelf: Shelf, shards: Sequence[str]) -> Values:
     """Return what pixels say about exact heads; nothing where there are few of them."""
     limit = max(MAX_LOOKED_AT // max(len(shards), 1), 4)

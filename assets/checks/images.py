@@ -15,6 +15,7 @@ from assets.checks.bounded import (
     face_evidence,
     only_told,
     truth_statistics,
+    world_of_truth,
 )
 from assets.checks.custom import ExpectColumnQuantilesBetween
 from assets.checks.rules import Rule, Shelf, rules_suite, whole_suite
@@ -307,6 +308,57 @@ TRUTH_BOUNDS = whole_suite(
     sharded=True,
 )
 
+WORLD = whole_suite(
+    "world",
+    bounded(
+        "people_per_image",
+        "Images show as many people, and groups as often, as docs/world.md declares.",
+        "world",
+        world_of_truth,
+        "heads_per_image",
+        "groups",
+        severity="warning",
+    ),
+    bounded(
+        "seen_from_all_sides",
+        "Profiles and heads seen from behind are as frequent as declared.",
+        "world",
+        world_of_truth,
+        "turned",
+        severity="warning",
+    ),
+    bounded(
+        "heads_bend",
+        "Pitch and roll have the declared tails.",
+        "world",
+        world_of_truth,
+        "pitched",
+        "leaning",
+        severity="warning",
+    ),
+    bounded(
+        "sizes_spread",
+        "Heads are as small and as large as declared.",
+        "world",
+        world_of_truth,
+        "head_px",
+        "head_of_image",
+        severity="warning",
+    ),
+    bounded(
+        "heads_are_covered",
+        "Hats, glasses, borders and other people cover as many heads as declared.",
+        "world",
+        world_of_truth,
+        "glasses",
+        "hats",
+        "cut",
+        "hidden",
+        severity="warning",
+    ),
+    sharded=True,
+)
+
 SUITES = (
     IMAGES,
     TRUTH,
@@ -314,4 +366,5 @@ SUITES = (
     IMAGE_RULES,
     TRUTH_RULES,
     TRUTH_BOUNDS,
+    WORLD,
 )

@@ -17,6 +17,7 @@ _SHARDED: tuple[tuple[str, str, bounded.Statistics], ...] = (
     ("captions", "captions", bounded.caption_statistics),
     ("images", "images", bounded.truth_statistics),
     ("images", "images", bounded.face_evidence),
+    ("world", "images", bounded.world_of_truth),
     ("crops", "crops", bounded.crop_statistics),
     ("annotations", "annotations", bounded.annotation_statistics),
     *(("drop_rates", stage, bounded.drop_rates(stage)) for stage in bounded.WITH_DROP_RATES),
@@ -66,7 +67,7 @@ def measured(ws: Workspace, crop_shards: Sequence[str]) -> pd.DataFrame:
         np.array([np.nan if pair[end] is None else pair[end] for pair in pairs], np.float64)
         for end in (0, 1)
     )
-    frame["blocks"] = [bounds.blocks(*key) for key in keys]
+    frame["blocks"] = [key[0] != "world" and bounds.blocks(*key) for key in keys]
     frame["outside"] = (frame["value"] < frame["low"]) | (frame["value"] > frame["high"])
     return frame
 

@@ -116,6 +116,27 @@ def component_correlation(predicted: np.ndarray, true: np.ndarray) -> float:
     return float(np.divide(products, norm, out=np.zeros_like(norm), where=norm > 0).mean())
 
 
+def view_angles_deg(rotations: np.ndarray) -> np.ndarray:
+    """Return from where heads are seen: pitch, yaw and roll, with yaw over the full turn.
+
+    The yaw of `ml.flame.rotation.euler_deg_from_matrix` ends at 90 degrees: it calls a head seen
+    from behind frontal, with half a turn of pitch and roll. Here yaw turns the face about the
+    vertical, pitch raises it, roll leans the head about its own axis. Signs are the same.
+
+    Args:
+        rotations: (N, 3, 3) from FLAME's frame to image axes (x right, y down, z away).
+
+    Returns:
+        (N, 3) pitch in [-90, 90], yaw and roll in [-180, 180], degrees; 0 is a frontal head.
+    """
+    m = np.asarray(rotations, np.float64)
+    facing = m[:, :, 2]  # (N, 3) FLAME's z, out of the face, in image axes
+    pitch = np.arctan2(-facing[:, 1], np.hypot(facing[:, 0], facing[:, 2]))
+    yaw = np.arctan2(-facing[:, 0], -facing[:, 2])
+    roll = np.arctan2(m[:, 1, 0], -m[:, 1, 1])
+    return np.degrees(np.stack([pitch, yaw, roll], axis=1))
+
+
 def turn_deg(rotations: np.ndarray) -> np.ndarray:
     """Return how far heads are turned away from the camera about the vertical.
 
@@ -128,8 +149,7 @@ def turn_deg(rotations: np.ndarray) -> np.ndarray:
     Returns:
         (N,) degrees in [0, 180].
     """
-    facing = rotations[:, :, 2]  # (N, 3) FLAME's z, out of the face, in image axes
-    return np.degrees(np.arctan2(np.abs(facing[:, 0]), -facing[:, 2]))
+    return np.abs(view_angles_deg(rotations)[:, 1])
 
 
 def geodesic_deg(predicted: np.ndarray, true: np.ndarray) -> np.ndarray:

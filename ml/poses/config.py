@@ -114,6 +114,15 @@ class PosesConfig(StageConfig):
     """Weight of two people, one with an arm around the other."""
     any_yaw_fraction: float = Field(0.15, ge=0, le=1)
     """Fraction of bodies turned anywhere, also away; the others face the camera more or less."""
+    frontal_fraction: float = Field(0.45, ge=0, le=1)
+    """Fraction of those bodies that face the camera rather directly; the others have any angle up
+    to a profile."""
+    farthest_head: float = Field(0.072, gt=0, le=0.32)
+    """Smallest head among scattered people, fraction of the image's shorter side."""
+    gaze_fraction: float = Field(1 / 3, gt=0, lt=1)
+    """Mean fraction of the body's turn by which heads turn back to the camera."""
+    bent_fraction: float = Field(0.0, ge=0, le=1)
+    """Fraction of heads that are bent far down, up or sideways, on top of what all necks do."""
     cut_probability: float = Field(0.06, ge=0, le=1)
     """Probability that a person's head is moved over the image's border."""
     max_head_overlap: float = Field(0.45, ge=0, le=1)

@@ -183,6 +183,7 @@ def sample_figure(
     is_child: bool,
     posture: Posture,
     gaze: float,
+    bent: bool = False,
 ) -> Figure:
     """Draw a posed figure.
 
@@ -194,6 +195,7 @@ def sample_figure(
         is_child: Whether the body is a child's.
         posture: What the legs do.
         gaze: 0 to 1, how strongly the head turns back to the camera.
+        bent: Whether the head is bent far, as over a phone or against a shoulder.
 
     Returns:
         The figure in image axes.
@@ -212,7 +214,7 @@ def sample_figure(
 
     camera = Rotation.from_euler("x", camera_pitch_deg, degrees=True).as_matrix()
     body = camera @ Rotation.from_euler("y", -body_yaw_deg, degrees=True).as_matrix()
-    head_in_body = torso @ _neck_rotation(rng, body_yaw_deg, gaze)
+    head_in_body = torso @ _neck_rotation(rng, body_yaw_deg, gaze, bent)
     pivot = chest + torso @ np.array([0.0, lengths.neck, 0.018])
     head_centre = pivot - head_in_body @ SKULL_PIVOT_M
 
@@ -278,7 +280,9 @@ def _torso_rotation(rng: np.random.Generator, posture: Posture) -> np.ndarray:
     return Rotation.from_euler("yxz", [twist, lean, side], degrees=True).as_matrix()
 
 
-def _neck_rotation(rng: np.random.Generator, body_yaw_deg: float, gaze: float) -> np.ndarray:
+def _neck_rotation(
+    rng: np.random.Generator, body_yaw_deg: float, gaze: float, bent: bool
+) -> np.ndarray:
     """Return (3, 3) head against torso, within what a neck can do."""
     wrapped = (body_yaw_deg + 180.0) % 360.0 - 180.0
     back_to_camera = float(np.clip(wrapped, -55, 55)) if abs(wrapped) < 115 else 0.0
@@ -286,6 +290,10 @@ def _neck_rotation(rng: np.random.Generator, body_yaw_deg: float, gaze: float) -
     # The neck makes up for the forward lean of most torsos.
     pitch = rng.normal(-4.0, 10.0)
     roll = rng.normal(0.0, 7.0)
+    if bent:
+        # More often down than up: phones, books, plates, children.
+        pitch += rng.normal(8.0, 22.0)
+        roll += rng.normal(0.0, 16.0)
     limited = [np.clip(yaw, -75, 75), np.clip(pitch, -40, 45), np.clip(roll, -32, 32)]
     return Rotation.from_euler("YXZ", limited, degrees=True).as_matrix()
 

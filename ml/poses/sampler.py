@@ -67,7 +67,7 @@ def sample_pose(pose_id: str, run_seed: int, config: PosesConfig) -> PoseSample:
     """
     for attempt in range(config.max_attempts):
         rng = sample_rng(run_seed, STAGE, f"{pose_id}/{attempt}")
-        people = _sample_people(rng, config)
+        layout, people = _sample_people(rng, config)
         if _has_visible_head(people, config):
             break
     else:
@@ -86,6 +86,7 @@ def sample_pose(pose_id: str, run_seed: int, config: PosesConfig) -> PoseSample:
             _to_person(person, score, depth)
             for depth, (person, score) in enumerate(zip(people, scores, strict=True))
         ),
+        layout=layout,
     )
 
 
@@ -123,30 +124,34 @@ _MOST_FACING_YAW_DEG = 85.0
 """A body turned further than this shows its back: only `any_yaw_fraction` of them are."""
 
 
-def sample_body_yaw_deg(rng: np.random.Generator, any_yaw_fraction: float) -> float:
+def sample_body_yaw_deg(rng: np.random.Generator, config: PosesConfig) -> float:
     """Return the turn of a body about the vertical: mostly towards the camera, at times anywhere.
 
     Args:
         rng: Source of randomness.
-        any_yaw_fraction: Fraction of bodies turned anywhere.
+        config: Fractions of bodies turned anywhere, and of frontal ones among the others.
 
     Returns:
         Degrees in [-180, 180), 0 facing the camera, positive to the left of the image.
     """
-    if rng.random() < any_yaw_fraction:
+    if rng.random() < config.any_yaw_fraction:
         return float(rng.uniform(-180.0, 180.0))
-    std_deg = 31.0 if rng.random() < 0.45 else 66.0
+    std_deg = 31.0 if rng.random() < config.frontal_fraction else 66.0
     while abs(yaw_deg := rng.normal(0.0, std_deg)) > _MOST_FACING_YAW_DEG:
         pass
     return float(yaw_deg)
 
 
-def _sample_people(rng: np.random.Generator, config: PosesConfig) -> list[PlacedFigure]:
-    """Return the people of one draw, nearest first; may be empty."""
+_GAZE_SPREAD = 1.5
+"""First parameter of the beta distribution of gaze; above 1, few heads turn back wholly or not."""
+
+
+def _sample_people(rng: np.random.Generator, config: PosesConfig) -> tuple[str, list[PlacedFigure]]:
+    """Return the layout of one draw and its people, nearest first; there may be none."""
     names = sorted(LAYOUTS)
     fractions = np.array([getattr(config, f"fraction_{name}") for name in names])
     layout = names[int(rng.choice(len(names), p=fractions / fractions.sum()))]
-    slots = LAYOUTS[layout](rng, config.any_yaw_fraction)[: config.max_people]
+    slots = LAYOUTS[layout](rng, config)[: config.max_people]
     camera_pitch = float(np.clip(rng.normal(3.0, 7.0), -18, 25))
     placed: list[PlacedFigure] = []
     for slot in slots:
@@ -154,7 +159,7 @@ def _sample_people(rng: np.random.Generator, config: PosesConfig) -> list[Placed
         person = _place(rng, slot, config, camera_pitch, placed, partner)
         if person is not None:
             placed.append(person)
-    return sorted(placed, key=lambda person: person.distance)
+    return layout, sorted(placed, key=lambda person: person.distance)
 
 
 def _place(
@@ -172,7 +177,8 @@ def _place(
         camera_pitch_deg=camera_pitch_deg,
         is_child=bool(rng.random() < config.child_fraction),
         posture=slot.posture,
-        gaze=float(rng.beta(1.5, 3.0)),
+        gaze=float(rng.beta(_GAZE_SPREAD, _GAZE_SPREAD * (1 / config.gaze_fraction - 1))),
+        bent=bool(config.bent_fraction and rng.random() < config.bent_fraction),
     )
     for attempt in range(8):
         # Neighbours are pushed apart a little more with every refusal.
@@ -281,7 +287,7 @@ def _posture(rng: np.random.Generator, sitting: float, walking: float) -> Postur
     return "walking" if draw < sitting + walking else "standing"
 
 
-def _portrait(rng: np.random.Generator, any_yaw_fraction: float) -> list[Slot]:
+def _portrait(rng: np.random.Generator, config: PosesConfig) -> list[Slot]:
     """Return a close-up of one head, seldom two."""
     num_people = 1 if rng.random() < 0.9 else 2
     head = rng.uniform(0.30, 0.52) if num_people == 1 else rng.uniform(0.26, 0.36)
@@ -294,13 +300,13 @@ def _portrait(rng: np.random.Generator, any_yaw_fraction: float) -> list[Slot]:
             ground=1.0,
             distance=rng.random(),
             posture=_posture(rng, 0.3, 0.1),
-            body_yaw_deg=sample_body_yaw_deg(rng, any_yaw_fraction),
+            body_yaw_deg=sample_body_yaw_deg(rng, config),
         )
         for centre in centres
     ]
 
 
-def _half_body(rng: np.random.Generator, any_yaw_fraction: float) -> list[Slot]:
+def _half_body(rng: np.random.Generator, config: PosesConfig) -> list[Slot]:
     """Return one to three people from the waist up."""
     num_people = int(rng.choice([1, 2, 3], p=[0.42, 0.38, 0.20]))
     head = rng.uniform(0.17, 0.30) / (1 + 0.13 * (num_people - 1))
@@ -312,13 +318,13 @@ def _half_body(rng: np.random.Generator, any_yaw_fraction: float) -> list[Slot]:
             ground=1.0,
             distance=rng.random(),
             posture=_posture(rng, 0.35, 0.1),
-            body_yaw_deg=sample_body_yaw_deg(rng, any_yaw_fraction),
+            body_yaw_deg=sample_body_yaw_deg(rng, config),
         )
         for index in range(num_people)
     ]
 
 
-def _full_body(rng: np.random.Generator, any_yaw_fraction: float) -> list[Slot]:
+def _full_body(rng: np.random.Generator, config: PosesConfig) -> list[Slot]:
     """Return one to three whole figures on the ground."""
     num_people = int(rng.choice([1, 2, 3], p=[0.45, 0.35, 0.20]))
     head = rng.uniform(0.086, 0.135)
@@ -331,13 +337,13 @@ def _full_body(rng: np.random.Generator, any_yaw_fraction: float) -> list[Slot]:
             ground=ground + rng.normal(0.0, 0.01),
             distance=rng.random(),
             posture=_posture(rng, 0.15, 0.35),
-            body_yaw_deg=sample_body_yaw_deg(rng, any_yaw_fraction),
+            body_yaw_deg=sample_body_yaw_deg(rng, config),
         )
         for index in range(num_people)
     ]
 
 
-def _group(rng: np.random.Generator, any_yaw_fraction: float) -> list[Slot]:
+def _group(rng: np.random.Generator, config: PosesConfig) -> list[Slot]:
     """Return three to eight people close together in one to three rows, the front row lower."""
     num_people = int(rng.integers(3, 9))
     num_rows = 1 if num_people <= 3 else int(rng.integers(2, 3 if num_people < 7 else 4))
@@ -359,17 +365,19 @@ def _group(rng: np.random.Generator, any_yaw_fraction: float) -> list[Slot]:
                     ground=1.0,
                     distance=row + 0.8 * rng.random(),
                     posture=_posture(rng, sitting, 0.05),
-                    body_yaw_deg=0.75 * sample_body_yaw_deg(rng, any_yaw_fraction),
+                    body_yaw_deg=0.75 * sample_body_yaw_deg(rng, config),
                 )
             )
     return slots
 
 
-def _scattered(rng: np.random.Generator, any_yaw_fraction: float) -> list[Slot]:
+def _scattered(rng: np.random.Generator, config: PosesConfig) -> list[Slot]:
     """Return two to six people at very different distances, seen from about their eye level."""
     num_people = int(rng.integers(2, 7))
     horizon = rng.uniform(0.22, 0.45)
-    heads = np.sort(np.exp(rng.uniform(np.log(0.072), np.log(0.32), num_people)))[::-1]
+    heads = np.sort(np.exp(rng.uniform(np.log(config.farthest_head), np.log(0.32), num_people)))[
+        ::-1
+    ]
     columns = rng.permutation(num_people)
     return [
         Slot(
@@ -379,13 +387,13 @@ def _scattered(rng: np.random.Generator, any_yaw_fraction: float) -> list[Slot]:
             ground=1.0,
             distance=float(1.0 / head),
             posture=_posture(rng, 0.08, 0.4),
-            body_yaw_deg=sample_body_yaw_deg(rng, any_yaw_fraction),
+            body_yaw_deg=sample_body_yaw_deg(rng, config),
         )
         for head, column in zip(heads, columns, strict=True)
     ]
 
 
-def _couple(rng: np.random.Generator, _any_yaw_fraction: float) -> list[Slot]:
+def _couple(rng: np.random.Generator, _config: PosesConfig) -> list[Slot]:
     """Return two people side by side, one with an arm around the other."""
     head = rng.uniform(0.13, 0.30)
     turn = abs(rng.normal(0.0, 28.0))
@@ -409,7 +417,7 @@ def _couple(rng: np.random.Generator, _any_yaw_fraction: float) -> list[Slot]:
     ]
 
 
-LAYOUTS: Final[dict[str, Callable[[np.random.Generator, float], list[Slot]]]] = {
+LAYOUTS: Final[dict[str, Callable[[np.random.Generator, PosesConfig], list[Slot]]]] = {
     "portrait": _portrait,
     "half_body": _half_body,
     "full_body": _full_body,

@@ -66,13 +66,24 @@ class Person:
 
 @dataclass(frozen=True)
 class PoseSample:
-    """The people of one image and its size in pixels; `split` is train, val or test."""
+    """The people of one image.
+
+    Attributes:
+        pose_id: The pose's id.
+        width: Width of the image, px.
+        height: Height of the image, px.
+        split: train, val or test.
+        people: The people, nearest first.
+        layout: How the sampler placed them, a name of `ml.poses.sampler.LAYOUTS`; empty when the
+            pose was estimated.
+    """
 
     pose_id: str
     width: int
     height: int
     split: str
     people: tuple[Person, ...]
+    layout: str = ""
 
     def to_frame(self) -> pd.DataFrame:
         """Return one row per person, as declared by `ml.records.tables.POSES`."""
@@ -86,6 +97,7 @@ class PoseSample:
                     "width": self.width,
                     "height": self.height,
                     "num_people": len(self.people),
+                    "layout": self.layout,
                     "depth": person.depth,
                     "keypoints": person.keypoints,
                     "joints_m": person.joints_m,
@@ -119,6 +131,7 @@ class PoseSample:
             height=int(first["height"]),
             split=str(first["split"]),
             people=people,
+            layout=str(first["layout"]),
         )
 
 

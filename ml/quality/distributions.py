@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import numpy as np
@@ -11,6 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ml.captions.scene import NO_SCENE, Scene
+from ml.evaluation.metrics import view_angles_deg
 from ml.quality.head_invariants import vectors
 from ml.records.flame_layout import NUM_FLAME_PARAMETERS
 
@@ -19,6 +20,8 @@ MAX_ROWS: Final = 100_000
 LEADING_SHAPE: Final = 5
 LEADING_EXPRESSION: Final = 3
 BEHIND_DEG: Final = 90.0
+CROWDED_LAYOUTS: Final = ("group", "scattered")
+"""Layouts of many people, with overlaps and small heads."""
 Columns = dict[str, NDArray[np.float64]]
 Words = dict[str, list[str]]
 
@@ -39,9 +42,12 @@ def head_columns(heads: pd.DataFrame) -> Columns:
     flame = vectors(heads["flame"], NUM_FLAME_PARAMETERS)
     flame = np.asarray(flame[np.isfinite(flame).all(axis=1)], np.float32)
     columns: Columns = {"head_px": np.sqrt(np.abs(box[:, 2] * box[:, 3]))}
-    euler = HeadGeometry.euler_deg(flame) if len(flame) else np.zeros((0, 3))
-    for index, name in ((1, "yaw_deg"), (0, "pitch_deg"), (2, "roll_deg")):
-        columns[name] = euler[:, index].astype(np.float64)
+    rotations = HeadGeometry.rotations(flame) if len(flame) else np.zeros((0, 3, 3))
+    # Euler angles would give a head seen from behind half a turn of pitch and of roll.
+    for name, angles in zip(
+        ("pitch_deg", "yaw_deg", "roll_deg"), view_angles_deg(rotations).T, strict=True
+    ):
+        columns[name] = angles
     columns["from_frontal_deg"] = from_frontal_deg(flame)
     for index in range(LEADING_SHAPE):
         columns[f"shape_{index}"] = flame[:, index].astype(np.float64)
@@ -117,6 +123,57 @@ def head_statistics(columns: Columns) -> dict[str, float]:
     return values
 
 
+def world_statistics(heads: pd.DataFrame, images: pd.DataFrame) -> dict[str, float]:
+    """Return what a world of people is like, by the quantities that docs/world.md declares.
+
+    Angles are those of `ml.evaluation.metrics.view_angles_deg`, which tell a head seen from behind
+    from one that is upside down.
+
+    Args:
+        heads: columns `sample_id`, `bbox_xywh`, `flame`, `glasses`, `hat`; `inside` and `visible`
+            where they are known. One row a head.
+        images: columns `sample_id`, `width`, `height`, `layout`, one row an image; the layout
+            is empty when the pose was estimated.
+
+    Returns:
+        `heads_per_image`; `groups` (fraction of images whose layout is a group or scattered
+        people); fractions of heads turned by more than 60 and 90 degrees, pitched by more than 20
+        and 35, leaning by more than 15 and 30; size percentiles, and the 99th as a fraction of the
+        image's shorter side; fractions with glasses and hats; fractions cut by the border (less
+        than 95 % inside) and hidden (less than 80 % seen). NaN without heads or layouts.
+    """
+    from ml.flame.geometry import HeadGeometry  # loads torch, which declaring checks must not
+
+    box = vectors(heads["bbox_xywh"], 4)
+    flame = np.asarray(vectors(heads["flame"], NUM_FLAME_PARAMETERS), np.float32)
+    rotations = HeadGeometry.rotations(flame) if len(flame) else np.zeros((0, 3, 3))
+    pitch, yaw, roll = np.abs(view_angles_deg(rotations)).T
+    size = np.sqrt(np.abs(box[:, 2] * box[:, 3]))
+    sides = images.set_index("sample_id")[["width", "height"]].min(axis=1)
+    of_image = size / sides.reindex(heads["sample_id"]).to_numpy(np.float64)
+    layouts = [name for name in images["layout"] if name]
+    values = {
+        "heads_per_image": len(heads) / max(len(images), 1),
+        "groups": _fraction([name in CROWDED_LAYOUTS for name in layouts]),
+        "turned_over_60": _fraction(yaw > 60),
+        "turned_over_90": _fraction(yaw > BEHIND_DEG),
+        "pitched_over_20": _fraction(pitch > 20),
+        "pitched_over_35": _fraction(pitch > 35),
+        "leaning_over_15": _fraction(roll > 15),
+        "leaning_over_30": _fraction(roll > 30),
+        "head_px_p01": _percentile(size, 1),
+        "head_px_p10": _percentile(size, 10),
+        "head_px_p50": _percentile(size, 50),
+        "head_of_image_p99": _percentile(of_image, 99),
+        "glasses": _fraction(heads["glasses"] != "none"),
+        "hats": _fraction(heads["hat"] != "none"),
+    }
+    for name, column, limit in (("cut", "inside", 0.95), ("hidden", "visible", 0.8)):
+        if column in heads:
+            values[name] = _fraction(heads[column].to_numpy(np.float64) < limit)
+    return values
+
+
 def word_statistics(words: Words) -> dict[str, float]:
     """Return how evenly words are used.
 
@@ -164,6 +221,10 @@ def spread(values: Mapping[str, NDArray[np.float64]]) -> dict[str, float]:
     for name, column in values.items():
         statistics[f"{name}_mean"], statistics[f"{name}_std"] = _mean(column), _std(column)
     return statistics
+
+
+def _fraction(holds: Sequence[bool] | NDArray[np.bool_] | pd.Series) -> float:
+    return _mean(np.asarray(holds, np.float64))
 
 
 def _mean(values: NDArray[np.float64]) -> float:

@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
+from ml.evaluation.metrics import view_angles_deg
+from ml.quality.distributions import BEHIND_DEG
 from ml.quality.head_invariants import vectors
 from ml.records.flame_layout import NUM_FLAME_PARAMETERS
 
@@ -214,9 +216,10 @@ def label_bias(heads: pd.DataFrame, truth: pd.DataFrame, min_iou: float = 0.4) -
         min_iou: overlap from which a label is of a true head.
 
     Returns:
-        `matched`: fraction of labels of a true head; `turn_deg`: largest mean error of pitch, yaw
-        and roll; `shift`: mean offset of the box, in boxes; `yaw_correlation` with the truth;
-        NaN with fewer than ten matches.
+        `matched`: fraction of labels of a true head; `shift`: mean offset of the box, in boxes; of
+        heads that face the camera (others have little to tell their rotation by) `turn_deg`:
+        largest mean error of pitch, yaw and roll, and `yaw_correlation` with the truth. NaN with
+        fewer than ten matches.
     """
     from ml.flame.geometry import HeadGeometry  # loads torch, which declaring checks must not
     from ml.imaging.boxes import box_iou, xywh_to_xyxy
@@ -246,12 +249,15 @@ def label_bias(heads: pd.DataFrame, truth: pd.DataFrame, min_iou: float = 0.4) -
         vectors(p["flame"], NUM_FLAME_PARAMETERS).astype(np.float32) for p in pairs
     )
     have = np.isfinite(flame).all(axis=1)
-    euler, true_euler = (HeadGeometry.euler_deg(f[have]) for f in (flame, true_flame))
-    if have.sum() < 10:
+    angles, true_angles = (
+        view_angles_deg(HeadGeometry.rotations(f[have])) for f in (flame, true_flame)
+    )
+    facing = np.abs(true_angles[:, 1]) < BEHIND_DEG
+    if facing.sum() < 10:
         turn, correlation = float("nan"), float("nan")
     else:
-        error = (euler - true_euler + 180.0) % 360.0 - 180.0
+        error = ((angles - true_angles + 180.0) % 360.0 - 180.0)[facing]
         turn = float(np.abs(error.mean(axis=0)).max())
-        correlation = float(np.corrcoef(euler[:, 1], true_euler[:, 1])[0, 1])
+        correlation = float(np.corrcoef(angles[facing, 1], true_angles[facing, 1])[0, 1])
     shift = float(np.abs(offset.mean(axis=0)).max())
     return {"matched": matched, "turn_deg": turn, "shift": shift, "yaw_correlation": correlation}

@@ -101,6 +101,7 @@ POSES = TableSpec(
         Column("width", "int16", "image width, px"),
         Column("height", "int16", "image height, px"),
         Column("num_people", "int16", "persons in the pose"),
+        Column("layout", "str", "how the sampler placed the people; empty of estimated poses"),
         Column("depth", "int16", "order from the camera, 0 nearest"),
         Column("keypoints", "float32", "COCO-17: x px, y px, confidence", length=51),
         Column(

@@ -7,15 +7,20 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
+from scipy.spatial.transform import Rotation
 
 from assets.checks.bounded import bounded, drop_rate_rule, only_told
+from assets.checks.images import WORLD
 from assets.checks.measured import measured
 from assets.checks.rules import whole_suite
 from assets.checks.validation import validate
 from ml.captions.scene import NO_SCENE
+from ml.flame.rotation import FRONTAL
 from ml.records.atomic import write_json
-from ml.records.tables import CAPTIONS, write_table
+from ml.records.tables import CAPTIONS, IMAGES, POSES, TRUTH, write_table
 from ml.records.workspace import Workspace
+from tests.fixtures.sound_tables import box, flame, sound
 
 BOUNDS = """
 min_rows: 3
@@ -34,10 +39,11 @@ def ws(tmp_path) -> Workspace:
     return workspace(tmp_path)
 
 
-def workspace(root: Path, more: str = "") -> Workspace:
+def workspace(root: Path, more: str = "", extends: bool = False) -> Workspace:
     path = root / "conf" / "checks" / "toy.yaml"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(BOUNDS + more)
+    path.with_stem("base").write_text(BOUNDS)
+    path.write_text("extends: base\n" + more if extends else BOUNDS + more)
     (root / "params.yaml").write_text("profile: toy\n")
     return Workspace(root, seed=1, num_shards=2, shard_size=4)
 
@@ -88,6 +94,64 @@ def test_drop_rates_are_of_all_shards(ws, excluded, passes):
     (outcome,) = validate(ws, suite, SHARDS, None)
     assert outcome.passed == passes
     assert outcome.severity == "critical"
+
+
+def head(yaw: float = 0.0, pitch: float = 0.0, roll: float = 0.0) -> np.ndarray:
+    """Parameters of a head that is turned, degrees."""
+    rotation = FRONTAL @ Rotation.from_euler("YXZ", [yaw, pitch, roll], degrees=True).as_matrix()
+    vector = flame()
+    vector[403:406], vector[406:409] = rotation[:, 0], rotation[:, 1]
+    return vector
+
+
+#: Of twelve images of one whole frontal head each, bare, 30 x 40 px: statistic -> bound.
+DECLARED = {
+    "heads_per_image": [0.9, 1.1], "groups": [0, 0.2], "turned_over_60": [0, 0.1],
+    "turned_over_90": None, "pitched_over_20": [0, 0.1], "pitched_over_35": None,
+    "leaning_over_15": [0, 0.1], "leaning_over_30": None, "head_px_p01": None,
+    "head_px_p10": None, "head_px_p50": [30, 40], "head_of_image_p99": None, "glasses": [0, 0.1],
+    "hats": [0, 0.1], "cut": [0, 0.1], "hidden": [0, 0.2],
+}  # fmt: skip
+#: What another world has in place of it: table, column, value -> the check that tells.
+OTHER_WORLDS = {
+    "half of the heads": ("truth", "", None, "people_per_image"),
+    "groups": ("poses", "layout", "group", "people_per_image"),
+    "profiles": ("truth", "flame", head(yaw=80), "seen_from_all_sides"),
+    "bent heads": ("truth", "flame", head(pitch=50), "heads_bend"),
+    "leaning heads": ("truth", "flame", head(roll=50), "heads_bend"),
+    "large heads": ("truth", "bbox_xywh", box(1, 2, 60, 60), "sizes_spread"),
+    "glasses": ("truth", "glasses", "glasses", "heads_are_covered"),
+    "caps": ("truth", "hat", "cap", "heads_are_covered"),
+    "cut heads": ("truth", "inside", 0.5, "heads_are_covered"),
+    "hidden heads": ("truth", "visible", 0.5, "heads_are_covered"),
+}
+
+
+def worlds(root: Path, name: str) -> dict:
+    """Outcomes of the suite on a world, changed as its name says."""
+    ws = workspace(root, yaml.safe_dump({"bounds": {"world": DECLARED}}), extends=True)
+    place, column, value, _ = OTHER_WORLDS.get(name, ("", "", None, ""))
+    for shard in SHARDS:
+        for spec in (POSES, IMAGES, TRUTH):
+            table = sound(spec, shard=shard)
+            if "generator" in table:
+                table["generator"] = "renderer:1"
+            if spec.name == place:
+                table = (
+                    table.head(6)
+                    if value is None
+                    else table.assign(**{column: [value] * len(table)})
+                )
+            write_table(ws.table_path(spec.name, shard), table, spec)
+    return {o.name.split("__")[1]: o for o in validate(ws, WORLD, SHARDS, None)}
+
+
+@pytest.mark.parametrize("name", ["as declared", *OTHER_WORLDS])
+def test_another_world_than_the_declared_one_is_a_warning(tmp_path, name):
+    found = worlds(tmp_path, name)
+    failed = [check for check, outcome in found.items() if not outcome.passed]
+    assert failed == ([OTHER_WORLDS[name][3]] if name in OTHER_WORLDS else [])
+    assert not any(outcome.blocks for outcome in found.values())
 
 
 def write_captions(ws: Workspace, shard: str, prompts: list[str]) -> None:

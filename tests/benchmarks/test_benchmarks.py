@@ -19,6 +19,7 @@ SMALLEST = {
     "--runtimes torch onnxruntime",
     "training_labels": "64",
     "training_step": "--threads 1 --steps 1 --image-size 64 --batch 1 --heads 1",
+    "world": "--images 8 --seed 3",
 }
 
 

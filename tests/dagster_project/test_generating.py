@@ -14,6 +14,7 @@ from dagster_project import generating
 from dagster_project.cli import main
 from dagster_project.pipeline import Pipeline
 from ml.captions.config import CaptionsConfig
+from ml.evaluation.metrics import turn_deg
 from ml.generation.config import ImagesConfig
 from ml.generation.renderer.dense import MAPS
 from ml.poses.config import PosesConfig
@@ -24,6 +25,7 @@ from ml.records.shards import ShardReader
 from ml.records.tables import TRUTH, read_table
 from ml.stages.benchmark import BenchmarkConfig
 from ml.stages.head_model import HeadModelConfig
+from tests.fixtures.profiles import effective
 
 ROOT = Path(__file__).parents[2]
 STAGES = {
@@ -200,9 +202,17 @@ def test_a_detector_is_measured_on_all_images_of_a_folder(
     assert "vggheads evaluate" in (out / "data" / "blind" / "report.md").read_text()
 
 
-def test_the_committed_world_shows_people_from_every_side():
-    values = parse_yaml((ROOT / "conf" / "worlds" / "any_view.yaml").read_text())
+def world_of(name):
+    if name == "demo":
+        return effective("demo")
+    values = parse_yaml((ROOT / "conf" / "worlds" / f"{name}.yaml").read_text())
     assert {"poses", "captions", "images"} == set(values)
+    return values
+
+
+@pytest.mark.parametrize("name", ["demo", "any_view"])
+def test_a_committed_world_shows_people_from_every_side(name):
+    values = world_of(name)
     read_config(CaptionsConfig, "captions", values["captions"])
     read_config(ImagesConfig, "images", values["images"])
     config = read_config(PosesConfig, "poses", values["poses"])
@@ -210,8 +220,8 @@ def test_the_committed_world_shows_people_from_every_side():
     for index in range(400):
         pose = sample_pose(f"pose-00000-{index:05d}", 11, config)
         people.append(len(pose.people))
-        forward = np.stack([np.asarray(person.head_rotation)[:, 2] for person in pose.people])
-        turned += list(np.degrees(np.arctan2(np.abs(forward[:, 0]), -forward[:, 2])))
+        rotations = np.stack([np.asarray(person.head_rotation) for person in pose.people])
+        turned += list(turn_deg(rotations))
     assert 2.0 <= np.mean(people) <= 2.4
     assert np.mean(np.array(turned) > 60.0) >= 0.23
     assert np.mean(np.array(turned) > 90.0) >= 0.08

@@ -376,6 +376,15 @@ FAULTS.update(
             lambda f: vectors(f, "flame", unexpressive),
             ALL,
         ),
+        "truth: all heads frontal": table(
+            "images", "truth", lambda f: vectors(f, "flame", frontal), ALL
+        ),
+        "truth: all heads of one size": table(
+            "images", "truth",
+            lambda f: vectors(f, "bbox_xywh", lambda b: np.float32([*b[:2], 40, 40])), ALL,
+        ),
+        "truth: no hats or glasses": table("images", "truth", put(hat="none", glasses="none"), ALL),
+        "truth: one head per image": table("images", "truth", lambda f: f[f["head_id"] == 0], ALL),
         "labels: shifted by 20 px": labels(
             lambda c: [a["bbox"].__setitem__(0, a["bbox"][0] / 2) for a in c["annotations"]]
         ),

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from ml.evaluation.metrics import view_angles_deg
 from ml.poses import sampler
 from ml.poses.config import PosesConfig
 from ml.poses.figure import HEAD_HEIGHT_M
@@ -110,7 +111,36 @@ def test_each_layout_alone(layout, size):
         sample = sample_pose(f"pose-{layout}-{index}", 1, config)
         assert (sample.width, sample.height) == size
         counts.append(len(sample.people))
+        assert sample.layout == layout
     assert max(counts) >= (3 if layout in ("group", "scattered") else 1)
+
+
+def turned(number=120, **values):
+    """Angles of the heads of many images."""
+    config = PosesConfig(**{"any_yaw_fraction": 0.0, **values})
+    people = [p for i in range(number) for p in sample_pose(f"pose-{i}", 2, config).people]
+    return view_angles_deg(np.stack([p.head_rotation for p in people])).T
+
+
+def test_the_settings_of_a_world_do_what_they_say():
+    ends = [np.abs(turned(frontal_fraction=f)[1]).mean() for f in (0.0, 1.0)]
+    assert ends[0] > ends[1] + 4
+    ends = [np.abs(turned(gaze_fraction=g)[1]).mean() for g in (0.02, 0.9)]
+    assert ends[0] > ends[1] + 4
+    pitch, _, roll = turned(bent_fraction=0.0)
+    bent_pitch, _, bent_roll = turned(bent_fraction=1.0)
+    assert bent_pitch.std() > 1.4 * pitch.std()
+    assert bent_pitch.mean() < pitch.mean() - 3, "more often down than up"
+    assert bent_roll.std() > 1.4 * roll.std()
+    only = {f"fraction_{name}": float(name == "scattered") for name in LAYOUTS}
+    for farthest, low, high in ((0.072, 0.06, 0.085), (0.03, 0.02, 0.05)):
+        config = PosesConfig(farthest_head=farthest, child_fraction=0.0, **only)
+        scales = [
+            person.scale_px_per_m
+            for index in range(60)
+            for person in sample_pose(f"pose-{index}", 2, config).people
+        ]
+        assert low < min(scales) * HEAD_HEIGHT_M / 256 < high
 
 
 def test_max_people_is_kept():
@@ -125,7 +155,7 @@ def test_failed_draws_are_repeated_with_another_seed(monkeypatch):
 
     def sometimes_empty(rng, config):
         draws.append(len(draws))
-        return [] if len(draws) < 3 else original(rng, config)
+        return ("portrait", []) if len(draws) < 3 else original(rng, config)
 
     monkeypatch.setattr(sampler, "_sample_people", sometimes_empty)
     first = sample_pose("pose-a", 1, CONFIG)
@@ -135,7 +165,7 @@ def test_failed_draws_are_repeated_with_another_seed(monkeypatch):
 
 
 def test_pose_without_any_head_is_an_error_that_says_so(monkeypatch):
-    monkeypatch.setattr(sampler, "_sample_people", lambda rng, config: [])
+    monkeypatch.setattr(sampler, "_sample_people", lambda rng, config: ("portrait", []))
     with pytest.raises(ImplausiblePose, match=r"pose-b: none of 10 draws has a head at least 50%"):
         sample_pose("pose-b", 1, CONFIG)
 

@@ -16,6 +16,7 @@ def test_rows_in_any_order_give_the_pose_back():
     rows = sample.to_frame().sample(frac=1.0, random_state=1)
     again = PoseSample.from_frame(rows)
     assert len(again.people) == len(sample.people) > 1
+    assert again.layout == sample.layout in ("group", "scattered")
     for first, second in zip(sample.people, again.people, strict=True):
         np.testing.assert_array_equal(first.joints_m, second.joints_m)
         np.testing.assert_array_equal(first.keypoints, second.keypoints)
@@ -35,4 +36,5 @@ def test_estimated_pose_without_depth_stays_two_dimensional():
     sample = PoseSample("pose-z", 64, 64, "train", (flat,))
     again = PoseSample.from_frame(sample.to_frame())
     assert not again.people[0].is_3d
+    assert again.layout == ""
     assert again.people[0].scale_px_per_m is None

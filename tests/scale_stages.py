@@ -113,6 +113,7 @@ def make_poses(ws: Workspace, config: DoubleConfig, shard: str) -> StageReport:
             "width": SIDE,
             "height": SIDE,
             "num_people": counts[images],
+            "layout": "group",
             "depth": heads,
             "keypoints": list(points.reshape(len(heads), -1)),
             **dict.fromkeys(("joints_m", "head_rotation", "shift_px", "head_centre_m")),

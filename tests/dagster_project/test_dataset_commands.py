@@ -38,6 +38,7 @@ def project(dataset: Workspace) -> Pipeline:
                 "width": 120,
                 "height": 90,
                 "num_people": 1,
+                "layout": "portrait",
                 "depth": 0,
                 "keypoints": points.reshape(-1),
             }

@@ -66,6 +66,7 @@ def ws(dataset: Workspace) -> Workspace:
                 "width": 120,
                 "height": 90,
                 "num_people": row["num_people"],
+                "layout": "portrait",
                 "depth": 0,
                 "keypoints": skeleton(30 + 40 * person, 40, 8).reshape(-1),
                 **dict.fromkeys(

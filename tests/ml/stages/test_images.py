@@ -33,7 +33,8 @@ def workspace(tmp_path, head_model, make_person, make_look):
         person = make_person(x=30.0 + 10 * index)
         row = {
             "pose_id": f"pose-{index}", "person_id": 0, "split": "train", "width": 96, "height": 96,
-            "num_people": 1, "depth": 0, "keypoints": person.keypoints.reshape(-1),
+            "num_people": 1, "layout": "portrait", "depth": 0,
+            "keypoints": person.keypoints.reshape(-1),
             "joints_m": person.joints_m.reshape(-1),
             "head_rotation": person.head_rotation.reshape(-1),
             "scale_px_per_m": person.scale_px_per_m, "shift_px": person.shift_px,

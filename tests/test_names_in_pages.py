@@ -16,7 +16,7 @@ from dagster_project.reports import application
 from ml.benchmarks.gallery import Outcome as Shown
 from ml.benchmarks.gallery import write_gallery
 from ml.evaluation.report import write_report
-from ml.filtering.matched_pairs import MatchedPair, write_pairs
+from ml.filtering.matched_pairs import MatchedPair, Matches, write_pairs
 from ml.imaging.io import encode_jpeg
 from ml.labels.tool_export import gallery
 from ml.records.atomic import write_bytes
@@ -78,7 +78,8 @@ def pairs(folder):
         writer.add(NAME.replace("/", ""), {"jpg": encode_jpeg(draw_image("a"))})
     (folder / "known").mkdir()
     pair = MatchedPair(NAME.replace("/", ""), "shard-00000", 0.9, "none")
-    return write_pairs(ws, [pair], folder / "known", 0.5, "pairs").read_text()
+    matches = Matches((pair,), {NAME: 1}, 0, 0, 0)
+    return write_pairs(ws, matches, folder / "known", 0.5, "pairs").read_text()
 
 
 def data_docs(folder):

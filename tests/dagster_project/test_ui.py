@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 import socket
 import time
 import urllib.request
@@ -68,6 +67,7 @@ def test_what_the_page_materialises_is_made(tmp_path: Path):
         assert status == "SUCCESS"
         assert (project / "data" / "head_model" / "head_model.npz").exists()
     finally:
-        server.send_signal(signal.SIGINT)
+        # Not SIGINT, which processes started in the background ignore.
+        server.terminate()
         server.wait(timeout=60)
     assert not os.path.exists(f"/proc/{server.pid}")

@@ -25,7 +25,7 @@ from ml.benchmarks.metrics_dad import (
     dad_errors,
 )
 from ml.benchmarks.timing import milliseconds
-from ml.flame.procedural import build_procedural_head
+from ml.flame.open_head import build_open_head
 
 
 def loops(
@@ -53,7 +53,7 @@ def main() -> None:
     parser.add_argument("--stride", type=int, default=1, help="use every n-th vertex only")
     arguments = parser.parse_args()
     start(1)
-    head = build_procedural_head(0)
+    head = build_open_head(0)
     full = DadTopology.of(head)
     topology = DadTopology(
         full.z5_index[:: arguments.stride],

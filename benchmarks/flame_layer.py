@@ -24,7 +24,7 @@ from benchmarks.report import parser_of, start
 from ml.benchmarks.timing import Clock, milliseconds
 from ml.flame.head_model import HeadModel
 from ml.flame.layer import Z_OFFSET_M, FlameLayer
-from ml.flame.procedural import build_procedural_head
+from ml.flame.open_head import build_open_head
 
 
 class Smplx:
@@ -103,7 +103,7 @@ def main() -> None:
     arguments = parser.parse_args()
     clock = time.process_time if arguments.cpu_time else time.perf_counter
     start(arguments.threads)
-    head_model = build_procedural_head(0)
+    head_model = build_open_head(0)
     print("\n| vertices | batch | smplx fwd, fwd+bwd ms | ours fwd, fwd+bwd ms | faster |")
     print("|---|---|---|---|---|")
     for region in ("all", "head"):

@@ -19,8 +19,8 @@ from benchmarks.flame_layer import Smplx
 from benchmarks.report import parser_of, start
 from ml.benchmarks.timing import milliseconds
 from ml.flame.layer import FlameLayer
+from ml.flame.open_head import build_open_head
 from ml.flame.params import split
-from ml.flame.procedural import build_procedural_head
 from ml.flame.projection import project, project_xy
 from ml.flame.rotation import matrix_from_6d
 from ml.model.losses import spread
@@ -43,7 +43,7 @@ def main() -> None:
     parser.add_argument("--heads", type=int, nargs="+", default=[16, 128, 512])
     arguments = parser.parse_args()
     start(arguments.threads)
-    head_model = build_procedural_head(0)
+    head_model = build_open_head(0)
     region = torch.as_tensor(head_model.region("head"))
     everything = Smplx(head_model, None)
 

@@ -24,8 +24,8 @@ from ml.benchmarks.architectures import crowded, sample_image
 from ml.benchmarks.timing import Clock
 from ml.flame.frames import network_to_image
 from ml.flame.head_model import HeadModel
+from ml.flame.open_head import build_open_head
 from ml.flame.params import split
-from ml.flame.procedural import build_procedural_head
 from ml.flame.projection import project_flame
 from ml.imaging.boxes import nms_mask
 from ml.imaging.letterbox import letterbox_image
@@ -135,7 +135,7 @@ def print_table(title: str, found: dict[str, list[float]]) -> None:
 def end_to_end(size: ModelSize, heads: int, rounds: int, clock: Clock) -> None:
     """Measure the three ways on one image."""
     network, config = crowded(size, heads)
-    head_model = build_procedural_head(0)
+    head_model = build_open_head(0)
     shapes, side = HeadShapes(head_model), network.config.image_size
     exported = onnx_model(network, side, config).SerializeToString()
     ways: dict[str, Callable[[np.ndarray], np.ndarray]] = {

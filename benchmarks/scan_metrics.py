@@ -28,7 +28,7 @@ from ml.benchmarks.metrics_scan import (
     scan_errors,
 )
 from ml.benchmarks.surface import Surface
-from ml.flame.procedural import build_procedural_head
+from ml.flame.open_head import build_open_head
 
 EVERY = 100
 NOISE_MM = 1.5
@@ -66,7 +66,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     arguments = parser.parse_args()
     start(1)
-    head = build_procedural_head(0)
+    head = build_open_head(0)
     topology = DadTopology.of(head)
     vertices, faces = 1000.0 * head.v_template.astype(np.float64), head.faces
     seven = topology.landmarks(vertices)[list(SEVEN)]

@@ -39,8 +39,8 @@ from ml.flame.frames import BOX_MARGIN, crop_to_image, square_frames
 from ml.flame.geometry import HeadGeometry
 from ml.flame.head_model import HeadModel
 from ml.flame.landmark_files import Points
+from ml.flame.open_head import build_open_head
 from ml.flame.params import EXPRESSION, JAW, ROTATION, SCALE, SHAPE, SHIFT_XY, split
-from ml.flame.procedural import build_procedural_head
 from ml.flame.projection import project_flame
 from ml.flame.rotation import FRONTAL_6D, matrix_from_euler_deg, sixd_from_matrix
 from ml.records.exclusions import Exclusions
@@ -77,7 +77,7 @@ def main() -> None:
     options = parser.parse_args()
     start(threads=1)
     if options.random:
-        head_model = build_procedural_head(0)
+        head_model = build_open_head(0)
         truth = random_heads(options.random)
         rows: list[Any] = []
     else:

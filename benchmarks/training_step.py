@@ -16,7 +16,7 @@ from torch import Tensor
 
 from benchmarks.head_targets import some_heads
 from benchmarks.report import parser_of, start
-from ml.flame.procedural import build_procedural_head
+from ml.flame.open_head import build_open_head
 from ml.model.building import build_detector, model_config
 from ml.model.losses import HeadLoss, loss_config
 from ml.model.targets import HeadTargets
@@ -62,7 +62,7 @@ def main() -> None:
     side = arguments.image_size or config.image_size
     model = build_detector(config).to(device)
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    loss = HeadLoss(loss_config(arguments.form), build_procedural_head(0)).to(device)
+    loss = HeadLoss(loss_config(arguments.form), build_open_head(0)).to(device)
     optim = OptimConfig(kind=arguments.optimiser)
     optimiser, _ = build_optimizer(model, optim, total_steps=1000)
     scaler = torch.amp.GradScaler(device.type, enabled=arguments.precision == "fp16")

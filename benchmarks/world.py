@@ -21,8 +21,8 @@ from dagster_project.stages import ROOT, STAGES
 from ml.captions.config import CaptionsConfig
 from ml.captions.grammar import compose
 from ml.flame.geometry import HeadGeometry
+from ml.flame.open_head import build_open_head
 from ml.flame.params import NUM_PARAMETERS, ROTATION, SCALE
-from ml.flame.procedural import build_procedural_head
 from ml.poses.config import PosesConfig
 from ml.poses.sampler import ImplausiblePose, sample_pose
 from ml.poses.skeleton import PoseSample
@@ -115,7 +115,7 @@ def main() -> int:
     options = parser.parse_args()
     start(threads=1)
     poses, captions = settings(options.profile, options.world)
-    geometry = HeadGeometry(build_procedural_head(0))
+    geometry = HeadGeometry(build_open_head(0))
     heads, images = draw(poses, captions, geometry, options.images, options.seed)
     bounds = read_bounds(ROOT, options.profile).bounds.get(GROUP, {})
     print(f"\n{len(images)} images, {len(heads)} heads\n\n| quantity | value | bounds | within |")

@@ -30,19 +30,6 @@ def pytest_collection_finish() -> None:
 
 
 @pytest.fixture(scope="session")
-def procedural_head(made_once):
-    """The embedded head model, built once: it takes seconds."""
-    from ml.flame.head_model import HeadModel
-    from ml.flame.procedural import build_procedural_head
-
-    folder = made_once(
-        "procedural-head",
-        lambda folder: build_procedural_head(0).save(folder / "head_model.npz"),
-    )
-    return HeadModel.load(folder / "head_model.npz")
-
-
-@pytest.fixture(scope="session")
 def open_head(made_once):
     """The head model of MakeHuman's data, built once: it takes seconds."""
     from ml.flame.head_model import HeadModel

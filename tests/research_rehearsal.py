@@ -163,9 +163,9 @@ def build_models(folder: Path) -> None:
 @cache
 def own_head() -> HeadModel:
     """The head that FLAME's files hold here and that the sources show."""
-    from ml.flame.procedural import build_procedural_head
+    from ml.flame.open_head import build_open_head
 
-    return build_procedural_head(0)
+    return build_open_head(0)
 
 
 def build_known_faces(folder: Path) -> None:

@@ -221,19 +221,19 @@ def no_images(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("profile", ["research", "open"])
-def test_flame_s_files_become_the_head_model(ws, profile, procedural_head, no_images):
-    config = lay_out(ws, profile, procedural_head)
+def test_flame_s_files_become_the_head_model(ws, profile, open_head, no_images):
+    config = lay_out(ws, profile, open_head)
     published = {release.asset: release.file for release in RELEASES}
     assert Path(config.flame_file).name == published[config.source_asset]
     assert Path(config.landmark_file).name == "landmark_embedding.npy"
     masks = None
     if config.masks_file is not None:
         assert Path(config.masks_file).name == "FLAME_masks.pkl"
-        masks = write_masks(procedural_head, put(ws, config.masks_file))
+        masks = write_masks(open_head, put(ws, config.masks_file))
     report = head_model_stage.run(ws, config)
     made = HeadModel.load(ws.stage_dir("head_model") / "head_model.npz")
-    np.testing.assert_allclose(made.v_template, procedural_head.v_template)
-    np.testing.assert_array_equal(made.landmark_faces, procedural_head.landmark_faces)
+    np.testing.assert_allclose(made.v_template, open_head.v_template)
+    np.testing.assert_array_equal(made.landmark_faces, open_head.landmark_faces)
     named = "FLAME 2023 Open" if profile == "open" else "FLAME 2020 or FLAME 2023"
     assert named in report.metadata["source"]
     if masks is not None:
@@ -249,9 +249,9 @@ def test_flame_s_files_become_the_head_model(ws, profile, procedural_head, no_im
 
 @pytest.mark.parametrize("release", RELEASES, ids=lambda r: r.asset)
 def test_a_published_file_is_known_by_its_bytes_under_any_name(
-    release, procedural_head, tmp_path, monkeypatch
+    release, open_head, tmp_path, monkeypatch
 ):
-    content = flame_content(procedural_head, release.has_open_key)
+    content = flame_content(open_head, release.has_open_key)
     # The largest array, kept small.
     content["shapedirs"] = np.zeros((5023, 3, 400), np.int8)
     path = tmp_path / "renamed.pkl"
@@ -267,9 +267,9 @@ def test_a_published_file_is_known_by_its_bytes_under_any_name(
                 read_flame_file(path, other.asset)
 
 
-def test_a_standard_file_under_the_open_file_s_name_is_refused(ws, procedural_head):
+def test_a_standard_file_under_the_open_file_s_name_is_refused(ws, open_head):
     config = section("open", "head_model", index_files=[])
-    write_flame(procedural_head, put(ws, config.flame_file), is_open=False)
+    write_flame(open_head, put(ws, config.flame_file), is_open=False)
     with pytest.raises(FlameFileError, match=r"flame2023_Open\.pkl: it lacks the description"):
         head_model_stage.run(ws, config)
 

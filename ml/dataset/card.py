@@ -31,8 +31,8 @@ KNOWN_LIMITS: Final = (
     "Not meant for recognising persons, nor for deciding anything about a person.",
 )
 _RENDERED_LIMIT: Final = (
-    "These images are rendered from a procedural head and simple bodies. They exercise the whole "
-    "pipeline; a model trained on them alone will not work well on photographs."
+    "These images are rendered from an artist's head model and simple bodies. They exercise the "
+    "whole pipeline; a model trained on them alone will not work well on photographs."
 )
 _SIZE_CATEGORIES: Final = (
     (1_000, "n<1K"),
@@ -133,7 +133,8 @@ def with_front_matter(card: str, fields: Mapping[str, object]) -> str:
 def _front_matter(statistics: pd.DataFrame, metadata: CardMetadata) -> str:
     num_images = section(statistics, "count")["num_images"]
     sizes = (label for limit, label in _SIZE_CATEGORIES if num_images < limit)
-    licences = sorted({lookup(name).licence for name in metadata.parents})
+    # what is dedicated to the public asks for nothing
+    licences = sorted({lookup(name).licence for name in metadata.parents} - {"CC0-1.0"})
     fields = {
         "pretty_name": metadata.name,
         "license": "other" if len(licences) != 1 else licences[0].lower(),

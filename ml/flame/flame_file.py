@@ -116,7 +116,7 @@ def _read_raw(path: Path) -> dict[Any, Any]:
     if not path.is_file():
         raise FileNotFoundError(
             f"FLAME file: no file {path}; bring the model from https://flame.is.tue.mpg.de, "
-            "or set head_model.source to procedural"
+            "or set head_model.source to open"
         )
     raw = load_pickle(path)
     if not isinstance(raw, dict):
@@ -278,8 +278,8 @@ def _ears_by_place(
     """Find ears in files without masks: vertices that protrude behind the ends of the contour.
 
     FLAME 2023 Open's licence does not cover the masks, and the renderer must know where ears are.
-    On the embedded head, whose ears are known, the box has all 782 of their vertices and 114 of the
-    other 2,887; where a published list says which vertices are head without ears, it has no other.
+    On the open head, whose ears are known, the box has 626 of their 630 vertices and 96 of the other
+    3,405; where a list says which vertices are head without ears, it has no other.
 
     Args:
         template: (V, 3) metres.

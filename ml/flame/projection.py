@@ -137,7 +137,7 @@ def mirror_flame(flame: Tensor, width_px: float, maps: MirrorMaps) -> Tensor:
     """Return parameters of the head in the horizontally mirrored image, x_out = width - x.
 
     Vertex i of the result is the mirrored vertex ``maps.mirror_vertices[i]`` of the input. With the
-    procedural head this is exact, twice gives the input back bit by bit in everything but rounding
+    open head this is exact, twice gives the input back bit by bit in everything but rounding
     of the translation.
 
     Args:

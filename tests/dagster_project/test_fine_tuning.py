@@ -36,7 +36,7 @@ RELEASED = ("released_dataset", "released_model", "released_benchmark")
 SMALL = {
     # Of that profile no check asks what random models measure.
     "run": {"profile": "research_tiny", "seed": 1, "num_shards": 1, "shard_size": 1, "threads": 1},
-    "head_model": {"source_asset": "procedural-head"},
+    "head_model": {"source_asset": "open-head"},
     "annotations": {"device": "cpu", "regressor": {"model": {"asset": "random-weights"}}},
     "trained_model": {
         "size": "nano",
@@ -80,16 +80,14 @@ def write_own(folder: Path) -> None:
 
 
 @pytest.fixture
-def project(
-    tmp_path: Path, procedural_head: HeadModel, monkeypatch: pytest.MonkeyPatch
-) -> Pipeline:
+def project(tmp_path: Path, open_head: HeadModel, monkeypatch: pytest.MonkeyPatch) -> Pipeline:
     """A checkout of its own with the profile finetune, tiny models and drawn images."""
     root = tmp_path / "project"
     copy_project(root)
     values = overlay(dict(read_profile(ROOT, "finetune").values), SMALL)
     every = {name: values.get(name) or {} for name in ("run", *STAGES)}
     (root / "params.yaml").write_text(yaml.safe_dump(every, sort_keys=False))
-    build_flame(root / "models" / "flame-2020", procedural_head)
+    build_flame(root / "models" / "flame-2020", open_head)
     build_dad(root / "models" / "dad_3dheads.trcd")
     torch.manual_seed(3)
     network = build_detector(model_config("nano"))

@@ -46,7 +46,7 @@ benchmark: {resamples: 5}
 
 
 @pytest.fixture
-def pipeline(tmp_path, monkeypatch, procedural_head):
+def pipeline(tmp_path, monkeypatch, open_head):
     (tmp_path / "project").mkdir()
     (tmp_path / "project" / "params.yaml").write_text(RUN + VALUES)
     monkeypatch.setattr(generating, "SHARD_SIZE", 2)
@@ -54,7 +54,7 @@ def pipeline(tmp_path, monkeypatch, procedural_head):
     monkeypatch.setattr(
         generating.head_model,
         "run",
-        lambda ws, config: procedural_head.save(ws.stage_dir("head_model") / "head_model.npz"),
+        lambda ws, config: open_head.save(ws.stage_dir("head_model") / "head_model.npz"),
     )
     stages = {
         name: SimpleNamespace(name=name, config_class=lambda c=config: c)
@@ -165,7 +165,7 @@ def test_a_world_is_laid_over_the_profile(pipeline, tmp_path, capsys):
 
 
 def test_a_detector_is_measured_on_all_images_of_a_folder(
-    pipeline, tmp_path, monkeypatch, capsys, procedural_head
+    pipeline, tmp_path, monkeypatch, capsys, open_head
 ):
     out, model = tmp_path / "made", tmp_path / "model"
     assert main(["evaluate", str(out), "--model", str(model)], pipeline) == 2
@@ -181,7 +181,7 @@ def test_a_detector_is_measured_on_all_images_of_a_folder(
     )
     assert main(["evaluate", str(out), "--model", str(model)], pipeline) == 2
     assert "their coefficients cannot be compared" in capsys.readouterr().err
-    trained_with["head_model_sha256"] = procedural_head.sha256
+    trained_with["head_model_sha256"] = open_head.sha256
 
     class SeesNothing:
         def predict(self, images, *more):

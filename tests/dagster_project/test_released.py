@@ -67,7 +67,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pipeline:
     Repo.init(str(root)).close()
     two_archives(release_files(tmp_path / "drawn"), root / "sources")
     # The real one takes seconds; the parameters of this release are the ball's.
-    monkeypatch.setattr(ml.stages.head_model, "build_procedural_head", lambda *a: ball_model())
+    monkeypatch.setattr(ml.stages.head_model, "build_open_head", lambda *a: ball_model())
     monkeypatch.setattr(ml.stages.head_model, "_images", lambda *_: {})
     monkeypatch.setenv("DAGSTER_HOME", str(root / ".dagster"))
     # A process of its own would look for this checkout's command line in the folder of the test.

@@ -1,7 +1,7 @@
 """Assets prepared once from a head model: paint maps, parts, eyes, the skull's radius.
 
 Everything is derived from the template, its regions and its 68 landmarks, so that FLAME and the
-procedural head are painted alike. Template frame: metres, x to the person's left, y up, z to the
+open head are painted alike. Template frame: metres, x to the person's left, y up, z to the
 front, origin in the middle of the skull (FLAME's with z + 0.05).
 """
 

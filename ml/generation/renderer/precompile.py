@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 from ml.captions.grammar import compose
-from ml.flame.procedural import build_procedural_head
+from ml.flame.open_head import build_open_head
 from ml.generation.config import RendererConfig
 from ml.generation.renderer.renderer import render_sample
 from ml.generation.renderer.single_head import SingleHeadConfig, render_single_head
@@ -24,7 +24,7 @@ _IMAGES = 4
 
 def main() -> None:
     """Draw a few small images of several people and discard them."""
-    head_model = build_procedural_head()
+    head_model = build_open_head()
     poses = PosesConfig.model_validate({"width": 128, "height": 128})
     for index in range(_IMAGES):
         rng = np.random.default_rng(index)

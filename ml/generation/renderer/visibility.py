@@ -93,14 +93,22 @@ def visible(scene: SceneMesh, height: int, width: int) -> Visibility:
     Returns:
         Nearest face, barycentric weights and depth (px) at every pixel centre.
     """
-    mesh, num_solid = scene.mesh, scene.num_solid
-    solid, ragged = mesh.faces[:num_solid], mesh.faces[num_solid:]
-    face_index, barycentric, depth = rasterize(mesh.positions, solid, height, width)
-    if len(ragged):
-        over_index, over_barycentric, over_depth = rasterize(mesh.positions, ragged, height, width)
+    mesh = scene.mesh
+    # Hair that no noise cuts is drawn with the closed surfaces: behind a strand that is cut away
+    # one sees more hair, not the background. At most `_FRAY_M` is cut.
+    whole = mesh.extras[:, 0] > _FRAY_M
+    is_frayed = ~whole[mesh.faces].all(axis=1)
+    is_frayed[: scene.num_solid] = False
+    closed, frayed = np.flatnonzero(~is_frayed), np.flatnonzero(is_frayed)
+    face_index, barycentric, depth = rasterize(mesh.positions, mesh.faces[closed], height, width)
+    face_index = np.where(face_index < 0, face_index, closed[face_index]).astype(np.int32)
+    if len(frayed):
+        over_index, over_barycentric, over_depth = rasterize(
+            mesh.positions, mesh.faces[frayed], height, width
+        )
         _merge(
             face_index, barycentric, depth, over_index, over_barycentric, over_depth,
-            ragged, mesh.extras, mesh.coords, num_solid, np.float32(_FRAY_M),
+            mesh.faces, frayed, mesh.extras, mesh.coords, np.float32(_FRAY_M),
         )  # fmt: skip
     return Visibility(face_index, barycentric, depth)
 
@@ -108,13 +116,13 @@ def visible(scene: SceneMesh, height: int, width: int) -> Visibility:
 @njit(cache=True, fastmath=False)
 def _merge(  # type: ignore[no-untyped-def]
     face_index, barycentric, depth, over_index, over_barycentric, over_depth,
-    faces, extras, coords, offset, fray,
+    faces, frayed, extras, coords, fray,
 ):  # fmt: skip
     for row in range(face_index.shape[0]):
         for column in range(face_index.shape[1]):
-            f = over_index[row, column]
-            if f < 0 or over_depth[row, column] > depth[row, column]:
+            if over_index[row, column] < 0 or over_depth[row, column] > depth[row, column]:
                 continue
+            f = frayed[over_index[row, column]]
             cover = np.float32(0.0)
             u = np.float32(0.0)
             v = np.float32(0.0)
@@ -127,7 +135,7 @@ def _merge(  # type: ignore[no-untyped-def]
             strand = value_noise_2d(u * 620.0, v * 25.0, 3.0) - 0.5
             lock = value_noise_2d(u * 120.0, v * 10.0, 5.0) - 0.5
             if cover + fray * (1.1 * strand + 0.9 * lock) > 0.0:
-                face_index[row, column] = f + offset
+                face_index[row, column] = f
                 depth[row, column] = over_depth[row, column]
                 for k in range(3):
                     barycentric[row, column, k] = over_barycentric[row, column, k]

@@ -16,14 +16,14 @@ QUICK = LandmarkFitConfig(iterations=100, num_shape=20, num_expression=10)
 
 
 @pytest.fixture(scope="module")
-def geometry(procedural_head):
-    return HeadGeometry(procedural_head)
+def geometry(open_head):
+    return HeadGeometry(open_head)
 
 
 @pytest.fixture(scope="module")
-def surface(procedural_head):
-    points = procedural_head.landmark_faces, procedural_head.landmark_barycentric
-    return SurfacePoints(procedural_head, points)
+def surface(open_head):
+    points = open_head.landmark_faces, open_head.landmark_barycentric
+    return SurfacePoints(open_head, points)
 
 
 @pytest.fixture(scope="module")
@@ -68,8 +68,12 @@ def test_the_points_are_the_head_models_landmarks(surface, geometry, heads, land
 def test_exact_landmarks_give_the_head_back(fitted, geometry, heads, landmarks):
     assert fitted.problems == [""] * 5
     assert fitted.error_mm.max() < 0.7
-    assert rotation_errors(geometry, fitted, heads).max() < 3
-    np.testing.assert_allclose(fitted.flame[:, SCALE], heads[:, SCALE], rtol=0.03)
+    errors = rotation_errors(geometry, fitted, heads)
+    assert errors.max() < 4
+    assert np.median(errors) < 1
+    np.testing.assert_allclose(
+        fitted.flame[:, SCALE], heads[:, SCALE], rtol=0.1
+    )  # age is size, too
     again = geometry.landmarks_px(fitted.flame)
     pixels_per_mm = heads[:, SCALE.start] / 1000
     off_mm = np.linalg.norm(again - landmarks.numpy(), axis=2).mean(axis=1) / pixels_per_mm
@@ -101,9 +105,9 @@ def test_a_head_is_fitted_for_itself(fitted, landmarks, surface):
 
 def test_the_frame_of_the_landmarks_is_the_frame_of_the_head(fitted, landmarks, surface):
     moved = fit_landmarks(3 * landmarks + torch.tensor([50.0, -20.0]), surface, QUICK)
-    np.testing.assert_allclose(moved.flame[:, :409], fitted.flame[:, :409], atol=0.02)
+    np.testing.assert_allclose(moved.flame[:, :409], fitted.flame[:, :409], atol=0.06)
     expected = 3 * fitted.flame[:, SHIFT_XY] + [50, -20]
-    np.testing.assert_allclose(moved.flame[:, SHIFT_XY], expected, atol=0.1)
+    np.testing.assert_allclose(moved.flame[:, SHIFT_XY], expected, atol=0.5)
     np.testing.assert_allclose(moved.flame[:, SCALE], 3 * fitted.flame[:, SCALE], rtol=1e-3)
 
 
@@ -128,7 +132,7 @@ def test_unknown_landmarks_are_left_out(landmarks, surface, geometry, heads):
     # Least squares: any stand-in for what is unknown would pull.
     fit = fit_landmarks(some, surface, QUICK.model_copy(update={"freedom": 1e6}))
     assert fit.problems == [""] * 5
-    assert rotation_errors(geometry, fit, heads).max() < 5
+    assert rotation_errors(geometry, fit, heads).max() < 6
 
 
 def test_the_more_noise_is_expected_the_more_the_priors_count(fitted, landmarks, surface):

@@ -16,15 +16,15 @@ FIRST = next(iter(DAD_HEADS))
 
 
 @pytest.fixture(scope="module")
-def topology(procedural_head):
-    return DadTopology.of(procedural_head)
+def topology(open_head):
+    return DadTopology.of(open_head)
 
 
 @pytest.fixture(scope="module")
-def data(procedural_head, tmp_path_factory):
+def data(open_head, tmp_path_factory):
     folder = tmp_path_factory.mktemp("dad")
-    procedural_head.save(folder / "head_model.npz")
-    return write_dad(folder, procedural_head.v_template.astype(float).round(6))
+    open_head.save(folder / "head_model.npz")
+    return write_dad(folder, open_head.v_template.astype(float).round(6))
 
 
 def perfect(item, head, topology):
@@ -45,10 +45,10 @@ def scored(tmp_path, data, predictions):
     return score("dad", data, path, head_model=data / "head_model.npz", resamples=5)
 
 
-def test_annotations_project_as_a_camera_does(data, procedural_head):
+def test_annotations_project_as_a_camera_does(data, open_head):
     samples = {s.sample_id: s for s in read_dad(data, Exclusions("t"))}
     assert list(samples) == list(DAD_HEADS)
-    vertices = procedural_head.v_template.astype(float).round(6)
+    vertices = open_head.v_template.astype(float).round(6)
     for item, sample in samples.items():
         np.testing.assert_allclose(sample.truth.vertices_px, pixels(item, vertices), atol=1e-6)
         np.testing.assert_allclose(
@@ -62,8 +62,8 @@ def test_annotations_project_as_a_camera_does(data, procedural_head):
     assert samples[FIRST].load_image().shape == (300, 400, 3)
 
 
-def test_a_perfect_submission_scores_perfectly(tmp_path, data, procedural_head, topology):
-    found = {item: perfect(item, procedural_head, topology) for item in DAD_HEADS}
+def test_a_perfect_submission_scores_perfectly(tmp_path, data, open_head, topology):
+    found = {item: perfect(item, open_head, topology) for item in DAD_HEADS}
     metrics = scored(tmp_path, data, found).scores.metrics
     for name in ("nme_68_box", "nme_68_published", "chamfer", "chamfer_published"):
         assert metrics[name] == pytest.approx(0, abs=1e-3), name
@@ -73,10 +73,8 @@ def test_a_perfect_submission_scores_perfectly(tmp_path, data, procedural_head, 
     assert metrics["failure_rate_68"] == 0
 
 
-def test_known_errors_are_found_and_a_missing_head_is_counted(
-    tmp_path, data, procedural_head, topology
-):
-    found = {item: perfect(item, procedural_head, topology) for item in list(DAD_HEADS)[:2]}
+def test_known_errors_are_found_and_a_missing_head_is_counted(tmp_path, data, open_head, topology):
+    found = {item: perfect(item, open_head, topology) for item in list(DAD_HEADS)[:2]}
     turn = rotations_from_euler(np.array([[0.0, 0.0, 12.0]]))[0] @ np.diag([1, -1, -1])
     moved = {
         item: DadPrediction(p.landmarks_px + np.array([3, 4]), None, None, turn @ p.rotation)
@@ -84,7 +82,7 @@ def test_known_errors_are_found_and_a_missing_head_is_counted(
     }
     result = scored(tmp_path, data, moved)
     sizes = [
-        np.sqrt(np.ptp(pixels(item, procedural_head.v_template.astype(float)), axis=0).prod())
+        np.sqrt(np.ptp(pixels(item, open_head.v_template.astype(float)), axis=0).prod())
         for item in moved
     ]
     metrics = result.scores.metrics
@@ -100,8 +98,8 @@ def test_known_errors_are_found_and_a_missing_head_is_counted(
     assert metrics["failure_rate_68"] == pytest.approx(1 / 3)
 
 
-def test_broken_and_missing_annotations_are_exclusions(tmp_path, procedural_head):
-    root = write_dad(tmp_path, procedural_head.v_template[:40].astype(float))
+def test_broken_and_missing_annotations_are_exclusions(tmp_path, open_head):
+    root = write_dad(tmp_path, open_head.v_template[:40].astype(float))
     folder = root / "DAD-3DHeadsDataset" / "val"
     (folder / "annotations" / "a1.json").write_text("{")
     content = json.loads((folder / "annotations" / "b2.json").read_text())
@@ -116,18 +114,18 @@ def test_broken_and_missing_annotations_are_exclusions(tmp_path, procedural_head
     assert "c3.png: no such file" in details["c3"]
 
 
-def test_the_test_set_has_no_truth_but_takes_a_submission(tmp_path, procedural_head, topology):
-    root = write_dad(tmp_path, procedural_head.v_template.astype(float), "test")
+def test_the_test_set_has_no_truth_but_takes_a_submission(tmp_path, open_head, topology):
+    root = write_dad(tmp_path, open_head.v_template.astype(float), "test")
     path = tmp_path / "submission.json"
-    write_dad_submission(path, iter({FIRST: perfect(FIRST, procedural_head, topology)}.items()))
+    write_dad_submission(path, iter({FIRST: perfect(FIRST, open_head, topology)}.items()))
     result = score("dad-test", root, path)
     assert result.scores.counts["num_missed"] == 2
     assert "num_images: found 3, quoted in papers 2,746" in result.as_json()["count_differences"]
 
 
-def test_the_submission_has_the_benchmark_s_names(tmp_path, procedural_head, topology):
+def test_the_submission_has_the_benchmark_s_names(tmp_path, open_head, topology):
     path = tmp_path / "submission.json"
-    write_dad_submission(path, iter({FIRST: perfect(FIRST, procedural_head, topology)}.items()))
+    write_dad_submission(path, iter({FIRST: perfect(FIRST, open_head, topology)}.items()))
     content = json.loads(path.read_text())[FIRST]
     shapes = {name: np.shape(value) for name, value in content.items()}
     assert shapes == {

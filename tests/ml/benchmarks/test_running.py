@@ -96,12 +96,12 @@ def test_another_model_does_not_take_over_what_was_found(tmp_path):
     assert len(store["none"]) == 0
 
 
-def test_heads_of_the_truth_score_perfectly_on_aflw(tmp_path, procedural_head):
+def test_heads_of_the_truth_score_perfectly_on_aflw(tmp_path, open_head):
     """The landmarks are the head model's: truth and predictor are the same heads."""
     from scipy.io import savemat
 
     data = write_aflw2000(tmp_path)
-    geometry = HeadGeometry(procedural_head, "face")
+    geometry = HeadGeometry(open_head, "face")
     found = {}
     for name, angles in AFLW_HEADS.items():
         heads = heads_of(posed(angles, (225.0, 225.0)), posed((0, 0, 0), (60.0, 60.0), 100.0))
@@ -112,7 +112,7 @@ def test_heads_of_the_truth_score_perfectly_on_aflw(tmp_path, procedural_head):
         # the wrong head is the more confident one
         found[name] = Heads(heads.boxes_xyxy, np.array([0.6, 0.9]), heads.flame)
     for protocol in ("ours", "vggheads", "68"):
-        convert = converter(SETS["aflw2000"], protocol, procedural_head)
+        convert = converter(SETS["aflw2000"], protocol, open_head)
         result = score_with(
             SETS["aflw2000"],
             Situation(data),
@@ -127,7 +127,7 @@ def test_heads_of_the_truth_score_perfectly_on_aflw(tmp_path, procedural_head):
         assert result.scores.counts["num_missed"] == 0
 
 
-def test_heads_in_a_crop_come_back_in_pixels_of_the_image(tmp_path, procedural_head, monkeypatch):
+def test_heads_in_a_crop_come_back_in_pixels_of_the_image(tmp_path, open_head, monkeypatch):
     from ml.benchmarks import predictors
     from ml.benchmarks.samples import HeadPose
 
@@ -136,7 +136,7 @@ def test_heads_in_a_crop_come_back_in_pixels_of_the_image(tmp_path, procedural_h
     class Detector:
         """Finds a head in the middle of any image."""
 
-        head_model = procedural_head
+        head_model = open_head
 
         def __init__(self, *args, **options):
             pass
@@ -172,18 +172,18 @@ def test_heads_in_a_crop_come_back_in_pixels_of_the_image(tmp_path, procedural_h
     found.close()
 
 
-def test_the_official_script_s_two_thresholds(procedural_head):
+def test_the_official_script_s_two_thresholds(open_head):
     flames = np.stack([posed((0, 0, 0), (50, 60)), posed((0, 30, 0), (150, 60))])
     sample = BenchmarkSample("x", lambda: np.zeros((1, 1, 3), np.uint8), None)
-    convert = poses_of(procedural_head, "vggheads")
+    convert = poses_of(open_head, "vggheads")
     for scores, count in (((0.6, 0.4), 1), ((0.4, 0.2), 2), ((0.05, 0.02), 0)):
         heads = Heads(np.zeros((2, 4)), np.array(scores), flames)
         assert len(convert(sample, heads)) == count
-    everything = poses_of(procedural_head, "ours")
+    everything = poses_of(open_head, "ours")
     assert len(everything(sample, Heads(np.zeros((2, 4)), np.array([0.6, 0.4]), flames))) == 2
 
 
-def test_faces_that_look_away_are_left_out(procedural_head):
+def test_faces_that_look_away_are_left_out(open_head):
     from ml.flame.rotation import sixd_from_matrix
 
     heads = heads_of(posed((0, 20, 0), (50, 60)), posed((0, 0, 0), (150, 60)))
@@ -191,21 +191,21 @@ def test_faces_that_look_away_are_left_out(procedural_head):
     c, s = np.cos(np.radians(170)), np.sin(np.radians(170))
     turn = np.array([[c, 0, s], [0, 1, 0], [-s, 0, c]]) @ np.diag([1, -1, -1])
     heads.flame[1, 403:409] = sixd_from_matrix(torch.as_tensor(turn)).numpy()
-    assert len(faces_of(procedural_head, "half_pi")(None, heads)) == 1
-    both = faces_of(procedural_head, "pi")(None, heads)
-    vertices = HeadGeometry(procedural_head, "face").vertices_px(heads.flame)
+    assert len(faces_of(open_head, "half_pi")(None, heads)) == 1
+    both = faces_of(open_head, "pi")(None, heads)
+    vertices = HeadGeometry(open_head, "face").vertices_px(heads.flame)
     np.testing.assert_allclose(both.boxes[:, 0], vertices[:, :, 0].min(axis=1), atol=1e-3)
 
 
-def test_dad_takes_the_head_at_the_true_box(procedural_head):
+def test_dad_takes_the_head_at_the_true_box(open_head):
     heads = heads_of(posed((0, 20, 0), (50, 60)), posed((10, 0, 0), (250, 60)))
-    whole = HeadGeometry(procedural_head, "all")
+    whole = HeadGeometry(open_head, "all")
     points = whole.vertices_px(heads.flame)[1]
     truth = HeadMesh(
         np.zeros((4, 3)), np.zeros((4, 2)), np.eye(3), [*points.min(axis=0), *points.max(axis=0)]
     )
     sample = BenchmarkSample("x", lambda: np.zeros((1, 1, 3), np.uint8), truth)
-    prediction = dad_of(procedural_head)(sample, heads)
+    prediction = dad_of(open_head)(sample, heads)
     np.testing.assert_allclose(
         prediction.rotation, rotations_from_euler(np.array([[10.0, 0, 0]]))[0], atol=1e-5
     )
@@ -214,34 +214,34 @@ def test_dad_takes_the_head_at_the_true_box(procedural_head):
     )
     assert prediction.vertices.shape == (5023, 3)
     weak = Heads(heads.boxes_xyxy, np.full(2, 0.1), heads.flame)
-    assert dad_of(procedural_head)(sample, weak) is None
+    assert dad_of(open_head)(sample, weak) is None
 
 
-def test_a_scan_is_compared_with_the_neutral_face_in_millimetres(procedural_head):
+def test_a_scan_is_compared_with_the_neutral_face_in_millimetres(open_head):
     smiling = posed((0, 30, 0), (50, 60))
     smiling[[0, 301, 400]] = 2.0, 1.5, 0.2
     heads = heads_of(posed((0, 0, 0), (250, 60)), smiling)
-    boxes = HeadGeometry(procedural_head, "face").vertices_px(heads.flame)[1]
+    boxes = HeadGeometry(open_head, "face").vertices_px(heads.flame)[1]
     scan = FaceScan(
         np.zeros((1, 3)),
         np.zeros((7, 3)),
         box_xyxy=np.array([*boxes.min(axis=0), *boxes.max(axis=0)]),
     )
     sample = BenchmarkSample("x", lambda: np.zeros((1, 1, 3), np.uint8), scan)
-    face = scan_of(procedural_head)(sample, heads)
+    face = scan_of(open_head)(sample, heads)
     neutral = np.zeros((1, 413), np.float32)
     neutral[0, 0] = 2.0
     with torch.inference_mode():
-        layer = FlameLayer(procedural_head, vertices="all")
+        layer = FlameLayer(open_head, vertices="all")
         expected = 1000 * layer.vertices(torch.as_tensor(neutral))[0].numpy()
     np.testing.assert_allclose(face.vertices, expected, atol=1e-3)
     # the outer corners of the eyes of a person
     assert 60 < np.ptp(face.seven[:, 0]) < 130
-    assert scan_of(procedural_head)(sample, Heads.empty()) is None
+    assert scan_of(open_head)(sample, Heads.empty()) is None
 
 
-def test_a_detector_leaves_a_submission_for_dad_s_test_set(tmp_path, project, procedural_head):
-    data = write_dad(tmp_path, procedural_head.v_template[:30].astype(float), "test")
+def test_a_detector_leaves_a_submission_for_dad_s_test_set(tmp_path, project, open_head):
+    data = write_dad(tmp_path, open_head.v_template[:30].astype(float), "test")
     out = tmp_path / "out"
     result = benchmark("dad-test", data, project / "trained_model", out=out, device="cpu")
     submission = json.loads((out / "submission.json").read_text())

@@ -37,7 +37,7 @@ def counts(page):
     return {k: int(v) for k, v in re.findall(r'#section-\d+">([\w ]+) \((\d+)\)', page)}
 
 
-def test_the_page_of_a_pose_set(tmp_path, procedural_head):
+def test_the_page_of_a_pose_set(tmp_path, open_head):
     data = write_aflw2000(tmp_path / "set")
     names = list(AFLW_HEADS)
 
@@ -49,7 +49,7 @@ def test_the_page_of_a_pose_set(tmp_path, procedural_head):
         wrong = 90.0 if place == 2 else 0.0
         return heads_of(posed((pitch, yaw, roll + wrong), (225.0, 225.0), 900.0))
 
-    found = counts(gallery("aflw2000", tmp_path / "out", data, heads, procedural_head))
+    found = counts(gallery("aflw2000", tmp_path / "out", data, heads, open_head))
     # of four images one is left out by the set's own rule, its yaw is over 99 degrees
     assert found["Missed"] == 1
     assert found["Wrong rotation"] == 1
@@ -61,7 +61,7 @@ def test_the_page_of_a_pose_set(tmp_path, procedural_head):
     assert re.search(r"<small>90\.0 deg, [\d.]+ aligned; wrong rotation", page)
 
 
-def test_a_weak_head_that_was_measured_is_drawn(tmp_path, procedural_head):
+def test_a_weak_head_that_was_measured_is_drawn(tmp_path, open_head):
     data = write_aflw2000(tmp_path / "set")
     drawn = []
     for score in (0.05, 0.15):
@@ -71,7 +71,7 @@ def test_a_weak_head_that_was_measured_is_drawn(tmp_path, procedural_head):
             return Heads(one.boxes_xyxy, np.full(1, score, np.float32), one.flame)
 
         folder = tmp_path / str(score)
-        found = counts(gallery("aflw2000", folder, data, heads, procedural_head))
+        found = counts(gallery("aflw2000", folder, data, heads, open_head))
         assert found["Missed"] == (3 if score < 0.1 else 0)
         images = sorted((folder / "images").iterdir())
         drawn.append([decode_image(path).astype(int) for path in images])
@@ -79,8 +79,8 @@ def test_a_weak_head_that_was_measured_is_drawn(tmp_path, procedural_head):
     assert all(np.abs(one - other).mean() > 2 for one, other in zip(*drawn, strict=True))
 
 
-def test_the_page_of_dad_knows_its_occlusions(tmp_path, procedural_head):
-    data = write_dad(tmp_path / "set", procedural_head.v_template.astype(np.float64))
+def test_the_page_of_dad_knows_its_occlusions(tmp_path, open_head):
+    data = write_dad(tmp_path / "set", open_head.v_template.astype(np.float64))
     missing, unreadable, _ = DAD_HEADS
     listing = next(data.rglob("val.json"))
     items = json.loads(listing.read_text())
@@ -95,7 +95,7 @@ def test_the_page_of_dad_knows_its_occlusions(tmp_path, procedural_head):
             raise UnreadableImage("gone")
         return heads_of(posed(DAD_HEADS[sample.sample_id], (200.0, 150.0), 900.0))
 
-    page = gallery("dad", tmp_path / "out", data, heads, procedural_head)
+    page = gallery("dad", tmp_path / "out", data, heads, open_head)
     found = counts(page)
     assert (found["Best"], found["Missed"], found["Occluded"]) == (1, 1, 1)
     assert found["Wrong rotation"] == 0

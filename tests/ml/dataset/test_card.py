@@ -25,7 +25,7 @@ def metadata(**changes):
         "profile": "demo",
         "run_seed": 7,
         "image_size": "256x256",
-        "parents": ["procedural-head", "renderer"],
+        "parents": ["open-head", "renderer"],
     }
     return CardMetadata(**{**settings, **changes})
 
@@ -58,8 +58,8 @@ def test_numbers_and_limits_are_there(tmp_path):
     assert "| captions: name | 20 |" in text
     for limit in KNOWN_LIMITS:
         assert limit in text
-    assert "procedural head and simple bodies" in text
-    assert "procedural head and simple bodies" not in card(tmp_path, rendered=False)
+    assert "artist's head model and simple bodies" in text
+    assert "artist's head model and simple bodies" not in card(tmp_path, rendered=False)
 
 
 def test_label_quality_only_when_known(tmp_path):

@@ -15,8 +15,8 @@ from ml.stages.annotation_quality import annotated_heads
 
 
 @pytest.fixture(scope="module")
-def geometry(procedural_head):
-    return HeadGeometry(procedural_head)
+def geometry(open_head):
+    return HeadGeometry(open_head)
 
 
 def make_heads(geometry, yaws_deg, score=1.0, x=60.0):

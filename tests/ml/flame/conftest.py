@@ -5,8 +5,8 @@ from ml.flame.head_model import HeadModel
 
 
 @pytest.fixture(scope="session")
-def head_model(procedural_head: HeadModel) -> HeadModel:
-    return procedural_head
+def head_model(open_head: HeadModel) -> HeadModel:
+    return open_head
 
 
 @pytest.fixture(autouse=True)

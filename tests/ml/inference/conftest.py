@@ -30,20 +30,20 @@ def network() -> HeadDetectorNetwork:
 
 
 @pytest.fixture(scope="session")
-def shapes(procedural_head: HeadModel) -> HeadShapes:
-    return HeadShapes(procedural_head)
+def shapes(open_head: HeadModel) -> HeadShapes:
+    return HeadShapes(open_head)
 
 
 @pytest.fixture(scope="session")
 def project(
     tmp_path_factory: pytest.TempPathFactory,
     network: HeadDetectorNetwork,
-    procedural_head: HeadModel,
+    open_head: HeadModel,
 ) -> Path:
     """A folder `data` as the pipeline leaves it."""
     data = tmp_path_factory.mktemp("project") / "data"
-    procedural_head.save(data / "head_model" / "head_model.npz")
-    sha256 = procedural_head.sha256
+    open_head.save(data / "head_model" / "head_model.npz")
+    sha256 = open_head.sha256
     save_detector(data / "trained_model", network, SIZE, LOOSE, sha256, {"epochs": 3})
     return data
 

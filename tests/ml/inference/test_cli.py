@@ -14,7 +14,7 @@ import pytest
 import torch
 import trimesh
 
-from ml.flame import export
+import ml.flame.open_head as open_head_module
 from ml.flame.head_model import HeadModel
 from ml.imaging.io import decode_image, encode_png
 from ml.inference import cli
@@ -316,26 +316,26 @@ def test_unusable_onnx_files_are_named(checkpoint: Path, tmp_path: Path) -> None
 
 
 @pytest.fixture(scope="module")
-def flame_files(procedural_head: HeadModel, tmp_path_factory) -> tuple[Path, Path]:
+def flame_files(open_head: HeadModel, tmp_path_factory) -> tuple[Path, Path]:
     from ml.flame.flame_file import write_flame_pickle
 
     folder = tmp_path_factory.mktemp("flame")
-    write_flame_pickle(procedural_head, folder / "generic_model.pkl")
+    write_flame_pickle(open_head, folder / "generic_model.pkl")
     np.savez(
         folder / "landmarks.npz",
-        lmk_face_idx=procedural_head.landmark_faces,
-        lmk_b_coords=procedural_head.landmark_barycentric,
+        lmk_face_idx=open_head.landmark_faces,
+        lmk_b_coords=open_head.landmark_barycentric,
     )
     return folder / "generic_model.pkl", folder / "landmarks.npz"
 
 
-def test_flame_files_become_a_head_model(flame_files, tmp_path: Path, procedural_head) -> None:
+def test_flame_files_become_a_head_model(flame_files, tmp_path: Path, open_head) -> None:
     model, landmarks = flame_files
     output = tmp_path / "head_model.npz"
     assert run("import-flame", model, "--landmarks", landmarks, "--output", output) == 0
     found = HeadModel.load(output)
-    np.testing.assert_allclose(found.v_template, procedural_head.v_template)
-    assert (found.landmark_faces == procedural_head.landmark_faces).all()
+    np.testing.assert_allclose(found.v_template, open_head.v_template)
+    assert (found.landmark_faces == open_head.landmark_faces).all()
 
 
 def test_the_open_head_model_is_exported(
@@ -347,7 +347,7 @@ def test_the_open_head_model_is_exported(
         seeds.append(seed)
         return open_head
 
-    monkeypatch.setattr(export, "HEAD_MODELS", {"open": build, "procedural": None})
+    monkeypatch.setattr(open_head_module, "build_open_head", build)
     assert run("export-head-model", tmp_path / "out", "--seed", 3) == 0
     assert seeds == [3]
     assert HeadModel.load(tmp_path / "out" / "head_model.npz").sha256 == open_head.sha256

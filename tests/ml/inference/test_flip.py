@@ -42,17 +42,15 @@ def test_nothing_found_is_fine() -> None:
     assert merge(some, Heads.empty()).scores.tolist() == pytest.approx([0.45])
 
 
-def test_the_mirrored_image_gives_the_mirrored_heads(
-    project: Path, procedural_head: HeadModel
-) -> None:
+def test_the_mirrored_image_gives_the_mirrored_heads(project: Path, open_head: HeadModel) -> None:
     predictor = load_detector(project / "trained_model")
-    averaged = FlipAveraged(predictor, procedural_head)
+    averaged = FlipAveraged(predictor, open_head)
     image = noise_image(1)
     mirrored = np.ascontiguousarray(image[:, ::-1])
     (once,) = predictor.predict([image])
     (found,) = averaged.predict([image])
     (other,) = averaged.predict([mirrored])
-    back = mirror_heads(other, image.shape[1], procedural_head)
+    back = mirror_heads(other, image.shape[1], open_head)
     assert 0 < len(found) == len(back)
     order = np.lexsort((found.boxes_xyxy[:, 0], -found.scores.round(4)))
     order_back = np.lexsort((back.boxes_xyxy[:, 0], -back.scores.round(4)))
@@ -61,16 +59,14 @@ def test_the_mirrored_image_gives_the_mirrored_heads(
     np.testing.assert_allclose(back.flame[order_back], found.flame[order], atol=1e-3)
     # A single pass has no such symmetry.
     (single,) = predictor.predict([mirrored])
-    turned = mirror_heads(single, image.shape[1], procedural_head)
+    turned = mirror_heads(single, image.shape[1], open_head)
     assert len(turned) != len(once) or not np.allclose(turned.scores, once.scores, atol=1e-3)
 
 
-def test_the_switch_of_the_detector(
-    project: Path, tmp_path: Path, procedural_head: HeadModel
-) -> None:
+def test_the_switch_of_the_detector(project: Path, tmp_path: Path, open_head: HeadModel) -> None:
     detector = HeadDetector(project / "trained_model", device="cpu", flip_test=True)
     image = noise_image(2)
-    expected = FlipAveraged(load_detector(project / "trained_model"), procedural_head).predict(
+    expected = FlipAveraged(load_detector(project / "trained_model"), open_head).predict(
         [image], postprocessing=detector.postprocessing
     )
     np.testing.assert_array_equal(detector(image).heads.flame, expected[0].flame)

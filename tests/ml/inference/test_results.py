@@ -26,7 +26,7 @@ def result(shapes: HeadShapes) -> PredictionResult:
     return PredictionResult(image, heads_of(LEFT, RIGHT), shapes, "folder/two.jpg")
 
 
-def test_the_container(result: PredictionResult, procedural_head: HeadModel) -> None:
+def test_the_container(result: PredictionResult, open_head: HeadModel) -> None:
     heads = result.heads
     assert len(result) == len(heads) == len(list(heads)) == 2
     assert heads.vertices_px.shape == (2, 5023, 3)
@@ -44,7 +44,7 @@ def test_the_container(result: PredictionResult, procedural_head: HeadModel) -> 
         heads[2]
     assert "two.jpg', 400x220, 2 heads: [0.90, 0.50]" in repr(result)
     # FLAME's origin, about which heads turn, is where the projection puts (0, 0, 0).
-    nose = procedural_head.v_template[:, 2].argmax()
+    nose = open_head.v_template[:, 2].argmax()
     assert heads.vertices_px[1, nose, 0] < 290 - 40  # yaw 75: the nose is far to one side
 
 
@@ -142,16 +142,16 @@ def test_aligned_heads_are_upright_at_any_yaw(shapes: HeadShapes) -> None:
 @pytest.mark.parametrize("form", ["obj", "glb"])
 @pytest.mark.parametrize("unit", ["m", "px"])
 def test_meshes_stand_upright(
-    result: PredictionResult, tmp_path: Path, procedural_head: HeadModel, form: str, unit: str
+    result: PredictionResult, tmp_path: Path, open_head: HeadModel, form: str, unit: str
 ) -> None:
     before = result.heads.vertices_px.copy()
     paths = result.save_meshes(tmp_path / "new" / "meshes", form, unit)  # type: ignore[arg-type]
     assert [path.name for path in paths] == [f"head_0.{form}", f"head_1.{form}"]
     assert (result.heads.vertices_px == before).all()
     mesh = trimesh.load(paths[0], force="mesh", process=False)
-    assert (np.asarray(mesh.faces) == procedural_head.faces).all()
+    assert (np.asarray(mesh.faces) == open_head.faces).all()
     points = np.asarray(mesh.vertices)
-    template = procedural_head.v_template
+    template = open_head.v_template
     crown, nose = template[:, 1].argmax(), template[:, 2].argmax()
     chin = result.heads.shapes.head_model.region("head")[
         template[result.heads.shapes.head_model.region("head"), 1].argmin()

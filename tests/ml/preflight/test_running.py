@@ -59,7 +59,7 @@ def whole(tiny_models, tmp_path):
     path = tiny_models.path
     nothing = dict.fromkeys(("flame_file", "landmark_file", "masks_file", "source_asset"))
     return {
-        "head_model": {"source": "procedural", "index_files": (), **nothing},
+        "head_model": {"source": "open", "index_files": (), **nothing},
         "poses": {
             "source": "folder",
             "images": {
@@ -224,8 +224,9 @@ def test_what_has_no_licence_in_the_register_is_a_problem(ws, whole, asset):
     assert "poses.images.asset is" in problems[0].problem
 
 
-def test_a_profile_that_makes_everything_needs_nothing(ws):
-    assert parts_of(ws, configs({}, "demo")) == []
+def test_a_profile_that_makes_everything_needs_the_open_head_s_data_only(ws):
+    (part,) = parts_of(ws, configs({}, "demo"))
+    assert [need.place for need in part.needs] == ["head_model.source"]
 
 
 def look_at(ws, monkeypatch, part):

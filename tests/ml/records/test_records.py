@@ -109,7 +109,7 @@ def test_heads_check_their_shapes():
 
 
 def test_register_names_the_forbidding_parent():
-    check_export(["procedural-head", "renderer"], commercial=True)
+    check_export(["open-head", "renderer"], commercial=True)
     check_export(["dad-3dnet"])
     with pytest.raises(LicenceError, match=r"commercial export is forbidden by dad-3dnet \(CC"):
         check_export(["renderer", "dad-3dnet"], commercial=True)

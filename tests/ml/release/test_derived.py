@@ -84,7 +84,7 @@ def test_a_turned_head_tells_axes_and_orders_apart(items, head_model):
 
 
 def export(project, target, kind, names=SMALL):
-    request = ExportRequest(kind, target, ("procedural-head",), derived=names)
+    request = ExportRequest(kind, target, ("open-head",), derived=names)
     return export_dataset(project, request)
 
 

@@ -17,7 +17,7 @@ from ml.release.coco_export import PARAMETERS
 from ml.release.export import FORMATS, ExportRequest, export_dataset
 from ml.release.source import iter_dataset
 
-OPEN = ("renderer", "procedural-head", "crop-regressor")
+OPEN = ("renderer", "open-head", "crop-regressor")
 CARD = "---\npretty_name: heads\n---\n# Heads\n\n![overview](plots/overview.png)\n"
 
 

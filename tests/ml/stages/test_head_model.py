@@ -44,7 +44,7 @@ def test_images_show_something(finished):
 def test_region_table(finished):
     table = finished[1].tables["regions"].set_index("region")
     assert table.loc["all", "faces"] == 9976
-    assert table.loc["eyeballs", "vertices"] == 1090
+    assert table.loc["eyeballs", "vertices"] == 724
 
 
 def test_config_says_which_files_are_needed():
@@ -55,7 +55,7 @@ def test_config_says_which_files_are_needed():
     with pytest.raises(ValidationError, match="reads no files, but index_files, flame_sha256 is"):
         HeadModelConfig(index_files=["head_indices.npy"], flame_sha256="0" * 64)
     with pytest.raises(ValidationError):
-        HeadModelConfig(sorce="procedural")
+        HeadModelConfig(sorce="open")
 
 
 def test_the_open_head_is_a_source(open_head, tmp_path, monkeypatch):

@@ -73,11 +73,9 @@ def without_first(heads: Heads, number: int) -> Heads:
 
 
 @pytest.mark.parametrize("name", SINGLE)
-def test_a_missing_head_is_counted_and_leaves_the_others_as_they_are(
-    generated, procedural_head, name
-):
+def test_a_missing_head_is_counted_and_leaves_the_others_as_they_are(generated, open_head, name):
     protocol, metric = SINGLE[name]
-    metrics, counts = scored(generated, procedural_head, name, protocol, without_first)
+    metrics, counts = scored(generated, open_head, name, protocol, without_first)
     assert counts["num_missed"] == 1
     assert metrics[metric] == pytest.approx(0, abs=0.05)
     failures = [key for key in metrics if "failure_rate" in key and not key.startswith("aligned")]
@@ -88,7 +86,7 @@ def test_a_missing_head_is_counted_and_leaves_the_others_as_they_are(
 @pytest.mark.parametrize("name", SINGLE)
 @pytest.mark.parametrize("same_score", [False, True])
 def test_a_second_head_elsewhere_is_not_the_one_that_is_asked_for(
-    generated, procedural_head, name, same_score
+    generated, open_head, name, same_score
 ):
     """Less sure, or as sure; where a set of scans tells no box, the surest one counts."""
     protocol, metric = SINGLE[name]
@@ -96,17 +94,17 @@ def test_a_second_head_elsewhere_is_not_the_one_that_is_asked_for(
     def two(heads, number):
         return joined(alike(heads, 0.8), alike(elsewhere(heads), 0.8 if same_score else 0.7))
 
-    metrics, counts = scored(generated, procedural_head, name, protocol, two)
+    metrics, counts = scored(generated, open_head, name, protocol, two)
     assert counts["num_missed"] == 0
     assert metrics[metric] == pytest.approx(0, abs=0.05)
 
 
 @pytest.mark.parametrize(("name", "protocol"), BOXES)
-def test_a_missing_face_of_six(generated, procedural_head, name, protocol):
+def test_a_missing_face_of_six(generated, open_head, name, protocol):
     def change(heads, number):
         return without_first(alike(heads, 0.9), number)
 
-    metrics, counts = scored(generated, procedural_head, name, protocol, change)
+    metrics, counts = scored(generated, open_head, name, protocol, change)
     # COCO reads 101 recalls: 0, 0.01, ... 0.83 of them are reached by five faces of six
     expected = 84 / 101 if protocol == "coco" else 5 / 6
     assert metrics[BOXES[name, protocol]] == pytest.approx(expected)
@@ -114,13 +112,13 @@ def test_a_missing_face_of_six(generated, procedural_head, name, protocol):
 
 
 @pytest.mark.parametrize(("name", "protocol"), BOXES)
-def test_a_second_hit_after_the_first_of_six(generated, procedural_head, name, protocol):
+def test_a_second_hit_after_the_first_of_six(generated, open_head, name, protocol):
     def change(heads, number):
         if number:
             return alike(heads, 0.5)
         return joined(alike(heads, 0.9), alike(heads, 0.8))
 
-    metrics, counts = scored(generated, procedural_head, name, protocol, change)
+    metrics, counts = scored(generated, open_head, name, protocol, change)
     # right, wrong, five times right: precision 1 up to recall 1/6, then at most 6/7
     expected = {
         "fddb": 1.0,
@@ -135,13 +133,13 @@ def test_a_second_hit_after_the_first_of_six(generated, procedural_head, name, p
 
 
 @pytest.mark.parametrize(("name", "protocol"), BOXES)
-def test_equal_scores_and_a_false_hit(generated, procedural_head, name, protocol):
+def test_equal_scores_and_a_false_hit(generated, open_head, name, protocol):
     def change(heads, number):
         if number:
             return alike(heads, 0.5)
         return joined(alike(elsewhere(heads), 0.5), alike(heads, 0.5))
 
-    metrics, _ = scored(generated, procedural_head, name, protocol, change)
+    metrics, _ = scored(generated, open_head, name, protocol, change)
     # all at once: six right of seven; COCO takes equals in the order in which they come
     expected = 1.0 if protocol == "fddb" else 6 / 7
     assert metrics[BOXES[name, protocol]] == pytest.approx(expected)

@@ -42,9 +42,9 @@ def renders() -> list[EvaluationSample]:
 
 
 @pytest.fixture(scope="module")
-def generated(tmp_path_factory, procedural_head):
+def generated(tmp_path_factory, open_head):
     root = tmp_path_factory.mktemp("generated")
-    return write_generated_sets(root, renders(), procedural_head, 8)
+    return write_generated_sets(root, renders(), open_head, 8)
 
 
 def scores(generated, head_model, name, protocol, change=lambda heads: heads):
@@ -100,8 +100,8 @@ def test_every_protocol_of_every_generated_set_is_among_them():
 
 
 @pytest.mark.parametrize(("name", "protocol", "expected"), PERFECT)
-def test_a_perfect_predictor_scores_perfectly(generated, procedural_head, name, protocol, expected):
-    found = scores(generated, procedural_head, name, protocol)
+def test_a_perfect_predictor_scores_perfectly(generated, open_head, name, protocol, expected):
+    found = scores(generated, open_head, name, protocol)
     tolerance = {"rotation_deg": 0.05, "euler_mae_deg": 0.05}
     for metric, value in expected.items():
         assert found.metrics[metric] == pytest.approx(value, abs=tolerance.get(metric, 0.02)), (
@@ -126,25 +126,23 @@ def turned(heads: Heads, degrees: float = 12.0) -> Heads:
 
 
 @pytest.mark.parametrize("name", ["aflw2000", "biwi"])
-def test_a_known_error_scores_that_error(generated, procedural_head, name):
-    found = scores(generated, procedural_head, name, "ours", turned)
+def test_a_known_error_scores_that_error(generated, open_head, name):
+    found = scores(generated, open_head, name, "ours", turned)
     assert found.metrics["rotation_deg"] == pytest.approx(12.0, abs=0.1)
 
 
-def test_a_known_rotation_scores_its_frobenius_norm_on_dad(generated, procedural_head):
-    found = scores(generated, procedural_head, "dad", "dad-3dheads", turned)
+def test_a_known_rotation_scores_its_frobenius_norm_on_dad(generated, open_head):
+    found = scores(generated, open_head, "dad", "dad-3dheads", turned)
     expected = np.sqrt(8) * np.sin(np.radians(6.0))
     assert found.metrics["rotation_frobenius"] == pytest.approx(expected, abs=1e-3)
 
 
-def test_a_face_ten_percent_too_large_scores_so_by_its_metrical_size_alone(
-    generated, procedural_head
-):
-    convert = converter(SETS["now"], "now", procedural_head)
+def test_a_face_ten_percent_too_large_scores_so_by_its_metrical_size_alone(generated, open_head):
+    convert = converter(SETS["now"], "now", open_head)
     for protocol, exact in (("now", True), ("now_metrical", False)):
         found = score_with(
             SETS["now"],
-            Situation(generated.folders["now"], loaded=procedural_head),
+            Situation(generated.folders["now"], loaded=open_head),
             lambda item: larger(convert(item, generated.heads["now"][item.sample_id])),
             "larger",
             protocol,
@@ -159,19 +157,19 @@ def larger(face):
     return MeshPrediction(1.1 * face.vertices, face.faces, 1.1 * face.seven)
 
 
-def test_a_missed_head_counts(generated, procedural_head):
+def test_a_missed_head_counts(generated, open_head):
     """Of two faces of the pair one is found; of the other images none is missing."""
 
     def without_last(heads: Heads) -> Heads:
         return heads[: max(len(heads) - 1, 1)]
 
-    found = scores(generated, procedural_head, "fddb", "fddb", without_last)
+    found = scores(generated, open_head, "fddb", "fddb", without_last)
     # three singles, a pair, and a pair of which one looks away: six faces
     assert found.metrics["disc_tpr"] == pytest.approx(5 / 6)
 
 
-def test_the_same_truth_makes_the_same_bytes(generated, procedural_head, tmp_path):
-    again = write_generated_sets(tmp_path, renders(), procedural_head, 8)
+def test_the_same_truth_makes_the_same_bytes(generated, open_head, tmp_path):
+    again = write_generated_sets(tmp_path, renders(), open_head, 8)
     for name, folder in generated.folders.items():
         files = sorted(p.relative_to(folder) for p in folder.rglob("*") if p.is_file())
         assert files
@@ -179,9 +177,9 @@ def test_the_same_truth_makes_the_same_bytes(generated, procedural_head, tmp_pat
             assert (folder / file).read_bytes() == (again.folders[name] / file).read_bytes(), file
 
 
-def test_a_set_without_fitting_images_is_left_out(tmp_path, procedural_head):
+def test_a_set_without_fitting_images_is_left_out(tmp_path, open_head):
     pair = [one for one in renders() if one.sample_id == "pair"]
-    assert tuple(write_generated_sets(tmp_path, pair, procedural_head, 8).folders) == (
+    assert tuple(write_generated_sets(tmp_path, pair, open_head, 8).folders) == (
         "fddb",
         "wider",
     )

@@ -169,7 +169,8 @@ def test_landmarks_and_gaze_follow_the_turn_of_the_head(
 
     front, side, back = dense(0.0), dense(70.0), dense(180.0)
     eyes = slice(36, 48)
-    assert sum(front["landmarks_visible"]) > 55
+    # hidden are the jaw's outline, at the border, and the inner lips of a closed mouth
+    assert sum(front["landmarks_visible"][17:60]) > 40
     assert sum(side["landmarks_visible"]) < sum(front["landmarks_visible"])
     assert not any(back["landmarks_visible"][eyes])
     assert front["gaze"][2] < -0.8 < 0.8 < back["gaze"][2]

@@ -1,4 +1,4 @@
-"""The renderer draws the open head as it does the procedural one."""
+"""The renderer finds what it paints on the open head."""
 
 from __future__ import annotations
 

@@ -278,8 +278,8 @@ def _ears_by_place(
     """Find ears in files without masks: vertices that protrude behind the ends of the contour.
 
     FLAME 2023 Open's licence does not cover the masks, and the renderer must know where ears are.
-    On the open head, whose ears are known, the box has 626 of their 630 vertices and 96 of the other
-    3,405; where a list says which vertices are head without ears, it has no other.
+    On the open head, whose ears are known, the box has 626 of their 630 vertices and 96 of the
+    other 3,405; where a list says which vertices are head without ears, it has no other.
 
     Args:
         template: (V, 3) metres.

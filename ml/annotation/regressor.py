@@ -27,8 +27,8 @@ from ml.records.config import Count, NonNegative, StageConfig, read_config
 _COEFFICIENT_LIMIT = 3.0
 _JAW_UNIT_RAD = 0.3
 _COARSEST_STRIDE = 32
-# A head is about a quarter of a metre high and fills 1 / (1 + 2 margins) of its crop.
-_HEAD_HEIGHT_M = 0.25
+# A head is about 0.23 m high and fills 1 / (1 + 2 margins) of its crop.
+_HEAD_HEIGHT_M = 0.23
 
 WEIGHTS_NAME = "regressor.safetensors"
 CONFIG_NAME = "config.json"

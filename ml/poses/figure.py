@@ -39,8 +39,8 @@ FACE_NORMALS: Final = np.array(
 
 SKULL_PIVOT_M: Final = np.array([0.0, -0.085, -0.02])
 """Where the skull turns on the neck, FLAME head frame, metres."""
-HEAD_HEIGHT_M: Final = 0.245
-"""Chin to crown, about, metres; the head box is a little higher."""
+HEAD_HEIGHT_M: Final = 0.224
+"""Chin to crown of the embedded mean head, metres; turned heads have a higher box."""
 HEAD_RADIUS_M: Final = 0.11
 CHILD_LIMB_LIMIT: Final = 0.88
 """Limbs shorter than this fraction of an adult's belong to a child."""

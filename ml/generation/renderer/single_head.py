@@ -19,7 +19,7 @@ from ml.generation.renderer.truth import TruthHead
 from ml.imaging.rasterizer import Float32Array
 from ml.poses.skeleton import Person, PoseSample
 
-_HEAD_HEIGHT_M = 0.25
+_HEAD_HEIGHT_M = 0.23
 _BOX_SHARE = 4.0 / 9.0
 """Head box over image: a crop of 1.5 boxes takes two thirds of the image."""
 _MAX_DRAWS = 5

@@ -183,3 +183,9 @@ def test_every_layout_has_a_fraction():
     assert {f"fraction_{name}" for name in LAYOUTS} == {
         name for name in PosesConfig.model_fields if name.startswith("fraction_")
     }
+
+
+def test_heads_have_the_height_of_the_embedded_model(open_head):
+    """Otherwise the fractions of the image that layouts state are not those of the heads."""
+    height = np.ptp(open_head.v_template[open_head.regions["head"], 1])
+    assert abs(height - HEAD_HEIGHT_M) < 0.003

@@ -23,7 +23,7 @@ from ml.flame.head_model import HeadModel
 from ml.generation.config import ImagesConfig
 from ml.inference.loading import load_detector
 from ml.poses.config import PosesConfig
-from ml.records.atomic import remove_temporaries, write_text
+from ml.records.atomic import PREFIX, remove_temporaries, write_text
 from ml.records.config import StageConfig, overlay, parse_yaml, read_config
 from ml.records.ids import shard_name
 from ml.records.report import StageReport
@@ -195,7 +195,7 @@ def _world(path: Path | None) -> Mapping[str, Mapping[str, Any]]:
 
 
 def _claim(ws: Workspace, config: GenerateConfig, head: HeadModelConfig, count: int) -> None:
-    """Make the head model, and record the settings in the folder.
+    """Record the settings in the folder, and make the head model.
 
     Raises:
         ValueError: the folder holds images of other settings, or something else.
@@ -214,10 +214,14 @@ def _claim(ws: Workspace, config: GenerateConfig, head: HeadModelConfig, count: 
                 f"{ws.root} holds images made with other values of {', '.join(differing)}; "
                 "name another folder, or remove this one"
             )
-    elif ws.root.exists() and any(ws.root.iterdir()):
+    elif ws.root.exists() and any(not p.name.startswith(PREFIX) for p in ws.root.iterdir()):
         raise ValueError(f"{ws.root} is there already and not made by `vggheads generate`")
     remove_temporaries(ws.root)
-    if not (ws.stage_dir("head_model") / head_model.MODEL_FILE).is_file():
+    # First of all: a folder in which something else was made before would be another's.
+    write_text(path, json.dumps(made, indent=1, sort_keys=True) + "\n")
+    readme = ws.root / "README.md"
+    # Written after the head model and its images, so it says that they are complete.
+    if not readme.is_file():
         head_model.run(ws, head)
     maps = config.images.dense
     text = _README.format(
@@ -227,8 +231,7 @@ def _claim(ws: Workspace, config: GenerateConfig, head: HeadModelConfig, count: 
         seed=ws.seed,
         dense=_README_DENSE.format(maps=", ".join(maps)) if maps else "",
     )
-    write_text(ws.root / "README.md", text)
-    write_text(path, json.dumps(made, indent=1, sort_keys=True) + "\n")
+    write_text(readme, text)
 
 
 def _differing(known: Any, made: Any, name: str = "") -> list[str]:

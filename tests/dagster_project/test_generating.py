@@ -103,6 +103,36 @@ def test_a_run_that_is_stopped_and_continued_makes_the_same_bytes(
     assert digests(stopped) == digests(whole)
 
 
+def test_a_run_that_is_stopped_at_its_first_step_is_continued(
+    pipeline, tmp_path, monkeypatch, open_head
+):
+    out = tmp_path / "made"
+
+    def break_down(ws, config):
+        open_head.save(ws.stage_dir("head_model") / "head_model.npz")
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as broken:
+        broken.setattr(generating.head_model, "run", break_down)
+        assert generate(pipeline, out, 1) == 130
+    monkeypatch.setattr(
+        generating.head_model,
+        "run",
+        lambda ws, config: [
+            open_head.save(ws.stage_dir("head_model") / name)
+            for name in ("head_model.npz", "shard-image.npz")
+        ],
+    )
+    assert generate(pipeline, out, 1) == 0
+    # killed while the first file of all was written
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / ".tmp-generated.json").write_text("{")
+    assert generate(pipeline, other, 1) == 0
+    assert digests(out) == digests(other)
+    assert not list(other.glob(".tmp-*"))
+
+
 def test_members_are_those_that_were_asked_for_and_no_name_is_planted(pipeline, tmp_path):
     out = tmp_path / "made"
     assert generate(pipeline, out, 2, "--uv", "--instances", "--seed", "9") == 0

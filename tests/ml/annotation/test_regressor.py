@@ -37,8 +37,8 @@ def test_starts_as_a_frontal_mean_head_in_the_middle(network: CropRegressor) -> 
     expected = torch.zeros(2, 413)
     expected[:, 403:409] = torch.tensor([1.0, 0, 0, 0, -1, 0])
     expected[:, 409:411] = 32
-    # The crop is 1.5 times a box of about a quarter of a metre.
-    expected[:, 412] = 64 / (1.5 * 0.25)
+    # The crop is 1.5 times a box of about 0.23 m.
+    expected[:, 412] = 64 / (1.5 * 0.23)
     torch.testing.assert_close(flame, expected)
 
 

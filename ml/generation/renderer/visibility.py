@@ -96,10 +96,9 @@ def visible(scene: SceneMesh, height: int, width: int) -> Visibility:
     mesh = scene.mesh
     # Hair that no noise cuts is drawn with the closed surfaces: behind a strand that is cut away
     # one sees more hair, not the background. At most `_FRAY_M` is cut.
-    whole = mesh.extras[:, 0] > _FRAY_M
-    is_frayed = ~whole[mesh.faces].all(axis=1)
-    is_frayed[: scene.num_solid] = False
-    closed, frayed = np.flatnonzero(~is_frayed), np.flatnonzero(is_frayed)
+    is_whole = (mesh.extras[:, 0] > _FRAY_M)[mesh.faces].all(axis=1)
+    is_closed = is_whole | (np.arange(len(mesh.faces)) < scene.num_solid)
+    closed, frayed = np.flatnonzero(is_closed), np.flatnonzero(~is_closed)
     face_index, barycentric, depth = rasterize(mesh.positions, mesh.faces[closed], height, width)
     face_index = np.where(face_index < 0, face_index, closed[face_index]).astype(np.int32)
     if len(frayed):

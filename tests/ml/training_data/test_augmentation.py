@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import colorsys
+from collections.abc import Iterator
+
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -10,6 +14,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
+from ml.imaging.io import decode_image, encode_jpeg
 from ml.imaging.letterbox import PADDING_VALUE
 from ml.training_data.augmentation import (
     AugmentConfig,
@@ -26,6 +31,8 @@ FLIP = np.diag([-1.0, 1.0, 1.0])
 #: A mirror-symmetric cloud; vertex i and i + 40 are a pair.
 VERTICES = np.concatenate([HALF, HALF @ FLIP])
 SWAP = np.r_[40:80, 0:40]
+#: Probabilities of an augmentation that leaves every look as it is.
+NOTHING = {"colour": 0.0, "grey": 0.0, "blur": 0.0, "noise": 0.0, "jpeg": 0.0}
 
 
 def head(yaw_deg: float, pitch_deg: float = 10, roll_deg: float = -7) -> NDArray[np.float32]:
@@ -336,3 +343,116 @@ def test_each_published_change_works_on_rgb() -> None:
             if number not in (4, 5):
                 patch = found[0][0, :, 12:20, 12:20].mean(dim=(1, 2))
                 assert patch.argmax() == 0, (number, index)
+
+
+def looks(
+    image_rgb: NDArray[np.uint8], seeds: int = 40, **strengths: object
+) -> Iterator[NDArray[np.uint8]]:
+    """The image after one kind of change, drawn by each of some seeds."""
+    config = AugmentConfig.model_validate({**NOTHING, **strengths})
+    for seed in range(seeds):
+        yield change_look(image_rgb, config, np.random.default_rng(seed))
+
+
+def hsv(image_rgb: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """(H, W, 3) hue in degrees, saturation and value from 0 to 1."""
+    pixels = [colorsys.rgb_to_hsv(*pixel) for pixel in image_rgb.reshape(-1, 3) / 255]
+    return np.array(pixels).reshape(image_rgb.shape) * [360, 1, 1]
+
+
+def coloured(saturation: float) -> NDArray[np.uint8]:
+    """(1, 90, 3) RGB of full value, hues 4 degrees apart."""
+    hues = np.arange(90) / 90
+    pixels = [colorsys.hsv_to_rgb(hue, saturation, 1.0) for hue in hues]
+    return (255 * np.array([pixels])).round().astype(np.uint8)
+
+
+def test_all_hues_turn_by_one_angle() -> None:
+    image = coloured(1.0)
+    turns = []
+    for look in looks(image, colour=1.0, brightness=0.0, saturation=0.0, hue=8.0):
+        turned = (hsv(look) - hsv(image))[..., 0]
+        turned = (turned - turned[0, 0] + 180) % 360 - 180 + (turned[0, 0] + 180) % 360 - 180
+        assert np.ptp(turned) < 1.0
+        turns.append(turned.mean())
+    assert -16.5 < min(turns) < -10  # eight of OpenCV's steps of two degrees
+    assert 10 < max(turns) < 16.5
+
+
+def test_saturation_changes_by_one_factor() -> None:
+    image = coloured(0.6)
+    factors = []
+    for look in looks(image, colour=1.0, brightness=0.0, saturation=0.3, hue=0.0):
+        factor = hsv(look)[..., 1] / hsv(image)[..., 1]
+        assert np.ptp(factor) < 0.03
+        factors.append(factor.mean())
+    assert 0.68 < min(factors) < 0.8
+    assert 1.2 < max(factors) < 1.32
+
+
+def test_brightness_and_contrast_change_about_the_mean() -> None:
+    ramp = np.arange(60, 180, dtype=np.uint8)
+    image = np.repeat(np.repeat(ramp[None, :, None], 8, axis=0), 3, axis=2)
+    mean = image[::4, ::4].mean()
+    contrasts, gains = [], []
+    for look in looks(image, colour=1.0, brightness=0.2, saturation=0.0, hue=0.0):
+        contrast, offset = np.polyfit(ramp.astype(float), look[0, :, 0].astype(float), 1)
+        contrasts.append(contrast)
+        gains.append((contrast * mean + offset) / mean)
+    for found in (contrasts, gains):
+        assert 0.78 < min(found) < 0.87
+        assert 1.13 < max(found) < 1.21
+
+
+def test_grey_has_one_value_for_all_channels() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (20, 20, 3), dtype=np.uint8)
+    (look,) = looks(image, seeds=1, grey=1.0)
+    expected = image @ np.array([0.299, 0.587, 0.114])  # red counts as red, not as blue
+    assert np.abs(look - expected[..., None]).max() <= 1
+
+
+def test_blur_is_between_its_bounds() -> None:
+    image = np.zeros((31, 31, 3), np.uint8)
+    image[15, 15] = 255
+    sigmas = np.arange(0.2, 4.0, 0.02)
+    # How bright the point stays tells the sigma.
+    peaks = [float(cv2.GaussianBlur(image, (0, 0), s)[15, 15, 0]) for s in sigmas]
+    found = [
+        float(np.interp(-float(look[15, 15, 0]), -np.array(peaks), sigmas))
+        for look in looks(image, blur=1.0, blur_sigma_px=2.0)
+    ]
+    assert 0.2 <= min(found) < 0.6
+    assert 1.7 < max(found) < 2.1
+
+
+def test_noise_is_between_its_bounds_and_moves_no_mean() -> None:
+    image = np.full((50, 50, 3), 128, np.uint8)
+    found = []
+    for look in looks(image, noise=1.0, noise_sigma=8.0):
+        change = look.astype(float) - image
+        assert abs(change.mean()) < 1.0
+        found.append(change.std())
+    assert 0.9 < min(found) < 2.0
+    assert 7.0 < max(found) < 8.3
+
+
+def test_jpeg_has_every_quality_of_the_range() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+    qualities = {
+        quality: decode_image(encode_jpeg(image, quality)).tobytes() for quality in range(38, 46)
+    }
+    found = {
+        quality
+        for look in looks(image, jpeg=1.0, jpeg_quality=(40, 42))
+        for quality, data in qualities.items()
+        if look.tobytes() == data
+    }
+    assert len(set(qualities.values())) == len(qualities)
+    assert found == {40, 41, 42}
+
+
+@pytest.mark.parametrize("kind", NOTHING)
+def test_each_change_happens_as_often_as_configured(kind: str) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+    changed = [not np.array_equal(look, image) for look in looks(image, 200, **{kind: 0.3})]
+    assert np.mean(changed) == pytest.approx(0.3, abs=0.1)

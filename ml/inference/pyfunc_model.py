@@ -12,6 +12,7 @@ from typing import Any
 import mlflow
 import numpy as np
 import pandas as pd
+from mlflow.exceptions import INVALID_PARAMETER_VALUE, MlflowException
 from mlflow.models import ModelSignature
 from mlflow.pyfunc import PythonModel, PythonModelContext
 from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
@@ -109,12 +110,12 @@ class HeadDetectorPyfunc(PythonModel):
             The table of `heads_table`.
 
         Raises:
-            ValueError: an image cannot be read, or the threshold is not possible; the message
-                names which of the images.
+            MlflowException: an image cannot be read, or the threshold is not possible; the message
+                names which of the images. Of any other error, a server answers with a stack trace.
         """
         threshold = float((params or {}).get(THRESHOLD, OPERATING_SCORE))
         if not 0 <= threshold <= 1:
-            raise ValueError(f"{THRESHOLD}: expected 0 to 1, got {threshold}")
+            raise _refusal(f"{THRESHOLD}: expected 0 to 1, got {threshold}")
         images = [_decoded(data, index) for index, data in enumerate(model_input[IMAGE])]
         kept = self._predictor.postprocessing.model_copy(update={THRESHOLD: threshold})
         return heads_table(self._predictor.predict(images, postprocessing=kept))
@@ -124,7 +125,11 @@ def _decoded(data: bytes, index: int) -> np.ndarray:
     try:
         return decode_image(data)
     except UnreadableImage as error:
-        raise ValueError(f"image {index}: {error}; expected a JPEG, PNG or such file") from error
+        raise _refusal(f"image {index}: {error}; expected a JPEG, PNG or such file") from error
+
+
+def _refusal(reason: str) -> MlflowException:
+    return MlflowException(reason, error_code=INVALID_PARAMETER_VALUE)
 
 
 mlflow.models.set_model(HeadDetectorPyfunc())

@@ -155,7 +155,7 @@ def test_exact_labels_and_registered_model(world: Workspace, mlflow_folder: Path
     encoded = pd.DataFrame({"image": [encode_png(one) for one in image]})
     table = loaded.predict(encoded, {"score_threshold": 1e-3})
     assert len(loaded.predict(encoded)) < len(table), "the default is the operating score"
-    with pytest.raises(ValueError, match="image 1: "):
+    with pytest.raises(mlflow.MlflowException, match="image 1: "):
         loaded.predict(pd.DataFrame({"image": [encoded["image"][0], b"no image"]}))
     assert version.aliases == ["candidate"]
     (train, val) = sorted(client.get_run(tracker.run_id).inputs.dataset_inputs, key=_split_of)

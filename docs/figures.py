@@ -161,13 +161,16 @@ def make(project: Path, names: Sequence[str], output: Path, browser: str) -> lis
 
     Raises:
         ValueError: the project has no finished benchmark.
-        RuntimeError: a server did not start.
+        RuntimeError: a server did not start, or a page does not show what it should; the message
+            names a screenshot of what it shows.
     """
+    from playwright.sync_api import Error as PlaywrightError
     from playwright.sync_api import sync_playwright
 
     if not (project / "data" / "benchmark" / "report.html").exists():
         raise ValueError(f"figures: {project} has no data/benchmark/report.html; run `make demo`")
-    made = []
+    made: list[Path] = []
+    failed: list[str] = []
     with tempfile.TemporaryDirectory(prefix="vggheads-figures-") as folder:
         copy = Path(folder) / "project"
         shutil.copytree(project, copy, ignore=shutil.ignore_patterns(*_LEFT_OUT), symlinks=True)
@@ -181,15 +184,23 @@ def make(project: Path, names: Sequence[str], output: Path, browser: str) -> lis
                 file, show = FIGURES[name]
                 page = chromium.new_page(viewport=_SIZE, color_scheme="light")
                 page.set_default_timeout(_PATIENCE_MS)
-                show(page, site)
-                page.wait_for_timeout(_SETTLE_MS)
                 output.mkdir(parents=True, exist_ok=True)
+                try:
+                    show(page, site)
+                    page.wait_for_timeout(_SETTLE_MS)
+                except PlaywrightError as error:
+                    # What it shows instead says more than the error; the other pages are made.
+                    page.screenshot(path=str(output / f"failed-{name}.png"))
+                    failed.append(f"{output / f'failed-{name}.png'}: {error}")
+                    continue
                 kind: dict[str, Any] = {"quality": 88} if file.endswith(".jpg") else {}
                 page.screenshot(path=str(output / file), **kind)
                 page.close()
                 made.append(output / file)
                 print(output / file, flush=True)
             chromium.close()
+    if failed:
+        raise RuntimeError("figures: not as expected:\n" + "\n".join(failed))
     return made
 
 
@@ -216,7 +227,11 @@ def _served(root: Path) -> Iterator[Site]:
         for server in servers:
             server.terminate()
         for server in servers:
-            server.wait(timeout=60)
+            try:
+                server.wait(timeout=60)
+            except subprocess.TimeoutExpired:
+                # On a busy machine; another error must not be hidden by this one.
+                server.kill()
 
 
 def _run(root: Path, *words: str) -> subprocess.Popen[bytes]:

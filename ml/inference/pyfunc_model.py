@@ -12,7 +12,7 @@ from typing import Any
 import mlflow
 import numpy as np
 import pandas as pd
-from mlflow.exceptions import INVALID_PARAMETER_VALUE, MlflowException
+from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.pyfunc import PythonModel, PythonModelContext
 from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
@@ -115,7 +115,8 @@ class HeadDetectorPyfunc(PythonModel):
         """
         threshold = float((params or {}).get(THRESHOLD, OPERATING_SCORE))
         if not 0 <= threshold <= 1:
-            raise _refusal(f"{THRESHOLD}: expected 0 to 1, got {threshold}")
+            reason = f"{THRESHOLD}: expected 0 to 1, got {threshold}"
+            raise MlflowException.invalid_parameter_value(reason)
         images = [_decoded(data, index) for index, data in enumerate(model_input[IMAGE])]
         kept = self._predictor.postprocessing.model_copy(update={THRESHOLD: threshold})
         return heads_table(self._predictor.predict(images, postprocessing=kept))
@@ -125,11 +126,8 @@ def _decoded(data: bytes, index: int) -> np.ndarray:
     try:
         return decode_image(data)
     except UnreadableImage as error:
-        raise _refusal(f"image {index}: {error}; expected a JPEG, PNG or such file") from error
-
-
-def _refusal(reason: str) -> MlflowException:
-    return MlflowException(reason, error_code=INVALID_PARAMETER_VALUE)
+        reason = f"image {index}: {error}; expected a JPEG, PNG or such file"
+        raise MlflowException.invalid_parameter_value(reason) from error
 
 
 mlflow.models.set_model(HeadDetectorPyfunc())

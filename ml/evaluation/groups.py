@@ -16,7 +16,7 @@ TONES = "Monk skin tone"
 _GROUPS: Mapping[str, tuple[str, tuple[float, ...]]] = {
     "rotation of the head from the camera, degrees": ("turn_deg", (0, 30, 60, 90, 120, 180.1)),
     "size of the head, px": ("size_px", (0, 20, 40, 80, 10_000)),
-    "visible fraction": ("visible", (0, 0.5, 0.8, 1.01)),
+    "visible fraction": ("visible", (0, 0.5, 0.8, 1.001)),
     "heads in the image": ("people", (1, 2, 3, 5, 100)),
     TONES: ("skin_tone", (1, 4, 7, 11)),
 }

@@ -90,7 +90,7 @@ BOX_COLUMNS = {
 }
 RTDETR = ("scratch", "adamw", 1e-4, 2000, 1.0, 1e-4, 0.9999, 0.1, 16, 72, "own", 640)
 TUNED = ("finetune", *RTDETR[1:3], 500, 0.01, *RTDETR[5:9], 24, *RTDETR[10:])
-SMALL_RTDETR = ("scratch", "muon", 2e-3, 40, 0.01, 1e-2, 0.99, 10.0, 8, 10, "own", 160)
+SMALL_RTDETR = ("scratch", "muon", 2e-3, 40, 0.01, 1e-2, 0.99, 10.0, 8, 10, "own", 224)
 BOX_RECIPES = dict.fromkeys(NAMES, RTDETR) | {
     "demo": SMALL_RTDETR,
     "smoke": (*SMALL_RTDETR[:8], 4, 16, *SMALL_RTDETR[10:]),
@@ -108,7 +108,7 @@ CROP_COLUMNS = {
 }
 REGRESSOR = ("adamw", 1e-3, 0, 64, 40, 256)
 CROP_RECIPES = dict.fromkeys(NAMES, REGRESSOR) | {
-    "demo": ("muon", 3e-3, 60, 64, 20, 96),
+    "demo": ("muon", 3e-3, 60, 64, 18, 96),
     "smoke": ("muon", 3e-3, 60, 64, 2, 96),
     "open": ("adamw", 1e-3, 1000, 64, 40, 256),
     "research_tiny": ("adamw", 1e-3, 0, 64, 1, 64),

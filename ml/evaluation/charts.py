@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from itertools import pairwise
 from typing import Any, Final
 
 import matplotlib as mpl
@@ -15,13 +14,13 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
-from ml.evaluation.groups import group_intervals
+from ml.evaluation.groups import group_intervals, group_names, group_of
 from ml.evaluation.protocol import Evaluation, EvaluationSample
 from ml.imaging.boxes import box_area
 
 ERRORS: Final = (("rotation_deg", "rotation error, degrees"), ("nme_bbox", "NME, % of head box"))
-_TURN_EDGES: Final = (0, 15, 30, 45, 60, 90, 180.1)
-_SIZE_EDGES: Final = (0, 16, 24, 32, 48, 64, 96, 10_000)
+_GROUPED: Final = (("turn_deg", "turn", "degrees"), ("size_px", "size", "px"))
+"""Attribute of a head, its name, its unit."""
 _SCORE_BINS: Final = 10
 _COLOURS: Final = ("#0b6fb3", "#d1495b", "#3a7d44", "#8a5fbf")
 _STYLE: Final[dict[str, Any]] = {
@@ -67,16 +66,14 @@ def draw_charts(
                 partial(
                     _errors,
                     evaluation=first,
-                    group=(column, edges, of),
+                    column=column,
                     error=(name, label),
+                    quantity=f"{of} of the head, {unit}",
                     draws=(rng, resamples),
                 )
             )
             for name, label in ERRORS
-            for column, edges, of in (
-                ("turn_deg", _TURN_EDGES, "turn"),
-                ("size_px", _SIZE_EDGES, "size"),
-            )
+            for column, of, unit in _GROUPED
         },
     }
 
@@ -154,12 +151,16 @@ def _precision_recall(
         if len(shown):
             last = shown.iloc[-1]
             axes.plot([last["recall"]], [last["precision"]], "o", color=colour)
+    if not any(len(evaluation.predictions) for evaluation in evaluations.values()):
+        _nothing(axes, "no head was predicted")
     axes.set(xlabel="recall", ylabel="precision", xlim=(0, 1.01), ylim=(0, 1.02))
     axes.legend(title=f"points: score {operating_score:g}", loc="lower left")
 
 
 def _calibration(axes: Axes, predictions: pd.DataFrame) -> None:
     found = calibration(predictions)
+    if found.empty:
+        _nothing(axes, "no head was predicted")
     axes.plot([0, 1], [0, 1], "--", color="#888888", label="calibrated")
     axes.plot(found["score"], found["correct"], "o-", color=_COLOURS[0])
     for _, row in found.iterrows():
@@ -192,15 +193,15 @@ def _confusion(axes: Axes, evaluation: Evaluation) -> None:
 
 
 def _found_by_size(axes: Axes, sizes: pd.DataFrame) -> None:
-    part = _parts(sizes["size_px"], _SIZE_EDGES)
-    counts = sizes.groupby(part)["found"].agg(["sum", "size"]).reindex(range(len(_SIZE_EDGES) - 1))
-    counts = counts.fillna(0)
+    names = group_names("size_px")
+    counts = sizes.groupby(group_of(sizes["size_px"]))["found"].agg(["sum", "size"])
+    counts = counts.reindex(range(len(names))).fillna(0)
     axes.bar(counts.index, counts["sum"], color=_COLOURS[0], label="found")
     axes.bar(
         counts.index, counts["size"] - counts["sum"], bottom=counts["sum"], color=_COLOURS[1],
         label="missed",
     )  # fmt: skip
-    axes.set_xticks(counts.index, _names(_SIZE_EDGES))
+    axes.set_xticks(counts.index, names)
     axes.set(xlabel="size of the head, px", ylabel="heads")
     axes.legend()
 
@@ -208,42 +209,39 @@ def _found_by_size(axes: Axes, sizes: pd.DataFrame) -> None:
 def _errors(
     axes: Axes,
     evaluation: Evaluation,
-    group: tuple[str, Sequence[float], str],
+    column: str,
     error: tuple[str, str],
+    quantity: str,
     draws: tuple[np.random.Generator, int],
 ) -> None:
     """Means by group, with intervals over images and the number of heads."""
-    (column, edges, of), (name, label) = group, error
-    pairs = evaluation.pairs
-    pairs = pairs.assign(part=_parts(pairs[column], edges))
+    name, label = error
+    axes.set(xlabel=quantity, ylabel=label)
+    if evaluation.pairs.empty:
+        _nothing(axes, "no head was found")
+        return
+    pairs = evaluation.pairs.assign(part=group_of(evaluation.pairs[column]))
     means = group_intervals(pairs, "part", name, evaluation.num_images, *draws)
-    position = means.index.to_numpy()
+    position, names = means.index.to_numpy(), group_names(column)
     axes.errorbar(
         position, means["mean"],
         np.abs(means[["low", "high"]].to_numpy().T - means["mean"].to_numpy()),
         fmt="o-", capsize=3, color=_COLOURS[0],
     )  # fmt: skip
-    names = _names(edges)
     axes.set_xticks(
         position,
-        [f"{names[i]}\n({n} heads)" for i, n in zip(position, means["heads"], strict=True)],
+        [
+            f"{names[i].replace(', ', chr(10))}\n({n} heads)"
+            for i, n in zip(position, means["heads"], strict=True)
+        ],
     )
     axes.tick_params("x", labelsize=7)
-    unit = "degrees" if of == "turn" else "px"
-    axes.set(xlabel=f"{of} of the head, {unit}", ylabel=label, ylim=(0, None))
+    axes.set_ylim(bottom=0)
 
 
-def _parts(values: pd.Series, edges: Sequence[float]) -> pd.Series:
-    """Return the index of the bin of each value."""
-    return pd.Series(np.searchsorted(edges, values, side="right") - 1, values.index, int)
-
-
-def _names(edges: Sequence[float]) -> list[str]:
-    last = len(edges) - 2
-    return [
-        f"from {low:g}" if i == last and high > 1000 else f"{low:g} to {int(high)}"
-        for i, (low, high) in enumerate(pairwise(edges))
-    ]
+def _nothing(axes: Axes, why: str) -> None:
+    """Say why a chart is empty."""
+    axes.text(0.5, 0.5, why, ha="center", va="center", transform=axes.transAxes, color="#555555")
 
 
 def _svg(draw: Callable[[Axes], None]) -> str:

@@ -13,13 +13,21 @@ from ml.evaluation.protocol import Evaluation
 
 TONES = "Monk skin tone"
 # The errors are grouped by these, so that a weakness of one group cannot hide in the mean.
-_GROUPS: Mapping[str, tuple[str, tuple[float, ...]]] = {
-    "rotation of the head from the camera, degrees": ("turn_deg", (0, 30, 60, 90, 120, 180.1)),
-    "size of the head, px": ("size_px", (0, 20, 40, 80, 10_000)),
-    "visible fraction": ("visible", (0, 0.5, 0.8, 1.001)),
-    "heads in the image": ("people", (1, 2, 3, 5, 100)),
-    TONES: ("skin_tone", (1, 4, 7, 11)),
+_GROUPS: Mapping[str, str] = {
+    "rotation of the head from the camera, degrees": "turn_deg",
+    "size of the head, px": "size_px",
+    "visible fraction": "visible",
+    "heads in the image": "people",
+    TONES: "skin_tone",
 }
+EDGES: Mapping[str, tuple[float, ...]] = {
+    "turn_deg": (0, 30, 60, 90, 120, 180.1),
+    "size_px": (0, 20, 40, 80, 10_000),
+    "visible": (0, 0.5, 0.8, 1.001),
+    "people": (1, 2, 3, 5, 100),
+    "skin_tone": (1, 4, 7, 11),
+}
+"""Attribute of a head -> edges of its groups, of tables and charts alike."""
 _ERRORS = {"NME %": "nme_bbox", "rotation deg": "rotation_deg"}
 _BASELINES = {
     "mean head": {"NME %": "nme_bbox", "aligned %": "nme_aligned"},
@@ -58,16 +66,17 @@ def group_table(
         attributes.
     """
     pairs, tables = evaluation.pairs, {}
-    for title, (column, edges) in _GROUPS.items():
+    for title, column in _GROUPS.items():
         if column not in pairs:
             continue
-        part_of = np.searchsorted(edges, pairs[column], side="right") - 1
+        edges = EDGES[column]
+        part_of = group_of(pairs[column])
         grouped = pairs.assign(part=part_of)
         found = {
             label: group_intervals(grouped, "part", name, evaluation.num_images, rng, resamples)
             for label, name in _ERRORS.items()
         }
-        asked = np.searchsorted(edges, evaluation.asked[column], side="right") - 1
+        asked = group_of(evaluation.asked[column])
         lines = []
         for part, (low, high) in enumerate(pairwise(edges)):
             here, of_group = part_of == part, evaluation.asked[asked == part]
@@ -75,7 +84,7 @@ def group_table(
                 continue
             lines.append(
                 {
-                    "group": _range(column, low, high),
+                    "group": _name(column, low, high),
                     "heads": len(of_group),
                     "found %": f"{100 * of_group['found'].mean():.0f}",
                     **{
@@ -242,7 +251,21 @@ def _with_interval(row: pd.Series) -> str:
     return f"{row['mean']:.1f} [{row['low']:.1f}, {row['high']:.1f}]"
 
 
-def _range(column: str, low: float, high: float) -> str:
+def group_of(values: pd.Series) -> np.ndarray:
+    """Return the group of each value: its number in `EDGES[values.name]`.
+
+    Raises:
+        KeyError: the series is not named after such an attribute.
+    """
+    return np.searchsorted(EDGES[str(values.name)], values, side="right") - 1
+
+
+def group_names(column: str) -> list[str]:
+    """Return the names of an attribute's groups, in order."""
+    return [_name(column, low, high) for low, high in pairwise(EDGES[column])]
+
+
+def _name(column: str, low: float, high: float) -> str:
     if column == "people" and high >= 100:
         return f"from {low:.0f}"
     if column in (_TONE, "people"):

@@ -181,6 +181,36 @@ def test_all_charts_are_drawn_and_draw_the_same_twice():
         assert f">{text}<" in sizes
 
 
+def test_charts_and_tables_have_the_same_groups():
+    drawn = draw_charts({"a": evaluation()}, samples(), 0.3, rng(), 5)
+    tables = group_table(evaluation(), rng(), 5)
+    for of, table in (
+        ("turn", tables["rotation of the head from the camera, degrees"]),
+        ("size", tables["size of the head, px"]),
+    ):
+        chart = drawn[f"NME, % of head box, by {of} (a)"]
+        assert len(table)
+        for group in table["group"]:
+            assert f">{group}<" in chart
+
+
+def test_charts_without_a_prediction_say_so():
+    nothing = Evaluation(
+        predictions=PREDICTIONS.iloc[:0],
+        pairs=PAIRS.iloc[:0],
+        num_true=np.array([2, 2]),
+        num_missed=np.array([2, 2]),
+        num_ignored=0,
+        annotated=np.array([0, 0]),
+        coefficients=np.zeros((0, 2, 20)),
+        asked=PAIRS.assign(found=False),
+    )
+    drawn = draw_charts({"a": nothing}, samples(), 0.3, rng(), 5)
+    assert ">no head was found<" in drawn["NME, % of head box, by turn (a)"]
+    assert ">no head was predicted<" in drawn["Precision and recall"]
+    assert ">no head was predicted<" in drawn["Calibration of the score (a)"]
+
+
 def test_photographs_of_installed_packages_alone(monkeypatch):
     found = read_photographs()
     assert list(found) == list(PHOTOGRAPHS)

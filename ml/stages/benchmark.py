@@ -321,7 +321,7 @@ def _provenance(ws: Workspace, command: str) -> dict[str, str]:
         "seed": str(ws.seed),
         "torch": torch.__version__,
         "threads": str(ws.threads),
-        "machine": f"{platform.machine()}, {platform.system()}",
+        "platform": f"{platform.machine()}, {platform.system()}",
         "command": command,
     }
 

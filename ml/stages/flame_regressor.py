@@ -27,6 +27,7 @@ from ml.annotation.regressor import (
     save_regressor,
 )
 from ml.annotation.training import CropErrors, CropLossConfig, RegressorTraining, crop_errors
+from ml.evaluation.metrics import aligned_error
 from ml.flame.geometry import HeadGeometry
 from ml.flame.head_model import HeadModel
 from ml.imaging.grids import contact_sheet
@@ -45,6 +46,9 @@ from ml.training.optim import OptimConfig
 from ml.training.tracking import Tracker
 
 logger = logging.getLogger(__name__)
+
+_CHUNK = 256
+"""Heads of which all vertices are held at once."""
 
 
 class FlameRegressorConfig(StageConfig):
@@ -105,7 +109,7 @@ def run(ws: Workspace, config: FlameRegressorConfig, tracker: Tracker) -> StageR
     regressor = MirroredRegressor(TrainedRegressor(module.network, sha256), head_model)
     predicted = regressor.predict(batch.crops).numpy()
     errors = crop_errors(predicted, batch.flame.numpy(), batch.box_size.numpy(), geometry)
-    metrics = _metrics(errors, len(train))
+    metrics = _metrics(errors, len(train)) | shape_metrics(predicted, batch.flame.numpy(), geometry)
     write_json(folder / "metrics.json", metrics)
     write_history(folder / "history.csv", result.history)
     write_table(folder / "exclusions.parquet", exclusions.to_frame(), EXCLUSIONS)
@@ -139,6 +143,29 @@ def held_out_batch(
     """
     dataset = CropDataset(val, architecture, NO_AUGMENTATION, head_model, seed)
     return CropDataModule.collate([dataset[SampleKey(index, 0)] for index in range(len(val))])
+
+
+def shape_metrics(
+    predicted: NDArray[np.float32], true: NDArray[np.float32], geometry: HeadGeometry
+) -> dict[str, float]:
+    """Measure shape, expression and jaw alone, beside a regressor that answers the mean head.
+
+    Args:
+        predicted: (N, 413) crop frame, px.
+        true: (N, 413) crop frame, px.
+        geometry: the head region's vertices.
+
+    Returns:
+        Mean error after alignment of pose and size, percent of the head: `nme_aligned`, and
+        `nme_aligned_mean_head`.
+    """
+    errors: dict[str, list[NDArray[np.float64]]] = {"nme_aligned": [], "nme_aligned_mean_head": []}
+    for start in range(0, len(true), _CHUNK):
+        part = slice(start, start + _CHUNK)
+        vertices = geometry.canonical_vertices(true[part])
+        for name, flame in zip(errors, (predicted[part], np.zeros_like(true[part])), strict=True):
+            errors[name].append(aligned_error(geometry.canonical_vertices(flame), vertices))
+    return {name: float(np.concatenate(parts).mean()) for name, parts in errors.items()}
 
 
 def _metrics(errors: CropErrors, num_train: int) -> dict[str, float]:
@@ -190,11 +217,14 @@ def _report(tracker: Tracker, metrics: dict[str, float], images: dict[str, Path]
     for name, path in images.items():
         tracker.log_image(path, f"images/{name}")
     logger.info(
-        "%s: rotation error %.1f deg (always frontal %.1f), NME %.1f %% on %d held-out crops",
+        "%s: rotation error %.1f deg (always frontal %.1f), NME %.1f %%, aligned %.2f %% "
+        "(mean head %.2f) on %d held-out crops",
         STAGE,
         metrics["rotation_deg"],
         metrics["rotation_frontal_deg"],
         metrics["nme_bbox"],
+        metrics["nme_aligned"],
+        metrics["nme_aligned_mean_head"],
         metrics["num_val_crops"],
     )
 

@@ -17,7 +17,7 @@ from ml.records.exclusions import Exclusions
 from ml.records.shards import shard_writer
 from ml.records.tables import CROPS, EXCLUSIONS, read_table, write_table
 from ml.records.workspace import Workspace
-from ml.stages.flame_regressor import FlameRegressorConfig, run
+from ml.stages.flame_regressor import FlameRegressorConfig, run, shape_metrics
 from ml.training.determinism import SampleKey
 from ml.training.fit import FitConfig
 from ml.training.tracking import NullTracker
@@ -81,6 +81,23 @@ def ws(tmp_path: Path, head_model: HeadModel) -> Workspace:
     return Workspace(tmp_path, seed=3, num_shards=1, shard_size=1, threads=1)
 
 
+def test_shape_is_measured_without_pose_and_beside_the_mean_head(open_head: HeadModel) -> None:
+    geometry = HeadGeometry(open_head)
+    true = np.zeros((300, 413), np.float32)
+    true[:, 403:409], true[:, 412] = [1, 0, 0, 0, -1, 0], 150.0
+    true[:, :3] = np.random.default_rng(0).normal(0, 1, (300, 3))
+    posed = true.copy()
+    posed[:, 403:409], posed[:, 409:411], posed[:, 412] = [0, 0, 1, 0, -1, 0], 70.0, 40.0
+    right = shape_metrics(posed, true, geometry)
+    assert right["nme_aligned"] == pytest.approx(0, abs=1e-3)
+    assert right["nme_aligned_mean_head"] > 0.3
+    posed[:, :3] = 0.0
+    same = shape_metrics(posed, true, geometry)
+    assert same["nme_aligned"] == pytest.approx(right["nme_aligned_mean_head"], rel=1e-6)
+    posed[:, :3] = -true[:, :3]
+    assert shape_metrics(posed, true, geometry)["nme_aligned"] > 1.5 * same["nme_aligned"]
+
+
 def test_run_writes_a_regressor_that_loads_and_what_a_person_looks_at(
     ws: Workspace, head_model: HeadModel
 ) -> None:
@@ -93,6 +110,8 @@ def test_run_writes_a_regressor_that_loads_and_what_a_person_looks_at(
     assert metrics["num_val_crops"] == 8
     assert metrics["rotation_frontal_deg"] == pytest.approx(0, abs=0.1)
     assert metrics["nme_bbox"] < 50
+    assert 0 < metrics["nme_aligned"] < 5
+    assert metrics["nme_aligned_mean_head"] == pytest.approx(0, abs=1e-4), "all crops show it"
     history = pd.read_csv(folder / "history.csv")
     assert history["epoch"].tolist() == [0, 1]
     assert {"train/loss", "train/reprojection", "val/rotation_deg"} <= set(history.columns)

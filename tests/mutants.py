@@ -57,7 +57,7 @@ GROUPS = {
     ),
     "bridge": Group(
         ("dagster_project/dvc_sync.py", "dagster_project/sync.py", "dagster_project/markers.py"),
-        ("tests/dagster_project/test_toy_pipeline.py",),
+        ("tests/dagster_project/test_toy_pipeline.py", "tests/dagster_project/test_markers.py"),
     ),
 }  # fmt: skip
 #: Makes the mutants and lists their names, one a line after the mark.

@@ -19,7 +19,7 @@ from ml.flame.layer import FlameLayer
 from ml.flame.params import ROTATION, split
 from ml.flame.projection import project_xy
 from ml.flame.rotation import FRONTAL_6D, geodesic_distance, matrix_from_6d
-from ml.model.losses import spread, unit_cube, vertices_loss
+from ml.model.losses import coefficient_prior, spread, unit_cube, vertices_loss
 from ml.records.config import Count, NonNegative, StageConfig
 from ml.training.base import TrainingModule
 from ml.training.optim import OptimConfig
@@ -36,7 +36,7 @@ class CropLossConfig(StageConfig):
     """Weight of the squared distance of unrotated vertices, with heads normalised to the unit
     cube."""
     prior: NonNegative = 1e-3
-    """Weight of the mean squared shape and expression coefficients."""
+    """Weight of the mean squared shape and expression coefficients, see `LossConfig`."""
     num_vertices: Count = 400
     """Number of compared vertices, distributed evenly over the head region."""
 
@@ -75,13 +75,11 @@ class CropLoss(nn.Module):
             true_unit, true_rotation, true_px = self._mesh(target)
         unit, rotation, points_px = self._mesh(predicted)
         error_px = (points_px - true_px).abs().mean(dim=(1, 2))
-        parts = split(predicted)
-        coefficients = torch.cat([parts.shape, parts.expression], dim=1)
         terms = {
             "reprojection": (error_px / box_size).mean(),
             "rotation": geodesic_distance(rotation, true_rotation).mean(),
             "vertices": vertices_loss(unit, true_unit, "l2").mean(),
-            "prior": coefficients.square().mean(),
+            "prior": coefficient_prior(split(predicted)).mean(),
         }
         loss = sum(
             (getattr(self.config, name) * term for name, term in terms.items()),

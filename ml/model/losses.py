@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from ml.flame.head_model import HeadModel
 from ml.flame.layer import FlameLayer
-from ml.flame.params import split
+from ml.flame.params import NUM_EXPRESSION, NUM_SHAPE, FlameParameters, split
 from ml.flame.projection import project_xy
 from ml.flame.rotation import geodesic_distance, matrix_from_6d
 from ml.imaging.boxes import box_ciou_pairs
@@ -42,6 +42,10 @@ class LossConfig(StageConfig):
     """Weight of the geodesic rotation loss, per radian."""
     reprojection_weight: float = Field(default=5.0, ge=0, le=1e6)
     """Weight of the reprojection loss."""
+    prior_weight: float = Field(default=0.0, ge=0, le=1e6)
+    """Weight of the mean squared shape and expression coefficients; ours, not published. Where
+    heads are too small to show their shape, the reprojection lets coefficients compensate errors of
+    the pose, and shapes become worse than the mean head."""
     classification: Literal["quality_focal", "varifocal"] = "quality_focal"
     """quality_focal: |p - q|^2 BCE. varifocal: q BCE on heads, 0.75 p^2 BCE on background."""
     vertices: Literal["l2", "smooth_l1"] = "smooth_l1"
@@ -113,6 +117,8 @@ class HeadLoss(nn.Module):
         self.config = config
         region = torch.as_tensor(head_model.region("head"))
         self.layer = FlameLayer(head_model, vertices=spread(region, config.num_vertices).numpy())
+        prior = ("prior",) if config.prior_weight else ()
+        self._flame_names: tuple[str, ...] = ("vertices", "rotation", "reprojection", *prior)
 
     def forward(self, outputs: TrainingOutputs, targets: HeadTargets) -> dict[str, Tensor]:
         """Return the loss and its terms.
@@ -123,8 +129,9 @@ class HeadLoss(nn.Module):
 
         Returns:
             Scalars: `loss`, the weighted sum to minimise; the unweighted terms `classification`,
-            `box`, `dfl`, `vertices`, `rotation` (radians), `reprojection`; and `positives`, the
-            number of anchors that learn a head. Without a positive the terms are 0, on the graph.
+            `box`, `dfl`, `vertices`, `rotation` (radians), `reprojection`, and `prior` if it has a
+            weight; and `positives`, the number of anchors that learn a head. Without a positive the
+            terms are 0, on the graph.
         """
         with torch.autocast(outputs.score_logits.device.type, enabled=False):
             return self._terms(outputs, targets)
@@ -160,7 +167,7 @@ class HeadLoss(nn.Module):
     def _flame_terms(
         self, outputs: TrainingOutputs, targets: HeadTargets, found: Assignment
     ) -> dict[str, Tensor]:
-        """Return vertices, rotation and reprojection over anchors of heads with parameters."""
+        """Return the FLAME terms, over anchors of heads with parameters."""
         config = self.config
         learns = found.target >= 0  # (B, A)
         # Heads without parameters teach score and box alone.
@@ -175,7 +182,7 @@ class HeadLoss(nn.Module):
         if len(image) == 0:
             # A zero on the graph: processes that train together all need a gradient.
             nothing = raw.float().sum() * 0.0
-            return dict.fromkeys(("vertices", "rotation", "reprojection"), nothing)
+            return dict.fromkeys(self._flame_names, nothing)
         rows = found.target[image, anchor]
         predicted = decode_flame(
             raw,
@@ -205,8 +212,9 @@ class HeadLoss(nn.Module):
             "vertices": vertices_loss(unit_cube(vertices), true_unit, config.vertices),
             "rotation": geodesic_distance(rotation, true_rotation[head_of]),
             "reprojection": reprojection_loss(points, true_px, boxes, config.reprojection),
+            "prior": coefficient_prior(predicted),
         }
-        return {name: (values * weight).sum() for name, values in per_anchor.items()}
+        return {name: (per_anchor[name] * weight).sum() for name in self._flame_names}
 
     def _mean_over_processes(self, value: Tensor, least: float) -> Tensor:
         """Return a normaliser of a training with several processes.
@@ -315,6 +323,12 @@ def vertices_loss(first: Tensor, second: Tensor, form: Literal["l2", "smooth_l1"
         return difference.square().mean(dim=(1, 2))
     elementwise = functional.smooth_l1_loss(first, second, reduction="none")
     return elementwise.mean(dim=(1, 2))
+
+
+def coefficient_prior(predicted: FlameParameters) -> Tensor:
+    """Return (P,) mean squares of the 400 shape and expression coefficients; 0 if not predicted."""
+    coefficients = torch.cat([predicted.shape, predicted.expression], dim=-1)
+    return coefficients.square().sum(dim=-1) / (NUM_SHAPE + NUM_EXPRESSION)
 
 
 OKS_SIGMA = 0.025

@@ -145,6 +145,26 @@ def test_equals_the_naive_terms(form, head_config, head_model):
     assert found["loss"].item() == pytest.approx(total, rel=1e-5)
 
 
+def test_the_prior_pulls_the_coefficients_alone_and_is_off_by_default(head_config, head_model):
+    outputs, targets = make_outputs(head_config), make_targets([2, 1])
+    without = HeadLoss(LossConfig(), head_model)(outputs, targets)
+    assert "prior" not in without
+    found = HeadLoss(LossConfig(prior_weight=3.0), head_model)(outputs, targets)
+    decoded = decode(outputs)
+    assigned = assign(
+        decoded.scores, decoded.boxes_xyxy, outputs.anchors, targets, LossConfig().assigner
+    )
+    flame = decoded.flame[assigned.target >= 0].detach()
+    expected = float(flame[:, :400].square().mean())
+    assert expected > 1e-3
+    assert found["prior"].item() == pytest.approx(expected, rel=1e-5)
+    assert found["loss"].item() == pytest.approx(without["loss"].item() + 3 * expected, rel=1e-5)
+    found["prior"].backward()
+    reached = outputs.flame.grad.abs().sum(dim=(0, 1)) > 0
+    shape, expression = head_config.shape.out, head_config.expression.out
+    assert reached.nonzero().flatten().tolist() == list(range(shape + expression))
+
+
 def test_published_weights():
     paper, official = loss_config("paper"), loss_config("official")
     assert [getattr(paper, f"{n}_weight") for n in TERMS] == [0.5, 2.5, 0.5, 50, 1, 1]

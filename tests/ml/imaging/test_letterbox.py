@@ -89,8 +89,8 @@ def test_errors_say_what_is_wrong():
 
 
 def test_shrinking_averages_what_it_cannot_show():
-    board = np.indices((128, 128)).sum(axis=0) % 2
+    # Five pixels to one: the centre of five is a pixel, black or white, their mean is grey.
+    board = np.indices((160, 160)).sum(axis=0) % 2
     image = np.repeat((255 * board).astype(np.uint8)[:, :, None], 3, axis=2)
     square, _ = letterbox_image(image, 32)
-    # Without an area filter the fine board comes out as black and white, or as one of them.
-    assert np.abs(square.astype(int) - 127).max() <= 2
+    assert np.abs(square.astype(int) - 127).max() <= 6

@@ -132,7 +132,7 @@ def test_euler_round_trip(angles):
 @pytest.mark.parametrize("yaw", [90.0, -90.0])
 def test_gimbal_lock_keeps_the_rotation(yaw):
     r = matrix_from_euler_deg(torch.tensor([25.0, yaw, 40.0], dtype=torch.float64))
-    # Zeros, not the 1e-17 that the cosine of 90 degrees leaves: there the usual formula still holds.
+    # Zeros, not the 1e-17 that the cosine of 90 degrees leaves, with which the usual formula holds.
     r[r.abs() < 1e-12] = 0.0
     back = euler_deg_from_matrix(r)
     assert back[2] == 0

@@ -32,7 +32,7 @@ research: $(STAMP)  ## rehearse the research profile: tiny random models, every 
 
 # Concurrent cases of the rehearsals; each run of the pipeline has two workers.
 JOBS ?= $(shell expr \( $$(nproc) + 1 \) / 2)
-rehearse: $(STAMP)  ## interrupted runs, machine faults, falsified and damaged data, on the whole pipeline
+rehearse: $(VENV)/.cluster  ## interrupted runs, machine faults, falsified and damaged data, on the whole pipeline
 	$(BIN)/python -m tests.doors 1000 --jobs $(JOBS)
 	$(BIN)/python -m tests.chain_rehearsal build/chain
 	$(BIN)/python -m tests.chain_faults build/chain/reference build/faults --jobs $(JOBS)

@@ -21,7 +21,7 @@ from dagster_project.runner import FORCE
 from vggheads.cli import NO_MEMORY
 
 _INTERRUPTED = "DagsterExecutionInterruptedError"
-_NO_MEMORY = re.compile(r"\w*MemoryError\b|failed to map segment|annot allocate memory")
+_NO_MEMORY = re.compile(r"(?m)^[\w.]*MemoryError\b|failed to map segment|annot allocate memory")
 """As Python, numpy and torch call it, the loader of libraries, and the system."""
 _PID, _HOST, _BY = "vggheads/pid", "vggheads/host", "launched_by"
 
@@ -104,7 +104,13 @@ def _failure(event: dg.DagsterEvent) -> str:
     # Dagster wraps what a stage raises.
     while error.cause is not None and str(error.cls_name).startswith("Dagster"):
         error = error.cause
-    if _NO_MEMORY.search(f"{error.cls_name}: {error.message}"):
+    # A library that cannot be loaded for lack of memory is missed by the next one, in other words;
+    # the cause of a worker's error is its traceback.
+    said, cause = "", data.error
+    while cause is not None:
+        said += f"{cause.cls_name}: {cause.message}\n"
+        cause = cause.cause or cause.context
+    if _NO_MEMORY.search(said):
         return f"{event.step_key} failed: {error.message.strip()}; {NO_MEMORY}"
     place = "".join(error.stack[-3:])
     return f"{event.step_key} failed: {error.message.strip()}\n{place}"

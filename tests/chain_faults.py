@@ -22,7 +22,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from glob import glob
@@ -54,7 +54,8 @@ class Fault:
         limit: what the process does to itself before it starts.
         before: damages the project.
         around: is there while the command runs.
-        during: does something to the processes of the command, in a thread of its own.
+        during: does something to the processes of the command, in a thread of its own; returns
+            whether it came to that.
         folder: name of the project's folder.
         remedy: arguments of the command after which all is well again.
         kind: which of the chain's stages is made: `stage`, `sharded` or `tracked`.
@@ -69,7 +70,7 @@ class Fault:
     limit: Callable[[], Any] | None = None
     before: Callable[[Path], Any] | None = None
     around: Callable[[Path, Chain], AbstractContextManager[Any]] | None = None
-    during: Callable[[Path, int], Any] | None = None
+    during: Callable[[Path, int], bool] | None = None
     folder: str = "project"
     remedy: tuple[str, ...] = ()
     kind: str = "stage"
@@ -101,25 +102,29 @@ def _one_worker(root: Path) -> None:
     params.write_text(params.read_text().replace("workers: 2", "workers: 1", 1))
 
 
-def _lock(database: str) -> Callable[[Path, int], None]:
-    def lock(root: Path, group: int) -> None:
+def _lock(database: str) -> Callable[[Path, int], bool]:
+    def lock(root: Path, group: int) -> bool:
         """Hold a database from the moment when the command opens it, for three seconds."""
         path = root / database
-        _wait(group, lambda: any(_has_open(number, path) for number in running(group)))
+        if not _wait(group, lambda: any(_has_open(number, path) for number in running(group))):
+            return False
         with closing(sqlite3.connect(path, timeout=60, isolation_level=None)) as connection:
             connection.execute("BEGIN EXCLUSIVE")
             time.sleep(_LOCKED_S)
             connection.execute("ROLLBACK")
+        return True
 
     return lock
 
 
-def _kill_at(sign: Callable[[Path], object]) -> Callable[[Path, int], None]:
+def _kill_at(sign: Callable[[Path], object]) -> Callable[[Path, int], bool]:
     """Return a function that kills a command and its processes when a sign is seen."""
 
-    def end(root: Path, group: int) -> None:
-        if _wait(group, lambda: sign(root)):
+    def end(root: Path, group: int) -> bool:
+        seen = _wait(group, lambda: sign(root))
+        if seen:
             os.killpg(group, signal.SIGKILL)
+        return seen
 
     return end
 
@@ -142,8 +147,12 @@ def _in_an_mlflow_run(root: Path) -> bool:
 
 
 def _has_open(number: int, path: Path) -> bool:
-    links = glob(f"/proc/{number}/fd/*")
-    return any(os.path.exists(link) and os.path.samefile(link, path) for link in links)
+    for link in glob(f"/proc/{number}/fd/*"):
+        # A process closes files, or ends, while it is looked at.
+        with suppress(FileNotFoundError):
+            if os.path.samefile(link, path):
+                return True
+    return False
 
 
 def _wait(group: int, holds: Callable[[], object]) -> bool:
@@ -155,16 +164,19 @@ def _wait(group: int, holds: Callable[[], object]) -> bool:
     return False
 
 
-def _starve_workers(root: Path, group: int) -> None:
+def _starve_workers(root: Path, group: int) -> bool:
     """Leave every worker that makes shards one more megabyte of addresses than it has."""
     starved: set[int] = set()
     while running(group):
         for number in set(_making(group)) - starved:
-            pages = int(Path(f"/proc/{number}/statm").read_text().split()[0])
-            most = pages * resource.getpagesize() + (1 << 20)
-            resource.prlimit(number, resource.RLIMIT_AS, (most, most))
-            starved.add(number)
+            # A worker may have ended since it was found.
+            with suppress(FileNotFoundError, ProcessLookupError):
+                pages = int(Path(f"/proc/{number}/statm").read_text().split()[0])
+                most = pages * resource.getpagesize() + (1 << 20)
+                resource.prlimit(number, resource.RLIMIT_AS, (most, most))
+                starved.add(number)
         time.sleep(0.01)
+    return bool(starved)
 
 
 def _making(group: int) -> list[int]:
@@ -400,14 +412,14 @@ FAULTS: dict[str, Fault] = {
     "dvc repro": Fault("`dvc repro` of the stage at the same time", around=_dvc_beside),
     "disk full": Fault("disk full after 16 kB", "o space left", around=_small_disk, remedy=AGAIN,
                        lacks=_cannot_mount),
-    "quota": Fault("files end after 512 bytes", "disk", remedy=AGAIN,
+    "quota": Fault("files end after 512 bytes", "disk I/O error", remedy=AGAIN,
                    limit=_limited(resource.RLIMIT_FSIZE, 512)),
     "read-only": Fault("the stage's folder may only be read", "ead-only file system", remedy=AGAIN,
                        around=_read_only, lacks=_cannot_mount),
-    "memory": Fault("memory of a process limited to 600 MB", "rror", remedy=AGAIN,
+    "memory": Fault("memory of a process limited to 600 MB", "no memory is left", remedy=AGAIN,
                     limit=_limited(resource.RLIMIT_AS, 600 << 20)),
-    "worker memory": Fault("memory of workers limited to what they have", "emory", remedy=AGAIN,
-                           during=_starve_workers, kind="sharded"),
+    "worker memory": Fault("memory of workers limited to what they have", "no memory is left",
+                           remedy=AGAIN, during=_starve_workers, kind="sharded"),
 }  # fmt: skip
 
 
@@ -436,15 +448,20 @@ def run_fault(chain: Chain, name: str, folder: Path) -> bool:
     command = ("demo",) if fault.everything else ("materialize", stage, "--force")
     with fault.around(root, chain) if fault.around else nullcontext():
         process = chain.start(root, command, fault.variables, fault.limit)
-        if fault.during:
-            threading.Thread(target=fault.during, args=(root, process.pid)).start()
-        output, _ = process.communicate()
+        with ThreadPoolExecutor(1) as beside:
+            during = fault.during or (lambda root, group: True)
+            happening = beside.submit(during, root, process.pid)
+            output, _ = process.communicate()
+    # The folder is named after the case, so it may hold the words of the refusal.
+    output = output.replace(str(place), "...")
+    # An exception of the fault itself ends the rehearsal: what follows would prove nothing.
+    happened = happening.result()
     refused = process.returncode != 0
     # A traceback is not a refusal: it shows the code, not the remedy.
     good = refused == bool(fault.refusal or fault.killed) and fault.refusal in output
     good = good and (process.returncode == -signal.SIGKILL) == fault.killed
-    good = good and "Traceback" not in output
-    outcome = "made"
+    good = good and happened and "Traceback" not in output
+    outcome = "made" if happened else "made; the fault did not come about"
     if refused:
         outcome = "killed" if fault.killed else f"refused: {_sentence(output, fault.refusal)}"
         if fault.remedy:

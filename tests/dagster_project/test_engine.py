@@ -193,15 +193,25 @@ def test_a_stage_without_memory_says_what_to_do():
         ("_ArrayMemoryError", "numpy._core._exceptions._ArrayMemoryError: Unable to allocate"),
         ("ImportError", "ImportError: libx.so: failed to map segment from shared object"),
     ):
-        error = SimpleNamespace(cls_name=name, message=message, cause=None, stack=["  place\n"])
-        data = SimpleNamespace(user_failure_data=None, error=error)
-        told = launch._failure(SimpleNamespace(step_failure_data=data, step_key="poses"))
-        assert "fewer workers" in told
-        assert len(told.splitlines()) == 1
-    error = SimpleNamespace(cls_name="KeyError", message="KeyError: 'x'", cause=None, stack=["y"])
-    data = SimpleNamespace(user_failure_data=None, error=error)
-    told = launch._failure(SimpleNamespace(step_failure_data=data, step_key="poses"))
-    assert told == "poses failed: KeyError: 'x'\ny"
+        assert "fewer workers" in told_of(name, message)
+        assert len(told_of(name, message).splitlines()) == 1
+    # pandas says of a numpy that does not load that it is not there; a worker's traceback says why.
+    hidden = "ImportError: Unable to import required dependency numpy."
+    remote = failure("_RemoteTraceback", '"""\nImportError: libx.so: failed to map segment\n"""')
+    assert "fewer workers" in told_of("ImportError", hidden, cause=remote)
+    raised = failure("_RemoteTraceback", "Traceback\n  x()\nMemoryError\n\nThe above exception")
+    assert "fewer workers" in told_of("RuntimeError", "no result", cause=raised)
+    named = failure("_RemoteTraceback", "  raise_on(MemoryError)\nKeyError: 'x'")
+    assert told_of("KeyError", "KeyError: 'x'", cause=named) == "poses failed: KeyError: 'x'\ny"
+
+
+def failure(name, message, cause=None):
+    return SimpleNamespace(cls_name=name, message=message, cause=cause, context=None, stack=["y"])
+
+
+def told_of(name, message, cause=None):
+    data = SimpleNamespace(user_failure_data=None, error=failure(name, message, cause))
+    return launch._failure(SimpleNamespace(step_failure_data=data, step_key="poses"))
 
 
 def _one(workers):

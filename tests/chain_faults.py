@@ -405,7 +405,7 @@ FAULTS: dict[str, Fault] = {
                            during=_lock("mlruns/mlflow.db"), kind="tracked"),
     "no server": Fault("tracking server killed in a training", "no server answers", kind="tracked",
                        around=_tracking_server, remedy=AGAIN, variables=_SERVED),
-    "no store": Fault("store of the tracking server's artifacts killed in a training", "racking",
+    "no store": Fault("store of the tracking server's artifacts killed in a training", "could not store",
                       kind="tracked", around=_object_store, remedy=AGAIN, variables=_SERVED,
                       lacks=_no_moto),
     "two runs": Fault("two runs of one stage", around=_second_run),

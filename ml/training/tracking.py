@@ -45,6 +45,9 @@ WEIGHTS_TAG = "model.sha256"
 PROCESS = "vggheads.process"
 """Tag of a run: machine and number of the process that reports to it."""
 _ANSWERS_IN_S = 15
+_SERVER_ERROR = "INTERNAL_ERROR"
+"""MLflow's code of requests that failed after all retries."""
+_MOST_QUOTED = 300
 """A server that is silent for so long is taken to be away."""
 
 
@@ -449,7 +452,7 @@ def _relocate(database: Path, old: str, new: str) -> None:
 
 
 class TrackingUnavailable(RuntimeError):
-    """The server that MLFLOW_TRACKING_URI names does not answer; nothing was trained."""
+    """The server that MLFLOW_TRACKING_URI names does not answer, or cannot store results."""
 
 
 def remote_store() -> str | None:
@@ -572,7 +575,7 @@ def mlflow_run(
         The tracker; the run is ended as FINISHED, or FAILED if the body raises.
 
     Raises:
-        TrackingUnavailable: the server does not answer, or no longer.
+        TrackingUnavailable: the server does not answer, or no longer, or cannot store a result.
     """
     import mlflow
 
@@ -582,10 +585,16 @@ def mlflow_run(
     try:
         with mlflow.start_run(experiment_id=experiment_id, run_name=run_name, tags=own) as run:
             yield MLflowTracker(run, uri)
-    except mlflow.MlflowException:
+    except mlflow.MlflowException as error:
         if remote := remote_store():
             # If the server has gone, that is the error to report.
             _check_answer(remote)
+            if error.error_code == _SERVER_ERROR:
+                raise TrackingUnavailable(
+                    f"MLFLOW_TRACKING_URI is {remote}; the server answers, but could not store a "
+                    f"result ({str(error)[:_MOST_QUOTED]}); check the server's log and the store "
+                    "of its artifacts, then run the command again"
+                ) from error
         raise
 
 

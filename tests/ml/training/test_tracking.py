@@ -8,6 +8,8 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -140,6 +142,33 @@ def test_a_server_that_goes_away_within_a_run_is_named(mlflow_folder: Path, monk
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     with pytest.raises(mlflow.MlflowException), mlflow_run(mlflow_folder, "gone", "run"):
         raise mlflow.MlflowException("a fault of ours")
+
+
+def test_a_server_that_cannot_store_is_told_from_one_that_is_away(
+    mlflow_folder: Path, monkeypatch
+) -> None:
+    mlflow = pytest.importorskip("mlflow")
+    server = ThreadingHTTPServer(("127.0.0.1", 0), SimpleHTTPRequestHandler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    uri = f"http://127.0.0.1:{server.server_port}"
+    try:
+        with (
+            pytest.raises(TrackingUnavailable, match=rf"{uri}; the server answers.*Max retries"),
+            mlflow_run(mlflow_folder, "store", "run"),
+        ):
+            monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+            raise mlflow.MlflowException("API request failed: Max retries exceeded" + 999 * "x")
+        wrong = mlflow.MlflowException.invalid_parameter_value("bad value")
+        monkeypatch.delenv("MLFLOW_TRACKING_URI")
+        with (
+            pytest.raises(mlflow.MlflowException, match="bad value"),
+            mlflow_run(mlflow_folder, "store", "run"),
+        ):
+            monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+            raise wrong
+    finally:
+        server.shutdown()
+        server.server_close()
 
 
 def test_processes_may_make_the_store_at_once_and_a_torn_one_is_made_again(tmp_path: Path) -> None:

@@ -103,8 +103,9 @@ def head_statistics(columns: Columns) -> dict[str, float]:
 
     Returns:
         Standard deviations and largest absolute angle of the middle 98 %, fraction seen from
-        behind, mean angle from frontal, head size (5th, 50th, 95th percentile), and the smallest
-        standard deviation of the leading shape and expression coefficients. NaN without heads.
+        behind, mean angle from frontal, head size (5th, 50th, 95th percentile), and of the leading
+        shape and expression coefficients the smallest standard deviation and the largest absolute
+        mean: coefficients are differences from the mean head. NaN without heads.
     """
     values: dict[str, float] = {}
     for name in ("yaw_deg", "pitch_deg", "roll_deg"):
@@ -116,10 +117,10 @@ def head_statistics(columns: Columns) -> dict[str, float]:
     values["from_behind"] = _mean((angle > BEHIND_DEG).astype(np.float64))
     for percent in (5, 50, 95):
         values[f"head_px_p{percent:02d}"] = _percentile(columns["head_px"], percent)
-    values["shape_std_min"] = min(_std(columns[f"shape_{i}"]) for i in range(LEADING_SHAPE))
-    values["expression_std_min"] = min(
-        _std(columns[f"expression_{i}"]) for i in range(LEADING_EXPRESSION)
-    )
+    for name, number in (("shape", LEADING_SHAPE), ("expression", LEADING_EXPRESSION)):
+        leading = [columns[f"{name}_{i}"] for i in range(number)]
+        values[f"{name}_std_min"] = min(_std(column) for column in leading)
+        values[f"{name}_mean_max"] = max(abs(_mean(column)) for column in leading)
     return values
 
 

@@ -80,6 +80,11 @@ def vectors(frame: Frame, column: str, change: Callable[[np.ndarray], np.ndarray
     frame[column] = [None if v is None else change(np.array(v)) for v in frame[column]]
 
 
+def _larger_first_shape(flame: np.ndarray) -> np.ndarray:
+    flame[0] += 1.5
+    return flame
+
+
 def turn(rotvec_deg: tuple[float, float, float]) -> Callable[[Frame], None]:
     """Turn all heads by one rotation in the image's axes."""
     by = Rotation.from_rotvec(np.radians(rotvec_deg)).as_matrix()
@@ -375,6 +380,9 @@ FAULTS.update(
             "images", "truth",
             lambda f: vectors(f, "flame", unexpressive),
             ALL,
+        ),
+        "truth: shapes around another head than the mean": table(
+            "images", "truth", lambda f: vectors(f, "flame", _larger_first_shape), ALL
         ),
         "truth: all heads frontal": table(
             "images", "truth", lambda f: vectors(f, "flame", frontal), ALL

@@ -32,7 +32,7 @@ COLUMNS = {
 COCO = "models/yolo_nas_{}_coco.pth"
 PAPER_L = ("adamw", 5e-5, 16, 50, COCO.format("l"), None, "published", 3.0, 640, 0.0, "L")
 ABLATION = (*PAPER_L[:3], 200, *PAPER_L[4:])
-DEMO = ("muon", 3e-3, 8, 18, None, "flame_regressor", "own", 11.0, 256, 0.75, "nano")
+DEMO = ("muon", 3e-3, 8, 30, None, "flame_regressor", "own", 11.0, 256, 0.75, "nano")
 RECIPES = {
     "demo": DEMO,
     "smoke": (*DEMO[:3], 2, *DEMO[4:]),

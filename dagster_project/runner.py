@@ -194,6 +194,8 @@ class StageRun:
             self._make(units)
         # No process makes shards of it from here on.
         with lock.alone():
+            # What workers left that were lost within this run.
+            self.pipeline.tidy(self.stage)
             # All shards are checked before recording, also those of earlier runs.
             ready = not self.pipeline.unfinished(self.stage, self.pipeline.units(self.stage))
             judged = self.pipeline.units(self.stage) if ready else units

@@ -113,6 +113,7 @@ def test_a_killed_worker_costs_nothing(fresh_toy):
     (fresh_toy.root / "kill-shard-00001").touch()
     assert fresh_toy.run("materialize", "numbers") == 0
     assert not (fresh_toy.root / "kill-shard-00001").exists()
+    assert not list(fresh_toy.root.rglob("data/numbers/.tmp-*")), "what it left is removed"
     assert fresh_toy.pipeline.stale() == ["squares", "total"]
 
 

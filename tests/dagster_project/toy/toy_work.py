@@ -5,7 +5,7 @@ import time
 
 import pandas as pd
 
-from ml.records.atomic import atomic_write, write_json
+from ml.records.atomic import atomic_write, temporary_path, write_json
 from ml.records.config import StageConfig
 from ml.records.ids import sample_rng
 from ml.records.report import StageReport
@@ -51,6 +51,9 @@ def make_numbers(ws, config, shard):
     time.sleep(config.seconds)
     if (ws.root / f"kill-{shard}").exists():
         (ws.root / f"kill-{shard}").unlink()
+        # In the middle of a write.
+        ws.stage_dir("numbers").mkdir(parents=True, exist_ok=True)
+        temporary_path(ws.table_path("numbers", shard)).write_bytes(b"half")
         os.kill(os.getpid(), 9)
     if (ws.root / f"fail-{shard}").exists():
         raise ValueError(f"{shard} cannot be made")

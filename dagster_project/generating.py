@@ -272,6 +272,8 @@ def _missing(
         )
         write_marker(ws.stage_dir("generated"), shard, marker)
         yield shard, report
+    # What workers left that were lost within this run.
+    remove_temporaries(ws.root)
 
 
 def _markers(ws: Workspace) -> dict[str, Marker]:

@@ -19,6 +19,7 @@ from ml.generation.config import ImagesConfig
 from ml.generation.renderer.dense import MAPS
 from ml.poses.config import PosesConfig
 from ml.poses.sampler import sample_pose
+from ml.records.atomic import temporary_path
 from ml.records.config import parse_yaml, read_config
 from ml.records.heads import Heads
 from ml.records.shards import ShardReader
@@ -131,6 +132,18 @@ def test_a_run_that_is_stopped_at_its_first_step_is_continued(
     assert generate(pipeline, other, 1) == 0
     assert digests(out) == digests(other)
     assert not list(other.glob(".tmp-*"))
+
+
+def test_what_a_lost_worker_left_is_removed(pipeline, tmp_path, monkeypatch):
+    out, make = tmp_path / "made", generating.make_shards
+
+    def losing(*arguments):
+        yield from make(*arguments)
+        temporary_path(out / "data" / "generated" / "shard-00000.tar").write_bytes(b"half")
+
+    monkeypatch.setattr(generating, "make_shards", losing)
+    assert generate(pipeline, out, 1) == 0
+    assert not list(out.rglob(".tmp-*"))
 
 
 def test_members_are_those_that_were_asked_for_and_no_name_is_planted(pipeline, tmp_path):

@@ -104,7 +104,7 @@ def _failure(event: dg.DagsterEvent) -> str:
     # Dagster wraps what a stage raises.
     while error.cause is not None and str(error.cls_name).startswith("Dagster"):
         error = error.cause
-    # A library that cannot be loaded for lack of memory is missed by the next one, in other words;
+    # A library that finds no memory to load is reported as missing by the next one;
     # the cause of a worker's error is its traceback.
     said, cause = "", data.error
     while cause is not None:

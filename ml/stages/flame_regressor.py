@@ -148,7 +148,7 @@ def held_out_batch(
 def shape_metrics(
     predicted: NDArray[np.float32], true: NDArray[np.float32], geometry: HeadGeometry
 ) -> dict[str, float]:
-    """Measure shape, expression and jaw alone, beside a regressor that answers the mean head.
+    """Measure shape, expression and jaw alone, next to a regressor that answers the mean head.
 
     Args:
         predicted: (N, 413) crop frame, px.

@@ -26,6 +26,7 @@ _COLOURS: Final = ("#0b6fb3", "#d1495b", "#3a7d44", "#8a5fbf")
 _STYLE: Final[dict[str, Any]] = {
     "font.size": 9,
     "axes.grid": True,
+    "axes.axisbelow": True,
     "grid.color": "#e4e4e4",
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -222,7 +223,8 @@ def _errors(
         return
     pairs = evaluation.pairs.assign(part=group_of(evaluation.pairs[column]))
     means = group_intervals(pairs, "part", name, evaluation.num_images, *draws)
-    position, names = means.index.to_numpy(), group_names(column)
+    position = means.index.to_numpy()
+    names = [name.replace(", ", "\n") for name in group_names(column)]
     axes.errorbar(
         position, means["mean"],
         np.abs(means[["low", "high"]].to_numpy().T - means["mean"].to_numpy()),
@@ -230,10 +232,7 @@ def _errors(
     )  # fmt: skip
     axes.set_xticks(
         position,
-        [
-            f"{names[i].replace(', ', chr(10))}\n({n} heads)"
-            for i, n in zip(position, means["heads"], strict=True)
-        ],
+        [f"{names[i]}\n({n} heads)" for i, n in zip(position, means["heads"], strict=True)],
     )
     axes.tick_params("x", labelsize=7)
     axes.set_ylim(bottom=0)

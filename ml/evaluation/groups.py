@@ -69,7 +69,6 @@ def group_table(
     for title, column in _GROUPS.items():
         if column not in pairs:
             continue
-        edges = EDGES[column]
         part_of = group_of(pairs[column])
         grouped = pairs.assign(part=part_of)
         found = {
@@ -78,13 +77,13 @@ def group_table(
         }
         asked = group_of(evaluation.asked[column])
         lines = []
-        for part, (low, high) in enumerate(pairwise(edges)):
+        for part, group in enumerate(group_names(column)):
             here, of_group = part_of == part, evaluation.asked[asked == part]
             if not len(of_group):
                 continue
             lines.append(
                 {
-                    "group": _name(column, low, high),
+                    "group": group,
                     "heads": len(of_group),
                     "found %": f"{100 * of_group['found'].mean():.0f}",
                     **{

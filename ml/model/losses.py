@@ -44,8 +44,8 @@ class LossConfig(StageConfig):
     """Weight of the reprojection loss."""
     prior_weight: float = Field(default=0.0, ge=0, le=1e6)
     """Weight of the mean squared shape and expression coefficients; ours, not published. Where
-    heads are too small to show their shape, the reprojection lets coefficients compensate errors of
-    the pose, and shapes become worse than the mean head."""
+    heads are too small to show their shape, the other terms hardly bind the coefficients, and
+    shapes become worse than the mean head."""
     classification: Literal["quality_focal", "varifocal"] = "quality_focal"
     """quality_focal: |p - q|^2 BCE. varifocal: q BCE on heads, 0.75 p^2 BCE on background."""
     vertices: Literal["l2", "smooth_l1"] = "smooth_l1"

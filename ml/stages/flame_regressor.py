@@ -159,13 +159,17 @@ def shape_metrics(
         Mean error after alignment of pose and size, percent of the head: `nme_aligned`, and
         `nme_aligned_mean_head`.
     """
-    errors: dict[str, list[NDArray[np.float64]]] = {"nme_aligned": [], "nme_aligned_mean_head": []}
+    mean_head = geometry.canonical_vertices(np.zeros_like(true[:1]))
+    own, of_mean_head = [], []
     for start in range(0, len(true), _CHUNK):
         part = slice(start, start + _CHUNK)
         vertices = geometry.canonical_vertices(true[part])
-        for name, flame in zip(errors, (predicted[part], np.zeros_like(true[part])), strict=True):
-            errors[name].append(aligned_error(geometry.canonical_vertices(flame), vertices))
-    return {name: float(np.concatenate(parts).mean()) for name, parts in errors.items()}
+        own.append(aligned_error(geometry.canonical_vertices(predicted[part]), vertices))
+        of_mean_head.append(aligned_error(np.broadcast_to(mean_head, vertices.shape), vertices))
+    return {
+        "nme_aligned": float(np.concatenate(own).mean()),
+        "nme_aligned_mean_head": float(np.concatenate(of_mean_head).mean()),
+    }
 
 
 def _metrics(errors: CropErrors, num_train: int) -> dict[str, float]:

@@ -45,10 +45,11 @@ WEIGHTS_TAG = "model.sha256"
 PROCESS = "vggheads.process"
 """Tag of a run: machine and number of the process that reports to it."""
 _ANSWERS_IN_S = 15
+"""A server that is silent for so long is taken to be away."""
 _SERVER_ERROR = "INTERNAL_ERROR"
 """MLflow's code of requests that failed after all retries."""
 _MOST_QUOTED = 300
-"""A server that is silent for so long is taken to be away."""
+"""Characters of its message that are repeated: it contains the address several times."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Environment variables of the tools we run: no telemetry, one home for Dagster."""
+"""Environment variables of the tools we run, and Dagster's home with its configuration."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import yaml
 from ml.records.atomic import write_text
 from ml.records.config import parse_yaml
 
-_QUIET = {
+_ENVIRONMENT = {
     "DVC_NO_ANALYTICS": "1",
     "GX_ANALYTICS_ENABLED": "false",
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -22,6 +22,8 @@ _QUIET = {
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     # MLflow's server otherwise starts processes for scheduled jobs, which we do not use.
     "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+    # Events of many partitions are stored together (`event_log.py`).
+    "DAGSTER_EVENT_BATCH_SIZE": "200",
 }
 # Runs started in the UI are queued; `vggheads ui` starts the daemon that takes them off the queue.
 # Two at a time: a training and another run. Runs of the command line do not queue.
@@ -35,7 +37,14 @@ concurrency:
     max_concurrent_runs: 2
 freshness:
   enabled: true
+storage:
+  custom:
+    module: dagster_project.event_log
+    class: BatchingSqliteStorage
+    config: {base_dir: {env: DAGSTER_HOME}}
 """
+STORAGE = yaml.safe_load(_DAGSTER_YAML)["storage"]
+"""Dagster's databases: files in its home."""
 # The command line writes its output to the terminal; capturing it would hide progress bars.
 _NO_COMPUTE_LOGS = {
     "compute_logs": {
@@ -60,7 +69,7 @@ def prepare(root: Path) -> Path:
     Raises:
         ValueError: Dagster could not open its databases there.
     """
-    os.environ.update(_QUIET)
+    os.environ.update(_ENVIRONMENT)
     own = root / ".dagster"
     home = Path(os.environ.get("DAGSTER_HOME", str(own)))
     if found := _NO_PATH_OF_A_DATABASE.search(str(home.absolute())):

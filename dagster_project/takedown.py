@@ -13,7 +13,7 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from dagster_project.env import dagster_config
+from dagster_project.env import STORAGE, dagster_config
 from dagster_project.markers import read_marker, unit_files, write_marker
 from dagster_project.pipeline import Pipeline
 from ml.takedown.removal import REGISTER_NAME, Removal, find_target, search, take_down, unsearched
@@ -121,8 +121,9 @@ def _outside(root: Path) -> list[str]:
     places = [home] if home and root.resolve() not in Path(home).resolve().parents else []
     if home:
         # Runs and their events, when Dagster is configured to keep them on a database server.
-        storage = (dagster_config(Path(home)).get("storage") or {}).keys() - {"sqlite"}
-        places += [f"{home}: Dagster's storage on {kind}" for kind in sorted(storage)]
+        storage = dagster_config(Path(home)).get("storage") or {}
+        kinds = set() if storage == STORAGE else storage.keys() - {"sqlite"}
+        places += [f"{home}: Dagster's storage on {kind}" for kind in sorted(kinds)]
     if tracking := os.environ.get("MLFLOW_TRACKING_URI", ""):
         places.append(tracking)
     # Ray spills objects here, for any user.

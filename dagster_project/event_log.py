@@ -43,7 +43,7 @@ class BatchingEventLog(SqliteEventLogStorage):
             for insert in inserts:
                 connection.execute(insert)
         with self.index_transaction() as connection:
-            ids = [connection.execute(insert).inserted_primary_key[0] for insert in inserts]
+            ids = [connection.execute(insert).lastrowid for insert in inserts]
             self._store_asset_event_tags(connection, events, ids)
             # An asset's row holds its last event of a kind.
             last = {_kind(event): (event, row) for event, row in zip(events, ids, strict=True)}

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import shutil
 import sqlite3
 import subprocess
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 from dagster_project.env import STORAGE, dagster_config
@@ -79,7 +81,10 @@ def run_takedown(
         strip_images(database)
     recorded = tuple(stage for stage in finished if _record(pipeline, stage))
     pipeline.bridge.collect_garbage()
-    left = search(pipeline.root, target, (REGISTER_NAME, *_tracked_by_git(pipeline.root)))
+    tracked = _tracked_by_git(pipeline.root)
+    left = search(
+        pipeline.root, target, (REGISTER_NAME, *tracked), _Copies(pipeline.root, tracked).include
+    )
     return TakedownReport(
         tuple(sorted(target.samples)),
         removal,
@@ -137,12 +142,43 @@ def _mlflow(root: Path) -> list[Path]:
 
 def _tracked_by_git(root: Path) -> list[str]:
     """Return code and documents: they contain no data, only ids as examples."""
-    command = ["git", "ls-files", "-z"]
+    return _git(root, "ls-files")
+
+
+def _git(root: Path, *arguments: str) -> list[str]:
+    """Return what git prints, line by line; nothing where there is no git."""
+    command = ["git", "-c", "core.quotePath=false", *arguments]
     try:
-        listed = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)
+        printed = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         return []
-    return listed.stdout.split("\0")
+    return printed.stdout.splitlines()
+
+
+class _Copies:
+    """Copies of code and documents: MLflow packs the library with every model that it registers."""
+
+    def __init__(self, root: Path, tracked: Sequence[str]) -> None:
+        self._root, self._tracked = root, tracked
+
+    def include(self, path: Path) -> bool:
+        """Return whether a file equals a tracked one, as it is now or was in a commit."""
+        return _blob(path) in self._blobs
+
+    @cached_property
+    def _blobs(self) -> frozenset[str]:
+        """Git's names of the contents; read only if something was found."""
+        paths = [self._root / name for name in self._tracked]
+        present = {_blob(path) for path in paths if path.is_file()}
+        known = frozenset(self._tracked)
+        lines = (line.partition(" ") for line in _git(self._root, "rev-list", "--objects", "--all"))
+        return frozenset(present | {blob for blob, _, name in lines if name in known})
+
+
+def _blob(path: Path) -> str:
+    """Return the name that git gives to a file's content."""
+    data = path.read_bytes()
+    return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
 
 
 def _finished(pipeline: Pipeline) -> list[str]:

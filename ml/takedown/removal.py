@@ -13,7 +13,7 @@ import re
 import sqlite3
 import tarfile
 import zipfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -40,7 +40,10 @@ from ml.takedown.likeness import Signature, embedded_images, resembles, signatur
 
 REGISTER_NAME: Final = "takedowns.json"
 """In the project folder, tracked by git: hashes of removed samples, which keep them out."""
-_SKIPPED_FOLDERS: Final = frozenset({".git", ".venv", "__pycache__", "node_modules"})
+_SKIPPED_FOLDERS: Final = frozenset(
+    {".git", ".venv", "__pycache__", "node_modules", "vggheads.egg-info"}
+)
+"""The last holds the README, whose examples name images."""
 _TABLES = "SELECT name FROM sqlite_master WHERE type = 'table'"
 _PACKED: Final = (
     b"PK\x03\x04",
@@ -219,13 +222,19 @@ def hash_id(name: str) -> str:
     return hashlib.sha256(name.encode()).hexdigest()
 
 
-def search(root: Path, target: Target, skipped: Sequence[str] = (REGISTER_NAME,)) -> list[str]:
+def search(
+    root: Path,
+    target: Target,
+    skipped: Sequence[str] = (REGISTER_NAME,),
+    is_copy: Callable[[Path], bool] = lambda path: False,
+) -> list[str]:
     """Read every file of a project and name those in which a sample still is.
 
     Args:
         root: the project folder: data, caches, runs, reports, everything but git's own files.
         target: what to look for.
         skipped: files that are left out, relative to the root.
+        is_copy: asked about a file with a find: whether it is a copy of such a file, no trace.
 
     Returns:
         `path: what was found`, sorted; empty is the proof.
@@ -234,7 +243,7 @@ def search(root: Path, target: Target, skipped: Sequence[str] = (REGISTER_NAME,)
     left_out = frozenset(skipped)
     for path in progress(sorted(_files(root)), "searching every file"):
         name = path.relative_to(root).as_posix()
-        if name not in left_out and (what := found_in(path, target)):
+        if name not in left_out and (what := found_in(path, target)) and not is_copy(path):
             found.append(f"{name}: {what}")
     return found
 

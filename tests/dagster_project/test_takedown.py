@@ -1,7 +1,9 @@
 """After a takedown the lock holds the edited data, nothing remakes it, and the cache forgot it."""
 
 import base64
+import shutil
 import sqlite3
+import subprocess
 import tempfile
 from contextlib import closing
 
@@ -51,6 +53,48 @@ def test_what_is_left_is_named(toy, monkeypatch):
     assert report.left == ("mlruns/note.txt: gone-00001",)
     assert report.remotes == ("store",)
     assert not (toy.root / "mlruns" / "grid.png").exists()
+
+
+CODE = '"""Returns `image-00003-00012`, as in {}."""\n'
+
+
+def committed(root, text: str) -> None:
+    """Commit a module of the project."""
+    (root / "ml" / "stages").mkdir(parents=True, exist_ok=True)
+    (root / "ml" / "stages" / "captions.py").write_text(text)
+    author = ["-c", "user.name=test", "-c", "user.email=test@localhost"]
+    subprocess.run(["git", "add", "ml"], cwd=root, check=True)
+    subprocess.run(["git", *author, "commit", "-q", "-m", "code"], cwd=root, check=True)
+
+
+def packed(root, model: str):
+    """Copy the library next to a model, as MLflow does; returns the module's copy."""
+    code = root / "mlruns" / "artifacts" / "models" / model / "artifacts" / "code"
+    shutil.copytree(root / "ml", code / "ml")
+    return code / "ml" / "stages" / "captions.py"
+
+
+def test_an_id_in_code_that_is_packed_with_a_model_is_no_trace(toy, monkeypatch):
+    """The documented example is an id that docstrings give as example."""
+    target = Target(frozenset({"image-00003-00012"}), frozenset(), frozenset())
+    monkeypatch.setattr(takedown, "find_target", lambda *arguments: target)
+    monkeypatch.setattr(takedown, "take_down", lambda *arguments: Removal())
+    committed(toy.root, CODE.format("the first version"))
+    packed(toy.root, "m-1")
+    committed(toy.root, CODE.format("the second"))
+    changed = packed(toy.root, "m-2")
+    (toy.root / "ml" / "stages" / "captions.py").write_text(CODE.format("one not committed"))
+    packed(toy.root, "m-3")
+    installed = toy.root / "vggheads.egg-info"
+    installed.mkdir()
+    (installed / "PKG-INFO").write_text("vggheads lineage image-00003-00012")
+    report = takedown.run_takedown(toy.pipeline, ["image-00003-00012"], [])
+    assert report.left == ()
+
+    changed.write_text(CODE.format("the second") + "SEEN = 'image-00003-00012'\n")
+    report = takedown.run_takedown(toy.pipeline, ["image-00003-00012"], [])
+    name = changed.relative_to(toy.root).as_posix()
+    assert report.left == (f"{name}: image-00003-00012",)
 
 
 def test_images_in_an_older_event_log_and_in_examples_are_removed(toy, monkeypatch):

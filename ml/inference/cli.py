@@ -89,7 +89,7 @@ def _add_detector(parser: argparse.ArgumentParser) -> None:
         "--score",
         type=float,
         metavar="S",
-        help=f"score threshold (default: the model's, or {OPERATING_SCORE})",
+        help=f"score threshold (default: {OPERATING_SCORE}, or the model's where higher)",
     )
     parser.add_argument(
         "--iou", type=float, metavar="I", help="IoU threshold of NMS (default: the model's)"

@@ -22,15 +22,13 @@ from ml.inference.sources import (
     is_video,
     read_images,
 )
-from ml.model.postprocess import PostprocessConfig
+from ml.model.postprocess import PostprocessConfig, at_operating_score
 from ml.records.exclusions import Exclusions
-from ml.records.heads import OPERATING_SCORE
 from ml.records.models import choose_device
 from ml.records.progress import progress
 
 HEAD_MODEL_NAME = "head_model.npz"
-"""Heads below are not shown unless asked for; the operating score of the benchmark. Models trained
-here store a far lower threshold, because average precision counts unsure heads too."""
+"""The head model next to a checkpoint."""
 
 
 class HeadDetector:
@@ -65,8 +63,7 @@ class HeadDetector:
                 `head_model`; without any there are boxes and parameters, but no vertices.
             device: auto, cpu, cuda or cuda:N.
             runtime: torch or onnxruntime.
-            score_threshold: heads below are dropped; if left out `OPERATING_SCORE`, or the model's
-                own value where that is higher.
+            score_threshold: heads below are dropped; see `at_operating_score` if left out.
             iou_threshold: of heads that overlap more the best stays; the model's own value if left
                 out.
             max_heads: at most this many per image; likewise.
@@ -84,11 +81,8 @@ class HeadDetector:
         if batch_size < 1:
             raise ValueError(f"batch_size: expected at least 1, got {batch_size}")
         self._predictor = load_detector(checkpoint, choose_device(device), None, runtime)
-        stored = self._predictor.postprocessing
-        if score_threshold is None:
-            score_threshold = max(OPERATING_SCORE, stored.score_threshold)
         self.postprocessing = _with(
-            stored,
+            at_operating_score(self._predictor.postprocessing),
             score_threshold=score_threshold,
             iou_threshold=iou_threshold,
             max_heads=max_heads,

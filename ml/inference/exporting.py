@@ -9,6 +9,7 @@ from typing import Literal, get_args
 from ml.inference.loading import WEIGHTS_NAME, describe, read_detector, save_detector
 from ml.model.export import export_onnx, export_torchscript
 from ml.model.fusing import fuse
+from ml.model.postprocess import at_operating_score
 
 ExportFormat = Literal["onnx", "torchscript", "safetensors"]
 EXPORT_FORMATS: tuple[ExportFormat, ...] = get_args(ExportFormat)
@@ -31,7 +32,8 @@ def export_detector(checkpoint: Path, output: Path, form: ExportFormat) -> None:
     Args:
         checkpoint: any input of `read_detector`.
         output: a file, or for safetensors a folder.
-        form: onnx (decoding and suppression in the graph), torchscript (inputs and outputs of the
+        form: onnx (decoding and suppression in the graph, where no threshold is given at the
+            operating score; its description keeps the model's thresholds), torchscript (inputs and outputs of the
             official file), safetensors (a model folder, faster to load than an unfused one).
 
     Raises:
@@ -51,7 +53,8 @@ def export_detector(checkpoint: Path, output: Path, form: ExportFormat) -> None:
         return
     description = describe(stored.network, size, thresholds, identity, training)
     if form == "onnx":
-        export_onnx(stored.network, output, size, thresholds, description)
+        shown = at_operating_score(thresholds)
+        export_onnx(stored.network, output, size, shown, description)
     else:
         export_torchscript(stored.network, output, size, description)
 

@@ -20,8 +20,8 @@ from mlflow.types.schema import Array
 
 from ml.imaging.io import UnreadableImage, decode_image, encode_png
 from ml.inference.loading import load_detector
+from ml.model.postprocess import PostprocessConfig, at_operating_score
 from ml.records.heads import Heads
-from ml.records.scores import OPERATING_SCORE
 
 ARTIFACT = "detector"
 IMAGE = "image"
@@ -52,8 +52,11 @@ def heads_table(heads: Sequence[Heads]) -> pd.DataFrame:
     return frame.astype({"image": np.int64, "score": np.float64})
 
 
-def signature() -> ModelSignature:
+def signature(thresholds: PostprocessConfig) -> ModelSignature:
     """Return input and output of the model.
+
+    Args:
+        thresholds: those of the detector.
 
     Returns:
         A column of encoded images in, JPEG, PNG or another form that `decode_image` reads; the
@@ -69,7 +72,8 @@ def signature() -> ModelSignature:
             ColSpec(Array(DataType.double), "flame"),
         ]
     )
-    params = ParamSchema([ParamSpec(THRESHOLD, DataType.double, OPERATING_SCORE)])
+    default = at_operating_score(thresholds).score_threshold
+    params = ParamSchema([ParamSpec(THRESHOLD, DataType.double, default)])
     return ModelSignature(inputs=inputs, outputs=outputs, params=params)
 
 
@@ -113,12 +117,13 @@ class HeadDetectorPyfunc(PythonModel):
             MlflowException: an image cannot be read, or the threshold is not possible; the message
                 names which of the images. Of any other error, a server answers with a stack trace.
         """
-        threshold = float((params or {}).get(THRESHOLD, OPERATING_SCORE))
+        shown = at_operating_score(self._predictor.postprocessing)
+        threshold = float((params or {}).get(THRESHOLD, shown.score_threshold))
         if not 0 <= threshold <= 1:
             reason = f"{THRESHOLD}: expected 0 to 1, got {threshold}"
             raise MlflowException.invalid_parameter_value(reason)
         images = [_decoded(data, index) for index, data in enumerate(model_input[IMAGE])]
-        kept = self._predictor.postprocessing.model_copy(update={THRESHOLD: threshold})
+        kept = shown.model_copy(update={THRESHOLD: threshold})
         return heads_table(self._predictor.predict(images, postprocessing=kept))
 
 

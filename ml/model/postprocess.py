@@ -15,7 +15,7 @@ from ml.imaging.letterbox import Letterbox
 from ml.model.decode import decode
 from ml.model.outputs import RawOutputs
 from ml.records.config import StageConfig
-from ml.records.heads import Heads
+from ml.records.heads import OPERATING_SCORE, Heads
 
 
 class PostprocessConfig(StageConfig):
@@ -29,6 +29,18 @@ class PostprocessConfig(StageConfig):
     """Anchors with the highest scores that enter NMS, per image."""
     max_heads: int = Field(default=100, ge=1, le=10**9)
     """Maximum number of heads per image."""
+
+
+def at_operating_score(config: PostprocessConfig) -> PostprocessConfig:
+    """Return the thresholds for showing heads: the operating score, or the model's where higher.
+
+    A model may store a far lower one, because average precision counts unsure heads too.
+
+    Args:
+        config: the model's thresholds.
+    """
+    score = max(OPERATING_SCORE, config.score_threshold)
+    return config.model_copy(update={"score_threshold": score})
 
 
 @torch.no_grad()

@@ -110,7 +110,8 @@ class TrainedModelConfig(StageConfig):
     fit: FitConfig = FitConfig(epochs=50)
     """The training loop."""
     postprocess: PostprocessConfig = PostprocessConfig(score_threshold=0.05)
-    """Thresholds stored with the model; low, because a benchmark wants the whole curve."""
+    """Thresholds stored with the model; low, because a benchmark wants the whole curve. Heads are
+    shown from `at_operating_score` on."""
     num_grid_images: Count = 12
     """Validation images on each prediction grid."""
     registered_name: str = "vggheads"
@@ -451,7 +452,7 @@ def _register(
             name=config.registered_name,
             python_file=Path(pyfunc_model.__file__),
             artifacts={pyfunc_model.ARTIFACT: folder},
-            signature=pyfunc_model.signature(),
+            signature=pyfunc_model.signature(config.postprocess),
             code_paths=[Path(ml.__file__).parent],
             # An image of the dataset would outlive its removal.
             input_example=pyfunc_model.input_example(config.loader.image_size),

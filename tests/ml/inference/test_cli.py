@@ -19,10 +19,12 @@ from ml.flame.head_model import HeadModel
 from ml.imaging.io import decode_image, encode_png
 from ml.inference import cli
 from ml.inference.detector import HeadDetector
-from ml.inference.loading import read_detector
+from ml.inference.loading import load_detector, read_detector, save_detector
 from ml.inference.runtimes import UnusableModel
 from ml.inference.videos import read_frames
-from tests.ml.inference.conftest import noise_image
+from ml.model.detector import HeadDetectorNetwork
+from ml.model.postprocess import PostprocessConfig, suppression_inputs
+from tests.ml.inference.conftest import SIZE, noise_image
 
 
 def run(*words: object) -> int:
@@ -218,6 +220,32 @@ def test_exports_give_the_same_heads(checkpoint: Path, tmp_path: Path, project: 
         assert sum(p.stat().st_size for p in output.iterdir()) < sum(
             p.stat().st_size for p in checkpoint.iterdir()
         )
+
+
+def test_an_exported_graph_has_the_same_default_threshold(
+    network: HeadDetectorNetwork, tmp_path: Path
+) -> None:
+    """A model for benchmarks stores 0.05; whoever runs its graph alone sees what `predict` shows."""
+    import onnxruntime
+
+    low = PostprocessConfig(score_threshold=0.05, iou_threshold=1.0, max_heads=500)
+    save_detector(tmp_path / "model", network, SIZE, low, None, {})
+    path = tmp_path / "model.onnx"
+    assert run("export", path, "--checkpoint", tmp_path / "model") == 0
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(str(path), options)
+    images = noise_image(5)[None].transpose(0, 3, 1, 2)
+    scores = session.run(["scores"], {"images": images})[0]
+    everything = session.run(["scores"], {"images": images, **suppression_inputs(low)})[0]
+    between = (everything >= 0.05) & (everything < 0.3)
+    assert 0 < between.sum() < len(everything)
+    assert scores.min() >= 0.3
+    assert len(scores) == len(everything) - between.sum()
+    # What the model stores is kept, for average precision.
+    loaded = load_detector(path, runtime="onnxruntime")
+    assert loaded.postprocessing == low
+    assert len(loaded.predict([noise_image(5)])[0]) == len(everything)
 
 
 def test_export_does_not_overwrite_its_source(checkpoint: Path) -> None:

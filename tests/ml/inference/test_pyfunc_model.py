@@ -12,7 +12,8 @@ import pytest
 from ml.imaging.io import encode_png
 from ml.inference import pyfunc_model
 from ml.inference.loading import load_detector
-from tests.ml.inference.conftest import noise_image
+from ml.model.postprocess import PostprocessConfig
+from tests.ml.inference.conftest import LOOSE, noise_image
 
 mlflow = pytest.importorskip("mlflow")
 
@@ -28,7 +29,7 @@ def served(project: Path, tmp_path_factory: pytest.TempPathFactory):
         str(folder),
         python_model=pyfunc_model.__file__,
         artifacts={pyfunc_model.ARTIFACT: str(project / "trained_model")},
-        signature=pyfunc_model.signature(),
+        signature=pyfunc_model.signature(LOOSE),
         pip_requirements=["numpy"],
     )
     return TestClient(init(mlflow.pyfunc.load_model(str(folder))))
@@ -54,6 +55,12 @@ def test_a_request_with_base64_is_answered_with_the_detector_s_heads(served, pro
     for name, values in (("box_xyxy", "boxes_xyxy"), ("score", "scores"), ("flame", "flame")):
         expected = np.concatenate([getattr(of_image, values) for of_image in heads])
         assert np.allclose([row[name] for row in rows], expected, atol=1e-3), name
+
+
+@pytest.mark.parametrize(("stored", "default"), [(0.05, 0.3), (0.5, 0.5)])
+def test_the_default_threshold_is_that_of_every_other_way(stored: float, default: float):
+    schema = pyfunc_model.signature(PostprocessConfig(score_threshold=stored)).params
+    assert [param.default for param in schema.params] == [default]
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ml.records.files import existing
 from vggheads.cli import HOME, RUN_AGAIN, add_library_commands, run
 
 if TYPE_CHECKING:
@@ -36,14 +37,14 @@ def main(arguments: Sequence[str] | None = None, pipeline: Pipeline | None = Non
     Returns:
         Exit status.
     """
+    return run(lambda: _run(arguments, pipeline))
+
+
+def _run(arguments: Sequence[str] | None, pipeline: Pipeline | None) -> int:
     options = _parser().parse_args(arguments)
     handler = logging.StreamHandler()
     handler.setLevel(logging.INFO if options.verbose else logging.ERROR)
     logging.basicConfig(handlers=[handler], format="%(levelname)s %(name)s: %(message)s")
-    return run(lambda: _run(options, pipeline))
-
-
-def _run(options: argparse.Namespace, pipeline: Pipeline | None) -> int:
     if pipeline is None:
         _check_place(HOME)
     command = options.command
@@ -230,14 +231,16 @@ def add_project_commands(add: Add) -> None:
         help="ablation, datasets, finetuning, seeds, generators, architectures or memorisation",
     )
     study.add_argument(
-        "--wider", type=Path, metavar="DIR", help="WIDER FACE (datasets, finetuning)"
+        "--wider", type=existing, metavar="DIR", help="WIDER FACE (datasets, finetuning)"
     )
-    study.add_argument("--generators", type=Path, metavar="FILE", help="YAML (generators)")
-    study.add_argument("--reference", type=Path, metavar="IMAGES", help="real reference images")
-    study.add_argument("--inception", type=Path, metavar="FILE", help="Inception weights")
-    study.add_argument("--photographs", type=Path, metavar="DIR", help="images named as in RaFD")
+    study.add_argument("--generators", type=existing, metavar="FILE", help="YAML (generators)")
+    study.add_argument("--reference", type=existing, metavar="IMAGES", help="real reference images")
+    study.add_argument("--inception", type=existing, metavar="FILE", help="Inception weights")
     study.add_argument(
-        "--config", type=Path, metavar="FILE", help="YAML (architectures, memorisation)"
+        "--photographs", type=existing, metavar="DIR", help="images named as in RaFD"
+    )
+    study.add_argument(
+        "--config", type=existing, metavar="FILE", help="YAML (architectures, memorisation)"
     )
     study.add_argument(
         "--reference-limit", type=int, metavar="N", help="use the first N references (paper: 1500)"
@@ -267,7 +270,7 @@ def _add_dataset_commands(add: Add) -> None:
         "import-official", f"{data}:import_official", "convert the official release to this layout"
     )
     read.add_argument(
-        "source", type=Path, nargs="+", help="unpacked release, its tars, or folders of them"
+        "source", type=existing, nargs="+", help="unpacked release, its tars, or folders of them"
     )
     read.add_argument("target", type=Path, help="project folder in which to write data/")
     lacking = add(
@@ -276,7 +279,7 @@ def _add_dataset_commands(add: Add) -> None:
         "list the missing parts of a copy of the official release",
     )
     lacking.add_argument(
-        "source", type=Path, nargs="+", help="unpacked release, its tars, or folders of them"
+        "source", type=existing, nargs="+", help="unpacked release, its tars, or folders of them"
     )
     lacking.add_argument("--no-sums", action="store_true", help="skip the comparison with MD5SUMS")
     generate = add(
@@ -291,7 +294,7 @@ def _add_dataset_commands(add: Add) -> None:
     generate.add_argument("--out", type=Path, required=True, metavar="DIR", help="output folder")
     generate.add_argument(
         "--world",
-        type=Path,
+        type=existing,
         metavar="FILE",
         help="YAML that overrides the profile, see conf/worlds",
     )
@@ -307,10 +310,10 @@ def _add_dataset_commands(add: Add) -> None:
         "dagster_project.generating:evaluate",
         "evaluate a detector on all images of a folder written by `generate`",
     )
-    measure.add_argument("data", type=Path, metavar="DIR", help="folder written by `generate`")
+    measure.add_argument("data", type=existing, metavar="DIR", help="folder written by `generate`")
     measure.add_argument(
         "--model",
-        type=Path,
+        type=existing,
         default=Path("data/trained_model"),
         metavar="DIR",
         help="(%(default)s)",
@@ -338,7 +341,7 @@ def _add_dataset_commands(add: Add) -> None:
     labelled = add(
         "label-import", f"{data}:label_import", "validate and import the file of a labelling tool"
     )
-    labelled.add_argument("file", type=Path, help="JSON of Label Studio, or COCO")
+    labelled.add_argument("file", type=existing, help="JSON of Label Studio, or COCO")
     labelled.add_argument(
         "--name", help="name of the copy in labels/ (default: the name of the file)"
     )
@@ -360,8 +363,8 @@ def _add_dataset_commands(add: Add) -> None:
         f"{data}:fine_tune",
         "fine-tune on your images and head boxes with FLAME pseudo-labels (profile finetune)",
     )
-    own.add_argument("images", type=Path, help="folder of images")
-    own.add_argument("boxes", type=Path, help="boxes in COCO detection format")
+    own.add_argument("images", type=existing, help="folder of images")
+    own.add_argument("boxes", type=existing, help="boxes in COCO detection format")
     own.add_argument(
         "--label", action="append", metavar="NAME", help="category of a head (default: head)"
     )
@@ -370,9 +373,11 @@ def _add_dataset_commands(add: Add) -> None:
         f"{data}:identity_index",
         "index faces that must not appear in the dataset",
     )
-    index.add_argument("folder", type=Path, help="images, optionally one subfolder per person")
+    index.add_argument("folder", type=existing, help="images, optionally one subfolder per person")
     index.add_argument(
-        "--identities", type=Path, help="file of image-person pairs, such as identity_CelebA.txt"
+        "--identities",
+        type=existing,
+        help="file of image-person pairs, such as identity_CelebA.txt",
     )
     index.add_argument(
         "--target",
@@ -385,7 +390,7 @@ def _add_dataset_commands(add: Add) -> None:
         f"{data}:identity_pairs",
         "show removed images next to the known faces they matched (a local page, never published)",
     )
-    matched.add_argument("folder", type=Path, help="folder from which the index was built")
+    matched.add_argument("folder", type=existing, help="folder from which the index was built")
     matched.add_argument("--count", type=int, default=48, help="number of pairs (%(default)s)")
     down = add(
         "takedown", f"{data}:takedown", "remove images or sources from all data, and verify it"
@@ -405,7 +410,7 @@ def _add_dataset_commands(add: Add) -> None:
     costs.add_argument("--hour-price", type=float, default=0.0, help="price of a device hour")
     costs.add_argument(
         "--measured",
-        type=Path,
+        type=existing,
         help="output of `preflight --json`, or JSON mapping a stage to seconds_per_image, device "
         "and batch; includes stages that never ran",
     )

@@ -76,8 +76,14 @@ def library_main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     if given and not given[0].startswith("-") and given[0] not in commands.choices:
         return run(lambda: _refuse(given[0], list(commands.choices)))
+    return run(lambda: _parsed(parser, given))
+
+
+def _parsed(parser: argparse.ArgumentParser, given: Sequence[str]) -> int:
+    """Parse, which fails if a file that is named is missing, and run the command."""
     options = parser.parse_args(given)
-    return run(lambda: options.command(options))
+    status: int = options.command(options)
+    return status
 
 
 def add_library_commands(add: Callable[..., argparse.ArgumentParser]) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ml.benchmarks import quality_cli
+from ml.records.files import existing
 
 if TYPE_CHECKING:
     from ml.benchmarks.scoring import BenchmarkResult
@@ -43,10 +44,12 @@ def add_commands(add: Add) -> None:
     """
     parser = add("score", score, "score existing predictions on a public benchmark")
     parser.add_argument("set", choices=SET_NAMES, metavar="SET", help=", ".join(SET_NAMES))
-    parser.add_argument("--truth", type=Path, required=True, metavar="DIR", help="data set folder")
+    parser.add_argument(
+        "--truth", type=existing, required=True, metavar="DIR", help="data set folder"
+    )
     parser.add_argument(
         "--predictions",
-        type=Path,
+        type=existing,
         required=True,
         metavar="PATH",
         help="predictions as .jsonl or in the benchmark's official format, see docs/benchmarks",
@@ -55,10 +58,12 @@ def add_commands(add: Add) -> None:
     parser.add_argument("--json", type=Path, required=True, metavar="FILE", help="output file")
     parser = add("benchmark", benchmark, "run a model on a public benchmark and score it")
     parser.add_argument("set", choices=SET_NAMES, metavar="SET", help=", ".join(SET_NAMES))
-    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="data set folder")
+    parser.add_argument(
+        "--data", type=existing, required=True, metavar="DIR", help="data set folder"
+    )
     parser.add_argument(
         "--model",
-        type=Path,
+        type=existing,
         required=True,
         metavar="PATH",
         help="model folder, exported model, official .trcd, .onnx or .pth, or predictions",
@@ -86,7 +91,7 @@ def _add_protocol(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--head-model",
-        type=Path,
+        type=existing,
         metavar="FILE",
         help="head_model.npz of the parameters (default: the model's, or the project's)",
     )

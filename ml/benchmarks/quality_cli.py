@@ -9,6 +9,8 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
+from ml.records.files import existing
+
 Run = Callable[[argparse.Namespace], int]
 Add = Callable[[str, Run, str], argparse.ArgumentParser]
 
@@ -29,11 +31,11 @@ def add_commands(add: Add) -> None:
         help="folder of images, a .tar, or a folder of tars; all sets use the same reference",
     )
     parser.add_argument(
-        "--reference", type=Path, required=True, metavar="IMAGES", help="real images"
+        "--reference", type=existing, required=True, metavar="IMAGES", help="real images"
     )
     parser.add_argument(
         "--inception",
-        type=Path,
+        type=existing,
         required=True,
         metavar="FILE",
         help="pt_inception-2015-12-05-6726825d.pth, as pytorch-fid and torch-fidelity use it",
@@ -57,12 +59,12 @@ def add_commands(add: Add) -> None:
 
 def generation_quality(options: argparse.Namespace) -> int:
     """Measure sets of images against a reference."""
+    sources = [_titled(text) for text in options.images]
     from ml.benchmarks.generation_quality import Measuring, compare_sets
     from ml.benchmarks.inception import load_inception
     from ml.records.atomic import write_json
     from ml.records.models import choose_device
 
-    sources = [_titled(text) for text in options.images]
     device = choose_device(options.device)
     measuring = Measuring(
         load_inception(options.inception).to(device),
@@ -93,8 +95,11 @@ def _titled(text: str) -> tuple[str, Path]:
     """Return `TITLE=PATH` or a path, whose name then is the title.
 
     A path may hold an equals sign.
+
+    Raises:
+        FileNotFoundError: there are no such images.
     """
     title, separator, rest = text.partition("=")
     if separator and not Path(text).exists():
-        return title, Path(rest)
-    return Path(text).name, Path(text)
+        return title, existing(rest)
+    return Path(text).name, existing(text)

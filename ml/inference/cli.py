@@ -12,6 +12,7 @@ from typing import Any
 
 from ml.inference.options import DRAW_METHODS, FORMATS, UNITS, UnusableModel
 from ml.inference.output_folder import OutputFolder
+from ml.records.files import existing
 from ml.records.scores import OPERATING_SCORE
 
 DEFAULT_CHECKPOINT = "data/trained_model"
@@ -35,22 +36,24 @@ def add_commands(add: Add) -> None:
     )
     _add_checkpoint(export_parser)
     weights = add("import-weights", import_weights, "convert published weights to a detector")
-    weights.add_argument("file", type=Path, metavar="FILE", help=".trcd, .pth or .pt")
+    weights.add_argument("file", type=existing, metavar="FILE", help=".trcd, .pth or .pt")
     weights.add_argument("output", type=Path, metavar="FOLDER")
     flame = add("import-flame", import_flame, "convert FLAME's files to a head model")
     flame.add_argument(
-        "file", type=Path, metavar="MODEL.pkl", help="FLAME model, such as generic_model.pkl"
+        "file", type=existing, metavar="MODEL.pkl", help="FLAME model, such as generic_model.pkl"
     )
     flame.add_argument(
-        "--landmarks", type=Path, required=True, help="landmark_embedding.npy, or FLAME's .pkl"
+        "--landmarks", type=existing, required=True, help="landmark_embedding.npy, or FLAME's .pkl"
     )
     flame.add_argument(
-        "--contour", type=Path, help="flame_dynamic_embedding.npy, with a .pkl embedding"
+        "--contour", type=existing, help="flame_dynamic_embedding.npy, with a .pkl embedding"
     )
-    flame.add_argument("--masks", type=Path, help="FLAME_masks.pkl: regions such as face and ears")
+    flame.add_argument(
+        "--masks", type=existing, help="FLAME_masks.pkl: regions such as face and ears"
+    )
     flame.add_argument(
         "--indices",
-        type=Path,
+        type=existing,
         action="append",
         default=[],
         metavar="FILE.npy",
@@ -81,7 +84,7 @@ def _add_checkpoint(parser: argparse.ArgumentParser) -> None:
 def _add_detector(parser: argparse.ArgumentParser) -> None:
     _add_checkpoint(parser)
     parser.add_argument(
-        "--head-model", type=Path, help="head_model.npz (default: next to the model)"
+        "--head-model", type=existing, help="head_model.npz (default: next to the model)"
     )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     parser.add_argument("--runtime", default="torch", choices=("torch", "onnxruntime"))

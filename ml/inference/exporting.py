@@ -32,8 +32,8 @@ def export_detector(checkpoint: Path, output: Path, form: ExportFormat) -> None:
     Args:
         checkpoint: any input of `read_detector`.
         output: a file, or for safetensors a folder.
-        form: onnx (decoding and suppression in the graph, where no threshold is given at the
-            operating score; its description keeps the model's thresholds), torchscript (inputs and outputs of the
+        form: onnx (decoding and suppression in the graph, by default at the operating score; its
+            description keeps the model's thresholds), torchscript (inputs and outputs of the
             official file), safetensors (a model folder, faster to load than an unfused one).
 
     Raises:

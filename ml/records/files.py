@@ -60,6 +60,25 @@ class UnreadableFile(ValueError):
     """A path leads to nothing that can be read, or to more than is accepted."""
 
 
+def existing(text: str) -> Path:
+    """Return the path of an argument that is read; a type for argparse.
+
+    Checked while arguments are parsed, before a command imports anything heavy.
+
+    Args:
+        text: as given on the command line.
+
+    Returns:
+        The path.
+
+    Raises:
+        FileNotFoundError: neither a file nor a folder.
+    """
+    if not os.path.exists(text):
+        raise FileNotFoundError(f"{text}: no such file or folder")
+    return Path(text)
+
+
 def is_environment(error: BaseException) -> bool:
     """Return whether an error is the machine's (space, permission, memory), not the data's.
 

@@ -1,9 +1,11 @@
 """One command line for a checkout and for an installed library; quick, and quiet when cut off."""
 
 import argparse
+import re
 import resource
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -13,9 +15,9 @@ from vggheads import cli
 PYTHON = [sys.executable, "-m", "vggheads.cli"]
 
 
-def names(parser):
+def commands(parser):
     action = next(a for a in parser._actions if isinstance(a, argparse._SubParsersAction))
-    return set(action.choices)
+    return action.choices
 
 
 def test_help_is_quick_and_imports_no_library():
@@ -36,24 +38,55 @@ def test_help_is_quick_and_imports_no_library():
     assert not {name for name in heavy if f"'{name}'" in loaded.stdout}
 
 
-def test_what_is_missing_is_said_before_anything_heavy_is_imported(tmp_path):
-    photo = tmp_path / "photo.jpg"
-    photo.write_bytes(b"")
-    for arguments, message in (
-        (["predict", "nowhere.jpg"], "no such file or folder: nowhere.jpg"),
-        (["predict", str(photo), "--checkpoint", "none"], "none: no such file or folder; name a"),
-        (["export", "model.onnx", "--checkpoint", "none"], "none: no such file or folder; name a"),
-        (["app", "--checkpoint", "none"], "none: no such file or folder; name a"),
-    ):
-        code = (
-            f"import sys; from vggheads.cli import main; status = main({arguments!r});"
-            "print(status, 'numpy' in sys.modules or 'torch' in sys.modules)"
-        )
-        done = subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, text=True, check=True
-        )
-        assert done.stdout.split() == ["2", "False"]
-        assert message in done.stderr
+HERE = "README.md"
+MISSING = [
+    ["predict", "none"],
+    ["predict", HERE, "--checkpoint", "none"],
+    ["predict", HERE, "--checkpoint", HERE, "--head-model", "none"],
+    ["export", "model.onnx", "--checkpoint", "none"],
+    ["app", "--checkpoint", "none"],
+    ["import-weights", "none", "out"],
+    ["import-flame", "none", "--landmarks", HERE],
+    ["import-flame", HERE, "--landmarks", "none"],
+    ["import-flame", HERE, "--landmarks", HERE, "--indices", "none"],
+    ["score", "fddb", "--truth", "none", "--predictions", HERE, "--json", "out"],
+    ["score", "fddb", "--truth", HERE, "--predictions", "none", "--json", "out"],
+    ["benchmark", "fddb", "--data", "none", "--model", HERE],
+    ["benchmark", "fddb", "--data", HERE, "--model", "none"],
+    ["generation-quality", HERE, "--reference", "none", "--inception", HERE],
+    ["generation-quality", "own=none", "--reference", HERE, "--inception", HERE],
+    ["import-official", HERE, "none", "out"],
+    ["label-import", "none"],
+]
+
+
+@pytest.mark.parametrize("arguments", MISSING, ids=" ".join)
+def test_what_is_missing_is_said_before_anything_heavy_is_imported(arguments):
+    code = (
+        f"import sys; from vggheads.cli import main; status = main({arguments!r});"
+        "print(status, {'numpy', 'torch', 'pydantic', 'dagster'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["2", "set()"]
+    (line,) = done.stderr.splitlines()
+    assert re.match(r"error: (none: no such file or folder|.*no such file or folder: none)", line)
+
+
+NOT_READ = {
+    *("--output", "--out", "--json", "output", "target"),
+    # Have a default; their commands look whether it is there.
+    *("--checkpoint",),
+}
+
+
+def test_every_path_that_a_command_reads_is_checked_when_it_is_parsed():
+    unchecked = {
+        (action.option_strings or [action.dest])[0]
+        for parser in commands(project._parser()).values()
+        for action in parser._actions
+        if action.type is Path
+    }
+    assert unchecked == NOT_READ
 
 
 def test_a_reader_that_has_enough_ends_the_command_quietly():
@@ -82,11 +115,11 @@ def test_the_installed_library_says_where_the_project_s_commands_are(tmp_path, m
 
 
 def test_a_checkout_has_the_library_s_commands_and_more():
-    whole = names(project._parser())
-    commands = argparse.ArgumentParser().add_subparsers()
-    cli.add_library_commands(lambda name, run, text: commands.add_parser(name))
-    assert {"predict", "score", "app"} <= set(commands.choices) < whole
-    assert {"demo", "status", "compare"} <= whole - set(commands.choices)
+    whole = set(commands(project._parser()))
+    library = argparse.ArgumentParser().add_subparsers()
+    cli.add_library_commands(lambda name, run, text: library.add_parser(name))
+    assert {"predict", "score", "app"} <= set(library.choices) < whole
+    assert {"demo", "status", "compare"} <= whole - set(library.choices)
 
 
 def test_a_package_that_is_missing_is_named_with_its_extra(capsys):

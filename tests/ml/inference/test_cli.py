@@ -225,7 +225,7 @@ def test_exports_give_the_same_heads(checkpoint: Path, tmp_path: Path, project: 
 def test_an_exported_graph_has_the_same_default_threshold(
     network: HeadDetectorNetwork, tmp_path: Path
 ) -> None:
-    """A model for benchmarks stores 0.05; whoever runs its graph alone sees what `predict` shows."""
+    """A model for benchmarks stores 0.05; its graph alone shows what `predict` shows."""
     import onnxruntime
 
     low = PostprocessConfig(score_threshold=0.05, iou_threshold=1.0, max_heads=500)

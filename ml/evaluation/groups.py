@@ -28,7 +28,8 @@ EDGES: Mapping[str, tuple[float, ...]] = {
     "skin_tone": (1, 4, 7, 11),
 }
 """Attribute of a head -> edges of its groups, of tables and charts alike."""
-_ERRORS = {"NME %": "nme_bbox", "rotation deg": "rotation_deg"}
+ERRORS = {"NME %": "nme_bbox", "rotation deg": "rotation_deg"}
+"""Column of a table of groups -> error of a head."""
 _BASELINES = {
     "mean head": {"NME %": "nme_bbox", "aligned %": "nme_aligned"},
     "always frontal": {"NME %": "nme_bbox", "rotation deg": "rotation_deg"},
@@ -73,7 +74,7 @@ def group_table(
         grouped = pairs.assign(part=part_of)
         found = {
             label: group_intervals(grouped, "part", name, evaluation.num_images, rng, resamples)
-            for label, name in _ERRORS.items()
+            for label, name in ERRORS.items()
         }
         asked = group_of(evaluation.asked[column])
         lines = []

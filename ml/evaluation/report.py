@@ -155,6 +155,22 @@ def write_report(
     return written
 
 
+def read_group(report: Path, title: str) -> pd.DataFrame:
+    """Return a table of errors by group from a report that `write_report` wrote.
+
+    Args:
+        report: report.md.
+        title: the table's.
+
+    Returns:
+        Its cells as text; empty if the report has no such table.
+    """
+    _, _, section = report.read_text(encoding="utf-8").partition(f"### {title}\n\n")
+    lines = section.partition("\n\n")[0].splitlines()
+    cells = [line.strip("| ").split(" | ") for line in lines]
+    return pd.DataFrame(cells[2:], columns=cells[0]) if cells else pd.DataFrame()
+
+
 def standalone(page: Path, made: Mapping[str, str]) -> str:
     """Return a report as one file, with embedded images and its origin.
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+import pandas as pd
 
-from ml.evaluation.report import METRICS
+from ml.evaluation.groups import ERRORS, TONES
+from ml.evaluation.report import METRICS, read_group
 from ml.records.atomic import write_text
 from ml.records.workspace import Workspace
 from ml.studies.variants import OpenRun, Variant, run_variants
@@ -43,11 +45,13 @@ def run_seeds(ws: Workspace, values: Mapping[str, Mapping[str, Any]], open_run: 
         for seed in seeds
     ]
     folder = run_variants("seeds", ws, values, variants, open_run)
-    found = {
-        variant.name: _metrics(folder / variant.slug / "evaluation" / "data" / "benchmark")
+    measured = {
+        variant.name: folder / variant.slug / "evaluation" / "data" / "benchmark"
         for variant in variants
     }
-    write_text(folder / SUMMARY_NAME, summary(found))
+    found = {name: _metrics(place) for name, place in measured.items()}
+    tones = {name: read_group(place / "report.md", TONES) for name, place in measured.items()}
+    write_text(folder / SUMMARY_NAME, summary(found) + skin_tones(tones))
     return folder
 
 
@@ -64,17 +68,47 @@ def summary(found: Mapping[str, Mapping[str, float | None]]) -> str:
     models = sorted({key.split(".")[0] for key in keys if not _INTERVAL.search(key)})
     lines = [f"# {len(found)} trainings on the same data", ""]
     for model in models:
-        lines += [f"## {model}", "", f"| | median | lowest | highest | {' | '.join(found)} |"]
-        lines.append("|---|" + "---|" * (3 + len(found)))
+        lines += [f"## {model}", "", *_heading(found)]
         for metric in METRICS:
             numbers = [_number(row.get(f"{model}.{metric.name}")) for row in found.values()]
-            if np.isnan(numbers).all():
-                continue
-            cells = [np.median(numbers), np.min(numbers), np.max(numbers), *numbers]
-            shown = " | ".join(_cell(metric.format, float(cell)) for cell in cells)
-            lines.append(f"| {metric.label} {metric.arrow} | {shown} |")
+            if not np.isnan(numbers).all():
+                lines.append(_row(f"{metric.label} {metric.arrow}", metric.format, numbers))
         lines.append("")
     return "\n".join(lines)
+
+
+def skin_tones(found: Mapping[str, pd.DataFrame]) -> str:
+    """Return medians and ranges of the errors by skin tone as Markdown.
+
+    Args:
+        found: name of a training -> the benchmark's table of its first model, as text.
+
+    Returns:
+        A table like those of `summary`; empty where the tones of the heads are not known.
+    """
+    first = next(iter(found.values()))
+    if first.empty:
+        return ""
+    lines = [f"## {TONES}", "", *_heading(found)]
+    for group, heads in zip(first["group"], first["heads"], strict=True):
+        for error in ERRORS:
+            # A mean, then its interval.
+            texts = [table.loc[table["group"] == group, error].item() for table in found.values()]
+            means = [float(text.split()[0].replace("n/a", "nan")) for text in texts]
+            lines.append(_row(f"{group} ({heads} heads), {error} ↓", "{:.1f}", means))
+    return "\n".join([*lines, ""])
+
+
+def _heading(names: Collection[str]) -> list[str]:
+    return [
+        f"| | median | lowest | highest | {' | '.join(names)} |",
+        "|---|" + "---|" * (3 + len(names)),
+    ]
+
+
+def _row(label: str, template: str, numbers: Sequence[float]) -> str:
+    cells = [np.median(numbers), np.min(numbers), np.max(numbers), *numbers]
+    return f"| {label} | {' | '.join(_cell(template, float(cell)) for cell in cells)} |"
 
 
 def _cell(template: str, value: float) -> str:

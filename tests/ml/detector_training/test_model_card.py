@@ -33,4 +33,5 @@ def test_card() -> None:
     assert "| NME over the box size | 4.2 % |" in card
     assert "`abababababab`" in card
     assert "train/loss" not in card
+    assert "by Monk skin tone" in card.split("## Limits")[1], "the card says where it is measured"
     assert "none" in model_card("S", 1, 640, "truth", "other", "c" * 64, {})

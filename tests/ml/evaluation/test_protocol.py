@@ -5,7 +5,15 @@ import torch
 
 from ml.evaluation.baselines import always_frontal, mean_head
 from ml.evaluation.protocol import EvaluationSample, evaluate
-from ml.evaluation.report import METRICS, Metric, cell, results_frame, standalone, write_report
+from ml.evaluation.report import (
+    METRICS,
+    Metric,
+    cell,
+    read_group,
+    results_frame,
+    standalone,
+    write_report,
+)
 from ml.flame.geometry import HeadGeometry
 from ml.flame.params import ROTATION, SCALE
 from ml.flame.rotation import matrix_from_euler_deg, sixd_from_matrix
@@ -200,6 +208,9 @@ def test_report_holds_the_metrics_in_both_forms(tmp_path):
     assert (tmp_path / "charts" / "01.svg").read_text() == "<svg><text>0.3</text></svg>"
     table = [line for line in written["markdown"].read_text().splitlines() if line.startswith("|")]
     assert len(table) == 2 + len(METRICS) + 3
+    read = read_group(written["markdown"], "yaw")
+    assert read.to_dict("list") == {"group": ["0 to 30"], "heads": ["7"]}
+    assert read_group(written["markdown"], "size").empty
     assert results_frame(figures).shape == (len(METRICS), 2)
 
 

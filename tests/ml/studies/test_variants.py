@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from dataclasses import replace
 from functools import partial
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from ml.flame.head_model import HeadModel
@@ -17,7 +19,7 @@ from ml.records.tables import DATASET_HEADS, IMAGES, VERDICTS, read_table
 from ml.stages import annotations
 from ml.studies import wider_dataset
 from ml.studies.running import read_generators, run_study, wider_name
-from ml.studies.seeds import run_seeds, summary
+from ml.studies.seeds import run_seeds, skin_tones, summary
 from ml.studies.variants import ABLATION, Variant, run_variants
 from ml.training.tracking import mlflow_run
 from tests.benchmark_sets.boxes import WIDER_FACES, write_wider
@@ -118,6 +120,8 @@ def test_seeds_repeat_the_training_and_tell_medians_and_ranges(world, monkeypatc
     assert "# 3 trainings on the same data" in text
     assert "## pseudo_labels\n" in text
     assert "## always_frontal\n" in text
+    (heads,) = re.findall(r"\| 1 to 3 \((\d+) heads\), rotation deg ↓ \|", text)
+    assert int(heads) > 0
     run_seeds(world, VALUES, opener(world, opened))
     assert len(opened) == 3, "what is finished is not made again"
     (world.stage_dir("trained_model") / "config.json").write_text(
@@ -137,6 +141,23 @@ def test_medians_and_ranges_by_hand():
     assert "| | median | lowest | highest | seed 1 | seed 2 | seed 3 |" in lines
     assert "| AP50 ↑ | 0.750 | 0.700 | 0.900 | 0.900 | 0.700 | 0.750 |" in lines
     assert "| missed heads ↓ | n/a | n/a | n/a | n/a | n/a | 4 |" in lines
+
+
+def test_errors_by_skin_tone_over_the_seeds_by_hand():
+    first = pd.DataFrame(
+        {
+            "group": ["1 to 3", "7 to 10"],
+            "heads": ["66", "86"],
+            "NME %": ["6.9 [6.0, 8.0]", "n/a"],
+            "rotation deg": ["11.3 [9.0, 14.0]", "17.7 [9.0, 24.0]"],
+        }
+    )
+    second = first.assign(**{"NME %": ["7.9 [7.0, 9.0]", "n/a"]})
+    lines = skin_tones({"seed 1": first, "seed 2": second}).splitlines()
+    assert "| 1 to 3 (66 heads), NME % ↓ | 7.4 | 6.9 | 7.9 | 6.9 | 7.9 |" in lines
+    assert "| 7 to 10 (86 heads), NME % ↓ | n/a | n/a | n/a | n/a | n/a |" in lines
+    assert "| 7 to 10 (86 heads), rotation deg ↓ | 17.7 | 17.7 | 17.7 | 17.7 | 17.7 |" in lines
+    assert skin_tones({"seed 1": pd.DataFrame()}) == "", "photographs say nothing of tones"
 
 
 def test_a_missing_input_is_named(world):

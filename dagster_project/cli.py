@@ -56,7 +56,7 @@ def _run(arguments: Sequence[str] | None, pipeline: Pipeline | None) -> int:
     except (MemoryError, ImportError, SystemError):
         # Reported by `run`: out of memory, no further modules may be imported below.
         raise
-    except _unknown_samples() as error:
+    except _named_errors() as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except _database_errors() as error:
@@ -114,11 +114,12 @@ def _check_place(root: Path) -> None:
             return
 
 
-def _unknown_samples() -> type[Exception]:
-    """Return the exception of a failed sample lookup; imported only after an exception."""
+def _named_errors() -> tuple[type[Exception], ...]:
+    """Return exceptions whose text says what to do; imported only after an exception."""
     from ml.records.lineage import UnknownSample
+    from ml.training.tracking import TrackingUnavailable
 
-    return UnknownSample
+    return (UnknownSample, TrackingUnavailable)
 
 
 def _database_errors() -> tuple[type[Exception], ...]:

@@ -56,22 +56,25 @@ def compare_runs(store: Path, first: str, second: str) -> Comparison:
     """Compare two runs of a store.
 
     Args:
-        store: the folder of MLflow's database.
+        store: the folder of MLflow's database, unless MLFLOW_TRACKING_URI names a server.
         first: a run's id, the beginning of one, or its name; of several the newest.
         second: likewise.
 
     Raises:
         FileNotFoundError: there is no store.
+        TrackingUnavailable: the server does not answer.
         ValueError: no run is called so, or both are the same.
     """
-    database = store / "mlflow.db"
-    if not database.is_file():
-        raise FileNotFoundError(f"compare: {database}: no trainings yet; `make demo` makes some")
+    from ml.training.tracking import DATABASE, found_store
+
+    address = found_store(store)
+    if address is None:
+        raise FileNotFoundError(
+            f"compare: {store / DATABASE}: no trainings yet; `make demo` makes some"
+        )
     from mlflow import MlflowClient
 
-    from ml.training.tracking import sqlite_uri
-
-    client = MlflowClient(sqlite_uri(database))
+    client = MlflowClient(address)
     runs = _all_runs(client)
     left, right = _find(runs, first), _find(runs, second)
     if left.info.run_id == right.info.run_id:

@@ -191,9 +191,9 @@ class MLflowResource(ModelStore):
     @property
     def tracking_uri(self) -> str:
         """Address of the store."""
-        from ml.training.tracking import remote_store, sqlite_uri
+        from ml.training.tracking import DATABASE, remote_store, sqlite_uri
 
-        return remote_store() or sqlite_uri(Path(self.folder) / "mlflow.db")
+        return remote_store() or sqlite_uri(Path(self.folder) / DATABASE)
 
     @property
     def runs_folder(self) -> Path:

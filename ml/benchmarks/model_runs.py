@@ -13,30 +13,30 @@ from typing import Any
 
 from ml.benchmarks.content import content_of
 from ml.inference.loading import WEIGHTS_NAME
-from ml.training.tracking import WEIGHTS_TAG, sqlite_uri
-
-DATABASE = "mlflow.db"
+from ml.training.tracking import WEIGHTS_TAG, found_store
 
 
 def log_scores(store: Path, model: Path, scores: Mapping[str, float]) -> str | None:
     """Write scores into the run that made a model; existing scores are not changed.
 
     Args:
-        store: folder of MLflow's database.
+        store: folder of MLflow's database, unless MLFLOW_TRACKING_URI names a server.
         model: the model's folder.
         scores: name -> number; those that are not finite are left out.
 
     Returns:
         The run's id; None when no run in this store made the model.
+
+    Raises:
+        TrackingUnavailable: the server does not answer.
     """
-    database = store / DATABASE
     weights = model / WEIGHTS_NAME
-    if not database.is_file() or not weights.is_file():
+    if not weights.is_file() or (address := found_store(store)) is None:
         return None
     from mlflow import MlflowClient
     from mlflow.entities import Metric
 
-    client = MlflowClient(sqlite_uri(database))
+    client = MlflowClient(address)
     run = _run_of(client, content_of(weights))
     if run is None:
         return None

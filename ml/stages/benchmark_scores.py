@@ -81,7 +81,7 @@ def run(ws: Workspace, config: BenchmarkScoresConfig) -> StageReport:
             "tables": str((folder / "tables.html").relative_to(ws.root)),
             "public sets": ", ".join(config.sets) or "none is configured",
             "scores in MLflow": ", ".join(name for name, run in runs.items() if run)
-            or "none: no run in mlruns made these models",
+            or "none: no run of the tracking store made these models",
         },
         tables={"headlines": headline_table(gathered.results)},
     )

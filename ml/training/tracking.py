@@ -25,11 +25,13 @@ from ml.records.atomic import remove_temporaries, temporary_path
 if TYPE_CHECKING:
     from lightning.pytorch.loggers import Logger
     from mlflow import MlflowClient
-    from mlflow.entities import Run
+    from mlflow.entities import Experiment, Run
     from mlflow.models import ModelSignature
 
 logger = logging.getLogger(__name__)
 
+DATABASE = "mlflow.db"
+"""File of the project's own store, in its folder."""
 MAX_PARAM_CHARS = 6000
 """MLflow's SQLAlchemy store rejects longer parameter values."""
 EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
@@ -468,18 +470,37 @@ def remote_store() -> str | None:
     return uri if urlsplit(uri).scheme not in ("", "file", "sqlite") else None
 
 
-def _remote_experiment(uri: str, experiment: str) -> str:
-    """Return the id of the experiment on a server, made there if it is missing.
+def found_store(folder: Path) -> str | None:
+    """Return the address of a store that is there: that of MLFLOW_TRACKING_URI, else of a folder.
+
+    Args:
+        folder: e.g. `<repository>/mlruns`.
+
+    Returns:
+        The address, None if the folder contains no database.
 
     Raises:
-        TrackingUnavailable: the server does not answer.
+        TrackingUnavailable: the server that MLFLOW_TRACKING_URI names does not answer.
     """
+    if remote := remote_store():
+        _check_answer(remote)
+        return remote
+    database = folder / DATABASE
+    return sqlite_uri(database) if database.is_file() else None
+
+
+def _experiment(name: str, artifacts: str | None = None) -> Experiment:
+    """Return an experiment of the current store, made if missing, shown as model training."""
     import mlflow
 
-    _check_answer(uri)
-    mlflow.set_tracking_uri(uri)
-    found = mlflow.get_experiment_by_name(experiment)
-    return str(found.experiment_id if found else mlflow.create_experiment(experiment))
+    found = mlflow.get_experiment_by_name(name)
+    if found is None:
+        made = mlflow.create_experiment(name, artifacts, EXPERIMENT_TAGS)
+        return mlflow.get_experiment(made)
+    for key, value in EXPERIMENT_TAGS.items():
+        if found.tags.get(key) != value:
+            mlflow.MlflowClient().set_experiment_tag(found.experiment_id, key, value)
+    return found
 
 
 def _check_answer(uri: str) -> None:
@@ -520,13 +541,15 @@ def open_store(folder: Path, experiment: str) -> tuple[str, str]:
         TrackingUnavailable: the server that MLFLOW_TRACKING_URI names does not answer.
     """
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    if remote := remote_store():
-        return remote, _remote_experiment(remote, experiment)
     import mlflow
     from filelock import FileLock
 
+    if remote := remote_store():
+        _check_answer(remote)
+        mlflow.set_tracking_uri(remote)
+        return remote, str(_experiment(experiment).experiment_id)
     folder.mkdir(parents=True, exist_ok=True)
-    database = folder.resolve() / "mlflow.db"
+    database = folder.resolve() / DATABASE
     uri = sqlite_uri(database)
     with FileLock(database.with_suffix(".lock")):
         if not database.exists():
@@ -535,17 +558,11 @@ def open_store(folder: Path, experiment: str) -> tuple[str, str]:
             build_tables(unfinished)
             unfinished.replace(database)
         mlflow.set_tracking_uri(uri)
-        found = mlflow.get_experiment_by_name(experiment)
         artifacts = (folder / "artifacts").resolve().as_uri()
-        if found is not None:
-            if found.artifact_location != artifacts:
-                _relocate(database, str(found.artifact_location), artifacts)
-            for key, value in EXPERIMENT_TAGS.items():
-                if found.tags.get(key) != value:
-                    mlflow.MlflowClient(uri).set_experiment_tag(found.experiment_id, key, value)
-            return uri, str(found.experiment_id)
-        made = mlflow.create_experiment(experiment, artifacts, EXPERIMENT_TAGS)
-        return uri, str(made)
+        found = _experiment(experiment, artifacts)
+        if found.artifact_location != artifacts:
+            _relocate(database, str(found.artifact_location), artifacts)
+        return uri, str(found.experiment_id)
 
 
 def build_tables(database: Path) -> None:

@@ -7,11 +7,29 @@ import subprocess
 import sys
 import time
 import urllib.request
+from contextlib import contextmanager
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
-from ml.training.tracking import TrackingUnavailable, mlflow_run, open_store, remote_store
+from dagster_project.cli import main
+from dagster_project.comparing import compare_runs
+from ml.benchmarks.content import content_of
+from ml.benchmarks.model_runs import log_scores
+from ml.inference.loading import WEIGHTS_NAME
+from ml.training.tracking import (
+    CANDIDATE,
+    EXPERIMENT_TAGS,
+    WEIGHTS_TAG,
+    TrackingUnavailable,
+    build_tables,
+    mlflow_run,
+    open_store,
+    remote_store,
+)
 from tests.dagster_project.conftest import entered
+from tests.fixtures.adder_model import adder
 from tests.fixtures.ports import free_port
 
 NEEDED = ("moto", "dvc_s3", "boto3")
@@ -80,47 +98,84 @@ def test_a_clone_continues_with_pushed_data(s3, toy, tmp_path, monkeypatch, caps
         assert elsewhere.made() == []
 
 
-@needs_s3
-def test_runs_and_artifacts_go_to_the_server_that_the_variable_names(s3, tmp_path, monkeypatch):
+@contextmanager
+def mlflow_server(folder, artifacts):
+    """MLflow's own server as the store that the variable names."""
+    import mlflow
+
     port = free_port()
     command = [
         *(sys.executable, "-m", "mlflow", "server", "--workers", "1", "--port", str(port)),
-        *("--backend-store-uri", f"sqlite:///{tmp_path}/server.db"),
-        *("--artifacts-destination", "s3://lab/mlflow"),
+        *("--backend-store-uri", f"sqlite:///{folder}/server.db"),
+        *("--artifacts-destination", artifacts),
     ]
     environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     server = subprocess.Popen(
-        command, cwd=tmp_path, env=environment, start_new_session=True, stdout=subprocess.DEVNULL
+        command, cwd=folder, env=environment, start_new_session=True, stdout=subprocess.DEVNULL
     )
     try:
-        uri = f"http://127.0.0.1:{port}"
-        wait_until_up(f"{uri}/health", server)
-        monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-        (tmp_path / "note.txt").write_text("kept")
-        with mlflow_run(tmp_path / "mlruns", "vggheads", "a run") as tracker:
-            tracker.log_metrics({"loss": 0.5}, step=1)
-            tracker.log_artifact(tmp_path / "note.txt")
-        assert tracker.tracking_uri == uri
-        assert not (tmp_path / "mlruns").exists(), "nothing is kept here"
-        assert any(key.endswith("note.txt") for key in keys(s3, "mlflow/"))
-        import mlflow
-
-        run = mlflow.MlflowClient(uri).get_run(tracker.run_id)
-        assert (run.info.status, run.data.metrics) == ("FINISHED", {"loss": 0.5})
+        with pytest.MonkeyPatch.context() as patch:
+            uri = f"http://127.0.0.1:{port}"
+            wait_until_up(f"{uri}/health", server)
+            patch.setenv("MLFLOW_TRACKING_URI", uri)
+            yield uri
     finally:
         os.killpg(server.pid, signal.SIGKILL)
         server.wait()
-        import mlflow
-
         mlflow.set_tracking_uri(None)
 
 
-def test_a_server_that_is_away_is_a_clear_refusal(tmp_path, monkeypatch):
+def test_runs_model_scores_and_registry_are_on_the_server_that_the_variable_names(
+    request, tmp_path
+):
+    """With artifacts on S3 where its server is installed, else in a folder."""
+    import mlflow
+
+    stored = tmp_path / "stored"
+    artifacts = str(stored) if MISSING else "s3://lab/mlflow"
+    address = None if MISSING else request.getfixturevalue("s3")
+    (tmp_path / "note.txt").write_text("kept")
+    (tmp_path / WEIGHTS_NAME).write_bytes(b"weights")
+    tags = {WEIGHTS_TAG: content_of(tmp_path / WEIGHTS_NAME)}
+    here = tmp_path / "mlruns"
+    build_tables(tmp_path / "server.db")
+    with mlflow_server(tmp_path, artifacts) as uri:
+        with mlflow_run(here, "vggheads", "first", tags) as tracker:
+            tracker.log_metrics({"loss": 0.5}, step=1)
+            tracker.log_artifact(tmp_path / "note.txt")
+            model = tracker.log_model(adder(tmp_path, 2.5))
+        with mlflow_run(here, "vggheads", "second"):
+            pass
+        assert tracker.tracking_uri == uri
+        assert log_scores(here, tmp_path, {"benchmark/ap50": 0.75}) == tracker.run_id
+        assert compare_runs(here, "first", "second").metrics == {
+            "benchmark/ap50": ("0.75", "-"),
+            "loss": ("0.5", "-"),
+        }
+        client = mlflow.MlflowClient(uri)
+        run = client.get_run(tracker.run_id)
+        assert run.info.status == "FINISHED"
+        assert client.get_experiment(run.info.experiment_id).tags.items() >= EXPERIMENT_TAGS.items()
+        version = client.get_model_version_by_alias("adder", CANDIDATE)
+        assert (f"models:/adder/{version.version}", version.run_id) == (model, tracker.run_id)
+        assert version.tags["licence"] == "Apache-2.0"
+        loaded = mlflow.pyfunc.load_model(f"models:/adder@{CANDIDATE}")
+        assert loaded.predict(np.ones((1, 2))).tolist() == [[3.5, 3.5]]
+    names = keys(address, "mlflow/") if address else [str(p) for p in stored.rglob("*")]
+    for name in ("note.txt", "MLmodel", "offset.txt"):
+        assert any(one.endswith(name) for one in names), name
+    assert not here.exists(), "nothing is kept here"
+
+
+def test_a_server_that_is_away_is_a_clear_refusal(tmp_path, monkeypatch, capsys):
     address = f"http://127.0.0.1:{free_port()}"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
     with pytest.raises(TrackingUnavailable, match=f"{address}, and no server answers.*unset"):
         open_store(tmp_path / "mlruns", "vggheads")
     assert not (tmp_path / "mlruns").exists()
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "home"))
+    assert main(["compare", "a", "b"], SimpleNamespace(root=tmp_path)) == 2
+    assert f"error: MLFLOW_TRACKING_URI is {address}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

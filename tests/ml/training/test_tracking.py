@@ -16,30 +16,15 @@ import numpy as np
 import pytest
 
 from ml.training.tracking import (
+    EXPERIMENT_TAGS,
     PROCESS,
-    ModelPackage,
     NullTracker,
     Tracker,
     TrackingUnavailable,
     mlflow_run,
     open_store,
 )
-
-CODE = """
-import mlflow
-from mlflow.pyfunc import PythonModel
-
-
-class Adder(PythonModel):
-    def load_context(self, context):
-        self.offset = float(open(context.artifacts["offset"]).read())
-
-    def predict(self, context, model_input, params=None):
-        return model_input + self.offset
-
-
-mlflow.models.set_model(Adder())
-"""
+from tests.fixtures.adder_model import adder
 
 
 def test_null_tracker_is_a_tracker(tmp_path: Path) -> None:
@@ -56,8 +41,6 @@ def test_null_tracker_is_a_tracker(tmp_path: Path) -> None:
 def test_everything_lands_in_one_run(tmp_path: Path, mlflow_folder: Path) -> None:
     mlflow = pytest.importorskip("mlflow")
     (tmp_path / "note.txt").write_text("hello")
-    (tmp_path / "code.py").write_text(CODE)
-    (tmp_path / "offset.txt").write_text("2.5")
     with mlflow_run(mlflow_folder, "tests", "first", {"stage": "toy"}) as tracker:
         assert isinstance(tracker, Tracker)
         tracker.log_params({f"p{i}": i for i in range(150)} | {"long": "x" * 9000})
@@ -69,19 +52,7 @@ def test_everything_lands_in_one_run(tmp_path: Path, mlflow_folder: Path) -> Non
         logger = tracker.lightning_logger()
         assert logger is not None
         logger.log_metrics({"lightning": 5.0}, 2)
-        example = np.zeros((1, 2), np.float64)
-        signature = mlflow.models.infer_signature(example, example)
-        uri = tracker.log_model(
-            ModelPackage(
-                name="adder",
-                python_file=tmp_path / "code.py",
-                artifacts={"offset": tmp_path / "offset.txt"},
-                signature=signature,
-                pip_requirements=["numpy"],
-                tags={"licence": "Apache-2.0"},
-                description="adds",
-            )
-        )
+        uri = tracker.log_model(adder(tmp_path, 2.5))
     assert uri == "models:/adder/1"
     client = mlflow.MlflowClient(tracker.tracking_uri)
     run = client.get_run(tracker.run_id)
@@ -169,6 +140,18 @@ def test_a_server_that_cannot_store_is_told_from_one_that_is_away(
     finally:
         server.shutdown()
         server.server_close()
+
+
+def test_an_experiment_opens_as_model_training(mlflow_folder: Path) -> None:
+    mlflow = pytest.importorskip("mlflow")
+    uri, experiment = open_store(mlflow_folder, "tagged")
+    client = mlflow.MlflowClient(uri)
+    (key,) = EXPERIMENT_TAGS
+    assert key == "mlflow.experimentKind", "the name that MLflow's pages read"
+    assert client.get_experiment(experiment).tags[key] == "custom_model_development"
+    client.set_experiment_tag(experiment, key, "genai_development")
+    assert open_store(mlflow_folder, "tagged") == (uri, experiment)
+    assert client.get_experiment(experiment).tags[key] == "custom_model_development"
 
 
 def test_processes_may_make_the_store_at_once_and_a_torn_one_is_made_again(tmp_path: Path) -> None:

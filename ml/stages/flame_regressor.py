@@ -43,7 +43,7 @@ from ml.training.callbacks import write_history
 from ml.training.determinism import SampleKey
 from ml.training.fit import FitConfig, finish_work, fit
 from ml.training.optim import OptimConfig
-from ml.training.tracking import Tracker
+from ml.training.tracking import Tracker, log_data
 
 logger = logging.getLogger(__name__)
 
@@ -94,7 +94,8 @@ def run(ws: Workspace, config: FlameRegressorConfig, tracker: Tracker) -> StageR
     exclusions = Exclusions(STAGE)
     train = load_crops(ws, "train", exclusions)
     val = load_crops(ws, "val", exclusions)
-    tracker.log_params(_flat_params(config) | {"num_train": len(train), "num_val": len(val)})
+    tracker.log_params(_flat_params(config))
+    log_data(tracker, "crops", {"train": {"crops": len(train)}, "val": {"crops": len(val)}})
     module = RegressorTraining(
         CropRegressor(config.architecture), head_model, config.loss, config.optim
     )
@@ -217,7 +218,7 @@ def _write_images(
 
 
 def _report(tracker: Tracker, metrics: dict[str, float], images: dict[str, Path]) -> None:
-    tracker.log_metrics(metrics)
+    tracker.log_metrics({f"final/{name}": value for name, value in metrics.items()})
     for name, path in images.items():
         tracker.log_image(path, f"images/{name}")
     logger.info(

@@ -49,7 +49,7 @@ from ml.records.workspace import Workspace
 from ml.training.callbacks import write_history
 from ml.training.fit import FitConfig, FitResult, finish_work, fit
 from ml.training.optim import OptimConfig
-from ml.training.tracking import Tracker
+from ml.training.tracking import Tracker, log_data
 from ml.training_data.augmentation import AugmentConfig
 
 logger = logging.getLogger(__name__)
@@ -137,6 +137,7 @@ def run(ws: Workspace, config: HeadDetectorConfig, tracker: Tracker) -> StageRep
     exclusions = Exclusions(STAGE)
     train, val = (_labelled(ws, split, exclusions, config) for split in ("train", "val"))
     num_images = len(train) + len(val)
+    log_data(tracker, "labels", {"train": _counts(train), "val": _counts(val)})
     tracker.log_params(_flat("", config.model_dump(mode="json")))
     out = ws.stage_dir(STAGE)
     if config.source == "pretrained":
@@ -152,7 +153,7 @@ def run(ws: Workspace, config: HeadDetectorConfig, tracker: Tracker) -> StageRep
     write_json(out / "metrics.json", metrics)
     image = out / "images" / "predictions.jpg"
     write_bytes(image, encode_jpeg(prediction_grid(val, found, config)))
-    tracker.log_metrics(metrics)
+    tracker.log_metrics({f"final/{name}": value for name, value in metrics.items()})
     tracker.log_image(image, "predictions/held-out")
     finish_work(ws, STAGE)
     return _report(num_images, len(exclusions), config, metrics, result, image, detector)
@@ -229,6 +230,12 @@ def _labelled(
     )
     exclusions.extend(of_split.rows())
     return samples
+
+
+def _counts(samples: LabelledImages) -> dict[str, int]:
+    boxes = samples.truth.boxes
+    ignored = sum(box.ignore for box in boxes)
+    return {"images": len(samples), "heads": len(boxes), "ignored": ignored}
 
 
 def _measure(

@@ -45,7 +45,7 @@ from ml.training.callbacks import PredictionGrid, write_history
 from ml.training.curves import plot_history
 from ml.training.fit import HISTORY_NAME, FitConfig, FitResult, finish_work, fit
 from ml.training.optim import OptimConfig
-from ml.training.tracking import WEIGHTS_TAG, ModelPackage, Tracker
+from ml.training.tracking import WEIGHTS_TAG, ModelPackage, Tracker, log_data
 from ml.training_data.augmentation import AugmentConfig
 from ml.training_data.damage import DamageLog
 from ml.training_data.datamodule import HeadDataModule, LoaderConfig
@@ -148,7 +148,9 @@ def run(
     train, val = (
         read_samples(ws, config, split, geometry, exclusions, stage) for split in ("train", "val")
     )
-    _log_data(tracker, "filtered_dataset", {"train": train, "val": val})
+    # The released dataset, if it takes the place of the filtered one.
+    dataset = ws.stage_dir("filtered_dataset").name
+    log_data(tracker, dataset, {"train": _counts(train), "val": _counts(val)})
     network = build_network(ws, config)
     module = HeadDetectorModule(
         network,
@@ -199,6 +201,7 @@ def run(
         licence,
         head_model.sha256,
         result.metrics,
+        len(set(val.sample_ids) - {row["sample_id"] for row in exclusions.rows()}),
     )
     write_text(folder / "CARD.md", card)
     tags = {"stage": stage, "licence": licence, "head_model": head_model.sha256}
@@ -400,13 +403,9 @@ class GridDrawing:
         return contact_sheet(drawn, 4, 256)
 
 
-def _log_data(tracker: Tracker, dataset: str, splits: Mapping[str, HeadSamples]) -> None:
-    """Log the data's statistics as parameters and as the run's datasets."""
-    for name, samples in splits.items():
-        heads, ignored = count_heads(samples.labels, samples.sample_ids)
-        counts = {"images": len(samples), "heads": heads, "ignored": ignored}
-        tracker.log_params({f"data.{name}_{what}": count for what, count in counts.items()})
-        tracker.log_dataset(dataset, name, counts)
+def _counts(samples: HeadSamples) -> dict[str, int]:
+    heads, ignored = count_heads(samples.labels, samples.sample_ids)
+    return {"images": len(samples), "heads": heads, "ignored": ignored}
 
 
 def _write_report(

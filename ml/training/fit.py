@@ -132,7 +132,7 @@ def fit(
     module.eval()
     seconds = time.monotonic() - started
     write_history(work / HISTORY_NAME, history.frame())
-    tracker.log_metrics({"train_seconds": seconds})
+    tracker.log_metrics({"cost/train_seconds": seconds})
     tracker.log_artifact(work / HISTORY_NAME)
     tracker.log_artifact(checkpoint.path, "checkpoints")
     return FitResult(

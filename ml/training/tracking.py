@@ -166,6 +166,22 @@ class Tracker(Protocol):
         ...
 
 
+def log_data(tracker: Tracker, name: str, splits: Mapping[str, Mapping[str, int]]) -> None:
+    """Log the data of a training: as the run's datasets, and their sizes as parameters.
+
+    The size of the validation split is a metric too, next to those that are measured on it.
+
+    Args:
+        tracker: the training's run.
+        name: the stage that made the data.
+        splits: split -> what it contains, such as images and heads.
+    """
+    for split, counts in splits.items():
+        tracker.log_params({f"data.{split}_{what}": count for what, count in counts.items()})
+        tracker.log_dataset(name, split, counts)
+    tracker.log_metrics({f"val/{what}": count for what, count in splits["val"].items()})
+
+
 class NullTracker:
     """Tracker that records nothing: unit tests, runs without MLflow, ranks other than zero."""
 

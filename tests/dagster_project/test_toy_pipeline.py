@@ -5,6 +5,7 @@ import os
 import shutil
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import dagster as dg
 import pandas as pd
@@ -12,6 +13,8 @@ import pytest
 
 from dagster_project.definitions import DEMO_JOB, build_definitions
 from dagster_project.partitions import shard_partitions
+from dagster_project.resources import MLflowResource
+from ml.training.tracking import log_data
 
 ALL = [f"{stage} shard-0000{i}" for stage in ("numbers", "squares") for i in range(3)] + [
     "total stage"
@@ -36,6 +39,22 @@ def test_repeating_the_demo_does_nothing(toy, capsys):
         event = instance.get_latest_materialization_event(key).asset_materialization
     locked = toy.pipeline.bridge.locked()
     assert event.tags["dagster/data_version"] == locked["numbers"]["data/numbers"]
+
+
+def test_a_training_s_datasets_have_the_hashes_of_dvc_lock(toy):
+    import mlflow
+
+    store = MLflowResource(folder=str(toy.root / "mlruns"))
+    stage = SimpleNamespace(name="total")
+    sizes = {"train": {"images": 3}, "val": {"images": 1}}
+    with store.run(toy.pipeline, stage, "dagster-run") as (tracker, _):
+        log_data(tracker, "squares", sizes)
+    used = mlflow.MlflowClient(store.tracking_uri).get_run(tracker.run_id).inputs.dataset_inputs
+    locked = toy.pipeline.bridge.locked()["squares"]["data/squares"]
+    assert len(locked.removesuffix(".dir")) == 32
+    assert {(one.dataset.name, one.dataset.digest) for one in used} == {
+        ("squares/train", locked), ("squares/val", locked),
+    }  # fmt: skip
 
 
 def test_a_parameter_reruns_its_stage_and_its_descendants_only(toy):

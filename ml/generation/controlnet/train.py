@@ -39,7 +39,7 @@ from ml.records.workspace import Workspace
 from ml.training.callbacks import write_history
 from ml.training.fit import FitConfig, FitResult, finish_work, fit
 from ml.training.optim import OptimConfig
-from ml.training.tracking import Tracker, mlflow_run
+from ml.training.tracking import Tracker, log_data, mlflow_run
 
 STAGE: Final = "controlnet"
 _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -108,6 +108,7 @@ def train(ws: Workspace, config: ControlNetConfig, out: Path, tracker: Tracker) 
     frozen = FrozenParts.load(base, _DTYPES[config.frozen_dtype])
     module = ControlNetTraining(new_controlnet(frozen, start), frozen, config.optim)
     tracker.log_params({k: str(v) for k, v in config.model_dump(mode="json").items()})
+    log_data(tracker, "images", {split: {"pairs": len(own)} for split, own in pairs.items()})
     result = fit(module, data, ws, STAGE, config.fit, tracker)
     module.network.save_pretrained(out)  # type: ignore[operator]
     write_history(out / "history.csv", result.history)

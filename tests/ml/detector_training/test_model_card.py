@@ -26,12 +26,13 @@ def test_licence_of_a_dataset_card(text: str, expected: str, tmp_path: Path) -> 
 
 def test_card() -> None:
     figures = {"val/ap50": 0.87654, "val/nme_bbox": 4.2, "train/loss": 1.0}
-    card = model_card("nano", 1_234_567, 192, "pseudo", "cc-by-4.0", "ab" * 32, figures)
+    card = model_card("nano", 1_234_567, 192, "pseudo", "cc-by-4.0", "ab" * 32, figures, 1234)
     assert yaml.safe_load(card.split("---\n")[1])["license"] == "cc-by-4.0"
     assert "1,234,567 parameters, input 192 px" in card
     assert "| AP at IoU 0.5 | 0.8765 |" in card
     assert "| NME over the box size | 4.2 % |" in card
+    assert "measured on 1,234 images" in card
     assert "`abababababab`" in card
     assert "train/loss" not in card
     assert "by Monk skin tone" in card.split("## Limits")[1], "the card says where it is measured"
-    assert "none" in model_card("S", 1, 640, "truth", "other", "c" * 64, {})
+    assert "none" in model_card("S", 1, 640, "truth", "other", "c" * 64, {}, 1)

@@ -21,6 +21,7 @@ from ml.stages.flame_regressor import FlameRegressorConfig, run, shape_metrics
 from ml.training.determinism import SampleKey
 from ml.training.fit import FitConfig
 from ml.training.tracking import NullTracker
+from tests.fixtures.recording_tracker import RecordingTracker
 
 ARCHITECTURE = RegressorArchitecture(crop_size=32, num_shape=2, num_expression=1)
 CONFIG = FlameRegressorConfig(
@@ -102,8 +103,13 @@ def test_run_writes_a_regressor_that_loads_and_what_a_person_looks_at(
     ws: Workspace, head_model: HeadModel
 ) -> None:
     write_crops(ws, head_model, damaged=("crop-000005",))
-    report = run(ws, CONFIG, NullTracker())
+    tracker = RecordingTracker()
+    report = run(ws, CONFIG, tracker)
     assert (report.num_in, report.num_out, report.num_excluded) == (32, 31, 1)
+    assert tracker.datasets == {"crops/train": {"crops": 23}, "crops/val": {"crops": 8}}
+    assert (tracker.params["data.train_crops"], tracker.metrics["val/crops"]) == (23, 8)
+    assert tracker.metrics["final/rotation_deg"] == report.metadata["rotation_deg"]
+    assert {name.partition("/")[0] for name in tracker.metrics} == {"cost", "final", "val"}
     folder = ws.stage_dir(STAGE)
     metrics = json.loads((folder / "metrics.json").read_text())
     assert metrics["num_train_crops"] == 23

@@ -22,6 +22,7 @@ from ml.stages.head_detector import HeadDetectorConfig, run
 from ml.training.fit import FitConfig
 from ml.training.optim import OptimConfig
 from ml.training.tracking import NullTracker
+from tests.fixtures.recording_tracker import RecordingTracker
 from tests.tiny_models.box_detector import TINY_RTDETR
 
 CONFIG = HeadDetectorConfig(
@@ -68,11 +69,24 @@ def make_workspace(root, num_train=12, num_val=4):
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     ws = make_workspace(tmp_path_factory.mktemp("run"))
-    return ws, run(ws, CONFIG, NullTracker())
+    tracker = RecordingTracker()
+    return ws, run(ws, CONFIG, tracker), tracker
+
+
+def test_data_and_metrics_are_logged_under_names_with_a_group(finished):
+    _, report, tracker = finished
+    assert tracker.datasets == {
+        "labels/train": {"images": 12, "heads": 12, "ignored": 0},
+        "labels/val": {"images": 4, "heads": 4, "ignored": 0},
+    }
+    assert tracker.params["data.train_images"] == 12
+    assert tracker.metrics["val/images"] == 4
+    assert tracker.metrics["final/ap50"] == pytest.approx(report.metadata["ap50"], abs=1e-4)
+    assert {name.partition("/")[0] for name in tracker.metrics} == {"cost", "final", "val"}
 
 
 def test_it_writes_model_figures_curves_and_images(finished):
-    ws, report = finished
+    ws, report, _ = finished
     out = ws.stage_dir("head_detector")
     assert (report.num_in, report.num_out, report.num_excluded) == (16, 16, 0)
     metrics = json.loads((out / "metrics.json").read_text())
@@ -88,12 +102,12 @@ def test_it_writes_model_figures_curves_and_images(finished):
 
 
 def test_the_unfinished_work_is_gone(finished):
-    ws, _ = finished
+    ws, *_ = finished
     assert not list((ws.root / "data" / ".work").rglob("*.ckpt"))
 
 
 def test_killed_after_an_epoch_it_ends_in_the_same_bytes(finished, tmp_path, monkeypatch):
-    whole, _ = finished
+    whole, *_ = finished
     ws = make_workspace(tmp_path)
 
     class Killed(Exception):

@@ -126,7 +126,9 @@ def test_exact_labels_and_registered_model(world: Workspace, mlflow_folder: Path
         "fit": FitConfig(epochs=1, precision="32-true"),
         "postprocess": PostprocessConfig(score_threshold=1e-3),
     }
-    with mlflow_run(mlflow_folder, "tests", "exact") as tracker:
+    of_data = "0123456789abcdef0123456789abcdef.dir"
+    tags = {"dvc.data/filtered_dataset": of_data}
+    with mlflow_run(mlflow_folder, "tests", "exact", tags) as tracker:
         trained_model_exact.run(world, TrainedModelExactConfig(**once), tracker)
     folder = world.stage_dir(trained_model_exact.STAGE)
     assert json.loads((folder / "config.json").read_text())["training"]["supervision"] == "truth"
@@ -159,9 +161,11 @@ def test_exact_labels_and_registered_model(world: Workspace, mlflow_folder: Path
         loaded.predict(pd.DataFrame({"image": [encoded["image"][0], b"no image"]}))
     assert version.aliases == ["candidate"]
     (train, val) = sorted(client.get_run(tracker.run_id).inputs.dataset_inputs, key=_split_of)
-    assert (train.dataset.name, train.dataset.digest) == ("filtered_dataset/train", "not recorded")
+    assert (train.dataset.name, train.dataset.digest) == ("filtered_dataset/train", of_data)
     assert json.loads(train.dataset.profile)["images"] == 5
-    assert _split_of(val) == "val"
+    assert (_split_of(val), val.dataset.digest) == ("val", of_data)
+    assert stored.metrics["val/images"] == json.loads(val.dataset.profile)["images"] == 2
+    assert "measured on 2 images" in version.description
     assert not [name for name in stored.metrics if name.startswith("final/lr")]
     heads = load_detector(folder).predict(list(image))
     assert list(table.columns) == list(COLUMNS)

@@ -29,6 +29,7 @@ from ml.records.tables import CAPTIONS, IMAGES, TRUTH, write_table
 from ml.records.workspace import Workspace
 from ml.training.determinism import SampleKey
 from ml.training.tracking import NullTracker
+from tests.fixtures.recording_tracker import RecordingTracker
 
 SHARD = "shard-00000"
 CONF = Path(__file__).parents[4] / "conf" / "training" / "controlnet.yaml"
@@ -103,7 +104,9 @@ def test_the_loss_falls_on_fixed_noise_and_the_result_is_a_controlnet(
     from diffusers import ControlNetModel
 
     out = tmp_path / "data" / "controlnet"
-    result = train(workspace, config, out, NullTracker())
+    tracker = RecordingTracker()
+    result = train(workspace, config, out, tracker)
+    assert tracker.datasets == {"images/train": {"pairs": 5}, "images/val": {"pairs": 1}}
     losses = result.history["train/loss"].to_numpy()
     assert len(losses) == 20
     assert losses[-3:].mean() < 0.85 * losses[0]

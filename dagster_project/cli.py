@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from ml.records.files import existing
 from vggheads.cli import HOME, RUN_AGAIN, add_library_commands, run
+from vggheads.commands import CommandLine
 
 if TYPE_CHECKING:
     from dagster_project.pipeline import Pipeline
@@ -132,21 +133,14 @@ def _database_errors() -> tuple[type[Exception], ...]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="vggheads", description=__doc__.splitlines()[0])
-    parser.add_argument("-v", "--verbose", action="store_true", help="show Dagster's log messages")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-
-    def add(
-        name: str, command: str | Callable[[argparse.Namespace], int], text: str
-    ) -> argparse.ArgumentParser:
-        sub = commands.add_parser(name, help=text, description=text)
-        sub.set_defaults(command=command, name_of_command=name)
-        return sub
-
-    add_project_commands(add)
-    add_library_commands(add)
-    _add_dataset_commands(add)
-    return parser
+    line = CommandLine(__doc__.splitlines()[0])
+    line.parser.add_argument(
+        "-v", "--verbose", action="store_true", help="show Dagster's log messages"
+    )
+    add_project_commands(line.add)
+    add_library_commands(line.add)
+    _add_dataset_commands(line.add)
+    return line.parser
 
 
 Add = Callable[[str, str, str], argparse.ArgumentParser]

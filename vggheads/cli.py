@@ -16,6 +16,7 @@ from typing import Final
 from ml.benchmarks import cli as benchmarks
 from ml.inference import cli as inference
 from ml.records.files import is_environment
+from vggheads.commands import CommandLine
 
 HOME: Final = Path(__file__).resolve().parents[1]
 """Root of the checkout, or the folder in which the package is installed."""
@@ -58,25 +59,15 @@ def library_main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         Exit status.
     """
-    parser = argparse.ArgumentParser(
-        prog="vggheads",
-        description="Detect 3D heads in images and evaluate detectors.",
-        epilog="A checkout of the project provides further commands: demo, status, ui and others.",
+    line = CommandLine(
+        "Detect 3D heads in images and evaluate detectors.",
+        "A checkout of the project provides further commands: demo, status, ui and others.",
     )
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-
-    def add(
-        name: str, command: Callable[[argparse.Namespace], int], text: str
-    ) -> argparse.ArgumentParser:
-        sub = commands.add_parser(name, help=text, description=text)
-        sub.set_defaults(command=command)
-        return sub
-
-    add_library_commands(add)
+    add_library_commands(line.add)
     given = list(sys.argv[1:] if arguments is None else arguments)
-    if given and not given[0].startswith("-") and given[0] not in commands.choices:
-        return run(lambda: _refuse(given[0], list(commands.choices)))
-    return run(lambda: _parsed(parser, given))
+    if given and not given[0].startswith("-") and given[0] not in line.names:
+        return run(lambda: _refuse(given[0], line.names))
+    return run(lambda: _parsed(line.parser, given))
 
 
 def _parsed(parser: argparse.ArgumentParser, given: Sequence[str]) -> int:

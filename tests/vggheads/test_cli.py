@@ -11,6 +11,7 @@ import pytest
 
 from dagster_project import cli as project
 from vggheads import cli
+from vggheads.commands import HEADINGS, CommandLine
 
 PYTHON = [sys.executable, "-m", "vggheads.cli"]
 
@@ -36,6 +37,23 @@ def test_help_is_quick_and_imports_no_library():
     heavy = {"numpy", "pandas", "torch", "cv2", "pydantic", "yaml", "dagster", "dvc", "mlflow"}
     assert "vggheads" in loaded.stdout
     assert not {name for name in heavy if f"'{name}'" in loaded.stdout}
+
+
+def test_every_command_is_listed_under_its_heading():
+    parser = project._parser()
+    listed, heading = {}, ""
+    for line in parser.format_help().splitlines():
+        if found := re.fullmatch(r"  (\w.*):", line):
+            heading = found[1]
+        elif found := re.match(r"    ([a-z-]+)( |$)", line):
+            listed.setdefault(heading, []).append(found[1])
+    assert {heading: tuple(found) for heading, found in listed.items()} == HEADINGS
+    assert sorted(sum(HEADINGS.values(), ())) == sorted(commands(parser))
+
+
+def test_a_command_without_a_heading_is_refused():
+    with pytest.raises(ValueError, match="command sing: add it to a heading"):
+        CommandLine("").add("sing", print, "sing")
 
 
 HERE = "README.md"

@@ -1,0 +1,87 @@
+"""The parser of the `vggheads` command: commands under headings.
+
+It imports nothing but argparse, so that `--help` responds quickly.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from typing import Final
+
+HEADINGS: Final = {
+    "run the pipeline": (
+        "demo", "materialize", "check", "status", "preflight", "plan", "sync", "doctor", "ui",
+    ),
+    "values and results": ("config", "profile", "lineage", "compare", "study", "bench"),
+    "use a detector": ("predict", "app", "export", "import-weights", "fine-tune"),
+    "head models": ("import-flame", "export-head-model"),
+    "evaluate": ("score", "benchmark", "evaluate", "generation-quality"),
+    "datasets": (
+        "generate", "export-dataset", "import-official", "check-release", "label-export",
+        "label-import", "accept-statistics",
+    ),
+    "licences and privacy": ("licences", "takedown", "identity-index", "identity-pairs"),
+}  # fmt: skip
+"""Heading in `vggheads --help` -> its commands."""
+_NAMES: Final = {name for names in HEADINGS.values() for name in names}
+Command = str | Callable[[argparse.Namespace], int]
+
+
+class CommandLine:
+    """A parser whose help lists commands under headings.
+
+    Attributes:
+        parser: the parser.
+    """
+
+    def __init__(self, description: str, epilog: str | None = None) -> None:
+        self.parser = argparse.ArgumentParser(
+            prog="vggheads", description=description, epilog=epilog, formatter_class=_UnderHeadings
+        )
+        self._commands = self.parser.add_subparsers(
+            title="commands", required=True, metavar="COMMAND"
+        )
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the declared commands."""
+        return list(self._commands.choices)
+
+    def add(self, name: str, command: Command, text: str) -> argparse.ArgumentParser:
+        """Declare a command.
+
+        Args:
+            name: its name, which is under a heading.
+            command: its function, or `module:name` of one.
+            text: one line of help.
+
+        Raises:
+            ValueError: it is under no heading, so the help would not list it.
+        """
+        if name not in _NAMES:
+            raise ValueError(f"command {name}: add it to a heading of vggheads.commands.HEADINGS")
+        sub = self._commands.add_parser(name, help=text, description=text)
+        sub.set_defaults(command=command, name_of_command=name)
+        return sub
+
+
+class _UnderHeadings(argparse.HelpFormatter):
+    """Groups commands, which argparse does with options only."""
+
+    def _format_action(self, action: argparse.Action) -> str:
+        if not isinstance(action, argparse._SubParsersAction):
+            return super()._format_action(action)
+        listed = {one.dest: one for one in action._get_subactions()}
+        parts = []
+        for heading, names in HEADINGS.items():
+            here = [self._command(listed[name]) for name in names if name in listed]
+            if here:
+                parts += [f"\n  {heading}:\n", *here]
+        return "".join(parts)
+
+    def _command(self, action: argparse.Action) -> str:
+        self._indent()
+        line = super()._format_action(action)
+        self._dedent()
+        return line

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ml.records.files import existing
+from ml.records.printing import add_json_option
 from vggheads.cli import HOME, RUN_AGAIN, add_library_commands, run
 from vggheads.commands import CommandLine
 
@@ -170,7 +171,8 @@ def add_project_commands(add: Add) -> None:
     )
     check = add("check", f"{_COMMANDS}:recheck", "run the checks on existing data")
     check.add_argument("stages", nargs="*", metavar="STAGE", help="default: all stages")
-    add("status", f"{_COMMANDS}:status", "show which stages are up to date")
+    add_json_option(check)
+    add_json_option(add("status", f"{_COMMANDS}:status", "show which stages are up to date"))
     trace = add(
         "lineage",
         f"{_COMMANDS}:lineage",
@@ -183,7 +185,7 @@ def add_project_commands(add: Add) -> None:
         "verify every model, file and data source before a run",
     )
     ahead.add_argument("stages", nargs="*", metavar="STAGE", help="default: all stages")
-    ahead.add_argument("--json", action="store_true", help="print a report for `plan`")
+    add_json_option(ahead)
     ahead.add_argument(
         "--table", action="store_true", help="print the assets of research and open as Markdown"
     )
@@ -192,6 +194,7 @@ def add_project_commands(add: Add) -> None:
     config = add("config", f"{values}:config", "show the effective values and the origin of each")
     config.add_argument("stages", nargs="*", metavar="STAGE", help="default: all stages")
     config.add_argument("--explain", action="store_true", help="describe each value")
+    add_json_option(config)
     profile = add(
         "profile", f"{values}:profile", "switch to profile conf/NAME.yaml: write params.yaml"
     )
@@ -204,7 +207,7 @@ def add_project_commands(add: Add) -> None:
         compare.add_argument(
             which, metavar="RUN", help="id (or its prefix) or name of an MLflow run"
         )
-    compare.add_argument("--json", action="store_true", help="print JSON")
+    add_json_option(compare)
     ui = add("ui", f"{_COMMANDS}:ui", "serve Dagster, MLflow, reports and Data Docs")
     ui.add_argument("--port", type=int, default=3000, help="Dagster port (%(default)s)")
     ui.add_argument("--mlflow-port", type=int, default=5000, help="MLflow port (%(default)s)")
@@ -213,6 +216,7 @@ def add_project_commands(add: Add) -> None:
         "doctor", f"{_COMMANDS}:doctor", "find a damaged dvc.lock, stale locks, damaged databases"
     )
     doctor.add_argument("--repair", action="store_true", help="move damaged files aside")
+    add_json_option(doctor)
     bench = add("bench", f"{_COMMANDS}:bench", "run the speed benchmarks in benchmarks/")
     bench.add_argument("names", nargs="*", metavar="NAME", help="default: all; e.g. flame_layer")
     study = add(
@@ -409,6 +413,7 @@ def _add_dataset_commands(add: Add) -> None:
         help="output of `preflight --json`, or JSON mapping a stage to seconds_per_image, device "
         "and batch; includes stages that never ran",
     )
+    add_json_option(costs)
 
 
 if __name__ == "__main__":

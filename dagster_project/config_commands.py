@@ -13,6 +13,7 @@ from dagster_project.params import LIKE, NAME, RUN, profile_params, with_name
 from dagster_project.pipeline import Pipeline
 from dagster_project.profiles import NOT_SET, Edit, Place, Profile, edits, leaves, read_profile
 from ml.records.atomic import write_text
+from ml.records.printing import print_json
 
 _SHOWN_EDITS = 8
 """Edits that `vggheads status` lists; `vggheads config` marks all."""
@@ -26,16 +27,31 @@ def config(pipeline: Pipeline, options: argparse.Namespace) -> int:
     sections = options.stages or [RUN, *pipeline.assets]
     if unknown := sorted(set(sections) - {RUN, *pipeline.assets}):
         raise ValueError(f"config: no stages {unknown}; there are {[RUN, *pipeline.assets]}")
+    typed = {
+        section: params.run if section == RUN else params.config(pipeline.assets[section])
+        for section in sections
+    }
+    values = {
+        section: {
+            ".".join(place[1:]): {
+                "value": value,
+                "origin": _source(place, params.written, profile, changed),
+                "meaning": " ".join(meaning.split()),
+            }
+            for place, value, meaning in _explained(config, (section,))
+        }
+        for section, config in typed.items()
+    }
+    if options.json:
+        print_json({**edits_json(pipeline), "values": values})
+        return 0
     print(f"profile {params.run.profile}; {len(changed)} edits in {NAME}")
-    for section in sections:
-        typed = params.run if section == RUN else params.config(pipeline.assets[section])
+    for section, explained in values.items():
         print(f"\n{section}:")
-        for place, value, meaning in _explained(typed, (section,)):
-            source = _source(place, params.written, profile, changed)
-            key = ".".join(place[1:])
-            print(f"  {key}: {value!r}  [{source}]")
-            if options.explain and meaning:
-                print(f"      {' '.join(meaning.split())}")
+        for key, one in explained.items():
+            print(f"  {key}: {one['value']!r}  [{one['origin']}]")
+            if options.explain and one["meaning"]:
+                print(f"      {one['meaning']}")
     removed = [e for e in changed.values() if e.value is NOT_SET and e.place[0] in sections]
     for edit in removed:
         print(f"\nonly in the profile: {edit}")
@@ -69,6 +85,22 @@ def edit_lines(pipeline: Pipeline) -> list[str]:
     if len(found) > _SHOWN_EDITS:
         lines.append(f"  and {len(found) - _SHOWN_EDITS} more: `vggheads config` shows them")
     return lines
+
+
+def edits_json(pipeline: Pipeline) -> dict[str, Any]:
+    """Return the profile and the edits of params.yaml as plain values.
+
+    A value that only one of the two has is `not set` in the other; `edits` is None if conf/ holds
+    no such profile.
+    """
+    profile = profile_of(pipeline)
+    return {
+        "profile": pipeline.params.run.profile,
+        "edits": None if profile is None else [
+            {"key": ".".join(edit.place), "value": edit.value, "profile": edit.profile_value}
+            for edit in edits(profile, pipeline.params.written)
+        ],
+    }  # fmt: skip
 
 
 def profile_of(pipeline: Pipeline) -> Profile | None:

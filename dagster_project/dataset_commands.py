@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from dagster_project.pipeline import Pipeline
+from ml.records.printing import print_json
 
 if TYPE_CHECKING:
     from ml.labels.first_round import PreBoxes
@@ -336,16 +337,23 @@ def plan(pipeline: Pipeline, options: argparse.Namespace) -> int:
 
     given = json.loads(options.measured.read_text()) if options.measured else {}
     made = bool(pipeline.markers("filtered_dataset", pipeline.units("filtered_dataset")))
+    assumed = ""
     if "measured" in given and not made:
         # A preflight, and no data on the fraction of images that pass the filters.
         run = pipeline.params.run
         kept = run.num_shards * run.shard_size
         measured = measure(pipeline, given["measured"], kept)
         missing = sorted(set(pipeline.graph) - {m.stage for m in measured})
-        print(f"assumed: every image is kept; not measured, so not counted: {', '.join(missing)}\n")
+        assumed = f"every image is kept; not measured, so not counted: {', '.join(missing)}"
     else:
         measured, kept = measure(pipeline, given.get("measured", given)), kept_images(pipeline)
     table = plan_costs(measured, options.images, kept, options.hour_price)
+    if options.json:
+        hours = paper_hours(options.images)
+        print_json({"stages": table.to_dict("records"), "assumed": assumed, "paper_hours": hours})
+        return 0
+    if assumed:
+        print(f"assumed: {assumed}\n")
     shown = table.round({"seconds_per_image": 4, "hours": 2, "gigabytes": 2, "cost": 2})
     print(shown.to_string(index=False))
     print(

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import json
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
 
-from dagster_project.config_commands import edit_lines
-from dagster_project.doctor import examine
+from dagster_project.config_commands import edit_lines, edits_json
+from dagster_project.doctor import Finding, examine
 from dagster_project.env import prepare
 from dagster_project.graph import ancestors, descendants
 from dagster_project.pages import page_path
 from dagster_project.pipeline import Pipeline
+from ml.records.printing import print_json
 from vggheads.cli import RUN_AGAIN
 
 
@@ -72,7 +72,7 @@ def preflight(pipeline: Pipeline, options: argparse.Namespace) -> int:
     report = look(pipeline, options.stages)
     remember(pipeline, options.stages, report.problems)
     if options.json:
-        print(json.dumps(report.as_dict(), indent=1))
+        print_json(report.as_dict())
         return 1 if report.problems else 0
     for tried in report.tried:
         print(f"{tried.stage}: {tried.place}: {tried.seconds:.3f} s on {tried.device}")
@@ -123,20 +123,35 @@ def materialize(pipeline: Pipeline, options: argparse.Namespace) -> int:
 
 def recheck(pipeline: Pipeline, options: argparse.Namespace) -> int:
     """Run checks; print those that fail."""
+    import dagster as dg
+
     from dagster_project.checker import Checker
     from dagster_project.launch import open_instance
 
     failed, judged = 0, dict.fromkeys(options.stages or pipeline.graph, 0)
+    found: list[dict[str, object]] = []
     with open_instance(prepare(pipeline.root)) as instance:
         for evaluation, problem in Checker(pipeline).judge(options.stages):
             instance.report_runless_asset_event(evaluation)
-            if not evaluation.passed:
+            stage = evaluation.asset_key.to_user_string()
+            if not evaluation.passed and not options.json:
                 kind = "FAILS" if problem else "warns"
-                stage = evaluation.asset_key.to_user_string()
                 print(f"{stage} {kind}: {evaluation.description}")
+            found.append(
+                {
+                    "stage": stage,
+                    "check": evaluation.check_name,
+                    "passed": evaluation.passed,
+                    "critical": evaluation.severity is dg.AssetCheckSeverity.ERROR,
+                    "description": evaluation.description,
+                }
+            )
             failed += bool(problem)
-            judged[evaluation.asset_key.to_user_string()] += 1
+            judged[stage] += 1
     unfinished = [stage for stage, number in judged.items() if not number]
+    if options.json:
+        print_json({"checks": found, "unfinished": unfinished})
+        return 1 if failed or len(unfinished) == len(judged) else 0
     if unfinished:
         print(f"not judged, for nothing of them is finished: {', '.join(unfinished)}")
     if len(unfinished) == len(judged):
@@ -149,12 +164,19 @@ def recheck(pipeline: Pipeline, options: argparse.Namespace) -> int:
 def status(pipeline: Pipeline, options: argparse.Namespace) -> int:
     """Print every stage's state."""
     locked, stale = pipeline.bridge.locked(), set(pipeline.stale())
+    rows: list[dict[str, object]] = []
     for stage in pipeline.graph:
         units = pipeline.units(stage)
         finished = len(units) - len(pipeline.unfinished(stage, units))
         state = "up to date" if stage not in stale else "changed" if stage in locked else "not made"
-        shards = f"{finished}/{len(units)} shards" if pipeline.assets[stage].sharded else ""
-        print(f"{stage:<20} {state:<11} {shards}".rstrip())
+        rows.append({"stage": stage, "state": state, "finished": finished, "units": len(units)})
+    if options.json:
+        print_json({**edits_json(pipeline), "stages": rows})
+        return 1 if stale else 0
+    for row in rows:
+        sharded = pipeline.assets[str(row["stage"])].sharded
+        shards = f"{row['finished']}/{row['units']} shards" if sharded else ""
+        print(f"{row['stage']:<20} {row['state']:<11} {shards}".rstrip())
     print("\n".join(["", *edit_lines(pipeline)]))
     return 1 if stale else 0
 
@@ -164,7 +186,7 @@ def lineage(pipeline: Pipeline, options: argparse.Namespace) -> int:
     from ml.records.lineage import sample_lineage
 
     found = sample_lineage(pipeline.workspace(), options.sample)
-    print(json.dumps(found, indent=2, default=str))
+    print_json(found)
     return 0
 
 
@@ -186,7 +208,10 @@ def compare(pipeline: Pipeline, options: argparse.Namespace) -> int:
     from dagster_project.comparing import compare_runs
 
     found = compare_runs(pipeline.root / "mlruns", options.first, options.second)
-    print(json.dumps(found.as_json(), indent=2) if options.json else "\n".join(found.lines()))
+    if options.json:
+        print_json(found.as_json())
+    else:
+        print("\n".join(found.lines()))
     return 0
 
 
@@ -203,18 +228,26 @@ def doctor(pipeline: Pipeline, options: argparse.Namespace) -> int:
     home = prepare(pipeline.root)
     findings = examine(pipeline, home)
     for finding in findings:
-        print(f"{finding.path}: {finding.problem}\n  remedy: {finding.remedy}")
+        if not options.json:
+            print(f"{finding.path}: {finding.problem}\n  remedy: {finding.remedy}")
         if options.repair and finding.repair is not None:
             finding.repair()
-            print("  done")
-    if not findings:
+            if not options.json:
+                print("  done")
+    left = examine(pipeline, home) if findings and options.repair else findings
+    if options.json:
+        print_json({"findings": _plain(findings), "left": _plain(left)})
+    elif not findings:
         print("nothing is damaged")
     elif options.repair:
-        findings = examine(pipeline, home)
-        print(f"{len(findings)} findings are left" if findings else "nothing is damaged any more")
+        print(f"{len(left)} findings are left" if left else "nothing is damaged any more")
     else:
         print("`vggheads doctor --repair` does this")
-    return 1 if findings else 0
+    return 1 if left else 0
+
+
+def _plain(findings: Sequence[Finding]) -> list[dict[str, str]]:
+    return [{"path": str(f.path), "problem": f.problem, "remedy": f.remedy} for f in findings]
 
 
 def bench(pipeline: Pipeline, options: argparse.Namespace) -> int:

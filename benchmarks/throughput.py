@@ -3,11 +3,11 @@
     python -m benchmarks.throughput                # S, M, L on the GPU; without one the rows say so
     python -m benchmarks.throughput --device cpu --sizes nano --batches 1 8
     python -m benchmarks.throughput --precisions fp32 bf16 fp16 --runtimes torch onnxruntime
-    python -m benchmarks.throughput --sizes --checkpoints data/trained_model --json scores
+    python -m benchmarks.throughput --sizes --checkpoints data/trained_model --output scores
 
-`ml.benchmarks.architectures` documents what is timed. `--json` writes a score file per model, which
-`ml.benchmarks.tables` compares with the paper's numbers. `vggheads study architectures` measures
-the same for a project and its MLflow.
+`ml.benchmarks.architectures` documents what is timed. `--output` writes a score file per model,
+which `ml.benchmarks.tables` compares with the paper's numbers. `vggheads study architectures`
+measures the same for a project and its MLflow.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def main() -> None:
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 64])
     parser.add_argument("--threads", type=int, default=None, help="torch threads")
     parser.add_argument("--seconds", type=float, default=5.0, help="time for each metric")
-    parser.add_argument("--json", type=Path, metavar="FOLDER", help="for a score file a model")
+    parser.add_argument("--output", type=Path, metavar="FOLDER", help="for a score file a model")
     arguments = parser.parse_args()
     start(arguments.threads)
     print("\n| model | side px | parameters | GMACs | runtime | precision | batch | images/s |")
@@ -64,9 +64,9 @@ def main() -> None:
                 f"| {runtime} | {precision} | {batch} | {text} |",
                 flush=True,
             )
-        if arguments.json:
+        if arguments.output:
             scores = cost_scores(model, found, [f"commit {commit()}"])
-            write_json(arguments.json / f"{model.name}.json", scores)
+            write_json(arguments.output / f"{model.name}.json", scores)
 
 
 if __name__ == "__main__":

@@ -290,7 +290,7 @@ def _add_dataset_commands(add: Add) -> None:
     generate.add_argument(
         "--size", default="640", metavar="PX", help="side or WIDTHxHEIGHT in pixels (%(default)s)"
     )
-    generate.add_argument("--out", type=Path, required=True, metavar="DIR", help="output folder")
+    generate.add_argument("--output", type=Path, required=True, metavar="DIR", help="output folder")
     generate.add_argument(
         "--world",
         type=existing,

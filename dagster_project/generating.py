@@ -85,7 +85,7 @@ def generate(pipeline: Pipeline, options: argparse.Namespace) -> int:
     seed = pipeline.params.run.seed if options.seed is None else options.seed
     size = min(SHARD_SIZE, options.images)
     shards = -(-options.images // size)
-    ws = Workspace(options.out.absolute(), seed, shards, size)
+    ws = Workspace(options.output.absolute(), seed, shards, size)
     head = pipeline.params.read(HeadModelConfig, "head_model")
     _claim(ws, config, head, options.images)
     workers = options.workers or pipeline.params.run.workers
@@ -95,7 +95,7 @@ def generate(pipeline: Pipeline, options: argparse.Namespace) -> int:
         rate = made / (time.monotonic() - started)
         print(f"{shard} {report.num_out:5d} images, {rate:.2f} images/s", flush=True)
     total = sum(marker.num_out for marker in _markers(ws).values())
-    print(f"{total} images in {options.out}, {made} of them made now, {excluded} left out")
+    print(f"{total} images in {options.output}, {made} of them made now, {excluded} left out")
     return 0
 
 

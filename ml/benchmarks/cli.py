@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from ml.benchmarks import quality_cli
 from ml.records.files import existing
+from ml.records.printing import add_json_option, print_json
 
 if TYPE_CHECKING:
     from ml.benchmarks.scoring import BenchmarkResult
@@ -55,7 +56,8 @@ def add_commands(add: Add) -> None:
         help="predictions as .jsonl or in the benchmark's official format, see docs/benchmarks",
     )
     _add_protocol(parser)
-    parser.add_argument("--json", type=Path, required=True, metavar="FILE", help="output file")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="file for the scores")
+    add_json_option(parser)
     parser = add("benchmark", benchmark, "run a model on a public benchmark and score it")
     parser.add_argument("set", choices=SET_NAMES, metavar="SET", help=", ".join(SET_NAMES))
     parser.add_argument(
@@ -77,11 +79,12 @@ def add_commands(add: Add) -> None:
     )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     parser.add_argument(
-        "--out",
+        "--output",
         type=Path,
         metavar="DIR",
         help="output folder for scores, exclusions and predictions",
     )
+    add_json_option(parser)
     quality_cli.add_commands(add)
 
 
@@ -98,14 +101,15 @@ def _add_protocol(parser: argparse.ArgumentParser) -> None:
 
 
 def score(options: argparse.Namespace) -> int:
-    """Score predictions and write the metrics."""
+    """Score predictions; print the metrics, and write them if requested."""
     from ml.benchmarks.scoring import score as run
     from ml.records.atomic import write_json
 
     head_model = options.head_model or DEFAULT_HEAD_MODEL
     result = run(options.set, options.truth, options.predictions, options.protocol, head_model)
-    write_json(options.json, result.as_json())
-    _show(result)
+    if options.output:
+        write_json(options.output, result.as_json())
+    _show(result, options.json)
     return 0
 
 
@@ -118,18 +122,21 @@ def benchmark(options: argparse.Namespace) -> int:
         options.data,
         options.model,
         options.protocol,
-        options.out,
+        options.output,
         options.head_model,
         options.boxes,
         options.device,
     )
-    _show(result)
-    if options.out:
-        print(f"written: {options.out / 'scores.json'}")
+    _show(result, options.json)
+    if options.output and not options.json:
+        print(f"written: {options.output / 'scores.json'}")
     return 0
 
 
-def _show(result: BenchmarkResult) -> None:
+def _show(result: BenchmarkResult, as_json: bool) -> None:
+    if as_json:
+        print_json(result.as_json())
+        return
     for name, value in result.scores.metrics.items():
         low, high = result.scores.intervals.get(name, (float("nan"), float("nan")))
         print(f"{name:<28} {value:10.4f}   [{low:.4f}, {high:.4f}]")

@@ -56,7 +56,7 @@ class EvaluatedModel(StageConfig):
 class ScoreFiles(StageConfig):
     """Scores computed outside the pipeline.
 
-    By `vggheads benchmark --out`, `vggheads score`, `vggheads generation-quality` (table 6) or
+    By `vggheads benchmark --output`, `vggheads score`, `vggheads generation-quality` (table 6) or
     `vggheads study architectures` (table 8).
     """
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ml.records.files import existing
+from ml.records.printing import add_json_option, print_json
 
 Run = Callable[[argparse.Namespace], int]
 Add = Callable[[str, Run, str], argparse.ArgumentParser]
@@ -54,7 +55,8 @@ def add_commands(add: Add) -> None:
     parser.add_argument(
         "--seed", type=int, default=0, help="seed of KID and the splits (%(default)s)"
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="output file for the metrics")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="file for the scores")
+    add_json_option(parser)
 
 
 def generation_quality(options: argparse.Namespace) -> int:
@@ -74,6 +76,12 @@ def generation_quality(options: argparse.Namespace) -> int:
         seed=options.seed,
     )
     results = compare_sets(sources, options.reference, measuring, options.reference_limit)
+    plain = {title: {**s.as_dict(), "notes": list(s.notes)} for title, s in results.items()}
+    if options.output:
+        write_json(options.output, plain)
+    if options.json:
+        print_json(plain)
+        return 0
     for title, scores in results.items():
         print(title)
         for name, value in scores.metrics.items():
@@ -84,10 +92,6 @@ def generation_quality(options: argparse.Namespace) -> int:
             print(f"  note: {note}")
     for row in measuring.exclusions.to_frame().itertuples():
         print(f"left out: {row.sample_id}: {row.reason}: {row.detail}")
-    if options.json:
-        write_json(
-            options.json, {t: {**s.as_dict(), "notes": list(s.notes)} for t, s in results.items()}
-        )
     return 0
 
 

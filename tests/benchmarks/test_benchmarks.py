@@ -73,7 +73,7 @@ def test_throughput_fills_the_paper_s_table_of_costs(command, capsys, tmp_path):
         command(
             "throughput",
             f"--device {device} --threads 1 --sizes {size} --batches 1 --seconds 0 "
-            f"--json {tmp_path}",
+            f"--output {tmp_path}",
         )
         name = {"S": "VGGHeads-S"}.get(size, size)
         scores[size] = read_scores(tmp_path / f"{name}.json")

@@ -66,7 +66,7 @@ def pipeline(tmp_path, monkeypatch, open_head):
 
 def generate(pipeline, out, images, *more):
     return main(
-        ["generate", "--images", str(images), "--size", "64", "--out", str(out), *more], pipeline
+        ["generate", "--images", str(images), "--size", "64", "--output", str(out), *more], pipeline
     )
 
 
@@ -285,7 +285,7 @@ def test_what_cannot_be_made_is_said_before_anything_is_written(
     pipeline, tmp_path, capsys, arguments, message
 ):
     out = tmp_path / "made"
-    assert main(["generate", "--out", str(out), *arguments], pipeline) == 2
+    assert main(["generate", "--output", str(out), *arguments], pipeline) == 2
     error = capsys.readouterr().err
     assert message in error
     assert "Traceback" not in error

@@ -56,6 +56,23 @@ def test_a_command_without_a_heading_is_refused():
         CommandLine("").add("sing", print, "sing")
 
 
+def test_options_of_one_name_are_the_same_everywhere():
+    """`--json` prints on stdout; a file or folder to write is `--output`."""
+    printing = set()
+    for name, command in commands(project._parser()).items():
+        options = {word: a for a in command._actions for word in a.option_strings}
+        if "--json" in options:
+            assert options["--json"].nargs == 0, name
+            printing.add(name)
+        if "--output" in options:
+            assert options["--output"].type is Path, name
+        assert not options.keys() & {"--out", "--output-file", "--output-dir"}, name
+    assert printing == {
+        "benchmark", "check", "compare", "config", "doctor", "generation-quality", "plan",
+        "preflight", "score", "status",
+    }  # fmt: skip
+
+
 HERE = "README.md"
 MISSING = [
     ["predict", "none"],
@@ -67,8 +84,8 @@ MISSING = [
     ["import-flame", "none", "--landmarks", HERE],
     ["import-flame", HERE, "--landmarks", "none"],
     ["import-flame", HERE, "--landmarks", HERE, "--indices", "none"],
-    ["score", "fddb", "--truth", "none", "--predictions", HERE, "--json", "out"],
-    ["score", "fddb", "--truth", HERE, "--predictions", "none", "--json", "out"],
+    ["score", "fddb", "--truth", "none", "--predictions", HERE, "--output", "out"],
+    ["score", "fddb", "--truth", HERE, "--predictions", "none", "--output", "out"],
     ["benchmark", "fddb", "--data", "none", "--model", HERE],
     ["benchmark", "fddb", "--data", HERE, "--model", "none"],
     ["generation-quality", HERE, "--reference", "none", "--inception", HERE],
@@ -91,7 +108,7 @@ def test_what_is_missing_is_said_before_anything_heavy_is_imported(arguments):
 
 
 NOT_READ = {
-    *("--output", "--out", "--json", "output", "target"),
+    *("--output", "output", "target"),
     # Have a default; their commands look whether it is there.
     *("--checkpoint",),
 }

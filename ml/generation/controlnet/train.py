@@ -1,6 +1,6 @@
 """Train a PNCC-conditioned ControlNet for SDXL (appendix F of the paper).
 
-    python -m ml.generation.controlnet.train conf/training/controlnet.yaml --out data/controlnet
+    python -m ml.generation.controlnet.train conf/training/controlnet.yaml --output data/controlnet
 
 Reads the images, prompts and heads that the pipeline has made in `data/`, reports to MLflow, and
 resumes from its last finished epoch after a kill. The result is a folder that
@@ -144,7 +144,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("config", type=Path, help="YAML with the keys of ControlNetConfig")
     parser.add_argument("--root", type=Path, default=Path(), help="project folder with data/")
-    parser.add_argument("--out", type=Path, default=Path("data/controlnet"))
+    parser.add_argument("--output", type=Path, default=Path("data/controlnet"))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args(arguments)
@@ -154,11 +154,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         shards = sorted((options.root / "data" / "images").glob("*.tar"))
         ws = Workspace(options.root, options.seed, len(shards), 1, threads=options.threads)
         with mlflow_run(options.root / "mlruns", "vggheads", STAGE) as tracker:
-            result = train(ws, config, options.root / options.out, tracker)
+            result = train(ws, config, options.root / options.output, tracker)
     except (ValueError, FileNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    print(f"{options.out}: {result.seconds:.0f} s, {result.metrics}")
+    print(f"{options.output}: {result.seconds:.0f} s, {result.metrics}")
     return 0
 
 

@@ -194,7 +194,7 @@ def test_the_command_writes_what_it_prints(tmp_path, monkeypatch, capsys):
     other = write_folder(tmp_path / "b", images(3, seed=1))
     out = tmp_path / "scores.json"
     arguments = ["generation-quality", f"ours={other}", str(folder), "--reference", str(folder)]
-    arguments += ["--inception", "x.pth", "--device", "cpu", "--json", str(out), "--sizes", "64"]
+    arguments += ["--inception", "x.pth", "--device", "cpu", "--output", str(out), "--sizes", "64"]
     assert main(arguments) == 0
     values = json.loads(out.read_text())
     assert set(values) == {"ours", "a"}
@@ -203,3 +203,5 @@ def test_the_command_writes_what_it_prints(tmp_path, monkeypatch, capsys):
     printed = capsys.readouterr().out
     assert "fid_64" in printed
     assert "note: fid_64 is the paper's form" in printed
+    assert main([*arguments, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == values

@@ -141,7 +141,15 @@ def _parser() -> argparse.ArgumentParser:
     add_project_commands(line.add)
     add_library_commands(line.add)
     _add_dataset_commands(line.add)
+    line.add_completion(_stages)
     return line.parser
+
+
+def _stages() -> dict[str, list[str]]:
+    """Return the values of the argument STAGE."""
+    from dagster_project.stages import STAGES
+
+    return {"STAGE": list(STAGES)}
 
 
 Add = Callable[[str, str, str], argparse.ArgumentParser]

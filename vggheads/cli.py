@@ -23,6 +23,7 @@ HOME: Final = Path(__file__).resolve().parents[1]
 _EXTRAS: Final = {
     "gradio": "app",
     "av": "video",
+    "shtab": "completion",
     **dict.fromkeys(("onnx", "onnxruntime", "numba", "scipy", "trimesh", "PIL"), "predict"),
 }
 """Module -> the extra that installs it; every other module belongs to `pipeline`."""
@@ -64,6 +65,7 @@ def library_main(arguments: Sequence[str] | None = None) -> int:
         "A checkout of the project provides further commands: demo, status, ui and others.",
     )
     add_library_commands(line.add)
+    line.add_completion()
     given = list(sys.argv[1:] if arguments is None else arguments)
     if given and not given[0].startswith("-") and given[0] not in line.names:
         return run(lambda: _refuse(given[0], line.names))

@@ -1,12 +1,15 @@
-"""The parser of the `vggheads` command: commands under headings.
+"""The parser of the `vggheads` command: commands under headings, completed by shells.
 
-It imports nothing but argparse, so that `--help` responds quickly.
+It imports nothing but the standard library, so that `--help` responds quickly.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
 from typing import Final
 
 HEADINGS: Final = {
@@ -22,6 +25,7 @@ HEADINGS: Final = {
         "label-import", "accept-statistics",
     ),
     "licences and privacy": ("licences", "takedown", "identity-index", "identity-pairs"),
+    "shell": ("completion",),
 }  # fmt: skip
 """Heading in `vggheads --help` -> its commands."""
 _NAMES: Final = {name for names in HEADINGS.values() for name in names}
@@ -64,6 +68,34 @@ class CommandLine:
         sub = self._commands.add_parser(name, help=text, description=text)
         sub.set_defaults(command=command, name_of_command=name)
         return sub
+
+    def add_completion(self, words: Callable[[], Mapping[str, Sequence[str]]] = dict) -> None:
+        """Declare `completion`, which prints a script that completes these commands in a shell.
+
+        Args:
+            words: returns metavar of an argument -> its values; called when a script is printed.
+        """
+        script = partial(self._print_script, words)
+        command = self.add("completion", script, "print the completion script of a shell")
+        command.add_argument("shell", choices=("bash", "zsh"))
+
+    def _print_script(
+        self, words: Callable[[], Mapping[str, Sequence[str]]], options: argparse.Namespace
+    ) -> int:
+        import shtab
+
+        from ml.records.files import existing
+
+        values = words()
+        for command in self._commands.choices.values():
+            for action in command._actions:
+                if str(action.metavar) in values:
+                    action.choices = values[str(action.metavar)]
+                elif action.type in (Path, existing) or action.metavar == "SOURCE":
+                    # Read by shtab.
+                    action.complete = shtab.FILE  # type: ignore[attr-defined]
+        sys.stdout.write(shtab.complete(self.parser, options.shell) + "\n")
+        return 0
 
 
 class _UnderHeadings(argparse.HelpFormatter):

@@ -34,7 +34,18 @@ def test_help_is_quick_and_imports_no_library():
     loaded = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
-    heavy = {"numpy", "pandas", "torch", "cv2", "pydantic", "yaml", "dagster", "dvc", "mlflow"}
+    heavy = {
+        "numpy",
+        "pandas",
+        "torch",
+        "cv2",
+        "pydantic",
+        "yaml",
+        "dagster",
+        "dvc",
+        "mlflow",
+        "shtab",
+    }
     assert "vggheads" in loaded.stdout
     assert not {name for name in heavy if f"'{name}'" in loaded.stdout}
 
@@ -71,6 +82,33 @@ def test_options_of_one_name_are_the_same_everywhere():
         "benchmark", "check", "compare", "config", "doctor", "generation-quality", "plan",
         "preflight", "score", "status",
     }  # fmt: skip
+
+
+def test_bash_completes_commands_options_stages_and_files(tmp_path):
+    done = subprocess.run(
+        [*PYTHON, "completion", "bash"], capture_output=True, text=True, check=True
+    )
+    (tmp_path / "script").write_text(done.stdout)
+    (tmp_path / "photo.jpg").write_bytes(b"")
+    ask = """source ./script
+for line in "vggheads mat" "vggheads check images cap" "vggheads status --j" "vggheads predict ph"
+do COMP_WORDS=($line); COMP_CWORD=$(( ${#COMP_WORDS[@]} - 1 ))
+_shtab_vggheads vggheads "${COMP_WORDS[-1]}" "${COMP_WORDS[-2]}"; echo "${COMPREPLY[@]}"
+done"""
+    said = subprocess.run(
+        ["bash", "-c", ask], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert said.stdout.splitlines() == ["materialize", "captions", "--json", "photo.jpg"], (
+        said.stderr
+    )
+
+
+def test_the_library_has_a_script_for_zsh(capsys):
+    assert cli.library_main(["completion", "zsh"]) == 0
+    script = capsys.readouterr().out
+    assert script.startswith("#compdef vggheads")
+    assert "predict:" in script
+    assert "materialize" not in script
 
 
 HERE = "README.md"
@@ -161,7 +199,12 @@ def test_a_package_that_is_missing_is_named_with_its_extra(capsys):
     def needs(name):
         raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
-    for name, extra in (("gradio", "app"), ("onnxruntime", "predict"), ("lightning", "pipeline")):
+    for name, extra in (
+        ("gradio", "app"),
+        ("onnxruntime", "predict"),
+        ("shtab", "completion"),
+        ("lightning", "pipeline"),
+    ):
         assert cli.run(lambda name=name: needs(name)) == 2
         assert f"pip install 'vggheads[{extra}]'" in capsys.readouterr().err
     with pytest.raises(ModuleNotFoundError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
@@ -82,6 +83,8 @@ class EpochDataModule(pl.LightningDataModule, ABC):
             batch_size=self.batch_size,
             sampler=sampler,
             num_workers=workers,
+            # Within a spawned training process the default is to spawn, which pickles all samples.
+            multiprocessing_context="fork" if workers and sys.platform == "linux" else None,
             collate_fn=self.collate,
             drop_last=training and len(sampler) >= self.batch_size,
             persistent_workers=workers > 0,

@@ -229,3 +229,20 @@ def test_batch_moves_and_keeps_ids(samples: HeadSamples) -> None:
     assert batch.images.device.type == "meta"
     assert batch.targets.boxes_xyxy.device.type == "meta"
     assert len(batch.sample_ids) == 3
+
+
+def test_nothing_is_pickled_for_loader_processes(
+    samples: HeadSamples, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also in a training process that was itself spawned, where the default is to spawn."""
+
+    def pickled(_: HeadSamples) -> object:
+        raise AssertionError("all samples would be copied to each loader process")
+
+    monkeypatch.setattr(HeadSamples, "__getstate__", pickled, raising=False)
+    before = torch.multiprocessing.get_start_method()
+    torch.multiprocessing.set_start_method("spawn", force=True)
+    try:
+        assert equal(batches(module(samples), 1), batches(module(samples, workers=1), 1))
+    finally:
+        torch.multiprocessing.set_start_method(before, force=True)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from ml.records.files import existing
 from ml.records.printing import add_json_option
+from ml.training.processes import launched
 from vggheads.cli import HOME, RUN_AGAIN, add_library_commands, run
 from vggheads.commands import CommandLine
 
@@ -91,6 +92,11 @@ def _run_on_project(command: str, options: argparse.Namespace, pipeline: Pipelin
     from dagster_project.stages import project
 
     pipeline = pipeline or project()
+    if (launch := launched()) is not None:
+        from dagster_project.followers import follow, followed_stage
+
+        if (stage := followed_stage(pipeline, options, launch)) is not None:
+            return follow(pipeline, stage, launch, force=options.force)
     home = prepare(pipeline.root)
     if options.name_of_command in _ON_RECORDS:
         check_quickly(pipeline, home)

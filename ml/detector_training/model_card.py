@@ -97,8 +97,8 @@ The benchmark's report has others, and says what it compared with.
 
 ## Limits
 
-Errors may differ between skin tones: where the ground truth of the images holds them, the benchmark's
-report states NME and rotation error by Monk skin tone, with intervals. Do not assume that they are
-equal. Heads under a few pixels are missed. Depth along the camera's axis is not learned. A 3D face is
-biometric information in many places: do not identify people with it.
+Errors may differ between skin tones: where the ground truth of the images holds them, the
+benchmark's report states NME and rotation error by Monk skin tone, with intervals. Do not assume
+that they are equal. Heads under a few pixels are missed. Depth along the camera's axis is not
+learned. A 3D face is biometric information in many places: do not identify people with it.
 """

@@ -49,6 +49,7 @@ from ml.records.workspace import Workspace
 from ml.training.callbacks import write_history
 from ml.training.fit import FitConfig, FitResult, finish_work, fit
 from ml.training.optim import OptimConfig
+from ml.training.processes import leave_to_first
 from ml.training.tracking import Tracker, log_data
 from ml.training_data.augmentation import AugmentConfig
 
@@ -184,6 +185,7 @@ def _train(
 
 def _take_checkpoint(ws: Workspace, config: HeadDetectorConfig, out: Path) -> FitResult:
     """Write the unchanged checkpoint; its curves have no epochs."""
+    leave_to_first()
     feeding = Feeding(**config.pretrained.model_dump(exclude={"model"}))
     save_with_feeding(load_checkpoint(ws, config), feeding, out / "model")
     history = pd.DataFrame(columns=["epoch", "train/loss", "val/ap50", "val/ap50_95"])

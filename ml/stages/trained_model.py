@@ -45,6 +45,7 @@ from ml.training.callbacks import PredictionGrid, write_history
 from ml.training.curves import plot_history
 from ml.training.fit import HISTORY_NAME, FitConfig, FitResult, finish_work, fit
 from ml.training.optim import OptimConfig
+from ml.training.processes import leave_to_first, own_folder
 from ml.training.tracking import WEIGHTS_TAG, ModelPackage, Tracker, log_data
 from ml.training_data.augmentation import AugmentConfig
 from ml.training_data.damage import DamageLog
@@ -159,7 +160,7 @@ def run(
         config.postprocess,
         HeadMetrics(geometry),
     )
-    damage = DamageLog(ws.work_dir(stage) / "damaged.jsonl")
+    damage = DamageLog(own_folder(ws.work_dir(stage)) / "damaged.jsonl")
     data = HeadDataModule(
         train,
         val,
@@ -219,6 +220,7 @@ def write_untrained(ws: Workspace, stage: str) -> StageReport:
         ws: the workspace.
         stage: the training's stage.
     """
+    leave_to_first()
     folder = ws.stage_dir(stage)
     remove(folder)
     write_json(folder / "metrics.json", {})
@@ -267,7 +269,7 @@ def read_samples(
     samples = HeadSamples(
         ids,
         tars,
-        _read_labels(ws, config, ids, geometry, ws.work_dir(stage) / f"{split}.flame"),
+        _read_labels(ws, config, ids, geometry, own_folder(ws.work_dir(stage)) / f"{split}.flame"),
         config.loader.cache_mb << 20,
     )
     readable = samples.without_damaged(exclusions, beyond_cache=False)

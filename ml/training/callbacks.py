@@ -178,6 +178,8 @@ class EpochProgress(pl.Callback):
             trainer: gives the length.
             pl_module: unused.
         """
+        if not trainer.is_global_zero:
+            return
         self._started = time.monotonic()
         self._first_epoch = trainer.current_epoch
         total = int(trainer.estimated_stepping_batches)

@@ -20,16 +20,19 @@ CHECKPOINT_NAME = "last.ckpt"
 class TrainingCheckpoint(pl.Callback):
     """Keeps one checkpoint, of the last epoch or of some steps later, complete or not at all."""
 
-    def __init__(self, folder: Path, key: str, every_steps: int = 0) -> None:
+    def __init__(self, folder: Path, key: str, processes: int = 1, every_steps: int = 0) -> None:
         """Store path and key.
 
         Args:
             folder: folder of the checkpoint.
             key: digest of all settings of the training; a resume requires the same.
+            processes: number of processes; a resume requires the same, for batches and steps of
+                an epoch depend on it.
             every_steps: optimiser steps between checkpoints within an epoch; 0: none there.
         """
         self.path = folder / CHECKPOINT_NAME
         self.key = key
+        self._processes = processes
         self._every_steps = every_steps
         self._last_step = 0
         self._epoch_is_over = False
@@ -38,14 +41,25 @@ class TrainingCheckpoint(pl.Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Restore the position in the training data; fail early if that would be impossible.
 
+        Processes on several machines may read parameters or the checkpoint differently.
+
         Args:
             trainer: has the loader, made by now but not asked for a batch yet.
             pl_module: unused.
 
         Raises:
-            ValueError: the loader would restart the epoch.
+            ValueError: the loader would restart the epoch, or this process does not train the
+                same as the first.
         """
         self._last_step = trainer.global_step
+        own = (self.key, trainer.global_step)
+        first = trainer.strategy.broadcast(own)
+        if own != first:
+            what = "starts from another step than" if own[0] == first[0] else "is configured unlike"
+            raise ValueError(
+                f"process {trainer.global_rank} {what} the first: all need the same params.yaml, "
+                f"files, devices and number formats, and the checkpoint in {self.path.parent}"
+            )
         loader = trainer.train_dataloader
         if self._every_steps and not isinstance(loader, ResumableLoader):
             raise ValueError(
@@ -65,9 +79,10 @@ class TrainingCheckpoint(pl.Callback):
         Args:
             trainer: has the loader.
             pl_module: unused.
-            checkpoint: receives `fit_key`, `epoch_is_over` and `loader`.
+            checkpoint: receives `fit_key`, `processes`, `epoch_is_over` and `loader`.
         """
         checkpoint["fit_key"] = self.key
+        checkpoint["processes"] = self._processes
         checkpoint["epoch_is_over"] = self._epoch_is_over
         if isinstance(trainer.train_dataloader, ResumableLoader):
             checkpoint["loader"] = trainer.train_dataloader.state_dict()
@@ -130,12 +145,24 @@ class TrainingCheckpoint(pl.Callback):
 
         Returns:
             Its path, or None when there is none or it belongs to another training.
+
+        Raises:
+            ValueError: it belongs to the same training in another number of processes. Each has
+                `batch_size` samples of a step, so an epoch has other batches and another number
+                of steps; to start again would silently give up what may be days of work.
         """
         if not self.path.is_file():
             return None
-        if self.read().get("fit_key") != self.key:
+        stored = self.read()
+        if stored.get("fit_key") != self.key:
             logger.warning("%s: written by a different configuration, starting again", self.path)
             return None
+        if stored["processes"] != self._processes:
+            raise ValueError(
+                f"{self.path}: written by a training in {stored['processes']} processes, now there "
+                f"would be {self._processes}, with other batches; resume with "
+                f"{stored['processes']}, or delete {self.path.parent} to start again"
+            )
         return self.path
 
     def read(self) -> dict[str, Any]:

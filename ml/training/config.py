@@ -31,7 +31,7 @@ class FitConfig(StageConfig):
     """Device type; weights are bit-identical only between runs on the same one."""
     devices: Count = 1
     """Processes on this machine, with one device each; more than one: data-parallel training with
-    `batch_size` per process."""
+    `batch_size` per process. If torchrun or srun starts processes, their number counts instead."""
     threads: int = Field(default=0, ge=0, le=10**9)
     """Torch threads per process, which affect the last bits of the weights; 0: `run.threads`."""
     sync_batchnorm: bool = False

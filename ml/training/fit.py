@@ -14,6 +14,7 @@ from pathlib import Path
 import lightning.pytorch as pl
 import pandas as pd
 import torch
+from lightning.fabric.plugins.environments import LightningEnvironment
 from lightning.pytorch.strategies import DDPStrategy
 
 from ml.records.workspace import Workspace
@@ -23,6 +24,7 @@ from ml.training.checkpoint import TrainingCheckpoint
 from ml.training.config import FitConfig
 from ml.training.determinism import ProcessSettings, SeedEachBatch
 from ml.training.optim import EMA
+from ml.training.processes import await_first, launched, release_followers
 from ml.training.quiet import quiet_lightning
 from ml.training.tracking import Tracker
 
@@ -68,8 +70,9 @@ def fit(
     `EpochSampler` and augments from the `SampleKey`, and gives a `ResumableLoader` if there are
     checkpoints in mid-epoch. When the stage's results are written, call `finish_work`.
 
-    Several processes are spawned from this one, so everything given must be picklable; their
-    gradients are averaged.
+    Gradients of several processes are averaged. Those of `config.devices` are spawned from this
+    one, so everything given must be picklable. Those that torchrun or srun started all call this
+    function; it returns in the first, whose checkpoint all resume from.
 
     Args:
         module: the model with its losses; trained in place, ends with the averaged weights.
@@ -85,7 +88,9 @@ def fit(
 
     Raises:
         NonFiniteTraining: a loss term or the gradient is not finite.
-        RuntimeError: the training was interrupted.
+        RuntimeError: the training was interrupted, or the first process failed.
+        TrainedAlong: this process is not the first, which has written its results.
+        ValueError: the checkpoint is that of another number of processes.
     """
     threads = config.threads or ws.threads
     torch.set_num_threads(threads)
@@ -94,7 +99,9 @@ def fit(
         module.to(memory_format=torch.channels_last)
     optim, history = module.optim_config, History()
     key = _fit_key(module, ws, stage, config, threads)
-    checkpoint = TrainingCheckpoint(work, key, config.checkpoint_every_steps)
+    launch = launched()
+    processes = launch.world_size if launch else config.devices
+    checkpoint = TrainingCheckpoint(work, key, processes, config.checkpoint_every_steps)
     ema = EMA(optim.ema_decay, optim.ema_growth) if optim.ema_decay else None
     resume_from = checkpoint.resumable()
     resumed_epoch, resumed_step = _done_in(checkpoint) if resume_from else (0, 0)
@@ -118,7 +125,7 @@ def fit(
             ],
         )
         trainer.fit(module, datamodule=datamodule, ckpt_path=resume_from, weights_only=True)
-    if config.devices > 1:
+    if config.devices > 1 and launch is None:
         # The spawned processes are gone; the weights came back by Lightning, the rest by the file.
         stored = checkpoint.read()
         history.load_state_dict(stored["callbacks"][history.state_key])
@@ -129,6 +136,7 @@ def fit(
             f"{stage}: stopped after {len(history.rows)} of {config.epochs} epochs; "
             "run the stage again to resume from its checkpoint"
         )
+    await_first()
     module.eval()
     seconds = time.monotonic() - started
     write_history(work / HISTORY_NAME, history.frame())
@@ -149,11 +157,20 @@ def _trainer(
     config: FitConfig, tracker: Tracker, work: Path, callbacks: list[pl.Callback]
 ) -> pl.Trainer:
     """Return Lightning's trainer of a configuration."""
+    launch = launched()
+    strategy: DDPStrategy | str = "auto"
+    if launch is not None:
+        strategy = DDPStrategy()
+    elif config.devices > 1:
+        strategy = DDPStrategy(start_method="spawn")
     return pl.Trainer(
         max_epochs=config.epochs,
         accelerator=config.accelerator,
-        devices=config.devices,
-        strategy=DDPStrategy(start_method="spawn") if config.devices > 1 else "auto",
+        devices=launch.local_size if launch else config.devices,
+        num_nodes=launch.num_nodes if launch else 1,
+        strategy=strategy,
+        # Given, for Lightning takes every process in an allocation of SLURM to be one of several.
+        plugins=[launch.environment() if launch else LightningEnvironment()],
         sync_batchnorm=config.sync_batchnorm,
         precision=config.precision_here(),
         gradient_clip_val=config.gradient_clip or None,
@@ -179,7 +196,9 @@ def finish_work(ws: Workspace, stage: str) -> None:
         ws: the workspace.
         stage: name of the training stage.
     """
-    shutil.rmtree(ws.work_dir(stage))
+    release_followers()
+    # On NFS a file that a process still has open cannot go; it goes when the stage is recorded.
+    shutil.rmtree(ws.work_dir(stage), ignore_errors=True)
 
 
 def _fit_key(

@@ -11,6 +11,7 @@ from ml.imaging.io import UnreadableImage
 from ml.records import reasons
 from ml.records.exclusions import Exclusions
 from ml.records.shards import DamagedSample
+from ml.training.processes import in_all_folders
 
 
 class Damage(NamedTuple):
@@ -33,7 +34,10 @@ class Damage(NamedTuple):
 
 
 class DamageLog:
-    """A file of damaged images that all processes of a training append to."""
+    """A file of damaged images that the processes of a training on one machine append to.
+
+    Processes that a launcher started have one each: files are not appended to over a network.
+    """
 
     def __init__(self, path: Path) -> None:
         """Name the file.
@@ -53,7 +57,7 @@ class DamageLog:
                     file.write(json.dumps(damage) + "\n")
 
     def exclude(self, exclusions: Exclusions) -> int:
-        """Exclude all noted images, in order of their ids.
+        """Exclude all images that any process noted, in order of their ids.
 
         Args:
             exclusions: receives them.
@@ -61,7 +65,8 @@ class DamageLog:
         Returns:
             The number of damaged samples.
         """
-        lines = self.path.read_text().splitlines() if self.path.exists() else []
+        paths = [path for path in in_all_folders(self.path) if path.exists()]
+        lines = [line for path in paths for line in path.read_text().splitlines()]
         # A process that was killed may have left half a line; the image is met again.
         whole = [line for line in lines if line.endswith("]")]
         found = {row[0]: Damage(*row) for row in map(json.loads, whole)}

@@ -39,7 +39,8 @@ from ml.records.workspace import Workspace
 from ml.training.callbacks import write_history
 from ml.training.fit import FitConfig, FitResult, finish_work, fit
 from ml.training.optim import OptimConfig
-from ml.training.tracking import Tracker, log_data, mlflow_run
+from ml.training.processes import TrainedAlong, launched
+from ml.training.tracking import NullTracker, Tracker, log_data, mlflow_run
 
 STAGE: Final = "controlnet"
 _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -153,8 +154,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         config = read_config(ControlNetConfig, STAGE, values)
         shards = sorted((options.root / "data" / "images").glob("*.tar"))
         ws = Workspace(options.root, options.seed, len(shards), 1, threads=options.threads)
+        launch = launched()
+        if launch is not None and launch.rank:
+            train(ws, config, options.root / options.output, NullTracker())
         with mlflow_run(options.root / "mlruns", "vggheads", STAGE) as tracker:
             result = train(ws, config, options.root / options.output, tracker)
+    except TrainedAlong:
+        return 0
     except (ValueError, FileNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -25,7 +25,9 @@ from ml.box_detection.pretrained import (
 from ml.box_detection.rtdetr import WEIGHTS_FILE, RTDetrDetector
 from ml.records.models import ModelError
 from ml.stages.head_detector import HeadDetectorConfig, run
+from ml.training.processes import TrainedAlong
 from ml.training.tracking import NullTracker
+from tests.fixtures.launchers import SECOND_OF_TWO
 from tests.tiny_models.vision import take_statistics, tiny_detr
 
 _spec = importlib.util.spec_from_file_location(
@@ -182,9 +184,14 @@ def stage_config(path, source, root):
     )
 
 
-def test_the_stage_takes_a_checkpoint_as_it_is(tmp_path):
+def test_the_stage_takes_a_checkpoint_as_it_is(tmp_path, monkeypatch):
     ws = detector_stage.make_workspace(tmp_path)
     path = build("d_fine", tmp_path / "models" / "d-fine")
+    with monkeypatch.context() as follower, pytest.raises(TrainedAlong):
+        for name, value in SECOND_OF_TWO.items():
+            follower.setenv(name, value)
+        run(ws, stage_config(path, "pretrained", tmp_path), NullTracker())
+    assert not ws.stage_dir("head_detector").exists()
     report = run(ws, stage_config(path, "pretrained", tmp_path), NullTracker())
     loaded = load_box_detector(ws.stage_dir("head_detector"))
     assert (loaded.name, loaded.feeding.fit, loaded.feeding.input_size) == ("d-fine", "squash", 64)

@@ -30,9 +30,11 @@ from ml.stages.trained_model import (
 from ml.stages.trained_model_exact import TrainedModelExactConfig
 from ml.training.fit import FitConfig
 from ml.training.optim import OptimConfig
+from ml.training.processes import TrainedAlong
 from ml.training.tracking import NullTracker, mlflow_run
 from ml.training_data.augmentation import AugmentConfig
 from ml.training_data.datamodule import LoaderConfig
+from tests.fixtures.launchers import SECOND_OF_TWO
 from tests.fixtures.tiny_world import make_world
 
 COLUMNS = ("image", "score", "box_xyxy", "flame")
@@ -190,6 +192,18 @@ def test_the_exact_training_can_be_switched_off(trained: Workspace, tmp_path: Pa
     history = pd.read_csv(folder / "history.csv")
     assert len(history) == 0
     assert {"epoch", "train/loss", "val/ap50", "val/rotation_deg"} <= set(history.columns)
+
+
+def test_a_follower_of_a_training_that_is_switched_off_writes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ws = Workspace(root=tmp_path, seed=5, num_shards=1, shard_size=8, threads=1)
+    for name, value in SECOND_OF_TWO.items():
+        monkeypatch.setenv(name, value)
+    off = TrainedModelExactConfig(**SHORT, enabled=False)
+    with pytest.raises(TrainedAlong):
+        trained_model_exact.run(ws, off, NullTracker())
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_supervision_cannot_be_configured_and_unknown_keys_are_refused() -> None:

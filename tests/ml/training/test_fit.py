@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 from ml.records.determinism import prepare_torch
 from ml.records.workspace import Workspace
 from ml.training.base import NonFiniteTraining, TrainingModule
-from ml.training.checkpoint import CHECKPOINT_NAME
+from ml.training.checkpoint import CHECKPOINT_NAME, TrainingCheckpoint
 from ml.training.determinism import EpochSampler, ResumableLoader, SampleKey
 from ml.training.fit import FitConfig, finish_work, fit
 from ml.training.optim import OptimConfig
@@ -281,3 +281,31 @@ def test_the_last_epoch_is_always_validated() -> None:
     distances = {(12, 5): 4, (7, 3): 1, (6, 9): 6, (8, 2): 2}
     for (epochs, every), expected in distances.items():
         assert FitConfig(epochs=epochs, validate_every_epochs=every).validation_interval == expected
+
+
+def test_a_resume_in_another_number_of_processes_is_refused(tmp_path: Path) -> None:
+    """Nothing is lost, and the same number goes on."""
+    _, result = train(tmp_path)
+    key = torch.load(result.checkpoint, weights_only=True)["fit_key"]
+    with pytest.raises(ValueError, match="in 1 processes, now there would be 2") as caught:
+        TrainingCheckpoint(result.checkpoint.parent, key, processes=2).resumable()
+    assert f"delete {result.checkpoint.parent} to start again" in str(caught.value)
+    assert TrainingCheckpoint(result.checkpoint.parent, key, processes=1).resumable()
+
+
+def test_a_process_unlike_the_first_stops(tmp_path: Path) -> None:
+    trainer = SimpleNamespace(global_step=8, global_rank=1, train_dataloader=None)
+    trainer.strategy = SimpleNamespace(broadcast=lambda own: ("key", 4))
+    for key, text in (("key", "starts from another step than"), ("other", "is configured unlike")):
+        with pytest.raises(ValueError, match=f"process 1 {text} the first"):
+            TrainingCheckpoint(tmp_path, key).on_train_start(trainer, ToyModule())
+
+
+def test_a_slurm_allocation_alone_starts_no_processes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a job's script without srun: Lightning by itself would want four devices."""
+    for name in ("SLURM_NTASKS", "SLURM_NTASKS_PER_NODE"):
+        monkeypatch.setenv(name, "4")
+    _, result = train(tmp_path, epochs=1)
+    assert len(result.history) == 1

@@ -28,7 +28,9 @@ from ml.records.shards import shard_writer
 from ml.records.tables import CAPTIONS, IMAGES, TRUTH, write_table
 from ml.records.workspace import Workspace
 from ml.training.determinism import SampleKey
+from ml.training.processes import TrainedAlong
 from ml.training.tracking import NullTracker
+from tests.fixtures.launchers import SECOND_OF_TWO
 from tests.fixtures.recording_tracker import RecordingTracker
 
 SHARD = "shard-00000"
@@ -249,3 +251,17 @@ def test_a_split_without_heads_is_named(workspace, config, tmp_path):
     write_table(truth, frame[frame["split"] != "val"], TRUTH)
     with pytest.raises(ValueError, match=r"no image of split val has a head .*heads: truth"):
         train(workspace, config, tmp_path / "out", NullTracker())
+
+
+def test_a_follower_of_a_launched_training_opens_no_run(workspace, config, monkeypatch):
+    def along(ws, given, out, tracker):
+        assert not tracker.active
+        raise TrainedAlong
+
+    monkeypatch.setattr(train_controlnet, "train", along)
+    monkeypatch.setattr(train_controlnet, "mlflow_run", None)
+    for name, value in SECOND_OF_TWO.items():
+        monkeypatch.setenv(name, value)
+    path = workspace.root / "controlnet.yaml"
+    path.write_text(yaml.safe_dump(config.model_dump(mode="json")))
+    assert main([str(path), "--root", str(workspace.root)]) == 0

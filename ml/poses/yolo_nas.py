@@ -1,8 +1,8 @@
 """YOLO-NAS-Pose of super-gradients, in a process and an environment of its own.
 
 super-gradients is unmaintained and its pins fit no current environment, so `make super-gradients`
-gives it one, and this module talks to `yolo_nas_worker.py` there: an image's size as a line of
-JSON and its bytes one way, its people as a line of JSON the other.
+gives it one, and this module talks to `yolo_nas_worker.py` there: the sizes of some images as a line
+of JSON and their bytes one way, the people of each as a line of JSON the other.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class WorkerError(RuntimeError):
 
 
 class YoloNasPoseEstimator:
-    """The client's side; the process starts with the first image."""
+    """The client's side; the process starts with the first images."""
 
     def __init__(self, config: EstimatorConfig, root: Path) -> None:
         """Find the checkpoint and the interpreter.
@@ -60,7 +60,7 @@ class YoloNasPoseEstimator:
         self._log: IO[bytes] | None = None
 
     def estimate(self, images_rgb: Sequence[np.ndarray]) -> list[FoundPeople]:
-        """Find the people of some images.
+        """Find the people of some images, in one pass of the network.
 
         Args:
             images_rgb: (H, W, 3) uint8 RGB each, sizes may differ.
@@ -71,7 +71,20 @@ class YoloNasPoseEstimator:
         Raises:
             WorkerError: the worker fails; the end of what it wrote is in the message.
         """
-        return [self._ask(image) for image in images_rgb]
+        if not images_rgb:
+            return []
+        process = self._process or self._start()
+        if process.stdin is None:
+            raise WorkerError("yolo-nas-pose: the worker has no input")
+        header = json.dumps({"sizes": [image.shape[:2] for image in images_rgb]})
+        try:
+            process.stdin.write(header.encode() + b"\n")
+            for image in images_rgb:
+                process.stdin.write(np.ascontiguousarray(image, np.uint8).tobytes())
+            process.stdin.flush()
+        except BrokenPipeError as error:
+            raise WorkerError(f"yolo-nas-pose: the worker ended; {self._tail()}") from error
+        return [_people(self._answer()) for _ in images_rgb]
 
     def close(self) -> None:
         """End the worker."""
@@ -89,19 +102,6 @@ class YoloNasPoseEstimator:
         if self._log is not None:
             self._log.close()
             self._log = None
-
-    def _ask(self, image: np.ndarray) -> FoundPeople:
-        process = self._process or self._start()
-        height, width = image.shape[:2]
-        header = json.dumps({"height": height, "width": width}).encode() + b"\n"
-        try:
-            if process.stdin is None:
-                raise WorkerError("yolo-nas-pose: the worker has no input")
-            process.stdin.write(header + np.ascontiguousarray(image, np.uint8).tobytes())
-            process.stdin.flush()
-        except BrokenPipeError as error:
-            raise WorkerError(f"yolo-nas-pose: the worker ended; {self._tail()}") from error
-        return _people(self._answer())
 
     def _start(self) -> subprocess.Popen[bytes]:
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 (closed with the worker)

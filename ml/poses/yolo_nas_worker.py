@@ -1,8 +1,8 @@
 """Runs in the environment of super-gradients: reads images, writes the people found in them.
 
-Imports nothing of this project. Input, for each image: a line of JSON with `height` and `width`,
-then height x width x 3 bytes of RGB. Output: first the line {"ready": true}, then for each image
-a line with `keypoints` (P x 17 x 3: x px, y px, confidence) and `scores` (P).
+Imports nothing of this project. Input, for each batch: a line of JSON with `sizes`, height and width
+of each image, then height x width x 3 bytes of RGB of each. Output: first the line {"ready": true},
+then for each image a line with `keypoints` (P x 17 x 3: x px, y px, confidence) and `scores` (P).
 """
 
 import argparse
@@ -30,8 +30,9 @@ def main() -> None:
     os.dup2(2, 1)
     model = load(options.architecture, options.checkpoint, options.device)
     answers.write(json.dumps({"ready": True}) + "\n")
-    while (image := read_image(sys.stdin.buffer)) is not None:
-        answers.write(json.dumps(find_people(model, image, options.threshold)) + "\n")
+    while images := read_images(sys.stdin.buffer):
+        for people in find_people(model, images, options.threshold):
+            answers.write(json.dumps(people) + "\n")
 
 
 def load(architecture: str, checkpoint: str, device: str) -> Any:
@@ -116,38 +117,45 @@ def suppress(dets: Any, scores: Any, iou_threshold: float) -> Any:
     return left.new_tensor(kept)
 
 
-def read_image(stream: BinaryIO) -> "np.ndarray | None":
-    """Return the next image.
+def read_images(stream: BinaryIO) -> "list[np.ndarray]":
+    """Return the next batch.
 
     Args:
         stream: the input.
 
     Returns:
-        (H, W, 3) uint8 RGB, or None at the end.
+        (H, W, 3) uint8 RGB each; empty at the end.
 
     Raises:
         EOFError: the input ends within an image.
     """
     line = stream.readline()
-    if not line:
-        return None
-    header = json.loads(line)
-    shape = (int(header["height"]), int(header["width"]), 3)
-    data = stream.read(int(np.prod(shape)))
-    if len(data) != np.prod(shape):
-        raise EOFError(f"image: expected {np.prod(shape)} bytes, got {len(data)}")
-    return np.frombuffer(data, np.uint8).reshape(shape)
+    images = []
+    for height, width in json.loads(line)["sizes"] if line else ():
+        shape = (int(height), int(width), 3)
+        data = stream.read(int(np.prod(shape)))
+        if len(data) != np.prod(shape):
+            raise EOFError(f"image: expected {np.prod(shape)} bytes, got {len(data)}")
+        images.append(np.frombuffer(data, np.uint8).reshape(shape))
+    return images
 
 
-def find_people(model: Any, image: np.ndarray, threshold: float) -> "dict[str, Any]":
-    """Return people of one image, most certain first.
+def find_people(model: Any, images: "list[np.ndarray]", threshold: float) -> "list[dict[str, Any]]":
+    """Return people of each image, most certain first.
 
     Args:
-        model: from `load`.
-        image: (H, W, 3) uint8 RGB.
+        model: from `load`; it brings all images to one size.
+        images: (H, W, 3) uint8 RGB each.
         threshold: lowest confidence of a person.
     """
-    found = model.predict(image, conf=max(threshold, _LOWEST), fuse_model=False).prediction
+    found = model.predict(
+        images, conf=max(threshold, _LOWEST), batch_size=len(images), fuse_model=False
+    )
+    # Of a single image super-gradients returns the prediction itself, not a list of one.
+    return [_sorted(one.prediction) for one in ([found] if len(images) == 1 else found)]
+
+
+def _sorted(found: Any) -> "dict[str, Any]":
     scores = np.asarray(found.scores, np.float64).reshape(-1)
     keypoints = np.asarray(found.poses, np.float64).reshape(len(scores), 17, 3)
     order = np.argsort(-scores, kind="stable")

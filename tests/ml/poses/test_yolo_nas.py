@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
 
 import numpy as np
@@ -28,10 +29,12 @@ class Model:
     to = eval = lambda self, device=None: self
     def set_dataset_processing_params(self, **params):
         assert params == {"conf": 0.25}
-    def predict(self, image, conf, fuse_model):
-        if image[0, 0, 1] == 77:
+    def predict(self, images, conf, batch_size, fuse_model):
+        print(f"a pass of {batch_size} images", flush=True)
+        if any(image[0, 0, 1] == 77 for image in images):
             raise RuntimeError("out of memory, says the stand-in")
-        return type("Prediction", (), {"prediction": Found(image, conf)})
+        found = [type("Prediction", (), {"prediction": Found(one, conf)}) for one in images]
+        return found[0] if len(found) == 1 else found
 class models:
     @staticmethod
     def get(architecture, num_classes, checkpoint_path):
@@ -88,6 +91,12 @@ def test_people_come_back_most_certain_first_and_follow_the_image(make_estimator
     np.testing.assert_allclose(first.keypoints[:, :, 2], 0.4)
     np.testing.assert_allclose(second.keypoints[0, 0, :2], (40, 5))
     assert nobody.keypoints.shape == (0, 17, 3)
+    assert estimator.estimate([]) == []
+    (alone,) = estimator.estimate([spot(10, 20)])
+    np.testing.assert_array_equal(alone.keypoints, first.keypoints)
+    log = os.pread(estimator._log.fileno(), 10_000, 0).decode()
+    passes = [line for line in log.splitlines() if line.startswith("a pass")]
+    assert passes == ["a pass of 3 images", "a pass of 1 images"]
     process = estimator._process
     estimator.close()
     assert process.returncode == 0
@@ -119,10 +128,10 @@ def test_what_must_be_brought_is_named(make_estimator):
 
 
 def test_the_worker_refuses_half_an_image():
-    stream = io.BytesIO(b'{"height": 2, "width": 2}\n' + bytes(5))
+    stream = io.BytesIO(b'{"sizes": [[1, 2], [2, 2]]}\n' + bytes(6 + 5))
     with pytest.raises(EOFError, match="expected 12 bytes, got 5"):
-        yolo_nas_worker.read_image(stream)
-    assert yolo_nas_worker.read_image(io.BytesIO(b"")) is None
+        yolo_nas_worker.read_images(stream)
+    assert yolo_nas_worker.read_images(io.BytesIO(b"")) == []
 
 
 def test_the_worker_imports_nothing_of_the_project():

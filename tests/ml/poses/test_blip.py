@@ -42,8 +42,32 @@ def test_descriptions_follow_the_image_and_repeat(backend, make_config, tmp_path
 def test_the_question_matters(make_config, tmp_path):
     describer = BlipVqa(make_config("blip-vqa"), tmp_path)
     questions = ["where is this ?", "what are the people wearing ?", "is it dark ?", "who is it ?"]
-    images = [IMAGES[1]] * len(questions)
-    assert len(set(describer._generate(images=images, text=questions))) >= 2
+    assert len({answer for (answer,) in describer._answers(IMAGES[1:2], questions)}) >= 2
+
+
+def test_answers_are_the_model_s_own_though_it_encodes_the_images_once(
+    make_config, tmp_path, monkeypatch
+):
+    describer = BlipVqa(make_config("blip-vqa"), tmp_path)
+    questions = [question.ask for question in describer._config.questions]
+    expected = [
+        describer._generate(
+            describer._model,
+            **describer._process(images=IMAGES, text=[question] * len(IMAGES)),
+        )
+        for question in questions
+    ]
+    seen, look = [], describer._model.vision_model.forward
+
+    def count(pixel_values, **options):
+        seen.append(len(pixel_values))
+        return look(pixel_values, **options)
+
+    monkeypatch.setattr(describer._model.vision_model, "forward", count)
+    assert describer._answers(IMAGES, questions) == expected
+    assert seen == [len(IMAGES)]
+    alone = [describer._answers([image], questions) for image in IMAGES]
+    assert [[one[index][0] for one in alone] for index in range(len(questions))] == expected
 
 
 def test_every_question_of_the_configuration_has_its_part(make_config, tmp_path):
@@ -59,7 +83,7 @@ def test_every_question_of_the_configuration_has_its_part(make_config, tmp_path)
 
 def test_a_caption_without_words_is_replaced_by_the_subject(make_config, tmp_path, monkeypatch):
     describer = BlipCaptioner(make_config("blip"), tmp_path)
-    monkeypatch.setattr(describer, "_generate", lambda **_: ["", "a dog in a park"])
+    monkeypatch.setattr(describer, "_generate", lambda *_, **__: ["", "a dog in a park"])
     assert describer.describe(IMAGES[:2], [2, 1]) == ["two people", "a dog in a park"]
 
 

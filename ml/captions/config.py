@@ -21,6 +21,8 @@ class GlinerConfig(StageConfig):
     published ones: folder or repository of the model named in `gliner_config.json`."""
     threshold: float = Field(default=0.5, gt=0, lt=1)
     """Minimum confidence of a name."""
+    batch_size: int = Field(default=16, ge=1, le=10**9)
+    """Captions in one forward pass."""
     device: str = "auto"
     """Where to compute; `auto` takes the GPU when there is one."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -14,6 +14,7 @@ import torch
 from ml.captions.config import GlinerConfig
 from ml.captions.names import Label, NameSpan
 from ml.records.models import Model, ModelError, choose_device, require
+from ml.records.progress import progress
 
 LABELS: Final[dict[str, Label]] = {"first name": "first name", "last name": "last name"}
 """What the model is asked for (paper 3.1), and what a span is called."""
@@ -31,7 +32,7 @@ class GlinerNameDetector:
         """Load the model.
 
         Args:
-            config: the model's folder and its encoder's, threshold and device.
+            config: the model's folder and its encoder's, threshold, batches and device.
             root: the project folder, to which the models' paths are relative.
 
         Raises:
@@ -42,7 +43,7 @@ class GlinerNameDetector:
         with _whole_folder(model, encoder) as folder:
             network = _load(model, folder)
         self._model = network.to(choose_device(config.device)).eval()
-        self._threshold = config.threshold
+        self._threshold, self._batch_size = config.threshold, config.batch_size
         parts = [model] if encoder is None else [model, encoder]
         self.version = " on ".join(f"{part.name}@{part.version[:12]}" for part in parts)
 
@@ -55,13 +56,34 @@ class GlinerNameDetector:
         Returns:
             Spans in order.
         """
-        with torch.inference_mode():
-            found = self._model.predict_entities(text, list(LABELS), threshold=self._threshold)
-        spans = [
-            NameSpan(int(e["start"]), int(e["end"]), LABELS[str(e["label"])], "gliner")
-            for e in found
-        ]
-        return sorted(spans, key=lambda span: span.start)
+        return self.find_all([text])[0]
+
+    def find_all(self, texts: Sequence[str]) -> list[list[NameSpan]]:
+        """Find personal names in each of many texts, some in one pass of the network.
+
+        Args:
+            texts: captions.
+
+        Returns:
+            Spans of each in order.
+        """
+        found: list[list[NameSpan]] = []
+        for start in progress(range(0, len(texts), self._batch_size), "names in captions"):
+            batch = list(texts[start : start + self._batch_size])
+            with torch.inference_mode():
+                entities = self._model.inference(
+                    batch, list(LABELS), threshold=self._threshold, batch_size=len(batch)
+                )
+            found += [_spans(of_text) for of_text in entities]
+        return found
+
+
+def _spans(entities: Sequence[Mapping[str, Any]]) -> list[NameSpan]:
+    spans = [
+        NameSpan(int(e["start"]), int(e["end"]), LABELS[str(e["label"])], "gliner")
+        for e in entities
+    ]
+    return sorted(spans, key=lambda span: span.start)
 
 
 def _load(model: Model, folder: Path) -> Any:

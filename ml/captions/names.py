@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -59,6 +60,17 @@ class NameDetector(Protocol):
 
         Returns:
             Non-overlapping spans in order; empty when there is no name.
+        """
+        ...
+
+    def find_all(self, texts: Sequence[str]) -> list[list[NameSpan]]:
+        """Find all personal names in each of many texts.
+
+        Args:
+            texts: captions.
+
+        Returns:
+            For each what `find` returns.
         """
         ...
 
@@ -123,6 +135,17 @@ class GazetteerNameDetector:
                     spans.append(NameSpan(word.start, word.end, *single))
                 index += 1
         return spans
+
+    def find_all(self, texts: Sequence[str]) -> list[list[NameSpan]]:
+        """Find personal names in each of many texts.
+
+        Args:
+            texts: captions.
+
+        Returns:
+            For each what `find` returns.
+        """
+        return [self.find(text) for text in texts]
 
 
 @cache

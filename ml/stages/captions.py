@@ -8,11 +8,12 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
+import numpy as np
 import pandas as pd
 
 from ml.captions.config import CaptionsConfig, GlinerConfig
 from ml.captions.drafts import CAPTIONERS, Captioner, Draft, NoCaption
-from ml.captions.names import GazetteerNameDetector, NameDetector
+from ml.captions.names import GazetteerNameDetector, NameDetector, NameSpan
 from ml.captions.prompts import TERMS, Prompt, TermDeck, find_terms, rewrite
 from ml.captions.scene import MONK_TONES, NO_SCENE
 from ml.poses.skeleton import PoseSample
@@ -39,6 +40,25 @@ class _Work:
     num_in: int = 0
     num_named: int = 0
     num_named_found: int = 0
+
+
+@dataclass(frozen=True)
+class _Drafted:
+    """An image with a caption that may name a person; `rng` goes on where the draft stopped."""
+
+    sample_id: str
+    pose: PoseSample
+    rng: np.random.Generator
+    draft: Draft
+
+
+@dataclass(frozen=True)
+class _Problem:
+    """An image that cannot have a caption."""
+
+    sample_id: str
+    reason: str
+    detail: str
 
 
 def sample_ids(pose_id: str, variants: int) -> list[str]:
@@ -74,18 +94,25 @@ def run_shard(ws: Workspace, config: CaptionsConfig, shard: str) -> StageReport:
     deck = TermDeck(sample_rng(ws.seed, STAGE, f"{shard}/terms"))
     detector = load_name_detector(config, ws.root)
     work = _Work(Exclusions(STAGE))
+    drafted: list[_Drafted | _Problem] = []
     groups = poses.groupby("pose_id", sort=True)
     for pose_id, rows in progress(groups, f"captions {shard}", total=groups.ngroups):
         ids = sample_ids(str(pose_id), config.variants_per_pose)
-        work.num_in += len(ids)
         try:
             pose = PoseSample.from_frame(rows)
         except ValueError as error:
-            for sample_id in ids:
-                work.exclusions.add(sample_id, reasons.DAMAGED_POSE, str(error))
+            drafted += [_Problem(one, reasons.DAMAGED_POSE, str(error)) for one in ids]
             continue
-        for sample_id in ids:
-            _caption_sample(ws, config, pose, sample_id, captioner, deck, detector, work)
+        drafted += [_draft_sample(ws, pose, sample_id, captioner) for sample_id in ids]
+    # All texts at once: a detector with a model looks at many in one pass.
+    texts = [item.draft.text for item in drafted if isinstance(item, _Drafted)]
+    names = iter(detector.find_all(texts))
+    for item in drafted:
+        if isinstance(item, _Problem):
+            work.exclusions.add(item.sample_id, item.reason, item.detail)
+        else:
+            _caption_sample(ws, config, item, next(names), deck, work)
+    work.num_in = len(drafted)
     work.exclusions.check_drop_rate(work.num_in, config.max_drop_rate, "captions", shard)
     table = pd.DataFrame(work.rows) if work.rows else empty_table(CAPTIONS)
     write_table(ws.table_path(STAGE, shard), table, CAPTIONS)
@@ -163,25 +190,28 @@ def _gliner(config: GlinerConfig, root: Path) -> NameDetector:
     return GlinerNameDetector(config, root)
 
 
+def _draft_sample(
+    ws: Workspace, pose: PoseSample, sample_id: str, captioner: Captioner
+) -> _Drafted | _Problem:
+    """Draft the caption of one image."""
+    rng = sample_rng(ws.seed, STAGE, sample_id)
+    try:
+        return _Drafted(sample_id, pose, rng, captioner.draft(pose, rng))
+    except NoCaption as error:
+        return _Problem(sample_id, reasons.NO_CAPTION, str(error))
+
+
 def _caption_sample(
     ws: Workspace,
     config: CaptionsConfig,
-    pose: PoseSample,
-    sample_id: str,
-    captioner: Captioner,
+    drafted: _Drafted,
+    spans: list[NameSpan],
     deck: TermDeck,
-    detector: NameDetector,
     work: _Work,
 ) -> None:
-    """Caption one image; append its row or its exclusion to `work`."""
-    rng = sample_rng(ws.seed, STAGE, sample_id)
-    try:
-        draft = captioner.draft(pose, rng)
-    except NoCaption as error:
-        work.exclusions.add(sample_id, reasons.NO_CAPTION, str(error))
-        return
+    """Make the prompt of one image; append its row or its exclusion to `work`."""
+    sample_id, pose, draft = drafted.sample_id, drafted.pose, drafted.draft
     work.num_named += draft.names_person
-    spans = detector.find(draft.text)
     if spans:
         work.num_named_found += draft.names_person
         # The span, not the name: the exclusions table must not keep what is removed here.
@@ -190,7 +220,7 @@ def _caption_sample(
         return
     prompt = rewrite(
         draft.text,
-        rng,
+        drafted.rng,
         probability=config.diversify_probability,
         suffix_probability=config.suffix_probability,
         suffix=config.suffix,

@@ -27,20 +27,38 @@ def test_names_are_found_where_they_stand(detector, text, names):
     assert all(span.rule == "gliner" for span in detector.find(text))
 
 
-def test_the_configured_threshold_decides(detector, monkeypatch):
+def test_the_configured_threshold_and_batch_size_are_used(detector, monkeypatch):
     asked = []
 
-    def predict(text, labels, threshold):
-        asked.append((labels, threshold))
-        return [
+    def predict(texts, labels, threshold, batch_size):
+        asked.append((texts, labels, threshold, batch_size))
+        found = [
             {"start": 9, "end": 12, "label": "last name"},
             {"start": 0, "end": 4, "label": "first name"},
         ]
+        return [found if text else [] for text in texts]
 
-    monkeypatch.setattr(detector._model, "predict_entities", predict)
+    monkeypatch.setattr(detector._model, "inference", predict)
     monkeypatch.setattr(detector, "_threshold", 0.7)
     assert [span.start for span in detector.find("anna and bob")] == [0, 9]
-    assert asked == [(["first name", "last name"], 0.7)]
+    labels = ["first name", "last name"]
+    assert asked == [(["anna and bob"], labels, 0.7, 1)]
+    asked.clear()
+    monkeypatch.setattr(detector, "_batch_size", 2)
+    texts = ["anna and bob", "", "anna and tom"]
+    assert [len(spans) for spans in detector.find_all(texts)] == [2, 0, 2]
+    assert asked == [(texts[:2], labels, 0.7, 2), (texts[2:], labels, 0.7, 1)]
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 3, 16])
+def test_names_do_not_depend_on_the_other_captions_of_a_batch(detector, monkeypatch, batch_size):
+    texts = [text for text, _ in SENTENCES]
+    texts += ["", "anna", " ".join(7 * ["a man in the park near anna smith"])]
+    alone = [detector.find(text) for text in texts]
+    assert sum(map(bool, alone)) >= 3
+    monkeypatch.setattr(detector, "_batch_size", batch_size)
+    assert detector.find_all(texts) == alone
+    assert detector.find_all(texts[::-1]) == alone[::-1]
 
 
 def test_the_labels_are_the_paper_s():

@@ -180,6 +180,23 @@ def test_gliner_takes_the_gazetteer_s_place(described, tiny_models):
     assert "image-00000-00003" in set(rows["sample_id"])
 
 
+def test_names_are_looked_for_in_all_captions_of_a_shard_at_once(described, monkeypatch):
+    asked = []
+
+    class Detector(GazetteerNameDetector):
+        def find_all(self, texts):
+            asked.append(list(texts))
+            return super().find_all(texts)
+
+    monkeypatch.setattr(stage, "load_name_detector", lambda config, root: Detector())
+    stage.run_shard(described, CaptionsConfig(captioner="source"), SHARD)
+    (texts,) = asked
+    assert len(texts) == 39
+    # Spans go to the captions that they were found in, also after one without a text.
+    excluded = read_exclusions(described, ["captions"]).set_index("sample_id")["detail"]
+    assert "characters 0-12" in excluded["image-00000-00003"]
+
+
 def test_every_configured_captioner_exists():
     names = CaptionsConfig.model_fields["captioner"].annotation.__args__
     assert set(names) == set(CAPTIONERS)

@@ -180,8 +180,9 @@ def label_export(pipeline: Pipeline, options: argparse.Namespace) -> int:
 
 def _pre_boxes(pipeline: Pipeline, source: str | None) -> PreBoxes:
     """Return initial boxes: the requested kind, else the poses', else faces."""
-    from ml.box_detection.faces import FaceCheckConfig, build_face_detector
+    from ml.box_detection.faces import build_face_detector
     from ml.labels.first_round import PreBoxes, boxes_of_poses
+    from ml.stages.filtered_dataset import FilteredDatasetConfig
 
     ws = pipeline.workspace()
     poses_are_there = all(ws.table_path("poses", shard).is_file() for shard in ws.shards)
@@ -192,13 +193,13 @@ def _pre_boxes(pipeline: Pipeline, source: str | None) -> PreBoxes:
         if not poses_are_there:
             raise ValueError("label-export: there are no poses; give --boxes faces or --boxes none")
         return PreBoxes("poses", by_pose)
-    config = pipeline.params.read(FaceCheckConfig, "filtered_dataset.face_check")
-    if config.backend == "none":
+    config = pipeline.params.read(FilteredDatasetConfig, "filtered_dataset")
+    if config.face_check.backend == "none":
         raise ValueError(
             "label-export: boxes of faces need filtered_dataset.face_check.backend; set it, or "
             "give --boxes poses or --boxes none"
         )
-    faces = build_face_detector(config, pipeline.root)
+    faces = build_face_detector(config.face_check, pipeline.root, config.device)
     assert faces is not None  # only backend none has none
     return PreBoxes(faces.name, by_pose, faces.detect_faces)
 
@@ -247,13 +248,15 @@ def identity_index(pipeline: Pipeline, options: argparse.Namespace) -> int:
         plot,
         read_identities,
     )
-    from ml.filtering.identity import IdentityConfig, build_index, load_face_reader
+    from ml.filtering.identity import build_index, load_face_reader
     from ml.records.exclusions import Exclusions
+    from ml.stages.filtered_dataset import FilteredDatasetConfig
 
-    config = pipeline.params.read(IdentityConfig, "filtered_dataset.identity")
+    stage = pipeline.params.read(FilteredDatasetConfig, "filtered_dataset")
+    config = stage.identity
     exclusions = Exclusions("identity-index")
     people = read_identities(options.identities) if options.identities else None
-    reader = load_face_reader(config, pipeline.root)
+    reader = load_face_reader(config, pipeline.root, stage.device)
     index, numbers = build_index(options.folder, reader, exclusions, people)
     target = pipeline.root / (config.index or "private/identity_index.npz")
     known = numbers >= 0
@@ -274,21 +277,18 @@ def identity_index(pipeline: Pipeline, options: argparse.Namespace) -> int:
 
 def identity_pairs(pipeline: Pipeline, options: argparse.Namespace) -> int:
     """Write the removed images next to the known faces that they resemble, for local use only."""
-    from ml.filtering.identity import (
-        IdentityConfig,
-        IdentityIndex,
-        load_face_reader,
-        threshold_of,
-    )
+    from ml.filtering.identity import IdentityIndex, load_face_reader, threshold_of
     from ml.filtering.matched_pairs import find_pairs, write_pairs
     from ml.records.exclusions import Exclusions
+    from ml.stages.filtered_dataset import FilteredDatasetConfig
 
-    config = pipeline.params.read(IdentityConfig, "filtered_dataset.identity")
+    stage = pipeline.params.read(FilteredDatasetConfig, "filtered_dataset")
+    config = stage.identity
     if not config.index:
         raise ValueError("identity-pairs: filtered_dataset.identity.index names no index")
     ws, exclusions = pipeline.workspace(), Exclusions("identity-pairs")
     index = IdentityIndex.load(pipeline.root / config.index)
-    reader = load_face_reader(config, pipeline.root)
+    reader = load_face_reader(config, pipeline.root, stage.device)
     matches = find_pairs(ws, index, reader, options.count, exclusions)
     threshold = threshold_of(config, index)
     page = write_pairs(ws, matches, options.folder, threshold, "identity_pairs")

@@ -76,17 +76,21 @@ class OnnxLandmarks:
 
     name = "onnx_landmarks"
 
-    def __init__(self, file: Path, config: LandmarkModelConfig, batch_size: int = 32) -> None:
+    def __init__(
+        self, file: Path, config: LandmarkModelConfig, batch_size: int = 32, device: str = "cpu"
+    ) -> None:
         """Load the file, and check its output for a grey crop.
 
         Args:
             file: the ONNX file.
             config: its input and the meaning of its output.
             batch_size: crops in one pass, where the file allows several.
+            device: where to compute.
 
         Raises:
             FileNotFoundError: there is no such file.
-            FaceModelError: onnxruntime is not installed or cannot read it.
+            FaceModelError: onnxruntime is not installed or not built for the device, or cannot read
+                the file.
             LandmarkError: it takes no square images, or answers no landmarks.
         """
         if not file.is_file():
@@ -94,7 +98,7 @@ class OnnxLandmarks:
         with file.open("rb") as stream:
             self.sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
         self._file, self._config = file, config
-        self._session = open_session(file)
+        self._session = open_session(file, device)
         first = self._session.get_inputs()[0]
         self._input = first.name
         self.crop_size, self._channels_last = _input_layout(file, first.shape)
@@ -212,7 +216,7 @@ def load_landmarks(
         file: the ONNX or TorchScript file.
         config: its kind.
         batch_size: crops in one pass.
-        device: where DAD-3DNet computes; onnxruntime takes the GPU where it was built for one.
+        device: where it computes.
 
     Returns:
         The predictor.
@@ -223,7 +227,7 @@ def load_landmarks(
     """
     if config.kind == "dad":
         return DadLandmarks(DadRegressor.load(file, batch_size, device))
-    return OnnxLandmarks(file, config, batch_size)
+    return OnnxLandmarks(file, config, batch_size, device)
 
 
 def points_on_head(

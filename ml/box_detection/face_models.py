@@ -6,9 +6,11 @@ All three also place five landmarks (eyes, nose, mouth corners), which face reco
 from __future__ import annotations
 
 import hashlib
+import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -18,6 +20,9 @@ from numpy.typing import NDArray
 
 from ml.box_detection.base import Boxes, Image, Scores
 from ml.imaging.boxes import clip_boxes, nms
+from ml.records.models import choose_device
+
+logger = logging.getLogger(__name__)
 
 FaceModelName = Literal["yunet", "scrfd", "retinaface"]
 NUM_LANDMARKS = 5
@@ -42,11 +47,15 @@ class FaceModelSettings:
         threshold: lowest score of a face.
         nms_iou: of two faces that overlap more, the weaker goes.
         input_size: longest side that an image is fed at, px.
+        batch_size: images in one pass of onnxruntime, where the file allows several.
+        device: where onnxruntime computes; OpenCV uses the CPU.
     """
 
     threshold: float = 0.5
     nms_iou: float = 0.4
     input_size: int = 640
+    batch_size: int = 16
+    device: str = "cpu"
 
 
 @dataclass(frozen=True)
@@ -118,7 +127,7 @@ def load_face_model(
 
 
 class _FaceModel(ABC):
-    """What the three share: one image after the other, faces selected alike."""
+    """What the three share: sizes, and faces selected alike."""
 
     kind = ""
 
@@ -128,6 +137,7 @@ class _FaceModel(ABC):
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
         self.name = f"{self.kind}:{digest}"
 
+    @abstractmethod
     def find(self, images: Sequence[Image]) -> list[Faces]:
         """Find faces with landmarks.
 
@@ -137,7 +147,6 @@ class _FaceModel(ABC):
         Returns:
             The faces of each image.
         """
-        return [self._find_one(image) for image in images]
 
     def detect_faces(self, images: Sequence[Image]) -> list[Boxes]:
         """Find faces.
@@ -149,10 +158,6 @@ class _FaceModel(ABC):
             (N, 4) boxes xyxy in each image's px.
         """
         return [faces.boxes_xyxy for faces in self.find(images)]
-
-    @abstractmethod
-    def _find_one(self, image: Image) -> Faces:
-        """Return the faces of one image."""
 
     def _selected(self, boxes: Array, scores: Array, landmarks: Array, image: Image) -> Faces:
         strong = np.flatnonzero(scores >= self._settings.threshold)
@@ -166,12 +171,16 @@ class _FaceModel(ABC):
             boxes[order], scores[order].astype(np.float32), landmarks[order].astype(np.float32)
         )
 
-    def _resized(self, image: Image) -> tuple[Image, float]:
-        """Return the image at the size it is fed at, and network px per image px."""
-        zoom = self._settings.input_size / max(image.shape[:2])
+    def _zoom(self, image: Image) -> float:
+        """Return network px per image px."""
+        return self._settings.input_size / max(image.shape[:2])
+
+    def _resized(self, image: Image) -> Image:
+        """Return the image at the size it is fed at."""
+        zoom = self._zoom(image)
         height, width = (max(1, round(side * zoom)) for side in image.shape[:2])
         how = cv2.INTER_AREA if zoom < 1 else cv2.INTER_LINEAR
-        return np.asarray(cv2.resize(image, (width, height), interpolation=how), np.uint8), zoom
+        return np.asarray(cv2.resize(image, (width, height), interpolation=how), np.uint8)
 
 
 class YuNetFaces(_FaceModel):
@@ -196,8 +205,19 @@ class YuNetFaces(_FaceModel):
         except cv2.error as error:
             raise FaceModelError(f"yunet: OpenCV cannot read {file}: {error.err}") from error
 
+    def find(self, images: Sequence[Image]) -> list[Faces]:
+        """Find faces with landmarks, image by image: `FaceDetectorYN` takes no batch.
+
+        Args:
+            images: (H, W, 3) uint8 RGB each.
+
+        Returns:
+            The faces of each image.
+        """
+        return [self._find_one(image) for image in images]
+
     def _find_one(self, image: Image) -> Faces:
-        fed, zoom = self._resized(image)
+        fed, zoom = self._resized(image), self._zoom(image)
         self._network.setInputSize((fed.shape[1], fed.shape[0]))
         try:
             _, rows = self._network.detect(cv2.cvtColor(fed, cv2.COLOR_RGB2BGR))
@@ -210,28 +230,104 @@ class YuNetFaces(_FaceModel):
         return self._selected(boxes, found[:, 14], landmarks, image)
 
 
+class OnnxImages:
+    """An ONNX file whose only input is images, run in batches where it allows that."""
+
+    def __init__(self, file: Path, batch_size: int, device: str, output_rank: int) -> None:
+        """Load the file.
+
+        Args:
+            file: the ONNX file.
+            batch_size: images in one pass; with a fixed batch axis, as most published files have
+                it, every image has its own.
+            device: where to compute.
+            output_rank: dimensions of the outputs when the first one counts images. SCRFD as
+                published has one less: it joins the rows of all images.
+
+        Raises:
+            FaceModelError: onnxruntime is not installed, does not know the device, or cannot read
+                the file.
+        """
+        self._file, self._session = file, open_session(file, device)
+        first = self._session.get_inputs()[0]
+        self._input = first.name
+        has_free_axis = bool(first.shape) and not isinstance(first.shape[0], int)
+        apart = all(len(o.shape) == output_rank for o in self._session.get_outputs())
+        self._batch_size = batch_size if has_free_axis and apart else 1
+
+    def run(self, images: Iterable[Array]) -> Iterator[list[Array]]:
+        """Yield the outputs for each image, as a pass with this image alone gives them.
+
+        Args:
+            images: (3, H, W) each, of one size.
+
+        Raises:
+            FaceModelError: the file answers for another number of images than it was given.
+        """
+        left = iter(images)
+        while batch := list(islice(left, self._batch_size)):
+            feeds = {self._input: np.stack(batch).astype(np.float32, copy=False)}
+            outputs = [np.asarray(o, np.float32) for o in self._session.run(None, feeds)]
+            if len(batch) == 1:
+                yield outputs
+                continue
+            if any(o.shape[:1] != (len(batch),) for o in outputs):
+                raise FaceModelError(
+                    f"{self._file}: expected outputs for {len(batch)} images, got shapes "
+                    f"{[o.shape for o in outputs]}; set batch_size to 1 for this file"
+                )
+            yield from ([o[i : i + 1] for o in outputs] for i in range(len(batch)))
+
+
 class _OnnxFaces(_FaceModel):
     """A model that onnxruntime runs."""
 
+    fewest_outputs: int
+
     def __init__(self, file: Path, settings: FaceModelSettings) -> None:
         super().__init__(file, settings)
-        self._session = open_session(file)
-        self._input = self._session.get_inputs()[0].name
+        self._model = OnnxImages(file, settings.batch_size, settings.device, output_rank=3)
 
-    def _run(self, blob: Array, fewest: int) -> list[Array]:
+    def find(self, images: Sequence[Image]) -> list[Faces]:
+        """Find faces with landmarks.
+
+        Args:
+            images: (H, W, 3) uint8 RGB each.
+
+        Returns:
+            The faces of each image.
+        """
+        fed = (self._normalised(self._square(self._resized(image))) for image in images)
+        return [
+            self._faces(self._checked(outputs), image)
+            for image, outputs in zip(images, self._model.run(fed), strict=True)
+        ]
+
+    @abstractmethod
+    def _normalised(self, square: Image) -> Array:
+        """Return (3, S, S) float32, the network's input."""
+
+    @abstractmethod
+    def _faces(self, outputs: list[Array], image: Image) -> Faces:
+        """Return the faces of one image from outputs without a batch dimension."""
+
+    def _checked(self, outputs: list[Array]) -> list[Array]:
         """Return outputs without their batch dimension."""
-        feeds = {self._input: np.ascontiguousarray(blob, np.float32)}
-        outputs = [np.asarray(o, np.float32) for o in self._session.run(None, feeds)]
-        if len(outputs) < fewest:
+        if len(outputs) < self.fewest_outputs:
             raise FaceModelError(
-                f"{self.kind}: expected at least {fewest} outputs, got {len(outputs)} of shapes "
-                f"{[o.shape for o in outputs]}"
+                f"{self.kind}: expected at least {self.fewest_outputs} outputs, got {len(outputs)} "
+                f"of shapes {[o.shape for o in outputs]}"
             )
         return [o[0] if o.ndim == 3 else o for o in outputs]
 
+    @property
+    def _size(self) -> int:
+        """Side of the network's input, px."""
+        return -(-self._settings.input_size // 32) * 32
+
     def _square(self, fed: Image) -> Image:
         """Return the image in the upper left corner of the square that fixed-size files ask for."""
-        size = -(-self._settings.input_size // 32) * 32
+        size = self._size
         square = np.zeros((size, size, 3), np.uint8)
         square[: fed.shape[0], : fed.shape[1]] = fed
         return square
@@ -245,16 +341,17 @@ class ScrfdFaces(_OnnxFaces):
     """
 
     kind = "scrfd"
+    fewest_outputs = 2 * len(_STRIDES)
 
-    def _find_one(self, image: Image) -> Faces:
-        fed, zoom = self._resized(image)
-        square = self._square(fed)
-        blob = (square.astype(np.float32).transpose(2, 0, 1)[None] - 127.5) / 128
-        outputs = self._run(blob, 2 * len(_STRIDES))
+    def _normalised(self, square: Image) -> Array:
+        return (square.astype(np.float32).transpose(2, 0, 1) - 127.5) / 128
+
+    def _faces(self, outputs: list[Array], image: Image) -> Faces:
+        zoom = self._zoom(image)
         with_landmarks = len(outputs) >= 3 * len(_STRIDES)
         parts = []
         for level, stride in enumerate(_STRIDES):
-            side = square.shape[0] // stride
+            side = self._size // stride
             y, x = np.mgrid[:side, :side].astype(np.float32) * stride
             corners = np.stack([x, y], axis=-1).reshape(-1, 2).repeat(_SCRFD_ANCHORS, axis=0)
             scores, sides = outputs[level], outputs[level + 3]
@@ -284,13 +381,14 @@ class RetinaFaces(_OnnxFaces):
     """
 
     kind = "retinaface"
+    fewest_outputs = 3
 
-    def _find_one(self, image: Image) -> Faces:
-        fed, zoom = self._resized(image)
-        square = self._square(fed)
+    def _normalised(self, square: Image) -> Array:
         bgr = square[:, :, ::-1].astype(np.float32) - np.array(_RETINAFACE_MEAN_BGR, np.float32)
-        outputs = self._run(bgr.transpose(2, 0, 1)[None], 3)
-        size = square.shape[0]
+        return bgr.transpose(2, 0, 1)
+
+    def _faces(self, outputs: list[Array], image: Image) -> Faces:
+        zoom, size = self._zoom(image), self._size
         priors = retinaface_priors(size)
         by_width = {o.shape[-1]: o for o in outputs}
         shapes = [o.shape for o in outputs]
@@ -330,17 +428,21 @@ def retinaface_priors(size: int) -> Array:
     return np.concatenate(parts).astype(np.float32)
 
 
-def open_session(file: Path) -> Any:
-    """Return an onnxruntime session on one thread, or on the GPU where there is one.
+def open_session(file: Path, device: str) -> Any:
+    """Return an onnxruntime session, on one thread where it computes on the CPU.
 
     Args:
         file: the ONNX file.
+        device: `cpu`, `cuda` or `cuda:N`; `auto` takes the GPU when there is one and onnxruntime
+            was built for it.
 
     Returns:
         The session.
 
     Raises:
-        FaceModelError: onnxruntime is not installed, or cannot read the file.
+        FaceModelError: onnxruntime is not installed or not built for the device, or cannot read the
+            file.
+        ValueError: there is no such device here.
     """
     try:
         import onnxruntime
@@ -352,10 +454,24 @@ def open_session(file: Path) -> Any:
     # Parallelism is across shards, and sums must not depend on the number of cores.
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 3
-    wanted = ("CUDAExecutionProvider", "CPUExecutionProvider")
-    providers = [p for p in wanted if p in onnxruntime.get_available_providers()]
+    providers = _providers(file, device, onnxruntime.get_available_providers())
     broken = onnxruntime.capi.onnxruntime_pybind11_state
     try:
         return onnxruntime.InferenceSession(str(file), options, providers=providers)
     except (broken.Fail, broken.InvalidProtobuf, broken.InvalidGraph, broken.NoSuchFile) as error:
         raise FaceModelError(f"{file}: onnxruntime cannot read it: {error}") from error
+
+
+def _providers(file: Path, device: str, available: Sequence[str]) -> list[Any]:
+    """Return what a session on the device is opened with, best first."""
+    cpu, cuda = "CPUExecutionProvider", "CUDAExecutionProvider"
+    chosen = choose_device(device)
+    if chosen.type != "cuda":
+        return [cpu]
+    if cuda in available:
+        return [(cuda, {"device_id": chosen.index or 0}), cpu]
+    problem = f"{file}: this build of onnxruntime has no {cuda}"
+    if device != "auto":
+        raise FaceModelError(f"{problem}; install onnxruntime-gpu, or use device auto or cpu")
+    logger.warning("%s; it computes on the CPU", problem)
+    return [cpu]

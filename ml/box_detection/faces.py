@@ -51,6 +51,8 @@ class FaceCheckConfig(StageConfig):
     """ONNX models: IoU above which the weaker of two faces is suppressed."""
     input_size: int = Field(default=640, ge=64, le=10**9)
     """ONNX models: longer side of the input image, px."""
+    batch_size: Count = 16
+    """scrfd and retinaface: images in one forward pass, if the file's batch axis is not fixed."""
     scale_factor: Positive = 1.1
     """Haar: factor between successive detection scales, > 1."""
     min_neighbours: Index = 6
@@ -115,7 +117,7 @@ class HaarFaceDetector:
 
 
 def build_face_detector(
-    config: FaceCheckConfig, root: Path | None = None
+    config: FaceCheckConfig, root: Path | None = None, device: str = "cpu"
 ) -> FaceBoxDetector | None:
     """Return the configured face detector.
 
@@ -123,6 +125,7 @@ def build_face_detector(
         config: which one.
         root: the project folder, to which the model's path is relative; the current folder if left
             out.
+        device: where onnxruntime computes.
 
     Returns:
         The detector, or None when the check is switched off.
@@ -138,5 +141,7 @@ def build_face_detector(
     from ml.box_detection.face_models import FaceModelSettings, load_face_model
 
     file = Path(config.model.resolve(root or Path()).location)
-    settings = FaceModelSettings(config.threshold, config.nms_iou, config.input_size)
+    settings = FaceModelSettings(
+        config.threshold, config.nms_iou, config.input_size, config.batch_size, device
+    )
     return load_face_model(config.backend, file, settings)

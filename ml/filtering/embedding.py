@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -16,7 +17,7 @@ from ml.box_detection.face_models import (
     FaceModelError,
     Faces,
     LandmarkedFaceDetector,
-    open_session,
+    OnnxImages,
 )
 from ml.records.models import Model
 
@@ -65,7 +66,7 @@ class SFaceEmbedder:
         self.name = f"{model.name}:{model.version}"
 
     def embed(self, aligned: Sequence[Image]) -> NDArray[np.float32]:
-        """Embed faces.
+        """Embed faces, one after the other: `FaceRecognizerSF` takes no batch.
 
         Args:
             aligned: (112, 112, 3) uint8 RGB each.
@@ -85,17 +86,18 @@ class SFaceEmbedder:
 class OnnxEmbedder:
     """An ArcFace-like network through onnxruntime: RGB, (x - 127.5) / 127.5."""
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Model, batch_size: int = 16, device: str = "cpu") -> None:
         """Load the file.
 
         Args:
             model: the ONNX file.
+            batch_size: faces in one pass, where the file allows several.
+            device: where to compute.
 
         Raises:
-            FaceModelError: onnxruntime cannot read it.
+            FaceModelError: onnxruntime does not know the device or cannot read the file.
         """
-        self._session = open_session(Path(model.location))
-        self._input = self._session.get_inputs()[0].name
+        self._model = OnnxImages(Path(model.location), batch_size, device, output_rank=2)
         self.name = f"{model.name}:{model.version}"
 
     def embed(self, aligned: Sequence[Image]) -> NDArray[np.float32]:
@@ -107,11 +109,8 @@ class OnnxEmbedder:
         Returns:
             (N, D) float32 of length 1.
         """
-        rows = []
-        for face in aligned:
-            blob = (face.astype(np.float32).transpose(2, 0, 1)[None] - 127.5) / 127.5
-            rows.append(np.asarray(self._session.run(None, {self._input: blob})[0]).reshape(-1))
-        return _unit(rows)
+        fed = ((face.astype(np.float32).transpose(2, 0, 1) - 127.5) / 127.5 for face in aligned)
+        return _unit([outputs[0].reshape(-1) for outputs in self._model.run(fed)])
 
 
 @dataclass(frozen=True)
@@ -137,10 +136,25 @@ class FaceReader:
         Returns:
             (N, D) float32 of length 1, best face first; (0, 0) without faces.
         """
-        (faces,) = self.detector.find([image])
-        sides = (faces.boxes_xyxy[:, 2:] - faces.boxes_xyxy[:, :2]).min(axis=1, initial=np.inf)
-        large = np.flatnonzero(sides >= self.min_face_px)
-        return self.embedder.embed([align_face(image, faces, int(i)) for i in large])
+        return self.read_all([image])[0]
+
+    def read_all(self, images: Sequence[Image]) -> list[NDArray[np.float32]]:
+        """Return embeddings of the faces of many images, in batches where the models allow it.
+
+        Args:
+            images: (H, W, 3) uint8 RGB each.
+
+        Returns:
+            For each (N, D) float32 of length 1, best face first; (0, D) or (0, 0) without faces.
+        """
+        aligned, ends = [], [0]
+        for image, faces in zip(images, self.detector.find(images), strict=True):
+            sides = (faces.boxes_xyxy[:, 2:] - faces.boxes_xyxy[:, :2]).min(axis=1, initial=np.inf)
+            large = np.flatnonzero(sides >= self.min_face_px)
+            aligned += [align_face(image, faces, int(i)) for i in large]
+            ends.append(len(aligned))
+        vectors = self.embedder.embed(aligned)
+        return [vectors[start:end] for start, end in pairwise(ends)]
 
 
 def align_face(image: Image, faces: Faces, number: int) -> Image:

@@ -71,6 +71,9 @@ class IdentityConfig(StageConfig):
     """Longer side of the detector's input image, px."""
     min_face_px: float = Field(default=20.0, ge=0, le=1e6)
     """Smaller faces are not compared."""
+    batch_size: int = Field(default=16, ge=1, le=10**9)
+    """Models of onnxruntime: images or faces in one forward pass, if the file's batch axis is not
+    fixed."""
 
     @model_validator(mode="after")
     def _files_named(self) -> IdentityConfig:
@@ -222,8 +225,8 @@ class IdentityScreen:
             A finding for each image with a known face; it states the similarity, not the person.
         """
         found: list[Finding | None] = []
-        for image in images:
-            likeness = self._index.best(self._reader.read(image))
+        for faces in self._reader.read_all(images):
+            likeness = self._index.best(faces)
             best = float(likeness.max(initial=-1))
             detail = (
                 f"{int((likeness >= self._threshold).sum())} of {len(likeness)} faces are known, "
@@ -269,12 +272,13 @@ def threshold_of(config: IdentityConfig, index: IdentityIndex) -> float:
     return config.threshold
 
 
-def load_face_reader(config: IdentityConfig, root: Path) -> FaceReader:
+def load_face_reader(config: IdentityConfig, root: Path, device: str = "cpu") -> FaceReader:
     """Return the configured face detector and embedder.
 
     Args:
         config: which ones.
         root: the project folder.
+        device: where onnxruntime computes.
 
     Returns:
         The reader.
@@ -289,11 +293,17 @@ def load_face_reader(config: IdentityConfig, root: Path) -> FaceReader:
             "filtered_dataset.identity: detector_model and embedder_model must be set, each {path, "
             "sha256, asset}"
         )
-    settings = FaceModelSettings(config.detector_threshold, 0.4, config.input_size)
+    settings = FaceModelSettings(
+        config.detector_threshold, 0.4, config.input_size, config.batch_size, device
+    )
     file = Path(config.detector_model.resolve(root).location)
     detector = load_face_model(config.detector, file, settings)
     model = config.embedder_model.resolve(root)
-    embedder = SFaceEmbedder(model) if config.embedder == "sface" else OnnxEmbedder(model)
+    embedder = (
+        SFaceEmbedder(model)
+        if config.embedder == "sface"
+        else OnnxEmbedder(model, config.batch_size, device)
+    )
     return FaceReader(detector, embedder, config.min_face_px)
 
 

@@ -34,7 +34,7 @@ class ImageScreen(Protocol):
 
 
 def build_screens(
-    safety: SafetyConfig, identity: IdentityConfig, root: Path
+    safety: SafetyConfig, identity: IdentityConfig, root: Path, device: str = "cpu"
 ) -> tuple[ImageScreen, ...]:
     """Load the configured screens.
 
@@ -42,6 +42,7 @@ def build_screens(
         safety: which images are unsafe.
         identity: known faces that must not appear.
         root: the project folder.
+        device: where onnxruntime computes for the identity screen.
 
     Returns:
         The screens in the order in which they look; none when nothing is configured.
@@ -69,6 +70,6 @@ def build_screens(
         )
 
         index = IdentityIndex.load(root / identity.index)
-        reader = load_face_reader(identity, root)
+        reader = load_face_reader(identity, root, device)
         screens.append(IdentityScreen(reader, index, threshold_of(identity, index)))
     return tuple(screens)

@@ -69,7 +69,9 @@ class BlipVqa(_Blip):
         ]
 
     @torch.inference_mode()
-    def _answers(self, images_rgb: Sequence[np.ndarray], questions: Sequence[str]) -> list[list[str]]:
+    def _answers(
+        self, images_rgb: Sequence[np.ndarray], questions: Sequence[str]
+    ) -> list[list[str]]:
         """Return for each question the answers about the images, which are encoded once.
 
         The steps are those of the model's own `generate`, which encodes the images for every

@@ -1,8 +1,8 @@
 """YOLO-NAS-Pose of super-gradients, in a process and an environment of its own.
 
 super-gradients is unmaintained and its pins fit no current environment, so `make super-gradients`
-gives it one, and this module talks to `yolo_nas_worker.py` there: the sizes of some images as a line
-of JSON and their bytes one way, the people of each as a line of JSON the other.
+gives it one, and this module talks to `yolo_nas_worker.py` there: the sizes of some images as a
+line of JSON and their bytes one way, the people of each as a line of JSON the other.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """Runs in the environment of super-gradients: reads images, writes the people found in them.
 
-Imports nothing of this project. Input, for each batch: a line of JSON with `sizes`, height and width
-of each image, then height x width x 3 bytes of RGB of each. Output: first the line {"ready": true},
-then for each image a line with `keypoints` (P x 17 x 3: x px, y px, confidence) and `scores` (P).
+Imports nothing of this project. Input, for each batch: a line of JSON with `sizes`, height and
+width of each image, then height x width x 3 bytes of RGB of each. Output: first the line
+{"ready": true}, then for each image a line with `keypoints` (P x 17 x 3: x px, y px, confidence)
+and `scores` (P).
 """
 
 import argparse

@@ -195,11 +195,11 @@ def filtered_dataset(ws: Workspace, config: FilteredDatasetConfig) -> list[Part]
         place = f"{stage}.face_check"
 
         def detect() -> Forward:
-            detector = build_face_detector(config.face_check, ws.root)
+            detector = build_face_detector(config.face_check, ws.root, config.device)
             return timed(lambda: detector.detect_faces([look])) if detector else Forward(0.0)
 
-        needs = model_need(f"{place}.model", config.face_check.model, ws.root)
-        parts.append(Part(stage, place, needs, detect))
+        needs = model_need(f"{place}.model", config.face_check.model, ws.root, config.device)
+        parts.append(Part(stage, place, needs, detect, config.device))
     screens: tuple[tuple[str, Any, Callable[..., Any]], ...] = (
         ("clip", safety.clip.model, ClipSafetyChecker),
         ("classifier", safety.classifier.model, UnsafeClassifier),
@@ -215,10 +215,10 @@ def filtered_dataset(ws: Workspace, config: FilteredDatasetConfig) -> list[Part]
 
         needs = model_need(f"{place}.model", ref, ws.root, safety.device)
         parts.append(Part(stage, place, needs, screen, safety.device))
-    return [*parts, *_identity(ws, config.identity)]
+    return [*parts, *_identity(ws, config.identity, config.device)]
 
 
-def _identity(ws: Workspace, config: IdentityConfig) -> list[Part]:
+def _identity(ws: Workspace, config: IdentityConfig, device: str) -> list[Part]:
     if not config.index:
         return []
     from ml.filtering.identity import (
@@ -236,7 +236,7 @@ def _identity(ws: Workspace, config: IdentityConfig) -> list[Part]:
         return {**known, "source": config.index, "version": found.embedder}
 
     def forward() -> Forward:
-        reader = load_face_reader(config, ws.root)
+        reader = load_face_reader(config, ws.root, device)
         found = IdentityIndex.load(ws.root / config.index)
         # The screen refuses an index of another embedder.
         model = IdentityScreen(reader, found, threshold_of(config, found))
@@ -245,10 +245,10 @@ def _identity(ws: Workspace, config: IdentityConfig) -> list[Part]:
 
     needs = [
         Need(f"{place}.index", index),
-        *model_need(f"{place}.detector_model", config.detector_model, ws.root),
-        *model_need(f"{place}.embedder_model", config.embedder_model, ws.root),
+        *model_need(f"{place}.detector_model", config.detector_model, ws.root, device),
+        *model_need(f"{place}.embedder_model", config.embedder_model, ws.root, device),
     ]
-    return [Part("filtered_dataset", place, needs, forward)]
+    return [Part("filtered_dataset", place, needs, forward, device)]
 
 
 def released_dataset(ws: Workspace, config: ReleasedDatasetConfig) -> list[Part]:

@@ -44,7 +44,7 @@ class _Work:
 
 @dataclass(frozen=True)
 class _Drafted:
-    """An image with a caption that may name a person; `rng` goes on where the draft stopped."""
+    """An image with a caption that may name a person; `rng` continues after the draft."""
 
     sample_id: str
     pose: PoseSample

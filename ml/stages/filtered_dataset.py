@@ -100,7 +100,8 @@ class FilteredDatasetConfig(StageConfig):
     identity: IdentityConfig = IdentityConfig()
     """Search for faces that must not appear, applied before the rules."""
     device: str = "cpu"
-    """Device of the box detector; `auto` selects the GPU if there is one."""
+    """Device of the box detector and of onnxruntime's face models; `auto` selects the GPU if there
+    is one."""
     images_per_batch: int = Field(default=50, ge=1, le=10**9)
     """Images decoded and judged together; limits memory."""
     preview_images: int = Field(default=24, ge=1, le=10**9)
@@ -166,10 +167,10 @@ def _judge(ws: Workspace, config: FilteredDatasetConfig, detector_sha256: str) -
     """Load the models; a worker judges many shards. The hash is part of the cache's key only."""
     return Judge(
         load_box_detector(ws.stage_dir("head_detector"), config.device),
-        build_face_detector(config.face_check, ws.root),
+        build_face_detector(config.face_check, ws.root, config.device),
         config.detections,
         config.rules,
-        build_screens(config.safety, config.identity, ws.root),
+        build_screens(config.safety, config.identity, ws.root, config.device),
     )
 
 

@@ -229,7 +229,7 @@ def _memorisation(
         folder,
         read_photographs(photographs, exclusions),
         require(chosen.base, "base", "memorisation", ws.root),
-        load_face_reader(identity, ws.root),
+        load_face_reader(identity, ws.root, chosen.device),
         lambda images: describer.describe(images, [1] * len(images)),
         options,
         open_run,

@@ -89,8 +89,14 @@ def build_yunet(path: Path, size: int = 64) -> Path:
     return graph.save(path, (1, 3, size, size), outputs)
 
 
-def build_scrfd(path: Path, size: int = 64, landmarks: bool = True) -> Path:
-    """SCRFD's nine outputs (six without landmarks); a bright cell of 16 px is a face."""
+def build_scrfd(
+    path: Path, size: int = 64, landmarks: bool = True, batch: int | str = 1, joined: bool = True
+) -> Path:
+    """SCRFD's nine outputs (six without landmarks); a bright cell of 16 px is a face.
+
+    Published files join the rows of all images of a batch; `joined=False` gives each its own.
+    """
+    rank, lead = ([-1, 1], ()) if joined else ([0, -1, 1], (batch,))
     graph = Graph()
     outputs: dict[str, tuple] = {}
     kinds = [("score", 1), ("bbox", 4), *([("kps", 10)] if landmarks else [])]
@@ -100,9 +106,10 @@ def build_scrfd(path: Path, size: int = 64, landmarks: bool = True) -> Path:
             active = 1.0 if stride == 16 else 0.0
             # Pixels come as (x - 127.5) / 128.
             bright = graph.brightness(stride, active / 2, active / 2)
-            column = graph.node("Reshape", bright, graph.constant(np.array([-1, 1], np.int64)))
-            twice = graph.node("Concat", column, column, axis=1)
-            rows = graph.node("Reshape", twice, graph.constant(np.array([-1, 1], np.int64)))
+            shape = graph.constant(np.array(rank, np.int64))
+            column = graph.node("Reshape", bright, shape)
+            twice = graph.node("Concat", column, column, axis=-1)
+            rows = graph.node("Reshape", twice, shape)
             name = f"{kind}_{stride}"
             if kind == "score":
                 graph.node("Identity", rows, output=name)
@@ -110,21 +117,22 @@ def build_scrfd(path: Path, size: int = 64, landmarks: bool = True) -> Path:
                 values = (0, 0, 1, 1) if kind == "bbox" else POINTS
                 zero = graph.node("Mul", rows, graph.constant(np.float32([0])))
                 graph.node("Add", zero, graph.constant(np.float32([values])), output=name)
-            outputs[name] = (count, width)
-    return graph.save(path, (1, 3, size, size), outputs)
+            outputs[name] = (*lead, count, width)
+    return graph.save(path, (batch, 3, size, size), outputs)
 
 
-def build_retinaface(path: Path, size: int = 64) -> Path:
+def build_retinaface(path: Path, size: int = 64, batch: int | str = 1) -> Path:
     """RetinaFace's three outputs; a bright cell of 8 px is a face of 16 px around its middle."""
     graph, columns = Graph(), []
     for stride in STRIDES:
         active = 1.0 if stride == 8 else 0.0
         # Pixels come less their mean, about 115.
         bright = graph.brightness(stride, active / 255, active * 115 / 255)
-        column = graph.node("Reshape", bright, graph.constant(np.array([-1, 1], np.int64)))
+        shape = graph.constant(np.array([0, -1, 1], np.int64))
+        column = graph.node("Reshape", bright, shape)
         zero = graph.node("Mul", column, graph.constant(np.float32([0])))
-        both = graph.node("Concat", column, zero, axis=1)
-        columns.append(graph.node("Reshape", both, graph.constant(np.array([1, -1, 1], np.int64))))
+        both = graph.node("Concat", column, zero, axis=-1)
+        columns.append(graph.node("Reshape", both, shape))
     scores = graph.node("Concat", *columns, axis=1)
     zero = graph.node("Mul", scores, graph.constant(np.float32([0])))
     background = graph.node("Sub", graph.constant(np.float32([1])), scores)
@@ -134,21 +142,21 @@ def build_retinaface(path: Path, size: int = 64) -> Path:
     points = (np.float32(POINTS) - 0.5) * 10
     graph.node("Add", zero, graph.constant(points.reshape(1, 1, 10)), output="landms")
     count = 2 * sum((size // stride) ** 2 for stride in STRIDES)
-    shapes = {"loc": (1, count, 4), "conf": (1, count, 2), "landms": (1, count, 10)}
-    return graph.save(path, (1, 3, size, size), shapes)
+    shapes = {"loc": (batch, count, 4), "conf": (batch, count, 2), "landms": (batch, count, 10)}
+    return graph.save(path, (batch, 3, size, size), shapes)
 
 
-def build_embedder(path: Path, length: int, seed: int = 0) -> Path:
+def build_embedder(path: Path, length: int, seed: int = 0, batch: int | str = 1) -> Path:
     """A face embedding of an aligned 112 px face: a random projection of its coarse colours."""
     graph = Graph()
     pooled = graph.node("AveragePool", "input", kernel_shape=[14, 14], strides=[14, 14])
     centred = graph.node("Mul", pooled, graph.constant(np.float32([1 / 128])))
-    flat = graph.node("Reshape", centred, graph.constant(np.array([1, 192], np.int64)))
+    flat = graph.node("Reshape", centred, graph.constant(np.array([-1, 192], np.int64)))
     weights = np.random.default_rng(seed).normal(size=(192, length)).astype(np.float32)
     # Without the mean, or all faces would point the same way.
     weights -= weights.mean(axis=0)
     graph.node("MatMul", flat, graph.constant(weights), output="embedding")
-    return graph.save(path, (1, 3, 112, 112), {"embedding": (1, length)})
+    return graph.save(path, (batch, 3, 112, 112), {"embedding": (batch, length)})
 
 
 def draw_face(

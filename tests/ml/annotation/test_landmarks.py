@@ -44,6 +44,13 @@ def test_insightface_s_68_points_come_in_crop_pixels(tmp_path, batch):
     assert model.find(grey()).shape == (0, 68, 2)
 
 
+def test_landmarks_compute_on_the_configured_device(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    file = build_1k3d68(tmp_path / "1k3d68.onnx", TEMPLATE)
+    with pytest.raises(ValueError, match="device 'cuda': torch sees no GPU here"):
+        load_landmarks(file, LandmarkModelConfig(), device="cuda")
+
+
 @pytest.mark.parametrize("count", [105, 468, 478])
 def test_mediapipe_s_points_come_from_channels_last_in_pixels(tmp_path, count):
     mesh = np.resize(MESH, (count, 2))

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
+import onnxruntime
 import pytest
+import torch
 
 from ml.box_detection.face_models import (
     FaceModelError,
     FaceModelSettings,
+    OnnxImages,
     load_face_model,
+    open_session,
     retinaface_priors,
 )
 from ml.box_detection.faces import FaceBoxDetector, FaceCheckConfig, build_face_detector
@@ -52,6 +58,108 @@ def test_faces_are_found_where_they_are(model):
         assert (eyes[:, 1] < mouth[:, 1]).all()
         assert (np.abs(faces.landmarks[0] - [left + 16, top + 16]) <= 24).all()
     assert [len(b) for b in detector.detect_faces([pixels(1, 1)])] == [len(one)]
+
+
+def watch_passes(monkeypatch, model):
+    """Return the list that receives the number of images of each pass of a session."""
+    passes, session = [], model._session
+
+    class Watched:
+        def run(self, names, feeds):
+            (fed,) = feeds.values()
+            passes.append(len(fed))
+            return session.run(names, feeds)
+
+    monkeypatch.setattr(model, "_session", Watched())
+    return passes
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 3, 16])
+@pytest.mark.parametrize("name", ["scrfd", "retinaface"])
+def test_faces_do_not_depend_on_the_other_images_of_a_batch(
+    tmp_path, monkeypatch, name, batch_size
+):
+    images = [pixels(1, 1), pixels(0, 0, 96, 128), pixels(1, 1)[:64], pixels(3, 0), pixels(0, 2)]
+    images[1] = images[1] // 5 * 4
+    free = {"batch": "N", "joined": False} if name == "scrfd" else {"batch": "N"}
+    path = BUILD[name](tmp_path / "free.onnx", **free)
+    mild = replace(SETTINGS, threshold=0.3, batch_size=batch_size)
+    detector = load_face_model(name, path, mild)
+    passes = watch_passes(monkeypatch, detector._model)
+    together = detector.find(images)
+    assert passes == [len(images[i : i + batch_size]) for i in range(0, 5, batch_size)]
+    fixed = load_face_model(name, BUILD[name](tmp_path / "fixed.onnx"), mild)
+    assert sum(len(faces) > 0 for faces in together) >= 4
+    for faces, image in zip(together, images, strict=True):
+        for alone in (*detector.find([image]), *fixed.find([image])):
+            np.testing.assert_allclose(faces.boxes_xyxy, alone.boxes_xyxy, atol=1e-4)
+            np.testing.assert_allclose(faces.scores, alone.scores, atol=1e-6)
+            np.testing.assert_allclose(faces.landmarks, alone.landmarks, atol=1e-4)
+
+
+@pytest.mark.parametrize("published", [{"batch": 1}, {"batch": "N"}])
+def test_files_that_cannot_take_a_batch_get_image_by_image(tmp_path, monkeypatch, published):
+    """A fixed batch axis; or a free one, but the rows of all images are joined."""
+    detector = load_face_model("scrfd", build_scrfd(tmp_path / "m.onnx", **published), SETTINGS)
+    passes = watch_passes(monkeypatch, detector._model)
+    assert [len(faces) for faces in detector.find([pixels(1, 1), pixels(3, 0)])] == [1, 1]
+    assert passes == [1, 1]
+    assert detector.find([]) == []
+
+
+def test_a_file_that_mixes_the_images_of_a_batch_is_named(tmp_path, monkeypatch):
+    model = OnnxImages(build_retinaface(tmp_path / "m.onnx", batch="N"), 2, "cpu", output_rank=3)
+    session = model._session
+
+    class Mixing:
+        def run(self, names, feeds):
+            return [o.reshape(1, -1, o.shape[-1]) for o in session.run(names, feeds)]
+
+    monkeypatch.setattr(model, "_session", Mixing())
+    images = np.zeros((2, 3, 64, 64), np.float32)
+    with pytest.raises(FaceModelError, match=r"m\.onnx: expected outputs for 2 .*batch_size to 1"):
+        list(model.run(images))
+
+
+CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+
+
+@pytest.mark.parametrize(
+    ("device", "has_gpu", "built_for", "expected"),
+    [
+        ("cpu", True, [CUDA, CPU], [CPU]),
+        ("auto", True, [CUDA, CPU], [(CUDA, {"device_id": 0}), CPU]),
+        ("auto", True, [CPU], [CPU]),
+        ("auto", False, [CUDA, CPU], [CPU]),
+        ("cuda", True, [CUDA, CPU], [(CUDA, {"device_id": 0}), CPU]),
+        ("cuda:1", True, [CUDA, CPU], [(CUDA, {"device_id": 1}), CPU]),
+    ],
+)
+def test_sessions_compute_on_the_configured_device(
+    tmp_path, monkeypatch, device, has_gpu, built_for, expected
+):
+    opened = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: has_gpu)
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: built_for)
+    monkeypatch.setattr(
+        onnxruntime,
+        "InferenceSession",
+        lambda file, options, providers: opened.append(providers),
+    )
+    open_session(tmp_path / "m.onnx", device)
+    assert opened == [expected]
+
+
+def test_a_device_that_cannot_be_had_is_refused(tmp_path, monkeypatch):
+    path = build_scrfd(tmp_path / "m.onnx")
+    config = FaceCheckConfig(backend="scrfd", model={"path": path.name, "asset": "yunet"})
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [CPU])
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    with pytest.raises(FaceModelError, match=r"has no CUDAExecutionProvider; install onnxruntime-"):
+        build_face_detector(config, tmp_path, "cuda")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ValueError, match="torch sees no GPU here"):
+        build_face_detector(config, tmp_path, "cuda")
 
 
 def test_boxes_fit_exactly_where_cells_do(model):

@@ -64,6 +64,43 @@ def test_other_faces_have_other_vectors(reader):
     assert len(reader.read(np.zeros((96, 128, 3), np.uint8))) == 0
 
 
+@pytest.mark.parametrize("batch_size", [1, 2, 3, 16])
+def test_vectors_do_not_depend_on_the_other_faces_of_a_batch(tmp_path, batch_size):
+    build_embedder(tmp_path / "e.onnx", 512, batch="N")
+    build_scrfd(tmp_path / "d.onnx", batch="N", joined=False)
+    config = IdentityConfig(
+        detector="scrfd",
+        detector_model={"path": "d.onnx", "asset": "sface"},
+        embedder="arcface",
+        embedder_model={"path": "e.onnx", "asset": "sface"},
+        input_size=64,
+        batch_size=batch_size,
+    )
+    reader = load_face_reader(config, tmp_path, "cpu")
+    passes, session = [], reader.embedder._model._session
+
+    def run(names, feeds):
+        (fed,) = feeds.values()
+        passes.append(len(fed))
+        return session.run(names, feeds)
+
+    reader.embedder._model._session = SimpleNamespace(run=run)
+    crowd = np.maximum(face(7, 3, 0), face(2, 1, 1))
+    images = [face(1), np.zeros((96, 128, 3), np.uint8), crowd, face(3, 0, 0, (64, 96)), face(4)]
+    together = reader.read_all(images)
+    assert [len(vectors) for vectors in together] == [1, 0, 2, 1, 1]
+    assert passes == [min(batch_size, 5 - start) for start in range(0, 5, batch_size)]
+    for vectors, image in zip(together, images, strict=True):
+        if len(vectors):
+            np.testing.assert_allclose(vectors, reader.read(image), atol=1e-6)
+    assert reader.read_all([]) == []
+    index = IdentityIndex(together[2][1:], reader.embedder.name, np.array(["0"]))
+    passes.clear()
+    found = IdentityScreen(reader, index, 0.99).screen(images)
+    assert [finding is not None for finding in found] == [False, False, True, False, False]
+    assert len(passes) == -(-5 // batch_size)
+
+
 def write_folder(root, people):
     folder = root / "people"
     for person in people:

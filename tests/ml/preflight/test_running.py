@@ -242,6 +242,13 @@ def test_a_device_that_is_not_here_is_one_problem(ws, monkeypatch):
     assert "torch sees no GPU here" in problem.problem
 
 
+def test_face_models_are_tried_on_the_device_of_their_stage(ws):
+    asked = configs({"filtered_dataset": {"device": "cuda"}})
+    parts = {part.place: part.device for part in parts_of(ws, asked)}
+    assert parts["filtered_dataset.face_check"] == parts["filtered_dataset.identity"] == "cuda"
+    assert parts["filtered_dataset.safety.clip"] == "cpu"
+
+
 def test_too_little_memory_in_the_forward_is_a_problem_of_its_part(ws, monkeypatch):
     def forward():
         raise RuntimeError("CUDA out of memory.\nTried to allocate 20 GiB")

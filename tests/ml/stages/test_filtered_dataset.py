@@ -339,6 +339,17 @@ def test_reuse_needs_the_same_weights_and_threshold():
     assert not can_reuse(heads, detector, limits, RulesConfig(confirm_threshold=0.3))
 
 
+def test_all_detectors_of_the_stage_compute_on_its_device(tmp_path, monkeypatch):
+    asked = []
+    for name in ("load_box_detector", "build_face_detector", "build_screens"):
+        monkeypatch.setattr(stage, name, lambda *arguments: asked.append(arguments[-1]) or ())
+    ws = Workspace(tmp_path, seed=1, num_shards=1, shard_size=1)
+    (ws.stage_dir("head_detector") / "model").mkdir(parents=True)
+    (ws.stage_dir("head_detector") / "model" / "weights").write_text("x")
+    stage.load_judge(ws, CONFIG.model_copy(update={"device": "cuda:3"}))
+    assert asked == ["cuda:3"] * 3
+
+
 def test_images_without_annotations_are_not_judged(tmp_path, no_plots):
     ws = make_workspace(tmp_path, excluded=("a0",))
     report = filter_dataset(ws, CONFIG, judge())

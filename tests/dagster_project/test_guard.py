@@ -38,6 +38,8 @@ def client(tmp_path):
     routes = [
         Route("/graphql", graphql, methods=["GET", "POST"]),
         WebSocketRoute("/graphql", subscribe),
+        # A server may know more notations of a path than Starlette does.
+        Route("/{path:path}", graphql, methods=["GET", "POST"]),
     ]
     app = guarded(ProjectFiles(Starlette(routes=routes), tmp_path, "/project"))
     return TestClient(app, base_url=OWN)
@@ -51,12 +53,18 @@ def client(tmp_path):
         ("GET", "", {"sec-fetch-site": "none"}, 200),
         ("GET", "?query=mutation{x}", {}, 405),
         ("GET", "?a=1&query=%6dutation{x}", {"origin": OWN}, 405),
+        ("GET", "?%71uery=mutation{x}", {}, 405),
+        ("HEAD", "?%71%75%65%72%79=mutation{x}", {}, 405),
+        ("GET", "?anything", {}, 405),
+        ("POST", "?op=Name", {"origin": OWN}, 200),
         ("HEAD", "?query={x}", {}, 405),
         ("POST", "", {"origin": "http://evil.example"}, 403),
         ("POST", "", {"origin": "http://127.0.0.1:8000"}, 403),
         ("POST", "", {"origin": "http://localhost:3000"}, 403),
         ("POST", "", {"origin": "null"}, 403),
         ("GET", "", {"origin": "http://evil.example"}, 403),
+        ("GET", "", {"sec-fetch-site": "cross-site"}, 403),
+        ("HEAD", "", {"sec-fetch-site": "same-site"}, 403),
         ("POST", "", {"sec-fetch-site": "cross-site"}, 403),
         ("POST", "", {"sec-fetch-site": "same-site"}, 403),
         ("POST", "", {"host": "evil.example"}, 400),
@@ -69,14 +77,29 @@ def test_only_the_server_s_own_pages_are_answered(client, method, query, headers
     assert bool(reached) == (status == 200)
 
 
-def test_web_sockets_of_foreign_pages_are_closed(client):
-    with client.websocket_connect("ws://127.0.0.1:3000/graphql", headers={"origin": OWN}) as socket:
+@pytest.mark.parametrize(
+    "path",
+    ["/%67raphql", "/graphql/", "//graphql", "/prefix/graphql", "/GraphQL", "/%2567raphql",
+     "/x%2Fgraphql"],
+)  # fmt: skip
+def test_no_notation_of_the_path_lets_a_query_through(client, path):
+    assert client.get(f"{OWN}{path}?%71uery=mutation{{x}}").status_code == 405
+    assert not reached
+    # Dagster's pages have query strings.
+    assert client.get(f"{OWN}{path}-like?view=list").status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/graphql", "/%67raphql"])
+@pytest.mark.parametrize(
+    "origin", ["http://evil.example", "http://127.0.0.1:8000", "http://localhost:3000", "null", ""]
+)
+def test_web_sockets_of_foreign_pages_are_closed(client, path, origin):
+    address = f"ws://127.0.0.1:3000{path}"
+    with client.websocket_connect(address, headers={"origin": OWN}) as socket:
         assert socket.receive_text() == "subscribed"
     with (
         pytest.raises(WebSocketDisconnect),
-        client.websocket_connect(
-            "ws://127.0.0.1:3000/graphql", headers={"origin": "http://evil.example"}
-        ) as socket,
+        client.websocket_connect(address, headers={"origin": origin}) as socket,
     ):
         socket.receive_text()
 

@@ -27,6 +27,7 @@ mutation { reportRunlessAssetEvents(eventParams: {
 HOSTILE = """<!doctype html><title>waiting</title><body><script>
 const url = "%s/graphql", query = %s;
 const asked = url + "?query=" + encodeURIComponent(query), body = JSON.stringify({query});
+const encoded = asked.replace("?query", "?%%71uery");
 const wait = ms => new Promise(done => setTimeout(done, ms));
 const form = async (method, enctype) => {
   const frame = document.createElement("iframe"), sent = document.createElement("form");
@@ -51,6 +52,8 @@ const ways = {
     url, {method: "POST", body, headers: {"content-type": "application/json"}}),
   get: () => fetch(asked, {mode: "no-cors"}),
   get_read: () => fetch(asked).then(answer => answer.text()),
+  get_encoded: () => fetch(encoded, {mode: "no-cors"}),
+  get_encoded_path: () => fetch(encoded.replace("/graphql", "/%%67raphql"), {mode: "no-cors"}),
   image: () => new Promise(done => {
     const i = new Image(); i.onload = i.onerror = done; i.src = asked; }),
   script: () => new Promise(done => {
@@ -61,6 +64,7 @@ const ways = {
   form_post: () => form("post", "application/x-www-form-urlencoded"),
   form_text: () => form("post", "text/plain"),
   window: async () => { window.open(asked); await wait(400); },
+  window_encoded: async () => { window.open(encoded); await wait(400); },
   socket,
 };
 (async () => {
@@ -120,9 +124,11 @@ def page(content: str) -> Iterator[str]:
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
-        yield f"http://127.0.0.1:{server.server_port}/"
-        server.shutdown()
-        thread.join()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}/"
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium is installed")
@@ -137,7 +143,7 @@ def test_a_hostile_page_changes_and_reads_nothing(dagster, tmp_path: Path) -> No
     ):
         tab.until("document.title == 'done'")
         seen = tab.run("window.seen")
-        assert len(seen) == 12
+        assert len(seen) == 15
         assert seen["socket"] == "closed"
         assert seen["post_json"] == seen["get_read"] == "refused"
         assert instance.get_latest_materialization_event(dg.AssetKey("thing")) is None

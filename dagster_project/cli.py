@@ -48,6 +48,8 @@ def _run(arguments: Sequence[str] | None, pipeline: Pipeline | None) -> int:
     handler = logging.StreamHandler()
     handler.setLevel(logging.INFO if options.verbose else logging.ERROR)
     logging.basicConfig(handlers=[handler], format="%(levelname)s %(name)s: %(message)s")
+    if options.verbose:
+        logging.getLogger("ml").setLevel(logging.INFO)
     if pipeline is None:
         _check_place(HOME)
     command = options.command
@@ -141,9 +143,7 @@ def _database_errors() -> tuple[type[Exception], ...]:
 
 def _parser() -> argparse.ArgumentParser:
     line = CommandLine(__doc__.splitlines()[0])
-    line.parser.add_argument(
-        "-v", "--verbose", action="store_true", help="show Dagster's log messages"
-    )
+    line.parser.add_argument("-v", "--verbose", action="store_true", help="show log messages")
     add_project_commands(line.add)
     add_library_commands(line.add)
     _add_dataset_commands(line.add)

@@ -4,7 +4,9 @@
     python -m tests.chain_faults --short build/short
 
 The first form works on copies of a finished smoke project, the second on the toy project of
-`tests/dagster_project`, in under three minutes. Both print a row of Markdown for each case.
+`tests/dagster_project`, in under three minutes. Both print a row of Markdown for each case, with
+the largest resident memory of any of its processes. Cases that this machine cannot try are counted,
+and make the exit status 1 without `--allow-untried`.
 """
 
 from __future__ import annotations
@@ -32,11 +34,12 @@ from typing import Any
 
 from dagster_project.doctor import RWLOCK
 from tests.chain_kills import Killer
-from tests.chain_project import Chain, row, running, smoke_chain, toy_chain, workers_of
-from tests.rehearsal import environment, say
+from tests.chain_project import MAX_GB, Chain, row, running, smoke_chain, toy_chain, workers_of
+from tests.rehearsal import environment, peak_memory, say, start
 
 SHORT = ("kill", "one worker", "empty dvc.lock", "disk full")
 DOCTOR = ("doctor", "--repair")
+ON_ALOUD = ("--verbose", "materialize", "STAGE")
 AGAIN = ("materialize", "STAGE", "--force")
 ON = ("materialize", "STAGE")
 FAKETIME = "/usr/lib/*/faketime/libfaketimeMT.so.1"
@@ -53,7 +56,9 @@ class Fault:
         variables: of the environment.
         limit: what the process does to itself before it starts.
         before: damages the project.
-        around: is there while the command runs.
+        around: is there while the command runs; may give a second process, which must succeed
+            too.
+        second: with which words the second process may refuse; empty: it may not.
         during: does something to the processes of the command, in a thread of its own; returns
             whether it came to that.
         folder: name of the project's folder.
@@ -62,6 +67,7 @@ class Fault:
         lacks: why it cannot be tried on this machine; empty if it can.
         everything: whether the whole chain is made again from nothing.
         killed: whether `during` kills the command, which therefore refuses nothing.
+        after: takes the folder and all that was said, and says what is wrong in the end.
     """
 
     what: str
@@ -69,7 +75,10 @@ class Fault:
     variables: dict[str, str] = field(default_factory=dict)
     limit: Callable[[], Any] | None = None
     before: Callable[[Path], Any] | None = None
-    around: Callable[[Path, Chain], AbstractContextManager[Any]] | None = None
+    around: Callable[[Path, Chain], AbstractContextManager[subprocess.Popen[str] | None]] | None = (
+        None
+    )
+    second: str = ""
     during: Callable[[Path, int], bool] | None = None
     folder: str = "project"
     remedy: tuple[str, ...] = ()
@@ -77,6 +86,7 @@ class Fault:
     lacks: Callable[[], str] = str
     everything: bool = False
     killed: bool = False
+    after: Callable[[Path, str], str] | None = None
 
 
 def _write(name: str | Path, content: bytes) -> Callable[[Path], None]:
@@ -144,6 +154,22 @@ def _in_an_mlflow_run(root: Path) -> bool:
     except sqlite3.OperationalError:
         # It is being written to, or does not exist yet.
         return False
+
+
+def _no_run_is_open(root: Path, output: str) -> str:
+    """Say what is wrong with MLflow's runs after a killed one and the one that followed."""
+    with closing(sqlite3.connect(root / "mlruns" / "mlflow.db")) as connection:
+        found = [state for (state,) in connection.execute("SELECT status FROM runs")]
+    if "RUNNING" in found or found.count("KILLED") != 1:
+        return f"MLflow's runs are {found}"
+    return ""
+
+
+def _resumed(root: Path, output: str) -> str:
+    """Say what is wrong after a killed training: it goes on, and its run in MLflow is closed."""
+    if "going on after step" not in output:
+        return "the training began anew"
+    return _no_run_is_open(root, output)
 
 
 def _has_open(number: int, path: Path) -> bool:
@@ -234,22 +260,15 @@ def _no_faketime() -> str:
 
 
 @contextmanager
-def _second_run(root: Path, chain: Chain) -> Iterator[None]:
+def _second_run(root: Path, chain: Chain) -> Iterator[subprocess.Popen[str]]:
     """The same stage made by another process at the same time."""
-    process = chain.start(root, ("materialize", chain.stage, "--force"))
-    yield
-    process.communicate()
+    yield chain.start(root, ("materialize", chain.stage, "--force"))
 
 
 @contextmanager
-def _dvc_beside(root: Path, chain: Chain) -> Iterator[None]:
+def _dvc_beside(root: Path, chain: Chain) -> Iterator[subprocess.Popen[str]]:
     """`dvc repro` of the stage at the same time."""
-    command = [sys.executable, "-m", "dvc", "repro", "--force", "--single-item", chain.stage]
-    process = subprocess.Popen(
-        command, cwd=root, env=environment(root), stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    )
-    yield
-    process.communicate()
+    yield start(root, "-m", "dvc", "repro", "--force", "--single-item", chain.stage)
 
 
 PORT = 18_519
@@ -395,10 +414,12 @@ FAULTS: dict[str, Fault] = {
                   before=_write(".dagster/history/runs.db", b"no database")),
     "mlflow": Fault("MLflow's database empty", "vggheads doctor", remedy=DOCTOR,
                     before=_write("mlruns/mlflow.db", b"")),
-    "kill in epoch": Fault("SIGKILL of all within an epoch of a training", killed=True, remedy=ON,
-                           during=_kill_at(_within_an_epoch), kind="tracked"),
+    "kill in epoch": Fault("SIGKILL of all within an epoch of a training", killed=True,
+                           remedy=ON_ALOUD, during=_kill_at(_within_an_epoch), kind="tracked",
+                           after=_resumed),
     "kill in run": Fault("SIGKILL of all while a run of MLflow is open", killed=True, remedy=ON,
-                         during=_kill_at(_in_an_mlflow_run), kind="tracked"),
+                         during=_kill_at(_in_an_mlflow_run), kind="tracked",
+                         after=_no_run_is_open),
     "locked runs": Fault("Dagster's database locked for three seconds when it is opened",
                          during=_lock(".dagster/history/runs.db")),
     "locked mlflow": Fault("MLflow's database locked for three seconds when it is opened",
@@ -409,7 +430,8 @@ FAULTS: dict[str, Fault] = {
                       "could not store", kind="tracked", around=_object_store, remedy=AGAIN,
                       variables=_SERVED, lacks=_no_moto),
     "two runs": Fault("two runs of one stage", around=_second_run),
-    "dvc repro": Fault("`dvc repro` of the stage at the same time", around=_dvc_beside),
+    "dvc repro": Fault("`dvc repro` of the stage at the same time", around=_dvc_beside,
+                       second="is busy, it is being blocked by"),
     "disk full": Fault("disk full after 16 kB", "o space left", around=_small_disk, remedy=AGAIN,
                        lacks=_cannot_mount),
     "quota": Fault("files end after 512 bytes", "disk I/O error", remedy=AGAIN,
@@ -423,7 +445,7 @@ FAULTS: dict[str, Fault] = {
 }  # fmt: skip
 
 
-def run_fault(chain: Chain, name: str, folder: Path) -> bool:
+def run_fault(chain: Chain, name: str, folder: Path) -> bool | None:
     """Try one fault; prints its row.
 
     Args:
@@ -432,12 +454,12 @@ def run_fault(chain: Chain, name: str, folder: Path) -> bool:
         folder: where to copy it.
 
     Returns:
-        Whether it ended as it should.
+        Whether it ended as it should; None if it was not tried.
     """
     fault, started = FAULTS[name], time.monotonic()
     stage = getattr(chain, fault.kind)
     if lacks := fault.lacks():
-        return row(name, fault.what, f"not tried: {lacks}", True, started)
+        return row(name, fault.what, lacks, None, started)
     place = folder / name.replace(" ", "-").replace("`", "")
     root = chain.copy(place / fault.folder)
     if fault.everything:
@@ -446,35 +468,55 @@ def run_fault(chain: Chain, name: str, folder: Path) -> bool:
     if fault.before:
         fault.before(root)
     command = ("demo",) if fault.everything else ("materialize", stage, "--force")
-    with fault.around(root, chain) if fault.around else nullcontext():
-        process = chain.start(root, command, fault.variables, fault.limit)
-        with ThreadPoolExecutor(1) as beside:
-            during = fault.during or (lambda root, group: True)
-            happening = beside.submit(during, root, process.pid)
-            output, _ = process.communicate()
-    # The folder is named after the case, so it may hold the words of the refusal.
-    output = output.replace(str(place), "...")
-    # An exception of the fault itself ends the rehearsal: what follows would prove nothing.
-    happened = happening.result()
-    refused = process.returncode != 0
-    # A traceback is not a refusal: it shows the code, not the remedy.
-    good = refused == bool(fault.refusal or fault.killed) and fault.refusal in output
-    good = good and (process.returncode == -signal.SIGKILL) == fault.killed
-    good = good and happened and "Traceback" not in output
-    outcome = "made" if happened else "made; the fault did not come about"
-    if refused:
-        outcome = "killed" if fault.killed else f"refused: {_sentence(output, fault.refusal)}"
+    problems = []
+    with peak_memory() as peak_gb:
+        with fault.around(root, chain) if fault.around else nullcontext() as second:
+            process = chain.start(root, command, fault.variables, fault.limit)
+            with ThreadPoolExecutor(1) as beside:
+                during = fault.during or (lambda root, group: True)
+                happening = beside.submit(during, root, process.pid)
+                output, _ = process.communicate()
+            if second:
+                said, _ = second.communicate()
+                refused = fault.second and fault.second in said and "Traceback" not in said
+                if second.returncode != 0 and not refused:
+                    problems.append(f"the second process ended with {second.returncode}")
+                    output += said
+        # The folder is named after the case, so it may hold the words of the refusal.
+        output = output.replace(str(place), "...")
+        # An exception of the fault itself ends the rehearsal: what follows would prove nothing.
+        if not happening.result():
+            problems.append("the fault did not come about")
+        status = process.returncode
+        if fault.killed:
+            outcome, right = "killed", status == -signal.SIGKILL
+        elif fault.refusal:
+            outcome = f"refused: {_sentence(output, fault.refusal)}"
+            right = status > 0 and fault.refusal in output
+        else:
+            outcome, right = "made", status == 0
+        # A traceback is not a refusal: it shows the code, not the remedy.
+        if not right or "Traceback" in output:
+            problems.append(f"it ended with {status}")
         if fault.remedy:
             remedy = [stage if word == "STAGE" else word for word in fault.remedy]
-            output += chain.start(root, remedy).communicate()[0]
+            repair = chain.start(root, remedy)
+            output += repair.communicate()[0]
             outcome += f"; `{' '.join(remedy)}`"
-    for path in (root / "data").rglob(".tmp-1-model"):
-        # The case put them into all stages, and only one was made.
-        shutil.rmtree(path)
-    good = good and chain.is_whole(root)
-    if good:
+            if repair.returncode != 0:
+                problems.append(f"which ended with {repair.returncode}")
+        for path in (root / "data").rglob(".tmp-1-model"):
+            # The case put them into all stages, and only one was made.
+            shutil.rmtree(path)
+        problems += filter(None, [chain.difference(root)])
+        if fault.after:
+            problems += filter(None, [fault.after(root, output)])
+    if peak_gb() > MAX_GB:
+        problems.append(f"a process took more than {MAX_GB:g} GB")
+    if not problems:
         shutil.rmtree(place)
-    return row(name, fault.what, outcome, good, started, output)
+    outcome = "; ".join([outcome, *problems])
+    return row(name, fault.what, outcome, not problems, started, output, peak_gb())
 
 
 def _sentence(output: str, part: str) -> str:
@@ -483,29 +525,35 @@ def _sentence(output: str, part: str) -> str:
     return (found[-1].strip() if found else "nothing said")[:200].replace("|", "/")
 
 
-def _try(chain: Chain, name: str, folder: Path) -> bool:
-    """Try one case; returns whether it ended as it should."""
+def _try(chain: Chain, name: str, folder: Path) -> bool | None:
+    """Try one case; returns whether it ended as it should, None if it was not tried."""
     return Killer(chain, folder).run() if name == "kill" else run_fault(chain, name, folder)
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the cases asked for; returns 1 when one did not end as it should."""
+    """Run the cases asked for; returns 1 when one did not end as it should, or was not tried."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--short", action="store_true", help="on the toy project")
     parser.add_argument("folders", nargs="+", type=Path, metavar="[REFERENCE] FOLDER")
     parser.add_argument("--case", action="append", choices=["kill", *FAULTS])
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="cases at the same time")
+    parser.add_argument("--allow-untried", action="store_true", help="cases may be impossible here")
     options = parser.parse_args(arguments)
     folder = options.folders[-1].resolve()
     folder.mkdir(parents=True, exist_ok=True)
     reference = options.folders[0].resolve()
     chain = toy_chain(folder) if options.short else smoke_chain(reference)
-    say("case | what | outcome | same bytes in the end, refused as it should | time")
+    say("case | what | outcome | same bytes in the end, refused as it should | memory | time")
     names = options.case or (SHORT if options.short else ["kill", *FAULTS])
     # Each in a process and a folder of its own; the longest, the kills, begin first.
     with ProcessPoolExecutor(options.jobs) as pool:
         good = list(pool.map(_try, repeat(chain), names, repeat(folder)))
-    return 0 if all(good) else 1
+    untried = [name for name, one in zip(names, good, strict=True) if one is None]
+    say(
+        f"{len(names)} cases: {good.count(True)} as they should be, {good.count(False)} not, "
+        f"{len(untried)} NOT TRIED{': ' if untried else ''}{', '.join(untried)}"
+    )
+    return 1 if False in good or (untried and not options.allow_untried) else 0
 
 
 if __name__ == "__main__":

@@ -19,7 +19,8 @@ from itertools import cycle
 from pathlib import Path
 
 from dagster_project.doctor import RWLOCK
-from tests.chain_project import Chain, kill, processor_s, row, running, workers_of
+from tests.chain_project import MAX_GB, Chain, kill, processor_s, row, running, workers_of
+from tests.rehearsal import peak_memory
 
 SEED = 20240718
 _LOOK_EVERY_S = 0.003
@@ -98,10 +99,21 @@ class Killer:
         """Kill as often as the chain asks for, then let a run end; prints a row a kill.
 
         Returns:
-            Whether all runs that ended left the same bytes.
+            Whether all runs that ended left the same bytes, and no process took too much memory.
         """
-        moments = cycle(MOMENTS)
         started = time.monotonic()
+        with peak_memory() as peak_gb:
+            if not self._kill_all():
+                return False
+            if self._process.poll() is not None:
+                self._start()
+            self._process.wait()
+        self._judge(f"{self._chain.num_kills} kills, then one run", started, peak_gb())
+        return self._whole
+
+    def _kill_all(self) -> bool:
+        """Kill as often as the chain asks for; False if a run that ended was not whole."""
+        moments = cycle(MOMENTS)
         for number in range(1, self._chain.num_kills + 1):
             moment = next(moments) if number % 2 else None
             while not self._kill(number, moment):
@@ -109,11 +121,7 @@ class Killer:
                 if not self._judge("made before the next kill"):
                     return False
                 self._unmake()
-        if self._process.poll() is not None:
-            self._start()
-        self._process.wait()
-        self._judge(f"{self._chain.num_kills} kills, then one run", started)
-        return self._whole
+        return True
 
     def _unmake(self) -> None:
         shutil.rmtree(self._root / "data")
@@ -149,10 +157,11 @@ class Killer:
         else:
             whom, good = self._end(number)
         at = f"after {done:.0f} s of work"
-        return row(
+        row(
             f"kill {number}", f"SIGKILL of {whom} {what}, {at} and {self._last()}",
             "killed" if good else "processes live on", good, started,
-        ) or True  # fmt: skip
+        )  # fmt: skip
+        return True
 
     def _watch(self, moment: Moment) -> str:
         """Look for a moment for a while, often: some last for milliseconds."""
@@ -187,7 +196,13 @@ class Killer:
         found = re.findall(r"^\[ *\d+/\d+\] (\w+)", self._said.read_text(), re.MULTILINE)
         return found[-1] if found else "no stage"
 
-    def _judge(self, what: str, started: float | None = None) -> bool:
-        good = self._process.returncode == 0 and self._chain.is_whole(self._root)
+    def _judge(self, what: str, started: float | None = None, peak_gb: float = 0.0) -> bool:
+        """Print how a run ended; returns whether it left everything as it should be."""
+        problem = self._chain.difference(self._root)
+        good = self._process.returncode == 0 and not problem and peak_gb <= MAX_GB
         self._whole &= good
-        return row("kills", what, "made", good, started or self._born, self._said.read_text())
+        row(
+            "kills", what, problem or "made", good, started or self._born,
+            self._said.read_text(), peak_gb,
+        )  # fmt: skip
+        return good

@@ -16,6 +16,10 @@ from tests.chain_rehearsal import digests
 from tests.fixtures.toy_project import edit_params, write_toy
 from tests.rehearsal import ROOT, environment
 
+MAX_GB = 2.0
+"""Resident memory that a process of a case may have at most."""
+STATUS = [sys.executable, "-m", "dvc", "status"]
+
 
 @dataclass(frozen=True)
 class Chain:
@@ -79,29 +83,57 @@ class Chain:
         with output.open("w") as file:
             return subprocess.Popen(command, stdout=file, **options)
 
-    def is_whole(self, root: Path) -> bool:
-        """Return whether a copy has every file of the finished project, byte for byte."""
-        return digests(root) == digests(self.reference)
+    def difference(self, root: Path) -> str:
+        """Say in what a copy differs from the finished project; empty if in nothing.
+
+        Args:
+            root: the copy: its files must have the same bytes, and dvc.lock must name them.
+        """
+        if digests(root) != digests(self.reference):
+            return "other bytes"
+        return _unrecorded(root)
 
 
-def row(name: str, what: str, outcome: str, good: bool, started: float, output: str = "") -> bool:
+def _unrecorded(root: Path) -> str:
+    """Say what `dvc status` finds; empty if everything is recorded."""
+    if not (root / "dvc.lock").is_file():
+        return "no dvc.lock"
+    found = subprocess.run(
+        STATUS, cwd=root, env=environment(root), capture_output=True, text=True, check=False
+    )
+    if found.returncode == 0 and "up to date" in found.stdout:
+        return ""
+    return f"dvc status: {(found.stdout + found.stderr).strip()[-200:]}"
+
+
+def row(
+    name: str,
+    what: str,
+    outcome: str,
+    good: bool | None,
+    started: float,
+    output: str = "",
+    peak_gb: float = 0.0,
+) -> bool | None:
     """Print a case as a row of Markdown, with the output of failed ones.
 
     Args:
         name: the case.
         what: goes wrong in it.
         outcome: in words.
-        good: whether it ended as it should.
+        good: whether it ended as it should; None if it was not tried.
         started: when it began, by the monotonic clock.
         output: what the command said.
+        peak_gb: largest resident memory of one of its processes; 0 if not measured.
 
     Returns:
         `good`.
     """
     seconds = time.monotonic() - started
-    verdict = "yes" if good else "NO"
-    sys.stdout.write(f"| {name} | {what} | {outcome} | {verdict} | {seconds:.0f} s |\n")
-    if not good:
+    verdict = {True: "yes", False: "NO", None: "NOT TRIED"}[good]
+    memory = f"{peak_gb:.2f} GB" if peak_gb else ""
+    sys.stdout.write(f"| {name} | {what} | {outcome} | {verdict} | {memory} | {seconds:.0f} s |\n")
+    if good is False:
         sys.stdout.write("\n".join(f"    {line}" for line in output.splitlines()[-15:]) + "\n")
     sys.stdout.flush()
     return good

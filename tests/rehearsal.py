@@ -1,12 +1,18 @@
-"""Shared parts of rehearsals: a separate project, and commands run in it."""
+"""Shared parts of rehearsals: a separate project, commands run in it, and their memory."""
 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+import psutil
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -47,6 +53,40 @@ def run(folder: Path, *arguments: str) -> None:
     """Run Python in a project; fails when it fails."""
     command = [sys.executable, *arguments]
     subprocess.run(command, cwd=folder, env=environment(folder), check=True)
+
+
+@contextmanager
+def peak_memory() -> Iterator[Callable[[], float]]:
+    """Watch all processes that this one starts, and those that they start.
+
+    Yields:
+        A function that returns the largest resident memory of any of them until now, GB.
+    """
+    peaks: dict[int, float] = {}
+    stop = threading.Event()
+
+    def watch() -> None:
+        while not stop.wait(0.2):
+            for process in psutil.Process().children(recursive=True):
+                peaks[process.pid] = max(peaks.get(process.pid, 0.0), _peak_gb(process.pid))
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield lambda: max(list(peaks.values()), default=0.0)
+    finally:
+        stop.set()
+        watcher.join()
+
+
+def _peak_gb(pid: int) -> float:
+    """What Linux remembers as the most that a process had resident; 0 when it is gone."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return 0.0
+    found = re.search(r"VmHWM:\s+(\d+) kB", status)
+    return int(found[1]) * 1024 / 1e9 if found else 0.0
 
 
 def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:

@@ -18,7 +18,6 @@ import resource
 import shutil
 import subprocess
 import sys
-import threading
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
@@ -26,10 +25,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-import psutil
 import yaml
 
-from tests.rehearsal import ROOT, environment, say
+from tests.rehearsal import ROOT, environment, peak_memory, say
 
 STEPS = 200
 CLI = ("-m", "tests.scale_rehearsal", "cli")
@@ -218,54 +216,25 @@ class Ran:
 def watched(folder: Path, *arguments: str) -> Ran:
     """Run Python in the project and measure what it costs."""
     started, before = time.monotonic(), _children_cpu()
-    process = subprocess.Popen(
-        [sys.executable, *arguments],
-        cwd=folder,
-        env={**environment(folder), "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    peaks: dict[int, float] = {}
-    stop = threading.Event()
-
-    def watch() -> None:
-        while not stop.wait(0.2):
-            for pid in [process.pid, *_descendants(process.pid)]:
-                peaks[pid] = max(peaks.get(pid, 0.0), _peak_gb(pid))
-
-    watcher = threading.Thread(target=watch, daemon=True)
-    watcher.start()
-    output, _ = process.communicate()
+    with peak_memory() as peak_gb:
+        process = subprocess.run(
+            [sys.executable, *arguments],
+            cwd=folder,
+            env={**environment(folder), "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
     seconds = time.monotonic() - started
-    stop.set()
-    watcher.join()
-    sys.stdout.write(output)
+    sys.stdout.write(process.stdout)
     if process.returncode != 0:
         raise SystemExit(f"scale rehearsal: {' '.join(arguments)} failed")
-    return Ran(output, seconds, _children_cpu() - before, max(peaks.values(), default=0.0))
+    return Ran(process.stdout, seconds, _children_cpu() - before, peak_gb())
 
 
 def _children_cpu() -> float:
     """Processor time of the processes started here that have ended, and of theirs, s."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
-
-
-def _descendants(pid: int) -> list[int]:
-    try:
-        return [child.pid for child in psutil.Process(pid).children(recursive=True)]
-    except psutil.NoSuchProcess:
-        return []
-
-
-def _peak_gb(pid: int) -> float:
-    """What Linux remembers as the most that a process had resident; 0 when it is gone."""
-    try:
-        status = Path(f"/proc/{pid}/status").read_text()
-    except OSError:
-        return 0.0
-    found = re.search(r"VmHWM:\s+(\d+) kB", status)
-    return int(found[1]) * 1024 / 1e9 if found else 0.0
 
 
 class Work(NamedTuple):

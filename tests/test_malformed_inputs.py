@@ -225,7 +225,7 @@ def check_import(path, images):
     assert all(len(detail) > 10 for detail in frame["detail"])
     of_images = frame[~frame["sample_id"].str.contains("#", regex=False)]
     given = sum(len(data.images) for data in result.datasets.values())
-    assert given + len(of_images) == result.num_in
+    assert given + len(of_images) == len(result.sample_ids)
     for data in result.datasets.values():
         for box in data.boxes:
             assert all(np.isfinite(box.bbox_xywh))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -98,15 +99,11 @@ def load_crops(ws: Workspace, split: str, exclusions: Exclusions) -> CropExample
     Raises:
         FileNotFoundError: there are no crop shards.
     """
-    folder = ws.stage_dir("crops")
-    tables = sorted(folder.glob("crops-[0-9]*[0-9].parquet"))
-    if not tables:
-        raise FileNotFoundError(f"{folder}: no crop shards; run the stage crops")
-    crop_ids: list[str] = []
+    ids: list[str] = []
     images: list[NDArray[np.uint8]] = []
     boxes: list[NDArray[np.float32]] = []
     flame: list[NDArray[np.float32]] = []
-    for path in progress(tables, f"read {split} crops"):
+    for path in progress(_tables(ws), f"read {split} crops"):
         frame = read_table(path, CROPS)
         rows = frame[frame["split"] == split]
         with ShardReader(path.with_suffix(".tar")) as reader:
@@ -115,16 +112,36 @@ def load_crops(ws: Workspace, split: str, exclusions: Exclusions) -> CropExample
             ):
                 image = read_image(reader, crop_id, exclusions)
                 if image is not None:
-                    crop_ids.append(crop_id)
+                    ids.append(crop_id)
                     images.append(image)
                     boxes.append(np.concatenate([box[:2], box[:2] + box[2:]]))
                     flame.append(parameters)
     return CropExamples(
-        crop_ids,
+        ids,
         images,
         np.array(boxes, np.float32).reshape(-1, 4),
         np.array(flame, np.float32).reshape(-1, NUM_PARAMETERS),
     )
+
+
+def crop_ids(ws: Workspace) -> list[str]:
+    """Return the ids of all crops of both splits, in order of shard and row.
+
+    Args:
+        ws: the workspace.
+
+    Raises:
+        FileNotFoundError: there are no crop shards.
+    """
+    return [str(item) for path in _tables(ws) for item in read_table(path, CROPS)["crop_id"]]
+
+
+def _tables(ws: Workspace) -> list[Path]:
+    folder = ws.stage_dir("crops")
+    tables = sorted(folder.glob("crops-[0-9]*[0-9].parquet"))
+    if not tables:
+        raise FileNotFoundError(f"{folder}: no crop shards; run the stage crops")
+    return tables
 
 
 class CropDataset(Dataset[CropItem]):

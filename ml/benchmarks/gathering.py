@@ -57,6 +57,7 @@ class Gathered:
         results: of each model, in order.
         exclusions: receives what the sets leave out.
         pages: title -> gallery, paths relative to `root`.
+        num_given: images that were read, scored or not.
         num_images: images that were scored.
     """
 
@@ -64,6 +65,7 @@ class Gathered:
     exclusions: Exclusions
     results: list[ModelResults] = field(default_factory=list)
     pages: dict[str, str] = field(default_factory=dict)
+    num_given: int = 0
     num_images: int = 0
 
     def add(self, result: ModelResults) -> None:
@@ -79,7 +81,8 @@ class Gathered:
     def count(self, results: list[BenchmarkResult]) -> None:
         """Count images and exclusions of a set, once for all protocols."""
         first = results[0]
-        self.num_images += first.scores.counts.get("num_images", 0)
+        self.num_given += first.num_given
+        self.num_images += first.num_scored
         for row in first.exclusions.rows():
             self.exclusions.add(
                 f"{first.benchmark}/{row['sample_id']}", row["reason"], row["detail"]

@@ -35,6 +35,8 @@ class BenchmarkResult:
         exclusions: the rows behind these numbers.
         differences: counts in which the copy of the set differs from the published one.
         scorer: the scorer, for details beyond the scores.
+        num_given: images that the set's reader gave, and rows that are excluded without one.
+        num_scored: images that were scored, with heads that the protocol judges or without.
     """
 
     benchmark: str
@@ -44,6 +46,8 @@ class BenchmarkResult:
     exclusions: Exclusions
     differences: tuple[CountDifference, ...]
     scorer: Scorer
+    num_given: int
+    num_scored: int
 
     def as_json(self) -> dict[str, Any]:
         """Return metrics at the top level, under the names of docs/metrics.md.
@@ -177,15 +181,16 @@ def score_with(
         )
     exclusions = Exclusions(STAGE) if exclusions is None else exclusions
     scorer, counter = benchmark.scorer(protocol, situation), SetCounter(benchmark)
-    fitting, first = 0, ""
+    fitting, first, num_read, num_failed = 0, "", 0, 0
     for sample in progress(benchmark.read(situation.root, exclusions), f"scoring {benchmark.name}"):
+        num_read += 1
         try:
             scorer.add(sample, predict(sample))
-        except UnreadableImage as error:
-            exclusions.add(sample.sample_id, reasons.DAMAGED_IMAGE, str(error))
-            continue
-        except BrokenAnnotation as error:
-            exclusions.add(sample.sample_id, reasons.DAMAGED_ANNOTATION, str(error))
+        except (UnreadableImage, BrokenAnnotation) as error:
+            unreadable = isinstance(error, UnreadableImage)
+            reason = reasons.DAMAGED_IMAGE if unreadable else reasons.DAMAGED_ANNOTATION
+            exclusions.add(sample.sample_id, reason, str(error))
+            num_failed += 1
             continue
         fitting += known is not None and sample.sample_id in known
         first = first or sample.sample_id
@@ -209,4 +214,6 @@ def score_with(
         exclusions,
         tuple(count_differences(benchmark.name, counts)),
         scorer,
+        num_read + len(exclusions) - num_failed,
+        int(counter.totals({}).get("num_images", 0)),
     )

@@ -61,6 +61,18 @@ def has_truth(ws: Workspace) -> bool:
     return any(table_rows(ws.table_path("truth", shard), TRUTH) for shard in ws.shards)
 
 
+def split_ids(ws: Workspace, split: str) -> list[str]:
+    """Return the ids of the images of a split, of which `read_samples` reads every one.
+
+    Args:
+        ws: the workspace.
+        split: train, val or test.
+    """
+    tables = (read_table(ws.table_path("images", shard), IMAGES) for shard in ws.shards)
+    ids = (table.loc[table["split"] == split, "sample_id"] for table in tables)
+    return [str(item) for part in ids for item in part]
+
+
 def read_samples(
     ws: Workspace, split: str, limits: LabelLimits, exclusions: Exclusions
 ) -> list[EvaluationSample]:

@@ -63,12 +63,12 @@ class ImportedLabels:
 
     Attributes:
         datasets: split -> checked boxes.
-        num_in: images in the file.
+        sample_ids: images in the file.
         sha256: of the file.
     """
 
     datasets: Mapping[str, CocoDataset]
-    num_in: int
+    sample_ids: tuple[str, ...]
     sha256: str
 
 
@@ -116,7 +116,7 @@ def import_labels(path: Path, images: pd.DataFrame, exclusions: Exclusions) -> I
         split: CocoDataset(tuple(found), tuple(boxes), f"heads, {split} split; source: {path.name}")
         for split, (found, boxes) in parts.items()
     }
-    return ImportedLabels(datasets, len(entries), digest)
+    return ImportedLabels(datasets, tuple(entry.sample_id for entry in entries), digest)
 
 
 def join_rounds(rounds: Sequence[ImportedLabels]) -> CocoDataset:

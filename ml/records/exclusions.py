@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
+class LostSamples(RuntimeError):
+    """A stage has neither used nor excluded a sample that it read, or counted one twice."""
+
+
 class TooManyExcluded(RuntimeError):
     """A stage leaves out more samples than its configuration allows."""
 
@@ -68,6 +72,36 @@ class Exclusions:
     def num_samples(self) -> int:
         """Excluded samples; single heads and boxes of a sample, `sample_id#number`, aside."""
         return sum("#" not in row["sample_id"] for row in self._rows)
+
+    def account(self, given: Iterable[str], used: Iterable[str]) -> tuple[int, int, int]:
+        """Account for every sample that was read: it is used or excluded.
+
+        Args:
+            given: ids as they were read: of rows, of images in shards, of files. An id that is read
+                twice has to be used or excluded twice.
+            used: ids in the output.
+
+        Returns:
+            Numbers of samples that were given, used and excluded; single heads and boxes, whose
+            rows are `sample_id#number`, do not count.
+
+        Raises:
+            LostSamples: the message names the ids.
+        """
+        read, done = Counter(map(_writable, given)), Counter(map(_writable, used))
+        rows = [row["sample_id"] for row in self._rows]
+        excluded = Counter(name for name in rows if "#" not in name or name in read)
+        total = done + excluded
+        if problems := [
+            _first(names, what)
+            for names, what in (
+                (sorted((read - total).elements()), "read, and neither used nor excluded"),
+                (sorted((total - read).elements()), "used or excluded, more often than read"),
+            )
+            if names
+        ]:
+            raise LostSamples(f"{self.stage}: {'; '.join(problems)}")
+        return read.total(), done.total(), excluded.total()
 
     def check_drop_rate(
         self,
@@ -179,6 +213,11 @@ def read_exclusions(ws: Workspace, stages: list[str]) -> pd.DataFrame:
         for path in sorted(ws.stage_dir(stage).glob("*.exclusions.parquet"))
     ]
     return pd.concat([empty_table(EXCLUSIONS), *frames], ignore_index=True)
+
+
+def _first(names: list[str], what: str, limit: int = 20) -> str:
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return f"{what}: {', '.join(names[:limit])}{more}"
 
 
 def _append(path: Path, row: dict[str, str]) -> None:

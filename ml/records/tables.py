@@ -263,6 +263,14 @@ VERDICTS = TableSpec(
     ),
     key=("sample_id",),
 )
+TRAINING_SAMPLES = TableSpec(
+    "training_samples",
+    (
+        Column("sample_id", "str", "an image or crop that a training used"),
+        Column("split", "str", "train or val", choices=("train", "val")),
+    ),
+    key=("sample_id",),
+)
 EXCLUSIONS = TableSpec(
     "exclusions",
     (
@@ -307,6 +315,23 @@ def write_table(path: Path, frame: pd.DataFrame, spec: TableSpec) -> None:
     table = _to_arrow(frame, spec)
     with atomic_write(path) as temporary:
         pq.write_table(table, temporary, compression="zstd", store_schema=False)
+
+
+SAMPLES_NAME = "samples.parquet"
+"""In a training's folder: the images or crops that it used."""
+
+
+def write_samples(folder: Path, train: Sequence[str], val: Sequence[str]) -> None:
+    """Write the ids that a training used, for its account.
+
+    Args:
+        folder: of the stage.
+        train: ids that it was trained on.
+        val: ids that it was validated on.
+    """
+    split = ["train"] * len(train) + ["val"] * len(val)
+    rows = pd.DataFrame({"sample_id": [*train, *val], "split": split})
+    write_table(folder / SAMPLES_NAME, rows, TRAINING_SAMPLES)
 
 
 # Errors of pyarrow on damaged bytes, and of the conversion on columns of another type.

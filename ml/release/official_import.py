@@ -34,9 +34,15 @@ from ml.records.tables import (
     write_table,
 )
 from ml.records.workspace import Workspace
-from ml.release.archives import NotARelease, Release
+from ml.release.archives import NotARelease, PartFiles, Release
 from ml.release.official import ImageLabels
-from ml.release.official_reader import OfficialSample, SplitRule, comparable, iter_part
+from ml.release.official_reader import (
+    OfficialSample,
+    SplitRule,
+    comparable,
+    iter_part,
+    listed_names,
+)
 
 RELEASE_HEAD_MODEL = "flame-2020"
 RELEASE_TEACHER = "official-release"
@@ -49,11 +55,13 @@ class ImportedRelease:
 
     Attributes:
         shards: shard -> the part it was made of, in order.
+        num_in: images in the sources, and annotations without one.
         counts: split -> images.
         excluded: reason -> how many.
     """
 
     shards: dict[str, str] = field(default_factory=dict)
+    num_in: int = 0
     counts: Counter[str] = field(default_factory=Counter)
     excluded: Counter[str] = field(default_factory=Counter)
 
@@ -91,7 +99,7 @@ def import_official(
     remove(work)
     num_out = imported.counts.total()
     return StageReport(
-        num_in=num_out + len(exclusions),
+        num_in=imported.num_in,
         num_out=num_out,
         num_excluded=len(exclusions),
         metadata={"num_splits": len(imported.shards), "head_model": head_model},
@@ -128,24 +136,32 @@ def import_release(
     """
     found = ImportedRelease()
     names = _Names(release)
+    num_of_parts = 0
     for part in progress(release.parts, "parts"):
+        files = release.files(part)
         note = work / f"{part.replace('/', '-')}.json"
         if not note.is_file():
             shard = shard_name(len(found.shards))
             mine = Exclusions(exclusions.stage)
-            samples = names.new(iter_part(release.files(part), mine), mine)
+            samples = names.new(iter_part(files, mine), mine)
             counts = _import_part(ws, shard, samples, rule, head_model)
+            written = read_verdicts(ws, shard)["sample_id"] if counts else ()
+            mine.account(listed_names(files), written)
             rows = mine.rows()
             write_json(note, {"shard": shard, "counts": counts, "excluded": rows}, indent=None)
         else:
-            names.remember(part)
+            names.remember(files)
+        found.num_in += len(listed_names(files))
         noted = json.loads(note.read_text(encoding="utf-8"))
         exclusions.extend(noted["excluded"])
+        num_of_parts += len(noted["excluded"])
         if noted["counts"]:
             found.shards[noted["shard"]] = part
             found.counts.update(noted["counts"])
     if not found.shards:
         raise NotARelease(f"no usable image among {len(exclusions)} of the release")
+    # What is no file of a part was excluded when the sources were listed.
+    found.num_in += len(exclusions) - num_of_parts
     found.excluded.update(row["reason"] for row in exclusions.rows())
     _join(ws, list(found.shards), work)
     return found
@@ -227,10 +243,10 @@ class _Names:
             detail = f"{sample.split_name}/{sample.sample_id}: {part}/{first} has the name too"
             exclusions.add(sample.sample_id, reasons.DUPLICATE, detail)
 
-    def remember(self, part: str) -> None:
+    def remember(self, files: PartFiles) -> None:
         """Take the names of a part that was imported before."""
-        for file in self._release.files(part).images:
-            self._part_of.setdefault(self._key(file.stem), part)
+        for file in files.images:
+            self._part_of.setdefault(self._key(file.stem), files.name)
 
     @staticmethod
     def _key(name: str) -> int:

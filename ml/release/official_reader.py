@@ -135,6 +135,21 @@ def comparable(name: str) -> str:
     return unicodedata.normalize("NFC", name).casefold()
 
 
+def listed_names(files: PartFiles) -> list[str]:
+    """Return the names of a part's images, and of the annotations that have none.
+
+    Args:
+        files: of the part.
+
+    Returns:
+        Names without suffix: what `iter_part` has to give or to exclude.
+    """
+    images = {comparable(file.stem) for file in files.images}
+    labels = [file for file in files.annotations if file.name.endswith(".npz")]
+    alone = [file for file in labels if comparable(file.stem) not in images]
+    return [file.stem for file in (*files.images, *alone)]
+
+
 def pair_files(
     files: PartFiles, exclusions: Exclusions
 ) -> list[tuple[str, StoredFile, StoredFile]]:

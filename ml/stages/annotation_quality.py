@@ -13,7 +13,7 @@ import pandas as pd
 from ml.evaluation.groups import group_table
 from ml.evaluation.metrics import nullable
 from ml.evaluation.protocol import Evaluation, evaluate
-from ml.evaluation.samples import EVALUATED, has_truth, read_samples
+from ml.evaluation.samples import EVALUATED, has_truth, read_samples, split_ids
 from ml.flame.geometry import HeadGeometry
 from ml.flame.head_model import HeadModel
 from ml.imaging.boxes import xywh_to_xyxy
@@ -64,6 +64,7 @@ def run(ws: Workspace, config: AnnotationQualityConfig) -> StageReport:
     if not has_truth(ws):
         return _without_truth(ws)
     samples = read_samples(ws, "test", config.limits, exclusions)
+    counts = exclusions.account(split_ids(ws, "test"), [s.sample_id for s in samples])
     geometry = HeadGeometry(HeadModel.load(ws.stage_dir("head_model") / "head_model.npz"))
     annotations = read_stage(ws, "annotations", HEADS)
     by_image = {str(key): rows for key, rows in annotations.groupby("sample_id", sort=False)}
@@ -95,9 +96,7 @@ def run(ws: Workspace, config: AnnotationQualityConfig) -> StageReport:
     tables = group_table(labelled, rng, config.resamples)
     groups = {title: table for title, table in tables.items() if len(table)}
     return StageReport(
-        num_in=len(samples) + len(exclusions),
-        num_out=len(samples),
-        num_excluded=len(exclusions),
+        *counts,
         metadata={k: round(v, 4) for k, v in metrics.items() if np.isfinite(v)},
         tables=groups,
         images={"worst": image},

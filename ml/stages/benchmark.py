@@ -22,7 +22,13 @@ from ml.evaluation.metrics import nullable
 from ml.evaluation.photographs import read_photographs
 from ml.evaluation.protocol import Evaluation, EvaluationSample, Predictor, evaluate
 from ml.evaluation.report import EXACT, PSEUDO, results_frame, write_report
-from ml.evaluation.samples import EVALUATED, has_truth, read_labelled_samples, read_samples
+from ml.evaluation.samples import (
+    EVALUATED,
+    has_truth,
+    read_labelled_samples,
+    read_samples,
+    split_ids,
+)
 from ml.flame.geometry import HeadGeometry
 from ml.flame.head_model import HeadModel
 from ml.imaging.grids import contact_sheet
@@ -40,6 +46,7 @@ from ml.records.progress import progress
 from ml.records.report import StageReport
 from ml.records.workspace import Workspace
 from ml.training_data.labels import LabelLimits
+from ml.training_data.samples import kept_ids
 
 STAGE = "benchmark"
 PROTOCOL = "held-out-renders/1"
@@ -96,7 +103,7 @@ def run(
     out = ws.stage_dir(stage)
     exclusions = Exclusions(stage)
     exact = has_truth(ws)
-    read = read_samples if exact else read_labelled_samples
+    read, listed = (read_samples, split_ids) if exact else (read_labelled_samples, kept_ids)
     samples = [s for split in splits for s in read(ws, split, config.limits, exclusions)]
     if not samples:
         raise ValueError(
@@ -104,6 +111,8 @@ def run(
             "poses.test_fraction (or released_dataset.test_fraction), or look at why images were "
             "removed in the filtered dataset"
         )
+    given = [name for split in splits for name in listed(ws, split)]
+    counts = exclusions.account(given, [sample.sample_id for sample in samples])
     head_model = HeadModel.load(ws.stage_dir("head_model") / "head_model.npz")
     geometry = HeadGeometry(head_model)
     detectors: list[HeadPredictor] = []
@@ -163,9 +172,7 @@ def run(
     exclusions.write(ws, stage)
     table = results_frame(metrics)
     return StageReport(
-        num_in=len(samples) + len(exclusions),
-        num_out=len(samples),
-        num_excluded=len(exclusions),
+        *counts,
         metadata={
             "report": str(reports["html"].relative_to(ws.root)),
             "ground truth": EXACT if exact else PSEUDO,

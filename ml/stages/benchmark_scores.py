@@ -63,7 +63,9 @@ def run(ws: Workspace, config: BenchmarkScoresConfig) -> StageReport:
     models = [*own, *configured_models(config)]
     gather_public(gathered, config, models, ws.seed)
     with temporary_folder(ws.work_dir(STAGE)) as place:
-        sets = _generate(ws, config, place, exclusions)
+        unread = Exclusions(STAGE)
+        sets = _generate(ws, config, place, unread)
+        exclusions.extend(unread.rows())
         gather_generated(gathered, sets, own[:1], config, ws.seed)
     gather_costs(gathered, own)
     gather_files(gathered, config)
@@ -74,7 +76,7 @@ def run(ws: Workspace, config: BenchmarkScoresConfig) -> StageReport:
     exclusions.write(ws, STAGE)
     runs = {model.name: _log(ws, gathered, model) for model in own}
     return StageReport(
-        num_in=gathered.num_images + len(exclusions),
+        num_in=gathered.num_given + len(unread),
         num_out=gathered.num_images,
         num_excluded=len(exclusions),
         metadata={

@@ -16,6 +16,7 @@ from ml.annotation.crop_data import (
     CropDataModule,
     CropDataset,
     CropExamples,
+    crop_ids,
     load_crops,
 )
 from ml.annotation.drawing import draw_meshes
@@ -37,7 +38,7 @@ from ml.records.config import Count, StageConfig
 from ml.records.determinism import prepare_torch
 from ml.records.exclusions import Exclusions
 from ml.records.report import StageReport
-from ml.records.tables import EXCLUSIONS, write_table
+from ml.records.tables import EXCLUSIONS, write_samples, write_table
 from ml.records.workspace import Workspace
 from ml.training.callbacks import write_history
 from ml.training.determinism import SampleKey
@@ -94,6 +95,7 @@ def run(ws: Workspace, config: FlameRegressorConfig, tracker: Tracker) -> StageR
     exclusions = Exclusions(STAGE)
     train = load_crops(ws, "train", exclusions)
     val = load_crops(ws, "val", exclusions)
+    counts = exclusions.account(crop_ids(ws), [*train.crop_ids, *val.crop_ids])
     tracker.log_params(_flat_params(config))
     log_data(tracker, "crops", {"train": {"crops": len(train)}, "val": {"crops": len(val)}})
     module = RegressorTraining(
@@ -114,14 +116,12 @@ def run(ws: Workspace, config: FlameRegressorConfig, tracker: Tracker) -> StageR
     write_json(folder / "metrics.json", metrics)
     write_history(folder / "history.csv", result.history)
     write_table(folder / "exclusions.parquet", exclusions.to_frame(), EXCLUSIONS)
+    write_samples(folder, train.crop_ids, val.crop_ids)
     images = _write_images(folder, batch, predicted, errors, geometry, config.preview_crops)
     _report(tracker, metrics, images)
     finish_work(ws, STAGE)
-    num_used = len(train) + len(val)
     return StageReport(
-        num_in=num_used + len(exclusions),
-        num_out=num_used,
-        num_excluded=len(exclusions),
+        *counts,
         metadata={**metrics, "sha256": sha256},
         tables={"history": result.history},
         images=images,

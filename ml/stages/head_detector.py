@@ -39,12 +39,13 @@ from ml.imaging.drawing import (
 )
 from ml.imaging.grids import contact_sheet
 from ml.imaging.io import encode_jpeg
-from ml.labels.coco import read_coco
+from ml.labels.coco import CocoDataset, read_coco
 from ml.records.atomic import write_bytes, write_json
 from ml.records.config import Count, Fraction, Index, StageConfig
 from ml.records.determinism import prepare_torch
 from ml.records.exclusions import Exclusions
 from ml.records.report import StageReport
+from ml.records.tables import write_samples
 from ml.records.workspace import Workspace
 from ml.training.callbacks import write_history
 from ml.training.fit import FitConfig, FitResult, finish_work, fit
@@ -56,6 +57,7 @@ from ml.training_data.augmentation import AugmentConfig
 logger = logging.getLogger(__name__)
 
 STAGE = "head_detector"
+SPLITS = ("train", "val")
 _GRID_CELL_PX = 256
 _SUMMARY = ("ap50", "ap50_95", "precision", "recall", "count_correct")
 
@@ -136,8 +138,10 @@ def run(ws: Workspace, config: HeadDetectorConfig, tracker: Tracker) -> StageRep
     """
     prepare_torch(ws, STAGE)
     exclusions = Exclusions(STAGE)
-    train, val = (_labelled(ws, split, exclusions, config) for split in ("train", "val"))
-    num_images = len(train) + len(val)
+    labels = {split: read_coco(ws.stage_dir("labels") / f"{split}.json") for split in SPLITS}
+    train, val = (_labelled(ws, s, labels[s], exclusions, config) for s in SPLITS)
+    given = [image.sample_id for split in SPLITS for image in labels[split].images]
+    counts = exclusions.account(given, [*train.sample_ids, *val.sample_ids])
     log_data(tracker, "labels", {"train": _counts(train), "val": _counts(val)})
     tracker.log_params(_flat("", config.model_dump(mode="json")))
     out = ws.stage_dir(STAGE)
@@ -147,6 +151,7 @@ def run(ws: Workspace, config: HeadDetectorConfig, tracker: Tracker) -> StageRep
         result = _train(ws, config, tracker, train, val, out)
     write_history(out / "history.csv", result.history)
     exclusions.write(ws, "all")
+    write_samples(out, train.sample_ids, val.sample_ids)
     # Measured with the weights that later stages load, not with those in memory.
     detector = load_box_detector(out)
     found = detector.detect(val.images)
@@ -157,7 +162,7 @@ def run(ws: Workspace, config: HeadDetectorConfig, tracker: Tracker) -> StageRep
     tracker.log_metrics({f"final/{name}": value for name, value in metrics.items()})
     tracker.log_image(image, "predictions/held-out")
     finish_work(ws, STAGE)
-    return _report(num_images, len(exclusions), config, metrics, result, image, detector)
+    return _report(counts, config, metrics, result, image, detector)
 
 
 def _train(
@@ -218,9 +223,12 @@ def load_checkpoint(
 
 
 def _labelled(
-    ws: Workspace, split: str, exclusions: Exclusions, config: HeadDetectorConfig
+    ws: Workspace,
+    split: str,
+    truth: CocoDataset,
+    exclusions: Exclusions,
+    config: HeadDetectorConfig,
 ) -> LabelledImages:
-    truth = read_coco(ws.stage_dir("labels") / f"{split}.json")
     of_split = Exclusions(STAGE)
     samples = read_labelled_images(ws, truth, of_split, config.cache_mb)
     of_split.check_drop_rate(
@@ -285,8 +293,7 @@ def prediction_grid(
 
 
 def _report(
-    num_images: int,
-    num_excluded: int,
+    counts: tuple[int, int, int],
     config: HeadDetectorConfig,
     metrics: dict[str, float],
     result: FitResult,
@@ -297,9 +304,7 @@ def _report(
         [{"metric": name, "value": round(value, 4)} for name, value in sorted(metrics.items())]
     )
     return StageReport(
-        num_in=num_images + num_excluded,
-        num_out=num_images,
-        num_excluded=num_excluded,
+        *counts,
         metadata={
             **{name: round(metrics.get(name, 0.0), 4) for name in _SUMMARY},
             "parameters": int(metrics["parameters"]),

@@ -5,6 +5,7 @@ In the demo the renderer's ground truth replaces the annotator.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -98,16 +99,17 @@ def run(ws: Workspace, config: LabelsConfig) -> StageReport:
     heads = {str(key): rows for key, rows in truth.groupby("sample_id", sort=False)}
     exclusions = Exclusions(STAGE)
     parts: dict[str, _SplitLabels] = {}
+    drawn: list[str] = []
     for split, wanted in zip(LABEL_SPLITS, (config.num_train, config.num_val), strict=True):
         candidates = draw_order(images[images["split"] == split], ws.seed)
-        parts[split] = _label_split(ws, config, candidates, wanted, heads, exclusions)
+        parts[split] = _label_split(ws, config, candidates, wanted, heads, drawn, exclusions)
         if not parts[split].images:
             raise ValueError(
                 f"labels: no readable image of split {split} among {len(candidates)}; make more "
                 f"images, or raise poses.{split}_fraction"
             )
     description = "source: renderer's truth"
-    return _write(ws, config, images, parts, exclusions, description)
+    return _write(ws, config, images, parts, drawn, exclusions, description)
 
 
 def _run_file(ws: Workspace, config: LabelsConfig, images: pd.DataFrame) -> StageReport:
@@ -129,7 +131,8 @@ def _run_file(ws: Workspace, config: LabelsConfig, images: pd.DataFrame) -> Stag
             with ShardReader(ws.stage_dir("images") / f"{image.shard}.tar") as reader:
                 images_rgb.append(decode_image(reader.read(image.sample_id)))
         parts[split] = _SplitLabels(list(dataset.images), list(dataset.boxes), images_rgb)
-    return _write(ws, config, images, parts, exclusions, f"source: {Path(config.file).name}")
+    source = f"source: {Path(config.file).name}"
+    return _write(ws, config, images, parts, imported.sample_ids, exclusions, source)
 
 
 def _write(
@@ -137,22 +140,21 @@ def _write(
     config: LabelsConfig,
     images: pd.DataFrame,
     parts: dict[str, _SplitLabels],
+    given: Sequence[str],
     exclusions: Exclusions,
     source: str,
 ) -> StageReport:
     """Check the drop rate, write everything, report."""
-    num_out = sum(len(part.images) for part in parts.values())
-    num_in = num_out + exclusions.num_samples
-    exclusions.check_drop_rate(num_in, config.max_drop_rate, "drawn images")
+    used = [image.sample_id for part in parts.values() for image in part.images]
+    counts = exclusions.account(given, used)
+    exclusions.check_drop_rate(counts[0], config.max_drop_rate, "drawn images")
     for split, part in parts.items():
         description = f"heads, {split} split; {source}"
         dataset = CocoDataset(tuple(part.images), tuple(part.boxes), description)
         write_coco(ws.stage_dir(STAGE) / f"{split}.json", dataset)
     exclusions.write(ws, "all")
     return StageReport(
-        num_in=num_in,
-        num_out=num_out,
-        num_excluded=exclusions.num_samples,
+        *counts,
         metadata={"num_candidates": int(images["split"].isin(LABEL_SPLITS).sum())},
         tables={"by_split": _split_table(parts)},
         images={"boxes": _write_preview(ws, parts["train"])},
@@ -215,9 +217,13 @@ def _label_split(
     candidates: pd.DataFrame,
     wanted: int,
     heads: dict[str, pd.DataFrame],
+    drawn: list[str],
     exclusions: Exclusions,
 ) -> _SplitLabels:
-    """Return labels the first `wanted` readable candidates; unreadable ones become exclusions."""
+    """Return labels of the first `wanted` readable candidates; unreadable ones become exclusions.
+
+    Appends the ids of all that were looked at to `drawn`.
+    """
     part = _SplitLabels([], [], [])
     no_heads = pd.DataFrame(columns=[column.name for column in TRUTH.columns])
     readers: dict[str, ShardReader] = {}
@@ -227,6 +233,7 @@ def _label_split(
             if len(part.images) == wanted:
                 break
             sample_id, shard = str(row["sample_id"]), str(row["shard"])
+            drawn.append(sample_id)
             if shard not in readers:
                 readers[shard] = ShardReader(ws.stage_dir("images") / f"{shard}.tar")
             image_rgb = read_image(readers[shard], sample_id, exclusions)

@@ -147,7 +147,6 @@ def run(ws: Workspace, config: ReleasedDatasetConfig) -> StageReport:
     rule, notes = _split_rule(release, config)
     found = import_release(release, view, work, rule, head_model.sha256, exclusions)
     num_out = found.counts.total()
-    num_in = num_out + exclusions.num_samples
     # Images that the release's own lists remove, about a fifth, do not count as lost.
     lost = Exclusions(STAGE)
     lost.extend(r for r in exclusions.rows() if r["reason"] != reasons.EXCLUSION_LIST)
@@ -175,9 +174,9 @@ def run(ws: Workspace, config: ReleasedDatasetConfig) -> StageReport:
     preview = _preview(view, config, head_model)
     remove(work)
     return StageReport(
-        num_in=num_in,
+        num_in=found.num_in,
         num_out=num_out,
-        num_excluded=exclusions.num_samples,
+        num_excluded=len(exclusions),
         metadata={
             **metrics,
             "lacks": "; ".join(lacks["where"] + ": " + lacks["detail"]) or "nothing",

@@ -39,7 +39,14 @@ from ml.records.exclusions import Exclusions
 from ml.records.heads import OPERATING_SCORE, Heads
 from ml.records.models import hash_model
 from ml.records.report import StageReport
-from ml.records.tables import DATASET_HEADS, TRUTH, VERDICTS, iter_table
+from ml.records.tables import (
+    DATASET_HEADS,
+    SAMPLES_NAME,
+    TRUTH,
+    VERDICTS,
+    iter_table,
+    write_samples,
+)
 from ml.records.workspace import Workspace
 from ml.training.callbacks import PredictionGrid, write_history
 from ml.training.curves import plot_history
@@ -58,7 +65,7 @@ from ml.training_data.labels import (
     exact_rows,
     pseudo_rows,
 )
-from ml.training_data.samples import HeadSamples
+from ml.training_data.samples import HeadSamples, kept_ids
 
 STAGE = "trained_model"
 HISTORY_COLUMNS = ("epoch", "train/loss", "val/ap50", "val/rotation_deg")
@@ -143,12 +150,16 @@ def run(
     """
     prepare_torch(ws, STAGE)
     folder = ws.stage_dir(stage)
+    # Written last: in a registered copy of the model, ids would outlive their removal.
+    remove(folder / SAMPLES_NAME)
     head_model = HeadModel.load(ws.stage_dir("head_model") / "head_model.npz")
     geometry = HeadGeometry(head_model)
     exclusions = Exclusions(stage)
     train, val = (
         read_samples(ws, config, split, geometry, exclusions, stage) for split in ("train", "val")
     )
+    given = [name for split in ("train", "val") for name in kept_ids(ws, split)]
+    exclusions.account(given, [*train.sample_ids, *val.sample_ids])
     # The released dataset, if it takes the place of the filtered one.
     dataset = ws.stage_dir("filtered_dataset").name
     log_data(tracker, dataset, {"train": _counts(train), "val": _counts(val)})
@@ -190,9 +201,11 @@ def run(
         },
     )
     tracker.set_tags({WEIGHTS_TAG: hash_model(folder / WEIGHTS_NAME)})
-    num_used = len(train) + len(val) - damage.exclude(exclusions)
+    damaged = damage.exclude(exclusions)
+    used = [[n for n in part.sample_ids if n not in damaged] for part in (train, val)]
+    counts = exclusions.account(given, [name for part in used for name in part])
     exclusions.write(ws, stage)
-    report = _write_report(folder, result, num_used, exclusions, tracker)
+    report = _write_report(folder, result, counts, tracker)
     licence = dataset_licence(ws.stage_dir("filtered_dataset") / "CARD.md")
     card = model_card(
         config.size,
@@ -207,6 +220,7 @@ def run(
     write_text(folder / "CARD.md", card)
     tags = {"stage": stage, "licence": licence, "head_model": head_model.sha256}
     _register(folder, config, tracker, card, tags)
+    write_samples(folder, *used)
     finish_work(ws, stage)
     return report
 
@@ -411,7 +425,7 @@ def _counts(samples: HeadSamples) -> dict[str, int]:
 
 
 def _write_report(
-    folder: Path, result: FitResult, num_used: int, exclusions: Exclusions, tracker: Tracker
+    folder: Path, result: FitResult, counts: tuple[int, int, int], tracker: Tracker
 ) -> StageReport:
     """Return metrics, curves and the stage's report."""
     write_history(folder / HISTORY_NAME, result.history)
@@ -426,9 +440,7 @@ def _write_report(
     images = {"predictions": grids[-1]} if grids else {}
     shown = {k: round(v, 4) for k, v in result.metrics.items() if k.startswith("val/")}
     return StageReport(
-        num_in=num_used + len(exclusions),
-        num_out=num_used,
-        num_excluded=len(exclusions),
+        *counts,
         metadata=dict(shown),
         timings={"train_seconds": round(result.seconds, 1)},
         tables={"history": result.history},

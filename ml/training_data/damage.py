@@ -56,14 +56,14 @@ class DamageLog:
                 with self.path.open("a") as file:
                     file.write(json.dumps(damage) + "\n")
 
-    def exclude(self, exclusions: Exclusions) -> int:
+    def exclude(self, exclusions: Exclusions) -> set[str]:
         """Exclude all images that any process noted, in order of their ids.
 
         Args:
             exclusions: receives them.
 
         Returns:
-            The number of damaged samples.
+            The ids of the damaged samples.
         """
         paths = [path for path in in_all_folders(self.path) if path.exists()]
         lines = [line for path in paths for line in path.read_text().splitlines()]
@@ -72,4 +72,4 @@ class DamageLog:
         found = {row[0]: Damage(*row) for row in map(json.loads, whole)}
         for sample_id in sorted(found):
             exclusions.add(*found[sample_id])
-        return len(found)
+        return set(found)

@@ -15,7 +15,22 @@ from ml.records import reasons
 from ml.records.exclusions import Exclusions
 from ml.records.progress import progress
 from ml.records.shards import DamagedSample, OpenShards
+from ml.records.tables import VERDICTS, iter_table
+from ml.records.workspace import Workspace
 from ml.training_data.labels import HeadLabels, label_problem
+
+
+def kept_ids(ws: Workspace, split: str) -> list[str]:
+    """Return the ids of the images of a split that the filtered dataset keeps.
+
+    Args:
+        ws: the workspace.
+        split: train, val or test.
+    """
+    path = ws.stage_dir("filtered_dataset") / "verdicts.parquet"
+    tables = iter_table(path, VERDICTS)
+    kept = (table.loc[table["keep"] & (table["split"] == split), "sample_id"] for table in tables)
+    return [str(item) for part in kept for item in part]
 
 
 @dataclass(frozen=True)

@@ -127,7 +127,7 @@ def test_every_fault_has_its_reason(exported, dataset, tmp_path):
         f"tasks[{len(back) - 1}]": "damaged_entry",
     }
     assert boxes_by_id(result).keys() == {"image-b0", "image-b2"}
-    assert result.num_in == len(back) == 2 + (len(reasons) - 1)
+    assert len(result.sample_ids) == len(back) == 2 + (len(reasons) - 1)
     detail = excluded.set_index("sample_id")["detail"]["image-a0"]
     assert "leaves the 120x90 image by" in detail
 

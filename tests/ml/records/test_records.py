@@ -6,7 +6,7 @@ import pytest
 
 from ml.records.atomic import atomic_write, write_json
 from ml.records.config import StageConfig, parse_yaml, read_config
-from ml.records.exclusions import Exclusions, read_exclusions
+from ml.records.exclusions import Exclusions, LostSamples, read_exclusions
 from ml.records.heads import Heads
 from ml.records.ids import sample_rng, sample_seed, shard_name, stable_fraction
 from ml.records.lineage import UnknownSample, sample_lineage
@@ -148,3 +148,30 @@ def test_lineage_gathers_caption_heads_and_exclusions(tmp_path):
     assert lineage["caption"]["scene"] == {"place": "a park"}
     assert lineage["exclusions"][0]["reason"] == "damaged_image"
     assert "verdict" not in lineage
+
+
+def test_every_sample_that_was_read_is_used_or_excluded():
+    exclusions = Exclusions("labels")
+    exclusions.add("b", "damaged_image", "x")
+    exclusions.add("a#1", "doubled box", "a head, not a sample")
+    assert exclusions.account(["a", "b"], ["a"]) == (2, 1, 1)
+    exclusions.add("a", "listed twice", "x")
+    assert exclusions.account(["a", "b", "a"], ["a"]) == (3, 1, 2)
+
+
+@pytest.mark.parametrize(
+    ("given", "used", "message"),
+    [
+        (["a", "b", "c"], ["a"], "labels: read, and neither used nor excluded: c"),
+        (["a", "b"], ["a", "a"], "labels: used or excluded, more often than read: a"),
+        (["b"], ["a"], "labels: used or excluded, more often than read: a"),
+        (["a", "b"], ["a", "b"], "labels: used or excluded, more often than read: b"),
+        ([f"s{n:02d}" for n in range(25)] + ["b"], [], "s18, s19 and 5 more"),
+    ],
+)
+def test_lost_and_doubled_samples_are_named(given, used, message):
+    exclusions = Exclusions("labels")
+    exclusions.add("b", "damaged_image", "x")
+    with pytest.raises(LostSamples) as error:
+        exclusions.account(given, used)
+    assert str(error.value).endswith(message)

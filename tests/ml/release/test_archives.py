@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ml.records.exclusions import Exclusions
+from ml.records.exclusions import Exclusions, LostSamples
 from ml.records.tables import DATASET_HEADS, IMAGES, VERDICTS, read_stage, read_table
 from ml.records.workspace import Workspace
 from ml.release import official_import
@@ -202,6 +202,21 @@ def test_a_killed_import_goes_on_where_it_was(files, tmp_path, monkeypatch):
     verdicts = read_table(ws.stage_dir("filtered_dataset") / "verdicts.parquet", VERDICTS)
     counts = heads.groupby("sample_id").size()
     np.testing.assert_array_equal(counts[verdicts["sample_id"]], verdicts["num_heads"])
+
+
+def test_an_image_that_the_import_loses_is_named(files, tmp_path, monkeypatch):
+    iter_part = official_import.iter_part
+
+    def loses_one(part, exclusions):
+        samples = iter_part(part, exclusions)
+        lost.append(next(samples).sample_id)
+        return samples
+
+    lost = []
+    monkeypatch.setattr(official_import, "iter_part", loses_one)
+    with pytest.raises(LostSamples) as error:
+        import_official(two_archives(files, tmp_path / "mirror"), tmp_path / "out")
+    assert str(error.value).endswith(f"neither used nor excluded: {lost[0]}")
 
 
 def lacks_of(sources, tmp_path, sums=True):

@@ -8,8 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from ml.evaluation.samples import read_samples
 from ml.flame.head_model import HeadModel
 from ml.imaging.io import encode_jpeg
+from ml.records.exclusions import LostSamples
 from ml.records.shards import shard_writer
 from ml.records.tables import (
     EXCLUSIONS,
@@ -21,6 +23,7 @@ from ml.records.tables import (
     write_table,
 )
 from ml.records.workspace import Workspace
+from ml.stages import annotation_quality as stage
 from ml.stages.annotation_quality import STAGE, AnnotationQualityConfig, run
 from tests.fixtures.tiny_world import ball_model
 
@@ -92,6 +95,13 @@ def measured_labels(tmp_path):
     )  # fmt: skip
     run(ws, AnnotationQualityConfig(resamples=200))
     return json.loads((ws.stage_dir(STAGE) / "metrics.json").read_text())
+
+
+def test_a_test_image_that_is_not_measured_is_named(measured_labels, tmp_path, monkeypatch):
+    ws = Workspace(tmp_path, seed=1, num_shards=1, shard_size=2)
+    monkeypatch.setattr(stage, "read_samples", lambda *given: read_samples(*given)[1:])
+    with pytest.raises(LostSamples, match=r"neither used nor excluded: a$"):
+        run(ws, AnnotationQualityConfig(resamples=2))
 
 
 def test_labels_without_parameters_are_failures_and_no_other_error(measured_labels):

@@ -14,7 +14,7 @@ from ml.evaluation.samples import has_truth, read_labelled_samples, read_samples
 from ml.flame.head_model import HeadModel
 from ml.imaging.io import decode_image
 from ml.inference.flip import mirror_heads
-from ml.records.exclusions import Exclusions, read_exclusions
+from ml.records.exclusions import Exclusions, LostSamples, read_exclusions
 from ml.records.heads import Heads
 from ml.records.shards import ShardReader
 from ml.records.tables import (
@@ -249,6 +249,14 @@ def test_without_truth_the_labels_of_the_test_split_are_compared_with(
         assert "held-out-pseudo-labels/1" in text
         assert "Pseudo-labels against ground truth" not in text
         assert "skin tone" not in text
+
+
+def test_a_test_image_that_is_not_measured_is_named(
+    ws: Workspace, knowing: Knowing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(benchmark, "read_samples", lambda *given: read_samples(*given)[1:])
+    with pytest.raises(LostSamples, match=r"neither used nor excluded: s4$"):
+        benchmark.run(ws, BenchmarkConfig(**SHORT))
 
 
 def test_an_empty_test_split_is_refused_with_what_to_do(ws: Workspace, knowing: Knowing) -> None:

@@ -19,6 +19,7 @@ from ml.benchmarks.config import BenchmarkScoresConfig
 from ml.benchmarks.content import OtherContent, content_of
 from ml.benchmarks.gathering import Model
 from ml.benchmarks.generated.from_truth import SET_NAMES
+from ml.benchmarks.scoring import SetCounter
 from ml.benchmarks.sets import SETS
 from ml.inference.loading import WEIGHTS_NAME
 from ml.records.config import read_config
@@ -237,6 +238,18 @@ def test_generated_sets_run_through_every_protocol_and_say_what_they_are(copied)
     named = ("trained_model", "VGGHeads-")
     assert all("held-out" in line or line.startswith(named) for line in measured)
     assert not list((copied / "data/.work").rglob("*.mat")), "generated sets are not kept"
+
+
+def test_an_image_that_is_neither_scored_nor_excluded_stops_the_stage(copied, monkeypatch):
+    add = SetCounter.add
+    lost = iter([None])
+
+    def loses_one(counter, sample):
+        add(counter, sample) if next(lost, sample) else None
+
+    monkeypatch.setattr(SetCounter, "add", loses_one)
+    with pytest.raises(ValueError, match=r"stage lost samples: in 3 != out 2 \+ excluded 0"):
+        run(workspace(copied), configured(copied))
 
 
 # ------------------------------------------------------------------ checks

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -8,15 +9,23 @@ import pytest
 import torch
 
 from ml.annotation.augment import CropAugmentConfig
-from ml.annotation.crop_data import STAGE, CropDataset, load_crops
+from ml.annotation.crop_data import STAGE, CropDataset, CropExamples, load_crops
 from ml.annotation.regressor import RegressorArchitecture, load_regressor
 from ml.flame.geometry import HeadGeometry
 from ml.flame.head_model import HeadModel
 from ml.imaging.io import encode_jpeg
-from ml.records.exclusions import Exclusions
+from ml.records.exclusions import Exclusions, LostSamples
 from ml.records.shards import shard_writer
-from ml.records.tables import CROPS, EXCLUSIONS, read_table, write_table
+from ml.records.tables import (
+    CROPS,
+    EXCLUSIONS,
+    SAMPLES_NAME,
+    TRAINING_SAMPLES,
+    read_table,
+    write_table,
+)
 from ml.records.workspace import Workspace
+from ml.stages import flame_regressor as stage
 from ml.stages.flame_regressor import FlameRegressorConfig, run, shape_metrics
 from ml.training.determinism import SampleKey
 from ml.training.fit import FitConfig
@@ -126,6 +135,9 @@ def test_run_writes_a_regressor_that_loads_and_what_a_person_looks_at(
         ["crop-000005", "damaged_image"]
     ]
     assert "crops-00000.tar/crop-000005.jpg" in exclusions["detail"].iloc[0]
+    used = read_table(folder / SAMPLES_NAME, TRAINING_SAMPLES)
+    assert used["split"].value_counts().to_dict() == {"train": 23, "val": 8}
+    assert "crop-000005" not in set(used["sample_id"])
     assert all(path.is_file() for path in report.images.values())
     regressor = load_regressor(folder)
     assert regressor.sha256 == report.metadata["sha256"]
@@ -133,6 +145,20 @@ def test_run_writes_a_regressor_that_loads_and_what_a_person_looks_at(
     first = (folder / "regressor.safetensors").read_bytes()
     run(ws, CONFIG, NullTracker())
     assert (folder / "regressor.safetensors").read_bytes() == first
+
+
+def test_lost_crops_are_named_before_the_training(
+    ws: Workspace, head_model: HeadModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_crops(ws, head_model)
+
+    def loses_val(ws: Workspace, split: str, exclusions: Exclusions) -> CropExamples:
+        found = load_crops(ws, split, exclusions)
+        return replace(found, crop_ids=found.crop_ids[1:]) if split == "val" else found
+
+    monkeypatch.setattr(stage, "load_crops", loses_val)
+    with pytest.raises(LostSamples, match=r"neither used nor excluded: crop-000000$"):
+        run(ws, CONFIG, NullTracker())
 
 
 def test_crops_come_back_with_their_split_and_box(ws: Workspace, head_model: HeadModel) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -12,10 +13,10 @@ import torch
 
 from ml.box_detection import load_box_detector
 from ml.imaging.io import encode_jpeg
-from ml.labels.coco import CocoBox, CocoDataset, CocoImage, write_coco
-from ml.records.exclusions import TooManyExcluded
+from ml.labels.coco import CocoBox, CocoDataset, CocoImage, read_coco, write_coco
+from ml.records.exclusions import LostSamples, TooManyExcluded
 from ml.records.shards import shard_writer
-from ml.records.tables import EXCLUSIONS, read_table
+from ml.records.tables import EXCLUSIONS, SAMPLES_NAME, TRAINING_SAMPLES, read_table
 from ml.records.workspace import Workspace
 from ml.stages import head_detector as stage
 from ml.stages.head_detector import HeadDetectorConfig, run
@@ -99,6 +100,28 @@ def test_it_writes_model_figures_curves_and_images(finished):
     pixels = cv2.imread(str(report.images["predictions"]))
     assert pixels.std() > 10
     assert report.metadata["weights_sha256"] == load_box_detector(out).sha256
+
+
+def test_it_lists_what_it_used(finished):
+    ws, _, _ = finished
+    used = read_table(ws.stage_dir("head_detector") / SAMPLES_NAME, TRAINING_SAMPLES)
+    for split in stage.SPLITS:
+        labels = read_coco(ws.stage_dir("labels") / f"{split}.json")
+        mine = used.loc[used["split"] == split, "sample_id"]
+        assert mine.tolist() == [image.sample_id for image in labels.images]
+
+
+def test_a_lost_image_is_named_before_the_training(tmp_path, monkeypatch):
+    ws = make_workspace(tmp_path)
+    read = stage.read_labelled_images
+
+    def loses_one(ws, truth, *arguments):
+        fewer = replace(truth, images=truth.images[1:], boxes=truth.boxes[1:])
+        return read(ws, fewer, *arguments)
+
+    monkeypatch.setattr(stage, "read_labelled_images", loses_one)
+    with pytest.raises(LostSamples, match=r"neither used nor excluded: s0, s12$"):
+        run(ws, CONFIG, NullTracker())
 
 
 def test_the_unfinished_work_is_gone(finished):

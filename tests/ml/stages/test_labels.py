@@ -6,7 +6,7 @@ import pytest
 
 from ml.imaging.io import decode_image, encode_jpeg
 from ml.labels.coco import CocoImage, read_coco
-from ml.records.exclusions import TooManyExcluded, read_exclusions
+from ml.records.exclusions import LostSamples, TooManyExcluded, read_exclusions
 from ml.records.ids import sample_rng
 from ml.records.shards import shard_writer
 from ml.records.tables import IMAGES, TRUTH, read_table, write_table
@@ -121,6 +121,18 @@ def test_truncated_image_is_excluded_and_replaced(tmp_path):
     names = [image.sample_id for image in read_coco(ws.stage_dir("labels") / "train.json").images]
     assert len(names) == 11
     assert "shard-00001-0" not in names
+
+
+def test_a_drawn_image_that_is_lost_is_named(tmp_path, monkeypatch):
+    ws = workspace(tmp_path)
+    read = labels.read_image
+
+    def loses_one(reader, sample_id, exclusions):
+        return None if sample_id == "shard-00001-3" else read(reader, sample_id, exclusions)
+
+    monkeypatch.setattr(labels, "read_image", loses_one)
+    with pytest.raises(LostSamples, match=r"neither used nor excluded: shard-00001-3$"):
+        labels.run(ws, LabelsConfig(num_train=50, num_val=50))
 
 
 def test_image_of_another_size_is_excluded(tmp_path):

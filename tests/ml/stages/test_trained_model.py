@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,12 +20,14 @@ from ml.inference.loading import load_detector
 from ml.model.building import build_detector, model_config
 from ml.model.losses import LossConfig
 from ml.model.postprocess import PostprocessConfig
-from ml.records.exclusions import read_exclusions
+from ml.records.exclusions import LostSamples, read_exclusions
+from ml.records.tables import SAMPLES_NAME, TRAINING_SAMPLES, read_table
 from ml.records.workspace import Workspace
-from ml.stages import trained_model_exact
+from ml.stages import trained_model, trained_model_exact
 from ml.stages.trained_model import (
     STAGE,
     TrainedModelConfig,
+    read_samples,
     run,
 )
 from ml.stages.trained_model_exact import TrainedModelExactConfig
@@ -34,6 +37,7 @@ from ml.training.processes import TrainedAlong
 from ml.training.tracking import NullTracker, mlflow_run
 from ml.training_data.augmentation import AugmentConfig
 from ml.training_data.datamodule import LoaderConfig
+from ml.training_data.samples import HeadSamples, kept_ids
 from tests.fixtures.launchers import SECOND_OF_TWO
 from tests.fixtures.tiny_world import make_world
 
@@ -81,6 +85,29 @@ def test_damaged_image_is_excluded_with_reason(trained: Workspace) -> None:
     rows = read_exclusions(trained, [STAGE])
     assert rows["sample_id"].tolist() == ["s3"]
     assert rows["reason"].tolist() == ["damaged_image"]
+
+
+def test_it_lists_what_it_used(trained: Workspace) -> None:
+    used = read_table(trained.stage_dir(STAGE) / SAMPLES_NAME, TRAINING_SAMPLES)
+    assert sorted(used["sample_id"]) == [f"s{n}" for n in range(8) if n != 3]
+    for split, part in used.groupby("split"):
+        assert set(part["sample_id"]) <= set(kept_ids(trained, str(split)))
+
+
+def test_lost_images_are_named_before_the_training(
+    world: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(world.root / "data", tmp_path / "data")
+    mine = replace(world, root=tmp_path)
+
+    def loses_one(*arguments: object, **named: object) -> HeadSamples:
+        found = read_samples(*arguments, **named)
+        return found.reordered(found.sample_ids[1:])
+
+    monkeypatch.setattr(trained_model, "read_samples", loses_one)
+    monkeypatch.setattr(trained_model, "fit", None)
+    with pytest.raises(LostSamples, match="neither used nor excluded: s0, s"):
+        run(mine, TrainedModelConfig(**SHORT), NullTracker())
 
 
 def test_model_predicts_in_image_pixels(trained: Workspace) -> None:

@@ -47,7 +47,6 @@ def model_card(
     licence: str,
     head_model_sha256: str,
     metrics: Mapping[str, float],
-    num_images: int,
 ) -> str:
     """Return the card as Markdown with the front matter that model hubs read.
 
@@ -59,7 +58,6 @@ def model_card(
         licence: of the data it was trained on, which it inherits.
         head_model_sha256: the head model that its parameters belong to.
         metrics: the training's last metrics by name.
-        num_images: validation images that these were measured on.
 
     Returns:
         The text.
@@ -91,14 +89,14 @@ expression, 3 jaw, 6 rotation, 3 translation, 1 scale, in pixels of the image).
 
 {table}
 
-They compare with {_GROUND_TRUTH.get(supervision, supervision)}, measured on {num_images:,} images
-of the data that this model was trained with another part of; not on photographs unless those were.
-The benchmark's report has others, and says what it compared with.
+They compare with {_GROUND_TRUTH.get(supervision, supervision)}, on images of the data that this
+model was trained with another part of; not on photographs unless those were. The benchmark's
+report has others, and says what it compared with.
 
 ## Limits
 
-Errors may differ between skin tones: where the ground truth of the images holds them, the
-benchmark's report states NME and rotation error by Monk skin tone, with intervals. Do not assume
-that they are equal. Heads under a few pixels are missed. Depth along the camera's axis is not
-learned. A 3D face is biometric information in many places: do not identify people with it.
+Errors may differ between skin tones: where the ground truth holds them, the benchmark's report
+states NME and rotation error by Monk skin tone, with intervals. Do not assume that they are equal.
+Heads under a few pixels are missed. Depth along the camera's axis is not learned. A 3D face is
+biometric information in many places: do not identify people with it.
 """

@@ -9,6 +9,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from ml.flame.head_model import HeadModel
+from ml.inference.flip import FlipAveraged
 from ml.inference.heads import HeadShapes
 from ml.inference.loading import load_detector
 from ml.inference.results import PredictionResult
@@ -98,9 +99,6 @@ class HeadDetector:
                     f"flip_test: {checkpoint} has no head model next to it, which says what a "
                     "mirrored head's parameters are; pass head_model"
                 )
-            # It matches heads by scipy, which takes its time to import.
-            from ml.inference.flip import FlipAveraged
-
             self._predict = FlipAveraged(self._predictor, model).predict
 
     @property

@@ -17,7 +17,7 @@ from dagster._core.workspace.load_target import PythonFileTarget
 
 from dagster_project.webserver import application
 from tests.fixtures.browser import CHROMIUM, browser
-from tests.fixtures.ports import free_port
+from tests.fixtures.ports import free_port, running
 
 MUTATION = """
 mutation { reportRunlessAssetEvents(eventParams: {
@@ -90,21 +90,6 @@ def dagster(tmp_path: Path) -> Iterator[tuple[str, dg.DagsterInstance]]:
         app, port = application(workspace, tmp_path), free_port()
         with running(uvicorn.Config(app, port=port, log_level="error")):
             yield f"http://127.0.0.1:{port}", instance
-
-
-@contextmanager
-def running(config: uvicorn.Config) -> Iterator[None]:
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    try:
-        while not server.started and thread.is_alive():
-            thread.join(0.05)
-        assert server.started
-        yield
-    finally:
-        server.should_exit = True
-        thread.join()
 
 
 @contextmanager

@@ -8,11 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import requests
 
 from ml.imaging.io import encode_png
 from ml.inference import pyfunc_model
 from ml.inference.loading import load_detector
 from ml.model.postprocess import PostprocessConfig
+from tests.fixtures.ports import free_port, running
 from tests.ml.inference.conftest import LOOSE, noise_image
 
 mlflow = pytest.importorskip("mlflow")
@@ -20,9 +22,9 @@ mlflow = pytest.importorskip("mlflow")
 
 @pytest.fixture(scope="module")
 def served(project: Path, tmp_path_factory: pytest.TempPathFactory):
-    """A client of the application that `mlflow models serve` runs."""
+    """The address of the application that `mlflow models serve` runs, on its own server."""
+    import uvicorn
     from mlflow.pyfunc.scoring_server import init
-    from starlette.testclient import TestClient
 
     folder = tmp_path_factory.mktemp("served") / "model"
     mlflow.pyfunc.save_model(
@@ -32,14 +34,17 @@ def served(project: Path, tmp_path_factory: pytest.TempPathFactory):
         signature=pyfunc_model.signature(LOOSE),
         pip_requirements=["numpy"],
     )
-    return TestClient(init(mlflow.pyfunc.load_model(str(folder))))
+    app = init(mlflow.pyfunc.load_model(str(folder)))
+    port = free_port()
+    with running(uvicorn.Config(app, port=port, log_level="error")):
+        yield f"http://127.0.0.1:{port}/invocations"
 
 
-def ask(client: Any, *images: bytes, **params: float) -> tuple[int, dict[str, Any]]:
+def ask(address: str, *images: bytes, **params: float) -> tuple[int, dict[str, Any]]:
     """Status and answer of a request."""
     rows = [[base64.b64encode(image).decode()] for image in images]
     sent = {"dataframe_split": {"columns": ["image"], "data": rows}, "params": params}
-    answer = client.post("/invocations", json=sent)
+    answer = requests.post(address, json=sent, timeout=60)
     return answer.status_code, answer.json()
 
 

@@ -67,3 +67,39 @@ def test_the_lowest_versions_are_those_that_are_declared():
 def test_no_place_of_a_package_is_named(name):
     text = (ROOT / "requirements" / f"{name}.txt").read_text()
     assert not re.search(r"(?m)^[^#]*(://|^-|file:|@)", text)
+
+
+EXACT = re.compile(r"^[^#]*?\b([A-Za-z][\w.-]*)(?:\[\w+\])?==")
+
+
+def reasons(text):
+    """Yield every exact pin and the comment that covers it: beside it, or above its entries."""
+    comment, above = [], False
+    for line in text.splitlines():
+        if line.lstrip().startswith("#"):
+            comment = [*comment, line] if above else [line]
+            above = True
+            continue
+        above = False
+        if found := EXACT.search(line):
+            beside = line.partition("#")[2]
+            yield found[1], beside or "\n".join(comment), bool(beside)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "pyproject.toml",
+        *(f"requirements/{n}.txt" for n in ("anny", "gliner", "tracks", "super_gradients")),
+    ],
+)
+def test_every_exact_pin_has_its_reason(path):
+    text = (ROOT / path).read_text()
+    pins = list(reasons(text))
+    assert len(pins) == len(re.findall(r"(?m)^[^#\n]*==", text))
+    assert pins
+    for name, comment, beside in pins:
+        # Above several entries, the comment names those that it is about.
+        word = re.split(r"[_-]", name.lower())[0]
+        assert comment, name
+        assert beside or path != "pyproject.toml" or word in comment.lower(), (name, comment)

@@ -53,6 +53,8 @@ _NO_COMPUTE_LOGS = {
     }
 }
 CLI_CONFIG = "dagster-cli.yaml"
+_EXPERIMENTS = "/.dvc/tmp/exps/"
+"""Within it DVC makes a temporary workspace for every experiment."""
 _NO_PATH_OF_A_DATABASE = re.compile(r"\?|%[0-9a-fA-F]{2}")
 """Dagster puts the path unescaped into the address of its databases."""
 
@@ -64,14 +66,17 @@ def prepare(root: Path) -> Path:
         root: the project folder.
 
     Returns:
-        DAGSTER_HOME: the variable's value if it is set, else `<root>/.dagster`.
+        DAGSTER_HOME: the variable's value if it is set and meant for this project, else
+        `<root>/.dagster`.
 
     Raises:
         ValueError: Dagster could not open its databases there.
     """
     os.environ.update(_ENVIRONMENT)
     own = root / ".dagster"
-    home = Path(os.environ.get("DAGSTER_HOME", str(own)))
+    home = Path(os.environ.get("DAGSTER_HOME") or own)
+    if _is_of_another(home, root):
+        home = own
     if found := _NO_PATH_OF_A_DATABASE.search(str(home.absolute())):
         raise ValueError(
             f"{home}: Dagster opens no database in a folder whose path has {found.group()!r}, for "
@@ -86,6 +91,19 @@ def prepare(root: Path) -> Path:
     config = {**dagster_config(home), **_NO_COMPUTE_LOGS}
     _write_changed(home / CLI_CONFIG, yaml.safe_dump(config, sort_keys=False))
     return home
+
+
+def _is_of_another(home: Path, root: Path) -> bool:
+    """Return whether a DAGSTER_HOME belongs to another project than this one.
+
+    `dvc exp run --temp` inherits the variable of the project from which it copies, and would record
+    its runs and materialisations there; a copy of a project has its own records, too.
+    """
+    folder = root.resolve()
+    if _EXPERIMENTS in f"{folder.as_posix()}/":
+        return True
+    other = home.resolve().parent
+    return home.name == ".dagster" and other != folder and (other / "dvc.yaml").is_file()
 
 
 def dagster_config(home: Path) -> dict[str, Any]:

@@ -169,7 +169,8 @@ def _trainer(
         devices=launch.local_size if launch else config.devices,
         num_nodes=launch.num_nodes if launch else 1,
         strategy=strategy,
-        # Given, for Lightning takes every process in an allocation of SLURM to be one of several.
+        # Given, for in an allocation of SLURM Lightning would wait for as many processes as it has
+        # tasks, whether srun started them or not.
         plugins=[launch.environment() if launch else LightningEnvironment()],
         sync_batchnorm=config.sync_batchnorm,
         precision=config.precision_here(),

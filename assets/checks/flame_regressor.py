@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from assets.checks.accounts import training_account
 from assets.checks.bounded import bounded, only_told
 from assets.checks.gates import FLAME_REGRESSOR
 from assets.checks.rules import whole_suite
 
 FLAME_REGRESSOR_GATE = whole_suite(
     "flame_regressor_gate",
+    training_account("flame_regressor"),
     bounded(
         "beats_frontal",
         "Rotations are better than always frontal, and not suspiciously exact.",

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from assets.checks.accounts import training_account
 from assets.checks.bounded import bounded, only_told
 from assets.checks.gates import HEAD_DETECTOR
 from assets.checks.rules import whole_suite
 
 HEAD_DETECTOR_GATE = whole_suite(
     "head_detector_gate",
+    training_account("head_detector"),
     bounded(
         "finds_heads",
         "The detector finds held-out heads, and not suspiciously all.",

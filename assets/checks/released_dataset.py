@@ -7,11 +7,13 @@ from collections.abc import Callable, Sequence
 
 import pandas as pd
 
+from assets.checks.accounts import reported
 from assets.checks.annotations import boxes_in_images, heads_of_images
 from assets.checks.rules import Rule, Shelf, whole_suite
 from assets.checks.tables import read_raw
-from ml.quality.accounting import account
+from ml.quality.accounting import account, marked
 from ml.quality.findings import findings, joined
+from ml.takedown.removal import taken_down
 
 STAGE = "released_dataset"
 FindInShard = Callable[[Shelf, str], pd.DataFrame]
@@ -42,10 +44,14 @@ def _accounted(shelf: Shelf, shards: Sequence[str]) -> pd.DataFrame:
     told, problem = metrics["num_images"], ""
     if len(listed) != told:
         problem = f"{len(listed)} images have a verdict, the stage reported {told}"
+    counts = reported(shelf.ws, STAGE, "stage")
+    excluded = shelf.excluded(STAGE, "all")
+    gone = len(taken_down(shelf.ws.root))
     return joined(
         [
             account(stored, listed, (), "the shards", "the verdicts"),
             findings(["num_images"], [problem]),
+            marked(counts, len(listed), len(excluded), STAGE, gone) if counts else joined([]),
         ]
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from assets.checks.accounts import training_account
 from assets.checks.bounded import bounded, only_told
 from assets.checks.gates import training_gate
 from assets.checks.rules import whole_suite
@@ -17,6 +18,7 @@ def training_suite(stage: str) -> Suite:
     gate = training_gate(stage)
     return whole_suite(
         f"{stage}_gate",
+        training_account(stage),
         bounded("finds_heads", "It finds held-out heads.", gate.group, gate.judged, "val_ap50"),
         bounded(
             "loss_fell",

@@ -115,29 +115,6 @@ def in_order(expected: Iterable[str], taken: Collection[str], what: str) -> Data
     return findings(names[:end], problems)
 
 
-def variants(pose_ids: Iterable[str], sample_ids: Iterable[str]) -> list[str]:
-    """Return ids of all images that the poses of a shard should give.
-
-    How many are made of a pose is one number for all: the largest that any id shows.
-
-    Args:
-        pose_ids: `pose-00003-00012`.
-        sample_ids: `image-00003-00012`, `image-00003-00012-v1`, kept or excluded.
-
-    Returns:
-        Ids of images, in order of pose and variant.
-    """
-    suffixes = {""} | {
-        match.group() for name in sample_ids if (match := re.search(r"-v\d+$", str(name)))
-    }
-    ordered = sorted(suffixes, key=lambda suffix: int(suffix[2:] or 0))
-    return [
-        f"image-{str(pose).removeprefix('pose-')}{suffix}"
-        for pose in pose_ids
-        for suffix in ordered
-    ]
-
-
 def marked(
     counts: dict[str, int], kept: int, excluded: int, unit: str, taken_down: int = 0
 ) -> DataFrame:

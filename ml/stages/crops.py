@@ -55,13 +55,13 @@ def run_shard(ws: Workspace, config: CropsConfig, shard: str) -> StageReport:
         FileNotFoundError: the head model has not been made.
         TooManyExcluded: more than `config.max_drop_rate` allows.
     """
-    crop_ids = _crop_ids(config, shard)
+    ids = crop_ids(config, shard)
     head_model = HeadModel.load(ws.stage_dir("head_model") / "head_model.npz")
     exclusions = Exclusions(STAGE)
     rows: list[dict[str, object]] = []
     previews: list[NDArray[np.uint8]] = []
     with shard_writer(ws.stage_dir(STAGE) / f"{shard}.tar") as writer:
-        for crop_id in progress(crop_ids, f"{STAGE} {shard}"):
+        for crop_id in progress(ids, f"{STAGE} {shard}"):
             head = _render(ws, config, crop_id, head_model, exclusions)
             if head is None:
                 continue
@@ -71,14 +71,14 @@ def run_shard(ws: Workspace, config: CropsConfig, shard: str) -> StageReport:
             rows.append(row)
             if len(previews) < config.preview_crops:
                 previews.append(head.image_rgb)
-    exclusions.check_drop_rate(len(crop_ids), config.max_drop_rate, "heads", shard)
+    exclusions.check_drop_rate(len(ids), config.max_drop_rate, "heads", shard)
     table = pd.DataFrame(rows) if rows else empty_table(CROPS)
     write_table(ws.table_path(STAGE, shard), table, CROPS)
     exclusions.write(ws, shard)
     image_path = ws.stage_dir(STAGE) / "images" / f"{shard}.jpg"
     write_bytes(image_path, encode_jpeg(contact_sheet(previews, columns=6, cell_px=128)))
     return StageReport(
-        num_in=len(crop_ids),
+        num_in=len(ids),
         num_out=len(table),
         num_excluded=len(exclusions),
         metadata={
@@ -110,7 +110,16 @@ def _render(
     return head
 
 
-def _crop_ids(config: CropsConfig, shard: str) -> list[str]:
+def crop_ids(config: CropsConfig, shard: str) -> list[str]:
+    """Return ids of a shard's heads, in order.
+
+    Args:
+        config: number of crops, and of crops in a shard.
+        shard: a name of `crop_shards(config)`.
+
+    Raises:
+        ValueError: there is no such shard.
+    """
     shards = crop_shards(config)
     if shard not in shards:
         raise ValueError(f"{STAGE}: unknown shard {shard!r}, expected one of {shards}")

@@ -17,10 +17,20 @@ from assets.checks.released_model import SUITES as RELEASED_MODEL
 from assets.checks.suite import Suite
 from assets.checks.trained_model import SUITES as TRAINED_MODEL
 from assets.checks.validation import Outcome, validate
+from ml.labels.coco import CocoDataset, write_coco
 from ml.quality.bounds import read_bounds
 from ml.records.atomic import write_json
 from ml.records.exclusions import Exclusions
-from ml.records.tables import HEADS, IMAGES, TRUTH, VERDICTS, empty_table, write_table
+from ml.records.tables import (
+    CROPS,
+    HEADS,
+    IMAGES,
+    TRUTH,
+    VERDICTS,
+    empty_table,
+    write_samples,
+    write_table,
+)
 from ml.records.workspace import Workspace
 from tests.fixtures.sound_tables import SHARD, sound
 
@@ -56,6 +66,7 @@ def trained(ws: Workspace, stage: str, dataset: str, number: int, **metrics: flo
     write_json(ws.stage_dir(stage) / "metrics.json", values)
     history = pd.DataFrame({"train/loss": [5.0, values["train/loss"]], "val/loss": [5.0, 4.0]})
     history.to_csv(ws.stage_dir(stage) / "history.csv", index=False)
+    write_samples(ws.stage_dir(stage), [], [f"i{n}" for n in range(1, number + 1)])
 
 
 def measured(ws: Workspace, stage: str, dataset: str, number: int, of: int = 0) -> None:
@@ -170,6 +181,10 @@ def test_teachers_too(
     block_all(ws)
     history = pd.DataFrame({"train/loss": [5.0, 2.0], "val/loss": [5.0, 2.0]})
     ws.stage_dir(stage).mkdir(parents=True)
+    write_samples(ws.stage_dir(stage), [], [])
+    for split in ("train", "val"):
+        write_coco(ws.stage_dir("labels") / f"{split}.json", CocoDataset((), (), ""))
+    write_table(ws.table_path("crops", "crops-00000"), empty_table(CROPS), CROPS)
     history.to_csv(ws.stage_dir(stage) / "history.csv", index=False)
     for number, expected in ((ENOUGH - 1, set()), (ENOUGH, blocks), (None, blocks)):
         known = {} if number is None else {count: float(number)}

@@ -6,15 +6,18 @@ import pandas as pd
 import pytest
 
 from assets.checks import annotations, captions, crops, filtered_dataset, images, labels, poses
+from assets.checks.accounts import training_account
+from assets.checks.rules import Shelf
 from assets.checks.suite import Suite
 from assets.checks.validation import validate
 from dagster_project.stages import ROOT, STAGES
-from ml.labels.coco import CocoBox, CocoDataset, CocoImage, write_coco
+from ml.labels.coco import CocoBox, CocoDataset, CocoImage, read_coco, write_coco
 from ml.quality.bounds import FOLDER
 from ml.records import tables
 from ml.records.atomic import write_json
+from ml.records.exclusions import Exclusions
 from ml.records.shards import shard_writer
-from ml.records.tables import empty_table, write_table
+from ml.records.tables import empty_table, write_samples, write_table
 from ml.records.workspace import Workspace
 from ml.stages.labels import draw_order
 from tests.fixtures.sound_tables import sound
@@ -83,7 +86,8 @@ def ws(tmp_path_factory, ball_head) -> Workspace:
     (root / FOLDER).mkdir(parents=True)
     for path in (ROOT / FOLDER).glob("*.yaml"):
         (root / FOLDER / path.name).write_bytes(path.read_bytes())
-    (root / "params.yaml").write_text("profile: demo\n")
+    crops = f"crops: {{num_crops: {NUM * len(CROPS)}, crops_per_shard: {NUM}}}"
+    (root / "params.yaml").write_text(f"profile: demo\n{crops}\n")
     ws = Workspace(root, seed=1, num_shards=len(SHARDS), shard_size=NUM)
     for what, (stage, part, spec) in SHARDED.items():
         for shard in CROPS if what == "crops" else SHARDS:
@@ -192,6 +196,79 @@ def test_lost_rows_of_any_shard_stop_the_stage_with_their_ids(ws, what):
             assert outcome.blocks
             assert [row["value"] for row in outcome.unexpected] == found
         put_back(ws, what, shard)
+
+
+def write_used(ws: Workspace, stage: str) -> pd.DataFrame:
+    """The samples of a training that used all of its data."""
+    if stage == "head_detector":
+        labels = {s: read_coco(ws.stage_dir("labels") / f"{s}.json") for s in ("train", "val")}
+        parts = {s: [image.sample_id for image in data.images] for s, data in labels.items()}
+    else:
+        crops = stage == "flame_regressor"
+        rows = pd.concat(
+            [rows_of("crops" if crops else "verdicts", s) for s in (CROPS if crops else SHARDS)]
+        )
+        rows = rows if crops else rows[rows["keep"]]
+        key = "crop_id" if crops else "sample_id"
+        parts = {s: rows.loc[rows["split"] == s, key].tolist() for s in ("train", "val")}
+    folder = ws.stage_dir(stage)
+    write_samples(folder, parts["train"], parts["val"])
+    write_json(folder / "metrics.json", {"val/ap50": 0.5})
+    Exclusions(stage).write(ws, stage)
+    return tables.read_table(folder / tables.SAMPLES_NAME, tables.TRAINING_SAMPLES)
+
+
+@pytest.mark.parametrize("stage", ["head_detector", "flame_regressor", "trained_model"])
+def test_samples_that_a_training_loses_stop_the_chain_with_their_ids(ws, stage):
+    find = training_account(stage).find
+    whole = write_used(ws, stage)
+    assert (find(Shelf(ws), ["stage"])["problem"] == "").all()
+    left = without(whole)
+    write_table(ws.stage_dir(stage) / tables.SAMPLES_NAME, left, tables.TRAINING_SAMPLES)
+    lost = sorted(set(whole["sample_id"]) - set(left["sample_id"]))
+    problems = find(Shelf(ws), ["stage"])["problem"]
+    assert [text.split()[0] for text in problems if text] == lost
+    excluded = Exclusions(stage)
+    for item in lost[1:]:
+        excluded.add(item, "damaged_image", "x")
+    excluded.write(ws, stage)
+    problems = find(Shelf(ws), ["stage"])["problem"]
+    assert [text.split()[0] for text in problems if text] == lost[:1]
+
+
+def test_a_validation_crop_that_is_trained_on_is_named(ws):
+    rows = write_used(ws, "flame_regressor").assign(split="train")
+    path = ws.stage_dir("flame_regressor") / tables.SAMPLES_NAME
+    moved = write_used(ws, "flame_regressor")["split"].eq("val").sum()
+    write_table(path, rows, tables.TRAINING_SAMPLES)
+    problems = training_account("flame_regressor").find(Shelf(ws), ["stage"])["problem"]
+    told = [text for text in problems if text]
+    assert len(told) == moved > 0
+    assert told[0].endswith("of val was used as train")
+
+
+@pytest.mark.parametrize("what", ["poses", "crops"])
+def test_a_count_that_a_stage_reports_hides_no_lost_row(ws, what):
+    shards = CROPS if what == "crops" else SHARDS
+    rows = rows_of(what, shards[1])
+    key = LOSERS[what][2]
+    fewer = rows[rows[key] != rows[key].iloc[-1]]
+    write_table(ws.table_path(what, shards[1]), fewer, SHARDED[what][2])
+    marker = ws.stage_dir(what) / f"{shards[1]}.json"
+    write_json(marker, {"num_in": NUM - 1, "num_out": NUM - 1, "num_excluded": 0})
+    assert [text.split()[0] for text in told(ws, what)] == [rows[key].iloc[-1]]
+    write_json(marker, {"num_in": NUM, "num_out": NUM, "num_excluded": 0})
+    put_back(ws, what, shards[1])
+
+
+def test_every_variant_of_a_pose_is_expected_even_if_all_second_ones_are_lost(ws):
+    path = ws.root / "params.yaml"
+    text = path.read_text()
+    path.write_text(f"{text}captions: {{variants_per_pose: 2}}\n")
+    found = told(ws, "captions")
+    path.write_text(text)
+    assert len(found) == NUM * len(SHARDS)
+    assert found[0].startswith("image-00000-00000-v1 is lost")
 
 
 def test_every_stage_that_writes_rows_is_among_them():

@@ -24,6 +24,7 @@ from ml.records.tables import (
     empty_table,
     read_stage,
     read_table,
+    write_samples,
     write_table,
 )
 from ml.records.workspace import Workspace
@@ -58,7 +59,9 @@ def make_run(project: Path, target: Path) -> Workspace:
     shutil.copytree(project / "data", target / "data", ignore=_not_judged)
     shutil.copytree(ROOT / "conf", target / "conf")
     _write_bounds(target)
-    (target / "params.yaml").write_text(f"profile: {PROFILE}\nrun: {{profile: {PROFILE}}}\n")
+    params = yaml.safe_load((project / "params.yaml").read_text())
+    params["run"]["profile"] = PROFILE
+    (target / "params.yaml").write_text(yaml.safe_dump(params))
     ws = workspace(target)
     rng = np.random.default_rng(7)
     for shard in ws.shards:
@@ -195,6 +198,10 @@ def _metrics(ws: Workspace) -> None:
     # A release is not imported in a smoke run: the filtered dataset stands for what it would hold.
     verdicts = read_table(ws.stage_dir("filtered_dataset") / "verdicts.parquet", VERDICTS)
     write_table(ws.stage_dir("released_dataset") / "verdicts.parquet", verdicts, VERDICTS)
+    kept = verdicts[verdicts["keep"]]
+    used = [kept.loc[kept["split"] == split, "sample_id"].tolist() for split in ("train", "val")]
+    for stage in trained:
+        write_samples(ws.stage_dir(stage), *used)
     number = float(((verdicts["split"] == "test") & verdicts["keep"]).sum())
     released = {
         f"release{name.removeprefix('pseudo_labels')}": value

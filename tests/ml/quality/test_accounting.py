@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from ml.quality.accounting import account, belong, in_order, marked, people_listed, variants
+from ml.quality.accounting import account, belong, in_order, marked, people_listed
 from tests.fixtures.findings import problems_of
 
 GIVEN = ["image-00001-00000", "image-00001-00001", "image-00001-00002"]
@@ -42,17 +42,6 @@ def test_an_id_lies_in_its_own_shard():
     ids = [*GIVEN, "image-00001-00003-v2", "image-00002-00000", "odd"]
     found = problems_of(belong(ids, "shard-00001", "images"))
     assert [text.split(" ")[0] for text in found] == ["image-00002-00000", "odd"]
-
-
-def test_variants_of_a_pose_are_all_expected():
-    ids = ["image-00001-00000", "image-00001-00001-v1"]
-    assert variants(["pose-00001-00000"], []) == ["image-00001-00000"]
-    assert variants(["pose-00001-00000", "pose-00001-00001"], ids) == [
-        "image-00001-00000",
-        "image-00001-00000-v1",
-        "image-00001-00001",
-        "image-00001-00001-v1",
-    ]
 
 
 @pytest.mark.parametrize(("out", "excluded"), [(4, 1), (5, 0)])

@@ -187,8 +187,9 @@ class _Queue:
                 yield from self._take(event)
         if self._given_up:
             raise WorkerLostError(
-                f"{', '.join(self._given_up)}: lost the worker {MAX_ATTEMPTS} times, is memory "
-                "short? All other shards are finished; the same command tries these again"
+                f"{', '.join(self._given_up)}: lost the worker {MAX_ATTEMPTS} times; if no memory "
+                "is left, use fewer workers (run.workers in params.yaml). All other shards are "
+                "finished; the same command tries these again"
             )
 
     def _hand_out(self) -> None:

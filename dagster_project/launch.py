@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import socket
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,11 +17,9 @@ from dagster_project.env import CLI_CONFIG
 from dagster_project.partitions import range_tags
 from dagster_project.pipeline import Pipeline
 from dagster_project.runner import FORCE
-from vggheads.cli import NO_MEMORY
+from vggheads.cli import LACKS_MEMORY, NO_MEMORY
 
 _INTERRUPTED = "DagsterExecutionInterruptedError"
-_NO_MEMORY = re.compile(r"(?m)^[\w.]*MemoryError\b|failed to map segment|annot allocate memory")
-"""As Python, numpy and torch call it, the loader of libraries, and the system."""
 _PID, _HOST, _BY = "vggheads/pid", "vggheads/host", "launched_by"
 
 
@@ -110,7 +107,7 @@ def _failure(event: dg.DagsterEvent) -> str:
     while cause is not None:
         said += f"{cause.cls_name}: {cause.message}\n"
         cause = cause.cause or cause.context
-    if _NO_MEMORY.search(said):
+    if LACKS_MEMORY.search(said):
         return f"{event.step_key} failed: {error.message.strip()}; {NO_MEMORY}"
     place = "".join(error.stack[-3:])
     return f"{event.step_key} failed: {error.message.strip()}\n{place}"

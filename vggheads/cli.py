@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -34,6 +35,12 @@ NO_MEMORY: Final = (
     "no memory is left: end other programs, use fewer workers (run.workers in params.yaml) or "
     f"smaller batches, or raise the limit (ulimit -v); {RUN_AGAIN}"
 )
+LACKS_MEMORY: Final = re.compile(
+    r"(?m)^[\w.]*MemoryError\b|failed to map segment|annot allocate memory"
+    r"|SystemError: error return without exception set"
+)
+"""Errors of a process without memory: as Python, numpy and torch call them, in the words of the
+loader of libraries and of the system, and of code in C that loses the error on its way."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -131,14 +138,9 @@ def run(command: Callable[[], int]) -> int:
 
 
 def _lacks_memory(error: BaseException | None) -> bool:
-    """Return whether an error, or one that led to it, is that of a process without memory.
-
-    The loader of libraries says so in its own words, and code in C may lose the error on its way.
-    """
+    """Return whether an error, or one that led to it, is that of a process without memory."""
     while error is not None:
-        if isinstance(error, MemoryError) or "map segment" in str(error):
-            return True
-        if isinstance(error, SystemError) and "without exception set" in str(error):
+        if LACKS_MEMORY.search(f"{type(error).__name__}: {error}"):
             return True
         error = error.__cause__ or error.__context__
     return False

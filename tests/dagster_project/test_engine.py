@@ -192,6 +192,7 @@ def test_a_stage_without_memory_says_what_to_do():
         ("MemoryError", "MemoryError: "),
         ("_ArrayMemoryError", "numpy._core._exceptions._ArrayMemoryError: Unable to allocate"),
         ("ImportError", "ImportError: libx.so: failed to map segment from shared object"),
+        ("SystemError", "SystemError: error return without exception set"),
     ):
         assert "fewer workers" in told_of(name, message)
         assert len(told_of(name, message).splitlines()) == 1

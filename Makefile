@@ -87,9 +87,10 @@ lock: $(STAMP)  ## resolve the latest and the lowest allowed versions of all dep
 lowest: $(STAMP)  ## run a detector with the lowest allowed versions, in a separate environment
 	$(BIN)/python -m tests.lowest
 
-figures: $(STAMP)  ## screenshots of the web pages, from a finished demo, with the installed Chromium
+figures: $(STAMP)  ## screenshots of the web pages and the tables of the README, from a finished demo
 	$(BIN)/python -m pip install --quiet --editable ".[dev,figures]"
 	$(BIN)/python -m docs.figures
+	$(BIN)/python -m docs.results
 
 bench: $(STAMP)  ## speed benchmarks; each prints hardware, commit and ratios
 	$(BIN)/vggheads bench

@@ -11,6 +11,7 @@ import pytest
 from assets.public_sets import NAMES, set_key
 from assets.stage_asset import LINEAGE, stage_asset, suites_of
 from dagster_project.definitions import stage_assets
+from dagster_project.env import dagster_config, prepare
 from dagster_project.serve import OPEN_GROUPS, lineage_address
 from dagster_project.stage import load
 from dagster_project.stages import ROOT, STAGES, crop_shards, project
@@ -92,6 +93,18 @@ def test_critical_checks_block_and_every_check_can_be_executed_alone(name):
         for suite in suites_of(name)
         for check in suite.checks
     }
+
+
+def test_benchmarks_are_overdue_after_thirty_days_and_nothing_else_ever(tmp_path, monkeypatch):
+    days = {
+        name: policy.fail_window.to_timedelta().days
+        for name in STAGES
+        if (policy := spec_of(name).freshness_policy) is not None
+    }
+    assert days == {"benchmark": 30, "benchmark_scores": 30}
+    # Without this setting Dagster's daemon does not look at them.
+    monkeypatch.setenv("DAGSTER_HOME", "")
+    assert dagster_config(prepare(tmp_path))["freshness"] == {"enabled": True}
 
 
 def test_columns_and_where_they_come_from_are_shown():

@@ -1,12 +1,13 @@
 """Mutation testing: how many changes of the code do the tests notice?
 
-    python -m tests.mutants [--only NAME] [--sample N] [--seed S]
+    python -m tests.mutants [--only NAME] [--sample N] [--seed S] [--at-least F]
 
 Mutants are made and run by mutmut, each group of files in a copy of the project under
 build/mutants, with the tests that belong to it. Without `--sample` all mutants run, which takes
 hours; the sample is drawn by the seed. Printed are the score of each group and what was not killed
 by a failing test; `cd build/mutants/GROUP && mutmut show NAME` shows a mutant. Functions with
-decorators, and modules that numba compiles, are left out by mutmut.
+decorators, and modules that numba compiles, are left out by mutmut. With `--at-least 0.9`, a group
+of which the tests notice a smaller fraction is a failure.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,6 +60,9 @@ GROUPS = {
     "bridge": Group(
         ("dagster_project/dvc_sync.py", "dagster_project/sync.py", "dagster_project/markers.py"),
         ("tests/dagster_project/test_toy_pipeline.py", "tests/dagster_project/test_markers.py"),
+    ),
+    "checks": Group(
+        ("assets/checks/*.py", "ml/quality/*.py"), ("tests/assets", "tests/ml/quality")
     ),
 }  # fmt: skip
 #: Makes the mutants and lists their names, one a line after the mark.
@@ -144,29 +149,43 @@ def outcomes(folder: Path, names: set[str]) -> dict[str, str]:
     return found
 
 
+def score(statuses: Collection[str]) -> float | None:
+    """Fraction of the mutants that the tests noticed; None if none was run."""
+    judged = [status for status in statuses if status != "not checked"]
+    return sum(status in KILLED for status in judged) / len(judged) if judged else None
+
+
 def main() -> int:
-    """Print the score of every group."""
+    """Print the score of every group.
+
+    Returns:
+        1 if a group was not run, or its score is below `--at-least`.
+    """
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", choices=GROUPS, action="append")
     parser.add_argument("--sample", type=int, default=0, help="mutants of each group; 0: all")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--children", type=int, default=1, help="mutants at once")
+    parser.add_argument("--at-least", type=float, default=0.0, help="smallest score that passes")
     options = parser.parse_args()
-    lines = []
+    lines, poor = [], []
     for name in options.only or GROUPS:
         found = mutate(name, GROUPS[name], options.sample, options.seed, options.children)
         counts = Counter(found.values())
-        judged = len(found) - counts["not checked"]
-        killed = sum(counts[status] for status in KILLED)
+        noticed = score(found.values())
+        if noticed is None or noticed < options.at_least:
+            poor.append(name)
         for mutant, status in sorted(found.items()):
             if status not in ("killed", "not checked"):
                 sys.stdout.write(f"{status}: {mutant}\n")
-        score = f"{100 * killed / judged:5.1f} %" if judged else "    -"
+        shown = "    -" if noticed is None else f"{100 * noticed:5.1f} %"
         told = ", ".join(f"{number} {status}" for status, number in sorted(counts.items()))
-        lines.append(f"{name:<15} {score}  of {judged} run: {told}")
+        lines.append(f"{name:<15} {shown}  of {len(found)}: {told}")
     say("mutants that the tests noticed")
     sys.stdout.write("\n".join(lines) + "\n")
-    return 0
+    if poor:
+        say(f"below {options.at_least:g}: {', '.join(poor)}")
+    return 1 if poor else 0
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests import mutants
 from tests.named_mutants import CHANGES
 from tests.rehearsal import ROOT
 
@@ -14,3 +15,11 @@ def test_a_named_change_has_one_place_and_tests(name):
     assert (ROOT / change.path).read_text().count(change.old) == 1
     assert change.old != change.new
     assert (ROOT / change.tests).exists()
+
+
+@pytest.mark.parametrize(("least", "code"), [("0.66", 0), ("0.67", 1)])
+def test_a_group_below_the_asked_score_fails(monkeypatch, least, code):
+    found = {"a": "killed", "b": "timeout", "c": "survived", "d": "not checked"}
+    monkeypatch.setattr(mutants, "mutate", lambda *given: found)
+    monkeypatch.setattr("sys.argv", ["mutants", "--only", "checks", "--at-least", least])
+    assert mutants.main() == code

@@ -26,7 +26,6 @@ def image_statistics(ws: Workspace, shards: Sequence[str]) -> pd.DataFrame:
                 "mean_luma": float(images["mean_luma"].mean()),
                 "has_expected_truth": len(truth) > 0
                 or not set(images["generator"]) & set(EXACT_BACKENDS),
-                "distinct_images": images["sha256"].nunique() / max(len(images), 1),
                 "heads_per_image": len(truth) / max(len(images), 1),
                 "mean_visible": float(truth["visible"].mean()),
                 "median_head_px": float(
@@ -41,7 +40,7 @@ def image_statistics(ws: Workspace, shards: Sequence[str]) -> pd.DataFrame:
 
 
 def annotation_statistics(ws: Workspace, shards: Sequence[str]) -> pd.DataFrame:
-    """Return one row per shard: heads found, fraction with parameters, scores."""
+    """Return one row per shard: images with heads, heads per image."""
     rows = []
     for shard in shards:
         found = read_raw(ws.table_path("annotations", shard))
@@ -52,8 +51,6 @@ def annotation_statistics(ws: Workspace, shards: Sequence[str]) -> pd.DataFrame:
                 "row": 0,
                 "images_with_heads": found["sample_id"].nunique() / max(len(images), 1),
                 "heads_per_image": len(found) / max(len(images), 1),
-                "mean_score": float(found["score"].mean()),
-                "fraction_with_flame": float((found["flame_status"] == "ok").mean()),
             }
         )
     return pd.DataFrame(rows)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+import traceback
 import warnings
 import zlib
 from pathlib import Path
@@ -39,17 +40,18 @@ _ORIENTATION: Final = 0x0112
 _STANDALONE: Final = frozenset({0x01, *range(0xD0, 0xD9)})
 """JPEG markers without a length: TEM, the restart markers and the start of the image."""
 _STRIP_PIXELS: Final = 4_000_000
-# Errors of decoders on damaged bytes, all of them observed.
+# Errors of decoders on damaged bytes, all of them observed. Of this module's own lines, the first
+# four are faults of the program.
 _DAMAGE: Final = (
+    TypeError,
+    LookupError,
+    AttributeError,
+    AssertionError,
     OSError,
     SyntaxError,
     ValueError,
-    TypeError,
-    LookupError,
     ArithmeticError,
-    AttributeError,
     RuntimeError,
-    AssertionError,
     EOFError,
     struct.error,
     zlib.error,
@@ -103,9 +105,15 @@ def decode_image(data: bytes | Path) -> np.ndarray:
     except UnreadableImage:
         raise
     except _DAMAGE as error:
-        if is_environment(error):
+        if is_environment(error) or _is_ours(error):
             raise
         raise UnreadableImage(f"image cannot be decoded: {error}") from error
+
+
+def _is_ours(error: BaseException) -> bool:
+    """Return whether an error is a fault of this module, not of a decoder that it calls."""
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return isinstance(error, _DAMAGE[:4]) and last.filename == __file__
 
 
 def _decode(data: bytes) -> np.ndarray:

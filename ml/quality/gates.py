@@ -199,7 +199,8 @@ def _differing(metrics: Metrics, title: str) -> float:
         for name in metrics
         if name.startswith(twin) and not name.startswith(f"{twin}num_")
     ]
-    return float(np.mean([a != b for a, b in pairs])) if pairs else float("nan")
+    measured = [(a, b) for a, b in pairs if not (np.isnan(a) and np.isnan(b))]
+    return float(np.mean([a != b for a, b in measured])) if measured else float("nan")
 
 
 def _worst(values: Sequence[float]) -> float:

@@ -263,6 +263,30 @@ def test_statistics_of_a_shard_have_limits(name):
             assert outcome.passed
 
 
+@pytest.mark.parametrize(("tenth", "ninth", "passes"), [
+    (12, 400, True), (11.9, 400, False), (12, 400.1, False),
+])  # fmt: skip
+def test_typical_heads_of_shards_are_neither_tiny_nor_fill_the_image(tenth, ninth, passes):
+    sizes = [tenth, tenth, *[40.0] * 7, ninth, ninth]
+    frame = pd.DataFrame({"shard": SHARD, "row": range(11), "median_head_px": sizes})
+    (outcome,) = of_statistics("head_sizes_spread", frame)
+    assert (outcome.passed, outcome.severity) == (passes, "warning")
+
+
+def test_statistics_of_no_shard_are_refused():
+    frame = pd.DataFrame({"shard": [SHARD], "row": [0], "median_head_px": [40.0]})
+    assert [of_statistics("not_empty", part)[0].blocks for part in (frame, frame[:0])] == [
+        False,
+        True,
+    ]
+
+
+def of_statistics(check: str, frame: pd.DataFrame) -> list[Outcome]:
+    checks = tuple(c for c in images.IMAGE_STATISTICS.checks if c.name == check)
+    suite = Suite("image_statistics", lambda ws, shards: frame, checks)
+    return validate(Workspace(Path(), 1, 1, 1), suite, [], None)
+
+
 def test_statistics_are_counted_from_the_tables(tmp_path):
     ws = Workspace(tmp_path, seed=1, num_shards=1, shard_size=ROWS)
     heads = sound(tables.DATASET_HEADS)

@@ -247,6 +247,11 @@ def metrics(stage: str, **values: float | None) -> Fault:
     return Fault(stage, apply)
 
 
+def leaking(stage: str, model: str) -> Fault:
+    """The benchmark's images were trained on: it stays as good, and validation was worse."""
+    return Fault(stage, metrics(model, **{"val/ap50": 0.64}).change)
+
+
 def edited_json(stage: str, name: str, change: Callable[[Any], None]) -> Fault:
     """A falsification of a JSON file; files may be hard links, so a new one takes its place."""
 
@@ -444,6 +449,9 @@ FAULTS.update(
         "annotations: rotated by 20 degrees": table(
             "annotation_quality", "annotations", turn((0, 20, 0)), ALL
         ),
+        "annotations: rotated by 5 degrees": table(
+            "annotation_quality", "annotations", turn((0, 5, 0)), ALL
+        ),
         "annotations: rotated by 1 degree": Fault(
             "annotation_quality",
             table("annotation_quality", "annotations", turn((0, 1, 0)), ALL).change, "statistic",
@@ -457,14 +465,7 @@ FAULTS.update(
         "filters: test split marked as train": dataset("verdicts.parquet", put(split="train")),
         "filters: parameters swapped between images": dataset("heads.parquet", exchange("flame")),
         "head detector: finds nothing": metrics("head_detector", ap50=0.02),
-        "quality: metrics are not numbers": metrics(
-            "annotation_quality",
-            **dict.fromkeys(
-                f"{angle}_mae_deg{end}"
-                for angle in ("euler", "yaw", "roll")
-                for end in ("", "_low", "_high")
-            ),
-        ),
+        "quality: a metric is not a number": metrics("annotation_quality", yaw_mae_deg=None),
         "crops: seeds of another run": crops(lambda f: f.assign(seed=f["seed"] + 1)),
         "crops: boxes shifted by 30 px": crops(shift(30)),
         "crops: a head duplicated for another crop": crops(_first_twice, CROP_SHARDS[:1]),
@@ -480,7 +481,8 @@ FAULTS.update(
         "regressor: the loss rises": rising("flame_regressor"),
         "regressor: NME is not a number": metrics("flame_regressor", nme_bbox=None),
         "training: the loss rises": rising("trained_model"),
-        "benchmark: better than validation": metrics("benchmark", pseudo_labels__ap50=1.0),
+        "benchmark: finds all heads": metrics("benchmark", pseudo_labels__ap50=1.0),
+        "benchmark: better than validation": leaking("benchmark", "trained_model"),
         "benchmark: frontal baseline replaced": metrics(
             "benchmark", always_frontal__rotation_deg=12.0
         ),
@@ -500,7 +502,8 @@ for stage in ("trained_model_exact", "released_model"):
 FAULTS |= {
     "training: finds nothing": metrics("trained_model", **{"val/ap50": 0.01}),
     "training: loss is not a number": metrics("trained_model", **{"val/loss": None}),
-    "release: better than validation": metrics("released_benchmark", release__ap50=1.0),
+    "release: finds all heads": metrics("released_benchmark", release__ap50=1.0),
+    "release: better than validation": leaking("released_benchmark", "released_model"),
     "release: frontal baseline replaced": metrics(
         "released_benchmark", always_frontal__rotation_deg=12.0
     ),

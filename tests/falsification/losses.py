@@ -93,6 +93,16 @@ for name in SHARDS:
         for what, file in (("verdicts", "verdicts.parquet"), ("heads", "heads.parquet"))
     }
 LOSSES |= {
+    f"{stage}: 30 % of the samples lost": lost(stage, stage, "sample_id", "samples")
+    for stage in (
+        "head_detector",
+        "flame_regressor",
+        "trained_model",
+        "trained_model_exact",
+        "released_model",
+    )
+}
+LOSSES |= {
     f"crops: 30 % of the rows of {name} lost": lost("crops", "crops", "crop_id", name)
     for name in CROP_SHARDS
 }

@@ -90,6 +90,8 @@ def _write_bounds(target: Path) -> None:
     groups["filtered_dataset"] = {
         **groups["filtered_dataset"], **turned, **splits, "removed_cut_count": (0.0, 0.1)
     }  # fmt: skip
+    # It errs by degrees, and by none on average.
+    groups["annotation_quality"] = {**groups["annotation_quality"], "turn_deg": (0.0, 4.0)}
     bounds = learned.model_copy(update={"min_rows": small.min_rows, "bounds": groups})
     path = target / FOLDER / f"{PROFILE}.yaml"
     path.write_text(yaml.safe_dump(bounds.model_dump(mode="json")))

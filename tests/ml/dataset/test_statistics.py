@@ -18,11 +18,10 @@ from ml.dataset.statistics import (
 from ml.imaging.io import decode_image
 
 
-def flame(yaw_deg):
-    """A head turned about the vertical; positive yaw: nose to the left of the image."""
-    rotation = (
-        np.diag([1.0, -1.0, -1.0]) @ Rotation.from_euler("y", -yaw_deg, degrees=True).as_matrix()
-    )
+def flame(yaw_deg, pitch_deg=0.0, roll_deg=0.0):
+    """A head turned about three axes; positive: nose to the left of the image, and upwards."""
+    turned = Rotation.from_euler("YXZ", (-yaw_deg, -pitch_deg, -roll_deg), degrees=True)
+    rotation = np.diag([1.0, -1.0, -1.0]) @ turned.as_matrix()
     vector = np.zeros(413, np.float32)
     vector[403:409] = rotation[:, :2].T.reshape(-1)
     vector[412] = 100
@@ -113,6 +112,15 @@ def test_distributions_by_hand(statistics):
     assert section(statistics, "yaw_deg").sum() == 2
     assert non_zero(section(statistics, "angle_from_frontal_deg")) == {"0 to 15": 1, "30 to 45": 1}
     assert non_zero(section(statistics, "monk_tone")) == {"1": 1, "4": 1, "10": 2}
+
+
+def test_three_angles_of_a_head_are_told_apart(tables):
+    images, heads, verdicts, exclusions, captions = tables
+    heads["flame"] = [flame(40.0, 20.0, -50.0), flame(-70.0, -5.0, 10.0), None, flame(170.0)]
+    found = compute_statistics(images, heads, verdicts, exclusions, captions)
+    assert non_zero(section(found, "yaw_deg")) == {"-75 to -60": 1, "30 to 45": 1}
+    assert non_zero(section(found, "pitch_deg")) == {"-15 to 0": 1, "15 to 30": 1}
+    assert non_zero(section(found, "roll_deg")) == {"-60 to -45": 1, "0 to 15": 1}
 
 
 def test_drop_rates_by_hand(statistics):

@@ -147,14 +147,17 @@ def test_nothing_predicted_and_nothing_there(geometry):
         evaluate([Heads.empty()], samples, geometry)
 
 
-def test_intervals_hold_the_figure(geometry):
-    truth = [make_heads(geometry, [yaw]) for yaw in (0, 10, 20, 30)]
+def test_intervals_are_those_of_resampled_images(geometry):
+    yaws = np.arange(40.0)
+    truth = [make_heads(geometry, [yaw]) for yaw in yaws]
     frontal = [always_frontal(heads, geometry) for heads in truth]
     evaluation = evaluate(frontal, [sample(t) for t in truth], geometry)
-    low, high = evaluation.intervals(np.random.default_rng(0), 200)["rotation_deg"]
+    low, high = evaluation.intervals(np.random.default_rng(0), 400)["rotation_deg"]
     mean = evaluation.metrics()["rotation_deg"]
-    assert mean == pytest.approx(15, abs=0.1)
-    assert -0.1 <= low < mean < high <= 30.1
+    assert mean == pytest.approx(19.5, abs=0.1)
+    # A mean of 40 draws, by the central limit theorem.
+    half = 1.96 * yaws.std() / np.sqrt(len(yaws))
+    assert (mean - low, high - mean) == pytest.approx((half, half), rel=0.15)
 
 
 def test_baselines_keep_boxes_and_replace_what_they_say(geometry):

@@ -3,8 +3,9 @@ import io
 import cv2
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import GifImagePlugin, Image
 
+from ml.imaging import io as reader
 from ml.imaging.grids import contact_sheet
 from ml.imaging.io import (
     TRANSPARENT_GREY,
@@ -209,3 +210,18 @@ def test_fill_bytes_and_trailers_are_legal_and_cuts_are_not():
         np.testing.assert_array_equal(decode_image(data), decode_image(whole))
     with pytest.raises(UnreadableImage, match="truncated"):
         decode_image(filled[:-40])
+
+
+def test_a_fault_of_the_reader_is_no_unreadable_image_and_a_decoder_s_is(red, monkeypatch):
+    def decoder(image):
+        raise TypeError("not bytes")
+
+    data = encoded(Image.fromarray(red), "GIF")
+    with monkeypatch.context() as patch:
+        patch.setattr(Image.Image, "load", decoder)
+        patch.setattr(GifImagePlugin.GifImageFile, "load", decoder)
+        with pytest.raises(UnreadableImage, match="cannot be decoded: not bytes"):
+            decode_image(data)
+    monkeypatch.setattr(reader, "MAX_IMAGE_PIXELS", None)
+    with pytest.raises(TypeError, match="not supported"):
+        decode_image(data)

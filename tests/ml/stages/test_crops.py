@@ -103,6 +103,18 @@ def test_a_head_that_cannot_be_drawn_is_excluded(
     assert len(undrawn) > 0
 
 
+@pytest.mark.parametrize("error", [KeyError, TypeError, AttributeError])
+def test_an_error_of_the_program_is_no_head_that_cannot_be_drawn(
+    ws: Workspace, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
+    def wrong(*given: object) -> SingleHead:
+        raise error("hair_style")
+
+    monkeypatch.setattr(crops, "render_single_head", wrong)
+    with pytest.raises(error):
+        run_shard(ws, CONFIG, "crops-00000")
+
+
 def test_errors(ws: Workspace) -> None:
     with pytest.raises(ValueError, match="unknown shard 'crops-00009', expected one of"):
         run_shard(ws, CONFIG, "crops-00009")

@@ -47,6 +47,7 @@ def model_card(
     licence: str,
     head_model_sha256: str,
     metrics: Mapping[str, float],
+    num_images: int,
 ) -> str:
     """Return the card as Markdown with the front matter that model hubs read.
 
@@ -58,6 +59,7 @@ def model_card(
         licence: of the data it was trained on, which it inherits.
         head_model_sha256: the head model that its parameters belong to.
         metrics: the training's last metrics by name.
+        num_images: validation images that these were measured on.
 
     Returns:
         The text.
@@ -89,9 +91,9 @@ expression, 3 jaw, 6 rotation, 3 translation, 1 scale, in pixels of the image).
 
 {table}
 
-They compare with {_GROUND_TRUTH.get(supervision, supervision)}, on images of the data that this
-model was trained with another part of; not on photographs unless those were. The benchmark's
-report has others, and says what it compared with.
+They compare with {_GROUND_TRUTH.get(supervision, supervision)}, measured on {num_images:,} images
+of the data that this model was trained with another part of; not on photographs unless those were.
+The benchmark's report has others, and says what it compared with.
 
 ## Limits
 

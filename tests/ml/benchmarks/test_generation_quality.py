@@ -192,9 +192,11 @@ def test_the_command_writes_what_it_prints(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(inception, "load_inception", lambda path: Placed())
     folder = write_folder(tmp_path / "a", images(4))
     other = write_folder(tmp_path / "b", images(3, seed=1))
-    out = tmp_path / "scores.json"
+    out, weights = tmp_path / "scores.json", tmp_path / "x.pth"
+    weights.touch()
     arguments = ["generation-quality", f"ours={other}", str(folder), "--reference", str(folder)]
-    arguments += ["--inception", "x.pth", "--device", "cpu", "--output", str(out), "--sizes", "64"]
+    arguments += ["--inception", str(weights), "--device", "cpu"]
+    arguments += ["--output", str(out), "--sizes", "64"]
     assert main(arguments) == 0
     values = json.loads(out.read_text())
     assert set(values) == {"ours", "a"}

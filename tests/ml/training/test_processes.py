@@ -183,5 +183,5 @@ def test_a_follower_has_its_own_folder_and_its_damage_is_found(
     found = [Damage("a", "reason", "detail"), Damage("b", "reason", "detail")]
     DamageLog(own_folder(tmp_path) / "damaged.jsonl").note(found)
     exclusions = Exclusions(STAGE)
-    assert DamageLog(tmp_path / "damaged.jsonl").exclude(exclusions) == 2
+    assert DamageLog(tmp_path / "damaged.jsonl").exclude(exclusions) == {"a", "b"}
     assert [row["sample_id"] for row in exclusions.rows()] == ["a", "b"]

@@ -159,6 +159,11 @@ class DvcBridge:
         with self._repo(wait=True) as repo:
             return sorted(repo.config.get("remote", {}))
 
+    def cache(self) -> Path:
+        """Return DVC's cache, which may lie outside the project."""
+        with self._repo(wait=True) as repo:
+            return Path(repo.cache.local_cache_dir)
+
     def _lock_file(self) -> FileLock:
         """Hold a lock while dvc.lock is read or written: DVC writes it in place."""
         folder = self.root / ".dagster"

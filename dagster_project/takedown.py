@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import shutil
 import sqlite3
 import subprocess
 import tempfile
@@ -18,11 +17,13 @@ from pathlib import Path
 from dagster_project.env import STORAGE, dagster_config
 from dagster_project.markers import read_marker, unit_files, write_marker
 from dagster_project.pipeline import Pipeline
+from ml.records.atomic import remove
 from ml.takedown.removal import REGISTER_NAME, Removal, find_target, search, take_down, unsearched
 
 _IMAGES = ("*.jpg", "*.jpeg", "*.png", "*.webp")
 _EXAMPLES = ("input_example.json", "serving_input_example.json")
 """Earlier trainings gave MLflow an image of the dataset as example."""
+_UNSIGNED = "the image cannot be read, or is of nearly one colour"
 _IMAGE = re.compile(r"data:image/[a-z]+;base64,[A-Za-z0-9+/=]+")
 
 
@@ -37,7 +38,8 @@ class TakedownReport:
         stale: stages that have to be made again, trainings that have seen the samples among them.
         left: where something was still found; empty is the proof.
         remotes: DVC's remotes, which others may share: nothing was searched or removed there.
-        unsearched: packed files, and places outside the project, that were not looked into.
+        unsearched: packed files, films, links, places outside the project, and images whose copies
+            of another size or encoding could not be recognised.
     """
 
     samples: tuple[str, ...]
@@ -69,7 +71,8 @@ def run_takedown(
     finished = _finished(pipeline)
     removal = take_down(ws, target)
     # Pages made of the data; checks write them again.
-    shutil.rmtree(pipeline.root / "reports", ignore_errors=True)
+    for page in (pipeline.root / "reports").glob("*"):
+        remove(page)
     for pattern in _IMAGES:
         # Runs show images of the samples they were validated on.
         for path in (pipeline.root / "mlruns").rglob(pattern):
@@ -85,6 +88,9 @@ def run_takedown(
     left = search(
         pipeline.root, target, (REGISTER_NAME, *tracked), _Copies(pipeline.root, tracked).include
     )
+    caches = _caches_outside(pipeline)
+    left += [f"{cache}/{line}" for cache in caches for line in search(cache, target, ())]
+    closed = [f"{cache}/{line}" for cache in caches for line in unsearched(cache)]
     return TakedownReport(
         tuple(sorted(target.samples)),
         removal,
@@ -92,7 +98,12 @@ def run_takedown(
         tuple(pipeline.stale()),
         tuple(left),
         tuple(pipeline.bridge.remotes()),
-        (*unsearched(pipeline.root), *_outside(pipeline.root)),
+        (
+            *unsearched(pipeline.root, caches),
+            *closed,
+            *(f"copies of {name}, changed: {_UNSIGNED}" for name in target.unsigned),
+            *_outside(pipeline.root),
+        ),
     )
 
 
@@ -118,6 +129,12 @@ def strip_images(database: Path) -> int:
         if changed:
             connection.execute("VACUUM")
     return changed
+
+
+def _caches_outside(pipeline: Pipeline) -> list[Path]:
+    """Return DVC's cache if it is not in the project."""
+    cache = pipeline.bridge.cache().resolve()
+    return [] if not cache.is_dir() or cache.is_relative_to(pipeline.root.resolve()) else [cache]
 
 
 def _outside(root: Path) -> list[str]:

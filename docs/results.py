@@ -85,7 +85,7 @@ def replaced(text: str, new: str) -> str:
         new: the tables.
 
     Raises:
-        ValueError: the README does not mark where they stand.
+        ValueError: the README does not mark their place.
     """
     before, begin, rest = text.partition(_BEGIN)
     _, end, after = rest.partition(_END)

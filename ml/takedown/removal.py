@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 import re
 import sqlite3
 import tarfile
@@ -44,6 +45,8 @@ _SKIPPED_FOLDERS: Final = frozenset(
     {".git", ".venv", "__pycache__", "node_modules", "vggheads.egg-info"}
 )
 """The last holds the README, whose examples name images."""
+_FOLLOWED: Final = ("data", "reports", "mlruns", ".dagster")
+"""Folders of a project that may lie on another disk; other links out of it are only named."""
 _TABLES = "SELECT name FROM sqlite_master WHERE type = 'table'"
 _PACKED: Final = (
     b"PK\x03\x04",
@@ -54,6 +57,10 @@ _PACKED: Final = (
     b"7z\xbc\xaf",
 )
 """First bytes of zip, gzip, bzip2, xz, zstd and 7z files."""
+_FILMS: Final = (b"\x1aE\xdf\xa3", b"\0\0\1\xba", b"FLV")
+"""First bytes of Matroska, MPEG and Flash films."""
+_PIXELS: Final = re.compile(rb"\x93NUMPY.{1,40}'\|u1'.{1,60}\((?:\d+, ){2}\d+", re.DOTALL)
+"""Header of a numpy file of bytes with three dimensions or more."""
 _IMAGE_SUFFIXES: Final = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif"})
 _TEXT_SUFFIXES: Final = frozenset({".csv", ".txt", ".md", ".html", ".xml", ".yaml"})
 
@@ -71,12 +78,14 @@ class Target:
         sources: ids of poses, all of whose images are removed.
         hashes: sha256 of the encoded images, to find copies under other names.
         signatures: signatures of the images, to find copies of another size or encoding.
+        unsigned: ids of images without a signature: unreadable, or of nearly one colour.
     """
 
     samples: frozenset[str]
     sources: frozenset[str]
     hashes: frozenset[str] = frozenset()
     signatures: list[Signature] = field(default_factory=list, hash=False)
+    unsigned: tuple[str, ...] = ()
 
     @property
     def names(self) -> frozenset[str]:
@@ -119,6 +128,7 @@ def find_target(ws: Workspace, samples: Iterable[str], sources: Iterable[str]) -
     """
     wanted, poses = set(samples), set(sources)
     known: set[str] = set()
+    images: set[str] = set()
     hashes: set[str] = set()
     for shard in ws.shards:
         for stage, spec in (("poses", POSES), ("captions", CAPTIONS), ("images", IMAGES)):
@@ -133,17 +143,21 @@ def find_target(ws: Workspace, samples: Iterable[str], sources: Iterable[str]) -
                 if stage == "images":
                     mine = table["sample_id"].isin(wanted)
                     hashes |= set(table.loc[mine, "sha256"])
+                    images |= set(table.loc[mine, "sample_id"])
     if missing := sorted((wanted | poses) - known):
         raise TakedownError(
             f"takedown: no stage knows {missing[:5]}; ids look like those of images"
         )
     shown = _signatures(ws, wanted)
-    return Target(frozenset(wanted), frozenset(poses), frozenset(hashes), shown)
+    unsigned = tuple(sorted(images - set(shown)))
+    return Target(
+        frozenset(wanted), frozenset(poses), frozenset(hashes), list(shown.values()), unsigned
+    )
 
 
-def _signatures(ws: Workspace, wanted: set[str]) -> list[Signature]:
+def _signatures(ws: Workspace, wanted: set[str]) -> dict[str, Signature]:
     """Return the signatures of the images that can still be read."""
-    found = []
+    found = {}
     for shard in ws.shards:
         path = ws.stage_dir("images") / f"{shard}.tar"
         if not path.exists():
@@ -151,10 +165,12 @@ def _signatures(ws: Workspace, wanted: set[str]) -> list[Signature]:
         with ShardReader(path) as reader:
             for sample_id in wanted.intersection(reader.keys()):
                 try:
-                    found.append(signature(decode_image(reader.read(sample_id))))
+                    shown = signature(decode_image(reader.read(sample_id)))
                 except (DamagedSample, UnreadableImage):
                     continue
-    return [shown for shown in found if shown is not None]
+                if shown is not None:
+                    found[sample_id] = shown
+    return found
 
 
 def take_down(ws: Workspace, target: Target) -> Removal:
@@ -263,6 +279,8 @@ def found_in(path: Path, target: Target) -> str:
         return _found_in_tar(path, target)
     if start.startswith(b"SQLite format 3\0") and (what := _found_in_database(path, target)):
         return what
+    if start.startswith(_PACKED) and _is_plain_zip(path) and (what := _found_in_zip(path, target)):
+        return what
     data = path.read_bytes()
     if hashlib.sha256(data).hexdigest() in target.hashes:
         return "the image itself"
@@ -281,22 +299,46 @@ def _shown_in(data: bytes, target: Target) -> str:
     return ""
 
 
-def unsearched(root: Path) -> list[str]:
-    """Return files whose content cannot be searched: packed or encrypted archives.
+def unsearched(root: Path, others: Sequence[Path] = ()) -> list[str]:
+    """Return what cannot be searched: packed files, films, arrays of pixels, links out of it.
 
     Args:
         root: the project folder.
+        others: folders outside that are searched too.
 
     Returns:
-        Paths relative to it, sorted.
+        Paths relative to it, and what they are, sorted.
     """
     found = []
     for path in _files(root):
+        name = path.relative_to(root).as_posix()
         with path.open("rb") as file:
-            start = file.read(8)
+            start = file.read(262)
         if start.startswith(_PACKED) and not _is_plain_zip(path):
-            found.append(path.relative_to(root).as_posix())
+            found.append(name)
+        elif start.startswith(_PACKED) and any(map(_PIXELS.match, _zip_members(path))):
+            found.append(f"{name}: arrays of pixels")
+        elif _PIXELS.match(start):
+            found.append(f"{name}: an array of pixels")
+        elif start.startswith(_FILMS) or _is_media(start):
+            found.append(f"{name}: a film, or an image that is not decoded")
+    followed = _followed(root)
+    searched = [os.path.realpath(place) for place in (root, *followed, *others)]
+    for folder in (root, *followed):
+        for path in folder.rglob("*"):
+            if not path.is_symlink() or path in followed or _is_skipped(root, path):
+                continue
+            target = Path(os.path.realpath(path))
+            if target.exists() and not any(target.is_relative_to(place) for place in searched):
+                found.append(f"{path.relative_to(root).as_posix()}: a link to {target}")
     return sorted(found)
+
+
+def _is_media(start: bytes) -> bool:
+    """Return whether a file is an AVI, or of the family of MP4 except AVIF, which is decoded."""
+    if start[:4] == b"RIFF":
+        return start[8:12] == b"AVI "
+    return start[4:8] == b"ftyp" and start[8:12] not in (b"avif", b"avis")
 
 
 def _is_plain_zip(path: Path) -> bool:
@@ -307,6 +349,22 @@ def _is_plain_zip(path: Path) -> bool:
             return all(i.compress_type == 0 and not i.flag_bits & 1 for i in infos)
     except (zipfile.BadZipFile, OSError, ValueError):
         return False
+
+
+def _zip_members(path: Path) -> Iterator[bytes]:
+    """Yield the contents of a zip's members."""
+    with zipfile.ZipFile(path) as archive:
+        for name in archive.namelist():
+            try:
+                yield archive.read(name)
+            except (zipfile.BadZipFile, EOFError, ValueError, NotImplementedError):
+                # Damaged: the bytes of the file are searched as those of any other.
+                continue
+
+
+def _found_in_zip(path: Path, target: Target) -> str:
+    """Search the members of a zip that packs nothing for images; ids are in its bytes."""
+    return next(filter(None, (_image_found(data, target) for data in _zip_members(path))), "")
 
 
 def _found_in_database(path: Path, target: Target) -> str:
@@ -505,7 +563,24 @@ def _names(value: Any, pattern: re.Pattern[str]) -> bool:
 
 
 def _files(root: Path) -> Iterator[Path]:
-    for path in root.rglob("*"):
-        parts = path.relative_to(root).parts
-        if path.is_file() and not path.is_symlink() and not _SKIPPED_FOLDERS.intersection(parts):
-            yield path
+    for folder in (root, *_followed(root)):
+        for path in folder.rglob("*"):
+            if path.is_file() and not path.is_symlink() and not _is_skipped(root, path):
+                yield path
+
+
+def _followed(root: Path) -> list[Path]:
+    """Return links to folders outside the project in the place of its own."""
+    inside = os.path.realpath(root)
+    links = (root / name for name in _FOLLOWED)
+    return [
+        link
+        for link in links
+        if link.is_symlink()
+        and link.is_dir()
+        and not Path(os.path.realpath(link)).is_relative_to(inside)
+    ]
+
+
+def _is_skipped(root: Path, path: Path) -> bool:
+    return bool(_SKIPPED_FOLDERS.intersection(path.relative_to(root).parts))

@@ -212,6 +212,10 @@ def test_a_detector_is_measured_on_all_images_of_a_folder(
 ):
     out, model = tmp_path / "made", tmp_path / "model"
     assert main(["evaluate", str(out), "--model", str(model)], pipeline) == 2
+    assert "made: no such file or folder" in capsys.readouterr().err
+    out.mkdir()
+    model.mkdir()
+    assert main(["evaluate", str(out), "--model", str(model)], pipeline) == 2
     assert "no generated.json" in capsys.readouterr().err
     assert generate(pipeline, out, 3) == 0
     assert main(["evaluate", str(out), "--model", str(model)], pipeline) == 2

@@ -124,6 +124,26 @@ def test_images_in_an_older_event_log_and_in_examples_are_removed(toy, monkeypat
         (found,) = connection.execute("SELECT event, number FROM older").fetchall()
     assert found == ('{"md": "![sheet](removed) below"}', 7)
     assert not example.exists()
-    assert not (toy.root / "reports").exists()
+    assert not list((toy.root / "reports").iterdir())
     outside = {str(elsewhere / "ray"), str(elsewhere / "home"), "http://runs.example:5000"}
     assert {"kept.gz", *outside} <= set(report.unsearched)
+
+
+def test_a_cache_elsewhere_is_searched_and_images_without_signature_named(toy, monkeypatch):
+    cache, pages = toy.root.parent / "cache", toy.root.parent / "pages"
+    toy.dvc("cache", "dir", str(cache))
+    toy.dvc("commit", "--force")
+    (cache / "note").write_text("gone-00001")
+    (cache / "film").write_bytes(b"\0\0\0\x18ftypmp42")
+    shutil.rmtree(toy.root / "reports", ignore_errors=True)
+    pages.mkdir()
+    (pages / "page.html").write_text("gone-00001")
+    (toy.root / "reports").symlink_to(pages)
+    target = Target(frozenset({"gone-00001"}), frozenset(), frozenset(), unsigned=("gone-00001",))
+    monkeypatch.setattr(takedown, "find_target", lambda *arguments: target)
+    monkeypatch.setattr(takedown, "take_down", lambda *arguments: Removal())
+    report = takedown.run_takedown(toy.pipeline, ["gone-00001"], [])
+    assert report.left == (f"{cache}/note: gone-00001",)
+    assert not list(pages.iterdir())
+    assert f"{cache}/film: a film, or an image that is not decoded" in report.unsearched
+    assert "copies of gone-00001, changed: the image cannot be read" in "".join(report.unsearched)

@@ -12,6 +12,7 @@ import tarfile
 import zipfile
 
 import cv2
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -23,6 +24,7 @@ from ml.records.exclusions import Exclusions, read_exclusions
 from ml.records.shards import ShardReader
 from ml.records.tables import DATASET_HEADS, IMAGES, VERDICTS, read_table
 from ml.release.source import iter_dataset
+from ml.takedown import removal
 from ml.takedown.removal import (
     REGISTER_NAME,
     TakedownError,
@@ -194,3 +196,53 @@ def test_what_cannot_be_looked_into_is_named(project):
         archive.writestr("a.txt", "nothing")
     (project.root / "log.gz").write_bytes(gzip.compress(b"image-a0"))
     assert unsearched(project.root) == ["log.gz", "packed.zip"]
+
+
+def test_folders_on_another_disk_are_searched_and_other_links_named(project, tmp_path):
+    disk = tmp_path / "disk"
+    shutil.move(project.root / "data", disk)
+    (project.root / "data").symlink_to(disk)
+    target = find_target(project, ["image-a0"], [])
+    assert take_down(project, target).edited
+    (disk / "note.txt").write_text("image-a0")
+    assert search(project.root, target) == ["data/note.txt: image-a0"]
+    (disk / "log.gz").write_bytes(gzip.compress(b"image-a0"))
+    (tmp_path / "far").mkdir()
+    (project.root / "extra").symlink_to(tmp_path / "far")
+    (disk / "note").symlink_to(tmp_path / "far")
+    (project.root / "near").symlink_to(disk / "note.txt")
+    (project.root / "loop").symlink_to(project.root / "loop")
+    far = f"a link to {(tmp_path / 'far').resolve()}"
+    assert unsearched(project.root) == ["data/log.gz", f"data/note: {far}", f"extra: {far}"]
+    assert unsearched(project.root, [tmp_path / "far"]) == ["data/log.gz"]
+
+
+def test_images_in_stored_zips_are_found_films_and_arrays_named(project):
+    with ShardReader(project.stage_dir("images") / "shard-00000.tar") as reader:
+        gone = decode_image(reader.read("image-a0"))
+    target = find_target(project, ["image-a0"], [])
+    take_down(project, target)
+    with zipfile.ZipFile(project.root / "plain.zip", "w") as archive:
+        archive.writestr("x.png", encode_png(gone))
+    np.save(project.root / "pixels.npy", np.stack([gone, gone]))
+    np.savez(project.root / "pixels.npz", labels=np.arange(4), images=np.stack([gone]))
+    np.savez(project.root / "labels.npz", labels=np.arange(4), masks=np.zeros((4, 4), np.uint8))
+    starts = {
+        "a.mp4": b"\0\0\0\x18ftypmp42", "b": b"\x1aE\xdf\xa3", "c.avi": b"RIFF\0\0\0\0AVI LIST",
+        "d.heic": b"\0\0\0\x18ftypheic", "e.webp": b"RIFF\0\0\0\0WEBP",
+        "f.avif": b"\0\0\0\x18ftypavif",
+    }  # fmt: skip
+    for name, start in starts.items():
+        (project.root / name).write_bytes(start + bytes(300))
+    assert search(project.root, target) == ["plain.zip: an image that looks like one of them"]
+    film = "a film, or an image that is not decoded"
+    assert unsearched(project.root) == [
+        f"a.mp4: {film}", f"b: {film}", f"c.avi: {film}", f"d.heic: {film}",
+        "pixels.npy: an array of pixels", "pixels.npz: arrays of pixels",
+    ]  # fmt: skip
+
+
+def test_images_without_a_signature_are_named(project, monkeypatch):
+    assert find_target(project, ["image-a0"], []).unsigned == ()
+    monkeypatch.setattr(removal, "signature", lambda image: None)
+    assert find_target(project, ["image-a0"], []).unsigned == ("image-a0",)

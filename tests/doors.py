@@ -17,9 +17,10 @@ import time
 import zipfile
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -42,12 +43,16 @@ class Door:
         errors: all that may leave it.
         files: suffix and content of whole files that it takes.
         rebuild: puts damaged content into a whole container around it, past its checksums.
+        count: how many items there are in what it returned.
+        given: how many items there are in content that it takes, damaged or not.
     """
 
     read: Callable[[Path], object]
     errors: tuple[type[Exception], ...]
     files: Callable[[], Files]
     rebuild: Callable[[bytes], bytes] = bytes
+    count: Callable[[Any], int] = lambda result: 0
+    given: Callable[[bytes], int] = lambda data: 0
 
 
 def image_files() -> Files:
@@ -121,24 +126,28 @@ def landmark_files() -> Files:
 
 def annotation_files() -> Files:
     """An annotation of the official release."""
-    boxes = np.array([[1, 2, 30, 40]], np.int32)
-    params = np.zeros((1, 1, 413), np.float32)
+    boxes = np.array([[1, 2, 30, 40]] * 3, np.int32)
+    params = np.zeros((3, 1, 413), np.float32)
     return [(".npz", _npz(**{"bbox": boxes, "extended_bbox": boxes, "3dmm_params": params}))]
 
 
 def bare_array() -> Files:
     """One array of such a file, without the archive around it."""
     out = io.BytesIO()
-    np.save(out, np.zeros((1, 1, 413), np.float32))
+    np.save(out, np.zeros((3, 1, 413), np.float32))
     return [(".npz", out.getvalue())]
 
 
 def annotation_around(content: bytes) -> bytes:
-    """An archive in which every array is the given one."""
+    """An annotation with the given array of parameters."""
     out = io.BytesIO()
-    with zipfile.ZipFile(out, "w") as archive:
-        for name in ("bbox", "extended_bbox", "3dmm_params"):
-            archive.writestr(f"{name}.npy", content)
+    with (
+        zipfile.ZipFile(io.BytesIO(annotation_files()[0][1])) as whole,
+        zipfile.ZipFile(out, "w") as archive,
+    ):
+        for name in ("bbox", "extended_bbox"):
+            archive.writestr(f"{name}.npy", whole.read(f"{name}.npy"))
+        archive.writestr("3dmm_params.npy", content)
     return out.getvalue()
 
 
@@ -228,7 +237,7 @@ def _watch(path: Path) -> int:
     from ml.inference.videos import read_frames
 
     lost: list[str] = []
-    return _all_there(sum(1 for _ in read_frames(path, lost.append)), 6, lost)
+    return all_there(sum(1 for _ in read_frames(path, lost.append)), 6, lost)
 
 
 def _walk(path: Path) -> int:
@@ -240,7 +249,7 @@ def _walk(path: Path) -> int:
             seen += 1
             if not member.problem:
                 tar.read()
-    return _all_there(seen, 3, _is_padding(path))
+    return all_there(seen, 3, _is_padding(path))
 
 
 def _is_padding(path: Path) -> bool:
@@ -248,7 +257,7 @@ def _is_padding(path: Path) -> bool:
     return not any(path.read_bytes())
 
 
-def _all_there(seen: int, written: int, told: object = None) -> int:
+def all_there(seen: int, written: int, told: object = None) -> int:
     """Return the number of returned parts of a file, if no part is lost silently.
 
     Raises:
@@ -279,29 +288,60 @@ def doors() -> dict[str, Door]:
 
     def indexed(path: Path) -> object:
         with ShardReader(path) as reader:
-            return _all_there(len(reader.keys()), 2, reader.damage or _is_padding(path))
+            return all_there(len(reader.keys()), 2, reader.damage or _is_padding(path))
 
     official = annotation_door()
     return {
         "image": Door(decode_image, (UnreadableImage,), image_files),
-        "checkpoint": Door(read_checkpoint_tensors, (UnusableCheckpoint,), checkpoint_files),
+        "checkpoint": Door(
+            read_checkpoint_tensors,
+            (UnusableCheckpoint,),
+            checkpoint_files,
+            count=len,
+            given=lambda data: 2,
+        ),
         "checkpoint pickle": Door(
-            read_checkpoint_tensors, (UnusableCheckpoint,), checkpoint_pickle, checkpoint_around
+            read_checkpoint_tensors,
+            (UnusableCheckpoint,),
+            checkpoint_pickle,
+            checkpoint_around,
+            count=len,
+            given=lambda data: 2,
         ),
         "detector": Door(read_detector, (UnusableModel,), checkpoint_files),
-        "FLAME masks": Door(read_masks, (FlameFileError,), pickled_masks),
+        "FLAME masks": Door(
+            read_masks, (FlameFileError,), pickled_masks, count=len, given=lambda data: 2
+        ),
         "FLAME model": Door(read_flame_file, (FlameFileError,), pickled_parts),
         "landmarks": Door(read_landmarks, (FlameFileError,), landmark_files),
         "head model": Door(HeadModel.load, (ValueError,), landmark_files),
         "annotation": official,
-        "annotation array": Door(official.read, official.errors, bare_array, annotation_around),
-        "identity index": Door(IdentityIndex.load, (IdentityError,), index_files),
-        "table": Door(lambda path: read_table(path, EXCLUSIONS), (TableError,), table_files),
+        "annotation array": replace(official, files=bare_array, rebuild=annotation_around),
+        "identity index": Door(
+            IdentityIndex.load,
+            (IdentityError,),
+            index_files,
+            count=lambda index: len(index.embeddings),
+            given=lambda data: 4,
+        ),
+        "table": Door(
+            lambda path: read_table(path, EXCLUSIONS),
+            (TableError,),
+            table_files,
+            count=len,
+            given=lambda data: 20,
+        ),
         "tar": Door(_walk, (DamagedTar,), tar_files),
         "shard": Door(indexed, (DamagedTar,), lambda: tar_files()[:1]),
-        "COCO": Door(read_coco, (CocoError,), coco_file),
+        "COCO": Door(
+            read_coco,
+            (CocoError,),
+            coco_file,
+            count=lambda data: len(data.images) + len(data.boxes),
+            given=lambda data: 5,
+        ),
         "values": Door(lambda path: parse_yaml(path.read_text("utf-8")), (ValueError,), yaml_files),
-        "dvc.lock": Door(read_lock, (DamagedLock,), lock_file),
+        "dvc.lock": Door(read_lock, (DamagedLock,), lock_file, count=len, given=lambda data: 2),
         "film": Door(_watch, (UnreadableImage,), film_files),
     }
 
@@ -310,7 +350,10 @@ def annotation_door() -> Door:
     """The reader of the official release's annotations."""
     from ml.release.official import BadAnnotation, decode_annotation
 
-    return Door(decode_annotation, (BadAnnotation,), annotation_files)
+    return Door(
+        decode_annotation, (BadAnnotation,), annotation_files,
+        count=lambda heads: len(heads.params), given=lambda data: 3,
+    )  # fmt: skip
 
 
 def knock(name: str, door: Door, count: int, folder: Path) -> Counter[str]:
@@ -332,7 +375,7 @@ def knock(name: str, door: Door, count: int, folder: Path) -> Counter[str]:
         path = folder / f"damaged{suffix}"
         path.write_bytes(door.rebuild(damaged_bytes(whole, rng)))
         try:
-            door.read(path)
+            all_there(door.count(door.read(path)), door.given(path.read_bytes()))
             found["taken"] += 1
         except door.errors as error:
             found["refused"] += 1
@@ -348,10 +391,11 @@ def _refuse_to_run(event: str, arguments: tuple[object, ...]) -> None:
 
 
 def all_doors() -> dict[str, Door]:
-    """Those of public benchmarks too."""
+    """Those of labels, releases, models and public benchmarks too."""
+    from tests import doors_of_sets
     from tests.ml.benchmarks.test_doors import DOORS
 
-    return {**doors(), **DOORS}
+    return {**doors(), **doors_of_sets.doors(), **DOORS}
 
 
 def _knock_alone(name: str, count: int) -> tuple[str, Counter[str], float, int, str]:

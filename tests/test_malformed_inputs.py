@@ -13,6 +13,7 @@ from ml.imaging.io import UnreadableImage, decode_image, encode_jpeg, encode_png
 from ml.labels.coco import CocoError, read_coco
 from ml.labels.tool_export import CVAT_FILE, STUDIO_FILE, export_for_labelling
 from ml.labels.tool_import import LabelImportError, import_labels
+from ml.records import reasons
 from ml.records.exclusions import Exclusions
 from ml.records.shards import DamagedSample, ShardReader, shard_writer
 from ml.records.tables import IMAGES, read_stage
@@ -176,6 +177,11 @@ def test_damaged_release_tars(release, tmp_path):
         except NotARelease as error:
             says_why(error)
         else:
+            rows = exclusions.to_frame()
+            # Names behind a break are unknown; all others are given or excluded.
+            if reasons.DAMAGED_TAR not in set(rows["reason"]):
+                assert {*found, *rows["sample_id"]} == RELEASED
+            assert not set(found) & set(rows["sample_id"])
             assert set(found) <= RELEASED
 
 

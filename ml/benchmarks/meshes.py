@@ -61,6 +61,8 @@ def _read_obj(path: Path, data: bytes) -> tuple[np.ndarray, np.ndarray]:
                 points.append(line.split()[1:4])
             elif line.startswith(b"f "):
                 corners = [int(word.split(b"/")[0]) for word in line.split()[1:]]
+                if len(corners) < 3:
+                    raise ValueError(f"a face of {len(corners)} corners")
                 # indices count from 1, or backwards from the last vertex so far
                 ring = [c - 1 if c > 0 else len(points) + c for c in corners]
                 triangles += [(ring[0], *ring[i : i + 2]) for i in range(1, len(ring) - 1)]
@@ -74,13 +76,19 @@ def _read_ply(path: Path, data: bytes) -> tuple[np.ndarray, np.ndarray]:
     import trimesh
 
     try:
-        check_ply(data)
+        stated = check_ply(data)
         mesh = trimesh.load(io.BytesIO(data), file_type="ply", process=False)
         vertices = np.array(getattr(mesh, "vertices", np.zeros((0, 3))), np.float64)
         faces = np.array(getattr(mesh, "faces", np.zeros((0, 3))), np.int64)
     except _PLY_DAMAGE as error:
         raise UnreadableBenchmarkFile(f"{path}: no PLY file: {short(str(error))}") from error
-    return vertices.reshape(-1, 3), faces.reshape(-1, 3)
+    vertices, faces = vertices.reshape(-1, 3), faces.reshape(-1, 3)
+    if len(vertices) != stated[0] or len(faces) < stated[1]:
+        raise UnreadableBenchmarkFile(
+            f"{path}: is cut or damaged: {len(vertices)} of {stated[0]} vertices, "
+            f"{len(faces)} of {stated[1]} polygons"
+        )
+    return vertices, faces
 
 
 def read_picked_points(path: Path) -> np.ndarray:
@@ -94,20 +102,21 @@ def read_picked_points(path: Path) -> np.ndarray:
 
     Raises:
         MissingBenchmarkFile: there is no such file.
-        UnreadableBenchmarkFile: it is no XML, or a coordinate of a point is missing.
+        UnreadableBenchmarkFile: it is no XML, a coordinate of a point is missing, or something else
+            has coordinates.
     """
     data = read_bytes(path)
     if b"<!ENTITY" in data:
         raise UnreadableBenchmarkFile(f"{path}: declares entities, which no .pp file needs")
     try:
-        points = [
-            [float(point.attrib[axis]) for axis in "xyz"]
-            for point in ElementTree.fromstring(data).iter("point")
-        ]
+        placed = [e for e in ElementTree.fromstring(data).iter() if e.tag == "point" or e.get("x")]
+        points = [[float(point.attrib[axis]) for axis in "xyz"] for point in placed]
     except KeyError as error:
         raise UnreadableBenchmarkFile(f"{path}: a point is missing {error}") from error
     except (ElementTree.ParseError, ValueError, LookupError) as error:
         raise UnreadableBenchmarkFile(f"{path}: no MeshLab points: {short(str(error))}") from error
+    if strange := [element.tag for element in placed if element.tag != "point"]:
+        raise UnreadableBenchmarkFile(f"{path}: coordinates of a {short(strange[0])!r}, no point")
     return np.array(points).reshape(-1, 3)
 
 

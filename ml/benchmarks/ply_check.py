@@ -18,11 +18,15 @@ _COUNTERS = ("char", "uchar", "short", "ushort", "int", "uint", "int8", "uint8",
 _COORDINATES = ("x", "y", "z")
 
 
-def check_ply(data: bytes) -> None:
+def check_ply(data: bytes) -> tuple[int, int]:
     """Check a PLY file's header, and the sizes it states against the bytes in the file.
 
     Args:
         data: the file.
+
+    Returns:
+        Numbers of vertices and of polygons that it states; trimesh reads a cut text file as far as
+        it goes.
 
     Raises:
         ValueError: no header of version 1.0, an unknown type, no vertices with three coordinates,
@@ -49,6 +53,7 @@ def check_ply(data: bytes) -> None:
     if not set(_COORDINATES) <= set(properties.get("vertex", ())):
         raise ValueError("expected an element vertex with x, y and z")
     _check_sizes(elements, properties, len(body), lines[1][1] == "ascii")
+    return elements["vertex"], elements.get("face", 0)
 
 
 def _property(words: list[str]) -> tuple[str, int]:

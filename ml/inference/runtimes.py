@@ -94,14 +94,17 @@ class OnnxRuntime:
             UnusableModel: the file is damaged or is no exported detector.
             ValueError: onnxruntime is not installed, or has no support for the device.
         """
-        self._session = _open_session(model, torch.device(device))
-        outputs = {output.name for output in self._session.get_outputs()}
+        try:
+            self._session = _open_session(model, torch.device(device))
+            outputs = {output.name for output in self._session.get_outputs()}
+            about = self._session.get_modelmeta().custom_metadata_map.get(METADATA_KEY, "{}")
+        except UnicodeDecodeError as error:
+            raise UnusableModel(f"{_name(model)}: damaged, a text is not UTF-8: {error}") from error
         if not set(ONNX_OUTPUTS) <= outputs:
             raise UnusableModel(
                 f"{_name(model)}: expected the outputs {', '.join(ONNX_OUTPUTS)} of an exported "
                 f"head detector, got {', '.join(sorted(outputs))}"
             )
-        about = self._session.get_modelmeta().custom_metadata_map.get(METADATA_KEY, "{}")
         try:
             self.description: dict[str, Any] = json.loads(about)
         except (ValueError, RecursionError) as error:

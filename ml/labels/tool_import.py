@@ -331,9 +331,12 @@ def _label_studio(raw: list[Any]) -> Iterator[_Entry]:
         ]
         if not finished:
             entry.refuse(reasons.NOT_ANNOTATED, f"tasks[{number}] has no finished annotation")
+        elif not isinstance(regions := finished[-1].get("result"), list):
+            # The last annotation is the reviewer's.
+            detail = f"tasks[{number}]: result must be a list of regions, got {brief(regions)}"
+            entry.refuse(reasons.DAMAGED_ENTRY, detail)
         else:
-            # The last one is the reviewer's.
-            for place, item in enumerate(_list(finished[-1].get("result"))):
+            for place, item in enumerate(regions):
                 _studio_box(item, f"tasks[{number}].result[{place}]", entry)
         yield entry
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import io
 import json
+import re
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +20,9 @@ from ml.benchmarks.files import UnreadableBenchmarkFile, read_mat
 from ml.benchmarks.meshes import read_mesh, read_picked_points
 from ml.benchmarks.pickled_box import read_box
 from ml.benchmarks.predictions import FORMAT, PredictionError, PredictionFile, read_angle_table
+from ml.benchmarks.wider import read_wider
+from ml.records.exclusions import Exclusions
+from tests.benchmark_sets.boxes import write_wider
 from tests.benchmark_sets.scans import BOX, face_mesh, picked_points, pickled_dictionary
 from tests.doors import Door, Files, knock
 from tests.malformed import damaged_bytes
@@ -56,9 +61,35 @@ def lines_file() -> Files:
     return [(".jsonl", "\n".join(map(json.dumps, entries)).encode())]
 
 
-def whole(mapping) -> None:
-    for key in mapping:
-        mapping[key]
+def whole(mapping) -> int:
+    return len([mapping[key] for key in mapping])
+
+
+def lines_in(data: bytes) -> int:
+    return sum(bool(line.strip()) for line in data.splitlines())
+
+
+def mesh_parts_in(data: bytes) -> int:
+    """Vertices and triangles as the header says, or one a line."""
+    claimed = re.findall(rb"element (?:vertex|face) (\d+)", data)
+    return sum(map(int, claimed)) or len(re.findall(rb"^[vf] ", data, re.MULTILINE))
+
+
+def wider_file() -> Files:
+    with tempfile.TemporaryDirectory() as folder:
+        write_wider(Path(folder), images=False, mat=False)
+        (path,) = Path(folder).rglob("*.txt")
+        return [(".txt", path.read_bytes())]
+
+
+def wider_lines(path: Path) -> int:
+    """Lines of the images and faces that are read."""
+    root = path.parent / "wider" / "wider_face_split"
+    root.mkdir(parents=True, exist_ok=True)
+    (root / "wider_face_val_bbx_gt.txt").write_bytes(path.read_bytes())
+    return sum(
+        2 + len(sample.truth.boxes_xyxy) for sample in read_wider(root.parent, Exclusions("wider"))
+    )
 
 
 def submission_file() -> Files:
@@ -67,29 +98,62 @@ def submission_file() -> Files:
 
 
 DOORS = {
-    "MAT file": Door(lambda p: read_mat(p, ["a"]), (UnreadableBenchmarkFile,), mat_files),
-    "mesh": Door(read_mesh, (UnreadableBenchmarkFile,), mesh_files),
+    "MAT file": Door(
+        lambda p: read_mat(p, ["a"]),
+        (UnreadableBenchmarkFile,),
+        mat_files,
+        count=lambda content: content["a"].size,
+        given=lambda data: 2,
+    ),
+    "mesh": Door(
+        read_mesh,
+        (UnreadableBenchmarkFile,),
+        mesh_files,
+        count=lambda mesh: len(mesh[0]) + len(mesh[1]),
+        given=mesh_parts_in,
+    ),
     "picked points": Door(
         read_picked_points,
         (UnreadableBenchmarkFile,),
         lambda: [(".pp", picked_points(np.ones((7, 3))).encode())],
+        count=len,
+        given=lambda data: 7,
     ),
     "face box": Door(
         read_box,
         (UnreadableBenchmarkFile,),
         lambda: [(".npy", pickled_dictionary(BOX, protocol)) for protocol in (2, 3, 4)],
     ),
-    "predictions": Door(lambda p: whole(PredictionFile(p)), (ValueError,), lines_file),
-    "submission": Door(lambda p: whole(DadSubmission(p)), (PredictionError,), submission_file),
+    "predictions": Door(
+        lambda p: whole(PredictionFile(p)),
+        (ValueError,),
+        lines_file,
+        count=lambda read: read + 1,
+        given=lines_in,
+    ),
+    "submission": Door(
+        lambda p: whole(DadSubmission(p)),
+        (PredictionError,),
+        submission_file,
+        count=int,
+        given=lambda data: 2,
+    ),
     "FDDB text": Door(
         read_fddb_predictions,
         (PredictionError,),
         lambda: [(".txt", b"a/b\n2\n1 2 3 4 0.5\n1 2 3 4 0.25\nc\n0\n")],
+        count=lambda found: sum(2 + len(heads) for heads in found.values()),
+        given=lines_in,
     ),
     "angles": Door(
         read_angle_table,
         (PredictionError,),
         lambda: [(".csv", b"image,pitch,yaw,roll\na,1,2,3\nb,4.5,-6,7\n")],
+        count=lambda found: 1 + len(found),
+        given=lines_in,
+    ),
+    "WIDER text": Door(
+        wider_lines, (UnreadableBenchmarkFile,), wider_file, count=int, given=lines_in
     ),
 }
 
@@ -114,6 +178,28 @@ def with_broken_header(data: bytes, rng: np.random.Generator) -> bytes:
     """Damage where a mesh's types and counts are told, the numbers behind it whole."""
     place = data.find(b"end_header") + len(b"end_header\n")
     return damaged_bytes(data[:place], rng) + data[place:]
+
+
+@pytest.mark.parametrize("lost", [1, 60])
+def test_a_cut_text_mesh_is_refused(lost: int, tmp_path: Path) -> None:
+    path = tmp_path / "mesh.ply"
+    path.write_bytes(b"\n".join(mesh_files()[1][1].splitlines()[:-lost]) + b"\n")
+    with pytest.raises(UnreadableBenchmarkFile, match=r"\d+ of 60 vertices, \d+ of 36 polygons"):
+        read_mesh(path)
+
+
+def test_a_face_that_is_cut_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "mesh.obj"
+    path.write_bytes(mesh_files()[2][1].rstrip().removesuffix(b" 3/1"))
+    with pytest.raises(UnreadableBenchmarkFile, match="a face of 2 corners"):
+        read_mesh(path)
+
+
+def test_coordinates_of_another_element_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.pp"
+    path.write_text(picked_points(np.ones((7, 3))).replace("<point z", "<poynt z", 1))
+    with pytest.raises(UnreadableBenchmarkFile, match="coordinates of a 'poynt'"):
+        read_picked_points(path)
 
 
 @pytest.mark.parametrize("number", [0, 1])

@@ -108,6 +108,8 @@ def test_every_fault_has_its_reason(exported, dataset, tmp_path):
     value("image-a1")["width"] = 0
     value("image-a2")["rotation"] = 30
     tasks["image-a3"]["annotations"] = [{"result": [], "was_cancelled": True}]
+    # Not an image without heads: its regions are lost.
+    tasks["image-b0"]["annotations"] = [{"result": None}]
     twice = tasks["image-b2"]["annotations"][0]["result"]
     twice.append({**twice[0], "id": "again"})
     stranger = {"data": {"image": "x/unknown.jpg"}, "annotations": [{"result": []}]}
@@ -120,14 +122,15 @@ def test_every_fault_has_its_reason(exported, dataset, tmp_path):
         "image-a1": "damaged_box",
         "image-a2": "rotated_box",
         "image-a3": "not_annotated",
+        "image-b0": "damaged_entry",
         "image-b2": "duplicate_image",
         "image-b2#3": "duplicate_box",
         "unknown": "unknown_image",
         "image-b1": "test_image",
         f"tasks[{len(back) - 1}]": "damaged_entry",
     }
-    assert boxes_by_id(result).keys() == {"image-b0", "image-b2"}
-    assert len(result.sample_ids) == len(back) == 2 + (len(reasons) - 1)
+    assert boxes_by_id(result).keys() == {"image-b2"}
+    assert len(result.sample_ids) == len(back) == 1 + (len(reasons) - 1)
     detail = excluded.set_index("sample_id")["detail"]["image-a0"]
     assert "leaves the 120x90 image by" in detail
 

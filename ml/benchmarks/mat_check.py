@@ -14,6 +14,7 @@ _INT8, _INT32, _UINT32, _MATRIX, _COMPRESSED = 1, 5, 6, 14, 15
 _CELL, _CHAR = 1, 4
 _NUMBERS = range(6, 16)
 _MAX_DEPTH = 6
+"""Of cells in cells; deeper ones are not checked, so this is no limit of `ml.records.limits`."""
 
 
 def check_mat(data: bytes, names: Collection[str]) -> None:

@@ -14,6 +14,7 @@ from ml.inference.detector import HeadDetector
 from ml.inference.options import DRAW_METHODS, DrawMethod
 from ml.inference.results import PredictionResult
 from ml.records.atomic import write_bytes
+from ml.records.limits import MAX_UPLOAD_BYTES
 
 if TYPE_CHECKING:
     import gradio
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 
 LOOPBACK = "127.0.0.1"
 PORT = 7860
-MAX_UPLOAD = "50mb"
 MAX_WAITING = 64
 """Maximum number of queued requests; further ones are asked to retry."""
 KEPT_S = 3600
@@ -171,9 +171,9 @@ def open_page(
         Middleware(SameOrigin, hosts=hosts),
     ]
     _, url, _ = page.launch(
-        server_name=host, server_port=port, share=False, theme=theme, max_file_size=MAX_UPLOAD,
-        footer_links=[], show_error=True, quiet=not wait, prevent_thread_lock=not wait,
-        app_kwargs={"middleware": guard},
+        server_name=host, server_port=port, share=False, theme=theme,
+        max_file_size=MAX_UPLOAD_BYTES, footer_links=[], show_error=True, quiet=not wait,
+        prevent_thread_lock=not wait, app_kwargs={"middleware": guard},
     )  # fmt: skip
     return str(url)
 

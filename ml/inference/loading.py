@@ -34,14 +34,12 @@ from ml.model.weights import import_published
 from ml.records.atomic import write_bytes, write_json
 from ml.records.config import read_config
 from ml.records.files import UnreadableFile, is_environment, read_file
-from ml.records.limits import MAX_JSON_BYTES, brief, check_limit
+from ml.records.limits import MAX_JSON_BYTES, MAX_NETWORK_SIDE_PX, brief, check_limit
 
 WEIGHTS_NAME = "model.safetensors"
 CONFIG_NAME = "config.json"
 FORMAT = "vggheads-detector/1"
 ONNX_SUFFIX = ".onnx"
-MAX_IMAGE_SIZE = 8192
-"""Side of a network's input: what a description asks for is allocated."""
 _NEEDED = {"model", "image_size", "postprocess"}
 
 
@@ -329,8 +327,8 @@ def _checked(description: Any, path: Path) -> dict[str, Any]:
     if missing:
         raise UnusableModel(f"{path}: missing keys {sorted(missing)}")
     size = description["image_size"]
-    if not isinstance(size, int) or isinstance(size, bool) or not 32 <= size <= MAX_IMAGE_SIZE:
+    if not isinstance(size, int) or isinstance(size, bool) or not 32 <= size <= MAX_NETWORK_SIDE_PX:
         raise UnusableModel(
-            f"{path}: image_size: expected 32 to {MAX_IMAGE_SIZE} px, got {brief(size)}"
+            f"{path}: image_size: expected 32 to {MAX_NETWORK_SIDE_PX} px, got {brief(size)}"
         )
     return dict(description)

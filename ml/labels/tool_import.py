@@ -27,11 +27,10 @@ from ml.labels.coco import (
 from ml.records import reasons
 from ml.records.exclusions import Exclusions
 from ml.records.files import UnreadableFile, read_file
-from ml.records.limits import MAX_JSON_BYTES, brief, short_names
+from ml.records.limits import MAX_JSON_BYTES, MAX_LABELLED_BOXES, brief, short_names
 
 LABEL_SPLITS: Final = ("train", "val")
 """Splits that may be labelled; `test` belongs to the benchmark."""
-_MAX_BOXES: Final = 10_000
 _OF_THE_WHOLE_IMAGE: Final = frozenset(
     {"choices", "textarea", "rating", "number", "datetime", "taxonomy", "pairwise", "relation"}
 )
@@ -393,7 +392,7 @@ def _checked_boxes(entry: _Entry, row: Mapping[Any, Any]) -> list[tuple[Box, boo
 
     The image is refused when a box is outside it or has no area.
     """
-    if len(entry.boxes) > _MAX_BOXES:
+    if len(entry.boxes) > MAX_LABELLED_BOXES:
         entry.refuse(reasons.DAMAGED_ENTRY, f"{len(entry.boxes)} boxes in one image")
         return []
     checked = []

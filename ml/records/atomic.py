@@ -1,8 +1,9 @@
 """Whole files or none: write to a temporary name next to the target, then rename.
 
 Renaming replaces the directory entry and never touches the old file's bytes, so hard links into
-DVC's cache stay intact. Every temporary thing of the project, file or folder, gets its name here
-and is removed here.
+DVC's cache stay intact. Every temporary thing in a project's folder, file or folder, gets its name
+here and is removed here. What only one process reads (scenes of the web page, a worker's log, links
+that join two models' folders) is in the system's temporary folder, made by `tempfile`.
 """
 
 from __future__ import annotations

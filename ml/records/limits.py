@@ -31,6 +31,14 @@ MAX_YAML_VALUES: Final = 1_000_000
 """Keys and values of a document with its aliases written out."""
 MAX_TAR_HEADER_BYTES: Final = 1 << 20
 """Long names and extended headers, which tarfile reads into memory whole."""
+MAX_TAR_PADDING_BYTES: Final = 64 << 20
+"""Behind a tar's end marker; writers fill up to 10 kB."""
+MAX_LABELLED_BOXES: Final = 10_000
+"""In one image of a file of labels."""
+MAX_NETWORK_SIDE_PX: Final = 8192
+"""Side of a network's input: what a description asks for is allocated."""
+MAX_UPLOAD_BYTES: Final = 50 << 20
+"""A file that a visitor of the web page sends."""
 MAX_TABLE_BYTES: Final = 1 << 30
 """Values of a table that is read whole, at eight bytes each; the shards' have 20 MB."""
 _MAX_EXPANSION: Final = 20

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO, Any, Final, Literal, Self
 
 from ml.records.files import Closing, UnreadableFile, check_regular, is_environment
-from ml.records.limits import MAX_IMAGE_FILE_BYTES, MAX_TAR_HEADER_BYTES
+from ml.records.limits import MAX_IMAGE_FILE_BYTES, MAX_TAR_HEADER_BYTES, MAX_TAR_PADDING_BYTES
 
 _CHUNK: Final = 1 << 20
 _OPENERS: Final[dict[bytes, Callable[..., Any]]] = {
@@ -24,8 +24,6 @@ _OPENERS: Final[dict[bytes, Callable[..., Any]]] = {
     b"BZh": bz2.open,
     b"\xfd7zXZ": lzma.open,
 }
-_MAX_PADDING: Final = 64 << 20
-"""So much behind the end marker is looked at; writers fill up to 10 kB."""
 _HEADERS: Final = (
     tarfile.XHDTYPE,
     tarfile.XGLTYPE,
@@ -221,7 +219,7 @@ class TarReader(Closing):
 
     def _check_padding(self) -> None:
         """Reject data behind an end marker: a header was overwritten by zeros."""
-        for _ in range(_MAX_PADDING // _CHUNK):
+        for _ in range(MAX_TAR_PADDING_BYTES // _CHUNK):
             try:
                 piece = self._tar.fileobj.read(_CHUNK)
             except _DAMAGE as error:

@@ -6,6 +6,7 @@ import gc
 import json
 import os
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,7 @@ import pytest
 import trimesh
 from PIL import Image
 
+from ml.inference import app
 from ml.inference.app import MAX_WAITING, Page, build_page, open_page
 from ml.inference.detector import HeadDetector
 from tests import bombs
@@ -250,3 +252,46 @@ def test_pages_of_other_origins_may_not_upload(served: str, headers, status: int
     files = {"files": ("a.png", b"x", "image/png")}
     answer = WEB.post(f"{served}gradio_api/upload", files=files, headers=headers)
     assert answer.status_code == status
+
+
+def test_of_65_that_wait_the_last_is_refused(detector: HeadDetector, monkeypatch) -> None:
+    begun, go = threading.Event(), threading.Event()
+
+    def wait(page, *arguments):
+        begun.set()
+        go.wait(60)
+        return None, None, None
+
+    monkeypatch.setattr(Page, "find", wait)
+    page = build_page(detector)
+    url = open_page(page)
+    try:
+        asking = {"url": f"{url}gradio_api/call/find", "json": {"data": [None, "bbox", 0.2]}}
+        statuses = [WEB.post(**asking).status_code]
+        # It left the queue.
+        assert begun.wait(30)
+        statuses += [WEB.post(**asking).status_code for _ in range(MAX_WAITING)]
+        assert statuses == [200] * (1 + MAX_WAITING)
+        refused = WEB.post(**asking)
+        assert refused.status_code == 503
+        assert "Queue is full" in refused.text
+    finally:
+        go.set()
+        page.close()
+
+
+def test_uploads_are_removed_when_they_are_old(detector: HeadDetector, monkeypatch) -> None:
+    # Gradio goes by the time of the last change of a file's entry, which cannot be set back.
+    monkeypatch.setattr(app, "_LOOK_EVERY_S", 0.1)
+    monkeypatch.setattr(app, "KEPT_S", 1)
+    page = build_page(detector)
+    url = open_page(page)
+    try:
+        answer = WEB.post(f"{url}gradio_api/upload", files={"files": ("a.png", b"old")})
+        stored = Path(answer.json()[0])
+        end = time.monotonic() + 20
+        while stored.exists() and time.monotonic() < end:
+            time.sleep(0.05)
+        assert not stored.exists()
+    finally:
+        page.close()

@@ -20,7 +20,7 @@ from ml.imaging.io import decode_image
 
 def flame(yaw_deg, pitch_deg=0.0, roll_deg=0.0):
     """A head turned about three axes; positive: nose to the left of the image, and upwards."""
-    turned = Rotation.from_euler("YXZ", (-yaw_deg, -pitch_deg, -roll_deg), degrees=True)
+    turned = Rotation.from_euler("XYZ", (-pitch_deg, -yaw_deg, -roll_deg), degrees=True)
     rotation = np.diag([1.0, -1.0, -1.0]) @ turned.as_matrix()
     vector = np.zeros(413, np.float32)
     vector[403:409] = rotation[:, :2].T.reshape(-1)

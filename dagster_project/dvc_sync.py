@@ -184,8 +184,10 @@ class DvcBridge:
 
         Together, because DVC reads all its files for one as well.
         """
-        # By its path: DVC otherwise looks in the current folder.
-        return {stage.name: stage for stage in repo.stage.load_file(str(self.root / "dvc.yaml"))}
+        with self._lock_file():
+            # By its path: DVC otherwise looks in the current folder.
+            stages = repo.stage.load_file(str(self.root / "dvc.yaml"))
+        return {stage.name: stage for stage in stages}
 
 
 def _is_changed(stage: Any) -> bool:

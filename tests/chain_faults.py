@@ -512,7 +512,7 @@ def run_fault(chain: Chain, name: str, folder: Path) -> bool | None:
         if fault.after:
             problems += filter(None, [fault.after(root, output)])
     if peak_gb() > MAX_GB:
-        problems.append(f"a process took more than {MAX_GB:g} GB")
+        problems.append(f"a process took more than {MAX_GB:.2f} GB")
     if not problems:
         shutil.rmtree(place)
     outcome = "; ".join([outcome, *problems])

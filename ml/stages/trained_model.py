@@ -150,8 +150,6 @@ def run(
     """
     prepare_torch(ws, STAGE)
     folder = ws.stage_dir(stage)
-    # Written last: in a registered copy of the model, ids would outlive their removal.
-    remove(folder / SAMPLES_NAME)
     head_model = HeadModel.load(ws.stage_dir("head_model") / "head_model.npz")
     geometry = HeadGeometry(head_model)
     exclusions = Exclusions(stage)
@@ -219,6 +217,8 @@ def run(
     )
     write_text(folder / "CARD.md", card)
     tags = {"stage": stage, "licence": licence, "head_model": head_model.sha256}
+    # In a registered copy of the model, ids would outlive their removal.
+    remove(folder / SAMPLES_NAME)
     _register(folder, config, tracker, card, tags)
     write_samples(folder, *used)
     finish_work(ws, stage)

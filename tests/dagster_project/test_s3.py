@@ -125,6 +125,7 @@ def mlflow_server(folder, artifacts):
         mlflow.set_tracking_uri(None)
 
 
+@pytest.mark.rehearsal
 def test_runs_model_scores_and_registry_are_on_the_server_that_the_variable_names(
     request, tmp_path
 ):

@@ -265,14 +265,14 @@ def _wait_until_up(address: str, servers: Sequence[subprocess.Popen[bytes]]) -> 
 
 
 def _trainings(site: Site) -> tuple[str, list[str]]:
-    """Return the experiment, and the newest trainings of the detector, or of any if it has one."""
+    """Return the experiment, and its newest finished trainings: of the detector if it has two."""
     from mlflow import MlflowClient
 
     from dagster_project.resources import EXPERIMENT
     from ml.training.tracking import open_store
 
     uri, experiment = open_store(site.root / "mlruns", EXPERIMENT)
-    runs = MlflowClient(uri).search_runs([experiment])
+    runs = MlflowClient(uri).search_runs([experiment], "attributes.status = 'FINISHED'")
     detectors = [run for run in runs if run.info.run_name.startswith("trained_model")]
     chosen = detectors if len(detectors) > 1 else runs
     return experiment, [run.info.run_id for run in chosen[:2]]

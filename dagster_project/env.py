@@ -53,8 +53,8 @@ _NO_COMPUTE_LOGS = {
     }
 }
 CLI_CONFIG = "dagster-cli.yaml"
-_EXPERIMENTS = "/.dvc/tmp/exps/"
-"""Within it DVC makes a temporary workspace for every experiment."""
+_EXPERIMENTS = (".dvc", "tmp", "exps")
+"""Folders within which DVC makes a temporary workspace for every experiment."""
 _NO_PATH_OF_A_DATABASE = re.compile(r"\?|%[0-9a-fA-F]{2}")
 """Dagster puts the path unescaped into the address of its databases."""
 
@@ -100,7 +100,7 @@ def _is_of_another(home: Path, root: Path) -> bool:
     its runs and materialisations there; a copy of a project has its own records, too.
     """
     folder = root.resolve()
-    if _EXPERIMENTS in f"{folder.as_posix()}/":
+    if any(parent.parts[-len(_EXPERIMENTS) :] == _EXPERIMENTS for parent in folder.parents):
         return True
     other = home.resolve().parent
     return home.name == ".dagster" and other != folder and (other / "dvc.yaml").is_file()

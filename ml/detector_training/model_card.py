@@ -92,7 +92,7 @@ expression, 3 jaw, 6 rotation, 3 translation, 1 scale, in pixels of the image).
 {table}
 
 They compare with {_GROUND_TRUTH.get(supervision, supervision)}, measured on {num_images:,} images
-of the data that this model was trained with another part of; not on photographs unless those were.
+that were held out from the training data; they are photographs only if the training images are.
 The benchmark's report has others, and says what it compared with.
 
 ## Limits

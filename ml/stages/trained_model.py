@@ -213,7 +213,7 @@ def run(
         licence,
         head_model.sha256,
         result.metrics,
-        len(set(val.sample_ids) - {row["sample_id"] for row in exclusions.rows()}),
+        len(used[1]),
     )
     write_text(folder / "CARD.md", card)
     tags = {"stage": stage, "licence": licence, "head_model": head_model.sha256}

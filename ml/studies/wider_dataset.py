@@ -64,6 +64,7 @@ class _Rows:
     images: list[dict[str, Any]] = field(default_factory=list)
     verdicts: list[dict[str, Any]] = field(default_factory=list)
     heads: list[pd.DataFrame] = field(default_factory=list)
+    used: list[str] = field(default_factory=list)
 
 
 class NoDetector:
@@ -102,16 +103,20 @@ def make_wider_dataset(
     head_model = HeadModel.load(ws.stage_dir("head_model") / "head_model.npz")
     regressor = load_flame_regressor(ws, config.regressor, head_model, config.device)
     annotator = Annotator(NoDetector(), regressor, head_model)  # type: ignore[arg-type]
-    exclusions, rows = Exclusions(STAGE), _Rows()
+    exclusions, unread, rows = Exclusions(STAGE), Exclusions(STAGE), _Rows()
+    read: list[str] = []
     for number, part in enumerate(parts):
         shard = f"shard-{number:05d}"
         first = len(rows.images)
         with shard_writer(out / "images" / f"{shard}.tar") as writer:
-            for sample in progress(read_wider(wider, exclusions, part), f"labelling {part}"):
+            for sample in progress(read_wider(wider, unread, part), f"labelling {part}"):
+                read.append(sample.sample_id)
                 _add(sample, part, shard, wider, writer, annotator, config, exclusions, rows)
         images = pd.DataFrame(rows.images[first:]) if rows.images[first:] else empty_table(IMAGES)
         write_table(out / "images" / f"{shard}.parquet", images, IMAGES)
         write_table(out / "truth" / f"{shard}.parquet", empty_table(TRUTH), TRUTH)
+    exclusions.extend(unread.rows())
+    counts = exclusions.account([*read, *(row["sample_id"] for row in unread.rows())], rows.used)
     if not rows.images:
         raise ValueError(f"{wider}: no image of WIDER FACE could be used")
     dataset = out / "filtered_dataset"
@@ -122,9 +127,7 @@ def make_wider_dataset(
     write_text(dataset / "CARD.md", _LICENCE_CARD)
     write_text(dataset / "exclusions.csv", exclusions.to_frame().to_csv(index=False))
     return StageReport(
-        num_in=len(rows.images) + len(exclusions),
-        num_out=len(rows.images),
-        num_excluded=len(exclusions),
+        *counts,
         metadata={"num_heads": len(table), "box extension": EXTENSION},
     )
 
@@ -149,6 +152,7 @@ def _add(
     height, width = image.shape[:2]
     heads = ImageHeads(name, part, *face_crops(sample.truth, width, height))
     regress_heads([heads], {name: (part, image)}, config, annotator, exclusions)
+    rows.used.append(sample.sample_id)
     rows.heads.append(heads_table([heads], config, annotator).assign(shard=shard))
     data = image_path(wider, sample.sample_id, part).read_bytes()
     span = writer.add(name, {"jpg": data})["jpg"]

@@ -157,11 +157,13 @@ class TrainingCheckpoint(pl.Callback):
         if stored.get("fit_key") != self.key:
             logger.warning("%s: written by a different configuration, starting again", self.path)
             return None
-        if stored["processes"] != self._processes:
+        # Earlier versions had the number in the key.
+        wrote = stored.get("processes", self._processes)
+        if wrote != self._processes:
             raise ValueError(
-                f"{self.path}: written by a training in {stored['processes']} processes, now there "
-                f"would be {self._processes}, with other batches; resume with "
-                f"{stored['processes']}, or delete {self.path.parent} to start again"
+                f"{self.path}: written by a training in {wrote} processes, now there would be "
+                f"{self._processes}, with other batches; resume with {wrote}, or delete "
+                f"{self.path.parent} to start again"
             )
         return self.path
 

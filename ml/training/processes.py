@@ -6,7 +6,6 @@ it and write nothing but their own folder of unfinished work.
 
 from __future__ import annotations
 
-import logging
 import os
 from contextlib import suppress
 from dataclasses import dataclass
@@ -16,8 +15,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from lightning.fabric.plugins.environments import ClusterEnvironment
-
-logger = logging.getLogger(__name__)
 
 _OWN_FOLDER = "process-"
 _LONGEST_STAGE = timedelta(days=30)

@@ -1,6 +1,7 @@
 """DAGSTER_HOME: one's own, unless the user chose another for this project."""
 
 import os
+from pathlib import Path
 
 import pytest
 
@@ -18,7 +19,12 @@ def main_project(tmp_path, monkeypatch):
     return root
 
 
-@pytest.mark.parametrize("place", [".dvc/tmp/exps/tmpab", ".dvc/tmp/exps/standalone/tmpab", "../b"])
+EXPERIMENTS = Path(".dvc", "tmp", "exps")
+
+
+@pytest.mark.parametrize(
+    "place", [EXPERIMENTS / "a", EXPERIMENTS / "standalone" / "a", Path("../b")]
+)
 def test_an_experiment_and_a_copy_keep_records_of_their_own(main_project, place):
     before = {path: path.stat().st_mtime_ns for path in main_project.rglob("*")}
     root = main_project / place
@@ -34,7 +40,7 @@ def test_an_experiment_leaves_a_chosen_home_alone(main_project, tmp_path, monkey
     chosen = tmp_path / "chosen"
     monkeypatch.setenv("DAGSTER_HOME", str(chosen))
     assert prepare(main_project) == chosen
-    root = main_project / ".dvc" / "tmp" / "exps" / "tmpab"
+    root = main_project / EXPERIMENTS / "a"
     root.mkdir(parents=True)
     assert prepare(root) == root / ".dagster"
 

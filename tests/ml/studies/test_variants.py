@@ -14,6 +14,7 @@ import pytest
 
 from ml.flame.head_model import HeadModel
 from ml.inference.loading import save_detector
+from ml.records.exclusions import LostSamples
 from ml.records.heads import Heads
 from ml.records.tables import DATASET_HEADS, IMAGES, VERDICTS, read_table
 from ml.stages import annotations
@@ -247,6 +248,17 @@ def test_true_faces_of_wider_become_labels_by_a_quarter_larger_boxes(labelled):
     assert set(heads["teacher"]) == {"true_face_boxes: + counting:0"}
     empty = verdicts[verdicts["sample_id"].str.contains("Protesters")].iloc[0]
     assert empty["num_heads"] == 0
+
+
+def test_an_image_of_wider_that_is_lost_is_named(world, tmp_path, monkeypatch):
+    add = wider_dataset._add
+    monkeypatch.setattr(
+        wider_dataset,
+        "_add",
+        lambda sample, *rest: None if "Protesters" in sample.sample_id else add(sample, *rest),
+    )
+    with pytest.raises(LostSamples, match=r"neither used nor excluded: .*Protesters"):
+        label_wider(world, tmp_path, monkeypatch)
 
 
 def test_labels_of_another_teacher_are_another_dataset(world, tmp_path):

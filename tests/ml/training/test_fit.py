@@ -291,6 +291,11 @@ def test_a_resume_in_another_number_of_processes_is_refused(tmp_path: Path) -> N
         TrainingCheckpoint(result.checkpoint.parent, key, processes=2).resumable()
     assert f"delete {result.checkpoint.parent} to start again" in str(caught.value)
     assert TrainingCheckpoint(result.checkpoint.parent, key, processes=1).resumable()
+    stored = torch.load(result.checkpoint, weights_only=False)
+    del stored["processes"]
+    torch.save(stored, result.checkpoint)
+    older = TrainingCheckpoint(result.checkpoint.parent, key, processes=2)
+    assert older.resumable(), "its number is part of the key"
 
 
 def test_a_process_unlike_the_first_stops(tmp_path: Path) -> None:

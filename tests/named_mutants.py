@@ -96,15 +96,15 @@ CHANGES = {
         TEST_BENCHMARK,
     ),
     "column of the flip is the plain one's": Change(
-        BENCHMARK, "predict_all(flipping, samples", "predict_all(detector, samples", TEST_BENCHMARK
+        BENCHMARK, "FlipAveraged(detector, head_model)", "detector", TEST_BENCHMARK
     ),
     "frontal baseline replaced": Change(
         BENCHMARK, "[always_frontal(heads, geometry) for heads in first]",
         "[mean_head(heads) for heads in first]", TEST_BENCHMARK,
     ),
     "operating score ignored by the benchmark": Change(
-        BENCHMARK, "evaluate(heads, samples, geometry, config.operating_score)",
-        "evaluate(heads, samples, geometry)", TEST_BENCHMARK,
+        BENCHMARK, "evaluate(heads, batch, geometry, config.operating_score)",
+        "evaluate(heads, batch, geometry)", TEST_BENCHMARK,
     ),
     "operating score ignored by the evaluation": Change(
         "ml/evaluation/protocol.py", "int((scores >= operating_score).sum())", "len(scores)",

@@ -1,4 +1,4 @@
-"""The rendered crops as training data: images in memory, augmented differently every epoch."""
+"""The rendered crops as training data, augmented differently every epoch."""
 
 from __future__ import annotations
 
@@ -25,15 +25,13 @@ from ml.flame.frames import square_frames
 from ml.flame.head_model import HeadModel
 from ml.flame.params import NUM_PARAMETERS
 from ml.flame.projection import mirror_flame
-from ml.imaging.reading import read_image
 from ml.records.exclusions import Exclusions
 from ml.records.ids import sample_rng
-from ml.records.progress import progress
-from ml.records.shards import ShardReader
 from ml.records.tables import CROPS, read_table
 from ml.records.workspace import Workspace
 from ml.training.datamodule import EpochDataModule
 from ml.training.determinism import SampleKey
+from ml.training_data.samples import HeadSamples, ShardImages
 
 STAGE = "flame_regressor"
 
@@ -44,13 +42,13 @@ class CropExamples:
 
     Attributes:
         crop_ids: N ids.
-        images_rgb: N images (H, W, 3) uint8.
+        images_rgb: N images (H, W, 3) uint8; need not be in memory.
         boxes_xyxy: (N, 4) float32 visible head, image px.
         flame: (N, 413) float32 parameters, image frame.
     """
 
     crop_ids: list[str]
-    images_rgb: list[NDArray[np.uint8]]
+    images_rgb: Sequence[NDArray[np.uint8]]
     boxes_xyxy: NDArray[np.float32]
     flame: NDArray[np.float32]
 
@@ -85,13 +83,16 @@ class CropBatch:
     box_size: Tensor
 
 
-def load_crops(ws: Workspace, split: str, exclusions: Exclusions) -> CropExamples:
-    """Read all crops of a split into memory.
+def load_crops(
+    ws: Workspace, split: str, exclusions: Exclusions, cache_mb: int = 4096
+) -> CropExamples:
+    """Read the crops of a split; each is decoded once, to find damage.
 
     Args:
         ws: the workspace.
         split: train or val.
         exclusions: receives the crops that cannot be read.
+        cache_mb: memory for decoded crops; beyond it they are decoded again each time.
 
     Returns:
         The crops, in order of shard and row.
@@ -99,28 +100,23 @@ def load_crops(ws: Workspace, split: str, exclusions: Exclusions) -> CropExample
     Raises:
         FileNotFoundError: there are no crop shards.
     """
-    ids: list[str] = []
-    images: list[NDArray[np.uint8]] = []
-    boxes: list[NDArray[np.float32]] = []
-    flame: list[NDArray[np.float32]] = []
-    for path in progress(_tables(ws), f"read {split} crops"):
+    rows: dict[str, tuple[NDArray[np.float32], NDArray[np.float32]]] = {}
+    shards: list[Path] = []
+    for path in _tables(ws):
         frame = read_table(path, CROPS)
-        rows = frame[frame["split"] == split]
-        with ShardReader(path.with_suffix(".tar")) as reader:
-            for crop_id, box, parameters in zip(
-                rows["crop_id"], rows["bbox_xywh"], rows["flame"], strict=True
-            ):
-                image = read_image(reader, crop_id, exclusions)
-                if image is not None:
-                    ids.append(crop_id)
-                    images.append(image)
-                    boxes.append(np.concatenate([box[:2], box[:2] + box[2:]]))
-                    flame.append(parameters)
+        frame = frame[frame["split"] == split]
+        for crop_id, box, parameters in zip(
+            frame["crop_id"], frame["bbox_xywh"], frame["flame"], strict=True
+        ):
+            rows[crop_id] = np.concatenate([box[:2], box[:2] + box[2:]]), parameters
+        shards += [path.with_suffix(".tar")] * len(frame)
+    samples = HeadSamples(list(rows), shards, {}, cache_mb << 20).without_damaged(exclusions)
+    readable = [rows[crop_id] for crop_id in samples.sample_ids]
     return CropExamples(
-        ids,
-        images,
-        np.array(boxes, np.float32).reshape(-1, 4),
-        np.array(flame, np.float32).reshape(-1, NUM_PARAMETERS),
+        list(samples.sample_ids),
+        ShardImages(samples),
+        np.array([box for box, _ in readable], np.float32).reshape(-1, 4),
+        np.array([flame for _, flame in readable], np.float32).reshape(-1, NUM_PARAMETERS),
     )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import overload
 
 import numpy as np
 import torch
@@ -29,7 +28,7 @@ from ml.training_data.augmentation import (
     head_outlines,
     random_similarity,
 )
-from ml.training_data.samples import HeadSamples
+from ml.training_data.samples import HeadSamples, ShardImages
 
 HEAD_LABEL = 0
 """The model's only class."""
@@ -42,34 +41,6 @@ class BoxLimits(StageConfig):
     """Smallest fraction of a box inside the image."""
     min_side_px: NonNegative = 3.0
     """Smallest side of a box, network px."""
-
-
-class ShardImages(Sequence[Image]):
-    """Images of shards, decoded on demand and cached within a budget."""
-
-    def __init__(self, samples: HeadSamples) -> None:
-        """Show the images alone.
-
-        Args:
-            samples: images by position, with their budget.
-        """
-        self._samples = samples
-
-    def __len__(self) -> int:
-        return len(self._samples)
-
-    @overload
-    def __getitem__(self, index: int) -> Image: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> list[Image]: ...
-
-    def __getitem__(self, index: int | slice) -> Image | list[Image]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        if not -len(self) <= index < len(self):
-            raise IndexError(index)
-        return self._samples[index].image_rgb
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ matches and measures. Missed heads count. Every metric carries its sample count 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -203,6 +203,36 @@ def evaluate(
     )
 
 
+def join_evaluations(parts: Sequence[Evaluation]) -> Evaluation:
+    """Join evaluations of consecutive images into one.
+
+    Args:
+        parts: at least one, in the order of their images.
+
+    Returns:
+        What `evaluate` returns for all of these images at once.
+    """
+    firsts = np.cumsum([0, *(part.num_images for part in parts)])
+
+    def table(frames: Iterable[pd.DataFrame]) -> pd.DataFrame:
+        numbered = (
+            frame.assign(image=frame["image"] + first)
+            for frame, first in zip(frames, firsts, strict=False)
+        )
+        return pd.concat(numbered, ignore_index=True)
+
+    return Evaluation(
+        predictions=table(part.predictions for part in parts),
+        pairs=table(part.pairs for part in parts),
+        num_true=np.concatenate([part.num_true for part in parts]),
+        num_missed=np.concatenate([part.num_missed for part in parts]),
+        num_ignored=sum(part.num_ignored for part in parts),
+        annotated=np.concatenate([part.annotated for part in parts]),
+        coefficients=np.concatenate([part.coefficients for part in parts]),
+        asked=table(part.asked for part in parts),
+    )
+
+
 def _leading(heads: Heads) -> np.ndarray:
     """Return the first shape and expression coefficients, (N, 2 * LEADING) float64."""
     parts = [heads.flame[:, part][:, :LEADING] for part in (SHAPE, EXPRESSION)]
@@ -291,8 +321,9 @@ def _metrics(
 
 
 def _by_image(frame: pd.DataFrame, num_images: int) -> list[np.ndarray]:
-    rows = frame["image"].to_numpy()
-    return [np.flatnonzero(rows == image) for image in range(num_images)]
+    """Return the row numbers of each image; rows are in the order of the images."""
+    firsts = np.searchsorted(frame["image"].to_numpy(), np.arange(1, num_images))
+    return np.split(np.arange(len(frame)), firsts)
 
 
 def _mean(values: np.ndarray) -> float:

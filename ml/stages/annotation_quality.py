@@ -5,6 +5,7 @@ Requires a renderer: images of a diffusion model have no ground truth.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -27,7 +28,7 @@ from ml.records.exclusions import Exclusions
 from ml.records.heads import NUM_FLAME_PARAMETERS, Heads
 from ml.records.ids import sample_rng
 from ml.records.report import StageReport
-from ml.records.tables import HEADS, read_stage, stack
+from ml.records.tables import HEADS, read_table, stack
 from ml.records.workspace import Workspace
 from ml.training_data.labels import LabelLimits
 
@@ -66,10 +67,7 @@ def run(ws: Workspace, config: AnnotationQualityConfig) -> StageReport:
     samples = read_samples(ws, "test", config.limits, exclusions)
     counts = exclusions.account(split_ids(ws, "test"), [s.sample_id for s in samples])
     geometry = HeadGeometry(HeadModel.load(ws.stage_dir("head_model") / "head_model.npz"))
-    annotations = read_stage(ws, "annotations", HEADS)
-    by_image = {str(key): rows for key, rows in annotations.groupby("sample_id", sort=False)}
-    heads = [annotated_heads(by_image.get(s.sample_id, annotations.iloc[:0])) for s in samples]
-    small = annotations["flame_status"].eq("small")
+    heads, num_small, num_annotated = _read_annotations(ws, [s.sample_id for s in samples])
     # A pseudo-label has no threshold to move: all of them are shown to the training.
     found = evaluate(heads, samples, geometry, operating_score=0.0)
     labelled = _with_parameters(found, heads)
@@ -77,8 +75,8 @@ def run(ws: Workspace, config: AnnotationQualityConfig) -> StageReport:
     failing = _measured(ws, _without_parameters_fail(found, heads), config.resamples)
     metrics |= {name: value for name, value in failing.items() if name.startswith("failure_rate")}
     metrics["num_images"] = float(len(samples))
-    metrics["num_small"] = float(small.sum())
-    metrics["small_fraction"] = float(small.mean()) if len(small) else float("nan")
+    metrics["num_small"] = float(num_small)
+    metrics["small_fraction"] = num_small / num_annotated if num_annotated else float("nan")
     write_json(out / "metrics.json", nullable(metrics))
     exclusions.write(ws, STAGE)
     image = out / "images" / "worst.jpg"
@@ -118,6 +116,20 @@ def _without_truth(ws: Workspace) -> StageReport:
     Exclusions(STAGE).write(ws, STAGE)
     why = "none: the images' generator does not know their heads exactly"
     return StageReport(num_in=0, num_out=0, metadata={"truth": why})
+
+
+def _read_annotations(ws: Workspace, sample_ids: Sequence[str]) -> tuple[list[Heads], int, int]:
+    """Return the annotated heads of some images, and how many of all heads are small, and all."""
+    heads = dict.fromkeys(sample_ids, Heads.empty())
+    num_small = num_annotated = 0
+    for shard in ws.shards:
+        rows = read_table(ws.table_path("annotations", shard), HEADS)
+        num_small += int(rows["flame_status"].eq("small").sum())
+        num_annotated += len(rows)
+        wanted = rows[rows["sample_id"].map(heads.__contains__).astype(bool)]
+        for sample_id, of_image in wanted.groupby("sample_id", sort=False):
+            heads[str(sample_id)] = annotated_heads(of_image)
+    return list(heads.values()), num_small, num_annotated
 
 
 def annotated_heads(rows: pd.DataFrame) -> Heads:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import platform
 import re
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -20,7 +21,13 @@ from ml.evaluation.charts import draw_charts
 from ml.evaluation.groups import TONES, compare_skin_tones, group_table, turned_wrongly
 from ml.evaluation.metrics import nullable
 from ml.evaluation.photographs import read_photographs
-from ml.evaluation.protocol import Evaluation, EvaluationSample, Predictor, evaluate
+from ml.evaluation.protocol import (
+    Evaluation,
+    EvaluationSample,
+    Predictor,
+    evaluate,
+    join_evaluations,
+)
 from ml.evaluation.report import EXACT, PSEUDO, results_frame, write_report
 from ml.evaluation.samples import (
     EVALUATED,
@@ -40,7 +47,7 @@ from ml.records.atomic import write_bytes, write_json
 from ml.records.config import Count, Fraction, StageConfig
 from ml.records.determinism import prepare_torch
 from ml.records.exclusions import Exclusions
-from ml.records.heads import OPERATING_SCORE, Heads
+from ml.records.heads import OPERATING_SCORE
 from ml.records.ids import sample_rng
 from ml.records.progress import progress
 from ml.records.report import StageReport
@@ -115,33 +122,25 @@ def run(
     counts = exclusions.account(given, [sample.sample_id for sample in samples])
     head_model = HeadModel.load(ws.stage_dir("head_model") / "head_model.npz")
     geometry = HeadGeometry(head_model)
-    detectors: list[HeadPredictor] = []
-    predictions: dict[str, list[Heads]] = {}
+    predictors: dict[str, Predictor] = {}
     for trained, title in models.items():
         if trained not in OPTIONAL or _is_trained(ws.stage_dir(trained)):
             detector = _load(ws.stage_dir(trained))
-            flipping = FlipAveraged(detector, head_model)
-            detectors.append(detector)
-            predictions[title] = predict_all(detector, samples, config.batch_size)
-            predictions[f"{title} + flip"] = predict_all(flipping, samples, config.batch_size)
-    first = next(iter(predictions.values()))
+            predictors[title] = detector
+            predictors[f"{title} + flip"] = FlipAveraged(detector, head_model)
+    evaluations = evaluate_batches(predictors, samples, geometry, config)
     rng_of = partial(sample_rng, ws.seed, STAGE)
-    predictions["mean head"] = [mean_head(heads) for heads in first]
-    predictions["always frontal"] = [always_frontal(heads, geometry) for heads in first]
-    evaluations = {
-        title: evaluate(heads, samples, geometry, config.operating_score)
-        for title, heads in predictions.items()
-    }
     metrics = {title: _metrics(ws, e, config.resamples) for title, e in evaluations.items()}
-    model = evaluations[next(iter(models.values()))]
-    sheets = _images(out, samples, first, model, geometry, config)
+    first = next(iter(models.values()))
+    model = evaluations[first]
+    sheets = _images(out, samples, predictors[first], model, geometry, config)
     remarks = {}
     if tones := compare_skin_tones(model, rng_of("tones"), config.resamples):
         remarks[TONES] = tones
-    if config.photographs and (sheet := _photographs(out, detectors[0], geometry, config)):
+    if config.photographs and (sheet := _photographs(out, predictors[first], geometry, config)):
         sheets[_PHOTOGRAPHS] = sheet
         remarks[_PHOTOGRAPHS] = _ABOUT_PHOTOGRAPHS
-    shown = {title: evaluations[title] for title in predictions if title not in _BASELINES}
+    shown = {title: evaluations[title] for title in predictors}
     groups = group_table(
         model, rng_of("groups"), config.resamples, {t: evaluations[t] for t in _BASELINES}
     )
@@ -213,23 +212,36 @@ def _headline(
     }
 
 
-def predict_all(
-    predictor: Predictor, samples: list[EvaluationSample], batch_size: int
-) -> list[Heads]:
-    """Predict the heads of every sample, a batch at a time.
+def evaluate_batches(
+    predictors: Mapping[str, Predictor],
+    samples: Sequence[EvaluationSample],
+    geometry: HeadGeometry,
+    config: BenchmarkConfig,
+) -> dict[str, Evaluation]:
+    """Evaluate all predictors, and the baselines with the boxes of the first.
+
+    Images and predictions are in memory for one batch.
 
     Args:
-        predictor: the detector.
-        samples: images to predict on.
-        batch_size: images at once.
+        predictors: title -> detector.
+        samples: images with their true heads, at least one.
+        geometry: the head model.
+        config: sizes and operating score.
 
     Returns:
-        Heads of each sample, in order.
+        Title -> matched benchmark, the baselines last.
     """
-    heads: list[Heads] = []
-    for start in progress(range(0, len(samples), batch_size), "predicting"):
-        heads += predictor.predict([s.image_rgb for s in samples[start : start + batch_size]])
-    return heads
+    parts: dict[str, list[Evaluation]] = defaultdict(list)
+    for start in progress(range(0, len(samples), config.batch_size), "predicting"):
+        batch = samples[start : start + config.batch_size]
+        images = [sample.image_rgb for sample in batch]
+        predictions = {title: one.predict(images) for title, one in predictors.items()}
+        first = next(iter(predictions.values()))
+        predictions["mean head"] = [mean_head(heads) for heads in first]
+        predictions["always frontal"] = [always_frontal(heads, geometry) for heads in first]
+        for title, heads in predictions.items():
+            parts[title].append(evaluate(heads, batch, geometry, config.operating_score))
+    return {title: join_evaluations(of_title) for title, of_title in parts.items()}
 
 
 def _is_trained(folder: Path) -> bool:
@@ -256,8 +268,8 @@ def _metrics(ws: Workspace, evaluation: Evaluation, resamples: int) -> dict[str,
 
 def _images(
     out: Path,
-    samples: list[EvaluationSample],
-    heads: list[Heads],
+    samples: Sequence[EvaluationSample],
+    detector: Predictor,
     evaluation: Evaluation,
     geometry: HeadGeometry,
     config: BenchmarkConfig,
@@ -278,8 +290,10 @@ def _images(
             continue
         cells = []
         for i in images:
-            shown = heads[i][heads[i].scores >= config.operating_score]
-            cells.append(draw_heads(samples[i].image_rgb, shown, geometry, _SHOWN))
+            image = samples[i].image_rgb
+            (heads,) = detector.predict([image])
+            shown = heads[heads.scores >= config.operating_score]
+            cells.append(draw_heads(image, shown, geometry, _SHOWN))
         path = out / "images" / f"{title.split(':')[0].lower()}.jpg"
         write_bytes(path, encode_jpeg(contact_sheet(cells, 4, 256)))
         sheets[title] = path
@@ -287,7 +301,7 @@ def _images(
 
 
 def _photographs(
-    out: Path, detector: HeadPredictor, geometry: HeadGeometry, config: BenchmarkConfig
+    out: Path, detector: Predictor, geometry: HeadGeometry, config: BenchmarkConfig
 ) -> Path | None:
     """Make a sheet of real photographs with the heads found in them; None where there are none."""
     photographs = read_photographs()

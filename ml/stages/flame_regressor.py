@@ -34,7 +34,7 @@ from ml.flame.head_model import HeadModel
 from ml.imaging.grids import contact_sheet
 from ml.imaging.io import encode_jpeg
 from ml.records.atomic import write_bytes, write_json
-from ml.records.config import Count, StageConfig
+from ml.records.config import Count, Index, StageConfig
 from ml.records.determinism import prepare_torch
 from ml.records.exclusions import Exclusions
 from ml.records.report import StageReport
@@ -71,6 +71,8 @@ class FlameRegressorConfig(StageConfig):
     """The training loop."""
     batch_size: Count = 64
     """Crops in a batch."""
+    cache_mb: Index = 4096
+    """Memory for decoded crops of each split; beyond it they are decoded again in every epoch."""
     preview_crops: Count = 24
     """Held-out crops in each preview."""
 
@@ -93,8 +95,8 @@ def run(ws: Workspace, config: FlameRegressorConfig, tracker: Tracker) -> StageR
     prepare_torch(ws, STAGE)
     head_model = HeadModel.load(ws.stage_dir("head_model") / "head_model.npz")
     exclusions = Exclusions(STAGE)
-    train = load_crops(ws, "train", exclusions)
-    val = load_crops(ws, "val", exclusions)
+    train = load_crops(ws, "train", exclusions, config.cache_mb)
+    val = load_crops(ws, "val", exclusions, config.cache_mb)
     counts = exclusions.account(crop_ids(ws), [*train.crop_ids, *val.crop_ids])
     tracker.log_params(_flat_params(config))
     log_data(tracker, "crops", {"train": {"crops": len(train)}, "val": {"crops": len(val)}})

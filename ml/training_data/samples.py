@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -148,3 +149,31 @@ class HeadSamples:
         sample_id = self.sample_ids[index]
         image = read_image(self._readers.get(self.shards[index]), sample_id, exclusions)
         return None if image is None else self._remember(sample_id, image)
+
+
+class ShardImages(Sequence[NDArray[np.uint8]]):
+    """Images of shards, decoded on demand and cached within a budget."""
+
+    def __init__(self, samples: HeadSamples) -> None:
+        """Show the images alone.
+
+        Args:
+            samples: images by position, with their budget.
+        """
+        self._samples = samples
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    @overload
+    def __getitem__(self, index: int) -> NDArray[np.uint8]: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[NDArray[np.uint8]]: ...
+
+    def __getitem__(self, index: int | slice) -> NDArray[np.uint8] | list[NDArray[np.uint8]]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        if not -len(self) <= index < len(self):
+            raise IndexError(index)
+        return self._samples[index].image_rgb

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from ml.evaluation.baselines import always_frontal, mean_head
-from ml.evaluation.protocol import EvaluationSample, evaluate
+from ml.evaluation.protocol import EvaluationSample, evaluate, join_evaluations
 from ml.evaluation.report import (
     METRICS,
     Metric,
@@ -47,6 +47,28 @@ def sample(heads, ignore=None, name="a"):
     ignore = np.zeros(len(heads), bool) if ignore is None else np.array(ignore)
     image = np.full((160, 320, 3), 90, np.uint8)
     return EvaluationSample(name, image, heads, ignore, attributes)
+
+
+def test_parts_join_to_the_evaluation_of_all_images(geometry):
+    truth = [make_heads(geometry, yaws) for yaws in ([0, 50], [20], [-40, 10], [70])]
+    found = [
+        Heads.empty(),
+        make_heads(geometry, [40], 0.9),
+        make_heads(geometry, [-40, 100], 0.4, x=70.0),
+        make_heads(geometry, [60, 0], 0.8),
+    ]
+    samples = [sample(heads, name=str(i)) for i, heads in enumerate(truth)]
+    whole = evaluate(found, samples, geometry)
+    parts = [evaluate(found[i:j], samples[i:j], geometry) for i, j in ((0, 1), (1, 3), (3, 4))]
+    joined = join_evaluations(parts)
+    assert list(joined.pairs["image"]) == [1, 2, 2, 3]
+    for name in ("predictions", "pairs", "asked"):
+        pd.testing.assert_frame_equal(getattr(joined, name), getattr(whole, name))
+    for name in ("num_true", "num_missed", "annotated", "coefficients"):
+        np.testing.assert_array_equal(getattr(joined, name), getattr(whole, name))
+    assert joined.num_ignored == whole.num_ignored
+    draws = [e.intervals(np.random.default_rng(0), 20) for e in (joined, whole)]
+    assert draws[0] == draws[1]
 
 
 def test_perfect_predictions_are_perfect(geometry):

@@ -152,8 +152,10 @@ def test_lost_crops_are_named_before_the_training(
 ) -> None:
     write_crops(ws, head_model)
 
-    def loses_val(ws: Workspace, split: str, exclusions: Exclusions) -> CropExamples:
-        found = load_crops(ws, split, exclusions)
+    def loses_val(
+        ws: Workspace, split: str, exclusions: Exclusions, cache_mb: int
+    ) -> CropExamples:
+        found = load_crops(ws, split, exclusions, cache_mb)
         return replace(found, crop_ids=found.crop_ids[1:]) if split == "val" else found
 
     monkeypatch.setattr(stage, "load_crops", loses_val)
@@ -168,6 +170,15 @@ def test_crops_come_back_with_their_split_and_box(ws: Workspace, head_model: Hea
     points = HeadGeometry(head_model).vertices_px(val.flame)
     np.testing.assert_allclose(val.boxes_xyxy[:, :2], points.min(axis=1), atol=1e-3)
     np.testing.assert_allclose(val.boxes_xyxy[:, 2:], points.max(axis=1), atol=1e-3)
+
+
+def test_crops_beyond_the_cache_are_decoded_again(ws: Workspace, head_model: HeadModel) -> None:
+    write_crops(ws, head_model)
+    cached = load_crops(ws, "train", Exclusions(STAGE)).images_rgb
+    decoded = load_crops(ws, "train", Exclusions(STAGE), cache_mb=0).images_rgb
+    assert cached[3] is cached[3]
+    assert decoded[3] is not decoded[3]
+    np.testing.assert_array_equal(cached[3], decoded[3])
 
 
 def test_items_depend_on_crop_and_epoch_only(ws: Workspace, head_model: HeadModel) -> None:

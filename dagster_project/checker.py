@@ -36,8 +36,7 @@ class Checker:
         Raises:
             ValueError: there is no such stage.
         """
-        if unknown := sorted(set(stages) - set(self.pipeline.graph)):
-            raise ValueError(f"no stages {unknown}; there are {list(self.pipeline.graph)}")
+        self.pipeline.require_stages("check", stages)
         for stage in self.pipeline.graph:
             if stages and stage not in stages:
                 continue

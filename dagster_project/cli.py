@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None, pipeline: Pipeline | None = Non
 
 
 def _run(arguments: Sequence[str] | None, pipeline: Pipeline | None) -> int:
-    options = _parser().parse_args(arguments)
+    options = _command_line().parse(arguments)
     handler = logging.StreamHandler()
     handler.setLevel(logging.INFO if options.verbose else logging.ERROR)
     logging.basicConfig(handlers=[handler], format="%(levelname)s %(name)s: %(message)s")
@@ -142,13 +142,17 @@ def _database_errors() -> tuple[type[Exception], ...]:
 
 
 def _parser() -> argparse.ArgumentParser:
+    return _command_line().parser
+
+
+def _command_line() -> CommandLine:
     line = CommandLine(__doc__.splitlines()[0])
     line.parser.add_argument("-v", "--verbose", action="store_true", help="show log messages")
     add_project_commands(line.add)
     add_library_commands(line.add)
     _add_dataset_commands(line.add)
     line.add_completion(_stages)
-    return line.parser
+    return line
 
 
 def _stages() -> dict[str, list[str]]:

@@ -25,8 +25,7 @@ def config(pipeline: Pipeline, options: argparse.Namespace) -> int:
     profile = profile_of(pipeline)
     changed = {edit.place: edit for edit in edits(profile, params.written)} if profile else {}
     sections = options.stages or [RUN, *pipeline.assets]
-    if unknown := sorted(set(sections) - {RUN, *pipeline.assets}):
-        raise ValueError(f"config: no stages {unknown}; there are {[RUN, *pipeline.assets]}")
+    pipeline.require_stages("config", [section for section in sections if section != RUN])
     typed = {
         section: params.run if section == RUN else params.config(pipeline.assets[section])
         for section in sections

@@ -124,8 +124,10 @@ def check_release(pipeline: Pipeline, options: argparse.Namespace) -> int:
 
 def study(pipeline: Pipeline, options: argparse.Namespace) -> int:
     """Run a study and name its tables."""
-    from ml.studies.running import run_study
+    from ml.studies.running import require_study, run_study
 
+    # Before the values are read, which imports all stages' libraries.
+    require_study(options.name)
     folder = run_study(
         options.name,
         pipeline.workspace(),

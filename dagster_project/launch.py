@@ -59,7 +59,8 @@ def launch(
     """
     partitioned = [stage for stage in stages if pipeline.assets[stage].partitioned]
     if shard and (not partitioned or shard not in pipeline.shards):
-        raise ValueError(f"{', '.join(stages)}: no partition {shard}; there are {pipeline.shards}")
+        known = ", ".join(pipeline.shards)
+        raise ValueError(f"{', '.join(stages)}: no partition {shard}; there are {known}")
     tags = {_PID: str(os.getpid()), _HOST: socket.gethostname(), _BY: _launched_by()}
     if partitioned:
         tags.update(range_tags([shard] if shard else pipeline.shards))

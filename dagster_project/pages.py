@@ -13,8 +13,6 @@ from typing import Final
 
 from dagster_project.estimate import duration
 from dagster_project.pipeline import Pipeline
-from dagster_project.resources import git_tags
-from ml.evaluation.report import standalone
 from ml.records.atomic import write_text
 
 FOLDER: Final = "reports"
@@ -44,6 +42,10 @@ def write_page(pipeline: Pipeline, stage: str, seconds: float) -> Path | None:
     source = pipeline.stage_dir(stage) / "report.html"
     if not source.exists():
         return None
+    # Imported here: commands that only name the page start in a third of the time.
+    from dagster_project.resources import git_tags
+    from ml.evaluation.report import standalone
+
     tags = git_tags(pipeline.root)
     commit = tags.get("mlflow.source.git.commit", "not in git")[:12]
     changed = " and changes that are not committed" if tags.get("git.dirty") == "true" else ""

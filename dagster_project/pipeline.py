@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -31,8 +31,10 @@ from dagster_project.params import Params, read_params
 from dagster_project.stage import Stage
 from ml.records.atomic import remove, remove_temporaries
 from ml.records.ids import shard_name
-from ml.records.report import StageReport
 from ml.records.workspace import Workspace
+
+if TYPE_CHECKING:
+    from ml.records.report import StageReport
 
 _NUM_SHARDS = "run.num_shards"
 """Does not change a shard's bytes, so it is no part of the version of a sharded stage's code: a
@@ -92,6 +94,21 @@ class Pipeline:
         Imports all stages' libraries.
         """
         return self.params.effective(self.assets.values())
+
+    def require_stages(self, command: str, stages: Sequence[str]) -> None:
+        """Check that stages exist.
+
+        Args:
+            command: what was asked to work on them.
+            stages: their names.
+
+        Raises:
+            ValueError: one does not; the message lists those that do.
+        """
+        if unknown := sorted(set(stages) - set(self.assets)):
+            raise ValueError(
+                f"{command}: no stage {', '.join(unknown)}; there are {', '.join(self.assets)}"
+            )
 
     @property
     def shards(self) -> list[str]:

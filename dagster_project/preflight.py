@@ -43,11 +43,10 @@ def look(pipeline: Pipeline, stages: Sequence[str] = ()) -> Report:
     Raises:
         ValueError: there is no such stage.
     """
+    pipeline.require_stages("preflight", stages)
     # Imported here: `ensure` runs before every stage, and these take seconds.
     from ml.preflight.running import run_preflight
 
-    if unknown := sorted(set(stages) - set(pipeline.graph)):
-        raise ValueError(f"preflight: no stages {unknown}; there are {list(pipeline.graph)}")
     # Images are tried at the size that the poses stage gives them, so its values always count.
     configs = {
         name: pipeline.params.config(pipeline.assets[name])

@@ -144,7 +144,7 @@ def _lineage(root: Path, name: str, below: Place) -> Iterator[tuple[str, dict[st
         raise ValueError(f"conf: profiles extend each other: {' -> '.join((*below, name))}")
     path = root / "conf" / f"{name}.yaml"
     if not path.exists():
-        known = sorted(p.stem for p in path.parent.glob("*.yaml"))
+        known = ", ".join(sorted(p.stem for p in path.parent.glob("*.yaml")))
         raise FileNotFoundError(f"{path}: no such profile; there are {known}")
     values = parse_yaml(path.read_text(), f"conf/{name}.yaml") or {}
     if not isinstance(values, dict):

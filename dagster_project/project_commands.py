@@ -93,11 +93,9 @@ def materialize(pipeline: Pipeline, options: argparse.Namespace) -> int:
     Raises:
         ValueError: there is no such stage, or a shard is asked for of several stages.
     """
+    pipeline.require_stages(options.name_of_command, [options.stage])
     from dagster_project.launch import launch, open_instance
 
-    if options.stage not in pipeline.assets:
-        known = ", ".join(pipeline.assets)
-        raise ValueError(f"materialize: no stage '{options.stage}'; there are {known}")
     stages = [options.stage]
     if options.upstream:
         if options.shard:
@@ -123,6 +121,7 @@ def materialize(pipeline: Pipeline, options: argparse.Namespace) -> int:
 
 def recheck(pipeline: Pipeline, options: argparse.Namespace) -> int:
     """Run checks; print those that fail."""
+    pipeline.require_stages(options.name_of_command, options.stages)
     import dagster as dg
 
     from dagster_project.checker import Checker

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -19,6 +18,7 @@ from dagster_project.console import say
 from dagster_project.reports import ADDRESS as REPORTS_ADDRESS
 from dagster_project.reports import PORT as REPORTS_PORT
 from dagster_project.resources import EXPERIMENT, MLFLOW_ADDRESS, MLFLOW_PORT
+from ml.inference.ports import not_free
 
 HOST = "127.0.0.1"
 DAGSTER_PORT = 3000
@@ -140,15 +140,11 @@ def _require_free(name: str, port: int) -> None:
         ValueError: something listens on it.
     """
     option = "--port" if name == "dagster" else f"--{name}-port"
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as found:
-        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            found.bind((HOST, port))
-        except OSError as error:
-            raise ValueError(
-                f"ui: port {port} cannot be used for {name} ({error.strerror}); another `vggheads "
-                f"ui` may be running; choose another with {option}"
-            ) from error
+    if reason := not_free(HOST, port):
+        raise ValueError(
+            f"ui: port {port} cannot be used for {name} ({reason}); another `vggheads ui` may be "
+            f"running; choose another with {option}"
+        )
 
 
 def _address(port: int) -> list[str]:

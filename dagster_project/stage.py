@@ -5,10 +5,13 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ml.records.config import StageConfig
-from ml.records.report import StageReport
+
+if TYPE_CHECKING:
+    # It imports pandas.
+    from ml.records.report import StageReport
 
 OwnShards = Callable[[Mapping[str, Any]], list[str]]
 

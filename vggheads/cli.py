@@ -76,12 +76,12 @@ def library_main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     if given and not given[0].startswith("-") and given[0] not in line.names:
         return run(lambda: _refuse(given[0], line.names))
-    return run(lambda: _parsed(line.parser, given))
+    return run(lambda: _parsed(line, given))
 
 
-def _parsed(parser: argparse.ArgumentParser, given: Sequence[str]) -> int:
+def _parsed(line: CommandLine, given: Sequence[str]) -> int:
     """Parse, which fails if a file that is named is missing, and run the command."""
-    options = parser.parse_args(given)
+    options = line.parse(given)
     status: int = options.command(options)
     return status
 

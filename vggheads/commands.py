@@ -52,6 +52,29 @@ class CommandLine:
         """Names of the declared commands."""
         return list(self._commands.choices)
 
+    def parse(self, arguments: Sequence[str] | None = None) -> argparse.Namespace:
+        """Parse arguments; without any, show the help.
+
+        Args:
+            arguments: those of the command line by default.
+
+        Raises:
+            ValueError: there is no such command; the message names similar ones.
+        """
+        given = list(sys.argv[1:] if arguments is None else arguments)
+        if not given:
+            self.parser.print_help(sys.stderr)
+            self.parser.exit(2)
+        name = next((word for word in given if not word.startswith("-")), None)
+        if name is not None and name not in self.names:
+            # Imported here, for it takes a few ms.
+            from difflib import get_close_matches
+
+            similar = get_close_matches(name, self.names)
+            meant = f"did you mean {' or '.join(similar)}? " if similar else ""
+            raise ValueError(f"no command {name!r}; {meant}`vggheads --help` lists all")
+        return self.parser.parse_args(given)
+
     def add(self, name: str, command: Command, text: str) -> argparse.ArgumentParser:
         """Declare a command.
 

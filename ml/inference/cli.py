@@ -12,6 +12,7 @@ from typing import Any
 
 from ml.inference.options import DRAW_METHODS, FORMATS, UNITS, UnusableModel
 from ml.inference.output_folder import OutputFolder
+from ml.inference.ports import not_free
 from ml.records.files import existing
 from ml.records.scores import OPERATING_SCORE
 
@@ -170,14 +171,21 @@ def predict(options: argparse.Namespace) -> int:
 
     Missing inputs are reported before heavy imports.
     """
+    _check_range(options, "frames", 1)
+    _check_range(options, "crops", 0)
     files = [Path(text) for text in options.sources if not _may_be_live(text)]
-    OutputFolder(options.output).check_sources(files)
-    _require(options.checkpoint)
+    output = OutputFolder(options.output)
+    output.check_sources(files)
+    output.check_writable()
+    _require_detector(options)
+    # Without torch, which takes most of a short run.
     from ml.inference.live import live_source
+    from ml.inference.sources import require_images
+
+    for folder in filter(Path.is_dir, files):
+        require_images(folder, options.output)
     from ml.inference.writing import ResultWriter
 
-    if options.frames is not None and options.frames < 1:
-        raise ValueError(f"predict: --frames: expected at least 1, got {options.frames}")
     writer = ResultWriter(
         options.output,
         draw=options.draw,
@@ -202,16 +210,49 @@ def _may_be_live(text: str) -> bool:
     )
 
 
-def _require(checkpoint: Path) -> None:
-    """Check that a checkpoint exists.
+def _check_range(
+    options: argparse.Namespace, name: str, least: float, most: float | None = None
+) -> None:
+    """Check a number of the command line, before the imports that using it takes.
 
     Raises:
-        UnusableModel: neither a file nor a folder.
+        ValueError: it is given, and below or above its bounds.
+    """
+    value = getattr(options, name)
+    if value is None or (least <= value and (most is None or value <= most)):
+        return
+    option = f"--{name.replace('_', '-')}"
+    bounds = f"at least {least}" if most is None else f"{least} to {most}"
+    raise ValueError(f"{option}: expected {bounds}, got {value}")
+
+
+def _require_detector(options: argparse.Namespace) -> None:
+    """Check what can be checked of a detector's options without loading it.
+
+    Raises:
+        UnusableModel: there is no checkpoint.
+        ValueError: a number is out of its range.
+    """
+    _check_range(options, "score", 0, 1)
+    _check_range(options, "iou", 0, 1)
+    _check_range(options, "batch_size", 1)
+    _require(options.checkpoint)
+
+
+def _require(checkpoint: Path) -> None:
+    """Check that a checkpoint exists, and that a folder is that of a model.
+
+    Raises:
+        UnusableModel: neither a file nor a folder, or one without the description of a model.
     """
     if not checkpoint.exists():
         raise UnusableModel(
             f"{checkpoint}: no such file or folder; name a model with --checkpoint, or train one: "
             "`vggheads demo`"
+        )
+    if checkpoint.is_dir() and not (checkpoint / "config.json").exists():
+        raise UnusableModel(
+            f"{checkpoint / 'config.json'}: no such file; is this the folder of a trained model?"
         )
 
 
@@ -272,7 +313,13 @@ def export_head_model(options: argparse.Namespace) -> int:
 
 def app(options: argparse.Namespace) -> int:
     """Serve the demo page."""
-    _require(options.checkpoint)
+    _require_detector(options)
+    _check_range(options, "port", 1, 65535)
+    if reason := not_free(options.host, options.port):
+        raise ValueError(
+            f"app: cannot listen on {options.host}:{options.port} ({reason}); choose another port "
+            "with --port"
+        )
     from ml.inference.app import serve
 
     serve(_detector(options), options.host, options.port)

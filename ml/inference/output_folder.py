@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -49,7 +50,9 @@ class OutputFolder:
             if str(source) == "-":
                 raise ValueError("predict: '-': the standard input is not read; name a file")
             if _URL.match(str(source)) and not source.exists():
-                raise ValueError(f"predict: {source}: addresses are not read; download it first")
+                # A path has one slash there.
+                address = str(source).replace(":/", "://", 1)
+                raise ValueError(f"predict: {address}: addresses are not read; download it first")
         if missing := [str(source) for source in sources if not source.exists()]:
             raise FileNotFoundError(f"predict: no such file or folder: {', '.join(missing)}")
         own = self.path.resolve()
@@ -60,6 +63,20 @@ class OutputFolder:
                     f"predict: {source} is in the output folder {self.path}, whose results this "
                     "run replaces; name another with --output"
                 )
+
+    def check_writable(self) -> None:
+        """Check that the folder can be made, or files in it.
+
+        Raises:
+            ValueError: the user may not write there.
+        """
+        place = self.path.absolute()
+        while not place.exists():
+            place = place.parent
+        if not os.access(place, os.W_OK | os.X_OK):
+            raise ValueError(
+                f"predict: no permission to write in {place}; name another folder with --output"
+            )
 
     def begin(self) -> None:
         """Remove the last run's files; other files are not touched."""

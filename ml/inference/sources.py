@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias, Union
+from typing import TYPE_CHECKING, Final, TypeAlias, Union
 
 import numpy as np
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 OneImage: TypeAlias = Union[np.ndarray, str, Path, LiveSource, "Image.Image"]
 Source: TypeAlias = OneImage | Sequence[OneImage]
+_SUFFIXES: Final = IMAGE_SUFFIXES | VIDEO_SUFFIXES
 
 
 @dataclass(frozen=True)
@@ -83,13 +84,10 @@ def expand(
         return [live]
     if not (isinstance(source, str | Path) and Path(source).is_dir()):
         return [source]  # type: ignore[list-item]
+    require_images(Path(source), without)
     found: list[OneImage] = []
-    left_out = without.resolve() if without else None
-    for path in sorted(Path(source).rglob("*")):
-        hidden = any(part.startswith(".") for part in path.relative_to(source).parts)
-        if hidden or path.is_dir() or (left_out and left_out in path.resolve().parents):
-            continue
-        if path.suffix.lower() in IMAGE_SUFFIXES | VIDEO_SUFFIXES:
+    for path in sorted(_files(Path(source), without)):
+        if path.suffix.lower() in _SUFFIXES:
             # also a link that leads nowhere, which is reported when it is read
             found.append(path)
         elif exclusions is not None:
@@ -97,10 +95,32 @@ def expand(
             exclusions.add(
                 str(path), reasons.OTHER_KIND, f"{kind}: neither image nor video by its ending"
             )
-    if not found:
-        endings = ", ".join(sorted(IMAGE_SUFFIXES | VIDEO_SUFFIXES))
-        raise ValueError(f"{source}: no images in this folder; looked for {endings}")
     return found
+
+
+def require_images(folder: Path, without: Path | None = None) -> None:
+    """Check that a folder contains an image or a video; the first that is found suffices.
+
+    Args:
+        folder: the folder.
+        without: a folder in it that does not count.
+
+    Raises:
+        ValueError: it contains none.
+    """
+    if not any(path.suffix.lower() in _SUFFIXES for path in _files(folder, without)):
+        endings = ", ".join(sorted(_SUFFIXES))
+        raise ValueError(f"{folder}: no images in this folder; looked for {endings}")
+
+
+def _files(folder: Path, without: Path | None) -> Iterator[Path]:
+    """Yield the files of a folder that are not hidden and not in another one."""
+    left_out = without.resolve() if without else None
+    for path in folder.rglob("*"):
+        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+        if hidden or path.is_dir() or (left_out and left_out in path.resolve().parents):
+            continue
+        yield path
 
 
 def count_images(entries: Sequence[OneImage]) -> int | None:

@@ -22,6 +22,19 @@ NAMES = (
 Values = Mapping[str, Mapping[str, Any]]
 
 
+def require_study(name: str) -> None:
+    """Check that a study exists.
+
+    Args:
+        name: its name.
+
+    Raises:
+        ValueError: it is none of `NAMES`.
+    """
+    if name not in NAMES:
+        raise ValueError(f"study: expected one of {', '.join(NAMES)}, got {name!r}")
+
+
 def run_study(
     name: str,
     ws: Workspace,
@@ -65,8 +78,7 @@ def run_study(
         with mlflow_run(runs, EXPERIMENT, title, tags) as tracker:
             yield tracker
 
-    if name not in NAMES:
-        raise ValueError(f"study: expected one of {', '.join(NAMES)}, got {name!r}")
+    require_study(name)
     if name == "generators":
         named = {"generators": generators, "reference": reference, "inception": inception}
         if lacking := [key for key, value in named.items() if value is None]:

@@ -52,7 +52,7 @@ def test_config_says_where_each_value_comes_from(pipeline, capsys):
     assert "  watts: 1.0  [conf/dark.yaml, as lamp]\n" in spare
     assert "  colour: 'red'  [conf/small.yaml]\n" in spare
     assert main(["config", "lump"], pipeline) == 2
-    assert "no stages ['lump']; there are" in capsys.readouterr().err
+    assert "config: no stage lump; there are" in capsys.readouterr().err
 
 
 def test_edits_are_kept_until_somebody_agrees_to_lose_them(pipeline, capsys, monkeypatch):

@@ -2,7 +2,7 @@
 
 from types import SimpleNamespace
 
-from dagster_project import pages
+from dagster_project import pages, resources
 
 
 def test_the_page_says_when_where_and_by_which_code(tmp_path, monkeypatch):
@@ -17,7 +17,7 @@ def test_the_page_says_when_where_and_by_which_code(tmp_path, monkeypatch):
     source.parent.mkdir(parents=True)
     source.write_text("<table><!-- made --></table>")
     git = {"mlflow.source.git.commit": "0123456789abcdef", "git.dirty": "true"}
-    monkeypatch.setattr(pages, "git_tags", lambda root: git)
+    monkeypatch.setattr(resources, "git_tags", lambda root: git)
     page = pages.write_page(pipeline, "benchmark", 200.0)
     assert page == tmp_path / "reports" / "benchmark" / "index.html"
     text = page.read_text()

@@ -1,8 +1,10 @@
 """One command line for a checkout and for an installed library; quick, and quiet when cut off."""
 
 import argparse
+import os
 import re
 import resource
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -143,6 +145,78 @@ def test_what_is_missing_is_said_before_anything_heavy_is_imported(arguments):
     assert done.stdout.split() == ["2", "set()"]
     (line,) = done.stderr.splitlines()
     assert re.match(r"error: (none: no such file or folder|.*no such file or folder: none)", line)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder with an image, something that looks like a model, and an empty folder."""
+    folder = tmp_path_factory.mktemp("place")
+    for name in ("photo.jpg", "model/config.json", "empty/note.txt"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text("")
+    return folder
+
+
+PHOTO = ["predict", "photo.jpg", "--checkpoint", "model"]
+WRONG = [
+    (["predict", "photo.jpg", "--checkpoint", "empty"], "empty/config.json: no such file; is this"),
+    (["predict", "empty", "--checkpoint", "model"], "empty: no images in this folder; looked for"),
+    (["predict", "https://x.org/a.jpg"], "https://x.org/a.jpg: addresses are not read; download"),
+    ([*PHOTO, "--score", "3"], "--score: expected 0 to 1, got 3.0"),
+    ([*PHOTO, "--iou", "-1"], "--iou: expected 0 to 1, got -1.0"),
+    ([*PHOTO, "--batch-size", "0"], "--batch-size: expected at least 1, got 0"),
+    ([*PHOTO, "--crops", "-3"], "--crops: expected at least 0, got -3"),
+    ([*PHOTO, "--frames", "0"], "--frames: expected at least 1, got 0"),
+    ([*PHOTO, "--output", "photo.jpg"], "--output photo.jpg is a file; name a folder"),
+    (["app", "--checkpoint", "model", "--port", "99999"], "--port: expected 1 to 65535, got 99999"),
+    (["app", "--checkpoint", "empty"], "empty/config.json: no such file"),
+    (["predicct", "photo.jpg"], "no command 'predicct'; did you mean predict? `vggheads --help`"),
+    (["materialize", "imagess"], "materialize: no stage imagess; there are head_model, poses, "),
+    (["check", "images", "imagess"], "check: no stage imagess; there are head_model, poses, "),
+    (["profile", "demmo"], "demmo.yaml: no such profile; there are ablation_no_rotation, "),
+    (["study", "seed"], "study: expected one of ablation, datasets, "),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), WRONG, ids=range(len(WRONG)))
+def test_what_is_wrong_is_said_before_anything_heavy_is_imported(arguments, message, place):
+    code = (
+        f"import sys; from vggheads.cli import main; status = main({arguments!r});"
+        "print(status, {'torch', 'dagster', 'gradio'} & set(sys.modules))"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(cli.HOME)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=place, env=environment, capture_output=True, text=True,
+        check=True,
+    )  # fmt: skip
+    assert done.stdout.split() == ["2", "set()"]
+    (line,) = done.stderr.splitlines()
+    assert message in line
+    assert "['" not in line
+
+
+def test_a_port_that_is_taken_is_named_before_the_detector_is_loaded(place, monkeypatch, capsys):
+    monkeypatch.chdir(place)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert cli.library_main(["app", "--checkpoint", "model", "--port", str(port)]) == 2
+    assert f"cannot listen on 127.0.0.1:{port} (Address already in use); choose another" in (
+        capsys.readouterr().err
+    )
+
+
+def test_a_folder_in_which_nobody_may_write_is_named(place, monkeypatch, capsys):
+    monkeypatch.chdir(place)
+    # The superuser may write anywhere.
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != place)
+    assert cli.library_main([*PHOTO, "--output", "new/out"]) == 2
+    assert f"no permission to write in {place}; name another folder" in capsys.readouterr().err
+
+
+def test_without_a_command_the_help_is_shown(capsys):
+    with pytest.raises(SystemExit, match="2"):
+        project.main([])
+    assert "detect heads" in capsys.readouterr().err
 
 
 NOT_READ = {

@@ -281,6 +281,7 @@ def test_a_malicious_checkpoint_is_refused_everywhere(
     tmp_path: Path, name: str, inside_zip: bool
 ) -> None:
     target, path = tmp_path / "executed", tmp_path / name
+    (tmp_path / "photo.jpg").touch()
     if inside_zip:
         torch.save({"net": {"w": torch.zeros(3)}, "more": Bomb(target)}, path)
     else:
@@ -314,6 +315,7 @@ def test_unusable_checkpoints_are_named(tmp_path: Path, make, message: str) -> N
 def test_weights_without_their_folder_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     path.write_bytes(b"anything")
+    (tmp_path / "photo.jpg").touch()
     with pytest.raises(UnusableModel, match=r"expected the folder with config.json and model"):
         run("predict", tmp_path, "--checkpoint", path)
 
@@ -323,6 +325,7 @@ def test_unusable_onnx_files_are_named(checkpoint: Path, tmp_path: Path) -> None
     from onnx import TensorProto, helper
 
     path = tmp_path / "model.onnx"
+    (tmp_path / "photo.jpg").touch()
     arguments = ("--checkpoint", path, "--runtime", "onnxruntime")
     with pytest.raises(UnusableModel, match=r"model.onnx: no such file"):
         run("predict", tmp_path, *arguments)

@@ -73,6 +73,6 @@ def _stage_page(stage: str, declared: dict[str, Any]) -> str:
         for title, names in lists.items()
     )
     return (
-        f"# {stage}\n\n| | |\n|---|---|\n| command | `vggheads materialize {stage}` |\n{rows}\n\n"
+        f"# {stage}\n\n| command | `vggheads materialize {stage}` |\n|---|---|\n{rows}\n\n"
         f"::: assets.{stage}\n\n::: ml.stages.{stage}\n"
     )

@@ -32,11 +32,13 @@ from ml.records.shards import ShardReader
 from ml.records.tables import CAPTIONS, IMAGES, TRUTH, read_table, write_table
 
 if TYPE_CHECKING:
+    from mlflow.entities import Run
     from playwright.sync_api import Page
 
 ROOT: Final = Path(__file__).parents[1]
 FIGURES_FOLDER: Final = ROOT / "docs" / "images"
 BROWSERS: Final = ("chromium", "chromium-browser", "google-chrome")
+DETECTOR: Final = "trained_model"
 SHARD: Final = "shard-00000"
 """The shard of which one caption is falsified."""
 _LEFT_OUT: Final = (".git", ".venv", ".venv-*", "cache", "tmp", "__pycache__", "build", ".tmp-*")
@@ -46,6 +48,10 @@ _PATIENCE_MS: Final = 240_000
 """How long a page may take: a busy machine needs minutes for MLflow's scripts."""
 _SETTLE_MS: Final = 2500
 """Pages draw charts and images after they say that they are loaded."""
+
+
+class NothingToShow(Exception):
+    """The project does not contain what a figure shows; the message says how to make it."""
 
 
 @dataclass(frozen=True)
@@ -90,13 +96,23 @@ def mlflow_runs(page: Page, site: Site) -> None:
 
 
 def mlflow_compare(page: Page, site: Site) -> None:
-    """Show two trainings of the same model side by side."""
-    experiment, runs = _trainings(site)
+    """Show two trainings of the same model side by side.
+
+    Raises:
+        NothingToShow: there are no two.
+    """
+    experiment, found = _finished_runs(site)
+    runs = [run.info.run_id for run in comparable(found)]
     query = {"runs": runs, "experiments": [experiment]}
     chosen = "&".join(f"{name}={json.dumps(value)}" for name, value in query.items())
     page.goto(f"{site.mlflow}/#/compare-runs?{chosen}&workflowType=machine_learning")
     page.wait_for_selector("text=Run details")
     _close_assistant(page)
+    # What differs: without the plot of one arbitrary metric, and without equal values.
+    page.get_by_text("Visualizations", exact=True).click()
+    for switch in page.get_by_role("switch").all():
+        switch.click()
+    page.get_by_text("Comparing 2 Runs").scroll_into_view_if_needed()
 
 
 def data_docs(page: Page, site: Site) -> None:
@@ -150,6 +166,9 @@ def falsify(root: Path) -> None:
 def make(project: Path, names: Sequence[str], output: Path, browser: str) -> list[Path]:
     """Make screenshots of a finished project.
 
+    A figure whose content is not there is left out; the reason, and the command that makes it, are
+    printed last.
+
     Args:
         project: a checkout in which `make demo` has ended.
         names: keys of `FIGURES`.
@@ -171,6 +190,7 @@ def make(project: Path, names: Sequence[str], output: Path, browser: str) -> lis
         raise ValueError(f"figures: {project} has no data/benchmark/report.html; run `make demo`")
     made: list[Path] = []
     failed: list[str] = []
+    skipped: list[str] = []
     with tempfile.TemporaryDirectory(prefix="vggheads-figures-") as folder:
         copy = Path(folder) / "project"
         shutil.copytree(project, copy, ignore=shutil.ignore_patterns(*_LEFT_OUT), symlinks=True)
@@ -188,6 +208,10 @@ def make(project: Path, names: Sequence[str], output: Path, browser: str) -> lis
                 try:
                     show(page, site)
                     page.wait_for_timeout(_SETTLE_MS)
+                except NothingToShow as reason:
+                    skipped.append(f"{output / file}: not made: {reason}")
+                    page.close()
+                    continue
                 except PlaywrightError as error:
                     # What it shows instead says more than the error; the other pages are made.
                     page.screenshot(path=str(output / f"failed-{name}.png"))
@@ -199,6 +223,8 @@ def make(project: Path, names: Sequence[str], output: Path, browser: str) -> lis
                 made.append(output / file)
                 print(output / file, flush=True)
             chromium.close()
+    for told in skipped:
+        print(told, flush=True)
     if failed:
         raise RuntimeError("figures: not as expected:\n" + "\n".join(failed))
     return made
@@ -264,22 +290,45 @@ def _wait_until_up(address: str, servers: Sequence[subprocess.Popen[bytes]]) -> 
     raise RuntimeError(f"figures: nothing answers at {address}; what is above says why")
 
 
-def _trainings(site: Site) -> tuple[str, list[str]]:
-    """Return the experiment, and its newest finished trainings: of the detector if it has two."""
+def comparable(runs: Sequence[Run]) -> list[Run]:
+    """Return the two newest trainings of one model: of the detector, if two were benchmarked.
+
+    Args:
+        runs: finished runs, the newest first.
+
+    Raises:
+        NothingToShow: no model was trained twice.
+    """
+    kinds: dict[str, list[Run]] = {DETECTOR: []}
+    for run in runs:
+        if kind := run.data.tags.get("dvc.stage"):
+            kinds.setdefault(kind, []).append(run)
+    measured = [run for run in kinds[DETECTOR] if "benchmark/ap50" in run.data.metrics]
+    for found in (measured, *kinds.values()):
+        if len(found) > 1:
+            return found[:2]
+    raise NothingToShow(
+        f"mlruns/ has {len(kinds[DETECTOR])} finished trainings of {DETECTOR}, and no other model "
+        "was trained twice; `vggheads study seeds` trains the detector with two more seeds, then "
+        "`python -m docs.figures --figures mlflow_compare` makes the figure"
+    )
+
+
+def _finished_runs(site: Site) -> tuple[str, list[Run]]:
+    """Return the experiment and its finished runs, the newest first."""
     from mlflow import MlflowClient
 
     from dagster_project.resources import EXPERIMENT
     from ml.training.tracking import open_store
 
     uri, experiment = open_store(site.root / "mlruns", EXPERIMENT)
-    runs = MlflowClient(uri).search_runs([experiment], "attributes.status = 'FINISHED'")
-    detectors = [run for run in runs if run.info.run_name.startswith("trained_model")]
-    chosen = detectors if len(detectors) > 1 else runs
-    return experiment, [run.info.run_id for run in chosen[:2]]
+    return experiment, list(
+        MlflowClient(uri).search_runs([experiment], "attributes.status = 'FINISHED'")
+    )
 
 
 def _runs_page(site: Site) -> str:
-    return f"#/experiments/{_trainings(site)[0]}/runs?workflowType=machine_learning"
+    return f"#/experiments/{_finished_runs(site)[0]}/runs?workflowType=machine_learning"
 
 
 def _image_of_several(root: Path) -> bytes:

@@ -14,6 +14,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from ml.benchmarks.config import BenchmarkScoresConfig
 from ml.benchmarks.gathering import Gathered, Model, gather_public
 from ml.benchmarks.model_runs import metric_names
@@ -130,8 +132,9 @@ def run_variants(
         identity = _identity(place, variant, config, values)
         found = _finished(place, identity)
         if found is None:
-            tags = {"study": study, "variant": variant.name}
+            tags = {"study": study, "variant": variant.name, "dvc.stage": trained_model.STAGE}
             with open_run(f"{study}: {variant.name}", tags) as tracker:
+                tracker.log_params(_parameters(config, seed))
                 if variant.trained is None:
                     trained_model.run(place, config, tracker)
                 else:
@@ -195,7 +198,16 @@ def _named(scores: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     for one in scores:
         own = one["set"] == "benchmark"
         named |= metric_names(one, "test" if own else f"{one['set']}.{one['protocol']}")
+        if own:
+            first = {name: one[name] for name in benchmark.HEADLINE_METRICS if name in one}
+            named |= metric_names(first, "benchmark")
     return named
+
+
+def _parameters(config: trained_model.TrainedModelConfig, seed: int) -> dict[str, Any]:
+    """Return a training's values under the names that those of the pipeline have in MLflow."""
+    values = {"run": {"seed": seed}, trained_model.STAGE: config.model_dump(mode="json")}
+    return dict(pd.json_normalize(values).to_dict(orient="records")[0])
 
 
 def _identity(place: Workspace, variant: Variant, config: Any, values: Mapping[str, Any]) -> str:

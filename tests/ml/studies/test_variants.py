@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from dagster_project.comparing import compare
 from ml.flame.head_model import HeadModel
 from ml.inference.loading import save_detector
 from ml.records.exclusions import LostSamples
@@ -96,6 +97,11 @@ def test_every_variant_is_measured_once_and_stands_in_the_table(world, without_t
     runs = client.search_runs([one.experiment_id for one in client.search_experiments()])
     assert {run.data.tags["variant"] for run in runs} == {v.name for v in VARIANTS}
     assert all(run.data.metrics["test/num_images"] == 2 for run in runs)
+    assert {run.data.tags["dvc.stage"] for run in runs} == {"trained_model"}
+    found = compare(*runs)
+    assert set(found.params) == {"trained_model.loss.rotation_weight"}, "what differs is shown"
+    assert "benchmark/ap50" in found.metrics
+    assert runs[0].data.params["run.seed"] == "5"
 
     run_variants("ablation", world, VALUES, VARIANTS, opener(world, opened))
     assert len(opened) == 2, "what is finished is not made again"

@@ -57,9 +57,14 @@ class Summary:
         """Return one line for the terminal."""
         left_out = f", {self.excluded} not readable" if self.excluded else ""
         left_out += f", {self.other} files of another kind" if self.other else ""
-        told = f"{left_out} (see {EXCLUDED_NAME})" if left_out else ""
+        told = f"{left_out} (see {self.output / EXCLUDED_NAME})" if left_out else ""
         ended = "; stopped before the end" if self.stopped else ""
-        return f"{self.output}: {self.heads} heads in {self.images} images{told}{ended}"
+        heads, images = _counted(self.heads, "head"), _counted(self.images, "image")
+        return f"{self.output}: {heads} in {images}{told}{ended}"
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 @dataclass

@@ -101,7 +101,8 @@ def test_predict_goes_on_after_a_broken_image_and_says_so(
     sources = [images / "broken.jpg", images / "one.png"]
     arguments = ["--checkpoint", checkpoint, "--output", out, "--draw", "bbox"]
     assert run("predict", *sources, *arguments) == 1
-    assert "in 1 images, 1 not readable" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert f"in 1 image, 1 not readable (see {out / 'excluded.csv'})" in said
     assert "JPEG is truncated" in (out / "excluded.csv").read_text()
     assert sorted(p.name for p in (out / "one").iterdir()) == ["drawing.jpg", "heads.json"]
 

@@ -207,7 +207,8 @@ def _named(scores: Sequence[Mapping[str, Any]]) -> dict[str, float]:
 def _parameters(config: trained_model.TrainedModelConfig, seed: int) -> dict[str, Any]:
     """Return a training's values under the names that those of the pipeline have in MLflow."""
     values = {"run": {"seed": seed}, trained_model.STAGE: config.model_dump(mode="json")}
-    return dict(pd.json_normalize(values).to_dict(orient="records")[0])
+    (row,) = pd.json_normalize(values).to_dict(orient="records")
+    return {str(name): value for name, value in row.items()}
 
 
 def _identity(place: Workspace, variant: Variant, config: Any, values: Mapping[str, Any]) -> str:

@@ -25,6 +25,8 @@ _EXTRAS: Final = {
     "gradio": "app",
     "av": "video",
     "shtab": "completion",
+    "s3fs": "s3",
+    "aiohttp": "s3",
     **dict.fromkeys(("onnx", "onnxruntime", "numba", "scipy", "trimesh", "PIL"), "predict"),
 }
 """Module -> the extra that installs it; every other module belongs to `pipeline`."""

@@ -15,6 +15,7 @@ import numpy as np
 
 from ml.records.files import UnreadableFile, is_environment, read_file
 from ml.records.limits import MAX_IMAGE_FILE_BYTES, MAX_IMAGE_PIXELS
+from ml.records.remote import AnyPath, RemotePath
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -62,7 +63,7 @@ class UnreadableImage(ValueError):
     """An image cannot be decoded; the message gives the cause."""
 
 
-def decode_image(data: bytes | Path) -> np.ndarray:
+def decode_image(data: bytes | AnyPath) -> np.ndarray:
     """Decode an image to RGB, turned upright by its EXIF orientation.
 
     Grey becomes three equal channels, 16 bits become the upper 8, what is transparent becomes grey;
@@ -71,16 +72,16 @@ def decode_image(data: bytes | Path) -> np.ndarray:
     fill the rest with grey, silently.
 
     Args:
-        data: encoded bytes, or the path of a file.
+        data: encoded bytes, or the path or address of a file.
 
     Returns:
         (H, W, 3) uint8, RGB.
 
     Raises:
         UnreadableImage: missing, empty, truncated, of no known format, or too large.
-        OSError: the machine does not let the file be read.
+        OSError: the machine or the store does not let the file be read.
     """
-    if isinstance(data, Path):
+    if isinstance(data, Path | RemotePath):
         try:
             data = read_file(data, MAX_IMAGE_FILE_BYTES)
         except UnreadableFile as error:

@@ -14,6 +14,7 @@ from ml.inference.options import DRAW_METHODS, FORMATS, UNITS, UnusableModel
 from ml.inference.output_folder import OutputFolder
 from ml.inference.ports import not_free
 from ml.records.files import existing
+from ml.records.remote import is_address, located
 from ml.records.scores import OPERATING_SCORE
 
 DEFAULT_CHECKPOINT = "data/trained_model"
@@ -109,7 +110,8 @@ def _add_predict(parser: argparse.ArgumentParser) -> None:
         "sources",
         nargs="+",
         metavar="SOURCE",
-        help="image, folder, video, camera index, or a stream such as rtsp://host/path",
+        help="image, folder, video, camera index, stream such as rtsp://host/path, or address of "
+        "images such as s3://bucket/folder or https://host/image.jpg",
     )
     parser.add_argument(
         "--output",
@@ -173,7 +175,7 @@ def predict(options: argparse.Namespace) -> int:
     """
     _check_range(options, "frames", 1)
     _check_range(options, "crops", 0)
-    files = [Path(text) for text in options.sources if not _may_be_live(text)]
+    files = [located(text) for text in options.sources if not _may_be_live(text)]
     output = OutputFolder(options.output)
     output.check_sources(files)
     output.check_writable()
@@ -182,8 +184,9 @@ def predict(options: argparse.Namespace) -> int:
     from ml.inference.live import live_source
     from ml.inference.sources import require_images
 
-    for folder in filter(Path.is_dir, files):
-        require_images(folder, options.output)
+    for folder in files:
+        if isinstance(folder, Path) and folder.is_dir():
+            require_images(folder, options.output)
     from ml.inference.writing import ResultWriter
 
     writer = ResultWriter(
@@ -197,7 +200,7 @@ def predict(options: argparse.Namespace) -> int:
         frames=options.frames,
         tracks=options.tracks,
     )
-    sources = [live_source(text) or Path(text) for text in options.sources]
+    sources = [live_source(text) or located(text) for text in options.sources]
     summary = writer.write_all(_detector(options), sources)
     print(summary)
     return 1 if summary.excluded else 0
@@ -205,7 +208,7 @@ def predict(options: argparse.Namespace) -> int:
 
 def _may_be_live(text: str) -> bool:
     """Return whether a source may be a camera or a stream; `live_source` decides."""
-    return ("://" in text and not text.startswith("http")) or (
+    return ("://" in text and not is_address(text)) or (
         text.isdecimal() and not Path(text).exists()
     )
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from ml.records.atomic import remove, remove_temporaries
+from ml.records.remote import AnyPath, RemotePath
 
 LIST_NAME: Final = ".vggheads-results"
 """Folders of results in it, a line each, written before the results."""
@@ -36,27 +37,37 @@ class OutputFolder:
         if self.path.exists() and not self.path.is_dir():
             raise ValueError(f"predict: --output {path} is a file; name a folder")
 
-    def check_sources(self, sources: Sequence[Path]) -> None:
+    def check_sources(self, sources: Sequence[AnyPath]) -> None:
         """Check that a source can be read and is not replaced while it is read.
 
         Args:
-            sources: images, folders and videos.
+            sources: images, folders, videos, and addresses of images and folders.
 
         Raises:
             FileNotFoundError: a source does not exist.
-            ValueError: a source is an address or the standard input, or is in this folder.
+            StoreUnavailable: the store of an address cannot be read.
+            ValueError: a source is an address of another kind or the standard input, or is in this
+                folder.
         """
+        files: list[Path] = []
         for source in sources:
+            if isinstance(source, RemotePath):
+                source.stat()
+                continue
+            files.append(source)
             if str(source) == "-":
                 raise ValueError("predict: '-': the standard input is not read; name a file")
             if _URL.match(str(source)) and not source.exists():
                 # A path has one slash there.
                 address = str(source).replace(":/", "://", 1)
-                raise ValueError(f"predict: {address}: addresses are not read; download it first")
-        if missing := [str(source) for source in sources if not source.exists()]:
+                raise ValueError(
+                    f"predict: {address}: of addresses, s3://, https:// and http:// are read; "
+                    "download it first"
+                )
+        if missing := [str(source) for source in files if not source.exists()]:
             raise FileNotFoundError(f"predict: no such file or folder: {', '.join(missing)}")
         own = self.path.resolve()
-        for source in sources:
+        for source in files:
             found = source.resolve()
             if found == own or own in found.parents:
                 raise ValueError(

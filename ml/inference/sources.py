@@ -1,10 +1,14 @@
-"""Where images come from: arrays, PIL images, files, folders, videos, cameras and streams."""
+"""Where images come from: arrays, PIL images, files, folders, videos, cameras and streams.
+
+Files and folders of images may be addresses of a store (`s3://`) or web server: they are read in
+place, one image after the other.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Final, TypeAlias, Union
 
 import numpy as np
@@ -16,11 +20,12 @@ from ml.inference.videos import SUFFIXES as VIDEO_SUFFIXES
 from ml.inference.videos import count_frames, read_frames
 from ml.records import reasons
 from ml.records.exclusions import Exclusions
+from ml.records.remote import RemotePath, UnusableAddress, child, is_address, located
 
 if TYPE_CHECKING:
     from PIL import Image
 
-OneImage: TypeAlias = Union[np.ndarray, str, Path, LiveSource, "Image.Image"]
+OneImage: TypeAlias = Union[np.ndarray, str, Path, RemotePath, LiveSource, "Image.Image"]
 Source: TypeAlias = OneImage | Sequence[OneImage]
 _SUFFIXES: Final = IMAGE_SUFFIXES | VIDEO_SUFFIXES
 
@@ -30,7 +35,7 @@ class NamedImage:
     """An image and its name.
 
     Attributes:
-        name: path as it was given or found, `image-3`, or `clip.mp4#00012`.
+        name: path or address as it was given or found, `image-3`, or `clip.mp4#00012`.
         image_rgb: (H, W, 3) uint8 RGB.
         time_s: of a frame of a video or a live source, seconds after the first.
     """
@@ -41,8 +46,10 @@ class NamedImage:
 
 
 def is_video(source: object) -> bool:
-    """Return whether a source is the path of a video."""
-    return isinstance(source, str | Path) and Path(source).suffix.lower() in VIDEO_SUFFIXES
+    """Return whether a source is the path or address of a video."""
+    if not isinstance(source, str | Path | RemotePath):
+        return False
+    return located(source).suffix.lower() in VIDEO_SUFFIXES
 
 
 def is_live(source: object) -> bool:
@@ -54,8 +61,8 @@ def is_single(source: Source) -> bool:
     """Return whether a source is one image and not several."""
     if is_live(source):
         return False
-    if isinstance(source, str | Path):
-        return not (Path(source).is_dir() or is_video(source))
+    if isinstance(source, str | Path | RemotePath):
+        return not (located(source).is_dir() or is_video(source))
     return not isinstance(source, list | tuple)
 
 
@@ -69,19 +76,25 @@ def expand(
     Args:
         source: an image, a path, or several of them.
         exclusions: receives files of a folder that are neither, hidden ones apart, and links that
-            lead nowhere.
+            lead nowhere. Of a folder in a store it receives the videos, too, which are read from
+            local files only, and names that would lead elsewhere.
         without: a folder to skip, so that outputs are not read as inputs.
 
     Returns:
         Images and paths of files; a video stays one entry.
 
     Raises:
-        ValueError: a folder holds no image.
+        ValueError: a folder holds no image, or an address is that of a video.
+        FileNotFoundError: there is no such bucket.
     """
     if isinstance(source, list | tuple):
         return [part for one in source for part in expand(one, exclusions, without)]
     if live := live_source(source):
         return [live]
+    if isinstance(source, RemotePath) or is_address(source):
+        place = located(source)  # type: ignore[arg-type]
+        assert isinstance(place, RemotePath)
+        return _expand_remote(place, exclusions)
     if not (isinstance(source, str | Path) and Path(source).is_dir()):
         return [source]  # type: ignore[list-item]
     require_images(Path(source), without)
@@ -123,6 +136,38 @@ def _files(folder: Path, without: Path | None) -> Iterator[Path]:
         yield path
 
 
+def _expand_remote(place: RemotePath, exclusions: Exclusions | None) -> list[OneImage]:
+    """Return the image of an address, or those of a folder in a store, in order."""
+    if not place.is_dir():
+        if is_video(place):
+            raise ValueError(f"{place}: videos are read from local files; download it first")
+        return [place]
+    images: list[RemotePath] = []
+    for name in place.names():
+        if any(part.startswith(".") and part not in (".", "..") for part in name.split("/")):
+            continue
+        found = f"{place}/{name}"
+        kind = PurePosixPath(name).suffix.lower()
+        if kind in IMAGE_SUFFIXES:
+            try:
+                images.append(child(place, name))
+                continue
+            except UnusableAddress as error:
+                problem = reasons.UNSAFE_PATH, str(error)
+        elif kind in VIDEO_SUFFIXES:
+            problem = reasons.OTHER_KIND, "videos are read from local files; download it first"
+        else:
+            kind = kind or "no ending"
+            problem = reasons.OTHER_KIND, f"{kind}: neither image nor video by its ending"
+        if exclusions is not None:
+            exclusions.add(found, *problem)
+    if not images:
+        raise ValueError(
+            f"{place}: no images in this folder; looked for {', '.join(sorted(IMAGE_SUFFIXES))}"
+        )
+    return list[OneImage](sorted(images))
+
+
 def count_images(entries: Sequence[OneImage]) -> int | None:
     """Return the number of images, for a progress bar.
 
@@ -160,7 +205,7 @@ def read_images(
         UnreadableImage: an image or a part of a video cannot be read and there are no exclusions.
     """
     for index, entry in enumerate(entries):
-        name = str(entry) if isinstance(entry, str | Path) else f"image-{index}"
+        name = str(entry) if isinstance(entry, str | Path | RemotePath) else f"image-{index}"
         try:
             if isinstance(entry, LiveSource):
                 name = entry.name
@@ -168,8 +213,8 @@ def read_images(
                     yield NamedImage(f"{name}#{frame.number:05d}", frame.image_rgb, frame.time_s)
             elif is_video(entry):
                 yield from _frames(Path(name), exclusions)
-            elif isinstance(entry, str | Path):
-                yield NamedImage(name, decode_image(Path(entry)))
+            elif isinstance(entry, str | Path | RemotePath):
+                yield NamedImage(name, decode_image(located(entry)))
             else:
                 yield NamedImage(name, to_rgb(entry))
         except UnreadableImage as error:

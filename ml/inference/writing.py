@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain, islice
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
 
 from ml.imaging.io import encode_jpeg, encode_png
@@ -19,6 +19,7 @@ from ml.inference.sources import OneImage, expand, is_video
 from ml.inference.videos import video_writer
 from ml.records.atomic import atomic_write, write_bytes, write_json
 from ml.records.exclusions import Exclusions
+from ml.records.remote import AnyPath, RemotePath
 
 if TYPE_CHECKING:
     from ml.inference.detector import HeadDetector
@@ -91,7 +92,7 @@ class ResultWriter:
     frames: int | None = None
     tracks: bool = False
 
-    def write_all(self, detector: HeadDetector, sources: Sequence[Path | LiveSource]) -> Summary:
+    def write_all(self, detector: HeadDetector, sources: Sequence[AnyPath | LiveSource]) -> Summary:
         """Find heads in all sources and write the results.
 
         Images give `<name>/heads.json`, and all of them together `coco.json`; a video, camera or
@@ -101,18 +102,20 @@ class ResultWriter:
 
         Args:
             detector: the detector.
-            sources: images, folders, videos, cameras and streams.
+            sources: images, folders, videos, addresses of images and folders, cameras and
+                streams.
 
         Returns:
             Counts; unreadable sources are in `excluded.csv`.
 
         Raises:
             FileNotFoundError: a source does not exist.
+            StoreUnavailable: the store of an address cannot be read.
             ValueError: a folder holds no image, a source is in the output folder or is no file,
                 or something needs a head model and there is none.
         """
         output = OutputFolder(self.output)
-        files = [source for source in sources if isinstance(source, Path)]
+        files = [source for source in sources if not isinstance(source, LiveSource)]
         output.check_sources(files)
         summary = Summary(self.output)
         exclusions = Exclusions(STAGE, self.output / EXCLUDED_NAME)
@@ -125,7 +128,7 @@ class ResultWriter:
             coco = coco_of(self._written(results, folders, output, summary))
             if summary.images:
                 write_json(self.output / COCO_NAME, coco)
-        for video in (path for path in folders if is_video(path)):
+        for video in (path for path in folders if isinstance(path, Path) and is_video(path)):
             results = self._followed(detector.stream(video, exclusions))
             output.note(folders[video])
             self._write_video(results, folders[video], summary)
@@ -146,14 +149,15 @@ class ResultWriter:
 
         return HeadTracks().follow(results)
 
-    def _folders(self, sources: list[Path], exclusions: Exclusions) -> dict[Path, Path]:
+    def _folders(self, sources: list[AnyPath], exclusions: Exclusions) -> dict[AnyPath, Path]:
         """Return every file and the folder of its results; two never share one."""
-        folders: dict[Path, Path] = {}
-        taken: set[Path] = set()
+        folders: dict[AnyPath, Path] = {}
+        taken: set[PurePath] = set()
         for source in sources:
-            for entry in expand(source, exclusions, self.output):
-                path = Path(str(entry))
-                inside = path.relative_to(source) if source.is_dir() else Path(path.name)
+            for path in expand(source, exclusions, self.output):
+                assert isinstance(path, Path | RemotePath)
+                # A folder's entries are below it; a file is its own.
+                inside = PurePath(path.name) if path == source else _inside(path, source)
                 folder = inside.with_suffix("")
                 number = 2
                 while folder in taken:
@@ -161,18 +165,22 @@ class ResultWriter:
                     number += 1
                 taken.add(folder)
                 folders[path] = self.output / folder
+        # Queries of addresses, which may be signatures, are not part of names.
+        if len({str(path) for path in folders}) < len(folders):
+            raise ValueError("predict: two addresses differ in their query alone; name one at once")
         return folders
 
     def _written(
         self,
         results: Iterator[PredictionResult],
-        folders: dict[Path, Path],
+        folders: dict[AnyPath, Path],
         output: OutputFolder,
         summary: Summary,
     ) -> Iterator[PredictionResult]:
         """Write each result on arrival and yield it."""
+        by_name = {str(path): folder for path, folder in folders.items()}
         for result in results:
-            folder = folders[Path(result.name)]
+            folder = by_name[result.name]
             output.note(folder)
             if self.draw is not None:
                 write_bytes(folder / "drawing.jpg", encode_jpeg(result.draw(self.draw)))
@@ -232,3 +240,11 @@ class ResultWriter:
         if self.crops is not None:
             for index, crop in enumerate(result.aligned_heads(self.crops or None)):
                 write_bytes(folder / f"head_{index}.jpg", encode_jpeg(crop.image_rgb))
+
+
+def _inside(path: AnyPath, folder: AnyPath) -> PurePath:
+    """Return the names of a file below a folder."""
+    if isinstance(path, RemotePath):
+        assert isinstance(folder, RemotePath)
+        return path.relative_to(folder)
+    return path.relative_to(str(folder))

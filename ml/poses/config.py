@@ -44,7 +44,8 @@ class SourceConfig(StageConfig):
     """Images that poses are estimated in; none of their pixels or words is kept."""
 
     path: str = ""
-    """Folder of images, or of tars as img2dataset writes them; relative to the project."""
+    """Folder of images, or of tars as img2dataset writes them; relative to the project, or the
+    address of one (`s3://bucket/folder`), which is read in place."""
     asset: str = "own-images"
     """Name of the source in the asset register."""
     shards_per_tar: int = Field(default=10, ge=1, le=10**9)

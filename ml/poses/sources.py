@@ -1,25 +1,35 @@
 """Images of other people's making as the start of poses: a folder, or tars of img2dataset.
 
-Nothing is ever unpacked to disk, and what is read here is forgotten once a pose has been made: no
-pixel, address, file name or caption of a source leaves this package, not even in an error text.
+Both may be in an object store, where images and members of tars are read in ranges. Nothing is ever
+unpacked to disk, and what is read here is forgotten once a pose has been made: no pixel, address,
+file name or caption of a source leaves this package, not even in an error text.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import IO, Any
 
 from ml.imaging.io import SUFFIXES
 from ml.poses.config import SourceConfig
 from ml.records import reasons
 from ml.records.files import UnreadableFile, read_file
+from ml.records.remote import (
+    AnyPath,
+    RemotePath,
+    StoreUnavailable,
+    UnusableAddress,
+    child,
+    is_address,
+    located,
+)
+from ml.records.shards import read_at
 from ml.records.tars import DamagedTar, TarMember, TarReader
 
 
@@ -73,23 +83,26 @@ def source_images(
     Raises:
         ValueError: there is no source, it ends before this shard, or a tar holds more images
             than its shards take.
+        StoreUnavailable: a store cannot be read; names no file.
     """
-    folder = Path(root) / config.path
-    if not config.path or not folder.is_dir():
-        raise ValueError(
-            f"poses.images.path: expected a folder with images or tars, got {config.path!r}; "
-            "bring the source there, or name another folder in params.yaml"
-        )
-    if kind == "folder":
-        yield from _from_folder(config, folder, shard_index, shard_size)
-    else:
-        yield from _from_tars(config, folder, shard_index, shard_size)
+    folder = located(config.path if is_address(config.path) else Path(root) / config.path)
+    of_kind = _from_folder if kind == "folder" else _from_tars
+    try:
+        if not config.path or not folder.is_dir():
+            raise ValueError(
+                f"poses.images.path: expected a folder with images or tars, got {config.path!r}; "
+                "bring the source there, or name another folder in params.yaml"
+            )
+        yield from of_kind(config, folder, shard_index, shard_size)
+    except StoreUnavailable as error:
+        # Libraries repeat the address of what they were reading.
+        raise StoreUnavailable(f"poses.images.path: {error.brief}") from None
 
 
 def _from_folder(
-    config: SourceConfig, folder: Path, shard_index: int, shard_size: int
+    config: SourceConfig, folder: AnyPath, shard_index: int, shard_size: int
 ) -> Iterator[SourceImage]:
-    files, doubled = _image_files(folder)
+    files, doubled, notes = _image_files(folder)
     start = shard_index * shard_size
     if start >= len(files):
         raise ValueError(
@@ -98,17 +111,22 @@ def _from_folder(
         )
     for number, path in enumerate(files[start : start + shard_size], start):
         place = f"image {number} of the folder"
-        if path.is_symlink():
+        if path is None:
+            detail = "parts of a name lead elsewhere, expected names of files"
+            yield _refused(place, reasons.UNSAFE_PATH, detail)
+            continue
+        if isinstance(path, Path) and path.is_symlink():
             yield _refused(place, reasons.UNSAFE_PATH, "a link may lead anywhere, expected a file")
             continue
         beside = path.with_suffix(".json")
-        if path in doubled and beside.is_file():
+        has_note = beside in notes if notes is not None else beside.is_file()
+        if path in doubled and has_note:
             detail = "several images share a JSON; its image is ambiguous"
             yield _refused(place, reasons.SHARED_NAME, detail)
             continue
         try:
             data = read_file(path, config.max_bytes)
-            about = read_file(beside, config.max_bytes) if beside.is_file() else None
+            about = read_file(beside, config.max_bytes) if has_note else None
         except UnreadableFile:
             size = path.stat().st_size if path.exists() else 0
             if size > config.max_bytes:
@@ -120,17 +138,40 @@ def _from_folder(
 
 
 @lru_cache(maxsize=2)
-def _image_files(folder: Path) -> tuple[list[Path], frozenset[Path]]:
-    """Return the images in order, and those that differ from another only in their suffix."""
-    files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and not p.is_dir())
+def _image_files(
+    folder: AnyPath,
+) -> tuple[Sequence[AnyPath | None], frozenset[AnyPath], frozenset[AnyPath] | None]:
+    """Return the images in order, those that differ from another only in their suffix, and JSONs.
+
+    Of a store, whose listing names everything, an image whose name is unsafe is None, at the end.
+    JSONs are looked up where they are, on a disk: None.
+    """
+    files: list[AnyPath] = []
+    notes: set[AnyPath] = set()
+    num_unsafe = 0
+    if isinstance(folder, RemotePath):
+        for name in folder.names():
+            suffix = PurePosixPath(name).suffix.lower()
+            if suffix not in SUFFIXES and suffix != ".json":
+                continue
+            try:
+                (notes.add if suffix == ".json" else files.append)(child(folder, name))
+            except UnusableAddress:
+                num_unsafe += suffix != ".json"
+    else:
+        found = (p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES)
+        files += (path for path in found if not path.is_dir())
+    files.sort()
     count = Counter(path.with_suffix("") for path in files)
-    return files, frozenset(path for path in files if count[path.with_suffix("")] > 1)
+    doubled = frozenset(path for path in files if count[path.with_suffix("")] > 1)
+    in_store = frozenset(notes) if isinstance(folder, RemotePath) else None
+    return [*files, *[None] * num_unsafe], doubled, in_store
 
 
 def _from_tars(
-    config: SourceConfig, folder: Path, shard_index: int, shard_size: int
+    config: SourceConfig, folder: AnyPath, shard_index: int, shard_size: int
 ) -> Iterator[SourceImage]:
-    tars = sorted(folder.glob("*.tar"))
+    tars = _tars(folder)
     number, part = divmod(shard_index, config.shards_per_tar)
     if number >= len(tars):
         raise ValueError(
@@ -149,10 +190,17 @@ def _from_tars(
     with tars[number].open("rb") as file:
         own = index.samples[part * shard_size : (part + 1) * shard_size]
         for position, members in enumerate(own, part * shard_size):
-            yield _from_members(f"sample {position} of {place}", members, file.fileno(), config)
+            yield _from_members(f"sample {position} of {place}", members, file, config)
     # What belongs to no sample is reported once, by the tar's first shard.
     if part == 0:
         yield from (replace(problem, place=place) for problem in index.problems)
+
+
+def _tars(folder: AnyPath) -> Sequence[AnyPath]:
+    if not isinstance(folder, RemotePath):
+        return sorted(folder.glob("*.tar"))
+    names = (name for name in folder.names() if name.endswith(".tar") and "/" not in name)
+    return sorted(child(folder, name) for name in names)
 
 
 @dataclass(frozen=True)
@@ -178,11 +226,11 @@ class TarIndex:
 
     @staticmethod
     @lru_cache(maxsize=4)
-    def read(path: Path) -> TarIndex:
+    def read(path: AnyPath) -> TarIndex:
         """Walk a tar's headers.
 
         Args:
-            path: the tar.
+            path: the tar, or its address.
 
         Returns:
             Its index; a damaged tar keeps the samples before the damage.
@@ -225,7 +273,7 @@ def _unsafe(info: TarMember, tar_size: int) -> Problem | None:
 
 
 def _from_members(
-    place: str, members: list[Member], descriptor: int, config: SourceConfig
+    place: str, members: list[Member], file: IO[bytes], config: SourceConfig
 ) -> SourceImage:
     images = [m for m in members if f".{m.extension}" in SUFFIXES]
     notes = [m for m in members if m.extension == "json"]
@@ -237,8 +285,8 @@ def _from_members(
     image = images[0]
     if max(m.size for m in (image, *notes)) > config.max_bytes:
         return _refused(place, reasons.TOO_LARGE, _too_large(image.size, config))
-    about = os.pread(descriptor, notes[0].size, notes[0].offset) if notes else None
-    data = os.pread(descriptor, image.size, image.offset)
+    about = read_at(file, notes[0].size, notes[0].offset) if notes else None
+    data = read_at(file, image.size, image.offset)
     return _image(place, data, about, config)
 
 

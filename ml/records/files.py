@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from ml.records.limits import LimitExceeded, check_limit
+from ml.records.remote import AnyPath, RemotePath, is_address, located
 
 _FAULTS_OF_PATHS: Final = frozenset(
     {
@@ -73,7 +74,10 @@ def existing(text: str) -> Path:
 
     Raises:
         FileNotFoundError: neither a file nor a folder.
+        ValueError: an address, which only `predict` and the readers of datasets take.
     """
+    if is_address(text):
+        raise ValueError(f"{text}: expected a local file or folder; download it first")
     if not os.path.exists(text):
         raise FileNotFoundError(f"{text}: no such file or folder")
     return Path(text)
@@ -98,11 +102,11 @@ def is_environment(error: BaseException) -> bool:
     return error.errno not in _FAULTS_OF_PATHS
 
 
-def check_regular(path: Path) -> os.stat_result:
+def check_regular(path: AnyPath) -> os.stat_result:
     """Return the `stat` of a regular file that can be read from beginning to end.
 
     Args:
-        path: the file.
+        path: the file, or its address.
 
     Returns:
         Its status.
@@ -111,17 +115,17 @@ def check_regular(path: Path) -> os.stat_result:
         UnreadableFile: it is a folder, a pipe, a socket or a device.
         OSError: there is no such file, or the machine does not let it be looked at.
     """
-    about = Path(path).stat()
+    about = located(path).stat()
     if kind := next((name for is_kind, name in _KINDS if is_kind(about.st_mode)), ""):
         raise UnreadableFile(f"{path} is {kind}; expected a file")
     return about
 
 
-def read_file(path: Path, limit: int) -> bytes:
+def read_file(path: AnyPath, limit: int) -> bytes:
     """Return the bytes of a regular file, if they are not more than a limit.
 
     Args:
-        path: the file.
+        path: the file, or its address.
         limit: bytes that are accepted, see `ml.records.limits`.
 
     Returns:
@@ -129,9 +133,9 @@ def read_file(path: Path, limit: int) -> bytes:
 
     Raises:
         UnreadableFile: there is no such file, it is a folder, pipe or device, or it is too large.
-        OSError: the machine does not let it be read.
+        OSError: the machine or the store does not let it be read.
     """
-    path = Path(path)
+    path = located(path)
     try:
         check_limit(check_regular(path).st_size, limit, "bytes in the file")
         with path.open("rb") as file:
@@ -142,6 +146,8 @@ def read_file(path: Path, limit: int) -> bytes:
             raise
         if isinstance(error, LimitExceeded):
             raise UnreadableFile(f"{path}: {error}") from error
+        if isinstance(path, RemotePath):
+            raise UnreadableFile(str(error)) from error
         words = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else error
         raise UnreadableFile(f"{path}: cannot be read: {words}") from error
     if len(data) > limit:

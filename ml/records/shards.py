@@ -15,20 +15,40 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from ml.records.atomic import atomic_write
 from ml.records.files import Closing
+from ml.records.remote import AnyPath, located
 from ml.records.tars import DamagedTar, TarMember, TarReader
+
+
+def read_at(file: IO[bytes], size: int, offset: int) -> bytes:
+    """Return a range of an open file; of a local one, without moving its position.
+
+    Args:
+        file: of a path or an address.
+        size: bytes.
+        offset: the first one.
+
+    Returns:
+        The bytes, fewer at the end of the file.
+    """
+    try:
+        descriptor = file.fileno()
+    except io.UnsupportedOperation:
+        file.seek(offset)
+        return file.read(size)
+    return os.pread(descriptor, size, offset)
 
 
 class DamagedSample(ValueError):
     """A sample of a shard cannot be read; the message names shard, sample and cause."""
 
-    def __init__(self, shard: Path, sample_id: str, detail: str) -> None:
+    def __init__(self, shard: AnyPath | str, sample_id: str, detail: str) -> None:
         """Store the parts, for a row of the exclusions."""
-        super().__init__(f"{Path(shard).name}/{sample_id}: {detail}")
-        self.shard = Path(shard)
+        self.shard = located(shard)
+        super().__init__(f"{self.shard.name}/{sample_id}: {detail}")
         self.sample_id = sample_id
         self.detail = detail
 
@@ -98,24 +118,27 @@ class ShardReader(Closing):
     before; `damage` says where and why it broke.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: AnyPath | str) -> None:
         """Index the shard.
 
         Args:
-            path: the tar file.
+            path: the tar file, or its address (`s3://bucket/shard.tar`): then members are read in
+                ranges, and to index it every header, with what is between headers less than a
+                mebibyte apart.
 
         Raises:
             FileNotFoundError: there is no such file.
+            StoreUnavailable: a store cannot be read.
         """
-        self.path = Path(path)
+        self.path = located(path)
         self.damage: str | None = None
         self._spans: dict[str, dict[str, Span]] = {}
         self._doubled: set[tuple[str, str]] = set()
-        self._file = self.path.open("rb")
+        self._file: IO[bytes] = self.path.open("rb")
         self._index()
 
     def _index(self) -> None:
-        size = os.fstat(self._file.fileno()).st_size
+        size = self.path.stat().st_size
         end = 0
         try:
             with TarReader(self.path) as tar:
@@ -126,8 +149,13 @@ class ShardReader(Closing):
             self.damage = str(error)
         if end > size:
             self.damage = f"tar is cut at byte {size}, expected at least {end}"
-        elif self.damage is None and not _ends_with_zero_block(self._file, end, size):
+        elif self.damage is None and not self._ends_with_zero_block(end, size):
             self.damage = f"tar breaks after byte {end}: no end marker"
+
+    def _ends_with_zero_block(self, end: int, size: int) -> bool:
+        start = -(-end // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
+        block = read_at(self._file, tarfile.BLOCKSIZE, start)
+        return start < size and len(block) == tarfile.BLOCKSIZE and not any(block)
 
     def _take(self, member: TarMember) -> None:
         """Index a member; a member that belongs to no sample is damage."""
@@ -158,7 +186,7 @@ class ShardReader(Closing):
         if span is None:
             cause = f"; {self.damage}" if self.damage else ""
             raise DamagedSample(self.path, sample_id, f"no member .{extension} in the shard{cause}")
-        data = os.pread(self._file.fileno(), span.size, span.offset)
+        data = read_at(self._file, span.size, span.offset)
         if len(data) != span.size:
             detail = (
                 f".{extension} is cut: expected {span.size} bytes at {span.offset}, got {len(data)}"
@@ -201,7 +229,7 @@ class OpenShards:
         """
         self._limit = limit
         self._pid = os.getpid()
-        self._readers: OrderedDict[Path, ShardReader] = OrderedDict()
+        self._readers: OrderedDict[AnyPath, ShardReader] = OrderedDict()
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Open files are not pickled: another process opens its own.
@@ -210,7 +238,7 @@ class OpenShards:
     def __len__(self) -> int:
         return len(self._readers)
 
-    def get(self, path: Path) -> ShardReader:
+    def get(self, path: AnyPath) -> ShardReader:
         """Return the reader of a shard, indexed.
 
         Raises:
@@ -224,9 +252,3 @@ class OpenShards:
                 self._readers.popitem(last=False)[1].close()
         self._readers.move_to_end(path)
         return self._readers[path]
-
-
-def _ends_with_zero_block(file: io.BufferedReader, end: int, size: int) -> bool:
-    start = -(-end // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
-    block = os.pread(file.fileno(), tarfile.BLOCKSIZE, start)
-    return start < size and len(block) == tarfile.BLOCKSIZE and not any(block)

@@ -12,11 +12,11 @@ import tarfile
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import IO, Any, Final, Literal, Self
 
 from ml.records.files import Closing, UnreadableFile, check_regular, is_environment
 from ml.records.limits import MAX_IMAGE_FILE_BYTES, MAX_TAR_HEADER_BYTES, MAX_TAR_PADDING_BYTES
+from ml.records.remote import AnyPath, located
 
 _CHUNK: Final = 1 << 20
 _OPENERS: Final[dict[bytes, Callable[..., Any]]] = {
@@ -107,11 +107,11 @@ class TarMember:
     problem: str = ""
 
 
-def opener_of(path: Path) -> Callable[..., IO[bytes]] | None:
+def opener_of(path: AnyPath) -> Callable[..., IO[bytes]] | None:
     """Return the function that opens a compressed file, selected by its first bytes.
 
     Args:
-        path: a regular file.
+        path: a regular file, or its address.
 
     Returns:
         `gzip.open`, `bz2.open` or `lzma.open`; None where it is none of theirs.
@@ -125,12 +125,12 @@ class TarReader(Closing):
     """Iterates over a tar's members; `read` and `chunks` give the content of the present one."""
 
     def __init__(
-        self, path: Path, stream: bool = False, max_member_bytes: int = MAX_IMAGE_FILE_BYTES
+        self, path: AnyPath, stream: bool = False, max_member_bytes: int = MAX_IMAGE_FILE_BYTES
     ) -> None:
         """Open a tar.
 
         Args:
-            path: the file.
+            path: the file, or its address.
             stream: read from front to back, compressed or not; else it must be uncompressed.
             max_member_bytes: members that claim more are given with a problem.
 
@@ -139,7 +139,7 @@ class TarReader(Closing):
             OSError: the machine does not let it be read, or there is no such file.
         """
         self.end = 0
-        self._path, self._limit = Path(path), max_member_bytes
+        self._path, self._limit = located(path), max_member_bytes
         self._info: tarfile.TarInfo | None = None
         try:
             check_regular(self._path)
@@ -147,12 +147,14 @@ class TarReader(Closing):
             raise DamagedTar(str(error)) from error
         # tarfile's own decompression compares no checksums.
         packed = opener_of(self._path) if stream else None
-        self._file: IO[bytes] = packed(self._path, "rb") if packed else self._path.open("rb")
+        self._raw: IO[bytes] = self._path.open("rb")
+        self._file: IO[bytes] = packed(self._raw, "rb") if packed else self._raw
         try:
             mode: Literal["r|", "r:"] = "r|" if stream else "r:"
             self._tar = tarfile.open(fileobj=self._file, mode=mode, tarinfo=_Info)  # noqa: SIM115
         except _DAMAGE as error:
             self._file.close()
+            self._raw.close()
             raise self._damaged(error) from error
 
     def __iter__(self) -> Iterator[TarMember]:
@@ -202,6 +204,7 @@ class TarReader(Closing):
         """Close the file."""
         self._tar.close()
         self._file.close()
+        self._raw.close()
 
     def _next(self) -> tarfile.TarInfo | None:
         try:

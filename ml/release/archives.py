@@ -23,6 +23,7 @@ from ml.records.exclusions import Exclusions
 from ml.records.files import Closing, UnreadableFile, is_environment, read_file
 from ml.records.limits import MAX_IMAGE_FILE_BYTES
 from ml.records.progress import progress
+from ml.records.remote import AnyPath, RemotePath, child, located
 from ml.records.tars import DamagedTar, TarMember, TarReader, opener_of
 
 SPLIT_NAME: Final = re.compile(r"split_(\d{5})")
@@ -52,13 +53,13 @@ class StoredFile:
 
     Attributes:
         name: its name without folders.
-        source: the file, or the tar that holds it.
+        source: the file, or the tar that holds it, here or in a store.
         offset: first byte in the tar; -1 for a file of its own.
         size: bytes in the tar.
     """
 
     name: str
-    source: Path
+    source: AnyPath
     offset: int = -1
     size: int = 0
 
@@ -141,11 +142,13 @@ def part_of(path: str) -> tuple[str, str, tuple[str, ...]] | None:
 class Release:
     """The parts of a release in folders and tars."""
 
-    def __init__(self, sources: Sequence[Path], spool: Path, exclusions: Exclusions) -> None:
+    def __init__(self, sources: Sequence[AnyPath], spool: Path, exclusions: Exclusions) -> None:
         """List everything once.
 
         Args:
-            sources: folders (of an unpacked release, or of tars) and tars, compressed or not.
+            sources: folders (of an unpacked release, or of tars) and tars, compressed or not. In a
+                store, tars and folders of tars: of these the headers are read here, and members
+                later in ranges.
             spool: folder for the lists, and for what has to be decompressed first.
             exclusions: receives members that are no file of a part, or cannot be used.
 
@@ -154,7 +157,7 @@ class Release:
             OSError: the machine's fault, such as a full disk.
         """
         self.damaged: list[str] = []
-        self.tars: list[Path] = []
+        self.tars: list[AnyPath] = []
         self._spool, self._exclusions = spool, exclusions
         self._lists: dict[str, Path] = {}
         with _Lists(spool, self._lists) as lists:
@@ -183,7 +186,7 @@ class Release:
         ambiguous: set[tuple[str, str]] = set()
         with self._lists[part].open(newline="", **_TEXT) as file:
             for kind, name, source, offset, size in csv.reader(file):
-                stored = StoredFile(name, Path(source), int(offset), int(size))
+                stored = StoredFile(name, located(source), int(offset), int(size))
                 first = known.setdefault((kind, name), stored)
                 same = first is stored or first.source != stored.source
                 if not same or _size(first) != _size(stored):
@@ -200,8 +203,11 @@ class Release:
                 (found.images if kind == "images" else found.annotations).append(stored)
         return found
 
-    def _list_source(self, source: Path, lists: _Lists) -> None:
-        if source.is_dir():
+    def _list_source(self, source: AnyPath, lists: _Lists) -> None:
+        if isinstance(source, RemotePath):
+            for path in _remote_tars(source):
+                self._list_tar(path, lists)
+        elif source.is_dir():
             self._list_folder(source, lists)
         elif source.exists():
             self._list_tar(source, lists)
@@ -229,7 +235,7 @@ class Release:
         for path in _tars_in(root):
             self._list_tar(path, lists)
 
-    def _list_tar(self, path: Path, lists: _Lists) -> None:
+    def _list_tar(self, path: AnyPath, lists: _Lists) -> None:
         self.tars.append(path)
         plain, base, seen = self._plain(path), None, False
         try:
@@ -270,7 +276,7 @@ class Release:
             self.damaged.append(str(error))
             self._exclusions.add(path.stem, reasons.DAMAGED_TAR, str(error))
 
-    def _plain(self, path: Path) -> Path:
+    def _plain(self, path: AnyPath) -> AnyPath:
         """Return the tar itself, or what can be decompressed of a compressed one."""
         if not path.is_file():
             return path
@@ -278,7 +284,7 @@ class Release:
         if opener is None:
             return path
         plain = self._spool / f"{len(self.tars):03d}-{path.name}.plain"
-        with opener(path, "rb") as packed, plain.open("wb") as file:
+        with path.open("rb") as raw, opener(raw, "rb") as packed, plain.open("wb") as file:
             try:
                 for piece in progress(iter(lambda: packed.read(_CHUNK), b""), f"MiB {path.name}"):
                     file.write(piece)
@@ -290,7 +296,7 @@ class Release:
                 self._exclusions.add(path.stem, reasons.DAMAGED_TAR, detail)
         return plain
 
-    def _exclude(self, path: Path, member: TarMember, reason: str, detail: str) -> None:
+    def _exclude(self, path: AnyPath, member: TarMember, reason: str, detail: str) -> None:
         name = PurePosixPath(member.name).stem or member.name
         self._exclusions.add(name, reason, f"{path.name}: {member.name!r} {detail}")
 
@@ -374,6 +380,28 @@ def _part_folders(root: Path) -> Iterator[Path]:
             folders = [small, *sorted(path for path in small.iterdir() if path.is_dir())]
             yield from (f for f in folders if any((f / kind).is_dir() for kind in _KINDS))
     yield from _splits_in(root / TEST_FOLDER)
+
+
+def _remote_tars(source: RemotePath) -> list[RemotePath]:
+    """Return the tars of a folder in a store, or the one that is named itself.
+
+    Raises:
+        NotARelease: there is nothing, or no tar.
+    """
+    try:
+        if not source.is_dir():
+            source.stat()
+            return [source]
+        names = [name for name in source.names() if "/" not in name and name.endswith(TAR_SUFFIXES)]
+    except FileNotFoundError as error:
+        raise NotARelease(
+            f"{error}; expected a tar of the release, or a folder of its tars"
+        ) from error
+    if not names:
+        raise NotARelease(
+            f"{source}: no tar in this folder; in a store, a release is read from tars"
+        )
+    return sorted(child(source, name) for name in names)
 
 
 def _tars_in(folder: Path) -> list[Path]:

@@ -18,6 +18,7 @@ from ml.records.atomic import temporary_folder
 from ml.records.exclusions import Exclusions
 from ml.records.files import UnreadableFile
 from ml.records.ids import sample_seed
+from ml.records.remote import AnyPath, RemotePath, located
 from ml.release.archives import (
     EXCLUSIONS_NAME,
     METRICS_NAME,
@@ -237,25 +238,31 @@ def iter_part(files: PartFiles, exclusions: Exclusions) -> Iterator[OfficialSamp
 
 
 def iter_release(
-    sources: Path | Sequence[Path], exclusions: Exclusions, spool: Path | None = None
+    sources: AnyPath | str | Sequence[AnyPath | str],
+    exclusions: Exclusions,
+    spool: Path | None = None,
 ) -> Iterator[Iterator[OfficialSample]]:
     """Stream a release, one iterator a part; its folders and its tars give the same samples.
 
     Args:
         sources: unpacked releases, folders of tars, tars (compressed or not): several where
-            mirrors cut it.
+            mirrors cut it. Tars and folders of tars may be addresses (`s3://bucket/folder`): they
+            are read in place, members in ranges.
         exclusions: receives what is left out.
         spool: folder for lists, and for what has to be decompressed; next to the first source if
-            left out.
+            left out, or the present folder next to an address.
 
     Yields:
         The samples of each part; use one up before asking for the next.
 
     Raises:
         NotARelease: it has no part.
+        StoreUnavailable: a store cannot be read.
     """
-    given = [sources] if isinstance(sources, Path) else list(sources)
-    beside = spool or given[0].absolute().parent
+    several = [sources] if isinstance(sources, str | Path | RemotePath) else sources
+    given = [located(source) for source in several]
+    first = given[0]
+    beside = spool or (Path.cwd() if isinstance(first, RemotePath) else first.absolute().parent)
     with temporary_folder(beside) as lists:
         release = Release(given, lists, exclusions)
         for part in release.parts:

@@ -176,7 +176,8 @@ def test_what_is_no_source_or_no_folder_is_told_at_once(
     os.mkfifo(tmp_path / "pipe.jpg")
     for source, options, message in (
         ("-", (), "the standard input is not read"),
-        ("https://example.org/a.jpg", (), "addresses are not read; download it first"),
+        ("ftp://example.org/a.jpg", (), "s3://, https:// and http:// are read; download it first"),
+        ("s3:///a.jpg", (), "expected s3://NAME"),
         (images, ("--output", tmp_path / "file"), "is a file; name a folder"),
         (images, ("--output", images), "is in the output folder"),
         (images / "one.png", ("--output", tmp_path), "is in the output folder"),

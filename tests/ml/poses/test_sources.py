@@ -12,6 +12,8 @@ import pytest
 from ml.poses.config import SourceConfig
 from ml.poses.screening import canvas_size, screen
 from ml.poses.sources import Problem, SourceImage, TarIndex, source_images
+from ml.records.remote import StoreUnavailable
+from tests.fixtures.s3 import needs_s3, put, put_folder, s3_server
 from tests.ml.poses.source_files import (
     SECRET_URL,
     jpeg,
@@ -222,3 +224,82 @@ def test_images_that_share_a_name_are_both_refused(tmp_path):
         "shared_name",
         "",
     ]
+
+
+@pytest.fixture(scope="module")
+def s3():
+    with s3_server() as server:
+        yield server
+
+
+def both(root, address, kind, shard=0, size=10, **config):
+    """The images of a local source and of its copy in a store."""
+    local = read(root, kind, shard, size, **config)
+    stored = SourceConfig(path=address, **config)
+    return local, list(source_images(stored, kind, root, shard, size))
+
+
+@needs_s3
+def test_a_folder_in_a_store_gives_what_the_folder_gives(s3, tmp_path):
+    folder = tmp_path / "source"
+    for index, name in enumerate(("b.png", "a/x.png", "a-b.png", "a/x.jpg")):
+        write_png(folder / name, index, 96, 80)
+    (folder / "b.json").write_bytes(note())
+    (folder / "a" / "x.json").write_bytes(note())
+    (folder / "notes.txt").write_text("x")
+    address = put_folder(folder, "folder")
+    for shard in (0, 1):
+        local, stored = both(tmp_path, address, "folder", shard, 2)
+        assert local == stored
+        assert len(local) == 2
+    put({"folder/../up.png": b"x", "folder//z.jpg": b"x"})
+    (_, stored) = both(tmp_path, address, "folder", 0, 9)
+    import s3fs
+
+    s3fs.S3FileSystem.clear_instance_cache()
+    from ml.poses.sources import _image_files
+
+    _image_files.cache_clear()
+    (_, stored) = both(tmp_path, address, "folder", 0, 9)
+    assert [item.problem.reason for item in stored if item.problem] == [
+        *["shared_name"] * 2, *["unsafe_path"] * 2,
+    ]  # fmt: skip
+    with pytest.raises(ValueError, match="expected a folder with images or tars"):
+        both(tmp_path, "s3://lab/nothing-here", "folder")
+
+
+@needs_s3
+def test_tars_in_a_store_give_what_tars_in_a_folder_give(s3, tmp_path):
+    whole = [*sample("0", jpeg(0), note()), *sample("1", jpeg(1), note("NSFW"))]
+    write_tar(tmp_path / "source" / "00000.tar", whole)
+    cut = write_tar(tmp_path / "source" / "00001.tar", [*whole, *sample("2", jpeg(2), note())])
+    cut.write_bytes(cut.read_bytes()[:-12_000])
+    address = put_folder(tmp_path / "source", "tars")
+    for shard in (0, 1):
+        local, stored = both(tmp_path, address, "webdataset", shard, shards_per_tar=1)
+        assert local == stored
+        assert len(local) >= 2
+    assert any(item.problem for item in stored)
+
+
+@needs_s3
+@pytest.mark.parametrize("kind", ["folder", "webdataset"])
+def test_a_store_that_goes_away_stops_the_stage_and_names_no_file(tmp_path, kind):
+    folder = tmp_path / "source"
+    for index in range(3):
+        write_png(folder / f"alice-{index}.png", index, 96, 80)
+    # Larger than what is read ahead, so that the second image is another request.
+    filling = [("alice.bin", bytes(3 << 20))]
+    write_tar(folder / "t.tar", [*sample("alice", jpeg(), note()), *filling,
+                                 *sample("bob", jpeg(), note())])  # fmt: skip
+    with s3_server() as server:
+        config = SourceConfig(path=put_folder(folder, "away"), shards_per_tar=1)
+        images = source_images(config, kind, tmp_path, 0, 10)
+        assert next(images).problem is None
+        server.stop()
+        with pytest.raises(
+            StoreUnavailable, match=r"^poses.images.path: s3://lab cannot"
+        ) as caught:
+            list(images)
+    assert "alice" not in str(caught.value)
+    assert caught.value.__suppress_context__

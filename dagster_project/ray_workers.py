@@ -12,7 +12,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from functools import cache
 from pathlib import Path
@@ -99,18 +99,19 @@ def _node_id() -> str:
 class RayWorkers:
     """Actors for one stage; they are killed when the stage ends, so that others get their GPUs."""
 
-    def __init__(self, root: Path, cluster: RayConfig, resources: WorkerConfig) -> None:
+    def __init__(self, root: Path, cluster: RayConfig, resources: WorkerConfig, stage: str) -> None:
         """Join the cluster.
 
         Args:
             root: the project folder.
             cluster: which cluster.
             resources: resources of an actor.
+            stage: whose shards they make, for messages.
 
         Raises:
             EngineError: ray is not installed, or the cluster cannot be reached.
         """
-        self._root, self._cluster = root, cluster
+        self._root, self._cluster, self._stage = root, cluster, stage
         self._ray = connect(cluster.address)
         self._asked = {
             "num_cpus": resources.num_cpus,
@@ -229,18 +230,39 @@ class RayWorkers:
         if self._flying or self._nodes:
             self._since = time.monotonic()
             return
-        asked = {name: value for name, value in self._asked.items() if value}
-        have = {name: self._ray.cluster_resources().get(_RAY_NAMES[name], 0) for name in asked}
         waited = time.monotonic() - self._since
+        asked, have = (
+            self._described({name: value for name, value in self._asked.items() if value}),
+            self._described(self._largest()),
+        )
         text = (
-            f"for {waited:.0f} s no Ray worker has started: each asks for {asked}, "
-            f"the cluster has {have}"
+            f"for {waited:.0f} s no Ray worker of the stage {self._stage} has started: each asks "
+            f"for {asked}, the largest node has {have}"
         )
         if waited >= self._cluster.start_seconds:
             raise EngineError(
-                f"{text}; add nodes or lower run.resources (num_cpus, num_gpus, memory)"
+                f"{text}; add nodes or lower run.resources.{self._stage} (num_cpus, num_gpus, "
+                "memory_gib)"
             )
         say(text)
+
+    def _largest(self) -> dict[str, float]:
+        """Return the most that a node has, used or not, of each resource that is asked for."""
+        nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
+        return {
+            name: max((node.get(_RAY_NAMES[name], 0.0) for node in nodes), default=0.0)
+            for name, value in self._asked.items()
+            if value
+        }
+
+    @staticmethod
+    def _described(amounts: Mapping[str, float]) -> str:
+        """Return amounts in the names and units of params.yaml."""
+        texts = [
+            f"memory_gib {value / 2**30:.1f}" if name == "memory" else f"{name} {value:g}"
+            for name, value in amounts.items()
+        ]
+        return ", ".join(texts) or "nothing"
 
 
 _RAY_NAMES: Final = {"num_cpus": "CPU", "num_gpus": "GPU", "memory": "memory"}

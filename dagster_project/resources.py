@@ -150,12 +150,12 @@ class ShardEngine(dg.ConfigurableResource):
         resources = run.resources.get(stage, WorkerConfig())
         wanted = run.workers if resources.workers is None else resources.workers
         wanted = min(wanted if self.workers is None else self.workers, num_tasks)
-        workers, number = open_workers(run, resources, wanted, pipeline.root)
+        workers, number = open_workers(run, resources, wanted, pipeline.root, stage)
         yield from make_shards(tasks, workers, number)
 
 
 def open_workers(
-    run: RunConfig, resources: WorkerConfig, wanted: int, root: Path
+    run: RunConfig, resources: WorkerConfig, wanted: int, root: Path, stage: str
 ) -> tuple[Workers | None, int]:
     """Return the workers of the engine that `run.engine` names, and how many there may be.
 
@@ -164,6 +164,7 @@ def open_workers(
         resources: what a worker has.
         wanted: workers wanted; none for 0.
         root: the project folder.
+        stage: whose shards they make.
 
     Raises:
         EngineError: the cluster cannot be used, or a local worker is to have more CUDA devices
@@ -175,7 +176,7 @@ def open_workers(
         return open_local(resources, wanted)
     from dagster_project.ray_workers import RayWorkers
 
-    return RayWorkers(root, run.ray, resources), wanted
+    return RayWorkers(root, run.ray, resources, stage), wanted
 
 
 class MLflowResource(ModelStore):

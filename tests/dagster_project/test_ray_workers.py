@@ -17,6 +17,7 @@ import pytest
 from dagster_project import ray_workers
 from dagster_project.engine import EngineError
 from dagster_project.placement import RayConfig, WorkerConfig
+from tests.fixtures.worker_tasks import Environment
 
 HAS_RAY = importlib.util.find_spec("ray") is not None
 needs_ray = pytest.mark.skipif(not HAS_RAY, reason="ray is not installed (extra `ray`)")
@@ -113,13 +114,77 @@ def test_a_cluster_without_room_is_named(cluster, tmp_path):
     (tmp_path / "dvc.yaml").touch()
     asked = WorkerConfig(num_cpus=64)
     config = RayConfig(address=cluster.address, start_seconds=1)
-    workers = ray_workers.RayWorkers(tmp_path, config, asked)
+    workers = ray_workers.RayWorkers(tmp_path, config, asked, "numbers")
     workers._wait_seconds = 1.5
     workers.start()
-    with pytest.raises(EngineError, match=r"asks for \{'num_cpus': 64.0\}, the cluster has"):
+    with pytest.raises(EngineError, match=r"stage numbers .* asks for num_cpus 64, the largest"):
         workers.wait()
     workers.close(finished=False)
     ray.shutdown()
+
+
+@pytest.fixture
+def machine(tmp_path):
+    """A node with two devices that Ray is told of; the cluster of the other tests has none."""
+    import ray
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(
+        initialize_head=True, head_node_args={"num_cpus": 5, "num_gpus": 2, "memory": 8 << 30}
+    )
+    (tmp_path / "dvc.yaml").touch()
+    yield RayConfig(address=cluster.address, start_seconds=2)
+    ray.shutdown()
+    cluster.shutdown()
+
+
+def ready(workers, count):
+    """The next workers that start."""
+    found = []
+    while len(found) < count:
+        found += [event.worker for event in workers.wait()]
+    return found
+
+
+@pytest.mark.rehearsal
+@needs_ray
+def test_resources_of_a_stage_reach_its_actors(machine, tmp_path):
+    """Two actors share each device, a fifth waits for one; all see the stage's variables."""
+    asked = WorkerConfig(num_gpus=0.5, num_cpus=1, memory_gib=1, environment={"GREETING": "hello"})
+    workers = ray_workers.RayWorkers(tmp_path, machine, asked, "images")
+    for _ in range(5):
+        workers.start()
+    actors = ready(workers, 4)
+    workers._wait_seconds = 3.0
+    assert workers.wait() == [], "there is no room for a fifth"
+    free = workers._ray.available_resources()
+    assert (free.get("GPU", 0), free["CPU"], free["memory"]) == (0, 1, 4 << 30)
+    for actor in actors:
+        workers.submit(actor, Environment())
+    found = []
+    while len(found) < 4:
+        found += [event.report for event in workers.wait()]
+    assert sorted(device for device, *_ in found) == ["0", "0", "1", "1"]
+    assert {tuple(rest) for _, *rest in found} == {("hello", "1")}
+    workers.close(finished=False)
+
+
+@pytest.mark.rehearsal
+@needs_ray
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({"memory_gib": 4000}, "num_cpus 1, memory_gib 4000.0, the .* num_cpus 5, memory_gib 8.0"),
+        ({"num_gpus": 3}, "num_cpus 1, num_gpus 3, the largest node has num_cpus 5, num_gpus 2"),
+    ],
+)
+def test_more_than_a_node_has_is_refused_by_stage_and_amount(machine, tmp_path, asked, message):
+    workers = ray_workers.RayWorkers(tmp_path, machine, WorkerConfig(**asked), "images")
+    workers._wait_seconds = 2.5
+    workers.start()
+    with pytest.raises(EngineError, match=f"the stage images .* {message}.* run.resources.images"):
+        workers.wait()
+    workers.close(finished=False)
 
 
 def test_a_node_with_other_code_is_refused(monkeypatch):

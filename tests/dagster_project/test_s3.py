@@ -1,7 +1,7 @@
 """Data on S3: a real server of its protocol on loopback, DVC's remote, MLflow's artifacts."""
 
-import importlib.util
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -30,37 +30,16 @@ from ml.training.tracking import (
 )
 from tests.dagster_project.conftest import entered
 from tests.fixtures.adder_model import adder
+from tests.fixtures.gate import gate
 from tests.fixtures.ports import free_port
-
-NEEDED = ("moto", "dvc_s3", "boto3")
-MISSING = [name for name in NEEDED if importlib.util.find_spec(name) is None]
-needs_s3 = pytest.mark.skipif(
-    bool(MISSING), reason=f"{', '.join(MISSING)} not installed (extras `s3` and `scale-tests`)"
-)
+from tests.fixtures.s3 import MISSING, address_of, needs_s3, s3_server
 
 
 @pytest.fixture(scope="module")
 def s3():
     """The server's address, with one bucket."""
-    import boto3
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
-    server.start()
-    host, port = server.get_host_and_port()
-    address = f"http://{host}:{port}"
-    before = dict(os.environ)
-    os.environ.update(
-        AWS_ACCESS_KEY_ID="test",
-        AWS_SECRET_ACCESS_KEY="test",
-        AWS_DEFAULT_REGION="us-east-1",
-        MLFLOW_S3_ENDPOINT_URL=address,
-    )
-    boto3.client("s3", endpoint_url=address).create_bucket(Bucket="lab")
-    yield address
-    os.environ.clear()
-    os.environ.update(before)
-    server.stop()
+    with s3_server() as server:
+        yield address_of(server)
 
 
 def keys(address, prefix):
@@ -77,10 +56,6 @@ def test_a_clone_continues_with_pushed_data(s3, toy, tmp_path, monkeypatch, caps
     toy.dvc("push")
     assert len(keys(s3, "dvc/")) > 8
 
-    def git(*arguments, cwd):
-        identity = ["-c", "user.name=t", "-c", "user.email=t@localhost"]
-        subprocess.run(["git", *identity, *arguments], cwd=cwd, check=True, capture_output=True)
-
     git("add", "-A", cwd=toy.root)
     git("commit", "-qm", "data", cwd=toy.root)
     clone = tmp_path / "elsewhere" / "toy"
@@ -96,6 +71,79 @@ def test_a_clone_continues_with_pushed_data(s3, toy, tmp_path, monkeypatch, caps
         assert elsewhere.run("demo") == 0
         assert "nothing to do" in capsys.readouterr().out
         assert elsewhere.made() == []
+
+
+def git(*arguments, cwd):
+    identity = ["-c", "user.name=t", "-c", "user.email=t@localhost"]
+    subprocess.run(["git", *identity, *arguments], cwd=cwd, check=True, capture_output=True)
+
+
+def run_dvc(root, *arguments):
+    """Run DVC in a process of its own; returns status and what it says."""
+    done = subprocess.run(
+        [sys.executable, "-m", "dvc", *arguments], cwd=root, capture_output=True, text=True,
+        timeout=500, env={**os.environ, "AWS_MAX_ATTEMPTS": "1"}, check=False,
+    )  # fmt: skip
+    return done.returncode, done.stdout + done.stderr
+
+
+def set_endpoint(root, address):
+    assert run_dvc(root, "remote", "modify", "--local", "lab", "endpointurl", address)[0] == 0
+
+
+@pytest.mark.rehearsal
+@needs_s3
+def test_push_pull_and_demo_survive_a_store_that_goes_away(s3, toy, tmp_path, monkeypatch, capsys):
+    """Nothing is lost, what was transferred is kept, and the same command resumes."""
+    toy.dvc("remote", "add", "-d", "lab", "s3://lab/away")
+    git("add", "-A", cwd=toy.root)
+    git("commit", "-qm", "data", cwd=toy.root)
+    before = toy.bytes()
+    with gate(s3, rb"^PUT /lab/away", 4) as proxy:
+        set_endpoint(toy.root, proxy.address)
+        status, said = run_dvc(toy.root, "push", "--jobs", "1")
+        assert proxy.closed
+    assert status != 0
+    assert "ERROR" in said, said
+    pushed = keys(s3, "away/")
+    assert 0 < len(pushed) <= 4
+    assert toy.bytes() == before
+    set_endpoint(toy.root, s3)
+    status, said = run_dvc(toy.root, "push")
+    assert status == 0, said
+    everything = keys(s3, "away/")
+    assert set(pushed) < set(everything)
+
+    clone = tmp_path / "elsewhere" / "toy"
+    clone.parent.mkdir()
+    git("clone", "-q", str(toy.root), str(clone), cwd=tmp_path)
+    with gate(s3, rb"^GET /lab/away/files", len(everything) * 2 // 3) as proxy:
+        set_endpoint(clone, proxy.address)
+        status, said = run_dvc(clone, "pull", "--jobs", "1")
+        assert proxy.closed
+    assert status != 0
+    assert "ERROR" in said, said
+    cache = clone / ".dvc" / "cache" / "files"
+    kept = [path for path in cache.rglob("*") if path.is_file()]
+    assert 0 < len(kept) < len(everything)
+    with entered(clone, monkeypatch) as elsewhere:
+        # The store is still away: what is missing can be made again, which needs no store.
+        capsys.readouterr()
+        assert elsewhere.run("status") == 1
+        assert "up to date" not in capsys.readouterr().out
+        copy = tmp_path / "made" / "toy"
+        shutil.copytree(clone, copy)
+        set_endpoint(clone, s3)
+        status, said = run_dvc(clone, "pull")
+        assert status == 0, said
+        assert elsewhere.bytes() == before
+        assert all(path.is_file() for path in kept)
+        assert elsewhere.run("demo") == 0
+        assert "nothing to do" in capsys.readouterr().out
+        assert elsewhere.made() == []
+    with entered(copy, monkeypatch) as away:
+        assert away.run("demo") == 0
+        assert away.bytes() == before
 
 
 @contextmanager

@@ -161,7 +161,7 @@ PHOTO = ["predict", "photo.jpg", "--checkpoint", "model"]
 WRONG = [
     (["predict", "photo.jpg", "--checkpoint", "empty"], "empty/config.json: no such file; is this"),
     (["predict", "empty", "--checkpoint", "model"], "empty: no images in this folder; looked for"),
-    (["predict", "https://x.org/a.jpg"], "https://x.org/a.jpg: addresses are not read; download"),
+    (["predict", "ftp://x.org/a.jpg"], "ftp://x.org/a.jpg: of addresses, s3://, https:// and"),
     ([*PHOTO, "--score", "3"], "--score: expected 0 to 1, got 3.0"),
     ([*PHOTO, "--iou", "-1"], "--iou: expected 0 to 1, got -1.0"),
     ([*PHOTO, "--batch-size", "0"], "--batch-size: expected at least 1, got 0"),

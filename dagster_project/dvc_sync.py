@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from filelock import FileLock
 
 from ml.records.config import parse_yaml
@@ -45,22 +44,21 @@ def read_lock(path: Path) -> dict[str, Versions]:
         return {}
     try:
         content = parse_yaml(path.read_text(encoding="utf-8"))
-        versions = {
-            str(name): {out["path"]: out["md5"] for out in stage.get("outs", ()) if "md5" in out}
-            for name, stage in content["stages"].items()
-        }
         for stage in content["stages"].values():
             # A cut file can be whole YAML: DVC writes outs last, and every stage has some.
             if not stage["outs"] or not all("md5" in out for out in stage["outs"]):
                 raise ValueError("a stage is cut")
             if not all(isinstance(values, dict) for values in stage.get("params", {}).values()):
                 raise ValueError("values are cut")
-            for item in (*stage.get("deps", ()), *stage.get("outs", ())):
+            for item in (*stage.get("deps", ()), *stage["outs"]):
                 if "md5" in item and not _MD5.fullmatch(item["md5"]):
                     raise ValueError("a hash is cut")
-        return versions
-    except (yaml.YAMLError, ValueError, TypeError, KeyError, AttributeError) as error:
-        cause = " ".join(str(error).split()) if isinstance(error, yaml.YAMLError) else "its form"
+        return {
+            str(name): {out["path"]: out["md5"] for out in stage["outs"]}
+            for name, stage in content["stages"].items()
+        }
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        cause = str(error) if isinstance(error, ValueError) else "its form"
         raise DamagedLock(
             f"{path}: empty, cut, or not what DVC writes ({cause}); "
             "`vggheads doctor --repair` writes it again from what is finished"
@@ -157,7 +155,7 @@ class DvcBridge:
     def remotes(self) -> list[str]:
         """Return the names of DVC's remotes."""
         with self._repo(wait=True) as repo:
-            return sorted(repo.config.get("remote", {}))
+            return sorted(repo.config["remote"])
 
     def cache(self) -> Path:
         """Return DVC's cache, which may lie outside the project."""

@@ -3,7 +3,17 @@
 import hashlib
 from pathlib import Path
 
-from dagster_project.markers import WHOLE, unit_files
+import pytest
+
+from dagster_project.markers import (
+    WHOLE,
+    Marker,
+    complete,
+    content_version,
+    read_marker,
+    unit_files,
+    write_marker,
+)
 
 FILES = (
     "data/images/shard-00001.tar",
@@ -44,3 +54,33 @@ def test_a_whole_stage_has_all_files_but_its_marker_and_unfinished_ones(tmp_path
     assert set(found) == {
         name for name in FILES if name.startswith("data/images/") and ".tmp-" not in name
     }
+
+
+def test_markers_are_read_as_they_were_written(tmp_path: Path) -> None:
+    assert read_marker(tmp_path, "shard-00001") is None
+    marker = Marker("f" * 64, {"data/a.tar": "1"}, 5, 3, 2, {"share": 0.6}, {"grid": "data/a.png"})
+    write_marker(tmp_path, "shard-00001", marker)
+    assert read_marker(tmp_path, "shard-00001") == marker
+    assert read_marker(tmp_path, "shard-00002") is None
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "5", "{}", '{"fingerprint": "a", "other": 1}'])
+def test_a_file_that_is_no_marker_is_an_unfinished_unit(tmp_path: Path, content: str) -> None:
+    (tmp_path / "stage.json").write_text(content)
+    assert read_marker(tmp_path, WHOLE) is None
+
+
+def test_a_unit_is_complete_with_all_its_files(tmp_path: Path) -> None:
+    (tmp_path / "a").touch()
+    assert complete(tmp_path, Marker("f"))
+    assert complete(tmp_path, Marker("f", {"a": "1"}))
+    assert not complete(tmp_path, Marker("f", {"a": "1", "b": "2"}))
+
+
+def test_a_version_is_that_of_the_files_in_their_order() -> None:
+    first, second = Marker("x", {"b": "2", "a": "1"}), Marker("y", {"c": "3"})
+    expected = hashlib.md5(b'[["a", "1"], ["b", "2"], ["c", "3"]]').hexdigest()
+    assert content_version({"one": first, "two": second}) == expected
+    assert content_version({"two": second, "one": first}) == expected
+    assert content_version({"one": first}) != expected
+    assert content_version({}) == hashlib.md5(b"[]").hexdigest()

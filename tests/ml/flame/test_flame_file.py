@@ -237,6 +237,11 @@ def test_missing_key_is_named(licensed_like, tmp_path):
             np.array([[0, 0, 0, 0, 0], [0, 1, 2, 3, 4]]),
             r"parents must be \(-1, 0, 1, 1, 1\)",
         ),
+        (
+            "kintree_table",  # the parent of a root is 2**32 - 1 in FLAME's files
+            np.array([[2**32 - 1, 0, 0, 1, 1], [0, 1, 2, 3, 4]]),
+            r"parents must be \(-1, 0, 1, 1, 1\), got \(-1, 0, 0, 1, 1\)",
+        ),
         ("f", np.array(["a"]), "f must hold numbers"),
     ],
 )

@@ -91,8 +91,12 @@ def test_lists_that_contradict_each_other_are_refused(tmp_path):
 
 
 def test_absent_files_say_where_they_come_from(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"no file .*absent\.npy; VGGHeads' repository"):
+    with pytest.raises(FileNotFoundError) as absent:
         read_index_files([tmp_path / "absent.npy"])
+    assert str(absent.value) == (
+        f"vertex list: no file {tmp_path / 'absent.npy'}; VGGHeads' repository has them in "
+        "head_detector/assets/flame_indices, DAD-3DHeads' in model_training/model/static"
+    )
     (tmp_path / "empty").mkdir()
     with pytest.raises(FlameFileError, match="the folder has none of brows, contour"):
         read_index_files([tmp_path / "empty"])

@@ -231,7 +231,55 @@ def test_joints_are_found_on_every_head(open_head, layer):
         assert np.linalg.norm(moved[:3] - joints[:3] / 1000, axis=1).max() < 0.05
 
 
+def test_components_are_those_that_checkpoints_were_trained_with(open_head):
+    # Coefficients mean nothing with other components: these figures are of version 1 of the head.
+    norms = np.linalg.norm(open_head.shapedirs.reshape(-1, 400), axis=0) * 1000
+    pinned = {
+        0: 343.242, 1: 153.520, 2: 118.532, 10: 49.216, 100: 4.634, 299: 0.304,
+        300: 78.253, 301: 49.120, 302: 41.370, 310: 15.939, 350: 2.337, 399: 0.080,
+    }  # fmt: skip
+    np.testing.assert_allclose(norms[list(pinned)], list(pinned.values()), rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(
+        [norms[:300].sum(), norms[300:].sum()], [2758.70, 624.711], rtol=1e-4
+    )
+    np.testing.assert_allclose(
+        open_head.weights.sum(axis=0), [254.027, 3457.395, 587.579, 362, 362], rtol=1e-4
+    )
+
+
 # ------------------------------------------------------------------ landmarks, regions
+def test_landmarks_are_where_labels_have_them(open_head):
+    # Labels, metrics and checkpoints compare these points: another place is another convention.
+    p = places(open_head, open_head.v_template)
+    pinned = {
+        8: (0.00, -87.31, 38.65), 16: (69.46, 11.94, -23.12), 27: (0.00, 23.94, 51.93),
+        30: (0.00, -18.19, 70.72), 33: (0.00, -26.69, 59.31), 35: (13.56, -23.69, 51.90),
+        36: (-40.69, 18.19, 37.13), 39: (-18.94, 17.06, 39.72), 48: (-22.44, -47.69, 47.38),
+        51: (0.00, -37.69, 60.71), 57: (0.00, -59.56, 54.85), 62: (0.00, -47.19, 53.74),
+    }  # fmt: skip
+    np.testing.assert_allclose(p[list(pinned)], list(pinned.values()), atol=0.02)
+    joints = open_head.J_regressor @ open_head.v_template * 1000
+    left_eye = (28.54, 19.79, 27.44)
+    np.testing.assert_allclose(joints[3], left_eye, atol=0.02)
+    np.testing.assert_allclose(
+        joints[:3, 1:], [(-116.41, -80.80), (-43.66, -64.20), (-11.70, -33.96)], atol=0.02
+    )
+
+
+def test_regions_and_attributes_have_their_sizes(open_head):
+    assert {name: len(vertices) for name, vertices in open_head.regions.items()} == {
+        "all": 5023, "ears": 630, "eyeballs": 724, "face": 2232, "face_with_ears": 2862,
+        "head": 2771, "head_with_ears": 4035, "left_ear": 315, "left_eyeball": 362, "lips": 242,
+        "mouth_interior": 568, "neck": 264, "right_ear": 315, "right_eyeball": 362, "scalp": 435,
+    }  # fmt: skip
+    sums = {name: float(weight.sum()) for name, weight in open_head.attributes.items()}
+    assert sums == pytest.approx({
+        "brow": 18.06, "ear": 630.2, "eyelid": 298.25, "iris": 144.0, "lips": 234.6,
+        "mouth_interior": 509.07, "nostril": 6.0, "pupil": 98.0, "scalp": 434.29,
+        "sclera": 482.0, "skin": 3490.5, "teeth": 58.83,
+    }, rel=1e-3)  # fmt: skip
+
+
 def test_landmarks_are_at_anatomical_places(open_head):
     p = places(open_head, open_head.v_template)
     np.testing.assert_allclose(p[list(LANDMARK_MIRROR)] * FLIP, p, atol=1e-3)

@@ -28,6 +28,7 @@ from tests.rehearsal import ROOT, copy_project, environment, say
 FOLDER = ROOT / "build" / "mutants"
 CODE = ("ml", "assets", "ops", "dagster_project", "vggheads")
 FILES = ("params.yaml", "README.md", "Makefile", "setup.py")
+PYTEST = "-q -x -p no:cacheprovider -p tests.mutant_fixtures"
 KILLED = ("killed", "timeout", "caught by type check", "segfault")
 #: Loaded before the tests of a mutant are forked off: none of them starts threads when imported.
 PRELOADED = ("pytest", "numpy", "pandas", "pyarrow.parquet", "scipy.spatial", "cv2", "torch")
@@ -59,7 +60,8 @@ GROUPS = {
     ),
     "bridge": Group(
         ("dagster_project/dvc_sync.py", "dagster_project/sync.py", "dagster_project/markers.py"),
-        ("tests/dagster_project/test_toy_pipeline.py", "tests/dagster_project/test_markers.py"),
+        ("tests/dagster_project/test_toy_pipeline.py", "tests/dagster_project/test_markers.py",
+         "tests/dagster_project/test_dvc_sync.py", "tests/dagster_project/test_sync.py"),
     ),
     "checks": Group(
         ("assets/checks/*.py", "ml/quality/*.py"), ("tests/assets", "tests/ml/quality")
@@ -98,7 +100,7 @@ def prepare(name: str, group: Group) -> Path:
         "source_paths": list(CODE),
         "only_mutate": list(group.files),
         "also_copy": ["conf", "docs", *FILES, ".gitignore", ".dvcignore", "dvc.yaml"],
-        "pytest_add_cli_args": ["-q", "-x", "-p", "no:cacheprovider"],
+        "pytest_add_cli_args": PYTEST.split(),
         "pytest_add_cli_args_test_selection": list(group.tests),
         "use_git_change_detection": False,
         # From a process that ran no test: torch's threads do not survive a fork from one that did.

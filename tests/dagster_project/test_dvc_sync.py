@@ -84,6 +84,8 @@ def test_the_hash_of_the_lock_file_is_empty_without_one(tmp_path):
     (tmp_path / "dvc.lock").write_text(LOCK)
     assert bridge.lock_hash() == hashlib.sha256(LOCK.encode()).hexdigest()
     assert list(bridge.locked()) == ["numbers", "cubes"]
+    # The folder whose lock all processes of the project hold while they read or write it.
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".dagster", "dvc.lock"]
 
 
 def test_a_data_version_joins_the_outs_in_the_order_of_their_paths():
@@ -106,6 +108,10 @@ def test_files_and_remotes_as_dvc_sees_them(tmp_path):
         "there": hashlib.md5(b"here").hexdigest(),
         "lines": hashlib.md5(b"one\r\ntwo\r\n").hexdigest(),
     }
+    stages = "stages: {here: {cmd: 'true', outs: [there, absent]}}"
+    (tmp_path / "dvc.yaml").write_text(stages)
+    assert bridge.on_disk(["here"]) == {"here": {"there": hashlib.md5(b"here").hexdigest()}}
+    assert bridge.changed(["here"]) == {"here"}
 
 
 def test_dvc_started_the_stage_that_it_names(tmp_path, monkeypatch):

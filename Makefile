@@ -7,7 +7,7 @@ PROFILE ?= demo
 # One thread per test process: on small matrices, waiting threads cost more than they gain.
 TEST_ENV := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
-.PHONY: help install demo research rehearse rehearse-short cluster falsify mutants test test-rehearsals lint docs notebooks lock lowest ui figures bench super-gradients clean distclean
+.PHONY: help install demo research rehearse rehearse-short cluster falsify mutants named-mutants test test-rehearsals lint docs notebooks lock lowest ui figures bench super-gradients clean distclean
 
 help:  ## show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -55,6 +55,9 @@ falsify: $(STAMP)  ## falsify a finished smoke run in over a hundred ways; the c
 mutants: $(STAMP)  ## mutation tests: code changes that no test detects; SAMPLE=20 mutants per group
 	$(BIN)/python -m pip install --quiet --editable ".[dev,mutants]"
 	$(TEST_ENV) $(BIN)/python -m tests.mutants --sample $(or $(SAMPLE),0)
+
+named-mutants: $(STAMP)  ## wrong changes that once passed the tests: each must fail one, in two minutes
+	$(TEST_ENV) $(BIN)/python -m tests.named_mutants
 
 lint: $(STAMP)  ## style, docstrings and types
 	$(BIN)/ruff check .

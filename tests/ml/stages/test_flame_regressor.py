@@ -152,9 +152,7 @@ def test_lost_crops_are_named_before_the_training(
 ) -> None:
     write_crops(ws, head_model)
 
-    def loses_val(
-        ws: Workspace, split: str, exclusions: Exclusions, cache_mb: int
-    ) -> CropExamples:
+    def loses_val(ws: Workspace, split: str, exclusions: Exclusions, cache_mb: int) -> CropExamples:
         found = load_crops(ws, split, exclusions, cache_mb)
         return replace(found, crop_ids=found.crop_ids[1:]) if split == "val" else found
 

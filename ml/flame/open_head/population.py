@@ -16,11 +16,11 @@ import numpy as np
 from ml.flame.open_head.source import BaseMesh, FloatArray, read_targets, target_names
 
 NUM_DRAWS: Final = 20_000
-_MACRO: Final = "mpfb2/targets/macrodetails"
+MACRO: Final = "mpfb2/targets/macrodetails"
 _AGES: Final = ("baby", "child", "young", "old")
 _AGE_ANCHORS: Final = (0.0, 0.1875, 0.5, 1.0)
 """MakeHuman's: one, about twelve, twenty-five and ninety years."""
-_ANCESTRIES: Final = ("african", "asian", "caucasian")
+ANCESTRIES: Final = ("african", "asian", "caucasian")
 _LEVELS: Final = ("min", "average", "max")
 _CHILDREN: Final = 0.12
 """Fraction of the population below twenty-five."""
@@ -90,7 +90,7 @@ def _macro_draws(rng: np.random.Generator) -> tuple[list[str], FloatArray]:
     male = rng.beta(0.6, 0.6, n)
     muscle = np.clip(rng.normal(0.5, 0.16, n), 0.0, 1.0)
     weight = np.clip(rng.normal(0.52, 0.20, n), 0.0, 1.0)
-    ancestry = rng.dirichlet([0.6] * len(_ANCESTRIES), n)
+    ancestry = rng.dirichlet([0.6] * len(ANCESTRIES), n)
     ages = _hat(age, _AGE_ANCHORS)
     sexes = np.stack([male, 1.0 - male], axis=1)
     muscles, weights = (_hat(x, (0.0, 0.5, 1.0)) for x in (muscle, weight))
@@ -98,12 +98,12 @@ def _macro_draws(rng: np.random.Generator) -> tuple[list[str], FloatArray]:
     for s, sex in enumerate(("male", "female")):
         for a, stage in enumerate(_AGES):
             both = sexes[:, s] * ages[:, a]
-            for k, people in enumerate(_ANCESTRIES):
-                names.append(f"{_MACRO}/{people}-{sex}-{stage}")
+            for k, people in enumerate(ANCESTRIES):
+                names.append(f"{MACRO}/{people}-{sex}-{stage}")
                 columns.append(both * ancestry[:, k])
             for i, strong in enumerate(_LEVELS):
                 for j, heavy in enumerate(_LEVELS):
-                    names.append(f"{_MACRO}/universal-{sex}-{stage}-{strong}muscle-{heavy}weight")
+                    names.append(f"{MACRO}/universal-{sex}-{stage}-{strong}muscle-{heavy}weight")
                     columns.append(both * muscles[:, i] * weights[:, j])
     return names, np.stack(columns, axis=1)
 

@@ -72,15 +72,15 @@ def build_mesh(base: BaseMesh, hidden: FloatArray) -> HeadMesh:
     Returns:
         The mesh.
     """
-    rim = _neck_loop(base)
-    skin = _half_triangles(base, _quads_above(base, rim))
+    rim = neck_loop(base)
+    skin = half_triangles(base, quads_above(base, rim))
     teeth: dict[str, IntArray] = {}
     behind: dict[int, int] = {}
     for name in ("upper_teeth", "lower_teeth"):
         quads, gum = _closed_teeth(base, f"helper-{name.replace('_', '-')}")
-        teeth[name] = _half_triangles(base, quads)
+        teeth[name] = half_triangles(base, quads)
         behind |= gum
-    tongue = _half_triangles(base, base.quads[base.groups == "helper-tongue"])
+    tongue = half_triangles(base, base.quads[base.groups == "helper-tongue"])
     others = {**teeth, "tongue": tongue}
     fixed = sum(_full_count(base, faces) for faces in others.values())
     ball, ball_faces, angle = _eyeball(base)
@@ -88,7 +88,8 @@ def build_mesh(base: BaseMesh, hidden: FloatArray) -> HeadMesh:
     # pairs are removed; where the count is odd, the midline gets one vertex more
     surplus = _full_count(base, skin) - wanted
     odd = surplus % 2
-    skin = _collapse(base, skin, rim, hidden, (surplus + odd) // 2)
+    cost = np.where(hidden > 0.5, 1.0 - (1.0 - _HIDDEN), 1.0)
+    skin = collapse(base, skin, rim, cost, (surplus + odd) // 2)
     splits = _longest(base, _left_part(base, rim), _NECK_SPLITS)
     splits += _longest(base, _midline_edges(base, skin), odd)
     half = np.concatenate([skin, *others.values()])
@@ -105,7 +106,7 @@ def build_mesh(base: BaseMesh, hidden: FloatArray) -> HeadMesh:
 
 
 # ------------------------------------------------------------------ what is taken
-def _neck_loop(base: BaseMesh) -> IntArray:
+def neck_loop(base: BaseMesh) -> IntArray:
     """Return the closed edge loop around the neck: start at the nape, over the left side."""
     body = base.quads[base.groups == "body"]
     faces_of: dict[frozenset[int], list[int]] = {}
@@ -128,7 +129,8 @@ def _neck_loop(base: BaseMesh) -> IntArray:
         loop.append(following)
 
 
-def _quads_above(base: BaseMesh, rim: IntArray) -> IntArray:
+def quads_above(base: BaseMesh, rim: IntArray) -> IntArray:
+    """Return the skin's quads above the rim of the neck."""
     body = base.quads[base.groups == "body"]
     barrier = {
         frozenset(pair) for pair in zip(rim.tolist(), np.roll(rim, -1).tolist(), strict=True)
@@ -176,7 +178,7 @@ def _closed_teeth(base: BaseMesh, group: str) -> tuple[IntArray, dict[int, int]]
     return closed, dict(zip(one, other, strict=True))
 
 
-def _half_triangles(base: BaseMesh, quads: IntArray) -> IntArray:
+def half_triangles(base: BaseMesh, quads: IntArray) -> IntArray:
     """Return triangles of the left half, quads cut along the shorter diagonal."""
     left = base.vertices[quads].mean(axis=1)[:, 0]
     across = np.abs(left) <= 1e-9
@@ -195,12 +197,22 @@ def _full_count(base: BaseMesh, half: IntArray) -> int:
 
 
 # ------------------------------------------------------------------ to the count
-def _collapse(
-    base: BaseMesh, faces: IntArray, rim: IntArray, hidden: FloatArray, count: int
+def collapse(
+    base: BaseMesh, faces: IntArray, rim: IntArray, detail: FloatArray, count: int
 ) -> IntArray:
-    """Remove vertices of the left half by collapsing short, hidden edges onto a neighbour.
+    """Remove vertices of the left half by collapsing short edges onto a neighbour.
 
     Vertices on the midline and on the rim stay, so that the halves fit.
+
+    Args:
+        base: the base mesh.
+        faces: (F, 3) triangles of the left half.
+        rim: vertices of the border.
+        detail: (19158,) by which the length of a vertex's edges is multiplied; the least goes first.
+        count: how many vertices to remove.
+
+    Returns:
+        (G, 3) the triangles that remain.
     """
     points = base.vertices
     triangles = {k: tuple(map(int, f)) for k, f in enumerate(faces)}
@@ -214,8 +226,7 @@ def _collapse(
         return {w for k in around[v] for w in triangles[k]} - {v}
 
     def cost(a: int, b: int) -> float:
-        seen = 1.0 - (1.0 - _HIDDEN) * float(hidden[a] > 0.5)
-        return float(np.linalg.norm(points[a] - points[b])) * seen
+        return float(np.linalg.norm(points[a] - points[b])) * float(detail[a])
 
     heap = [(cost(a, b), a, b) for a in sorted(around) if a not in fixed for b in sorted(ring(a))]
     heapq.heapify(heap)
@@ -251,21 +262,14 @@ def _keeps_form(
     b: int,
 ) -> bool:
     """Whether no triangle turns over or becomes a needle when a moves onto b."""
-    for k in sorted(around[a]):
-        f = triangles[k]
-        if b in f:
-            continue
-        p = points[list(f)]
-        q = points[[b if v == a else v for v in f]]
-        before = np.cross(p[1] - p[0], p[2] - p[0])
-        after = np.cross(q[1] - q[0], q[2] - q[0])
-        area, longest = (
-            np.linalg.norm(after),
-            max(np.linalg.norm(q[i] - q[i - 1]) for i in range(3)),
-        )
-        if before @ after < 0.5 * np.linalg.norm(before) * area or area < 0.12 * longest**2:
-            return False
-    return True
+    kept = [f for f in (triangles[k] for k in sorted(around[a])) if b not in f]
+    before = points[kept]
+    after = points[[[b if v == a else v for v in f] for f in kept]]
+    was, now = (np.cross(p[:, 1] - p[:, 0], p[:, 2] - p[:, 0]) for p in (before, after))
+    area = np.linalg.norm(now, axis=1)
+    longest = np.linalg.norm(after - after[:, [2, 0, 1]], axis=2).max(axis=1)
+    turned = (was * now).sum(axis=1) < 0.5 * np.linalg.norm(was, axis=1) * area
+    return not bool((turned | (area < 0.12 * longest**2)).any())
 
 
 def _left_part(base: BaseMesh, rim: IntArray) -> list[tuple[int, int]]:

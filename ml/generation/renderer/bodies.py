@@ -1,26 +1,50 @@
-"""Clothed bodies from COCO-17 joints: torso, neck, limbs, hands, feet and garments."""
+"""Clothed people below the head: a posed body, garments as shells around it, skirts and collars."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
+from scipy.spatial import cKDTree
 
 from ml.captions.scene import PersonLook
+from ml.flame.open_head.body import BONES, POINTS, Body, build_bodies, shape_weights
 from ml.generation.renderer import parts
-from ml.generation.renderer.blending import blend
 from ml.generation.renderer.body_frame import BodyFrame, unit
 from ml.generation.renderer.garments import Garments
-from ml.generation.renderer.hands import hand_meshes
 from ml.generation.renderer.meshes import (
     Mesh,
     cross,
-    ellipsoid,
-    join,
+    cut,
+    grid_faces,
     make_mesh,
-    smooth_path,
     sweep,
 )
+from ml.generation.renderer.posing import PosedBody, pose_body, rotate, turn_with
+from ml.imaging.rasterizer import Float32Array, Int32Array, vertex_normals
+
+_FINE_PX_PER_M = 110.0
+"""Pixels per metre above which the finer mesh is drawn."""
+_UNDER_M = 0.03
+"""How far skin and trousers reach under what covers them."""
+_FOOTLESS_PX_PER_M = 25.0
+"""Pixels per metre below which a shoe is a spot."""
+
+
+@dataclass(frozen=True)
+class ClothedBody:
+    """A person without a head.
+
+    Attributes:
+        pieces: meshes, metres, image axes.
+        loop: (42, 3) the border at the neck, from the nape over the left side.
+        loop_normals: (42, 3) normals of the skin there.
+    """
+
+    pieces: list[Mesh]
+    loop: np.ndarray
+    loop_normals: np.ndarray
 
 
 def body_meshes(
@@ -30,7 +54,7 @@ def body_meshes(
     scale_px: float,
     rng: np.random.Generator,
     border_m: float = np.inf,
-) -> list[Mesh]:
+) -> ClothedBody:
     """Return the clothed body without its head.
 
     Args:
@@ -38,366 +62,381 @@ def body_meshes(
         garments: from `dress`.
         look: the caption's words.
         scale_px: pixels per metre, which decides how fine the meshes are.
-        rng: draws wrinkles and the hands' turn.
-        border_m: y of the image's lower border. Legs that are all below it are left out, which
-            also leaves the shadow map to visible parts.
+        rng: draws muscles, the hands' turn and curl, and pleats.
+        border_m: y of the image's lower border. Faces well below it are left out, which also
+            leaves the shadow map to visible parts.
 
     Returns:
-        Meshes, metres, image axes.
+        The person.
     """
-    segments = int(np.clip(scale_px * 0.09, 10, 30)) // 2 * 2
-    loft = _torso_loft(frame, garments)
-    upper, lower, lower_loft = _torso(frame, garments, loft, segments)
-    sleeves, arms, arm_cones = _arms(frame, garments, segments)
-    reach = 0.06 * frame.size
+    body = build_bodies()[0 if scale_px > _FINE_PX_PER_M else 1]
+    surface = _surface(body)
+    mixture = shape_weights(
+        garments.feminine,
+        age=float(np.clip((frame.size - 0.6) / 0.3, 0.0, 1.0)),
+        weight=float(np.clip((garments.build - 1.0) / 0.2, -0.8, 0.9)),
+        muscle=float(rng.uniform(0.0, 0.35)) * (garments.build > 0.85) * (garments.build < 1.12),
+    )
+    posed = pose_body(body, mixture, frame, rng.normal(0.0, 0.5, 2), rng.uniform(0.15, 0.6, 2))
+    normals = vertex_normals(posed.skin, body.faces)
+    tangents = rotate(posed.turns[surface.source], surface.tangents)
+    cloth = _Shell(surface, posed, vertex_normals(posed.cloth, body.faces), tangents)
+    top, bottom, shoe = _cover(surface, garments)
+    # Skin that clothes cover is left out, but for some way under their borders.
+    bare = (np.maximum(np.maximum(top, bottom), shoe) < _UNDER_M)[body.faces].any(axis=1)
     pieces = [
-        blend(join([upper, *sleeves, *arms]), loft, arm_cones, reach, border_m),
-        _neck(frame, garments, segments),
-        *_collar(frame, garments, look, loft, segments),
-    ]
-    pieces += hand_meshes(frame, garments.skin, scale_px, rng)
-    if _highest_leg_joint(frame) - 0.2 * frame.size < border_m:
-        legs, leg_cones = _legs(frame, garments, segments)
-        pieces.append(blend(join([lower, *legs]), lower_loft, leg_cones, reach, border_m))
-        if scale_px > 25.0:
-            pieces += _feet(frame, garments)
+        make_mesh(
+            posed.skin, body.faces[bare], garments.skin, parts.BODY, coords=posed.rest,
+            normals=normals,
+        )
+    ]  # fmt: skip
+    reach = frame.size * np.clip((surface.trunk - 0.72) / 0.25, 0.0, 1.0) * ~surface.is_arm
+    loose = garments.thickness * np.clip(surface.neck / 0.06, 0.35, 1.0) + 0.010 * reach
+    if 0.0 < garments.sleeve < 0.6:
+        loose = loose + 0.007 * np.clip(surface.arm / garments.sleeve, 0.0, 1.0) * surface.is_arm
+    pieces.append(cloth.piece(top, loose, garments.top))
+    tight = 0.004 + garments.leg_loose * np.interp(surface.leg, [0.05, 0.5, 1.0], [0.3, 1.0, 1.6])
+    hidden_under_top = np.minimum(bottom, _UNDER_M - top)
+    pieces.append(cloth.piece(hidden_under_top, tight, garments.bottom))
+    if scale_px > _FOOTLESS_PX_PER_M:
+        pieces.append(cloth.piece(shoe, np.full(len(shoe), 0.011), garments.shoe))
+    pieces = [piece for piece in pieces if len(piece.faces)]
+    pieces += _collar(frame, garments, look, posed.skin[body.loop], normals[body.loop])
     if garments.skirt > 0.0:
-        pieces.append(_skirt(frame, garments, segments, rng))
-    return pieces
-
-
-def _highest_leg_joint(frame: BodyFrame) -> float:
-    """Return where the highest hip, knee or ankle is: its y, metres."""
-    joints = (f"{side}_{name}" for side in ("left", "right") for name in ("hip", "knee", "ankle"))
-    return min(float(frame.joint(joint)[1]) for joint in joints)
-
-
-_LOFT_TOP, _LOFT_END = -0.15, 1.20
-"""Start and end of the torso, as fractions of the way from neck to pelvis."""
-
-
-def _torso_loft(frame: BodyFrame, garments: Garments) -> np.ndarray:
-    """Return (S, 11) stations from the base of the neck to below the hips, clothes included."""
-    shoulder = 0.5 * float(
-        np.linalg.norm(frame.joint("left_shoulder") - frame.joint("right_shoulder"))
+        pieces.append(_skirt(garments, surface, posed, rng))
+    return ClothedBody(
+        [_above(piece, border_m + 0.2 * frame.size) for piece in pieces],
+        posed.skin[body.loop],
+        normals[body.loop],
     )
-    shoulder = max(shoulder, 0.10 * frame.size)
-    hip = 0.5 * float(np.linalg.norm(frame.joint("left_hip") - frame.joint("right_hip")))
-    hip = max(hip, 0.07 * frame.size)
-    size, build, her = frame.size, garments.build, garments.feminine
-    waist = 0.80 - 0.11 * her
-    # Heads, and so necks, are of one size in these metres, a child's too.
-    neck = 0.060 * size**0.2
-    # fraction of neck-to-pelvis, half width, half depth, shift to the front
-    profile = np.array(
-        [
-            (-0.15, neck, neck, -0.010 * size),
-            (-0.10, max(0.46 * shoulder, 1.1 * neck), 1.06 * neck, -0.012 * size),
-            (-0.06, 0.58 * shoulder, 0.070 * size, -0.014 * size),
-            (-0.02, 0.73 * shoulder, 0.078 * size, -0.010 * size),
-            (0.03, 0.87 * shoulder, 0.090 * size, -0.006 * size),
-            (0.10, 0.95 * shoulder, 0.101 * size, 0.000),
-            (0.17, 0.95 * shoulder, 0.108 * size, 0.004),
-            (0.27, 0.92 * shoulder, (0.116 + 0.014 * her) * size, 0.008 * size * (1 + her)),
-            (0.45, 0.86 * shoulder, 0.110 * size, 0.004 * size),
-            (0.68, waist * shoulder, 0.098 * size, 0.000),
-            (0.85, 0.5 * (waist * shoulder + hip + 0.075 * size), 0.106 * size, 0.000),
-            (1.00, hip + (0.078 + 0.012 * her) * size, 0.116 * size, -0.004 * size),
-            (1.12, hip + 0.070 * size, 0.112 * size, -0.008 * size),
-            (1.20, hip + 0.040 * size, 0.090 * size, -0.006 * size),
+
+
+def _above(mesh: Mesh, limit_m: float) -> Mesh:
+    """Return the mesh without faces that are all below a height, y down."""
+    if mesh.positions[:, 1].max() < limit_m:
+        return mesh
+    keep = (mesh.positions[:, 1] < limit_m)[mesh.faces].any(axis=1)
+    return replace(
+        mesh, faces=mesh.faces[keep], materials=mesh.materials[keep], parts=mesh.parts[keep]
+    )
+
+
+@dataclass(frozen=True)
+class _Surface:
+    """Where places of the body are, and coordinates of cloth on it.
+
+    Attributes:
+        arm: (V,) 0 at the shoulder, 0.5 at the elbow, 1 at the wrist.
+        leg: (V,) 0 at the hip, 0.5 at the knee, 1 at the ankle.
+        trunk: (V,) 0 at the shoulders, 1 at the hips, measured straight down.
+        neck: (V,) m from the border at the neck.
+        front: (V,) 1 in front of the trunk's middle, 0 behind, soft in between.
+        aside: (V,) m from the middle.
+        foot: (V,) m below the top of a shoe.
+        is_arm: (V,) bool.
+        is_leg: (V,) bool.
+        source: (C,) vertex of each place on the cloth; at a seam several have one vertex.
+        coords: (C, 3) m around, m along, and 1 on the front of the trunk.
+        tangents: (C, 3) unit vectors along, before the body is turned.
+        faces: (F, 3) of places on the cloth, in the order of the body's faces.
+    """
+
+    arm: Float32Array
+    leg: Float32Array
+    trunk: Float32Array
+    neck: Float32Array
+    front: Float32Array
+    aside: Float32Array
+    foot: Float32Array
+    is_arm: np.ndarray
+    is_leg: np.ndarray
+    source: Int32Array
+    coords: Float32Array
+    tangents: Float32Array
+    faces: Int32Array
+
+
+@dataclass(frozen=True)
+class _Chart:
+    """A piece of cloth: its radius, and of every vertex the angle, m along, front, direction."""
+
+    radius: float
+    angle: np.ndarray
+    along: np.ndarray
+    front: np.ndarray
+    direction: np.ndarray
+
+
+_ARM_M, _LEG_M, _TRUNK_M = 0.52, 0.80, 0.46
+"""Lengths by which fractions become metres."""
+
+
+@lru_cache(maxsize=2)
+def _surface(body: Body) -> _Surface:
+    """Measure a body once, on the mean of an average man and an average woman."""
+    mixture = shape_weights(0.5, 1.0, 0.0, 0.0)
+    points, lain = (
+        np.tensordot(mixture, shapes.astype(np.float64), axes=1)
+        for shapes in (body.shapes, body.smooth)
+    )
+    places = np.tensordot(mixture, body.points.astype(np.float64), axes=1)
+    at = {name: place for name, place in zip(POINTS, places, strict=True)}
+    sleeve = body.share("upper_arm", "arm_twist", "forearm", "hand", "fingers", "finger_tips")
+    is_arm, in_sleeve = sleeve > 0.5, sleeve > 0.8
+    is_leg = body.share("thigh", "thigh_twist", "shin", "foot") > 0.5
+    left = points[:, 0] > 0.0
+    shoulder, hip = at["left_shoulder"][1], at["left_hip"][1]
+    middle = np.array([0.0, 0.0, points[body.loop, 2].mean()])
+    around = np.arctan2(lain[:, 0] / 0.17, (lain[:, 2] - middle[2]) / 0.12)
+    front = np.clip((points[:, 2] - middle[2]) / 0.06 + 0.5, 0.0, 1.0)
+    down = np.broadcast_to(np.array([0.0, -1.0, 0.0]), points.shape)
+    charts = [_Chart(0.145, around, shoulder - lain[:, 1], front, down)]
+    fractions = []
+    for names, radius, length in (
+        (("shoulder", "elbow", "wrist"), 0.046, _ARM_M), (("hip", "knee", "ankle"), 0.07, _LEG_M),
+    ):  # fmt: skip
+        sides = [
+            _around(lain, [at[f"{side}_{name}"] for name in names], sign)
+            for side, sign in (("left", 1.0), ("right", -1.0))
         ]
+        fraction, turn, line = (
+            np.where(left.reshape(-1, *[1] * (one.ndim - 1)), one, other)
+            for one, other in zip(*sides, strict=True)
+        )
+        fractions.append(fraction)
+        charts.append(_Chart(radius, turn, fraction * length, np.zeros(len(points)), line))
+    arm, leg = fractions
+    # A top hangs over the hips in one piece.
+    limb = np.where(in_sleeve, 1, np.where(is_leg & (leg > 0.12), 2, 0))
+    source, coords, tangents, faces = _unwrapped(body.faces, limb, charts)
+    distance, _ = cKDTree(points[body.loop]).query(points)
+    values = (
+        arm, leg, (shoulder - lain[:, 1]) / (shoulder - hip), distance, front,
+        np.abs(points[:, 0]),
+        np.where(is_leg, at["left_ankle"][1] + 0.012 - points[:, 1], -1.0),
+    )  # fmt: skip
+    return _Surface(
+        *(value.astype(np.float32) for value in values),
+        is_arm=is_arm,
+        is_leg=is_leg,
+        source=source,
+        coords=coords,
+        tangents=tangents,
+        faces=faces,
     )
-    dense = np.linspace(_LOFT_TOP, _LOFT_END, 22)
-    rows = np.stack([np.interp(dense, profile[:, 0], profile[:, k]) for k in range(1, 4)], -1)
-    rows = _soften(rows)
-    grow = np.where(dense < 0.1, 0.5 + 0.5 * build, build)
-    cloth = garments.thickness * np.clip((dense - _LOFT_TOP) / 0.12, 0.35, 1.0)
-    length = float(np.linalg.norm(frame.pelvis - frame.neck))
-    loft = np.zeros((len(dense), 11))
-    for i, t in enumerate(dense):
-        fraction = float(np.clip(t, 0.0, 1.0))
-        side = unit((1 - fraction) * frame.shoulder_side + fraction * frame.hip_side)
-        front = cross(frame.down, side)
-        loft[i, 0:3] = frame.neck + frame.down * t * length + front * rows[i, 2]
-        loft[i, 3:6], loft[i, 6:9] = side, front
-        loft[i, 9] = rows[i, 0] * grow[i] + cloth[i]
-        loft[i, 10] = rows[i, 1] * grow[i] + cloth[i]
-    return loft
 
 
-def _torso(
-    frame: BodyFrame, garments: Garments, loft: np.ndarray, segments: int
-) -> tuple[Mesh, Mesh, np.ndarray]:
-    """Return the top, the trousers' seat, and the loft of the latter."""
-    ring = 2 * segments
-    length = float(np.linalg.norm(frame.pelvis - frame.neck))
-    along = np.linspace(_LOFT_TOP, _LOFT_END, len(loft))
-    top = loft[: int((along <= garments.hem).sum())].copy()
-    # A hem hangs free of the hips.
-    flare = np.clip((along[: len(top)] - 0.72) / 0.25, 0.0, 1.0)
-    top[:, 9:11] += (0.010 * frame.size * flare)[:, None]
-    upper = sweep(
-        top[:, 0:3], frame.chest_front, top[:, 9], top[:, 10], ring, garments.top, parts.BODY,
-        origin=_LOFT_TOP * length, sides=(top[:, 3:6], top[:, 6:9]),
+def _around(
+    points: np.ndarray, joints: list[np.ndarray], sign: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return fractions along a limb, angles around it with the seam inside, and its directions."""
+    first, second = joints[1] - joints[0], joints[2] - joints[1]
+    one = np.clip((points - joints[0]) @ first / (first @ first), -0.3, 1.0)
+    two = np.clip((points - joints[1]) @ second / (second @ second), 0.0, 1.4)
+    centre = joints[0] + one[:, None] * first + two[:, None] * second
+    line = np.where(two[:, None] > 0.0, unit(second), unit(first))
+    outward = np.array([sign, 0.0, 0.0]) - line * (sign * line[:, :1])
+    outward /= np.linalg.norm(outward, axis=1, keepdims=True)
+    offset = points - centre
+    angle = np.arctan2(
+        (offset * cross(line, outward)).sum(axis=1), (offset * outward).sum(axis=1)
+    )
+    return 0.5 * (one + two), angle, line
+
+
+def _unwrapped(
+    faces: np.ndarray, limb: np.ndarray, charts: list[_Chart]
+) -> tuple[Int32Array, Float32Array, Float32Array, Int32Array]:
+    """Divide vertices at seams: between trunk and limbs, and where the way around closes.
+
+    Args:
+        faces: (F, 3) of the body.
+        limb: (V,) number of the chart of a vertex.
+        charts: the pieces of cloth.
+
+    Returns:
+        vertices (C,), coordinates (C, 3), tangents (C, 3) and faces (F, 3) of the cloth.
+    """
+    chart = np.median(limb[faces], axis=1).astype(int)
+    angles = np.stack([c.angle for c in charts])[chart[:, None], faces]
+    behind = (np.ptp(angles, axis=1) > np.pi)[:, None] & (angles < 0.0)
+    key = (faces * 3 + chart[:, None]) * 2 + behind
+    unique, index = np.unique(key, return_inverse=True)
+    source, of, behind = unique // 6, unique // 2 % 3, unique % 2
+    coords, tangents = np.zeros((len(unique), 3)), np.zeros((len(unique), 3))
+    for number, c in enumerate(charts):
+        mine = of == number
+        place = source[mine]
+        around = c.radius * (c.angle[place] + 2.0 * np.pi * behind[mine])
+        coords[mine] = np.stack([around, c.along[place], c.front[place]], axis=1)
+        tangents[mine] = c.direction[place]
+    return (
+        source.astype(np.int32), coords.astype(np.float32), tangents.astype(np.float32),
+        index.reshape(-1, 3).astype(np.int32),
     )  # fmt: skip
-    ahead = (upper.positions - np.repeat(top[:, 0:3], ring, axis=0)) @ frame.chest_front > 0
-    upper.coords[:, 2] = ahead
-    # Under the top, and clearly so: equal surfaces would flicker.
-    seat = loft[int(np.searchsorted(along, 0.88)) :].copy()
-    seat[:, 9:11] -= garments.thickness * 0.8 + 0.007
-    lower = sweep(
-        seat[:, 0:3], frame.hip_front, seat[:, 9], seat[:, 10], ring, garments.bottom, parts.BODY,
-        sides=(seat[:, 3:6], seat[:, 6:9]), capped=True,
-    )  # fmt: skip
-    return upper, lower, seat
+
+
+def _cover(surface: _Surface, garments: Garments) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return (V,) metres inside the borders of top, trousers and shoes, negative outside."""
+    top = (garments.hem - surface.trunk) * _TRUNK_M
+    if garments.sleeve > 0.0:
+        top = np.where(surface.is_arm, (garments.sleeve - surface.arm) * _ARM_M, top)
+    else:
+        # Straps between a scooped neckline and armholes.
+        scoop = np.clip(1.0 - (surface.aside / 0.10) ** 2, 0.0, 1.0) * (0.020 + 0.035 * surface.front)
+        armhole = 0.140 + 0.45 * np.maximum(surface.trunk - 0.10, 0.0) - surface.aside
+        top = np.minimum(np.minimum(top, surface.neck - 0.004 - scoop), armhole)
+    waist = (surface.trunk - 0.85) * _TRUNK_M
+    leg = (max(garments.leg, 0.1) - surface.leg) * _LEG_M
+    bottom = np.where(surface.is_arm, -1.0, np.where(surface.is_leg, leg, waist))
+    return top, bottom, surface.foot
+
+
+@dataclass(frozen=True)
+class _Shell:
+    """What cloth is cut from: the body's surface without hollows."""
+
+    surface: _Surface
+    posed: PosedBody
+    normals: Float32Array
+    tangents: Float32Array
+
+    def piece(self, inside: np.ndarray, offset: np.ndarray, material: int) -> Mesh:
+        """Return the cloth where `inside` (V,) is positive, `offset` (V,) metres off the skin."""
+        surface, posed = self.surface, self.posed
+        source = surface.source
+        # On bulges the smoothed surface is inside the body; cloth lies on the body there.
+        below = ((posed.skin - posed.cloth) * self.normals).sum(axis=1)
+        # In a shoe a toe would make a spike.
+        most = np.where(surface.foot > _UNDER_M, 0.010, np.inf)
+        out = (np.clip(below, 0.0, most) + offset).astype(np.float32)
+        points = posed.cloth + self.normals * out[:, None]
+        faces = surface.faces[(inside > 0.0)[source][surface.faces].any(axis=1)]
+        whole = make_mesh(
+            points[source], faces, material, parts.BODY, coords=surface.coords,
+            tangents=self.tangents, normals=self.normals[source],
+        )  # fmt: skip
+        return cut(whole, inside[source])
 
 
 def _collar(
-    frame: BodyFrame, garments: Garments, look: PersonLook, loft: np.ndarray, segments: int
+    frame: BodyFrame, garments: Garments, look: PersonLook, loop: np.ndarray, normals: np.ndarray
 ) -> list[Mesh]:
-    """Return the ring around the neck: rib, turned-down collar or hood, by garment."""
-    up = unit(frame.neck_top - loft[1, 0:3])
+    """Return what stands around the neck: rib, turned-down collar or hood, by garment."""
     height, flare, thick = {
-        "t-shirt": (0.012, 0.004, 0.006), "dress": (0.006, 0.004, 0.004),
-        "tank top": (0.0, 0.0, 0.0), "sweater": (0.030, 0.006, 0.011),
-        "shirt": (0.038, 0.014, 0.006), "jacket": (0.040, 0.022, 0.008),
-        "coat": (0.055, 0.026, 0.010), "hoodie": (0.035, 0.035, 0.018),
+        "t-shirt": (0.010, 0.002, 0.004), "dress": (0.006, 0.002, 0.003),
+        "tank top": (0.0, 0.0, 0.0), "sweater": (0.030, 0.005, 0.009),
+        "shirt": (0.036, 0.013, 0.004), "jacket": (0.042, 0.019, 0.007),
+        "coat": (0.056, 0.023, 0.009), "hoodie": (0.035, 0.026, 0.014),
     }[look.top]  # fmt: skip
     if height == 0.0:
         return []
-    base, width, depth = loft[0, 0:3], loft[0, 9] + 0.002, loft[0, 10] + 0.002
-    # A profile that rises along the neck and turns outward and down again.
+    centre = loop.mean(axis=0)
+    up = unit(frame.neck_top - centre)
+    away = loop - centre
+    away = away - up * (away @ up)[:, None]
+    away /= np.linalg.norm(away, axis=1, keepdims=True)
+    # A profile that rises along the neck, turns over, and ends on the cloth of the shoulders:
+    # metres up the neck, away from it, along the shoulders, off them.
+    lift = 0.35 * garments.thickness
     profile = np.array(
         [
-            (-0.012, flare),
-            (0.3 * height, 0.3 * flare),
-            (height, 0.0),
-            (height + 0.3 * thick, 0.6 * thick),
-            (0.8 * height, 0.7 * flare + thick),
-            (0.1 * height, 1.2 * flare + thick),
-            (-0.015, 1.6 * flare + thick),
+            (-0.004, 0.001, 0.0, 0.0),
+            (0.5 * height, 0.3 * flare + 0.002, 0.0, lift),
+            (height, 0.5 * flare + 0.002, 0.0, lift),
+            (height + 0.3 * thick, 0.5 * flare + 0.6 * thick, 0.0, lift),
+            (0.7 * height, 0.8 * flare + thick, 0.2 * flare, lift + 0.3 * thick),
+            (0.1 * height, 0.4 * flare, 0.6 * flare + 0.005, lift + 0.9 * thick),
+            (0.0, 0.0, 1.0 * flare + 0.013, 1.2 * lift + 0.6 * thick),
+            (0.0, 0.0, 1.0 * flare + 0.014, 0.0),
         ]
     )
-    path = base + up * profile[:, :1] * frame.size
-    ring = sweep(
-        path, frame.chest_front, width + profile[:, 1] * frame.size,
-        depth + profile[:, 1] * frame.size, 2 * segments, garments.collar, parts.BODY,
+    outward = away - normals * (away * normals).sum(axis=1)[:, None]
+    outward /= np.linalg.norm(outward, axis=1, keepdims=True)
+    rows = [
+        loop + (up * a + away * b + outward * c + normals * d) * frame.size**0.5
+        for a, b, c, d in profile
+    ]
+    columns = len(loop)
+    around = np.arctan2(away @ frame.shoulder_side, away @ frame.chest_front) * 0.07
+    coords = np.zeros((len(rows), columns, 3))
+    coords[..., 0], coords[..., 1] = around, profile[:, :1]
+    faces = grid_faces(len(rows), columns, closed=True)
+    gap = np.abs(np.tile(around, len(rows)))[faces].min(axis=1)
+    faces = faces[gap > _COLLAR_GAPS.get(look.top, -1.0) * 0.07]
+    ring = make_mesh(
+        np.concatenate(rows), faces, garments.collar, parts.BODY, coords=coords.reshape(-1, 3),
+        tangents=np.broadcast_to(up, (len(rows) * columns, 3)), outward_from=centre,
     )  # fmt: skip
-    pieces = [_opened(ring, 2 * segments, _COLLAR_GAPS.get(look.top, 0.0))]
-    if look.top == "hoodie":
-        angle = np.linspace(-2.2, 2.2, 15)
-        arc = (
-            loft[1, 0:3]
-            + np.sin(angle)[:, None] * loft[1, 3:6] * (width + 0.035)
-            - np.cos(angle)[:, None] * loft[1, 6:9] * (depth + 0.025)
-            - frame.down * 0.01
-        )
-        pieces.append(
-            sweep(
-                arc,
-                -frame.down,
-                0.030 - 0.016 * np.abs(angle) / 2.2,
-                0.042 - 0.026 * np.abs(angle) / 2.2,
-                segments,
-                garments.collar,
-                parts.BODY,
-                capped=True,
-            )
-        )
-    return pieces
+    return [ring, *([_hood(frame, garments, loop, away, up)] if look.top == "hoodie" else [])]
 
 
 _COLLAR_GAPS = {"shirt": 0.22, "jacket": 0.55, "coat": 0.5}
 """Half the angle at which a collar is open in front, radians."""
 
 
-def _opened(collar: Mesh, segments: int, gap: float) -> Mesh:
-    """Return a collar without the faces in front."""
-    if gap == 0.0:
-        return collar
-    column = np.arange(len(collar.positions)) % segments
-    angle = np.minimum(column, segments - column) * (2.0 * np.pi / segments)
-    keep = angle[collar.faces].max(axis=1) > gap
-    return replace(
-        collar, faces=collar.faces[keep], materials=collar.materials[keep], parts=collar.parts[keep]
-    )
-
-
-def _neck(frame: BodyFrame, garments: Garments, segments: int) -> Mesh:
-    base = frame.neck + frame.down * 0.035 - frame.chest_front * 0.012
-    path = smooth_path(
-        np.stack([base, 0.5 * (base + frame.neck_top) - frame.chest_front * 0.004, frame.neck_top]),
-        7,
-    )
-    radius = np.interp(np.linspace(0, 1, 7), [0, 0.45, 1.0], [0.064, 0.055, 0.053])
-    # Thinner than the head model's own neck, which covers it down to the collar.
-    radius = radius * frame.size**0.2 * (0.86 + 0.08 * garments.build - 0.07 * garments.feminine)
+def _hood(
+    frame: BodyFrame, garments: Garments, loop: np.ndarray, away: np.ndarray, up: np.ndarray
+) -> Mesh:
+    """Return a hood that hangs down: a roll around the nape, thin at its ends beside the throat."""
+    half = len(loop) // 2 - 6
+    order = np.arange(-half, half + 1)
+    share = np.abs(order) / half
+    arc = loop[order] + (away[order] * 0.030 + up * 0.004) * frame.size**0.5
+    arc = arc + frame.down * (0.02 * (1.0 - share))[:, None] * frame.size
     return sweep(
-        path, frame.chest_front, radius, radius * 1.02, segments, garments.skin, parts.BODY
-    )
-
-
-def _arms(
-    frame: BodyFrame, garments: Garments, segments: int
-) -> tuple[list[Mesh], list[Mesh], np.ndarray]:
-    sleeves: list[Mesh] = []
-    arms: list[Mesh] = []
-    cones: list[np.ndarray] = []
-    size = frame.size * (0.5 + 0.5 * garments.build) * (1.0 - 0.1 * garments.feminine)
-    for side in ("left", "right"):
-        shoulder, elbow, wrist = (
-            frame.joint(f"{side}_{j}") for j in ("shoulder", "elbow", "wrist")
-        )
-        # Lowered a little: the joint is below the shoulder's top by less than the arm's radius.
-        shoulder = shoulder + 0.020 * size * frame.down
-        inner = 0.5 * shoulder + 0.5 * frame.neck + 0.005 * size * frame.down
-        path = smooth_path(np.stack([inner, shoulder, elbow, wrist]), 25, (0.48, 0.36))
-        length = np.linalg.norm(np.diff(path, axis=0), axis=1).sum()
-        lead = np.linalg.norm(shoulder - inner) / max(length, 1e-6)
-        t = np.linspace(0.0, 1.0, len(path))
-        # fractions of shoulder-to-wrist; the lead-in is inside the torso
-        fraction = (t - lead) / max(1.0 - lead, 1e-6)
-        radius = size * np.interp(
-            fraction, [-0.4, -0.1, 0.08, 0.25, 0.42, 0.5, 0.62, 0.8, 1.0],
-            [0.036, 0.045, 0.050, 0.046, 0.041, 0.040, 0.041, 0.034, 0.027],
-        )  # fmt: skip
-        end = garments.sleeve
-        if end > 0.0:
-            covered = max(int(np.searchsorted(fraction, end)), 4)
-            loose = garments.thickness * np.interp(
-                fraction[:covered], [-0.3, 0.0, 1.0], [0.9, 1.0, 1.1]
-            )
-            if end < 0.6:
-                loose = loose + 0.010 * np.clip(fraction[:covered] / end, 0, 1)
-            around = radius[:covered] + loose
-            sleeves.append(
-                sweep(
-                    path[:covered],
-                    frame.chest_front,
-                    around,
-                    around,
-                    segments,
-                    garments.top,
-                    parts.BODY,
-                )
-            )
-        bare = max(int(np.searchsorted(fraction, end)) - 2, 0)
-        if bare < len(path) - 1:
-            arms.append(
-                sweep(
-                    path[bare:],
-                    frame.chest_front,
-                    radius[bare:],
-                    radius[bare:] * 0.94,
-                    segments,
-                    garments.skin,
-                    parts.BODY,
-                )
-            )
-        cloth = garments.thickness if end > 0.0 else 0.0
-        lower_cloth = garments.thickness if end > 0.6 else 0.0
-        cones.append(
-            np.array([*shoulder, *elbow, 0.050 * size + cloth, 0.040 * size + lower_cloth])
-        )
-        cones.append(
-            np.array([*elbow, *wrist, 0.040 * size + lower_cloth, 0.027 * size + lower_cloth])
-        )
-    return sleeves, arms, np.stack(cones)
-
-
-def _legs(frame: BodyFrame, garments: Garments, segments: int) -> tuple[list[Mesh], np.ndarray]:
-    meshes: list[Mesh] = []
-    cones: list[np.ndarray] = []
-    size = frame.size * garments.build
-    for side in ("left", "right"):
-        hip, knee, ankle = (frame.joint(f"{side}_{j}") for j in ("hip", "knee", "ankle"))
-        path = smooth_path(np.stack([hip, knee, ankle]), 15, 0.3)
-        t = np.linspace(0.0, 1.0, len(path))
-        radius = size * np.interp(
-            t,
-            [0, 0.15, 0.35, 0.5, 0.65, 0.85, 1.0],
-            [0.088, 0.083, 0.068, 0.055, 0.054, 0.040, 0.036],
-        )
-        covered = int(np.searchsorted(t, garments.leg))
-        if covered >= 2:
-            around = radius[:covered] + garments.leg_loose * np.interp(
-                t[:covered], [0, 0.5, 1.0], [0.5, 1.0, 1.6]
-            )
-            meshes.append(
-                sweep(
-                    path[:covered],
-                    frame.hip_front,
-                    around,
-                    around,
-                    segments,
-                    garments.bottom,
-                    parts.BODY,
-                )
-            )
-        bare = max(covered - 2, 0)
-        meshes.append(
-            sweep(
-                path[bare:],
-                frame.hip_front,
-                radius[bare:],
-                radius[bare:],
-                segments,
-                garments.skin,
-                parts.BODY,
-            )
-        )
-        cones.append(np.array([*hip, *knee, 0.085 * size, 0.055 * size]))
-    return meshes, np.stack(cones)
-
-
-def _feet(frame: BodyFrame, garments: Garments) -> list[Mesh]:
-    meshes = []
-    for side in ("left", "right"):
-        knee, ankle = frame.joint(f"{side}_knee"), frame.joint(f"{side}_ankle")
-        shin = unit(ankle - knee)
-        forward = frame.hip_front - shin * float(frame.hip_front @ shin)
-        forward = unit(forward) if np.linalg.norm(forward) > 0.2 else frame.hip_front
-        across = cross(shin, forward)
-        centre = ankle + shin * 0.045 * frame.size + forward * 0.055 * frame.size
-        axes = np.stack([across * 0.045, shin * 0.045, forward * 0.13]) * frame.size
-        meshes.append(ellipsoid(centre, axes, 9, 12, garments.shoe, parts.BODY))
-    return meshes
-
-
-def _skirt(frame: BodyFrame, garments: Garments, segments: int, rng: np.random.Generator) -> Mesh:
-    """Return skirt of a dress or coat, from the waist to `garments.skirt` of the thighs."""
-    knees = 0.5 * (frame.joint("left_knee") + frame.joint("right_knee"))
-    spread = 0.5 * float(np.linalg.norm(frame.joint("left_knee") - frame.joint("right_knee")))
-    hip = 0.5 * float(np.linalg.norm(frame.joint("left_hip") - frame.joint("right_hip")))
-    waist = frame.pelvis - frame.down * 0.14 * frame.size
-    end = frame.pelvis + (knees - frame.pelvis) * garments.skirt
-    path = smooth_path(np.stack([waist, frame.pelvis, end]), 9, 0.4)
-    t = np.linspace(0.0, 1.0, len(path))
-    grow = garments.build * frame.size
-    bottom = max(spread * garments.skirt + 0.10 * grow, hip + 0.10 * grow) + rng.uniform(0.0, 0.08)
-    width = np.interp(t, [0, 0.3, 1.0], [hip + 0.055 * grow, hip + 0.098 * grow, bottom])
-    depth = np.interp(
-        t, [0, 0.3, 1.0], [0.112 * grow, 0.132 * grow, 0.15 * grow + rng.uniform(0, 0.06)]
-    )
-    material = (
-        garments.bottom if garments.top != garments.bottom and garments.leg == 0.0 else garments.top
-    )
-    skirt = sweep(path, frame.hip_front, width, depth, 2 * segments + 12, material, parts.BODY)
-    angle = np.arctan2(*_ring_angle(2 * segments + 12))
-    pleats = 0.5 + 0.5 * np.sin(np.tile(angle, len(path)) * rng.integers(7, 13) + rng.uniform(0, 6))
-    wave = np.repeat(t, 2 * segments + 12) * 0.022 * pleats
-    return make_mesh(
-        skirt.positions + skirt.normals * wave[:, None], skirt.faces, material, parts.BODY,
-        coords=skirt.coords, tangents=skirt.tangents,
-        outward_from=np.repeat(path, 2 * segments + 12, axis=0),
+        arc, -frame.down, (0.030 - 0.018 * share) * frame.size**0.5,
+        (0.046 - 0.032 * share) * frame.size**0.5, 14, garments.collar, parts.BODY, capped=True,
     )  # fmt: skip
 
 
-def _ring_angle(segments: int) -> tuple[np.ndarray, np.ndarray]:
-    angle = np.linspace(0.0, 2.0 * np.pi, segments, endpoint=False)
-    return np.sin(angle), np.cos(angle)
+def _skirt(garments: Garments, surface: _Surface, posed: PosedBody, rng: np.random.Generator) -> Mesh:
+    """Return skirt of a dress or coat, from the waist to `garments.skirt` of the thighs.
+
+    It is made around the body at rest, and turned with hips and thighs as the body is: the left
+    half follows the left thigh.
+    """
+    height, knee = (
+        0.5 * sum(posed.points[POINTS.index(f"{side}_{name}"), 1] for side in ("left", "right"))
+        for name in ("hip", "knee")
+    )
+    thigh = float(height - knee)
+    levels = np.linspace(0.30 * thigh, -garments.skirt * thigh, _SKIRT_ROWS)
+    inner = posed.rest[~surface.is_arm] - [0.0, height, 0.0]
+    centre, half = np.zeros((_SKIRT_ROWS, 3)), np.zeros((_SKIRT_ROWS, 2))
+    for row, level in enumerate(levels):
+        near = inner[np.abs(inner[:, 1] - level) < 0.06 * thigh + 0.02][:, [0, 2]]
+        low, high = near.min(axis=0), near.max(axis=0)
+        middle, half[row] = 0.5 * (low + high), 0.5 * (high - low)
+        half[row] *= np.linalg.norm((near - middle) / half[row], axis=1).max()
+        centre[row] = middle[0], height + level, middle[1]
+    t = np.linspace(0.0, 1.0, _SKIRT_ROWS)
+    flare = np.array([rng.uniform(0.02, 0.09), rng.uniform(0.02, 0.07)])
+    half = np.maximum.accumulate(half, axis=0) + garments.thickness + 0.008
+    half += np.maximum(t - 0.3, 0.0)[:, None] * flare * 2.4 * thigh
+    centre[:, 2] = np.minimum.accumulate(centre[:, 2])
+    material = (
+        garments.bottom if garments.top != garments.bottom and garments.leg == 0.0 else garments.top
+    )
+    skirt = sweep(
+        centre, np.array([0.0, 0.0, 1.0]), *half.T, _SKIRT_COLUMNS, material, parts.BODY
+    )
+    angle = np.tile(np.linspace(0.0, 2.0 * np.pi, _SKIRT_COLUMNS, endpoint=False), _SKIRT_ROWS)
+    pleats = 0.5 + 0.5 * np.sin(angle * rng.integers(7, 13) + rng.uniform(0, 6))
+    rest = skirt.positions + skirt.normals * (np.repeat(t, _SKIRT_COLUMNS) * 0.022 * pleats)[:, None]
+    below = np.clip((height + 0.05 - rest[:, 1]) / (0.35 * thigh), 0.0, 1.0)
+    below = below * below * (3.0 - 2.0 * below)
+    left = np.clip(0.5 + 0.5 * rest[:, 0] / np.repeat(half[:, 0], _SKIRT_COLUMNS), 0.0, 1.0)
+    weights = np.zeros((len(rest), len(BONES)), np.float32)
+    weights[:, BONES.index("hips")] = 1.0 - below
+    weights[:, BONES.index("left_thigh")] = below * left
+    weights[:, BONES.index("right_thigh")] = below * (1.0 - left)
+    moved, turns = turn_with(weights, posed.bones, rest)
+    middle, _ = turn_with(weights, posed.bones, np.repeat(centre, _SKIRT_COLUMNS, axis=0))
+    return make_mesh(
+        moved, skirt.faces, material, parts.BODY, coords=skirt.coords,
+        tangents=rotate(turns, skirt.tangents), outward_from=middle,
+    )  # fmt: skip
 
 
-def _soften(rows: np.ndarray) -> np.ndarray:
-    padded = np.concatenate([rows[:1], rows, rows[-1:]])
-    return 0.25 * padded[:-2] + 0.5 * padded[1:-1] + 0.25 * padded[2:]
+_SKIRT_ROWS, _SKIRT_COLUMNS = 10, 40

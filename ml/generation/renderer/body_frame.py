@@ -26,6 +26,7 @@ class BodyFrame:
         hip_front: unit vector out of the belly.
         down: unit vector from neck to pelvis.
         neck_top: (3,) where the neck meets the skull.
+        head_centre: (3,) FLAME's origin.
         size: body size relative to an adult of about 1.75 m.
     """
 
@@ -38,6 +39,7 @@ class BodyFrame:
     hip_front: np.ndarray
     down: np.ndarray
     neck_top: np.ndarray
+    head_centre: np.ndarray
     size: float
 
     def trunk_axes(self) -> np.ndarray:
@@ -85,6 +87,7 @@ def body_frame(
         hip_front=cross(down, hip_side),
         down=down,
         neck_top=neck_top,
+        head_centre=np.asarray(head_centre_m, np.float64),
         size=float(np.clip(np.linalg.norm(pelvis - neck) / 0.50, 0.5, 1.3)),
     )
 

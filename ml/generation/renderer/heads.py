@@ -104,7 +104,6 @@ def head_mesh(
     vertices: np.ndarray,
     materials: HeadMaterials,
     hair_style: str,
-    trunk: np.ndarray,
     table: MaterialTable,
     rng: np.random.Generator,
 ) -> tuple[Mesh, np.ndarray]:
@@ -115,7 +114,6 @@ def head_mesh(
         vertices: (V, 3) deformed head, metres, template frame, jaw posed, not rotated.
         materials: from `head_materials`.
         hair_style: word of the vocabulary; very short cuts are painted on the scalp.
-        trunk: (3, 3) axes of the trunk in the template frame: left, up along the neck, front.
         table: receives the scalp's colour when it differs.
         rng: draws the gaze.
 
@@ -132,32 +130,12 @@ def head_mesh(
             paint[:, 2] * table.array()[materials.skin, mat.AMOUNT], stubble * 0.8
         )
         table.set(materials.skin, mat.AMOUNT, 1.0)
-    vertices = _bend_neck(assets, vertices, trunk)
     mesh = make_mesh(
         vertices, assets.faces, materials.skin, parts.HEAD, coords=coords, extras=paint
     )
     mesh.materials[assets.is_eye] = materials.eye
     mesh.parts[:] = assets.face_parts
     return mesh, gaze
-
-
-_NECK_PIVOT = np.array([0.0, -0.085, -0.02], np.float32)
-_NECK_RADIUS_M = np.float32(0.054)
-
-
-def _bend_neck(assets: HeadAssets, vertices: np.ndarray, trunk: np.ndarray) -> np.ndarray:
-    """Let the neck below the head follow the trunk; the head itself stays exactly as it is."""
-    weight = assets.neck_weight
-    index = np.flatnonzero(weight > 0)
-    local = vertices[index] - _NECK_PIVOT
-    # A bust that widens below the collar would show through it.
-    reach = np.hypot(local[:, 0], local[:, 2]) + np.float32(1e-6)
-    limit = np.minimum(reach, _NECK_RADIUS_M) / reach
-    local[:, [0, 2]] *= (1.0 + weight[index] * (limit - 1.0))[:, None]
-    below = _NECK_PIVOT + local @ trunk.astype(np.float32).T
-    bent = vertices.copy()
-    bent[index] += weight[index, None] * (below - vertices[index])
-    return bent
 
 
 def beard_mesh(

@@ -118,6 +118,55 @@ def join(meshes: Sequence[Mesh]) -> Mesh:
     )
 
 
+def cut(mesh: Mesh, inside: np.ndarray) -> Mesh:
+    """Return the part of a mesh where a value is positive; faces across the border are divided.
+
+    Args:
+        mesh: the surface.
+        inside: (V,) a value of each vertex, linear in between.
+
+    Returns:
+        The part, without vertices that no face uses.
+    """
+    count = (inside[mesh.faces] > 0.0).sum(axis=1)
+    across = np.flatnonzero((count == 1) | (count == 2))
+    # Turn each divided face until the corner that is alone on its side comes first.
+    corners = mesh.faces[across]
+    alone = (inside[corners] > 0.0) == (count[across] == 1)[:, None]
+    order = (alone.argmax(axis=1)[:, None] + np.arange(3)) % 3
+    a, b, c = np.take_along_axis(corners, order, axis=1).T
+    edges = np.concatenate([np.stack([a, b], 1), np.stack([a, c], 1)])
+    codes, first, index = np.unique(
+        np.sort(edges, axis=1) @ [len(inside), 1], return_index=True, return_inverse=True
+    )
+    ends = np.sort(edges[first], axis=1)
+    share = inside[ends[:, 0]] / (inside[ends[:, 0]] - inside[ends[:, 1]])
+    ab, ac = (len(inside) + index.ravel()).reshape(2, -1)
+    one = count[across] == 1
+    faces = np.concatenate(
+        [mesh.faces[count == 3], np.stack([a, ab, ac], 1)[one], np.stack([ab, b, c], 1)[~one],
+         np.stack([ab, c, ac], 1)[~one]]
+    )  # fmt: skip
+    owner = np.concatenate([np.flatnonzero(count == 3), across[one], across[~one], across[~one]])
+    used = np.zeros(len(inside) + len(codes), bool)
+    used[faces] = True
+    number = np.cumsum(used) - 1
+    old = np.flatnonzero(used[: len(inside)])
+    near, far, part = ends[:, 0], ends[:, 1], share.astype(np.float32)[:, None]
+
+    def carried(values: Float32Array) -> Float32Array:
+        between = values[near] + part * (values[far] - values[near])
+        return np.concatenate([values[old], between])
+
+    return Mesh(
+        *(carried(v) for v in (mesh.positions, mesh.normals, mesh.coords, mesh.tangents,
+                               mesh.extras)),
+        faces=number[faces].astype(np.int32),
+        materials=mesh.materials[owner],
+        parts=mesh.parts[owner],
+    )  # fmt: skip
+
+
 def empty_mesh() -> Mesh:
     """Return a mesh without faces."""
     none3 = np.zeros((0, 3), np.float32)

@@ -11,6 +11,7 @@ import torch
 from ml.captions.scene import PersonLook
 from ml.flame.head_model import HeadModel
 from ml.flame.layer import FlameLayer
+from ml.flame.open_head.body import build_bodies
 from ml.flame.params import EXPRESSION, JAW, NUM_PARAMETERS, ROTATION, SCALE, SHAPE, TRANSLATION
 from ml.generation.config import HeadVariation
 from ml.generation.renderer.accessories import glasses_mesh, held_object
@@ -22,6 +23,7 @@ from ml.generation.renderer.head_assets import HeadAssets, prepare_head, skull_r
 from ml.generation.renderer.heads import beard_mesh, head_materials, head_mesh
 from ml.generation.renderer.materials import MaterialTable
 from ml.generation.renderer.meshes import Mesh, join
+from ml.generation.renderer.necks import NeckSeam, join_neck, prepare_seam
 from ml.imaging.rasterizer import Float32Array
 from ml.poses.skeleton import Person
 from ml.records.determinism import one_thread
@@ -35,6 +37,7 @@ class HeadKit:
     layer: FlameLayer
     assets: HeadAssets
     rest_radius: Float32Array
+    seam: NeckSeam
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,8 @@ def head_kit(head_model: HeadModel) -> HeadKit:
     assets = prepare_head(
         template, head_model.faces, head_model.regions, landmarks, head_model.attributes
     )
-    return HeadKit(head_model, layer, assets, skull_radius(assets, template))
+    seam = prepare_seam(assets, build_bodies()[0])
+    return HeadKit(head_model, layer, assets, skull_radius(assets, template), seam)
 
 
 def draw_flame(person: Person, variation: HeadVariation, rng: np.random.Generator) -> Float32Array:
@@ -163,19 +167,23 @@ def person_meshes(
     scale = float(person.scale_px_per_m or 0.0)
     materials = head_materials(look, table, rng)
     frame = body_frame(np.asarray(person.joints_m), centre, rotation)
-    trunk = rotation.T @ frame.trunk_axes()
-    head, gaze = head_mesh(kit.assets, vertices, materials, look.hair_style, trunk, table, rng)
+    head, gaze = head_mesh(kit.assets, vertices, materials, look.hair_style, table, rng)
     gravity = rotation.T @ np.array([0.0, 1.0, 0.0])
     radius = skull_radius(kit.assets, vertices)
     worn = headwear(kit.assets, radius, kit.rest_radius, look, materials, gravity, table, rng)
     ragged = list(worn.ragged)
     if look.beard == "beard":
         ragged.append(beard_mesh(kit.assets, vertices, materials, float(rng.uniform(0.004, 0.016))))
-    solid = [head, *worn.solid, *glasses_mesh(kit.assets, vertices, look.glasses, table, rng)]
+    solid = [*worn.solid, *glasses_mesh(kit.assets, vertices, look.glasses, table, rng)]
     garments = dress(look, materials.skin, table, rng)
     shift = np.asarray(person.shift_px, np.float64)
     border = (height_px - float(shift[1])) / scale
-    body = body_meshes(frame, garments, look, scale * supersampling, rng, border)
+    clothed = body_meshes(frame, garments, look, scale * supersampling, rng, border)
+    head = join_neck(
+        kit.seam, kit.assets, head, rotation.T @ frame.trunk_axes(),
+        (clothed.loop - centre) @ rotation, clothed.loop_normals @ rotation,
+    )  # fmt: skip
+    body, solid = list(clothed.pieces), [head, *solid]
     for side in ("left", "right"):
         if rng.random() < prop_probability:
             body += held_object(frame, side, table, rng)

@@ -222,7 +222,7 @@ def _smoothed(
     mean = near.multiply(1.0 / near.sum(axis=1)).tocsr()
     feet = weights[:, [bone.endswith("foot") for bone in BONES]].sum(axis=1)
     flat = np.moveaxis(shapes, 1, 0).reshape(count, -1)
-    for part, steps in ((np.ones(count), 10), (feet, 14)):
+    for part, steps in ((np.ones(count), 10), (feet, 5)):
         pace = 0.5 * part
         pace[loop] = 0.0
         step = identity(count, format="csr") + diags(pace) @ (mean - identity(count))

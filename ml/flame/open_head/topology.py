@@ -208,7 +208,7 @@ def collapse(
         base: the base mesh.
         faces: (F, 3) triangles of the left half.
         rim: vertices of the border.
-        detail: (19158,) by which the length of a vertex's edges is multiplied; the least goes first.
+        detail: (19158,) factors of the lengths of a vertex's edges; the least product goes first.
         count: how many vertices to remove.
 
     Returns:
@@ -234,6 +234,9 @@ def collapse(
     while removed < count:
         _, a, b = heapq.heappop(heap)
         if a not in around or b not in around or b not in ring(a):
+            continue
+        # A new edge between two places of the midline would be one of both halves.
+        if b in fixed and (ring(a) - ring(b) - {b}) & fixed:
             continue
         if len(ring(a) & ring(b)) != 2 or not _keeps_form(points, triangles, around, a, b):
             continue

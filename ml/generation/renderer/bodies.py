@@ -26,6 +26,7 @@ from ml.imaging.rasterizer import Float32Array, Int32Array, vertex_normals
 
 _FINE_PX_PER_M = 110.0
 """Pixels per metre above which the finer mesh is drawn."""
+_SIDES = ("left", "right")
 _UNDER_M = 0.03
 """How far skin and trousers reach under what covers them."""
 _FOOTLESS_PX_PER_M = 25.0
@@ -77,16 +78,15 @@ def body_meshes(
         weight=float(np.clip((garments.build - 1.0) / 0.2, -0.8, 0.9)),
         muscle=float(rng.uniform(0.0, 0.35)) * (garments.build > 0.85) * (garments.build < 1.12),
     )
-    posed = pose_body(body, mixture, frame, rng.normal(0.0, 0.5, 2), rng.uniform(0.15, 0.6, 2))
+    posed = pose_body(body, mixture, frame, rng.normal(0.0, 0.5, 2), rng.uniform(0.0, 0.4, 2))
     normals = vertex_normals(posed.skin, body.faces)
-    tangents = rotate(posed.turns[surface.source], surface.tangents)
-    cloth = _Shell(surface, posed, vertex_normals(posed.cloth, body.faces), tangents)
+    cloth = _shell(body, surface, posed)
     top, bottom, shoe = _cover(surface, garments)
     # Skin that clothes cover is left out, but for some way under their borders.
     bare = (np.maximum(np.maximum(top, bottom), shoe) < _UNDER_M)[body.faces].any(axis=1)
     pieces = [
         make_mesh(
-            posed.skin, body.faces[bare], garments.skin, parts.BODY, coords=posed.rest,
+            posed.skin, body.faces[bare], garments.skin, parts.BODY, coords=posed.rest[0],
             normals=normals,
         )
     ]  # fmt: skip
@@ -99,7 +99,7 @@ def body_meshes(
     hidden_under_top = np.minimum(bottom, _UNDER_M - top)
     pieces.append(cloth.piece(hidden_under_top, tight, garments.bottom))
     if scale_px > _FOOTLESS_PX_PER_M:
-        pieces.append(cloth.piece(shoe, np.full(len(shoe), 0.011), garments.shoe))
+        pieces.append(cloth.piece(shoe, np.full(len(shoe), 0.012), garments.shoe))
     pieces = [piece for piece in pieces if len(piece.faces)]
     pieces += _collar(frame, garments, look, posed.skin[body.loop], normals[body.loop])
     if garments.skirt > 0.0:
@@ -136,6 +136,7 @@ class _Surface:
         is_arm: (V,) bool.
         is_leg: (V,) bool.
         source: (C,) vertex of each place on the cloth; at a seam several have one vertex.
+        on_trunk: (C,) bool, belongs to the trunk's piece of cloth.
         coords: (C, 3) m around, m along, and 1 on the front of the trunk.
         tangents: (C, 3) unit vectors along, before the body is turned.
         faces: (F, 3) of places on the cloth, in the order of the body's faces.
@@ -151,6 +152,7 @@ class _Surface:
     is_arm: np.ndarray
     is_leg: np.ndarray
     source: Int32Array
+    on_trunk: np.ndarray
     coords: Float32Array
     tangents: Float32Array
     faces: Int32Array
@@ -180,7 +182,7 @@ def _surface(body: Body) -> _Surface:
         for shapes in (body.shapes, body.smooth)
     )
     places = np.tensordot(mixture, body.points.astype(np.float64), axes=1)
-    at = {name: place for name, place in zip(POINTS, places, strict=True)}
+    at = dict(zip(POINTS, places, strict=True))
     sleeve = body.share("upper_arm", "arm_twist", "forearm", "hand", "fingers", "finger_tips")
     is_arm, in_sleeve = sleeve > 0.5, sleeve > 0.8
     is_leg = body.share("thigh", "thigh_twist", "shin", "foot") > 0.5
@@ -208,7 +210,7 @@ def _surface(body: Body) -> _Surface:
     arm, leg = fractions
     # A top hangs over the hips in one piece.
     limb = np.where(in_sleeve, 1, np.where(is_leg & (leg > 0.12), 2, 0))
-    source, coords, tangents, faces = _unwrapped(body.faces, limb, charts)
+    source, on_trunk, coords, tangents, faces = _unwrapped(body.faces, limb, charts)
     distance, _ = cKDTree(points[body.loop]).query(points)
     values = (
         arm, leg, (shoulder - lain[:, 1]) / (shoulder - hip), distance, front,
@@ -220,6 +222,7 @@ def _surface(body: Body) -> _Surface:
         is_arm=is_arm,
         is_leg=is_leg,
         source=source,
+        on_trunk=on_trunk,
         coords=coords,
         tangents=tangents,
         faces=faces,
@@ -238,15 +241,13 @@ def _around(
     outward = np.array([sign, 0.0, 0.0]) - line * (sign * line[:, :1])
     outward /= np.linalg.norm(outward, axis=1, keepdims=True)
     offset = points - centre
-    angle = np.arctan2(
-        (offset * cross(line, outward)).sum(axis=1), (offset * outward).sum(axis=1)
-    )
+    angle = np.arctan2((offset * cross(line, outward)).sum(axis=1), (offset * outward).sum(axis=1))
     return 0.5 * (one + two), angle, line
 
 
 def _unwrapped(
     faces: np.ndarray, limb: np.ndarray, charts: list[_Chart]
-) -> tuple[Int32Array, Float32Array, Float32Array, Int32Array]:
+) -> tuple[Int32Array, np.ndarray, Float32Array, Float32Array, Int32Array]:
     """Divide vertices at seams: between trunk and limbs, and where the way around closes.
 
     Args:
@@ -255,7 +256,8 @@ def _unwrapped(
         charts: the pieces of cloth.
 
     Returns:
-        vertices (C,), coordinates (C, 3), tangents (C, 3) and faces (F, 3) of the cloth.
+        vertices (C,), whether of the trunk (C,), coordinates (C, 3), tangents (C, 3) and faces
+        (F, 3) of the cloth.
     """
     chart = np.median(limb[faces], axis=1).astype(int)
     angles = np.stack([c.angle for c in charts])[chart[:, None], faces]
@@ -271,20 +273,24 @@ def _unwrapped(
         coords[mine] = np.stack([around, c.along[place], c.front[place]], axis=1)
         tangents[mine] = c.direction[place]
     return (
-        source.astype(np.int32), coords.astype(np.float32), tangents.astype(np.float32),
+        source.astype(np.int32), of == 0, coords.astype(np.float32), tangents.astype(np.float32),
         index.reshape(-1, 3).astype(np.int32),
     )  # fmt: skip
 
 
 def _cover(surface: _Surface, garments: Garments) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return (V,) metres inside the borders of top, trousers and shoes, negative outside."""
-    top = (garments.hem - surface.trunk) * _TRUNK_M
+    # Lower, a top would cling to the inside of the thighs.
+    top = (garments.hem - 0.05 - surface.trunk) * _TRUNK_M
     if garments.sleeve > 0.0:
         top = np.where(surface.is_arm, (garments.sleeve - surface.arm) * _ARM_M, top)
     else:
         # Straps between a scooped neckline and armholes.
-        scoop = np.clip(1.0 - (surface.aside / 0.10) ** 2, 0.0, 1.0) * (0.020 + 0.035 * surface.front)
+        scoop = np.clip(1.0 - (surface.aside / 0.10) ** 2, 0.0, 1.0) * (
+            0.020 + 0.035 * surface.front
+        )
         armhole = 0.140 + 0.45 * np.maximum(surface.trunk - 0.10, 0.0) - surface.aside
+        armhole = np.where(surface.is_arm, np.minimum(armhole, 0.03 - surface.arm), armhole)
         top = np.minimum(np.minimum(top, surface.neck - 0.004 - scoop), armhole)
     waist = (surface.trunk - 0.85) * _TRUNK_M
     leg = (max(garments.leg, 0.1) - surface.leg) * _LEG_M
@@ -299,6 +305,7 @@ class _Shell:
     surface: _Surface
     posed: PosedBody
     normals: Float32Array
+    coords: Float32Array
     tangents: Float32Array
 
     def piece(self, inside: np.ndarray, offset: np.ndarray, material: int) -> Mesh:
@@ -308,21 +315,33 @@ class _Shell:
         # On bulges the smoothed surface is inside the body; cloth lies on the body there.
         below = ((posed.skin - posed.cloth) * self.normals).sum(axis=1)
         # In a shoe a toe would make a spike.
-        most = np.where(surface.foot > _UNDER_M, 0.010, np.inf)
+        most = np.where(surface.foot > _UNDER_M, 0.016, np.inf)
         out = (np.clip(below, 0.0, most) + offset).astype(np.float32)
         points = posed.cloth + self.normals * out[:, None]
         faces = surface.faces[(inside > 0.0)[source][surface.faces].any(axis=1)]
         whole = make_mesh(
-            points[source], faces, material, parts.BODY, coords=surface.coords,
+            points[source], faces, material, parts.BODY, coords=self.coords,
             tangents=self.tangents, normals=self.normals[source],
         )  # fmt: skip
         return cut(whole, inside[source])
 
 
+def _shell(body: Body, surface: _Surface, posed: PosedBody) -> _Shell:
+    coords = surface.coords.copy()
+    # Stripes are level on every body, whatever the mean one's shape.
+    trunk = surface.on_trunk
+    shoulder = 0.5 * sum(posed.points[POINTS.index(f"{side}_shoulder"), 1] for side in _SIDES)
+    coords[trunk, 1] = shoulder - posed.rest[1, surface.source[trunk], 1]
+    return _Shell(
+        surface, posed, vertex_normals(posed.cloth, body.faces), coords,
+        rotate(posed.turns[surface.source], surface.tangents),
+    )  # fmt: skip
+
+
 def _collar(
     frame: BodyFrame, garments: Garments, look: PersonLook, loop: np.ndarray, normals: np.ndarray
 ) -> list[Mesh]:
-    """Return what stands around the neck: rib, turned-down collar or hood, by garment."""
+    """Return what is around the neck: rib, turned-down collar or hood, by garment."""
     height, flare, thick = {
         "t-shirt": (0.010, 0.002, 0.004), "dress": (0.006, 0.002, 0.003),
         "tank top": (0.0, 0.0, 0.0), "sweater": (0.030, 0.005, 0.009),
@@ -378,7 +397,7 @@ _COLLAR_GAPS = {"shirt": 0.22, "jacket": 0.55, "coat": 0.5}
 def _hood(
     frame: BodyFrame, garments: Garments, loop: np.ndarray, away: np.ndarray, up: np.ndarray
 ) -> Mesh:
-    """Return a hood that hangs down: a roll around the nape, thin at its ends beside the throat."""
+    """Return a hood that hangs down: a roll around the nape, thin at its ends at the throat."""
     half = len(loop) // 2 - 6
     order = np.arange(-half, half + 1)
     share = np.abs(order) / half
@@ -390,22 +409,25 @@ def _hood(
     )  # fmt: skip
 
 
-def _skirt(garments: Garments, surface: _Surface, posed: PosedBody, rng: np.random.Generator) -> Mesh:
+def _skirt(
+    garments: Garments, surface: _Surface, posed: PosedBody, rng: np.random.Generator
+) -> Mesh:
     """Return skirt of a dress or coat, from the waist to `garments.skirt` of the thighs.
 
     It is made around the body at rest, and turned with hips and thighs as the body is: the left
     half follows the left thigh.
     """
     height, knee = (
-        0.5 * sum(posed.points[POINTS.index(f"{side}_{name}"), 1] for side in ("left", "right"))
+        0.5 * sum(posed.points[POINTS.index(f"{side}_{name}"), 1] for side in _SIDES)
         for name in ("hip", "knee")
     )
     thigh = float(height - knee)
     levels = np.linspace(0.30 * thigh, -garments.skirt * thigh, _SKIRT_ROWS)
-    inner = posed.rest[~surface.is_arm] - [0.0, height, 0.0]
+    inner = posed.rest[0][~surface.is_arm] - [0.0, height, 0.0]
     centre, half = np.zeros((_SKIRT_ROWS, 3)), np.zeros((_SKIRT_ROWS, 2))
     for row, level in enumerate(levels):
-        near = inner[np.abs(inner[:, 1] - level) < 0.06 * thigh + 0.02][:, [0, 2]]
+        nearest = np.argpartition(np.abs(inner[:, 1] - level), _SKIRT_NEAR)[:_SKIRT_NEAR]
+        near = inner[nearest][:, [0, 2]]
         low, high = near.min(axis=0), near.max(axis=0)
         middle, half[row] = 0.5 * (low + high), 0.5 * (high - low)
         half[row] *= np.linalg.norm((near - middle) / half[row], axis=1).max()
@@ -418,15 +440,15 @@ def _skirt(garments: Garments, surface: _Surface, posed: PosedBody, rng: np.rand
     material = (
         garments.bottom if garments.top != garments.bottom and garments.leg == 0.0 else garments.top
     )
-    skirt = sweep(
-        centre, np.array([0.0, 0.0, 1.0]), *half.T, _SKIRT_COLUMNS, material, parts.BODY
-    )
+    skirt = sweep(centre, np.array([0.0, 0.0, 1.0]), *half.T, _SKIRT_COLUMNS, material, parts.BODY)
     angle = np.tile(np.linspace(0.0, 2.0 * np.pi, _SKIRT_COLUMNS, endpoint=False), _SKIRT_ROWS)
     pleats = 0.5 + 0.5 * np.sin(angle * rng.integers(7, 13) + rng.uniform(0, 6))
-    rest = skirt.positions + skirt.normals * (np.repeat(t, _SKIRT_COLUMNS) * 0.022 * pleats)[:, None]
+    rest = (
+        skirt.positions + skirt.normals * (np.repeat(t, _SKIRT_COLUMNS) * 0.022 * pleats)[:, None]
+    )
     below = np.clip((height + 0.05 - rest[:, 1]) / (0.35 * thigh), 0.0, 1.0)
     below = below * below * (3.0 - 2.0 * below)
-    left = np.clip(0.5 + 0.5 * rest[:, 0] / np.repeat(half[:, 0], _SKIRT_COLUMNS), 0.0, 1.0)
+    left = np.clip(0.5 + 1.2 * rest[:, 0] / np.repeat(half[:, 0], _SKIRT_COLUMNS), 0.0, 1.0)
     weights = np.zeros((len(rest), len(BONES)), np.float32)
     weights[:, BONES.index("hips")] = 1.0 - below
     weights[:, BONES.index("left_thigh")] = below * left
@@ -440,3 +462,5 @@ def _skirt(garments: Garments, surface: _Surface, posed: PosedBody, rng: np.rand
 
 
 _SKIRT_ROWS, _SKIRT_COLUMNS = 10, 40
+_SKIRT_NEAR = 24
+"""Vertices of the body that a ring surrounds."""

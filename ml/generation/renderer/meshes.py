@@ -203,19 +203,6 @@ def grid_faces(rows: int, columns: int, closed: bool) -> Int32Array:
     return quads.reshape(-1, 3).astype(np.int32)
 
 
-def ring_frames(path: np.ndarray, front: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the side and front directions of the rings of a swept surface, without twist.
-
-    Args:
-        path: (N, 3) centre line.
-        front: (3,) direction that the rings' zero angle keeps to.
-
-    Returns:
-        side (N, 3) and front (N, 3) unit vectors, perpendicular to the path.
-    """
-    return _ring_frames(np.ascontiguousarray(path, np.float64), np.asarray(front, np.float64))
-
-
 def sweep(
     path: np.ndarray,
     front: np.ndarray,
@@ -225,9 +212,6 @@ def sweep(
     material: int,
     part: int,
     *,
-    origin: float = 0.0,
-    sides: tuple[np.ndarray, np.ndarray] | None = None,
-    extras: np.ndarray | None = None,
     capped: bool = False,
 ) -> Mesh:
     """Return a tube of elliptical cross-section along a path.
@@ -240,39 +224,20 @@ def sweep(
         segments: vertices of a ring.
         material: row of the material table.
         part: code of `parts.py`.
-        origin: along-coordinate of the first ring, metres.
-        sides: frames to use instead of `ring_frames`.
-        extras: (4,) values for all vertices.
         capped: whether the ends are closed by a point.
 
     Returns:
         A mesh with coords (around, along, 0) in metres.
     """
     line = np.ascontiguousarray(path, np.float64)
-    if sides is None:
-        side, forward = ring_frames(line, np.asarray(front, np.float64))
-    else:
-        side, forward = (np.ascontiguousarray(axis, np.float64) for axis in sides)
+    side, forward = _ring_frames(line, np.asarray(front, np.float64))
     width = np.ascontiguousarray(half_width, np.float64)
     depth = np.ascontiguousarray(half_depth, np.float64)
-    positions, coords, tangents, faces = _sweep(
-        line, side, forward, width, depth, segments, origin, capped
-    )
+    positions, coords, tangents, faces = _sweep(line, side, forward, width, depth, segments, capped)
     normals = vertex_normals(positions, faces)
     _turn_outwards(positions, normals, line, segments)
-    count = len(positions)
-    values = np.zeros((count, NUM_EXTRAS), np.float32)
-    if extras is not None:
-        values[:] = extras
-    return Mesh(
-        positions,
-        normals,
-        coords,
-        tangents,
-        values,
-        faces,
-        np.full(len(faces), material, np.int32),
-        np.full(len(faces), part, np.int32),
+    return make_mesh(
+        positions, faces, material, part, coords=coords, tangents=tangents, normals=normals
     )
 
 
@@ -373,6 +338,7 @@ def _direction(path, i):  # type: ignore[no-untyped-def]
 
 @njit(cache=True)
 def _ring_frames(path, front):  # type: ignore[no-untyped-def]
+    """Return side and front directions of the rings along a path, without twist."""
     side, forward = np.empty_like(path), np.empty_like(path)
     for i in range(len(path)):
         along = _direction(path, i)
@@ -393,7 +359,7 @@ def _ring_frames(path, front):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def _sweep(path, side, forward, width, depth, segments, origin, capped):  # type: ignore[no-untyped-def]
+def _sweep(path, side, forward, width, depth, segments, capped):  # type: ignore[no-untyped-def]
     rows = len(path)
     caps = 2 if capped else 0
     count = rows * segments + caps
@@ -401,7 +367,7 @@ def _sweep(path, side, forward, width, depth, segments, origin, capped):  # type
     coords = np.zeros((count, 3), np.float32)
     tangents = np.empty((count, 3), np.float32)
     faces = np.empty((2 * (rows - 1) * segments + caps * segments, 3), np.int32)
-    v = origin
+    v = 0.0
     for i in range(rows):
         if i > 0:
             v += np.sqrt(((path[i] - path[i - 1]) ** 2).sum())

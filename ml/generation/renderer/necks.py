@@ -25,8 +25,8 @@ class NeckSeam:
     Attributes:
         vertices: (N,) of the neck.
         rim: (R,) the lowest of them, that lie on the body's border.
-        spread: (N, R) float32 how a vertex follows the rim: 0 at the head, rows of sum 1 at the rim.
-        ends: (R, 2) vertices of the body's border between which a vertex of the rim lies.
+        spread: (N, R) float32 how a vertex follows the rim: not at all at the head, wholly there.
+        ends: (R, 2) vertices of the body's border between which each of the rim lies.
         share: (R,) float32 how far it is from the first to the second.
     """
 
@@ -49,7 +49,9 @@ def prepare_seam(assets: HeadAssets, body: Body) -> NeckSeam:
     """
     points = assets.template.astype(np.float64)
     neck = np.flatnonzero(assets.neck_weight > 0.0)
-    edges = np.concatenate([assets.faces[:, [0, 1]], assets.faces[:, [1, 2]], assets.faces[:, [2, 0]]])
+    edges = np.concatenate(
+        [assets.faces[:, [0, 1]], assets.faces[:, [1, 2]], assets.faces[:, [2, 0]]]
+    )
     codes, back = edges @ [len(points), 1], edges[:, ::-1] @ [len(points), 1]
     rim = np.intersect1d(np.unique(edges[~np.isin(codes, back)]), neck)
     loop = np.tensordot(shape_weights(0.5, 1.0, 0.0, 0.0), body.shapes[:, body.loop], axes=1)

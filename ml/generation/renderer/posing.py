@@ -36,7 +36,7 @@ class PosedBody:
     Attributes:
         skin: (V, 3) the body.
         cloth: (V, 3) the same without hollows and toes.
-        rest: (V, 3) the body before it was turned, MakeHuman's axes.
+        rest: (2, V, 3) body and cloth before they were turned, MakeHuman's axes.
         points: (P, 3) places of `POINTS` in `rest`.
         turns: (V, 4) unit quaternions (w, x, y, z) from rest to the pose.
         bones: (B, 8) unit dual quaternions of `BONES`, from `rest` to the pose.
@@ -75,7 +75,7 @@ def pose_body(
     rest = (blended[:, :, :3] @ rest.transpose(1, 2, 0)).transpose(2, 0, 1) + blended[:, :, 3]
     bones = _turn(stretched, frame, hand_turns, curls).astype(np.float32)
     moved, turns = turn_with(body.weights, bones, rest)
-    return PosedBody(moved[0], moved[1], rest[0], stretched, turns, bones)
+    return PosedBody(moved[0], moved[1], rest, stretched, turns, bones)
 
 
 def turn_with(
@@ -125,7 +125,7 @@ def _stretch(points: np.ndarray, frame: BodyFrame) -> tuple[np.ndarray, np.ndarr
     )
     across = float(np.cbrt(height * chest * hips))
     maps, moved = np.zeros((len(BONES), 3, 4)), np.zeros_like(points)
-    for i, bone in enumerate(TRUNK):
+    for i in range(len(TRUNK)):
         grow = np.diag([hips + (chest - hips) * i / 3.0, height, across])
         maps[i, :, :3] = grow
         moved[i] = grow @ points[i]
@@ -210,7 +210,7 @@ def _turn(
         )  # fmt: skip
         # Knuckles bend about the line across the palm, towards its inner side.
         across = hand @ (rest["index"] - rest["little"])
-        bend = _about(across, curls[k] if side == "left" else -curls[k])
+        bend = _about(across, -curls[k] if side == "left" else curls[k])
         fingers = bend @ hand
         tips = bend @ fingers
         knuckle = frame.joint(f"{side}_wrist") + hand @ (rest["knuckle"] - rest["wrist"])

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from ml.generation.renderer.meshes import (
+    cut,
     ellipsoid,
     empty_mesh,
     grid_faces,
@@ -90,3 +91,31 @@ def test_smooth_path_keeps_its_ends_and_equal_steps():
 def test_grid_faces_of_an_open_and_a_closed_grid():
     assert len(grid_faces(3, 4, closed=False)) == 2 * 2 * 3
     assert len(grid_faces(3, 4, closed=True)) == 2 * 2 * 4
+
+
+def test_cutting_divides_faces_at_the_border():
+    """A tube cut at 0.4 of its length is a tube of that length: same area, straight border."""
+    tube = _tube()
+    part = cut(tube, 0.4 - tube.positions[:, 1])
+    assert part.positions[:, 1].max() == pytest.approx(0.4, abs=1e-6)
+    assert part.positions[:, 1].min() == pytest.approx(0.0, abs=1e-6)
+    corners = part.positions[part.faces].astype(np.float64)
+    normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    whole = tube.positions[tube.faces].astype(np.float64)
+    full = np.cross(whole[:, 1] - whole[:, 0], whole[:, 2] - whole[:, 0])
+    areas = [np.linalg.norm(n, axis=1).sum() for n in (normals, full)]
+    assert areas[0] == pytest.approx(0.4 * areas[1], rel=1e-5)
+    # Orientation, coordinates and codes come along, and every vertex is used.
+    middle = corners.mean(axis=1) * (1.0, 0.0, 1.0)
+    original = ((whole.mean(axis=1) * (1.0, 0.0, 1.0)) * full).sum(axis=1)
+    assert (np.sign((middle * normals).sum(axis=1)) == np.sign(original[0])).all()
+    assert np.allclose(part.coords[:, 1], part.positions[:, 1], atol=1e-6)
+    assert np.array_equal(np.unique(part.faces), np.arange(len(part.positions)))
+    assert set(part.materials) == {3}
+    assert len(part.faces) == len(part.materials) == len(part.parts)
+
+
+def test_cutting_keeps_all_or_nothing_where_the_border_is_elsewhere():
+    tube = _tube()
+    assert len(cut(tube, np.full(60, -1.0)).faces) == 0
+    assert np.array_equal(cut(tube, np.ones(60)).faces, tube.faces)

@@ -14,8 +14,7 @@ from ml.captions.scene import BEARDS, GLASSES, HAIR_STYLES, HATS, LIGHTS, PLACES
 from ml.flame.geometry import HeadGeometry
 from ml.generation.config import RendererConfig
 from ml.generation.renderer import people, renderer
-from ml.generation.renderer.bodies import body_meshes
-from ml.generation.renderer.meshes import Mesh
+from ml.generation.renderer.bodies import ClothedBody, body_meshes
 from ml.generation.renderer.renderer import render_pncc, render_sample
 from ml.imaging.rasterizer import rasterize
 
@@ -71,12 +70,12 @@ def test_legs_below_the_border_are_left_out_and_nothing_seen_changes(
     pose, scene = make_pose(make_person()), make_scene(make_look())
     numbers: list[int] = []
 
-    def counted(*args: Any) -> list[Mesh]:
-        meshes = body_meshes(*args)
-        numbers.append(sum(len(mesh.faces) for mesh in meshes))
-        return meshes
+    def counted(*args: Any) -> ClothedBody:
+        clothed = body_meshes(*args)
+        numbers.append(sum(len(mesh.faces) for mesh in clothed.pieces))
+        return clothed
 
-    def with_legs(*args: Any) -> list[Mesh]:
+    def with_legs(*args: Any) -> ClothedBody:
         return counted(*args[:5])
 
     monkeypatch.setattr(people, "body_meshes", counted)

@@ -281,7 +281,8 @@ def _unwrapped(
 def _cover(surface: _Surface, garments: Garments) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return (V,) metres inside the borders of top, trousers and shoes, negative outside."""
     # Lower, a top would cling to the inside of the thighs.
-    top = (garments.hem - 0.05 - surface.trunk) * _TRUNK_M
+    hem = garments.hem - 0.05 * (garments.skirt == 0.0)
+    top = (hem - surface.trunk) * _TRUNK_M
     if garments.sleeve > 0.0:
         top = np.where(surface.is_arm, (garments.sleeve - surface.arm) * _ARM_M, top)
     else:
@@ -292,7 +293,7 @@ def _cover(surface: _Surface, garments: Garments) -> tuple[np.ndarray, np.ndarra
         armhole = 0.140 + 0.45 * np.maximum(surface.trunk - 0.10, 0.0) - surface.aside
         armhole = np.where(surface.is_arm, np.minimum(armhole, 0.03 - surface.arm), armhole)
         top = np.minimum(np.minimum(top, surface.neck - 0.004 - scoop), armhole)
-    waist = (surface.trunk - 0.85) * _TRUNK_M
+    waist = (surface.trunk - 0.80) * _TRUNK_M
     leg = (max(garments.leg, 0.1) - surface.leg) * _LEG_M
     bottom = np.where(surface.is_arm, -1.0, np.where(surface.is_leg, leg, waist))
     return top, bottom, surface.foot
@@ -430,7 +431,9 @@ def _skirt(
         near = inner[nearest][:, [0, 2]]
         low, high = near.min(axis=0), near.max(axis=0)
         middle, half[row] = 0.5 * (low + high), 0.5 * (high - low)
-        half[row] *= np.linalg.norm((near - middle) / half[row], axis=1).max()
+        # An ellipse through the corners would be too wide for a waist, where no thigh comes out.
+        corners = np.linalg.norm((near - middle) / half[row], axis=1).max() - 1.0
+        half[row] *= 1.0 + corners * min(0.3 * row, 1.0)
         centre[row] = middle[0], height + level, middle[1]
     t = np.linspace(0.0, 1.0, _SKIRT_ROWS)
     flare = np.array([rng.uniform(0.02, 0.09), rng.uniform(0.02, 0.07)])

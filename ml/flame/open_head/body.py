@@ -176,12 +176,11 @@ def _points(base: BaseMesh, variants: FloatArray) -> FloatArray:
 
 
 def _weights(folder: Path, base: BaseMesh) -> FloatArray:
-    """Return (19158, B) weights of our bones, rows summing to 1, mirror-symmetric."""
+    """Return (19158, B) weights of our bones, rows summing to 1."""
     out = np.zeros((len(base.vertices), len(BONES)))
     for bone, weight in read_rig_weights(folder).items():
         out[:, BONES.index(_our_bone(bone))] += weight
-    swap = [BONES.index(_other_side(bone)) for bone in BONES]
-    out = out + out[base.mirror][:, swap] + 1e-9 * np.eye(len(BONES))[BONES.index("chest")]
+    out[:, BONES.index("chest")] += 1e-9  # what is no skin has no weights
     return out / out.sum(axis=1, keepdims=True)
 
 
@@ -191,12 +190,6 @@ def _our_bone(bone: str) -> str:
         return side + ("fingers" if bone[8] == "1" else "finger_tips")
     ours = next((ours for start, ours in _RIG.items() if bone.startswith(start)), "chest")
     return ours if ours in TRUNK else side + ours
-
-
-def _other_side(bone: str) -> str:
-    if bone.startswith("left_"):
-        return bone.replace("left_", "right_")
-    return bone.replace("right_", "left_")
 
 
 def _detail(weights: FloatArray) -> FloatArray:

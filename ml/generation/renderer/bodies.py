@@ -212,13 +212,15 @@ def _surface(body: Body) -> _Surface:
     limb = np.where(in_sleeve, 1, np.where(is_leg & (leg > 0.12), 2, 0))
     source, on_trunk, coords, tangents, faces = _unwrapped(body.faces, limb, charts)
     distance, _ = cKDTree(points[body.loop]).query(points)
-    values = (
-        arm, leg, (shoulder - lain[:, 1]) / (shoulder - hip), distance, front,
-        np.abs(points[:, 0]),
-        np.where(is_leg, at["left_ankle"][1] + 0.012 - points[:, 1], -1.0),
-    )  # fmt: skip
+    below_ankle = at["left_ankle"][1] + 0.012 - points[:, 1]
     return _Surface(
-        *(value.astype(np.float32) for value in values),
+        arm=arm.astype(np.float32),
+        leg=leg.astype(np.float32),
+        trunk=((shoulder - lain[:, 1]) / (shoulder - hip)).astype(np.float32),
+        neck=distance.astype(np.float32),
+        front=front.astype(np.float32),
+        aside=np.abs(points[:, 0]).astype(np.float32),
+        foot=np.where(is_leg, below_ankle, -1.0).astype(np.float32),
         is_arm=is_arm,
         is_leg=is_leg,
         source=source,
@@ -443,7 +445,15 @@ def _skirt(
     material = (
         garments.bottom if garments.top != garments.bottom and garments.leg == 0.0 else garments.top
     )
-    skirt = sweep(centre, np.array([0.0, 0.0, 1.0]), *half.T, _SKIRT_COLUMNS, material, parts.BODY)
+    skirt = sweep(
+        centre,
+        np.array([0.0, 0.0, 1.0]),
+        half[:, 0],
+        half[:, 1],
+        _SKIRT_COLUMNS,
+        material,
+        parts.BODY,
+    )
     angle = np.tile(np.linspace(0.0, 2.0 * np.pi, _SKIRT_COLUMNS, endpoint=False), _SKIRT_ROWS)
     pleats = 0.5 + 0.5 * np.sin(angle * rng.integers(7, 13) + rng.uniform(0, 6))
     rest = (

@@ -159,12 +159,15 @@ def cut(mesh: Mesh, inside: np.ndarray) -> Mesh:
         return np.concatenate([values[old], between])
 
     return Mesh(
-        *(carried(v) for v in (mesh.positions, mesh.normals, mesh.coords, mesh.tangents,
-                               mesh.extras)),
+        positions=carried(mesh.positions),
+        normals=carried(mesh.normals),
+        coords=carried(mesh.coords),
+        tangents=carried(mesh.tangents),
+        extras=carried(mesh.extras),
         faces=number[faces].astype(np.int32),
         materials=mesh.materials[owner],
         parts=mesh.parts[owner],
-    )  # fmt: skip
+    )
 
 
 def empty_mesh() -> Mesh:

@@ -28,6 +28,8 @@ class DriftBounds(StageConfig):
     """Words: largest population stability index; 0.25 is the usual sign of another population."""
     max_p: float = Field(gt=0, lt=1)
     """A distance counts only when chance gives one as large more rarely than this."""
+    unasked: tuple[str, ...] = ()
+    """Groups that are not compared: a model of seconds labels differently on every processor."""
 
 
 class CheckBounds(StageConfig):

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from scipy.spatial.transform import Rotation
 
-from assets.checks.bounded import bounded, drop_rate_rule, only_told
+from assets.checks.bounded import bounded, drift_rule, drop_rate_rule, only_told
 from assets.checks.images import WORLD
 from assets.checks.measured import measured
 from assets.checks.rules import whole_suite
@@ -178,3 +178,15 @@ def test_statistics_are_shown_with_what_chance_does_to_them(ws):
     }  # fmt: skip
     assert table["low"]["prompt_distinct"] == 0.9
     assert table["blocks"].all()
+
+
+@pytest.mark.parametrize("unasked", [False, True])
+def test_drift_is_looked_for_unless_the_profile_says_otherwise(tmp_path, unasked):
+    more = "drift: {unasked: [images]}\n" if unasked else ""
+    ws = workspace(tmp_path, f"min_rows: 1\n{more}", extends=True)
+    for shard in SHARDS:
+        write_table(ws.table_path("truth", shard), sound(TRUTH, shard=shard), TRUTH)
+    suite = whole_suite("images", drift_rule("images"), sharded=True)
+    (outcome,) = validate(ws, suite, SHARDS, None)
+    # No reference is accepted here, which is a finding by itself.
+    assert outcome.passed == unasked

@@ -311,7 +311,7 @@ def _photographs(
     for title, heads in zip(photographs, detector.predict(list(photographs.values())), strict=True):
         shown = heads[heads.scores >= config.operating_score]
         cells.append(draw_heads(photographs[title], shown, geometry, _SHOWN))
-        labels.append(f"{title}: {len(shown)} heads")
+        labels.append(f"{title}: {len(shown)} {'head' if len(shown) == 1 else 'heads'}")
     path = out / "images" / "photographs.jpg"
     write_bytes(path, encode_jpeg(contact_sheet(cells, 3, 340, labels)))
     return path

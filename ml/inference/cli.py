@@ -10,11 +10,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ml.inference.options import DRAW_METHODS, FORMATS, UNITS, UnusableModel
+from ml.inference.options import DRAW_METHODS, FORMATS, STREAMS, UNITS, UnusableModel
 from ml.inference.output_folder import OutputFolder
 from ml.inference.ports import not_free
 from ml.records.files import existing
-from ml.records.remote import is_address, located
+from ml.records.remote import located
 from ml.records.scores import OPERATING_SCORE
 
 DEFAULT_CHECKPOINT = "data/trained_model"
@@ -208,9 +208,10 @@ def predict(options: argparse.Namespace) -> int:
 
 def _may_be_live(text: str) -> bool:
     """Return whether a source may be a camera or a stream; `live_source` decides."""
-    return ("://" in text and not is_address(text)) or (
-        text.isdecimal() and not Path(text).exists()
-    )
+    scheme, separator, _ = text.partition("://")
+    if separator:
+        return scheme.lower() in STREAMS
+    return text.isdecimal() and not Path(text).exists()
 
 
 def _check_range(

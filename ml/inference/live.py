@@ -15,8 +15,8 @@ import cv2
 import numpy as np
 
 from ml.imaging.io import UnreadableImage
+from ml.inference.options import STREAMS
 
-SCHEMES: Final = ("rtsp", "rtsps", "rtmp", "rtp", "udp", "tcp", "srt")
 _CAMERA: Final = re.compile(r"\d{1,3}")
 _PATIENCE_S: Final = 15.0
 """Longest silence of a source: cameras start for seconds, streams wait for a key frame."""
@@ -65,7 +65,7 @@ def live_source(text: object) -> LiveSource | None:
     if _CAMERA.fullmatch(text) and not Path(text).exists():
         return LiveSource(int(text), f"camera-{int(text)}")
     parts = urlsplit(text) if "://" in text else None
-    if parts is None or parts.scheme not in SCHEMES:
+    if parts is None or parts.scheme not in STREAMS:
         return None
     place = f"{parts.hostname or 'any'}{parts.path.replace('/', '-')}"
     return LiveSource(text, f"{parts.scheme}-{place}")

@@ -10,6 +10,8 @@ MeshFormat = Literal["obj", "glb"]
 FORMATS: tuple[MeshFormat, ...] = get_args(MeshFormat)
 MeshUnit = Literal["m", "px"]
 UNITS: tuple[MeshUnit, ...] = get_args(MeshUnit)
+STREAMS = ("rtsp", "rtsps", "rtmp", "rtp", "udp", "tcp", "srt")
+"""Schemes of the addresses of network streams."""
 
 
 class UnusableModel(ValueError):

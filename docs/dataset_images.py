@@ -98,8 +98,9 @@ def _marked(image: Image, heads: list[Mapping[str, Any]]) -> Image:
 def _coloured(maps: Mapping[str, np.ndarray]) -> list[Image]:
     """Return depth (near is light), normals, segmentation, UV and PNCC as colours."""
     depth = maps["depth"].astype(np.float32)
-    near, far = (f(depth[np.isfinite(depth)]) for f in (np.min, np.max))
-    light = np.where(np.isfinite(depth), 255 - 190 * (depth - near) / max(far - near, 1e-6), 0)
+    there = np.isfinite(depth)
+    near, far = float(depth[there].min()), float(depth[there].max())
+    light = np.where(there, 255 - 190 * (depth - near) / max(far - near, 1e-6), 0)
     uv = np.nan_to_num(maps["uv"].astype(np.float32))
     uv = np.dstack([255 * (uv - uv.min()) / max(float(np.ptp(uv)), 1e-6), np.zeros(uv.shape[:2])])
     return [

@@ -93,7 +93,7 @@ def materialize(pipeline: Pipeline, options: argparse.Namespace) -> int:
     Raises:
         ValueError: there is no such stage, or a shard is asked for of several stages.
     """
-    pipeline.require_stages(options.name_of_command, [options.stage])
+    pipeline.require_stages("materialize", [options.stage])
     from dagster_project.launch import launch, open_instance
 
     stages = [options.stage]
@@ -121,7 +121,7 @@ def materialize(pipeline: Pipeline, options: argparse.Namespace) -> int:
 
 def recheck(pipeline: Pipeline, options: argparse.Namespace) -> int:
     """Run checks; print those that fail."""
-    pipeline.require_stages(options.name_of_command, options.stages)
+    pipeline.require_stages("check", options.stages)
     import dagster as dg
 
     from dagster_project.checker import Checker

@@ -35,7 +35,7 @@ ABLATION = (*PAPER_L[:3], 200, *PAPER_L[4:])
 DEMO = ("muon", 3e-3, 8, 30, None, "flame_regressor", "own", 11.0, 256, 0.75, "nano")
 RECIPES = {
     "demo": DEMO,
-    "smoke": (*DEMO[:3], 2, *DEMO[4:]),
+    "smoke": (*DEMO[:3], 6, *DEMO[4:]),
     "research": PAPER_L,
     "official": PAPER_L,
     "finetune": ("adamw", 1e-5, 16, 20, "models/vgg_heads.pth", *PAPER_L[5:]),
@@ -93,7 +93,7 @@ TUNED = ("finetune", *RTDETR[1:3], 500, 0.01, *RTDETR[5:9], 24, *RTDETR[10:])
 SMALL_RTDETR = ("scratch", "muon", 2e-3, 40, 0.01, 1e-2, 0.99, 10.0, 8, 10, "own", 224)
 BOX_RECIPES = dict.fromkeys(NAMES, RTDETR) | {
     "demo": SMALL_RTDETR,
-    "smoke": (*SMALL_RTDETR[:8], 4, 16, *SMALL_RTDETR[10:]),
+    "smoke": (*SMALL_RTDETR[:8], 4, 32, *SMALL_RTDETR[10:]),
     "research": TUNED,
     "open": TUNED,
     "research_tiny": (*TUNED[:8], 4, 2, *TUNED[10:]),

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from assets.checks.accounts import reported
+from assets.checks.accounts import configured, reported
 from assets.checks.rules import Rule, Shelf, whole_suite
 from ml.labels.coco import CocoDataset, read_coco
 from ml.quality import head_invariants
@@ -73,8 +73,11 @@ def drawn_in_order(shelf: Shelf, shards: Sequence[str]) -> pd.DataFrame:
     """Check that the labelled images are the first that the stage samples, and their number."""
     if not _of_truth(shelf):
         return findings([], [])
-    from ml.stages.labels import draw_order
+    from ml.stages.labels import LabelsConfig, draw_order
 
+    config = shelf.once("labels configured", lambda: configured(shelf.ws, "labels", LabelsConfig))
+    wanted = {"train": config.num_train, "val": config.num_val}
+    gone = len(taken_down(shelf.ws.root))
     names = shelf.ws.shards
     images = pd.concat([shelf.table("images", name) for name in names], ignore_index=True)
     excluded = set(shelf.excluded("labels", "all"))
@@ -83,9 +86,9 @@ def drawn_in_order(shelf: Shelf, shards: Sequence[str]) -> pd.DataFrame:
         taken = {image.sample_id for image in data.images}
         number += len(taken)
         drawn = draw_order(images[images["split"] == split], shelf.ws.seed)["sample_id"]
-        parts.append(in_order([n for n in drawn if n not in excluded], taken, "labels"))
+        order = [name for name in drawn if name not in excluded]
+        parts.append(in_order(order, taken, "labels", wanted[split] - gone))
     counts = reported(shelf.ws, "labels", "stage")
-    gone = len(taken_down(shelf.ws.root))
     told = marked(counts, number, len(excluded), "labels", gone) if counts else findings([], [])
     return joined([*parts, told])
 

@@ -98,19 +98,23 @@ def people_listed(poses: DataFrame) -> DataFrame:
     return findings(listed.index, problems)
 
 
-def in_order(expected: Iterable[str], taken: Collection[str], what: str) -> DataFrame:
+def in_order(
+    expected: Iterable[str], taken: Collection[str], what: str, least: int = 0
+) -> DataFrame:
     """Return whether what was taken from an ordered row of ids is its beginning, without a gap.
 
     Args:
         expected: ids in the order in which they were to be taken, without those excluded.
         taken: ids that were taken.
         what: what they were taken for.
+        least: how many were to be taken, if there are as many: a loss at the end leaves no gap.
 
     Returns:
-        One finding per id that precedes the last one used.
+        One finding per id that precedes the last one used, or is among the first `least`.
     """
     names, own = [str(name) for name in expected], {str(name) for name in taken}
     end = max((place + 1 for place, name in enumerate(names) if name in own), default=0)
+    end = max(end, min(least, len(names)))
     problems = ["" if name in own else f"{name} is lost: {what} skip it" for name in names[:end]]
     return findings(names[:end], problems)
 

@@ -87,7 +87,9 @@ def ws(tmp_path_factory, ball_head) -> Workspace:
     for path in (ROOT / FOLDER).glob("*.yaml"):
         (root / FOLDER / path.name).write_bytes(path.read_bytes())
     crops = f"crops: {{num_crops: {NUM * len(CROPS)}, crops_per_shard: {NUM}}}"
-    (root / "params.yaml").write_text(f"profile: demo\n{crops}\n")
+    train = sum(int((rows_of("images", shard)["split"] == "train").sum()) for shard in SHARDS)
+    labels = f"labels: {{num_train: {train - 1}}}"
+    (root / "params.yaml").write_text(f"profile: demo\n{crops}\n{labels}\n")
     ws = Workspace(root, seed=1, num_shards=len(SHARDS), shard_size=NUM)
     for what, (stage, part, spec) in SHARDED.items():
         for shard in CROPS if what == "crops" else SHARDS:
@@ -124,7 +126,7 @@ def write_labels(ws: Workspace, lose: str = "", shard: str = "") -> set[str]:
         mine = draw_order(every[every["split"] == split], ws.seed)
         mine = mine.iloc[: -1 if split == "train" else len(mine)]
         if lose and split == "train":
-            here = mine[mine["shard"] == shard].iloc[:-1]
+            here = mine[mine["shard"] == shard]
             gone = set(here["sample_id"]) - set(without(here)["sample_id"])
         kept = mine[~mine["sample_id"].isin(gone)] if lose == "labels" else mine
         listed = [

@@ -81,3 +81,8 @@ def test_a_pose_lists_all_its_people():
 def test_what_is_drawn_in_order_has_no_gap(taken, lost):
     found = problems_of(in_order(["c", "a", "d", "b"], taken, "labels"))
     assert found == [f"{item} is lost: labels skip it" for item in lost]
+
+
+def test_a_loss_at_the_end_of_a_row_is_named_when_their_number_is_known() -> None:
+    found = problems_of(in_order(["a", "b", "c"], {"a"}, "labels", least=2))
+    assert found == ["b is lost: labels skip it"]

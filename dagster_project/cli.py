@@ -141,10 +141,6 @@ def _database_errors() -> tuple[type[Exception], ...]:
     return (sqlite3.DatabaseError, DatabaseError)
 
 
-def _parser() -> argparse.ArgumentParser:
-    return _command_line().parser
-
-
 def _command_line() -> CommandLine:
     line = CommandLine(__doc__.splitlines()[0])
     line.parser.add_argument("-v", "--verbose", action="store_true", help="show log messages")

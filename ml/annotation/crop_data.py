@@ -100,23 +100,23 @@ def load_crops(
     Raises:
         FileNotFoundError: there are no crop shards.
     """
-    rows: dict[str, tuple[NDArray[np.float32], NDArray[np.float32]]] = {}
-    shards: list[Path] = []
+    rows: dict[str, tuple[Path, NDArray[np.float32], NDArray[np.float32]]] = {}
     for path in _tables(ws):
         frame = read_table(path, CROPS)
         frame = frame[frame["split"] == split]
         for crop_id, box, parameters in zip(
             frame["crop_id"], frame["bbox_xywh"], frame["flame"], strict=True
         ):
-            rows[crop_id] = np.concatenate([box[:2], box[:2] + box[2:]]), parameters
-        shards += [path.with_suffix(".tar")] * len(frame)
+            corners = np.concatenate([box[:2], box[:2] + box[2:]])
+            rows[crop_id] = path.with_suffix(".tar"), corners, parameters
+    shards = [shard for shard, _, _ in rows.values()]
     samples = HeadSamples(list(rows), shards, {}, cache_mb << 20).without_damaged(exclusions)
     readable = [rows[crop_id] for crop_id in samples.sample_ids]
     return CropExamples(
         list(samples.sample_ids),
         ShardImages(samples),
-        np.array([box for box, _ in readable], np.float32).reshape(-1, 4),
-        np.array([flame for _, flame in readable], np.float32).reshape(-1, NUM_PARAMETERS),
+        np.array([box for _, box, _ in readable], np.float32).reshape(-1, 4),
+        np.array([flame for _, _, flame in readable], np.float32).reshape(-1, NUM_PARAMETERS),
     )
 
 

@@ -6,7 +6,7 @@ place, one image after the other.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Final, TypeAlias, Union
@@ -20,7 +20,7 @@ from ml.inference.videos import SUFFIXES as VIDEO_SUFFIXES
 from ml.inference.videos import count_frames, read_frames
 from ml.records import reasons
 from ml.records.exclusions import Exclusions
-from ml.records.remote import RemotePath, UnusableAddress, child, is_address, located
+from ml.records.remote import AnyPath, RemotePath, UnusableAddress, child, located
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -91,23 +91,20 @@ def expand(
         return [part for one in source for part in expand(one, exclusions, without)]
     if live := live_source(source):
         return [live]
-    if isinstance(source, RemotePath) or is_address(source):
-        place = located(source)  # type: ignore[arg-type]
-        assert isinstance(place, RemotePath)
+    place = located(source) if isinstance(source, str | Path | RemotePath) else None
+    if isinstance(place, RemotePath):
         return _expand_remote(place, exclusions)
-    if not (isinstance(source, str | Path) and Path(source).is_dir()):
+    if place is None or not place.is_dir():
         return [source]  # type: ignore[list-item]
-    require_images(Path(source), without)
     found: list[OneImage] = []
-    for path in sorted(_files(Path(source), without)):
+    for path in sorted(_files(place, without)):
         if path.suffix.lower() in _SUFFIXES:
             # also a link that leads nowhere, which is reported when it is read
             found.append(path)
         elif exclusions is not None:
-            kind = path.suffix.lower() or "no ending"
-            exclusions.add(
-                str(path), reasons.OTHER_KIND, f"{kind}: neither image nor video by its ending"
-            )
+            exclusions.add(str(path), reasons.OTHER_KIND, _of_no_kind(path.suffix))
+    if not found:
+        raise _no_images(place, _SUFFIXES)
     return found
 
 
@@ -122,8 +119,16 @@ def require_images(folder: Path, without: Path | None = None) -> None:
         ValueError: it contains none.
     """
     if not any(path.suffix.lower() in _SUFFIXES for path in _files(folder, without)):
-        endings = ", ".join(sorted(_SUFFIXES))
-        raise ValueError(f"{folder}: no images in this folder; looked for {endings}")
+        raise _no_images(folder, _SUFFIXES)
+
+
+def _no_images(folder: AnyPath, suffixes: Collection[str]) -> ValueError:
+    endings = ", ".join(sorted(suffixes))
+    return ValueError(f"{folder}: no images in this folder; looked for {endings}")
+
+
+def _of_no_kind(suffix: str) -> str:
+    return f"{suffix.lower() or 'no ending'}: neither image nor video by its ending"
 
 
 def _files(folder: Path, without: Path | None) -> Iterator[Path]:
@@ -157,14 +162,11 @@ def _expand_remote(place: RemotePath, exclusions: Exclusions | None) -> list[One
         elif kind in VIDEO_SUFFIXES:
             problem = reasons.OTHER_KIND, "videos are read from local files; download it first"
         else:
-            kind = kind or "no ending"
-            problem = reasons.OTHER_KIND, f"{kind}: neither image nor video by its ending"
+            problem = reasons.OTHER_KIND, _of_no_kind(kind)
         if exclusions is not None:
             exclusions.add(found, *problem)
     if not images:
-        raise ValueError(
-            f"{place}: no images in this folder; looked for {', '.join(sorted(IMAGE_SUFFIXES))}"
-        )
+        raise _no_images(place, IMAGE_SUFFIXES)
     return list[OneImage](sorted(images))
 
 

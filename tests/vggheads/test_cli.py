@@ -30,7 +30,7 @@ def test_help_is_quick_and_imports_no_library():
     assert "detect heads" in done.stdout
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 0.4
     code = (
-        "import sys; from dagster_project.cli import _parser; _parser();"
+        "import sys; from dagster_project.cli import _command_line; _command_line();"
         "print({name.split('.')[0] for name in sys.modules})"
     )
     loaded = subprocess.run(
@@ -53,7 +53,7 @@ def test_help_is_quick_and_imports_no_library():
 
 
 def test_every_command_is_listed_under_its_heading():
-    parser = project._parser()
+    parser = project._command_line().parser
     listed, heading = {}, ""
     for line in parser.format_help().splitlines():
         if found := re.fullmatch(r"  (\w.*):", line):
@@ -72,7 +72,7 @@ def test_a_command_without_a_heading_is_refused():
 def test_options_of_one_name_are_the_same_everywhere():
     """`--json` prints on stdout; a file or folder to write is `--output`."""
     printing = set()
-    for name, command in commands(project._parser()).items():
+    for name, command in commands(project._command_line().parser).items():
         options = {word: a for a in command._actions for word in a.option_strings}
         if "--json" in options:
             assert options["--json"].nargs == 0, name
@@ -229,7 +229,7 @@ NOT_READ = {
 def test_every_path_that_a_command_reads_is_checked_when_it_is_parsed():
     unchecked = {
         (action.option_strings or [action.dest])[0]
-        for parser in commands(project._parser()).values()
+        for parser in commands(project._command_line().parser).values()
         for action in parser._actions
         if action.type is Path
     }
@@ -262,7 +262,7 @@ def test_the_installed_library_says_where_the_project_s_commands_are(tmp_path, m
 
 
 def test_a_checkout_has_the_library_s_commands_and_more():
-    whole = set(commands(project._parser()))
+    whole = set(commands(project._command_line().parser))
     library = argparse.ArgumentParser().add_subparsers()
     cli.add_library_commands(lambda name, run, text: library.add_parser(name))
     assert {"predict", "score", "app"} <= set(library.choices) < whole

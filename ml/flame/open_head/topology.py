@@ -88,7 +88,7 @@ def build_mesh(base: BaseMesh, hidden: FloatArray) -> HeadMesh:
     # pairs are removed; where the count is odd, the midline gets one vertex more
     surplus = _full_count(base, skin) - wanted
     odd = surplus % 2
-    cost = np.where(hidden > 0.5, 1.0 - (1.0 - _HIDDEN), 1.0)
+    cost = np.where(hidden > 0.5, _HIDDEN, 1.0)
     skin = collapse(base, skin, rim, cost, (surplus + odd) // 2)
     splits = _longest(base, _left_part(base, rim), _NECK_SPLITS)
     splits += _longest(base, _midline_edges(base, skin), odd)

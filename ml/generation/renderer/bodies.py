@@ -21,12 +21,11 @@ from ml.generation.renderer.meshes import (
     make_mesh,
     sweep,
 )
-from ml.generation.renderer.posing import PosedBody, pose_body, rotate, turn_with
+from ml.generation.renderer.posing import PosedBody, between_sides, pose_body, rotate, turn_with
 from ml.imaging.rasterizer import Float32Array, Int32Array, vertex_normals
 
 _FINE_PX_PER_M = 110.0
 """Pixels per metre above which the finer mesh is drawn."""
-_SIDES = ("left", "right")
 _UNDER_M = 0.03
 """How far skin and trousers reach under what covers them."""
 _FOOTLESS_PX_PER_M = 25.0
@@ -333,8 +332,8 @@ def _shell(body: Body, surface: _Surface, posed: PosedBody) -> _Shell:
     coords = surface.coords.copy()
     # Stripes are level on every body, whatever the mean one's shape.
     trunk = surface.on_trunk
-    shoulder = 0.5 * sum(posed.points[POINTS.index(f"{side}_shoulder"), 1] for side in _SIDES)
-    coords[trunk, 1] = shoulder - posed.rest[1, surface.source[trunk], 1]
+    shoulder = between_sides(posed.points, "shoulder")
+    coords[trunk, 1] = shoulder[1] - posed.rest[1, surface.source[trunk], 1]
     return _Shell(
         surface, posed, vertex_normals(posed.cloth, body.faces), coords,
         rotate(posed.turns[surface.source], surface.tangents),
@@ -420,10 +419,7 @@ def _skirt(
     It is made around the body at rest, and turned with hips and thighs as the body is: the left
     half follows the left thigh.
     """
-    height, knee = (
-        0.5 * sum(posed.points[POINTS.index(f"{side}_{name}"), 1] for side in _SIDES)
-        for name in ("hip", "knee")
-    )
+    height, knee = (between_sides(posed.points, name)[1] for name in ("hip", "knee"))
     thigh = float(height - knee)
     levels = np.linspace(0.30 * thigh, -garments.skirt * thigh, _SKIRT_ROWS)
     inner = posed.rest[0][~surface.is_arm] - [0.0, height, 0.0]

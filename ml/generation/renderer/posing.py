@@ -107,7 +107,8 @@ def _at(points: np.ndarray, name: str) -> np.ndarray:
     return points[POINTS.index(name)]
 
 
-def _middle(points: np.ndarray, name: str) -> np.ndarray:
+def between_sides(points: np.ndarray, name: str) -> np.ndarray:
+    """Return (3,) the middle between the left and the right of a place of `POINTS` (P, 3)."""
     return 0.5 * (_at(points, f"left_{name}") + _at(points, f"right_{name}"))
 
 
@@ -117,7 +118,9 @@ def _stretch(points: np.ndarray, frame: BodyFrame) -> tuple[np.ndarray, np.ndarr
     The trunk grows along its three axes, a limb along itself; across, all grow alike.
     """
     trunk = np.linalg.norm(frame.pelvis - frame.neck)
-    height = trunk / np.linalg.norm(_middle(points, "shoulder") - _middle(points, "hip"))
+    height = trunk / np.linalg.norm(
+        between_sides(points, "shoulder") - between_sides(points, "hip")
+    )
     chest, hips = (
         np.linalg.norm(frame.joint(f"left_{name}") - frame.joint(f"right_{name}"))
         / (2.0 * _at(points, f"left_{name}")[0])
@@ -181,7 +184,7 @@ def _turn(
     matrices: dict[str, np.ndarray] = {}
     starts: dict[str, np.ndarray] = {}
     ends: dict[str, np.ndarray] = {}
-    neck, pelvis = _middle(points, "shoulder"), _middle(points, "hip")
+    neck, pelvis = between_sides(points, "shoulder"), between_sides(points, "hip")
     lower, upper = (
         _axes(frame.down, side) @ _axes(pelvis - neck, np.array([1.0, 0.0, 0.0])).T
         for side in (frame.hip_side, frame.shoulder_side)

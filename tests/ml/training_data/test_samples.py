@@ -13,7 +13,7 @@ from ml.imaging.io import encode_jpeg
 from ml.records.exclusions import Exclusions
 from ml.records.shards import DamagedSample, shard_writer
 from ml.training_data.labels import HeadLabels, LabelLimits, exact_labels, pseudo_labels
-from ml.training_data.samples import HeadSamples
+from ml.training_data.samples import HeadSamples, ShardImages
 
 
 def flame(scale: float = 100.0) -> np.ndarray:
@@ -168,3 +168,12 @@ def test_label_shapes_are_checked() -> None:
         HeadLabels(
             empty.boxes_xyxy, empty.flame, empty.flame_valid, np.zeros(2, bool), empty.outlines
         )
+
+
+def test_images_alone_are_a_sequence(samples: HeadSamples) -> None:
+    images = ShardImages(samples.without_damaged(Exclusions("toy")))
+    assert len(images) == 2
+    assert images[-1].mean() == pytest.approx(200, abs=2)
+    assert [image.mean() for image in images[:1]] == [pytest.approx(50, abs=2)]
+    with pytest.raises(IndexError):
+        images[2]

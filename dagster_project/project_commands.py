@@ -164,10 +164,16 @@ def status(pipeline: Pipeline, options: argparse.Namespace) -> int:
     """Print every stage's state."""
     locked, stale = pipeline.bridge.locked(), set(pipeline.stale())
     rows: list[dict[str, object]] = []
-    for stage in pipeline.graph:
+    for stage, node in pipeline.graph.items():
         units = pipeline.units(stage)
         finished = len(units) - len(pipeline.unfinished(stage, units))
-        state = "up to date" if stage not in stale else "changed" if stage in locked else "not made"
+        if stage not in stale:
+            state = "up to date"
+        elif stage not in locked:
+            state = "not made"
+        else:
+            here = any((pipeline.root / out).exists() for out in node.outs)
+            state = "changed" if here else "not here"
         rows.append({"stage": stage, "state": state, "finished": finished, "units": len(units)})
     if options.json:
         print_json({**edits_json(pipeline), "stages": rows})
@@ -176,6 +182,8 @@ def status(pipeline: Pipeline, options: argparse.Namespace) -> int:
         sharded = pipeline.assets[str(row["stage"])].sharded
         shards = f"{row['finished']}/{row['units']} shards" if sharded else ""
         print(f"{row['stage']:<20} {row['state']:<11} {shards}".rstrip())
+    if any(row["state"] == "not here" for row in rows):
+        print("\nnot here: recorded in dvc.lock without files; `dvc pull` fetches them")
     print("\n".join(["", *edit_lines(pipeline)]))
     return 1 if stale else 0
 

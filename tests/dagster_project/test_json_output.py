@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from dagster_project import cli, costs
+from ml.records.atomic import remove
 from ml.records.cost import StageMeasurement, paper_hours
 
 
@@ -33,6 +34,17 @@ def test_status_and_config_give_states_and_edits(toy, capsys):
     assert status == 0
     assert list(found["values"]) == ["squares"]
     assert found["values"]["squares"]["power"]["value"] == 3
+
+
+def test_status_tells_what_is_recorded_and_not_here_from_what_changed(toy, capsys):
+    for out in toy.pipeline.graph["squares"].outs:
+        remove(toy.root / out)
+    status, found = asked(capsys, toy.run, "status")
+    assert status == 1
+    states = {row["stage"]: row["state"] for row in found["stages"]}
+    assert states == {"numbers": "up to date", "squares": "not here", "total": "changed"}
+    assert toy.run("status") == 1
+    assert "`dvc pull`" in capsys.readouterr().out
 
 
 def test_check_gives_every_check_and_what_is_unfinished(toy, capsys):

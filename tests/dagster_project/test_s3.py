@@ -130,7 +130,9 @@ def test_push_pull_and_demo_survive_a_store_that_goes_away(s3, toy, tmp_path, mo
         # The store is still away: what is missing can be made again, which needs no store.
         capsys.readouterr()
         assert elsewhere.run("status") == 1
-        assert "up to date" not in capsys.readouterr().out
+        said = capsys.readouterr().out
+        assert "up to date" not in said
+        assert "`dvc pull` fetches them" in said
         copy = tmp_path / "made" / "toy"
         shutil.copytree(clone, copy)
         set_endpoint(clone, s3)

@@ -76,7 +76,7 @@ def run_shard(ws: Workspace, config: ImagesConfig, shard: str) -> StageReport:
     head_model = HeadModel.load(ws.stage_dir("head_model") / "head_model.npz")
     generator = GENERATORS[config.backend](head_model, config, ws.root)
     work = _Work(Exclusions(STAGE))
-    requests = _requests(ws, poses, captions, work.exclusions)
+    requests = make_requests(ws, poses, captions, work.exclusions)
     batches = generator.batches(requests)
     with shard_writer(ws.stage_dir(STAGE) / f"{shard}.tar") as writer:
         for batch in progress(batches, f"{STAGE} {shard}"):
@@ -96,10 +96,20 @@ def run_shard(ws: Workspace, config: ImagesConfig, shard: str) -> StageReport:
     return _finish(ws, shard, work, len(captions))
 
 
-def _requests(
+def make_requests(
     ws: Workspace, poses: pd.DataFrame, captions: pd.DataFrame, exclusions: Exclusions
 ) -> list[GenerationRequest]:
-    """Return requests from the captions; those with a broken pose or scene are excluded."""
+    """Return requests from the captions; those with a broken pose or scene are excluded.
+
+    Args:
+        ws: the workspace, for its seed.
+        poses: POSES of a shard.
+        captions: CAPTIONS of the shard.
+        exclusions: receives what cannot be drawn.
+
+    Returns:
+        One request a caption, in order.
+    """
     rows_of_pose = {str(key): rows for key, rows in poses.groupby("pose_id", sort=False)}
     requests = []
     for caption in captions.to_dict("records"):

@@ -96,6 +96,18 @@ def test_a_raised_arm_keeps_its_shoulder(make_person):
     assert 0.75 < sizes[1] / sizes[0] < 1.25
 
 
+def test_people_turn_as_a_whole():
+    """Twists are measured from the body, not from the camera."""
+    f = figure(2)
+    turn = Rotation.from_euler("yx", (130.0, 25.0), degrees=True).as_matrix()
+    turned = body_frame(
+        np.asarray(f.joints_m, np.float64) @ turn.T, turn @ f.head_centre_m, turn @ f.head_rotation
+    )
+    _, one = posed(frame_of(f))
+    _, other = posed(turned)
+    assert np.allclose(other.skin, one.skin @ turn.T, atol=1e-3)
+
+
 def test_blended_turns_are_rotations():
     frame = frame_of(figure(4))
     _, result = posed(frame)

@@ -93,6 +93,13 @@ def test_a_raised_arm_keeps_its_shoulder(make_person):
         sizes.append(
             np.linalg.norm(result.skin[left] - frame.joint("left_shoulder"), axis=1).mean()
         )
+        shoulder, elbow = frame.joint("left_shoulder"), frame.joint("left_elbow")
+        along = (elbow - shoulder) / np.linalg.norm(elbow - shoulder)
+        offset = (
+            result.skin[(body.share("upper_arm") > 0.7) & (result.rest[0][:, 0] > 0)] - shoulder
+        )
+        aside = np.linalg.norm(offset - (offset @ along)[:, None] * along, axis=1)
+        assert aside.max() < 0.06, "the arm's skin is around its bone"
     assert 0.75 < sizes[1] / sizes[0] < 1.25
 
 

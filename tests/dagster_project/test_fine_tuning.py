@@ -132,6 +132,7 @@ def test_the_job_runs_the_command_in_a_process_of_its_own(project: Pipeline) -> 
     assert f"{project.root} fine-tune photos boxes.json --label person head" in told
 
 
+@pytest.mark.rehearsal
 def test_one_command_labels_trains_and_measures(project: Pipeline) -> None:
     root = project.root
     assert cli.main(["fine-tune", "photos", "boxes.json", "--label", "person head"], project) == 0

@@ -107,6 +107,7 @@ def dvc_status(root: Path) -> dict:
         return repo.status()
 
 
+@pytest.mark.rehearsal
 def test_the_stage_runs_with_it_and_is_then_up_to_date(
     project: Pipeline, capsys: pytest.CaptureFixture[str], ball_head: HeadModel
 ) -> None:

@@ -69,6 +69,7 @@ def test_the_bytes_are_those_of_one_process_and_nodes_are_named(on_ray, made_tem
     assert all(node.startswith("node ") for node in nodes)
 
 
+@pytest.mark.rehearsal
 @needs_ray
 def test_a_shard_that_kills_its_worker_once_is_made_by_another(on_ray, capfd):
     (on_ray.root / "kill-shard-00001").touch()

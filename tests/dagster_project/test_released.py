@@ -78,6 +78,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pipeline:
     return Pipeline(root, STAGES, "tests.fixtures.release:STAGES")
 
 
+@pytest.mark.rehearsal
 def test_one_command_imports_trains_and_measures(
     project: Pipeline, capsys: pytest.CaptureFixture[str]
 ) -> None:

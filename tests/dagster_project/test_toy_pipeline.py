@@ -74,6 +74,7 @@ def test_more_shards_keep_those_that_exist(toy):
     assert not (toy.root / "data/numbers/shard-00003.parquet").exists()
 
 
+@pytest.mark.rehearsal
 def test_a_changed_default_reruns_its_stage_through_dvc(toy):
     """params.yaml leaves the value out, so only the code that states it can tell DVC."""
     total = toy.root / "data/total/metrics.json"
@@ -155,6 +156,7 @@ def test_the_shard_that_fails_is_shown_as_failed_and_the_others_as_made(fresh_to
     assert "numbers shard-00000" not in fresh_toy.made()
 
 
+@pytest.mark.rehearsal
 def test_a_killed_run_resumes_where_it_stopped(fresh_toy):
     fresh_toy.set_param("seconds: 0.0", "seconds: 0.4")
     process = fresh_toy.popen("demo")

@@ -6,14 +6,16 @@ import pytest
 import torch
 
 from ml.annotation.augment import NO_AUGMENTATION, CropAugmentConfig, truncated
-from ml.annotation.crop_data import STAGE, CropDataModule, CropDataset, CropExamples
+from ml.annotation.crop_data import STAGE, CropDataModule, CropDataset, CropExamples, load_crops
 from ml.annotation.regressor import RegressorArchitecture
 from ml.flame.frames import crop_to_image, extract_crops, square_frames
 from ml.flame.head_model import HeadModel
 from ml.flame.params import ROTATION
 from ml.flame.projection import mirror_flame
 from ml.flame.rotation import matrix_from_euler_deg, sixd_from_matrix
+from ml.records.exclusions import Exclusions
 from ml.records.ids import sample_rng
+from ml.records.workspace import Workspace
 from ml.training.determinism import SampleKey
 
 SIZE, SEED = 96, 3
@@ -117,3 +119,9 @@ def test_batch_keeps_order_and_channels(examples: CropExamples, head_model: Head
         np.testing.assert_array_equal(batch.crops[number, 2], item.crop_rgb[..., 2])
         np.testing.assert_array_equal(batch.flame[number], item.flame)
         assert float(batch.box_size[number]) == pytest.approx(item.box_size)
+
+
+def test_crops_that_are_not_made_are_an_error_that_names_their_folder_and_stage(tmp_path):
+    ws = Workspace(tmp_path, seed=0, num_shards=1, shard_size=1)
+    with pytest.raises(FileNotFoundError, match=r"data/crops: no crop shards; run the stage crops"):
+        load_crops(ws, "train", Exclusions(STAGE))

@@ -126,6 +126,7 @@ class KilledOnce(pl.Callback):
             raise RuntimeError("killed")
 
 
+@pytest.mark.rehearsal
 def test_a_training_that_is_killed_and_resumed_keeps_it(
     published: Path,
     tmp_path: Path,

@@ -218,6 +218,7 @@ def test_what_is_no_longer_configured_is_removed(copied):
     assert found.metadata["public sets"] == "none is configured"
 
 
+@pytest.mark.rehearsal
 def test_generated_sets_run_through_every_protocol_and_say_what_they_are(copied):
     config = BenchmarkScoresConfig(generated_images=1, generated_scans=1, resamples=2, device="cpu")
     found = run(workspace(copied), config)

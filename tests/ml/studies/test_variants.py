@@ -109,6 +109,7 @@ def test_every_variant_is_measured_once_and_stands_in_the_table(world, without_t
     assert len(opened) == 3, "another seed is another result"
 
 
+@pytest.mark.rehearsal
 def test_seeds_repeat_the_training_and_tell_medians_and_ranges(world, monkeypatch, network):
     seeds = []
 

@@ -81,6 +81,7 @@ def assert_equal(
         torch.testing.assert_close(right, left, rtol=1e-4, atol=1e-6, msg=name)
 
 
+@pytest.mark.rehearsal
 def test_two_processes_equal_one_with_the_same_batches(tmp_path: Path) -> None:
     """Same weights, same means of the loss terms, and metrics over the images of both."""
     ws = make_world(tmp_path)

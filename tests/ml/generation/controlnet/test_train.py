@@ -122,6 +122,7 @@ def test_the_loss_falls_on_fixed_noise_and_the_result_is_a_controlnet(
     assert not workspace.work_dir(STAGE).joinpath("last.ckpt").exists()
 
 
+@pytest.mark.rehearsal
 def test_going_on_after_a_kill_gives_the_same_weights(workspace, config, tmp_path, monkeypatch):
     short = config.model_copy(update={"fit": config.fit.model_copy(update={"epochs": 4})})
     whole = train(workspace, short, tmp_path / "a", NullTracker())

@@ -1,4 +1,4 @@
-"""Errors by skin tone on the same heads: what of a difference is the tone, what is the heads.
+"""Errors by skin tone on the same heads: is a difference due to the tone or to the heads?
 
     python -m benchmarks.skin_tones                  # the finished project in this folder
     python -m benchmarks.skin_tones --tones 1 10 --split val
@@ -6,16 +6,15 @@
 Groups of a benchmark differ in more than skin: its few dark heads may be the smaller ones. Here
 the renderer makes every held-out image again in each tone, and nothing else changes: pose, face,
 hair, clothes, light, noise and JPEG quality have the seeds of the stage `images`. The first table
-has the same heads in every tone; in the second, heads are grouped by the tone that they had, and
-all drawn in one. A tone matters if the first table differs by rows, sampling if the second does.
+shows the same heads in every tone. In the second all heads have one tone, and are grouped by the
+tone that they have in the dataset: differences that remain there are not due to the tone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from itertools import pairwise
 from unittest.mock import patch
 
 import numpy as np
@@ -23,10 +22,16 @@ import pandas as pd
 
 from benchmarks.report import parser_of, start
 from dagster_project.stages import project
-from ml.evaluation.groups import EDGES
-from ml.evaluation.metrics import bootstrap_intervals
+from ml.dataset.card import markdown_table
+from ml.evaluation.groups import (
+    ERRORS,
+    group_intervals,
+    group_names,
+    group_of,
+    with_interval,
+)
 from ml.evaluation.protocol import Evaluation, EvaluationSample
-from ml.evaluation.samples import read_samples
+from ml.evaluation.samples import has_truth, read_samples
 from ml.flame.geometry import HeadGeometry
 from ml.flame.head_model import HeadModel
 from ml.generation.backends import GENERATORS
@@ -40,9 +45,8 @@ from ml.records.exclusions import Exclusions
 from ml.records.tables import CAPTIONS, POSES, read_table
 from ml.records.workspace import Workspace
 from ml.stages.benchmark import BenchmarkConfig, evaluate_batches
-from ml.stages.images import make_requests
+from ml.stages.images import draw_quality, make_requests
 
-ERRORS = {"rotation deg": "rotation_deg", "NME %": "nme_bbox"}
 RESAMPLES = 500
 
 
@@ -60,6 +64,8 @@ def main() -> None:
     config, images = BenchmarkConfig(**values["benchmark"]), ImagesConfig(**values["images"])
     samples = read_samples(ws, options.split, config.limits, Exclusions("benchmark"))
     samples = samples[: options.images]
+    if not samples or not has_truth(ws):
+        raise SystemExit(f"split {options.split}: no image with the renderer's ground truth")
     geometry = HeadGeometry(HeadModel.load(ws.stage_dir("head_model") / "head_model.npz"))
     model = load_detector(ws.stage_dir("trained_model"))
     check_same(ws, images, samples)
@@ -71,10 +77,10 @@ def main() -> None:
         ]
         found[tone] = evaluate_batches({"model": model}, drawn, geometry, config)["model"]
     print(f"\n{len(samples)} images; 95 % intervals over the images\n")
-    print("\n".join(by_tone(found)), "\n", flush=True)
+    print(markdown_table(by_tone(found)), "\n", flush=True)
     middle = sorted(found)[len(found) // 2]
-    print(f"All drawn in tone {middle}, by the tone that they had:\n")
-    print("\n".join(by_origin(found[middle])))
+    print(f"All heads in tone {middle}, by their tone in the dataset:\n")
+    print(markdown_table(by_origin(found[middle])))
 
 
 def redraw(
@@ -106,9 +112,8 @@ def redraw(
             for request, image in zip(batch, made, strict=True):
                 if isinstance(image, NotGenerated):
                     continue
-                low, high = config.jpeg_quality_min, config.jpeg_quality_max
-                quality = int(request.rng.integers(low, high + 1))
-                yield wanted[request.sample_id], encode_jpeg(image.image_rgb, quality)
+                encoded = encode_jpeg(image.image_rgb, draw_quality(request, config))
+                yield wanted[request.sample_id], encoded
 
 
 def _albedo(tone: int | None, own: int) -> np.ndarray:
@@ -126,55 +131,34 @@ def check_same(ws: Workspace, config: ImagesConfig, samples: Sequence[Evaluation
         raise ValueError(f"{sample.sample_id}: drawn again, it differs; remake the stage images")
 
 
-def by_tone(found: dict[int, Evaluation]) -> list[str]:
-    """Return the table of the same heads in every tone.
-
-    Errors are of heads that are found in all tones, so that rows differ by tone alone.
-    """
-    keys = ["image", "truth"]
-    common = None
-    for evaluation in found.values():
-        index = pd.MultiIndex.from_frame(evaluation.pairs[keys])
-        common = index if common is None else common.intersection(index)
-    assert common is not None
-    lines = [
-        f"| tone of all heads | found | {' | '.join(ERRORS)} |", "|---|---|" + "---|" * len(ERRORS),
-    ]  # fmt: skip
-    for tone, evaluation in found.items():
-        shared = evaluation.pairs.set_index(keys).loc[common].reset_index()
-        cells = [_interval(shared, column, evaluation.num_images) for column in ERRORS.values()]
-        share = 100.0 * float(evaluation.asked["found"].mean())
-        lines.append(f"| {tone} | {share:.1f} % | {' | '.join(cells)} |")
-    return [*lines, "", f"Errors of the {len(common)} heads that are found in every tone."]
+def by_tone(found: Mapping[int, Evaluation]) -> pd.DataFrame:
+    """Return the errors of the same heads in every tone: of those found in all of them."""
+    pairs = pd.concat([e.pairs.assign(tone=tone) for tone, e in found.items()])
+    pairs = pairs.groupby(["image", "truth"]).filter(lambda head: len(head) == len(found))
+    table = _table(pairs, "tone", next(iter(found.values())).num_images)
+    shares = [f"{100.0 * found[tone].asked['found'].mean():.1f}" for tone in table["tone"]]
+    table.insert(1, "found %", shares)
+    return table
 
 
-def by_origin(evaluation: Evaluation) -> list[str]:
-    """Return the table of one tone, by groups of the tones that the heads had."""
-    lines = [
-        f"| tone before | heads | {' | '.join(ERRORS)} |", "|---|---|" + "---|" * len(ERRORS),
-    ]  # fmt: skip
-    edges = EDGES["skin_tone"]
-    for low, high in pairwise(edges):
-        pairs = evaluation.pairs
-        group = pairs[pairs["skin_tone"].between(low, high - 1)]
-        cells = [_interval(group, column, evaluation.num_images) for column in ERRORS.values()]
-        lines.append(f"| {low:g} to {high - 1:g} | {len(group)} | {' | '.join(cells)} |")
-    return lines
+def by_origin(evaluation: Evaluation) -> pd.DataFrame:
+    """Return the errors in one tone, by the tones of the dataset."""
+    names = np.array(group_names("skin_tone"))
+    pairs = evaluation.pairs
+    pairs = pairs.assign(before=names[group_of(pairs["skin_tone"])])
+    return _table(pairs, "before", evaluation.num_images)
 
 
-def _interval(pairs: pd.DataFrame, column: str, num_images: int) -> str:
-    """Return a mean with its interval."""
-    sums = (
-        pairs.groupby("image")[column].agg(["sum", "size"])
-        .reindex(range(num_images)).fillna(0).to_numpy()
-    )  # fmt: skip
-
-    def mean(draw: np.ndarray) -> dict[str, float]:
-        total, count = sums[draw].sum(axis=0)
-        return {column: float(total / count) if count else float("nan")}
-
-    low, high = bootstrap_intervals(mean, num_images, np.random.default_rng(0), RESAMPLES)[column]
-    return f"{pairs[column].mean():.1f} [{low:.1f}, {high:.1f}]"
+def _table(pairs: pd.DataFrame, group: str, num_images: int) -> pd.DataFrame:
+    """Return a row a group: its heads and their errors with intervals over the images."""
+    found = {
+        label: group_intervals(pairs, group, name, num_images, np.random.default_rng(0), RESAMPLES)
+        for label, name in ERRORS.items()
+    }
+    heads = next(iter(found.values()))["heads"].astype(int)
+    columns = {label: rows.apply(with_interval, axis=1) for label, rows in found.items()}
+    table = pd.DataFrame({"heads": heads, **columns})
+    return table.rename_axis(group).reset_index()
 
 
 if __name__ == "__main__":

@@ -88,10 +88,10 @@ def logged(make: Callable[..., StageReport]) -> Callable[..., StageReport]:
 def heads_of(ws: Workspace, shard: str) -> tuple[list[str], list[str], list[int], list[int]]:
     """Return ids and splits of a shard's images and, per head, its image's number and its own."""
     number, changed = shard.rsplit("-", 1)[-1], ws.root / "changed"
-    size = range(ws.shard_size)
-    ids = [f"{number}-{index:05d}" for index in size]
-    splits = [SPLITS[index % len(SPLITS)] for index in size]
-    counts = [NUM_HEADS[index % len(NUM_HEADS)] for index in size]
+    numbers = range(ws.shard_size)
+    ids = [f"{number}-{index:05d}" for index in numbers]
+    splits = [SPLITS[index % len(SPLITS)] for index in numbers]
+    counts = [NUM_HEADS[index % len(NUM_HEADS)] for index in numbers]
     # The last image of a changed shard shows one person more; a lost one would be a failed check.
     counts[-1] += changed.exists() and changed.read_text() == shard
     images = [index for index, count in enumerate(counts) for _ in range(count)]

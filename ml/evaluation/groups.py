@@ -88,7 +88,7 @@ def group_table(
                     "heads": len(of_group),
                     "found %": f"{100 * of_group['found'].mean():.0f}",
                     **{
-                        label: _with_interval(pd.Series(means.loc[part])) if here.any() else _NONE
+                        label: with_interval(pd.Series(means.loc[part])) if here.any() else _NONE
                         for label, means in found.items()
                     },
                     f"over {WRONG_WAY_DEG:.0f} deg": int(
@@ -247,7 +247,8 @@ def group_intervals(
     return pd.DataFrame(rows, groups, ["heads", "mean", "low", "high"])
 
 
-def _with_interval(row: pd.Series) -> str:
+def with_interval(row: pd.Series) -> str:
+    """Return a row of `group_intervals` as text: the mean and its interval."""
     return f"{row['mean']:.1f} [{row['low']:.1f}, {row['high']:.1f}]"
 
 

@@ -85,8 +85,8 @@ def run_shard(ws: Workspace, config: ImagesConfig, shard: str) -> StageReport:
                 if isinstance(sample, NotGenerated):
                     work.exclusions.add(request.sample_id, sample.reason, sample.detail)
                     continue
-                quality = request.rng.integers(config.jpeg_quality_min, config.jpeg_quality_max + 1)
-                _keep(work, writer, shard, request, sample, int(quality), generator, head_model)
+                quality = draw_quality(request, config)
+                _keep(work, writer, shard, request, sample, quality, generator, head_model)
                 work.num_prompts_cut += bool(sample.notes.get("prompt_is_cut"))
                 if len(work.previews) < config.preview_images:
                     work.previews.append(sample.image_rgb)
@@ -132,6 +132,11 @@ def make_requests(
             )
         )
     return requests
+
+
+def draw_quality(request: GenerationRequest, config: ImagesConfig) -> int:
+    """Draw the JPEG quality of an image that has just been generated."""
+    return int(request.rng.integers(config.jpeg_quality_min, config.jpeg_quality_max + 1))
 
 
 def _scene(text: str) -> Scene | None:

@@ -10,7 +10,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +17,7 @@ import numpy as np
 from benchmarks.report import parser_of, start
 from ml.training_data.labels import LabelRows, LabelTable
 
-PART = 4096
+PART = 16384
 HEADS_PER_IMAGE = 1.3
 
 
@@ -46,7 +45,7 @@ def one(heads: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         before = resident()
         started = time.perf_counter()
-        table = LabelTable(parts(heads), project, Path(folder) / "train.flame")
+        table = LabelTable(RandomHeads(heads), project, Path(folder) / "labels.flame")
         built = time.perf_counter() - started
         grown = resident() - before
         started = time.perf_counter()
@@ -60,18 +59,34 @@ def one(heads: int) -> None:
         )
 
 
-def parts(heads: int) -> Iterator[LabelRows]:
-    """Yield random heads, piece by piece, as the tables give them."""
-    rng = np.random.default_rng(0)
-    for first in range(0, heads, PART):
-        count = min(PART, heads - first)
+class RandomHeads:
+    """Random heads, part by part, as the tables give them."""
+
+    def __init__(self, heads: int) -> None:
+        """Remember their number."""
+        self._heads = heads
+
+    def __len__(self) -> int:
+        return -(-self._heads // PART)
+
+    def rows(self, part: int) -> LabelRows:
+        """Return ids, boxes and flags."""
+        first, count, rng = self._place(part)
         low = rng.uniform(0, 400, (count, 2)).astype(np.float32)
         boxes = np.concatenate([low, low + rng.uniform(20, 80, (count, 2)).astype(np.float32)], 1)
         numbers = (np.arange(first, first + count) / HEADS_PER_IMAGE).astype(int)
         ids = np.array([f"image-{i // 1000:05d}-{i % 1000:05d}" for i in numbers], object)
-        flame = rng.random((count, 413), np.float32)
         true = np.ones(count, bool)
-        yield LabelRows(ids, boxes, flame, true, ~true)
+        return LabelRows(ids, boxes, true, ~true)
+
+    def flame(self, part: int) -> np.ndarray:
+        """Return parameters."""
+        _, count, rng = self._place(part)
+        return rng.random((count, 413), np.float32)
+
+    def _place(self, part: int) -> tuple[int, int, np.random.Generator]:
+        first = part * PART
+        return first, min(PART, self._heads - first), np.random.default_rng(part)
 
 
 def project(flame: np.ndarray) -> np.ndarray:

@@ -1,6 +1,6 @@
 """Rehearse the paper's size: 1,700 shards of 1,000 images, 2.2 M heads of 413 numbers.
 
-    python -m tests.scale_rehearsal build/scale --shards 100 [--images 1000] [--keep]
+    python -m tests.scale_rehearsal build/scale --shards 100 [--images 1000] [--keep] [--keep-all]
 
 Tables are real and images tiny (`tests/scale_stages.py`): poses, captions, images and annotations
 are doubles, the filtered dataset, statistics, checks, records and the training are the project's
@@ -48,12 +48,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--shards", type=int, default=100)
     parser.add_argument("--images", type=int, default=1000, help="images in a shard")
+    parser.add_argument("--keep-all", action="store_true", help="keep all images unjudged")
     parser.add_argument("--keep", action="store_true", help="go on with what is in the folder")
     options = parser.parse_args(given)
     folder = options.folder.resolve()
     if not options.keep:
         shutil.rmtree(folder, ignore_errors=True)
         make_project(folder, options.shards, options.images)
+        if options.keep_all:
+            from tests.scale_stages import KEEP_ALL
+
+            (folder / KEEP_ALL).touch()
     heaviest = run_chain(folder, options.shards)
     heaviest = max(heaviest, make_nothing(folder))
     heaviest = max(heaviest, change_one(folder))

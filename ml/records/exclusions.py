@@ -88,7 +88,10 @@ class Exclusions:
         Raises:
             LostSamples: the message names the ids.
         """
-        read, done = Counter(map(_writable, given)), Counter(map(_writable, used))
+        names, its_output = [_writable(n) for n in given], [_writable(n) for n in used]
+        if not self._rows and names == its_output:
+            return len(names), len(names), 0  # counting millions takes seconds
+        read, done = Counter(names), Counter(its_output)
         rows = [row["sample_id"] for row in self._rows]
         excluded = Counter(name for name in rows if "#" not in name or name in read)
         total = done + excluded

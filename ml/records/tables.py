@@ -6,9 +6,9 @@ numpy array in each row of the data frame; `stack` makes one array of it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -80,6 +80,10 @@ class TableSpec:
     def extended(self, name: str, *columns: Column) -> TableSpec:
         """Return this table with more columns, under another name."""
         return TableSpec(name, self.columns + columns, self.key)
+
+    def with_columns(self, names: Sequence[str]) -> TableSpec:
+        """Return this table with some of its columns, in its order."""
+        return replace(self, columns=tuple(c for c in self.columns if c.name in names))
 
 
 class TableError(ValueError):
@@ -419,15 +423,9 @@ def read_table(path: AnyPath | str, spec: TableSpec) -> pd.DataFrame:
         StoreUnavailable: a store cannot be read.
     """
     path = located(path)
-    with _open_table(path, spec) as file:
-        try:
-            values = _count_values(file.metadata)
-            check_limit(8 * values, MAX_TABLE_BYTES, f"bytes for its {values:,} values")
-            return _to_frame(file.read(), spec)
-        except _DAMAGE as error:
-            if is_environment(error):
-                raise
-            raise TableError(f"{spec.name}: {path} cannot be read to its end: {error}") from error
+    with _open_table(path, spec) as file, _reading(path, spec):
+        _check_size(file.metadata, range(file.num_row_groups))
+        return _to_frame(file.read(), spec)
 
 
 def iter_table(
@@ -435,6 +433,7 @@ def iter_table(
     spec: TableSpec,
     batch_rows: int = 4096,
     sample_ids: pd.Index | None = None,
+    columns: Sequence[str] | None = None,
 ) -> Iterator[pd.DataFrame]:
     """Read a table that `write_table` wrote piece by piece, for tables larger than memory.
 
@@ -444,6 +443,7 @@ def iter_table(
         batch_rows: most rows of a piece.
         sample_ids: read the rows of these samples alone; an index, since it is searched for every
             piece.
+        columns: read these alone; all by default.
 
     Yields:
         Rows in the order of the file.
@@ -452,19 +452,59 @@ def iter_table(
         FileNotFoundError: there is no such file.
         TableError: the file is damaged or has other columns.
     """
-    with _open_table(located(path), spec) as file:
-        try:
-            for batch in file.iter_batches(batch_rows):
-                table = pa.Table.from_batches([batch])
-                if sample_ids is not None:
-                    # Before anything is made Python's: of 20 rows one is in a split for validation.
-                    ids = pd.Index(table.column("sample_id").to_pylist(), dtype=object)
-                    table = table.filter(pa.array(sample_ids.get_indexer(ids) >= 0))
-                yield _to_frame(table, spec)
-        except _DAMAGE as error:
-            if is_environment(error):
-                raise
-            raise TableError(f"{spec.name}: {path} breaks in the middle: {error}") from error
+    path = located(path)
+    shown = spec if columns is None else spec.with_columns(columns)
+    with _open_table(path, spec) as file, _reading(path, spec):
+        for batch in file.iter_batches(batch_rows, columns=[c.name for c in shown.columns]):
+            table = pa.Table.from_batches([batch])
+            if sample_ids is not None:
+                # Before anything is made Python's: of 20 rows one is in a split for validation.
+                ids = pd.Index(table.column("sample_id").to_pylist(), dtype=object)
+                table = table.filter(pa.array(sample_ids.get_indexer(ids) >= 0))
+            yield _to_frame(table, shown)
+
+
+class RowGroups:
+    """Row groups of some tables of one declaration, read one at a time and by columns.
+
+    Picklable: no file stays open.
+    """
+
+    def __init__(self, paths: Sequence[AnyPath], spec: TableSpec) -> None:
+        """List them.
+
+        Args:
+            paths: the Parquet files.
+            spec: their declaration.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            TableError: a file is damaged or has other columns.
+        """
+        self._spec = spec
+        self._places: list[tuple[AnyPath, int]] = []
+        for path in paths:
+            with _open_table(path, spec) as file:
+                self._places += [(path, group) for group in range(file.num_row_groups)]
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def read(self, group: int, columns: Sequence[str]) -> pd.DataFrame:
+        """Return some columns of a row group.
+
+        Args:
+            group: its number, counted over all files.
+            columns: names of columns.
+
+        Raises:
+            TableError: the file is damaged.
+        """
+        path, number = self._places[group]
+        with _open_table(path, self._spec) as file, _reading(path, self._spec):
+            _check_size(file.metadata, [number])
+            table = file.read_row_group(number, list(columns))
+            return _to_frame(table, self._spec.with_columns(columns))
 
 
 def open_parquet(path: AnyPath) -> pq.ParquetFile:
@@ -539,13 +579,25 @@ def _open_table(path: AnyPath, spec: TableSpec) -> pq.ParquetFile:
     return file
 
 
-def _count_values(about: pq.FileMetaData) -> int:
-    """Return the number of values that a file claims; repeated ones take memory too."""
-    return sum(
+@contextmanager
+def _reading(path: AnyPath, spec: TableSpec) -> Iterator[None]:
+    """Name the table in errors of damaged bytes."""
+    try:
+        yield
+    except _DAMAGE as error:
+        if is_environment(error):
+            raise
+        raise TableError(f"{spec.name}: {path} cannot be read to its end: {error}") from error
+
+
+def _check_size(about: pq.FileMetaData, groups: Iterable[int]) -> None:
+    """Refuse row groups that claim too many values; repeated ones take memory too."""
+    values = sum(
         about.row_group(group).column(column).num_values
-        for group in range(about.num_row_groups)
+        for group in groups
         for column in range(about.num_columns)
     )
+    check_limit(8 * values, MAX_TABLE_BYTES, f"bytes for its {values:,} values")
 
 
 def _to_frame(table: pa.Table, spec: TableSpec) -> pd.DataFrame:

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -43,8 +43,7 @@ from ml.records.tables import (
     DATASET_HEADS,
     SAMPLES_NAME,
     TRUTH,
-    VERDICTS,
-    iter_table,
+    RowGroups,
     write_samples,
 )
 from ml.records.workspace import Workspace
@@ -58,14 +57,13 @@ from ml.training_data.augmentation import AugmentConfig
 from ml.training_data.damage import DamageLog
 from ml.training_data.datamodule import HeadDataModule, LoaderConfig
 from ml.training_data.labels import (
+    ExactHeads,
     LabelLimits,
-    LabelRows,
     LabelTable,
+    PseudoHeads,
     count_heads,
-    exact_rows,
-    pseudo_rows,
 )
-from ml.training_data.samples import HeadSamples, kept_ids
+from ml.training_data.samples import HeadSamples, kept_images
 
 STAGE = "trained_model"
 HISTORY_COLUMNS = ("epoch", "train/loss", "val/ap50", "val/rotation_deg")
@@ -153,10 +151,13 @@ def run(
     head_model = HeadModel.load(ws.stage_dir("head_model") / "head_model.npz")
     geometry = HeadGeometry(head_model)
     exclusions = Exclusions(stage)
+    labels = read_labels(ws, config, geometry, stage)
+    listed = {split: kept_images(ws, split) for split in ("train", "val")}
     train, val = (
-        read_samples(ws, config, split, geometry, exclusions, stage) for split in ("train", "val")
+        read_samples(split, *images, labels, config.loader.cache_mb, exclusions)
+        for split, images in listed.items()
     )
-    given = [name for split in ("train", "val") for name in kept_ids(ws, split)]
+    given = [name for ids, _ in listed.values() for name in ids]
     exclusions.account(given, [*train.sample_ids, *val.sample_ids])
     # The released dataset, if it takes the place of the filtered one.
     dataset = ws.stage_dir("filtered_dataset").name
@@ -244,23 +245,43 @@ def write_untrained(ws: Workspace, stage: str) -> StageReport:
     return StageReport(num_in=0, num_out=0, num_excluded=0, metadata={"trained": note})
 
 
-def read_samples(
-    ws: Workspace,
-    config: TrainedModelConfig,
-    split: Literal["train", "val"],
-    geometry: HeadGeometry,
-    exclusions: Exclusions,
-    stage: str = STAGE,
-) -> HeadSamples:
-    """Return the filtered dataset's images of a split, with the configured labels.
+def read_labels(
+    ws: Workspace, config: TrainedModelConfig, geometry: HeadGeometry, stage: str = STAGE
+) -> LabelTable:
+    """Return the configured labels of all images; the parameters are read when needed.
 
     Args:
         ws: the workspace.
         config: which labels, and which heads to ignore.
-        split: train or val.
         geometry: head model, to bound rotated boxes.
+        stage: the stage that trains, whose unfinished work keeps the parameters.
+    """
+    file = own_folder(ws.work_dir(stage)) / "labels.flame"
+    if config.supervision == "truth":
+        tables = [ws.table_path("truth", shard) for shard in ws.shards]
+        exact = ExactHeads(RowGroups(tables, TRUTH), config.limits)
+        return LabelTable(exact, geometry.vertices_px, file)
+    table = ws.stage_dir("filtered_dataset") / "heads.parquet"
+    return LabelTable(PseudoHeads(RowGroups([table], DATASET_HEADS)), geometry.vertices_px, file)
+
+
+def read_samples(
+    split: str,
+    sample_ids: Sequence[str],
+    tars: Sequence[Path],
+    labels: LabelTable,
+    cache_mb: int,
+    exclusions: Exclusions,
+) -> HeadSamples:
+    """Return the images of a split with their labels.
+
+    Args:
+        split: train or val.
+        sample_ids: ids of its images.
+        tars: the tar of each.
+        labels: of these and other images.
+        cache_mb: memory for decoded images.
         exclusions: receives damaged samples.
-        stage: the stage that trains, whose unfinished work keeps the labels.
 
     Returns:
         Readable samples, decoded as far as the cache allows.
@@ -268,55 +289,14 @@ def read_samples(
     Raises:
         ValueError: nothing is left.
     """
-    ids: list[str] = []
-    tars: list[Path] = []
-    num_verdicts = 0
-    of_shard: dict[str, Path] = {}
-    path = ws.stage_dir("filtered_dataset") / "verdicts.parquet"
-    for verdicts in iter_table(path, VERDICTS):
-        chosen = verdicts[verdicts["keep"] & (verdicts["split"] == split)]
-        num_verdicts += len(verdicts)
-        ids += [str(value) for value in chosen["sample_id"]]
-        for shard in chosen["shard"].unique():
-            of_shard.setdefault(shard, ws.stage_dir("images") / f"{shard}.tar")
-        tars += [of_shard[shard] for shard in chosen["shard"]]
-    samples = HeadSamples(
-        ids,
-        tars,
-        _read_labels(ws, config, ids, geometry, own_folder(ws.work_dir(stage)) / f"{split}.flame"),
-        config.loader.cache_mb << 20,
-    )
+    samples = HeadSamples(sample_ids, tars, labels, cache_mb << 20)
     readable = samples.without_damaged(exclusions, beyond_cache=False)
     if not len(readable):
         raise ValueError(
-            f"filtered_dataset has no readable image in split {split!r} of {num_verdicts} "
-            "verdicts; look at the reasons in verdicts.parquet"
+            f"filtered_dataset has no readable image in split {split!r} of the "
+            f"{len(sample_ids)} that it keeps; look at the reasons in verdicts.parquet"
         )
     return readable
-
-
-def _read_labels(
-    ws: Workspace,
-    config: TrainedModelConfig,
-    sample_ids: Sequence[str],
-    geometry: HeadGeometry,
-    file: Path,
-) -> LabelTable:
-    """Write the labels of some images piece by piece into the stage's unfinished work."""
-    # Objects, like the columns that are searched for them.
-    wanted = pd.Index(np.array(sample_ids, object))
-    parts: Iterable[LabelRows]
-    if config.supervision == "truth":
-        pieces = (
-            piece
-            for shard in ws.shards
-            for piece in iter_table(ws.table_path("truth", shard), TRUTH, sample_ids=wanted)
-        )
-        parts = (exact_rows(rows, config.limits) for rows in pieces)
-    else:
-        path = ws.stage_dir("filtered_dataset") / "heads.parquet"
-        parts = map(pseudo_rows, iter_table(path, DATASET_HEADS, sample_ids=wanted))
-    return LabelTable(parts, geometry.vertices_px, file)
 
 
 class HeadMirror:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import cycle, islice
 from pathlib import PurePath
 from typing import Any
 
@@ -153,17 +154,27 @@ class EpochSampler(Sampler[SampleKey]):
         return len(range(self._rank, count, self._world_size))
 
     def __iter__(self) -> Iterator[SampleKey]:
-        indices = list(range(len(self._sample_ids)))
-        if self._shuffle:
-            purpose = f"{self._stage}/order/{self.epoch}"
-            indices.sort(key=lambda i: sample_seed(self._seed, purpose, self._sample_ids[i]))
-            if self._windows is not None:
-                window = self._windows.of_epoch(self.epoch)
-                indices.sort(key=window.__getitem__)
-            indices = [indices[i % len(indices)] for i in range(len(self) * self._world_size)]
         skip, self._skip = self._skip, 0
-        for index in indices[self._rank :: self._world_size][skip:]:
+        count = len(self._sample_ids)
+        total = len(self) * self._world_size if self._shuffle else count
+        first = self._rank + skip * self._world_size
+        for index in islice(cycle(self._order()), first, total, self._world_size):
             yield SampleKey(index, self.epoch)
+
+    def _order(self) -> Iterator[int]:
+        """Yield all samples in the epoch's order, a window at a time: hashing all takes seconds."""
+        count = len(self._sample_ids)
+        if not self._shuffle:
+            yield from range(count)
+            return
+        window = np.zeros(count) if self._windows is None else self._windows.of_epoch(self.epoch)
+        by_window = np.argsort(window, kind="stable")
+        edges = np.flatnonzero(np.diff(window[by_window])) + 1  # where another window begins
+        purpose = f"{self._stage}/order/{self.epoch}"
+        for part in np.split(by_window, edges):
+            indices: list[int] = part.tolist()
+            indices.sort(key=lambda i: sample_seed(self._seed, purpose, self._sample_ids[i]))
+            yield from indices
 
 
 class ResumableLoader(DataLoader[Any]):

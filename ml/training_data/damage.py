@@ -1,4 +1,4 @@
-"""Images found damaged while a training reads them: remembered over kills, excluded at the end."""
+"""Samples found damaged while a training reads them: remembered over kills, excluded at the end."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from ml.records import reasons
 from ml.records.exclusions import Exclusions
 from ml.records.shards import DamagedSample
 from ml.training.processes import in_all_folders
+from ml.training_data.labels import WrongLabels
 
 
 class Damage(NamedTuple):
-    """A damaged image: its id, a constant of `ml.records.reasons`, and where and how."""
+    """A damaged sample: its id, a constant of `ml.records.reasons`, and where and how."""
 
     sample_id: str
     reason: str
@@ -28,9 +29,14 @@ class Damage(NamedTuple):
         Args:
             error: raised by `HeadSamples`.
         """
-        unreadable = isinstance(error.__cause__, UnreadableImage)
-        reason = reasons.DAMAGED_IMAGE if unreadable else reasons.DAMAGED_SHARD
+        reason = reasons.DAMAGED_SHARD
+        for cause, its_reason in _REASONS.items():
+            if isinstance(error.__cause__, cause):
+                reason = its_reason
         return Damage(error.sample_id, reason, str(error))
+
+
+_REASONS = {UnreadableImage: reasons.DAMAGED_IMAGE, WrongLabels: reasons.DAMAGED_LABEL}
 
 
 class DamageLog:

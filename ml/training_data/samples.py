@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import overload
+from typing import Final, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,20 +18,39 @@ from ml.records.progress import progress
 from ml.records.shards import DamagedSample, OpenShards
 from ml.records.tables import VERDICTS, iter_table
 from ml.records.workspace import Workspace
-from ml.training_data.labels import HeadLabels, label_problem
+from ml.training_data.labels import HeadLabels, WrongLabels, label_problem
+
+_SIZED_BY: Final = 64
+"""Images by whose mean size the cache is judged."""
 
 
-def kept_ids(ws: Workspace, split: str) -> list[str]:
-    """Return the ids of the images of a split that the filtered dataset keeps.
+def kept_images(ws: Workspace, split: str) -> tuple[list[str], list[Path]]:
+    """Return the images of a split that the filtered dataset keeps.
 
     Args:
         ws: the workspace.
         split: train, val or test.
+
+    Returns:
+        Their ids, and the tar of each.
     """
+    ids: list[str] = []
+    tars: list[Path] = []
+    of_shard: dict[str, Path] = {}
     path = ws.stage_dir("filtered_dataset") / "verdicts.parquet"
-    tables = iter_table(path, VERDICTS)
-    kept = (table.loc[table["keep"] & (table["split"] == split), "sample_id"] for table in tables)
-    return [str(item) for part in kept for item in part]
+    # Details of a verdict are most of the table.
+    for table in iter_table(path, VERDICTS, columns=("sample_id", "split", "shard", "keep")):
+        kept = table[table["keep"] & (table["split"] == split)]
+        ids += [str(value) for value in kept["sample_id"]]
+        for shard in kept["shard"].unique():
+            of_shard.setdefault(shard, ws.stage_dir("images") / f"{shard}.tar")
+        tars += [of_shard[shard] for shard in kept["shard"]]
+    return ids, tars
+
+
+def kept_ids(ws: Workspace, split: str) -> list[str]:
+    """Return the ids of `kept_images`."""
+    return kept_images(ws, split)[0]
 
 
 @dataclass(frozen=True)
@@ -77,6 +96,7 @@ class HeadSamples:
         sample_id = self.sample_ids[index]
         image = self._images.get(sample_id)
         if image is None:
+            self._check_labels(index)
             image = self._decode(index)
         return HeadSample(sample_id, image, self.labels.get(sample_id, HeadLabels.empty()))
 
@@ -89,6 +109,13 @@ class HeadSamples:
         except UnreadableImage as error:
             raise DamagedSample(self.shards[index], sample_id, str(error)) from error
 
+    def _check_labels(self, index: int) -> None:
+        """Raise `DamagedSample` for wrong labels."""
+        sample_id = self.sample_ids[index]
+        if problem := label_problem(self.labels, sample_id):
+            cause = WrongLabels(problem)
+            raise DamagedSample(self.shards[index], sample_id, problem) from cause
+
     def _remember(self, sample_id: str, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         if self._cached_bytes + image.nbytes <= self.cache_bytes:
             self._images[sample_id] = image
@@ -100,27 +127,32 @@ class HeadSamples:
 
         Args:
             exclusions: receives id, reason and detail of excluded samples.
-            beyond_cache: whether to decode all images once; else decoding ends when the cache is
-                full, and damage in the rest is found when it is read.
+            beyond_cache: whether to look at all samples in any case; else this ends where they
+                turn out not to fit the cache, and damage in the rest is found when it is read.
 
         Returns:
             The readable samples, decoded in advance as far as the budget allows.
         """
         kept: list[int] = []
-        full = False
-        for index in progress(range(len(self)), "reading images"):
+        rest = range(len(self))
+        for index in progress(rest, "reading images"):
+            rest = range(index + 1, len(self))
             sample_id = self.sample_ids[index]
             problem = label_problem(self.labels, sample_id)
             if problem:
                 exclusions.add(sample_id, reasons.DAMAGED_LABEL, problem)
-                continue
-            if not full:
-                image = self._read(index, exclusions)
-                if image is None:
-                    continue
-                full = not beyond_cache and sample_id not in self._images
-            kept.append(index)
-        return self._of(kept)
+            elif self._read(index, exclusions) is not None:
+                kept.append(index)
+                if not beyond_cache and not self._will_fit(sample_id, len(kept)):
+                    break
+        return self._of([*kept, *rest])
+
+    def _will_fit(self, last_id: str, num_read: int) -> bool:
+        """Return whether all images fit the cache, by the mean size of those that were read."""
+        if last_id not in self._images:
+            return False
+        expected = self._cached_bytes / num_read * len(self)
+        return num_read < _SIZED_BY or expected <= self.cache_bytes
 
     def reordered(self, sample_ids: Sequence[str]) -> HeadSamples:
         """Return the same samples, with their decoded images, in another order.

@@ -187,7 +187,8 @@ def test_our_dataset_written_and_imported_again(dataset, tmp_path):
 
 
 def test_an_imported_release_feeds_the_training(dataset, tmp_path):
-    from ml.stages.trained_model import TrainedModelConfig, read_samples
+    from ml.stages.trained_model import TrainedModelConfig, read_labels, read_samples
+    from ml.training_data.samples import kept_images
 
     export(dataset, tmp_path / "release")
     import_official(tmp_path / "release", tmp_path / "theirs")
@@ -198,7 +199,9 @@ def test_an_imported_release_feeds_the_training(dataset, tmp_path):
         def vertices_px(flame):
             return np.zeros((len(flame), 20, 2), np.float32)
 
-    samples = read_samples(ws, TrainedModelConfig(), "train", Flat(), Exclusions("training"))
+    labels = read_labels(ws, TrainedModelConfig(), Flat())
+    images = kept_images(ws, "train")
+    samples = read_samples("train", *images, labels, 1, Exclusions("training"))
     assert samples.sample_ids == ["image-a0", "image-a3", "image-b2"]
     assert len(samples[2].labels) == 3
 

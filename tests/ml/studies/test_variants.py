@@ -287,16 +287,18 @@ def test_what_is_written_is_read_by_the_training(labelled, world):
     from ml.flame.geometry import HeadGeometry
     from ml.flame.head_model import HeadModel
     from ml.records.exclusions import Exclusions
-    from ml.stages.trained_model import TrainedModelConfig, read_samples
+    from ml.stages.trained_model import TrainedModelConfig, read_labels, read_samples
     from ml.studies.links import link
+    from ml.training_data.samples import kept_images
 
     out, *_ = labelled
     place = replace(world, root=out.parent / "place")
     for name in ("images", "truth", "filtered_dataset"):
         link(place.stage_dir(name), out / name)
     geometry = HeadGeometry(HeadModel.load(world.stage_dir("head_model") / "head_model.npz"))
-    config, exclusions = TrainedModelConfig(), Exclusions("test")
-    samples = read_samples(place, config, "val", geometry, exclusions)
+    exclusions = Exclusions("test")
+    labels = read_labels(place, TrainedModelConfig(), geometry)
+    samples = read_samples("val", *kept_images(place, "val"), labels, 1, exclusions)
     assert len(samples) == 3
     assert not len(exclusions)
     assert isinstance(Heads.empty(), Heads)

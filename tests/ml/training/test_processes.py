@@ -21,7 +21,7 @@ from ml.model.losses import HeadLoss, LossConfig
 from ml.records.determinism import prepare_torch
 from ml.records.exclusions import Exclusions
 from ml.records.workspace import Workspace
-from ml.stages.trained_model import TrainedModelConfig, read_samples
+from ml.stages.trained_model import TrainedModelConfig, read_labels, read_samples
 from ml.training.fit import FitConfig, FitResult, fit
 from ml.training.optim import OptimConfig
 from ml.training.processes import Launch, launched, leave_to_first, own_folder
@@ -29,6 +29,7 @@ from ml.training.tracking import NullTracker
 from ml.training_data.augmentation import AugmentConfig
 from ml.training_data.damage import Damage, DamageLog
 from ml.training_data.datamodule import HeadDataModule, LoaderConfig
+from ml.training_data.samples import kept_images
 from tests.fixtures.ports import free_port
 from tests.fixtures.tiny_world import FrozenNormModule, count_images, make_world
 
@@ -57,8 +58,10 @@ def train(
         count_images,
     )
     module.train()
+    labels = read_labels(ws, CONFIG, geometry, stage)
     train, val = (
-        read_samples(ws, CONFIG, split, geometry, Exclusions(STAGE)) for split in ("train", "val")
+        read_samples(split, *kept_images(ws, split), labels, 16, Exclusions(STAGE))
+        for split in ("train", "val")
     )
     loader = CONFIG.loader.model_copy(update={"batch_size": 4 // processes})
     augment = AugmentConfig(flip=0.0)

@@ -13,10 +13,11 @@ from ml.training_data import labels as module
 from ml.training_data.augmentation import head_outlines
 from ml.training_data.labels import (
     LabelTable,
+    OneFrame,
+    PseudoHeads,
     count_heads,
     label_problem,
     labels_of,
-    pseudo_rows,
     shown_heads,
 )
 from ml.training_data.labels import pseudo_labels as table_of
@@ -52,6 +53,24 @@ class Projection:
         return np.stack([x, y], axis=-1).astype(np.float32)
 
 
+class Counted:
+    """Heads in parts of eleven, and which parts the parameters were read of."""
+
+    def __init__(self, table: pd.DataFrame) -> None:
+        self.parts = [PseudoHeads(OneFrame(table.iloc[at : at + 11])) for at in range(0, 40, 11)]
+        self.read_parts: list[int] = []
+
+    def __len__(self) -> int:
+        return len(self.parts)
+
+    def rows(self, part: int) -> module.LabelRows:
+        return self.parts[part].rows(0)
+
+    def flame(self, part: int) -> np.ndarray:
+        self.read_parts.append(part)
+        return self.parts[part].flame(0)
+
+
 def same(first: module.HeadLabels, second: module.HeadLabels) -> bool:
     names = ("boxes_xyxy", "flame", "flame_valid", "ignore", "outlines")
     return all(np.array_equal(getattr(first, n), getattr(second, n)) for n in names)
@@ -63,13 +82,16 @@ def test_pieces_in_a_file_are_the_table_in_memory(
     monkeypatch.setattr(module, "_CHUNK", 8)
     table, whole = heads(), Projection()
     memory = table_of(table, whole)
-    pieces = (pseudo_rows(table.iloc[at : at + 11]) for at in range(0, 40, 11))
-    filed = LabelTable(pieces, Projection(), tmp_path / "work" / "train.flame")
+    source = Counted(table)
+    filed = LabelTable(source, Projection(), tmp_path / "work" / "labels.flame")
+    assert source.read_parts == []
     assert list(memory) == list(filed) == [f"image-{i}" for i in range(9)]
     assert all(same(memory[i], filed[i]) for i in memory)
+    assert sorted(source.read_parts) == [0, 1, 2, 3], "each part is read once"
     assert all(same(memory[i], pickle.loads(pickle.dumps(filed))[i]) for i in memory)
     assert max(whole.sizes) == 8
-    assert len(pickle.dumps(filed)) < len(pickle.dumps(memory)) / 10, "the file is not copied"
+    own = len(pickle.dumps(filed)) - len(pickle.dumps(source))
+    assert own < len(pickle.dumps(memory)) / 4, "the file is not copied"
 
 
 def test_outlines_are_those_of_the_meshes_and_ellipses_without() -> None:
@@ -106,7 +128,7 @@ def test_nothing_is_projected_before_it_is_asked_for(monkeypatch: pytest.MonkeyP
 def test_heads_of_some_images_are_counted_without_their_parameters() -> None:
     rows = heads()
     labels = table_of(rows)
-    labels._flame = np.zeros((0, 413), np.float32)
+    labels._flame = None
     some = rows[rows["sample_id"].isin(["image-2", "image-5"])]
     ignored = int((some["flame_status"] != "ok").sum())
     assert count_heads(labels, ["image-5", "nobody", "image-2"]) == (len(some), ignored)
@@ -119,3 +141,28 @@ def test_an_image_without_rows_has_no_labels() -> None:
     assert labels_of(labels, "nobody") is None
     assert label_problem(labels, "nobody") is None
     assert table_of(heads().iloc[:0]) == {}
+
+
+def test_parameters_are_read_once_for_all_processes(tmp_path: Path) -> None:
+    table = heads()
+    source = Counted(table)
+    labels = LabelTable(source, Projection(), tmp_path / "labels.flame")
+    first = labels.without_outlines("image-0")
+    assert 0 < len(source.read_parts) <= 4
+    copy = pickle.loads(pickle.dumps(labels))
+    copy._flame._source.read_parts.clear()
+    assert np.array_equal(copy.without_outlines("image-0").flame, first.flame)
+    assert copy._flame._source.read_parts == []
+
+
+def test_heads_to_show_are_found_without_their_parameters(tmp_path: Path) -> None:
+    table = heads()
+    source = Counted(table)
+    labels = LabelTable(source, Projection(), tmp_path / "labels.flame")
+    ids = ["image-5", "nobody", "image-2"]
+    index, boxes = shown_heads(labels, ids)
+    expected = shown_heads({i: table_of(table)[i] for i in ids if i in labels}, ids)
+    assert set(index) == {0, 2}
+    assert np.array_equal(index, expected[0])
+    assert np.array_equal(boxes, expected[1])
+    assert source.read_parts == []

@@ -12,6 +12,7 @@ import pytest
 from ml.imaging.io import encode_jpeg
 from ml.records.exclusions import Exclusions
 from ml.records.shards import DamagedSample, shard_writer
+from ml.training_data.damage import Damage
 from ml.training_data.labels import HeadLabels, LabelLimits, exact_labels, pseudo_labels
 from ml.training_data.samples import HeadSamples, ShardImages
 
@@ -127,6 +128,9 @@ def test_damaged_labels_are_excluded(
     row = exclusions.to_frame().set_index("sample_id").loc["b"]
     assert row["reason"] == "damaged_label"
     assert pd.Series([row["detail"]]).str.contains(text).all()
+    with pytest.raises(DamagedSample, match=text) as late:
+        samples[4]
+    assert Damage.of(late.value).reason == "damaged_label"
 
 
 def test_damage_found_late_names_shard_and_sample(samples: HeadSamples) -> None:

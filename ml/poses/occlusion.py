@@ -27,6 +27,9 @@ _LIMBS: Final = (
     (13, 15, 0.05),
     (14, 16, 0.05),
 )
+_FIRST: Final = np.array([first for first, _, _ in _LIMBS])
+_SECOND: Final = np.array([second for _, second, _ in _LIMBS])
+_RADIUS_M: Final = np.array([radius_m for _, _, radius_m in _LIMBS])
 _FACE_TURN_LIMIT: Final = np.array([0.15, 0.20, 0.20, 0.30, 0.30])
 """How far from the camera a face point's outward direction may turn before it is hidden."""
 _SELF_MARGIN_M: Final = 0.05
@@ -76,10 +79,8 @@ def covers(person: PlacedFigure, points_px: np.ndarray) -> np.ndarray:
     """
     covered = np.linalg.norm(points_px - person.head_px, axis=1) < person.head_radius_px
     joints = _with_spine(person.points_px)
-    for first, second, radius_m in _LIMBS:
-        distance, _ = _segment_distance(points_px, joints[first], joints[second])
-        covered |= distance < radius_m * person.scale_px_per_m
-    return covered
+    distance, _ = _segment_distances(points_px, joints[_FIRST], joints[_SECOND])
+    return covered | (distance < _RADIUS_M * person.scale_px_per_m).any(axis=1)
 
 
 def hidden_fraction(person: PlacedFigure, nearer: list[PlacedFigure]) -> float:
@@ -152,13 +153,13 @@ def _hidden_by_self(person: PlacedFigure) -> np.ndarray:
     near_head = np.linalg.norm(joints[:, :2] - person.figure.head_centre_m[:2], axis=1)
     hidden[5:] |= (behind_head & (near_head < HEAD_RADIUS_M))[5:]
     ends = _with_spine(joints)
-    for first, second, radius_m in _LIMBS:
-        distance, fraction = _segment_distance(joints[:, :2], ends[first, :2], ends[second, :2])
-        limb_z = ends[first, 2] + fraction * (ends[second, 2] - ends[first, 2])
-        behind = (distance < radius_m) & (joints[:, 2] > limb_z + radius_m * 0.5 + _SELF_MARGIN_M)
-        behind[[joint for joint in (first, second) if joint < len(joints)]] = False
-        hidden |= behind
-    return hidden
+    first, second = ends[_FIRST], ends[_SECOND]
+    distance, fraction = _segment_distances(joints[:, :2], first[:, :2], second[:, :2])
+    limb_z = first[:, 2] + fraction * (second[:, 2] - first[:, 2])
+    behind = joints[:, 2, None] > limb_z + _RADIUS_M * 0.5 + _SELF_MARGIN_M
+    joint = np.arange(len(joints))[:, None]
+    own = (joint == _FIRST) | (joint == _SECOND)
+    return hidden | ((distance < _RADIUS_M) & behind & ~own).any(axis=1)
 
 
 def _with_spine(joints: np.ndarray) -> np.ndarray:
@@ -167,14 +168,15 @@ def _with_spine(joints: np.ndarray) -> np.ndarray:
     return np.concatenate([joints, chest[None], pelvis[None]])
 
 
-def _segment_distance(
+def _segment_distances(
     points: np.ndarray, start: np.ndarray, end: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return (N,) distance to a segment, and (N,) position of the nearest point on it, 0 to 1."""
+    """Return (N, L) distances to segments, and positions of the nearest points on them, 0 to 1."""
     along = end - start
-    length_squared = max(float(along @ along), 1e-12)
-    fraction = np.clip((points - start) @ along / length_squared, 0.0, 1.0)
-    return np.linalg.norm(points - (start + fraction[:, None] * along), axis=1), fraction
+    offset = points[:, None] - start
+    squared = np.maximum((along**2).sum(axis=-1), 1e-12)
+    fraction = np.clip((offset * along).sum(axis=-1) / squared, 0.0, 1.0)
+    return np.linalg.norm(offset - fraction[..., None] * along, axis=-1), fraction
 
 
 def _is_inside(points_px: np.ndarray, width: int, height: int) -> np.ndarray:

@@ -115,7 +115,7 @@ def test_each_layout_alone(layout, size):
     assert max(counts) >= (3 if layout in ("group", "scattered") else 1)
 
 
-def turned(number=120, **values):
+def turned(number=60, **values):
     """Angles of the heads of many images."""
     config = PosesConfig(**{"any_yaw_fraction": 0.0, **values})
     people = [p for i in range(number) for p in sample_pose(f"pose-{i}", 2, config).people]
@@ -137,7 +137,7 @@ def test_the_settings_of_a_world_do_what_they_say():
         config = PosesConfig(farthest_head=farthest, child_fraction=0.0, **only)
         scales = [
             person.scale_px_per_m
-            for index in range(60)
+            for index in range(30)
             for person in sample_pose(f"pose-{index}", 2, config).people
         ]
         assert low < min(scales) * HEAD_HEIGHT_M / 256 < high

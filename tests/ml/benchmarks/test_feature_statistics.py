@@ -5,8 +5,8 @@ from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.image.inception import InceptionScore as TorchInceptionScore
 from torchmetrics.image.kid import KernelInceptionDistance
 
+from ml.benchmarks import feature_statistics
 from ml.benchmarks.feature_statistics import (
-    KID_SUBSETS,
     InceptionScore,
     Moments,
     Reservoir,
@@ -97,7 +97,9 @@ def test_kid_equals_torchmetrics_on_whole_sets():
     assert deviation == pytest.approx(0, abs=1e-6 * value)
 
 
-def test_kid_is_unbiased_and_seeded():
+def test_kid_is_unbiased_and_seeded(monkeypatch):
+    assert feature_statistics.KID_SUBSETS == 100
+    monkeypatch.setattr(feature_statistics, "KID_SUBSETS", 10)
     rng = np.random.default_rng(4)
     sets = [rng.normal(size=(1100, 8)) for _ in range(2)]
     first = kernel_distance(*sets, np.random.default_rng(0))
@@ -105,7 +107,6 @@ def test_kid_is_unbiased_and_seeded():
     assert abs(first[0]) < 4 * first[1]
     assert kernel_distance(sets[0], sets[1] + 1, rng)[0] > 1
     assert np.isnan(kernel_distance(sets[0][:1], sets[1], rng)).all()
-    assert KID_SUBSETS == 100
 
 
 def test_the_reservoir_is_an_even_sample():

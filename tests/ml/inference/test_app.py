@@ -148,7 +148,7 @@ def connect(url: str, folder: Path) -> gradio_client.Client:
     )
 
 
-def test_twenty_visitors_at_once_each_get_their_own_answer(
+def test_eight_visitors_at_once_each_get_their_own_answer(
     served: str, detector: HeadDetector, tmp_path: Path, upload, monkeypatch
 ) -> None:
     busy, most, find = [], [0], Page.find
@@ -163,7 +163,7 @@ def test_twenty_visitors_at_once_each_get_their_own_answer(
             busy.pop()
 
     monkeypatch.setattr(Page, "find", counted)
-    images = [noise_image(n, 64 + n, 96) for n in range(20)]
+    images = [noise_image(n, 64 + n, 96) for n in range(8)]
     files = [upload(image, f"{n}.png") for n, image in enumerate(images)]
     client = connect(served, tmp_path)
     jobs = [

@@ -177,7 +177,7 @@ def test_too_many_damaged_images_stop_the_stage(tmp_path):
 
 def test_it_learns(tmp_path):
     ws = make_workspace(tmp_path, num_train=24, num_val=8)
-    config = CONFIG.model_copy(update={"fit": FitConfig(epochs=12, validate_every_epochs=12)})
+    config = CONFIG.model_copy(update={"fit": FitConfig(epochs=8, validate_every_epochs=8)})
     history = run(ws, config, NullTracker()).tables["history"]
     assert history["train/loss"].iloc[-1] < 0.7 * history["train/loss"].iloc[0]
     torch.set_num_threads(1)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import tarfile
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -165,9 +167,32 @@ def all_bytes(ws):
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory):
+def draw_once():
+    """`plot_statistics` that copies what it drew of equal statistics: drawing takes seconds."""
+    drawn, draw = {}, stage.plot_statistics
+
+    def plot(statistics, folder):
+        paths = drawn.setdefault(statistics.to_csv(), {})
+        if not paths:
+            paths.update(draw(statistics, folder))
+            return paths
+        folder.mkdir()
+        return {name: Path(shutil.copy(path, folder)) for name, path in paths.items()}
+
+    return plot
+
+
+@pytest.fixture
+def plots_once(monkeypatch, draw_once):
+    monkeypatch.setattr(stage, "plot_statistics", draw_once)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, draw_once):
     ws = make_workspace(tmp_path_factory.mktemp("run"))
-    return ws, filter_dataset(ws, CONFIG, judge())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stage, "plot_statistics", draw_once)
+        return ws, filter_dataset(ws, CONFIG, judge())
 
 
 @pytest.fixture
@@ -227,7 +252,9 @@ def test_it_shows_and_describes_the_dataset(finished):
     assert report.metadata["face_check"] == "none"
 
 
-def test_killed_after_a_shard_it_ends_in_the_same_bytes(finished, tmp_path, monkeypatch):
+def test_killed_after_a_shard_it_ends_in_the_same_bytes(
+    finished, tmp_path, monkeypatch, plots_once
+):
     whole, _ = finished
     ws = make_workspace(tmp_path)
     original = stage.judge_images
@@ -249,7 +276,9 @@ def test_killed_after_a_shard_it_ends_in_the_same_bytes(finished, tmp_path, monk
     assert all_bytes(ws) == all_bytes(whole)
 
 
-def test_shards_are_judged_in_any_order_and_without_the_others(finished, tmp_path, monkeypatch):
+def test_shards_are_judged_in_any_order_and_without_the_others(
+    finished, tmp_path, monkeypatch, plots_once
+):
     whole, _ = finished
     ws = make_workspace(tmp_path)
     monkeypatch.setattr(stage, "load_judge", lambda ws, config: judge())
@@ -296,7 +325,9 @@ def test_tables_of_several_row_groups_hold_the_same_rows(finished, tmp_path, mon
         pd.testing.assert_frame_equal(read_table(ours, spec), read_table(theirs, spec))
 
 
-def test_a_dataset_beyond_the_limit_of_a_table_is_reduced(finished, tmp_path, monkeypatch):
+def test_a_dataset_beyond_the_limit_of_a_table_is_reduced(
+    finished, tmp_path, monkeypatch, plots_once
+):
     whole, _ = finished
     ws = make_workspace(tmp_path)
     for shard in SHARDS:

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
+from ml.flame import views
 from ml.flame.flame_file import read_flame_file
 from ml.flame.head_model import HeadModel
 from ml.flame.open_head import build_open_head
@@ -73,7 +74,9 @@ def test_the_open_head_is_a_source(open_head, tmp_path, monkeypatch):
         HeadModelConfig(source="open", masks_file="FLAME_masks.pkl")
 
 
-def test_users_files_are_read_and_not_copied(finished, tmp_path):
+def test_users_files_are_read_and_not_copied(finished, tmp_path, monkeypatch):
+    # Small images: sixty heads are drawn.
+    monkeypatch.setattr(views.HeadPainter.__init__, "__defaults__", (64,))
     made, report = finished
     folder = made.stage_dir("head_model")
     model = HeadModel.load(folder / "head_model.npz")

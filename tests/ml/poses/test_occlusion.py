@@ -1,11 +1,15 @@
 """Hidden keypoints get low confidences, seen ones high, outside ones none."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from ml.poses.figure import sample_figure
 from ml.poses.occlusion import (
+    _LIMBS,
     PlacedFigure,
+    _hidden_by_self,
     confidences,
     covers,
     hidden_fraction,
@@ -83,3 +87,36 @@ def test_outside_is_zero_and_covered_by_others_is_low():
     assert behind.sum() < 0.6 * front.sum()
     assert lonely.dtype == np.float32
     assert ((lonely >= 0) & (lonely <= 1)).all()
+
+
+@pytest.mark.parametrize(("first", "second", "radius_m"), _LIMBS[4:])
+def test_a_limb_covers_what_is_within_its_radius(first, second, radius_m):
+    person = place(100.0, seed="limbs")
+    joints = person.points_px
+    # Away from the body, where no other limb is near.
+    apart = np.array([[0.0, 0.0]] * 17)
+    apart[:, 1] = 1000.0 * np.arange(17)
+    apart[first], apart[second] = [5000.0, 0.0], [5100.0, 40.0]
+    figure = replace(person.figure, joints_m=_in_metres(person, apart, joints))
+    middle, across = np.array([5050.0, 20.0]), np.array([-40.0, 100.0]) / np.hypot(40.0, 100.0)
+    radius_px = radius_m * person.scale_px_per_m
+    points = middle + np.outer([0.0, 0.9 * radius_px, 1.1 * radius_px, -1.1 * radius_px], across)
+    limb = replace(person, figure=figure)
+    assert covers(limb, points).tolist() == [True, True, False, False]
+
+
+def _in_metres(person, points_px, joints_px):
+    """Joints whose image positions are the given ones."""
+    moved = person.figure.joints_m.copy()
+    moved[:, :2] += (points_px - joints_px) / person.scale_px_per_m
+    return moved
+
+
+def test_a_wrist_behind_the_torso_is_hidden_and_one_in_front_is_seen():
+    person = place(100.0, seed="wrist")
+    joints = person.figure.joints_m.copy()
+    chest = joints[[5, 6, 11, 12]].mean(axis=0)
+    for depth_m, hidden in ((0.4, True), (-0.4, False)):
+        joints[9] = chest + np.array([0.0, 0.0, depth_m])
+        turned = replace(person, figure=replace(person.figure, joints_m=joints.copy()))
+        assert _hidden_by_self(turned)[9] == hidden

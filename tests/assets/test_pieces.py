@@ -1,5 +1,7 @@
 """A table judged in pieces: the outcomes are those of the table as one."""
 
+import gc
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -60,6 +62,25 @@ def test_outcomes_in_pieces_are_those_of_the_whole(size, as_one, tmp_path):
     ]  # fmt: skip
     assert (by_name["all"].num_unexpected, by_name["all"].num_rows) == (60, 120)
     assert len(by_name["all"].unexpected) == MAX_ROWS
+
+
+@pytest.mark.parametrize("size", [120, 40])
+def test_a_judged_table_is_not_kept(size, tmp_path):
+    validate(Workspace(tmp_path, 1, 3, 40), Suite("s", pieces_of(size), CHECKS), [], None)
+    gc.collect()
+    kept = [each for each in gc.get_objects() if isinstance(each, pd.DataFrame)]
+    assert [len(each) for each in kept if "row" in each and each is not TABLE] == []
+
+
+def test_the_memory_of_a_large_table_is_returned(monkeypatch, tmp_path):
+    calls = []
+    monkeypatch.setattr("assets.checks.validation._release", lambda: calls.append(True))
+    suite, ws = Suite("s", pieces_of(40), CHECKS), Workspace(tmp_path, 1, 3, 40)
+    validate(ws, suite, [], None)
+    assert calls == []
+    monkeypatch.setattr("assets.checks.validation.PIECE_ROWS", 119)
+    validate(ws, suite, [], None)
+    assert calls == [True]
 
 
 def test_shards_are_gathered_to_pieces(monkeypatch):

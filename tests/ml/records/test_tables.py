@@ -1,3 +1,5 @@
+import pickle
+
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -7,6 +9,7 @@ from ml.records import tables
 from ml.records.tables import (
     HEADS,
     POSES,
+    RowGroups,
     TableError,
     TableSpec,
     empty_table,
@@ -146,3 +149,39 @@ def test_pieces_that_were_read_are_not_kept(tmp_path):
         most = max(most, pa.total_allocated_bytes() - before)
     assert path.stat().st_size > 2_000_000
     assert most < path.stat().st_size / 4, "row groups stay in memory"
+
+
+def test_row_groups_of_several_tables_are_read_by_columns(tmp_path):
+    paths = [tmp_path / name for name in ("one.parquet", "two.parquet")]
+    for path, count in zip(paths, (5, 3), strict=True):
+        with table_writer(path, HEADS) as rows:
+            for first in range(0, count, 2):
+                rows.append(heads(count).iloc[first : first + 2])
+    groups = pickle.loads(pickle.dumps(RowGroups(paths, HEADS)))
+    assert len(groups) == 3 + 2
+    read = [groups.read(number, ("flame", "head_id")) for number in range(len(groups))]
+    assert [list(part["head_id"]) for part in read] == [[0, 1], [2, 3], [4], [0, 1], [2]]
+    assert list(read[0].columns) == ["head_id", "flame"]
+    assert read[0]["flame"][1] is None
+    assert (read[1]["flame"][1] == 3).all()
+
+
+def test_a_row_group_that_cannot_be_read_names_its_table(tmp_path):
+    path = tmp_path / "t.parquet"
+    flame = np.random.default_rng(0).random((3, 413), np.float32)
+    write_table(path, heads().assign(flame=list(flame)), HEADS)
+    groups = RowGroups([path], HEADS)
+    data = bytearray(path.read_bytes())
+    data[4:3000] = bytes(2996)
+    path.write_bytes(data)
+    with pytest.raises(TableError, match=r"t\.parquet cannot be read to its end"):
+        groups.read(0, ("flame",))
+    with pytest.raises(TableError, match=r"t\.parquet"):
+        RowGroups([path], POSES)
+
+
+def test_pieces_have_the_columns_that_are_asked_for(tmp_path):
+    write_table(tmp_path / "t.parquet", heads(5), HEADS)
+    some = list(iter_table(tmp_path / "t.parquet", HEADS, 2, columns=("score", "sample_id")))
+    assert [len(piece) for piece in some] == [2, 2, 1]
+    assert list(some[0].columns) == ["sample_id", "score"]

@@ -12,6 +12,7 @@ import pytest
 from ml.imaging.io import encode_jpeg
 from ml.records.exclusions import Exclusions
 from ml.records.shards import DamagedSample, shard_writer
+from ml.training_data import samples as module
 from ml.training_data.damage import Damage
 from ml.training_data.labels import HeadLabels, LabelLimits, exact_labels, pseudo_labels
 from ml.training_data.samples import HeadSamples, ShardImages
@@ -159,6 +160,24 @@ def test_of_what_does_not_fit_damage_is_found_when_it_is_read(samples: HeadSampl
     assert list(kept.sample_ids) == ["a", "b", "empty"], "after b no room is left"
     with pytest.raises(DamagedSample):
         kept[2]
+
+
+def test_where_not_all_will_fit_reading_ahead_ends_early(
+    samples: HeadSamples, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_SIZED_BY", 2)
+    one, two = samples.shards[0], samples.shards[-1]
+    samples.sample_ids = ["a", "b", "cut", "a"]
+    samples.shards = [one, two, one, one]
+    one_image = 16 * 24 * 3
+    for budget, kept in (
+        (4 * one_image, ["a", "b", "a"]),
+        (4 * one_image - 1, ["a", "b", "cut", "a"]),
+    ):
+        samples.cache_bytes, samples._cached_bytes = budget, 0
+        samples._images.clear()
+        found = samples.without_damaged(Exclusions("trained_model"), beyond_cache=False)
+        assert list(found.sample_ids) == kept
 
 
 def test_images_without_rows_have_no_heads(samples: HeadSamples) -> None:

@@ -498,12 +498,12 @@ class _Parameters:
         for part in np.unique(np.searchsorted(self._starts, rows, side="right") - 1):
             if not there[part]:
                 # Two processes may write the same part, with the same bytes.
-                written = memoryview(np.ascontiguousarray(self._source.flame(part))).cast("B")
+                written = np.ascontiguousarray(self._source.flame(part)).data.cast("B")
                 _write_all(opened, written, self._starts[part] * _HEAD_BYTES)
                 there[part] = 1
         flame = np.empty((len(rows), NUM_FLAME_PARAMETERS), np.float32)
         for row, values in zip(rows, flame, strict=True):
-            os.preadv(opened, [values], row * _HEAD_BYTES)
+            os.preadv(opened, [values.data], row * _HEAD_BYTES)
         return flame
 
 

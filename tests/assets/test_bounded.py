@@ -10,15 +10,15 @@ import pytest
 import yaml
 from scipy.spatial.transform import Rotation
 
-from assets.checks.bounded import bounded, drift_rule, drop_rate_rule, only_told
+from assets.checks.bounded import bounded, columns_of, drift_rule, drop_rate_rule, only_told
 from assets.checks.images import WORLD
 from assets.checks.measured import measured
-from assets.checks.rules import whole_suite
+from assets.checks.rules import Shelf, whole_suite
 from assets.checks.validation import validate
 from ml.captions.scene import NO_SCENE
 from ml.flame.rotation import FRONTAL
 from ml.records.atomic import write_json
-from ml.records.tables import CAPTIONS, IMAGES, POSES, TRUTH, write_table
+from ml.records.tables import CAPTIONS, HEADS, IMAGES, POSES, TRUTH, write_table
 from ml.records.workspace import Workspace
 from tests.fixtures.sound_tables import box, flame, sound
 
@@ -190,3 +190,16 @@ def test_drift_is_looked_for_unless_the_profile_says_otherwise(tmp_path, unasked
     (outcome,) = validate(ws, suite, SHARDS, None)
     # No reference is accepted here, which is a finding by itself.
     assert outcome.passed == unasked
+
+
+def test_columns_of_images_are_those_of_their_true_heads(ws):
+    for shard in SHARDS:
+        for spec in (TRUTH, HEADS):
+            write_table(ws.table_path(spec.name, shard), sound(spec, shard=shard), spec)
+    of_images, _ = columns_of(Shelf(ws), "images", SHARDS)
+    of_labels, _ = columns_of(Shelf(ws), "annotations", SHARDS)
+    assert "visible" in of_images
+    assert "score" not in of_images
+    assert "score" in of_labels
+    heads = sum(len(sound(TRUTH, shard=shard)) for shard in SHARDS)
+    assert len(of_images["visible"]) == of_images["heads_per_image"].sum() == heads

@@ -8,7 +8,7 @@ import pytest
 from great_expectations import expectations as gxe
 
 from assets.checks.suite import Suite, critical
-from assets.checks.tables import gathered, rows_of_shard
+from assets.checks.tables import gathered, rows_of_shard, shard_tables
 from assets.checks.validation import MAX_ROWS, validate
 from ml.records.workspace import Workspace
 
@@ -88,6 +88,18 @@ def test_shards_are_gathered_to_pieces(monkeypatch):
     shards = [rows for _, rows in TABLE.groupby("shard")]
     assert [len(piece) for piece in gathered(shards)] == [80, 40]
     assert [len(piece) for piece in gathered([TABLE.iloc[:0]])] == [0]
+
+
+def test_tables_of_shards_have_derived_columns(tmp_path):
+    ws = Workspace(tmp_path, 1, 3, 40)
+    for shard, rows in TABLE.groupby("shard"):
+        ws.table_path("toys", shard).parent.mkdir(parents=True, exist_ok=True)
+        rows[["value"]].to_parquet(ws.table_path("toys", shard))
+    read = shard_tables("toys", lambda rows: rows.assign(twice=2 * rows["value"]))
+    (table,) = read(ws, ws.shards)
+    assert (table["twice"] == 2 * table["value"]).all()
+    assert table["shard"].tolist() == TABLE["shard"].tolist()
+    assert table["row"].tolist() == TABLE["row"].tolist()
 
 
 def test_a_shard_is_read_out_of_a_table_of_all(tmp_path):

@@ -233,6 +233,7 @@ def test_the_worst_model_of_a_benchmark_counts():
         "nan_fraction": 0.0,
     }
     assert np.isnan(gates.benchmark({**BENCHMARK, "exact.ap50": None}, 20, 0.7)["ap50"])
+    assert np.isnan(gates.benchmark({}, 20, 0.7)["over_validation"]), "no model was measured"
     # What was not measured on either side is no difference.
     copied = {**BENCHMARK, "exact_flip.nme_bbox": 7.0, "exact.recall": None}
     values = gates.benchmark({**copied, "exact_flip.recall": None}, 20, 0.7)

@@ -48,8 +48,9 @@ class LoaderConfig(StageConfig):
     num_workers: Index = 0
     """Processes that prepare batches; has no effect on the batches."""
     cache_mb: Index = 1024
-    """Memory for decoded images. Images that fit are decoded once before training; others are
-    decoded each time, and excluded if found damaged."""
+    """Memory for decoded images. If all fit, they are decoded once before training; otherwise each
+    that still fits is kept when it is read, and others are decoded each time. Those found damaged
+    are excluded."""
     shuffle_shards: Count = 64
     """Shards read together: samples are shuffled within windows of this many shards, and the shards
     of a window are drawn again in each epoch. With no more shards than this, all samples are

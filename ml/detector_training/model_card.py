@@ -97,9 +97,9 @@ The benchmark's report has others, and says what it compared with.
 
 ## Limits
 
-Errors differ between skin tones: a detector of the demo has larger ones on the same heads in Monk
-tones 8 to 10 (docs/metrics.md). Where the ground truth holds tones, the benchmark's report states
-NME and rotation error by tone, with intervals, and `python -m benchmarks.skin_tones` renders the
+Errors differ between skin tones: a detector of the demo has larger ones on the same heads in tones
+8 to 10 (docs/metrics.md). Where the ground truth holds tones, the benchmark's report states NME and
+rotation error by Monk skin tone, with intervals, and `python -m benchmarks.skin_tones` renders the
 same heads in each. Do not assume that errors are equal.
 Heads under a few pixels are missed. Depth along the camera's axis is not learned. A 3D face is
 biometric information in many places: do not identify people with it.

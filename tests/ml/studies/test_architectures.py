@@ -23,6 +23,10 @@ threads: 1
 """
 
 
+# Two networks in three precisions and two runtimes: measured in CI, not at every change.
+measures = pytest.mark.rehearsal
+
+
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory, project):
     from ml.records.workspace import Workspace
@@ -38,6 +42,7 @@ def measured(tmp_path_factory, project):
     return root, folder
 
 
+@measures
 def test_speeds_stand_beside_the_paper_s(measured):
     _, folder = measured
     with (folder / "table_08.csv").open() as file:
@@ -57,6 +62,7 @@ def test_speeds_stand_beside_the_paper_s(measured):
     assert "1 threads" in scores["notes"][0]
 
 
+@measures
 def test_every_detector_has_a_run(measured):
     from mlflow import MlflowClient
 
@@ -68,8 +74,7 @@ def test_every_detector_has_a_run(measured):
     assert all(run.data.metrics["cost/images_per_second_torch_fp32_1"] > 0 for run in runs)
 
 
-def test_a_wrong_value_is_named(measured):
-    root, _ = measured
-    (root / "wrong.yaml").write_text("precisions: [int8]")
+def test_a_wrong_value_is_named(tmp_path):
+    (tmp_path / "wrong.yaml").write_text("precisions: [int8]")
     with pytest.raises(ValueError, match=r"architectures\.precisions"):
-        run_study("architectures", None, {}, root / "mlruns", config=root / "wrong.yaml")
+        run_study("architectures", None, {}, tmp_path, config=tmp_path / "wrong.yaml")

@@ -24,6 +24,10 @@ __all__ = ["world"]
 TINY = {**VALUES, "trained_model": overlay(VALUES["trained_model"], {"size": "nano"})}
 
 
+# Seven trainings, one after the other: in CI, not at every change.
+pytestmark = pytest.mark.rehearsal
+
+
 @pytest.fixture(scope="module")
 def on_fddb(tmp_path_factory):
     """The same with a public set, whose numbers tables 2 and 5 hold."""
